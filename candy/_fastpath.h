@@ -1,0 +1,88 @@
+/* What Cython can't spell: atomics, unaligned loads and the unmasking loop. Nothing here knows of candy.
+ *
+ * Memory order is named by use: "relaxed" for counters and flags whose readers tolerate age, "acquire"/"release" for
+ * what publishes other memory, "exchange" (sequentially consistent) where two flags are checked crosswise.
+ */
+#ifndef CANDY_FASTPATH_H
+#define CANDY_FASTPATH_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <stdint.h>
+#include <stddef.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "candy's engine reads masks and addresses as little-endian words; this machine is big-endian"
+#endif
+
+#include <string.h>
+#include <time.h>
+
+#define candy_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define candy_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define candy_load_ordered(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define candy_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define candy_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define candy_store_ordered(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+#define candy_add_relaxed(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
+/* A counter with a single writer: no locked instruction, but no torn read either. */
+#define candy_count(p, v) __atomic_store_n((p), __atomic_load_n((p), __ATOMIC_RELAXED) + (v), __ATOMIC_RELAXED)
+
+#define candy_likely(x) __builtin_expect(!!(x), 1)
+#define candy_unlikely(x) __builtin_expect(!!(x), 0)
+
+static inline uint32_t candy_load32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
+static inline uint64_t candy_load64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static inline uint16_t candy_load_be16(const void *p) { uint16_t v; memcpy(&v, p, 2); return __builtin_bswap16(v); }
+static inline uint32_t candy_load_be32(const void *p) { uint32_t v; memcpy(&v, p, 4); return __builtin_bswap32(v); }
+static inline uint64_t candy_load_be64(const void *p) { uint64_t v; memcpy(&v, p, 8); return __builtin_bswap64(v); }
+static inline void candy_store_be16(void *p, uint16_t v) { v = __builtin_bswap16(v); memcpy(p, &v, 2); }
+static inline void candy_store_be32(void *p, uint32_t v) { v = __builtin_bswap32(v); memcpy(p, &v, 4); }
+static inline void candy_store_be64(void *p, uint64_t v) { v = __builtin_bswap64(v); memcpy(p, &v, 8); }
+
+static inline uint64_t candy_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* XOR n bytes with the 4-byte mask (in memory order, starting at mask byte 0) from src to dst.
+ * dst may equal src or lie anywhere before it: every load happens before a store can reach it. Touches exactly n bytes
+ * of each. */
+typedef uint32_t candy_v32 __attribute__((vector_size(32), aligned(1), may_alias));
+typedef uint32_t candy_v16 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint32_t candy_v4 __attribute__((aligned(1), may_alias));
+
+static inline uint32_t candy_rotate(uint32_t mask, size_t bytes) {
+    unsigned s = (unsigned)(bytes & 3u) * 8u;
+    return s ? (mask >> s) | (mask << (32u - s)) : mask;
+}
+
+static inline void candy_unmask(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask) {
+    if (n >= 32) {
+        const uint32_t r = candy_rotate(mask, n);            /* n - 32 and n rotate alike */
+        const candy_v32 m = {mask, mask, mask, mask, mask, mask, mask, mask};
+        const candy_v32 mt = {r, r, r, r, r, r, r, r};
+        const candy_v32 tail = *(const candy_v32 *)(src + n - 32) ^ mt;
+        size_t i = 0;
+        for (; i + 32 <= n; i += 32)
+            *(candy_v32 *)(dst + i) = *(const candy_v32 *)(src + i) ^ m;
+        if (i < n)
+            *(candy_v32 *)(dst + n - 32) = tail;
+    } else if (n >= 16) {
+        const uint32_t r = candy_rotate(mask, n);
+        const candy_v16 m = {mask, mask, mask, mask}, mt = {r, r, r, r};
+        const candy_v16 head = *(const candy_v16 *)src ^ m, tail = *(const candy_v16 *)(src + n - 16) ^ mt;
+        *(candy_v16 *)dst = head;
+        *(candy_v16 *)(dst + n - 16) = tail;
+    } else {
+        size_t i = 0;
+        for (; i + 4 <= n; i += 4)
+            *(candy_v4 *)(dst + i) = *(const candy_v4 *)(src + i) ^ mask;
+        for (; i < n; i++)
+            dst[i] = src[i] ^ (uint8_t)(mask >> (8u * (i & 3u)));
+    }
+}
+
+#endif

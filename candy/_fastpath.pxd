@@ -1,0 +1,437 @@
+# Declarations of the engine: what every structure holds, who may touch each field, and for how long.
+#
+# Owners, named in the comments below:
+#   static   set before another thread can see the structure, then constant
+#   worker   only the worker thread that owns the connection
+#   lock     whoever holds the connection's send lock
+#   inbox    whoever holds the connection's inbox lock
+#   python   only the Python thread that uses the Engine
+#   atomic   anybody, through the atomics of _fastpath.h
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport sqrt
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+cdef extern from "_fastpath.h" nogil:
+    uint64_t load_relaxed64 "candy_load_relaxed" (uint64_t *p)
+    uint64_t load_acquire64 "candy_load_acquire" (uint64_t *p)
+    uint64_t load_ordered64 "candy_load_ordered" (uint64_t *p)
+    void store_relaxed64 "candy_store_relaxed" (uint64_t *p, uint64_t v)
+    void store_release64 "candy_store_release" (uint64_t *p, uint64_t v)
+    void store_ordered64 "candy_store_ordered" (uint64_t *p, uint64_t v)
+    uint64_t add_relaxed64 "candy_add_relaxed" (uint64_t *p, uint64_t v)
+    void count "candy_count" (uint64_t *p, uint64_t v)
+    void *load_pointer "candy_load_acquire" (void **p)
+    void store_pointer "candy_store_release" (void **p, void *v)
+    bint likely "candy_likely" (bint x)
+    bint unlikely "candy_unlikely" (bint x)
+    uint32_t load32 "candy_load32" (const void *p)
+    uint16_t load_be16 "candy_load_be16" (const void *p)
+    uint32_t load_be32 "candy_load_be32" (const void *p)
+    uint64_t load_be64 "candy_load_be64" (const void *p)
+    void store_be16 "candy_store_be16" (void *p, uint16_t v)
+    void store_be32 "candy_store_be32" (void *p, uint32_t v)
+    void store_be64 "candy_store_be64" (void *p, uint64_t v)
+    uint32_t swap32 "__builtin_bswap32" (uint32_t v)
+    uint64_t now_ns "candy_now_ns" ()
+    uint32_t rotate_mask "candy_rotate" (uint32_t mask, size_t count)
+    void unmask "candy_unmask" (uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef int clockid_t
+    int pthread_create(pthread_t *thread, const void *attr, void *(*run)(void *) noexcept nogil, void *arg)
+    int pthread_join(pthread_t thread, void **result)
+    int pthread_getcpuclockid(pthread_t thread, clockid_t *clock)
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attr)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_trylock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    enum: SIG_SETMASK
+    int sigfillset(sigset_t *signals)
+    int pthread_sigmask(int how, const sigset_t *signals, sigset_t *old)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(clockid_t clock, timespec *t)
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    enum: EAGAIN, EINTR, ENFILE, ENOMEM, EBADF, EINVAL, EPROTOTYPE
+
+cdef extern from "<unistd.h>" nogil:
+    int close_fd "close" (int fd)
+    ssize_t read_fd "read" (int fd, void *data, size_t n)
+    ssize_t write_fd "write" (int fd, const void *data, size_t n)
+
+cdef extern from "<fcntl.h>" nogil:
+    enum: F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, O_NONBLOCK
+    int fcntl(int fd, int command, ...)
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *data, size_t n, unsigned int flags)
+
+cdef extern from "<sys/mman.h>" nogil:
+    enum: PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+    void *MAP_FAILED
+    void *mmap(void *where, size_t n, int protection, int flags, int fd, int64_t offset)
+    int munmap(void *where, size_t n)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    enum: EFD_NONBLOCK, EFD_CLOEXEC
+    int eventfd(unsigned int initial, int flags)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum: EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
+    enum: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int ep, int operation, int fd, epoll_event *event)
+    int epoll_wait(int ep, epoll_event *events, int most, int timeout_ms)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, SHUT_WR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
+    ssize_t recv(int fd, void *data, size_t n, int flags)
+    ssize_t send(int fd, const void *data, size_t n, int flags)
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
+    int shutdown(int fd, int how)
+    int getsockopt(int fd, int level, int option, void *value, socklen_t *n)
+    int setsockopt(int fd, int level, int option, const void *value, socklen_t n)
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum: IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT
+
+# Constants of the wire (../docs/protocol.md).
+cdef enum:
+    KIND_FORWARD = 1
+    KIND_SUPER = 16
+    WIRE_PAYLOAD_MAX = 65546        # more closes with 1009
+    WIRE_PAYLOAD_LEGACY = 1500      # most that an original client holds
+    FRAME_HEADER_MAX = 14           # 2, 8 of extended length, 4 of mask
+    FORWARD_MIN = 21                # the kind and an IPv4 header
+    SOURCE_AT = 13                  # of a FORWARD's payload: kind, then the header's offset 12
+    DESTINATION_AT = 17
+
+# Constants of this implementation.
+cdef enum:
+    RECEIVE_BYTES = 524288          # a worker's receive buffer: smaller reads cost throughput, larger ones the cache
+    SEGMENTS_MAX = 8192             # runs of frames gathered before they are sent
+    TARGETS_MAX = 1024              # destinations gathered before they are sent
+    IOV_MAX_SEND = 1024             # the kernel's UIO_MAXIOV
+    MESSAGES_MAX = 256              # frames in one sendmmsg
+    EVENTS_MAX = 256                # of one epoll_wait
+    TUN_BATCH_PACKETS = 64
+    TUN_BATCH_BYTES = 262144
+    FLOWS = 32                      # sub-queues of a destination, a power of two
+    CONTROL_FLOW = 32               # and one for what is not a packet, always first
+    FLOWS_ALL = 33
+    BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
+    COMMIT_MIN = 16384              # bytes handed to one sendmsg from a backlog; what it leaves can't be dropped any more
+    COMMIT_MAX = 262144
+    POOL_KEEP = 1024                # free blocks kept for the next backlog
+    CONTROL_BYTES_MAX = 65536       # control frames waiting for one peer
+    PENDING_MAX = 64                # events of one connection that Python has not seen yet
+    OUTBOX_BYTES_MAX = 8388608      # and of all together
+    NETWORKS_MAX = 4096
+    NO_INDEX = 0xFFFFFFFF
+    NOTSENT_LOWAT = 65536
+    USER_TIMEOUT_MS = 45000
+
+cdef enum:
+    FRAME_OK = 0
+    FRAME_SHORT = -1                # more bytes are needed; any positive result is the close code deserved
+
+cdef enum:
+    OP_CONTINUATION = 0
+    OP_TEXT = 1
+    OP_BINARY = 2
+    OP_CLOSE = 8
+    OP_PING = 9
+    OP_PONG = 10
+
+cdef enum SlotKind:
+    SLOT_SERVER                     # we are the WebSocket server: masked in, unmasked out
+    SLOT_CLIENT                     # we are the client: unmasked in, masked out
+    SLOT_TUN
+
+cdef enum SlotState:
+    STATE_FREE
+    STATE_OPEN
+    STATE_CLOSING                   # our close frame is queued; input is read and thrown away
+    STATE_CLOSED                    # descriptor gone, waiting for Python to take note
+
+cdef enum Cause:                    # keep in step with CAUSES in _fastpath_engine.pxi
+    CAUSE_NONE
+    CAUSE_LOCAL
+    CAUSE_PEER
+    CAUSE_EOF
+    CAUSE_RESET
+    CAUSE_SILENT
+    CAUSE_PROTOCOL
+    CAUSE_TOO_LARGE
+
+cdef enum:                          # keep in step with DROPS in _fastpath_engine.pxi
+    DROP_NOT_AUTHENTICATED
+    DROP_SOURCE
+    DROP_NO_ROUTE
+    DROP_STALE
+    DROP_TOO_LARGE
+    DROP_TOO_SHORT
+    DROP_QUEUE_FULL
+    DROP_DELAY
+    DROP_STALLED
+    DROP_MEMORY
+    DROP_CLOSED
+    DROP_BROADCAST_LIMIT
+    DROP_TEXT
+    DROP_EVENTS
+    DROP_CONTROL
+    DROP_NOT_IPV4
+    DROP_TUN_WRITE
+    DROP_UNSUPPORTED
+    DROPS_COUNT
+
+# One parsed frame. Pointers into the buffer that was parsed: dead when that buffer is read into again.
+cdef struct Frame:
+    uint8_t *payload
+    uint32_t header                 # bytes before the payload
+    uint32_t length                 # of the payload, bytes
+    uint32_t mask                   # as loaded from memory; 0 when unmasked
+    uint8_t opcode
+    bint final
+
+# A piece of pooled memory that holds whole frames back to back, or the beginning of one. Its bytes follow the struct.
+cdef struct Block:
+    Block *next
+    uint64_t stamp_ns               # when its first byte was put in
+    uint32_t start                  # first byte not yet taken
+    uint32_t end
+    uint32_t capacity
+
+cdef struct BlockPool:
+    pthread_mutex_t lock
+    Block *free                     # of BLOCK_SMALL
+    uint64_t free_count
+    uint64_t limit_bytes            # static
+    uint64_t used_bytes             # atomic, written under the lock
+
+# One sub-queue: the frames of some flows to one destination.
+cdef struct Flow:
+    Block *head
+    Block *tail
+    uint32_t bytes
+    int32_t credit                  # deficit round robin
+    int32_t next                    # in the round, -1 at its end
+    bint listed
+    bint dropping                   # CoDel
+    uint32_t drop_count
+    uint64_t first_above_ns
+    uint64_t drop_next_ns
+
+cdef struct Round:                  # a list of flows
+    int32_t head
+    int32_t tail
+
+# The backlog of one destination (lock). Made at the first backlog, freed when it stayed empty for a tick.
+cdef struct Queue:
+    Flow flows[FLOWS_ALL]
+    Round fresh
+    Round old
+    Block *committed                # frames on their way to the kernel: whole but for the first, never dropped
+    uint32_t cut                    # not extended: bytes at its start that are the rest of a begun frame
+    uint64_t bytes                  # in all flows, what is committed not included
+    uint64_t rate                   # drain rate while there was a backlog, bytes a second, 0 unknown
+    uint64_t rate_start_ns
+    uint64_t rate_bytes
+    uint64_t progress_ns            # when the kernel last took something
+
+cdef struct Traffic:                # single writer each, atomic readers
+    uint64_t packets_in
+    uint64_t bytes_in
+    uint64_t packets_out
+    uint64_t bytes_out
+    uint64_t sends
+
+# A connection or a TUN device. Never freed, only used again with a new generation.
+cdef struct Slot:
+    # static while open
+    int fd
+    uint32_t network
+    uint32_t owner                  # worker
+    # static while open too, but atomic, for a stale number leads others here while Python uses the slot again
+    uint64_t kind                   # SlotKind
+    uint64_t extended
+    uint64_t mask_seed
+    # atomic
+    uint64_t generation             # low 32 bits count; moves on under the send lock before fd is closed
+    uint64_t address                # bound IPv4 address, 0 while unauthenticated
+    uint64_t next_hop               # 0, or the connection that gets everything from here
+    uint64_t received_ns
+    uint64_t sent_ns
+    uint64_t pending                # events that Python has not taken
+    uint64_t inbox_bytes            # written under the inbox lock
+    uint64_t queued_bytes           # mirror of queue.bytes
+    uint64_t mask_counter
+    uint64_t drops                  # of packets that it sent
+    uint64_t closing                # set once a close frame is queued: packets are no longer sent
+    Traffic traffic                 # *_in: worker, *_out and sends: lock
+    # worker
+    SlotState state
+    Cause cause
+    Block *spill                    # an incomplete frame
+    Block *fragments                # the message of which fragments have come
+    uint8_t fragment_opcode
+    bint hung_up                    # the kernel reported the peer's FIN or an error: read to the end
+    bint ready                      # in the worker's ready list
+    bint fresh                      # nothing was read yet: the spill may hold whole frames
+    uint64_t pinged_ns
+    uint64_t deadline_ns            # while closing
+    uint64_t copies_stamp_ns        # broadcast allowance
+    uint64_t copies_left
+    uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
+    # lock
+    pthread_mutex_t send_lock
+    Queue *queue
+    bint broken                     # a send failed: the worker will hear of it from epoll
+    bint finished                   # the writing side is shut down
+    # inbox
+    pthread_mutex_t inbox_lock
+    Block *inbox_head
+    Block *inbox_tail
+    # python
+    uint32_t next_free
+    uint32_t member_index           # place in the network's list, under the network's lock; UINT32_MAX none
+
+cdef struct Network:
+    void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half
+    uint32_t broadcast              # static
+    pthread_mutex_t lock            # of the member list, which only broadcasts and log-ins use
+    uint64_t *members
+    uint32_t member_count
+    uint32_t member_room
+
+cdef struct Segment:                # frames back to back in the receive buffer
+    uint8_t *bytes
+    uint32_t length
+    uint32_t next                   # of the same target, SEGMENTS_MAX at the end
+
+cdef struct Target:                 # one destination of the batch at hand
+    uint64_t connection
+    uint32_t first
+    uint32_t last
+    uint32_t packets
+    uint32_t payload_max            # what it may get
+
+cdef struct Counters:               # one set for each worker and one for Python
+    uint64_t packets_in
+    uint64_t bytes_in
+    uint64_t packets_out
+    uint64_t bytes_out
+    uint64_t receives
+    uint64_t sends
+    uint64_t drops[DROPS_COUNT]
+
+cdef struct Command:                # from Python to a worker
+    uint64_t connection
+    bint graceful
+
+cdef struct Worker:
+    EngineState *engine             # static
+    uint32_t index                  # static
+    pthread_t thread
+    int ep
+    int wake                        # eventfd: commands, stop
+    uint64_t load                   # python: connections placed here
+    Counters counters
+    # everything below: worker
+    uint64_t now
+    uint64_t next_tick_ns
+    uint8_t *buffer
+    Segment *segments
+    uint32_t segment_count
+    Target *targets
+    uint32_t target_count
+    uint32_t *target_of             # by slot: index + 1 into targets
+    uint64_t run_connection         # destination of the frame before, 0 none
+    uint32_t run_target
+    uint8_t *run_end                # where a further frame of the run would go
+    iovec *iov
+    mmsghdr *messages
+    uint32_t *slots                 # indices of the connections owned
+    uint32_t slot_count
+    uint64_t *ready                 # connections with input left
+    uint32_t ready_count
+    uint32_t closing_count
+    uint32_t *departed              # slots closed that Python was not told of
+    uint32_t departed_count
+    # commands (command_lock)
+    pthread_mutex_t command_lock
+    Command *commands
+    uint32_t command_count
+    uint32_t command_room
+
+cdef struct Outbox:                 # events for Python
+    pthread_mutex_t lock
+    int signal                      # eventfd
+    uint8_t *bytes
+    size_t used
+    size_t room
+    uint64_t *closed                # connection numbers, room for every slot
+    uint8_t *closed_cause
+    uint32_t closed_count
+    bint signalled
+
+cdef struct EngineState:
+    Slot *slots                     # mapped for max_slots, resident as far as used
+    uint32_t max_slots
+    uint32_t high_slot              # python: slots ever used
+    uint32_t free_slot              # python: head of the free list, UINT32_MAX none
+    uint32_t open_slots             # python
+    Worker *workers                 # worker_count, then one for the Python thread
+    uint32_t worker_count
+    Network *networks[NETWORKS_MAX]         # atomic pointers
+    uint32_t network_count
+    BlockPool pool
+    Outbox outbox
+    uint64_t queue_bytes
+    uint64_t ping_after_ns
+    uint64_t dead_after_ns
+    bint ping_when_quiet
+    uint64_t broadcast_rate
+    uint64_t stopping               # atomic

@@ -1,0 +1,158 @@
+"""The Python face of the forwarding engine.
+
+A *connection* is an opaque int, unique for the life of the engine (slot number and generation): a stale one is never
+mistaken for its successor, and every call with a stale one does nothing and returns False. IPv4 addresses are ints in
+host order (`int(ipaddress.IPv4Address(...))`). No call blocks on the network. An Engine is used from one Python thread.
+"""
+
+from typing import Final
+
+VERSION: Final[str]
+
+MAX_PAYLOAD: Final[int]
+"""Longest WebSocket payload accepted from anyone, bytes (65,546); more closes with 1009."""
+LEGACY_PAYLOAD: Final[int]
+"""Longest payload sent to a peer that negotiated no extension, bytes (1,500)."""
+
+EVENT_MESSAGE: Final[int]
+"""A whole binary message that is not a forwarded packet; the detail is its payload, kind byte first."""
+EVENT_PONG: Final[int]
+"""A PONG with a payload; the detail is that payload."""
+EVENT_CLOSED: Final[int]
+"""The connection is gone, and its number is dead from here on; the detail is the cause as ASCII (see CAUSES)."""
+
+CAUSES: Final[tuple[str, ...]]
+"""Why a connection ended: what the detail of EVENT_CLOSED can be."""
+
+DROPS: Final[tuple[str, ...]]
+"""Every reason for which a packet or message is dropped: the keys of Engine.drops()."""
+
+class Engine:
+    """Worker threads that carry WebSocket frames between connections and TUN devices.
+
+    Args:
+        workers: threads, 1 to 64.
+        queue_bytes: most bytes waiting for one receiver; past that the oldest are dropped.
+        memory_bytes: most bytes in all queues and incomplete frames together.
+        max_connections: slots, TUN devices included.
+        ping_after: seconds without a byte from a peer after which it is pinged; 0 never.
+        dead_after: seconds without a byte from a peer after which it is given up (cause "silent"); 0 never.
+        ping_when_quiet: ping also when nothing was *sent* for ping_after seconds (clients).
+        broadcast_rate: copies of broadcast packets a second that one member may cause; more are dropped.
+
+    Raises:
+        ValueError: an argument is out of range.
+        OSError: the kernel refused a thread, an epoll or the memory.
+    """
+
+    def __init__(
+        self,
+        workers: int = 1,
+        *,
+        queue_bytes: int = 4194304,
+        memory_bytes: int = 268435456,
+        max_connections: int = 65536,
+        ping_after: float = 15.0,
+        dead_after: float = 45.0,
+        ping_when_quiet: bool = False,
+        broadcast_rate: int = 20000,
+    ) -> None: ...
+    def fileno(self) -> int:
+        """An eventfd, readable while events() has something to give."""
+
+    def add_network(self, broadcast: int = 0xFFFFFFFF) -> int:
+        """Make an empty network (a route table of its own) and return its number, from 0.
+
+        Args:
+            broadcast: the network's own broadcast address, beside 255.255.255.255.
+        """
+
+    def adopt(
+        self,
+        fd: int,
+        *,
+        network: int = 0,
+        extended: bool = False,
+        client: bool = False,
+        preamble: bytes = b"",
+        tail: bytes = b"",
+    ) -> int:
+        """Take over a connected stream socket behind its WebSocket upgrade; the engine closes fd from here on.
+
+        Args:
+            fd: a stream socket (TCP, or one end of a socketpair). Owned by the engine only once adopt() returned.
+            network: number from add_network().
+            extended: the peer agreed to candy.2: a plain byte stream, payloads up to MAX_PAYLOAD. Without it every
+                frame is a TCP segment of its own and carries at most LEGACY_PAYLOAD bytes.
+            client: this end is the WebSocket client: frames are masked outwards and must be unmasked inwards.
+            preamble: bytes to write first (the 101 response).
+            tail: bytes already read from the peer behind the upgrade.
+
+        Returns:
+            the connection.
+
+        Raises:
+            OSError: the socket can't be used; ENFILE when every slot is taken.
+        """
+
+    def adopt_tun(self, fd: int, *, network: int = 0) -> int:
+        """Carry packets of a TUN device (IFF_TUN | IFF_NO_PI), or of a packet-preserving socket. Dup'ed: fd stays the
+        caller's."""
+
+    def join(self, connection: int, tun: int) -> bool:
+        """Send everything from the connection to the TUN device and everything from the device to the connection,
+        without source check and route table (a client)."""
+
+    def bind(self, connection: int, ip: int) -> bool:
+        """Authenticate a member: map ip to it in its network's route table, replacing whoever held it."""
+
+    def unbind(self, connection: int) -> bool:
+        """Take the member's address away; its packets are dropped from here on."""
+
+    def send(self, connection: int, message: bytes) -> bool:
+        """Queue one binary message (at most LEGACY_PAYLOAD bytes) ahead of packets; False if it is gone or full."""
+
+    def ping(self, connection: int, payload: bytes = b"") -> bool:
+        """Queue a PING with at most 125 bytes; a non-empty payload comes back as EVENT_PONG."""
+
+    def close(self, connection: int, code: int | None = None, reason: str = "") -> bool:
+        """End a connection: with a close frame and a short wait for the peer's, or, code None, at once and without a
+        word. EVENT_CLOSED follows (cause "local")."""
+
+    def events(self) -> list[tuple[int, int, bytes]]:
+        """All that happened since the last call: (connection, EVENT_*, detail), in order per connection."""
+
+    def received_ns(self, connection: int) -> int | None:
+        """CLOCK_MONOTONIC nanoseconds of the last byte from the peer; None when it is gone."""
+
+    def stats(self) -> dict[str, int]:
+        """Totals over all workers: packets_in, bytes_in, packets_out, bytes_out, receives, sends, connections,
+        queued_bytes."""
+
+    def drops(self) -> dict[str, int]:
+        """Packets and messages not delivered, by reason; every name in DROPS is there."""
+
+    def connection_stats(self, connection: int) -> dict[str, int] | None:
+        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, drops, queued_bytes, sends."""
+
+    def worker_cpu_ns(self) -> list[int]:
+        """CPU time used by each worker thread, nanoseconds (CLOCK_THREAD_CPUTIME_ID)."""
+
+    def stop(self) -> None:
+        """Close every descriptor, end the threads and free everything. Idempotent; other calls then return False."""
+
+class FrameParser:
+    """The engine's frame parser over bytes in memory, for tests and fuzzing: the same functions that the workers run.
+
+    Args:
+        client: parse what a client receives (unmasked frames) instead of what a server receives.
+    """
+
+    def __init__(self, *, client: bool = False) -> None: ...
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Frames completed by these bytes as (opcode, unmasked payload), fragments assembled. After an error nothing
+        more is returned."""
+
+    @property
+    def error(self) -> int:
+        """0, or the close code that the bytes deserve (1002, 1007, 1009)."""

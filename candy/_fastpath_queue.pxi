@@ -1,0 +1,239 @@
+# The backlog of one destination. Everything here runs under its send lock.
+#
+# Whole frames, wire-ready, wait in sub-queues by flow; deficit round robin between them (new flows first) keeps a ping
+# from waiting behind a bulk transfer; CoDel drops from the head of a flow that keeps a standing queue; the fattest flow
+# pays when the bound in bytes is reached. Control frames have a flow of their own that is always served first.
+# After fq_codel, RFC 8290, and CoDel, RFC 8289: 5 ms target, 100 ms interval.
+
+cdef enum:
+    CODEL_TARGET_NS = 5000000
+    CODEL_INTERVAL_NS = 100000000
+    QUANTUM = 1514
+    STALLED_NS = 250000000          # a peer that took nothing for this long, with a full queue: new frames aren't even copied
+    STAMP_NS = 1000000              # frames within a millisecond may share a block and its time stamp
+    RATE_WINDOW_NS = 20000000
+
+
+cdef inline void round_push(Queue *q, Round *r, int32_t flow) noexcept nogil:
+    q.flows[flow].next = -1
+    if r.head < 0:
+        r.head = flow
+    else:
+        q.flows[r.tail].next = flow
+    r.tail = flow
+
+
+cdef inline void round_pop(Queue *q, Round *r) noexcept nogil:
+    r.head = q.flows[r.head].next
+
+
+cdef Queue *queue_of(Worker *w, Slot *s) noexcept nogil:
+    """The destination's queue, made at its first backlog; NULL when memory is out."""
+    cdef Queue *q = s.queue
+    if q == NULL:
+        q = <Queue *>calloc(1, sizeof(Queue))
+        if q != NULL:
+            q.fresh.head = -1
+            q.old.head = -1
+            q.progress_ns = w.now
+            s.queue = q
+    return q
+
+
+cdef uint64_t blocks_frames(Block *b) noexcept nogil:
+    """How many frames begin in a list of blocks."""
+    cdef uint64_t n = 0
+    cdef uint32_t at
+    while b != NULL:
+        at = b.start
+        while at < b.end:
+            at += frame_size(block_bytes(b) + at)
+            n += 1
+        b = b.next
+    return n
+
+
+cdef void queue_free(Worker *w, Slot *s) noexcept nogil:
+    """Drop all that waits, counted, and the queue itself."""
+    cdef Queue *q = s.queue
+    cdef int32_t i
+    if q == NULL:
+        return
+    for i in range(FLOWS_ALL):
+        if i != CONTROL_FLOW:
+            count(&w.counters.drops[DROP_CLOSED], blocks_frames(q.flows[i].head))
+        blocks_give(&w.engine.pool, q.flows[i].head)
+    blocks_give(&w.engine.pool, q.committed)
+    free(q)
+    s.queue = NULL
+    store_relaxed64(&s.queued_bytes, 0)
+
+
+cdef void flow_advance(Worker *w, Queue *q, Flow *f, uint32_t size) noexcept nogil:
+    """Take `size` bytes, one frame, off the head of a flow; a block that is used up goes back to the pool."""
+    cdef Block *b = f.head
+    b.start += size
+    f.bytes -= size
+    q.bytes -= size
+    if b.start == b.end:
+        f.head = b.next
+        if f.head == NULL:
+            f.tail = NULL
+        block_give(&w.engine.pool, b)
+
+
+cdef void queue_make_room(Worker *w, Queue *q, uint64_t limit) noexcept nogil:
+    """Drop frames from the heads of the fattest flows until the packets fit the limit."""
+    cdef Flow *fattest
+    cdef int32_t i
+    while q.bytes > limit:
+        fattest = &q.flows[0]
+        for i in range(1, FLOWS):
+            if q.flows[i].bytes > fattest.bytes:
+                fattest = &q.flows[i]
+        if fattest.head == NULL:
+            return
+        flow_advance(w, q, fattest, frame_size(block_bytes(fattest.head) + fattest.head.start))
+        count(&w.counters.drops[DROP_QUEUE_FULL], 1)
+
+
+cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, uint64_t stamp_ns) noexcept nogil:
+    """Copy one frame to the end of its flow. What can't be kept is dropped and counted."""
+    cdef Queue *q = queue_of(w, s)
+    cdef uint32_t header = frame_header(frame)
+    cdef uint32_t payload = size - header
+    cdef int32_t index
+    cdef Flow *f
+    cdef Block *b
+    if q == NULL:
+        count(&w.counters.drops[DROP_MEMORY], 1)
+        return
+    index = frame_flow(frame, header, payload)
+    f = &q.flows[index]
+    if index == CONTROL_FLOW:
+        if f.bytes + size > CONTROL_BYTES_MAX:
+            count(&w.counters.drops[DROP_CONTROL], 1)
+            return
+    elif q.bytes + size > w.engine.queue_bytes:
+        if size > w.engine.queue_bytes or w.now - q.progress_ns > STALLED_NS:
+            count(&w.counters.drops[DROP_STALLED], 1)
+            return
+        queue_make_room(w, q, w.engine.queue_bytes - size)
+    b = f.tail
+    if b == NULL or b.capacity - b.end < size or stamp_ns - b.stamp_ns > STAMP_NS:
+        b = block_take(&w.engine.pool, size, False)
+        if b == NULL:
+            count(&w.counters.drops[DROP_MEMORY], 1)
+            return
+        b.stamp_ns = stamp_ns
+        if f.tail == NULL:
+            f.head = b
+        else:
+            f.tail.next = b
+        f.tail = b
+    memcpy(block_bytes(b) + b.end, frame, size)
+    b.end += size
+    f.bytes += size
+    q.bytes += size
+    if index != CONTROL_FLOW and not f.listed:
+        f.listed = True
+        f.credit = QUANTUM
+        round_push(q, &q.fresh, index)
+
+
+cdef inline int32_t frame_flow(const uint8_t *frame, uint32_t header, uint32_t payload) noexcept nogil:
+    """The sub-queue a frame built by this engine belongs to."""
+    cdef uint8_t start[61]          # the kind, the longest IPv4 header, with the four bytes of ports
+    cdef uint32_t n
+    if frame[0] & 15 != OP_BINARY or payload < FORWARD_MIN:
+        return CONTROL_FLOW
+    if not frame[1] >> 7:
+        if frame[header] != KIND_FORWARD:
+            return CONTROL_FLOW
+        return flow_hash(frame + header + 1, payload - 1) & (FLOWS - 1)
+    n = payload if payload < 61 else 61
+    unmask(start, frame + header, n, load32(frame + header - 4))
+    if start[0] != KIND_FORWARD:
+        return CONTROL_FLOW
+    return flow_hash(start + 1, n - 1) & (FLOWS - 1)
+
+
+cdef bint codel_drops(Queue *q, Flow *f, uint32_t size, uint64_t stamp_ns, uint64_t now) noexcept nogil:
+    """CoDel's verdict on the frame at the head of a flow."""
+    cdef uint64_t target = CODEL_TARGET_NS
+    cdef uint64_t waited = now - stamp_ns if now > stamp_ns else 0
+    # On a slow link a single frame takes longer than the target: never ask for less than its time.
+    if q.rate != 0 and <uint64_t>size * 1000000000 > target * q.rate:
+        target = <uint64_t>size * 1000000000 // q.rate
+    if waited < target or f.bytes <= size or f.bytes <= QUANTUM:        # never the last frame
+        f.first_above_ns = 0
+        f.dropping = False
+        return False
+    if f.first_above_ns == 0:
+        f.first_above_ns = now + CODEL_INTERVAL_NS
+        return False
+    if not f.dropping:
+        if now < f.first_above_ns:
+            return False
+        f.dropping = True
+        # "if we have been dropping recently, start at the rate that controlled the queue last time"
+        f.drop_count = f.drop_count - 2 if f.drop_count > 2 and now - f.drop_next_ns < 16 * <uint64_t>CODEL_INTERVAL_NS else 1
+        f.drop_next_ns = now + <uint64_t>(CODEL_INTERVAL_NS / sqrt(<double>f.drop_count))
+        return True
+    if now < f.drop_next_ns:
+        return False
+    f.drop_count += 1
+    f.drop_next_ns += <uint64_t>(CODEL_INTERVAL_NS / sqrt(<double>f.drop_count))
+    return True
+
+
+cdef Flow *queue_next(Worker *w, Queue *q, bint control_only) noexcept nogil:
+    """The flow whose head frame is to be sent next, NULL when nothing waits. Drops what CoDel condemns."""
+    cdef Round *r
+    cdef Flow *f
+    cdef int32_t index
+    cdef uint32_t size
+    if q.flows[CONTROL_FLOW].head != NULL:
+        return &q.flows[CONTROL_FLOW]
+    while not control_only:
+        r = &q.fresh if q.fresh.head >= 0 else &q.old
+        index = r.head
+        if index < 0:
+            return NULL
+        f = &q.flows[index]
+        if f.head == NULL:
+            round_pop(q, r)
+            # An emptied new flow makes one turn among the old ones, lest it come back as new ahead of them all.
+            if r == &q.fresh and q.old.head >= 0:
+                round_push(q, &q.old, index)
+            else:
+                f.listed = False
+            continue
+        if f.credit <= 0:
+            f.credit += QUANTUM
+            round_pop(q, r)
+            round_push(q, &q.old, index)
+            continue
+        size = frame_size(block_bytes(f.head) + f.head.start)
+        if codel_drops(q, f, size, f.head.stamp_ns, w.now):
+            flow_advance(w, q, f, size)
+            count(&w.counters.drops[DROP_DELAY], 1)
+            continue
+        return f
+    return NULL
+
+
+cdef void queue_rate(Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
+    """Follow the drain rate, over windows in which there always was a backlog."""
+    cdef uint64_t elapsed
+    q.progress_ns = now
+    if q.rate_start_ns == 0:
+        q.rate_start_ns = now
+        q.rate_bytes = 0
+        return
+    q.rate_bytes += sent
+    elapsed = now - q.rate_start_ns
+    if elapsed >= RATE_WINDOW_NS:
+        q.rate = (q.rate + q.rate_bytes * 1000000000 // elapsed) // 2 if q.rate else q.rate_bytes * 1000000000 // elapsed
+        q.rate_start_ns = now
+        q.rate_bytes = 0

@@ -1,0 +1,479 @@
+# Sending: from a batch in the receive buffer to the kernel, or to the destination's queue.
+#
+# 1. emit()     gathers frames per destination: segments of the receive buffer, no copy
+# 2. flush()    one deliver() per destination
+# 3. deliver()  send lock free and nothing waiting: straight to the kernel. Else to the queue, or, with the lock taken
+#               by another thread, to the inbox, which the lock's holder empties
+# Order within a flow holds: one worker reads a source, and whatever it appended before is sent before.
+
+cdef inline bint emit(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
+    """Add one wire-ready frame in the receive buffer to its destination's segments. False: it was dropped."""
+    cdef Target *t
+    cdef Segment *g
+    if connection == w.run_connection:
+        t = &w.targets[w.run_target]
+        g = &w.segments[t.last]
+        if unlikely(payload > t.payload_max):
+            count(&w.counters.drops[DROP_TOO_LARGE], 1)
+            return False
+        if likely(g.bytes + g.length == frame):
+            g.length += size
+            t.packets += 1
+            w.run_end = frame + size
+            return True
+    return emit_segment(w, connection, frame, size, payload)
+
+
+cdef bint emit_segment(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
+    """The slower half of emit(): a new segment, perhaps of a new destination."""
+    cdef uint32_t slot = <uint32_t>connection
+    cdef uint32_t index
+    cdef Target *t
+    cdef Slot *s = &w.engine.slots[slot]
+    if w.segment_count == SEGMENTS_MAX or w.target_count == TARGETS_MAX:
+        flush(w)
+    index = w.target_of[slot]
+    if index == 0:
+        t = &w.targets[w.target_count]
+        w.target_count += 1
+        w.target_of[slot] = w.target_count
+        t.connection = connection
+        t.first = SEGMENTS_MAX
+        t.packets = 0
+        t.payload_max = WIRE_PAYLOAD_MAX if load_relaxed64(&s.extended) or load_relaxed64(&s.kind) == SLOT_TUN else WIRE_PAYLOAD_LEGACY
+        index = w.target_count
+    t = &w.targets[index - 1]
+    if unlikely(t.connection != connection):
+        count(&w.counters.drops[DROP_STALE], 1)         # the slot changed hands within this batch
+        return False
+    if unlikely(payload > t.payload_max):
+        count(&w.counters.drops[DROP_TOO_LARGE], 1)
+        return False
+    w.segments[w.segment_count].bytes = frame
+    w.segments[w.segment_count].length = size
+    w.segments[w.segment_count].next = SEGMENTS_MAX
+    if t.first == SEGMENTS_MAX:
+        t.first = w.segment_count
+    else:
+        w.segments[t.last].next = w.segment_count
+    t.last = w.segment_count
+    t.packets += 1
+    w.segment_count += 1
+    w.run_connection = connection
+    w.run_target = index - 1
+    w.run_end = frame + size
+    return True
+
+
+cdef void flush(Worker *w) noexcept nogil:
+    """Send everything gathered. The receive buffer is free again afterwards."""
+    cdef uint32_t i
+    for i in range(w.target_count):
+        w.target_of[<uint32_t>w.targets[i].connection] = 0
+        deliver(w, &w.targets[i])
+    w.target_count = 0
+    w.segment_count = 0
+    w.run_connection = 0
+
+
+cdef void deliver(Worker *w, Target *t) noexcept nogil:
+    cdef Slot *s = &w.engine.slots[<uint32_t>t.connection]
+    if load_relaxed64(&s.kind) == SLOT_TUN and load_relaxed64(&s.generation) == t.connection >> 32:
+        tun_write(w, s, t)          # a device's number only goes stale when the engine stops
+        return
+    if pthread_mutex_trylock(&s.send_lock) != 0:
+        inbox_append(w, s, t)
+        settle(w, s)
+        return
+    # The descriptor is only closed under this lock and after the generation moved on: checked here, it is the right one.
+    if load_relaxed64(&s.generation) != t.connection >> 32:
+        count(&w.counters.drops[DROP_STALE], t.packets)
+    elif load_relaxed64(&s.closing) or s.broken:
+        count(&w.counters.drops[DROP_CLOSED], t.packets)
+    elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue):
+        send_segments(w, s, t)
+    else:
+        inbox_drain(w, s)
+        queue_segments(w, s, t, t.first, 0)
+        if s.queue != NULL:
+            queue_send(w, s)
+    pthread_mutex_unlock(&s.send_lock)
+    settle(w, s)
+
+
+cdef void settle(Worker *w, Slot *s) noexcept nogil:
+    """Look again after unlocking, or after finding the lock taken: either this thread empties the inbox or the holder,
+    who unlocks later than our append, does."""
+    while load_ordered64(&s.inbox_bytes) != 0 and pthread_mutex_trylock(&s.send_lock) == 0:
+        inbox_drain(w, s)
+        if s.queue != NULL:
+            queue_send(w, s)
+        pthread_mutex_unlock(&s.send_lock)
+
+
+cdef void sent(Worker *w, Slot *s, uint64_t packets, uint64_t size) noexcept nogil:
+    """Count what the kernel took."""
+    count(&w.counters.packets_out, packets)
+    count(&w.counters.bytes_out, size)
+    count(&s.traffic.packets_out, packets)
+    count(&s.traffic.bytes_out, size)
+    store_relaxed64(&s.sent_ns, w.now)
+
+
+cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept nogil:
+    """Send these pieces, each a frame of its own where the peer is an old one. Bytes taken; 0 when the socket is full;
+    -1 when it is broken.
+
+    field: old clients lose the connection when a read finds part of a frame. MSG_EOR ends the TCP segment with it.
+    """
+    cdef msghdr message
+    cdef uint32_t i
+    cdef uint32_t part
+    cdef uint32_t done = 0
+    cdef ssize_t r
+    cdef ssize_t total = 0
+    if s.extended:
+        while True:
+            count(&w.counters.sends, 1)
+            count(&s.traffic.sends, 1)
+            if n == 1:
+                r = send(s.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+            else:
+                memset(&message, 0, sizeof(message))
+                message.msg_iov = iov
+                message.msg_iovlen = n
+                r = sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if r >= 0 or errno != EINTR:
+                break
+        if r >= 0:
+            return r
+        return 0 if errno == EAGAIN else broken(s)
+    while done < n:
+        part = min(n - done, <uint32_t>MESSAGES_MAX)
+        for i in range(part):
+            memset(&w.messages[i], 0, sizeof(mmsghdr))
+            w.messages[i].msg_hdr.msg_iov = iov + done + i
+            w.messages[i].msg_hdr.msg_iovlen = 1
+        count(&w.counters.sends, 1)
+        count(&s.traffic.sends, 1)
+        r = sendmmsg(s.fd, w.messages, part, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR)
+        if r < 0:
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                return total
+            return total if total else broken(s)
+        for i in range(<uint32_t>r):
+            total += w.messages[i].msg_len
+            if w.messages[i].msg_len < iov[done + i].iov_len:
+                return total
+        done += <uint32_t>r
+    return total
+
+
+cdef ssize_t broken(Slot *s) noexcept nogil:
+    """The owner hears of it from epoll and closes the connection."""
+    s.broken = True
+    return -1
+
+
+cdef uint32_t frames_iov(Worker *w, const uint8_t *data, uint32_t length, uint32_t *n) noexcept nogil:
+    """One iovec per frame, from n[0] on, while there is room; returns how many bytes they cover."""
+    cdef uint32_t at = 0
+    cdef uint32_t size
+    while at < length and n[0] < IOV_MAX_SEND:
+        size = frame_size(data + at)
+        w.iov[n[0]].iov_base = <void *>(data + at)
+        w.iov[n[0]].iov_len = size
+        n[0] += 1
+        at += size
+    return at
+
+
+cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
+    """Nothing waits: send a target's segments from where they lie, and queue what the kernel leaves."""
+    cdef uint32_t index = t.first
+    cdef uint32_t offset = 0        # within the segment: where the next send begins
+    cdef uint32_t n, covered
+    cdef uint64_t wanted
+    cdef uint64_t total = 0
+    cdef uint32_t from_index, from_offset
+    cdef ssize_t r
+    while index != SEGMENTS_MAX:
+        n = 0
+        wanted = 0
+        from_index = index
+        from_offset = offset
+        while index != SEGMENTS_MAX and n < IOV_MAX_SEND:
+            if s.extended:
+                w.iov[n].iov_base = w.segments[index].bytes
+                w.iov[n].iov_len = w.segments[index].length
+                wanted += w.segments[index].length
+                n += 1
+            else:
+                covered = frames_iov(w, w.segments[index].bytes + offset, w.segments[index].length - offset, &n)
+                wanted += covered
+                offset += covered
+                if offset < w.segments[index].length:
+                    break
+                offset = 0
+            index = w.segments[index].next
+        r = kernel_send(w, s, w.iov, n)
+        if r < 0:
+            count(&w.counters.drops[DROP_CLOSED], 1)
+            return
+        total += <uint64_t>r
+        if <uint64_t>r < wanted:
+            sent(w, s, 0, total)
+            # Skip what was taken; queue_segments() finds the frame in which the kernel stopped.
+            while True:
+                covered = w.segments[from_index].length - from_offset
+                if <uint64_t>r < covered:
+                    break
+                r -= covered
+                from_index = w.segments[from_index].next
+                from_offset = 0
+            queue_segments(w, s, t, from_index, from_offset + <uint32_t>r)
+            return
+    sent(w, s, t.packets, total)
+
+
+cdef void queue_segments(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t offset) noexcept nogil:
+    """Queue a target's frames from this byte on; a frame that begins before it is finished first of all."""
+    cdef uint32_t at, size, length
+    cdef uint8_t *data
+    cdef bint first = offset != 0
+    cdef uint64_t left = 0
+    while index != SEGMENTS_MAX:
+        data = w.segments[index].bytes
+        length = w.segments[index].length
+        at = 0
+        while at < length:
+            size = frame_size(data + at)
+            if first and at + size <= offset:
+                at += size
+                continue
+            if first and at < offset:
+                queue_commit_rest(w, s, data + offset, at + size - offset)
+            else:
+                left += 1
+                queue_append(w, s, data + at, size, w.now)
+            at += size
+        first = False
+        index = w.segments[index].next
+    if s.queue != NULL:
+        store_relaxed64(&s.queued_bytes, s.queue.bytes)
+    if t.packets > left:
+        sent(w, s, t.packets - left, 0)
+
+
+cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t size) noexcept nogil:
+    """Keep the rest of a begun frame, which must be finished: half a frame would garble all that follow."""
+    cdef Queue *q = queue_of(w, s)
+    if q == NULL or not commit_room(w, q, size):
+        s.broken = True
+        shutdown(s.fd, SHUT_WR)     # the stream can't be continued
+        return
+    memcpy(block_bytes(q.committed), rest, size)
+    q.committed.end = size
+    q.cut = size
+
+
+cdef bint commit_room(Worker *w, Queue *q, uint32_t size) noexcept nogil:
+    """Make the (empty) commit block hold at least `size` bytes. Not subject to the memory limit: see block_take."""
+    if q.committed == NULL or q.committed.capacity < size:
+        blocks_give(&w.engine.pool, q.committed)
+        q.committed = block_take(&w.engine.pool, size, True)
+    if q.committed == NULL:
+        return False
+    q.committed.start = 0
+    q.committed.end = 0
+    return True
+
+
+cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
+    """Move the next frames from the flows to the (empty) commit block; False when nothing waits.
+
+    About a millisecond's worth at the drain rate: enough to make system calls rare, little enough that a ping overtakes
+    the rest.
+    """
+    cdef uint32_t limit = <uint32_t>min(max(<uint64_t>COMMIT_MIN, q.rate // 1000), <uint64_t>COMMIT_MAX)
+    cdef uint32_t size
+    cdef uint64_t packets = 0
+    cdef bint control_only = load_relaxed64(&s.closing) != 0
+    cdef Block *b
+    cdef Flow *f = queue_next(w, q, control_only)
+    if f == NULL:
+        return False
+    size = frame_size(block_bytes(f.head) + f.head.start)
+    if not commit_room(w, q, max(limit, size)):
+        return False
+    b = q.committed
+    while True:
+        memcpy(block_bytes(b) + b.end, block_bytes(f.head) + f.head.start, size)
+        b.end += size
+        packets += f != &q.flows[CONTROL_FLOW]
+        f.credit -= <int32_t>size
+        flow_advance(w, q, f, size)
+        if b.end >= limit:
+            break
+        f = queue_next(w, q, control_only)
+        if f == NULL:
+            break
+        size = frame_size(block_bytes(f.head) + f.head.start)
+        if b.end + size > b.capacity:
+            break                   # stays at the head of its flow
+    sent(w, s, packets, 0)
+    return True
+
+
+cdef inline uint32_t queue_committed(Queue *q) noexcept nogil:
+    """Bytes in the commit block."""
+    return q.committed.end - q.committed.start if q.committed != NULL else 0
+
+
+cdef inline bint queue_idle(Queue *q) noexcept nogil:
+    return q == NULL or (q.bytes == 0 and queue_committed(q) == 0)
+
+
+cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
+    """Hand the backlog to the kernel until it takes no more or nothing is left."""
+    cdef Queue *q = s.queue
+    cdef Block *b
+    cdef uint32_t wanted, n, size
+    cdef uint8_t *data
+    cdef ssize_t r
+    while not s.broken and not s.finished:
+        b = q.committed
+        if b == NULL or b.start == b.end:
+            if not queue_commit(w, s, q):
+                q.rate_start_ns = 0             # no backlog, no rate
+                break
+            b = q.committed
+        data = block_bytes(b) + b.start
+        wanted = b.end - b.start
+        n = 1
+        w.iov[0].iov_base = data
+        w.iov[0].iov_len = wanted
+        if not s.extended:
+            n = 0
+            if q.cut != 0:
+                w.iov[0].iov_len = q.cut
+                n = 1
+            wanted = q.cut + frames_iov(w, data + q.cut, wanted - q.cut, &n)
+        r = kernel_send(w, s, w.iov, n)
+        if r < 0:
+            break
+        sent(w, s, 0, <uint64_t>r)
+        queue_rate(q, <uint64_t>r, w.now)
+        if not s.extended:
+            size = q.cut
+            while size < <uint32_t>r:
+                size += frame_size(data + size)
+            q.cut = size - <uint32_t>r
+        b.start += <uint32_t>r
+        if <uint32_t>r < wanted:
+            break                               # EPOLLOUT will tell
+    store_relaxed64(&s.queued_bytes, q.bytes)
+
+
+cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
+    """Another thread holds the send lock: leave a target's frames for it, in order."""
+    cdef uint32_t index = t.first
+    cdef uint32_t at, size
+    pthread_mutex_lock(&s.inbox_lock)
+    if load_relaxed64(&s.generation) != t.connection >> 32:
+        count(&w.counters.drops[DROP_STALE], t.packets)
+    else:
+        while index != SEGMENTS_MAX:
+            at = 0
+            while at < w.segments[index].length:
+                size = frame_size(w.segments[index].bytes + at)
+                if not inbox_put(w, s, w.segments[index].bytes + at, size):
+                    count(&w.counters.drops[DROP_QUEUE_FULL], 1)
+                at += size
+            index = w.segments[index].next
+    pthread_mutex_unlock(&s.inbox_lock)
+
+
+cdef bint inbox_put(Worker *w, Slot *s, const uint8_t *frame, uint32_t size) noexcept nogil:
+    """Append one frame (inbox lock held); False when the bound or memory is reached."""
+    cdef Block *b = s.inbox_tail
+    cdef uint64_t waiting = load_relaxed64(&s.inbox_bytes)
+    if waiting + size > w.engine.queue_bytes:
+        return False
+    if b == NULL or b.capacity - b.end < size:
+        b = block_take(&w.engine.pool, size, False)
+        if b == NULL:
+            return False
+        b.stamp_ns = w.now
+        if s.inbox_tail == NULL:
+            s.inbox_head = b
+        else:
+            s.inbox_tail.next = b
+        s.inbox_tail = b
+    memcpy(block_bytes(b) + b.end, frame, size)
+    b.end += size
+    store_ordered64(&s.inbox_bytes, waiting + size)
+    return True
+
+
+cdef Block *inbox_take(Slot *s) noexcept nogil:
+    cdef Block *b
+    pthread_mutex_lock(&s.inbox_lock)
+    b = s.inbox_head
+    s.inbox_head = NULL
+    s.inbox_tail = NULL
+    store_ordered64(&s.inbox_bytes, 0)
+    pthread_mutex_unlock(&s.inbox_lock)
+    return b
+
+
+cdef void inbox_drain(Worker *w, Slot *s) noexcept nogil:
+    """Move the inbox to the queue (send lock held)."""
+    cdef Block *b
+    cdef Block *following
+    cdef uint32_t size
+    if load_ordered64(&s.inbox_bytes) == 0:
+        return
+    b = inbox_take(s)
+    while b != NULL:
+        while b.start < b.end:
+            size = frame_size(block_bytes(b) + b.start)
+            queue_append(w, s, block_bytes(b) + b.start, size, b.stamp_ns)
+            b.start += size
+        following = b.next
+        block_give(&w.engine.pool, b)
+        b = following
+    if s.queue != NULL:
+        store_relaxed64(&s.queued_bytes, s.queue.bytes)
+
+
+cdef bint post(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t size) noexcept nogil:
+    """Send one frame that is not part of a batch (control frames, messages). False: it is gone or full."""
+    cdef Slot *s = &w.engine.slots[<uint32_t>connection]
+    cdef bint taken = False
+    pthread_mutex_lock(&s.inbox_lock)
+    if load_relaxed64(&s.generation) == connection >> 32:
+        taken = inbox_put(w, s, frame, size)
+    pthread_mutex_unlock(&s.inbox_lock)
+    settle(w, s)
+    return taken
+
+
+cdef bint post_message(Worker *w, uint64_t connection, uint8_t opcode, const uint8_t *payload, uint32_t length) noexcept nogil:
+    """Frame up to WIRE_PAYLOAD_LEGACY bytes as the connection's end demands, and post them."""
+    cdef uint8_t frame[1514]        # WIRE_PAYLOAD_LEGACY + FRAME_HEADER_MAX
+    cdef Slot *s = &w.engine.slots[<uint32_t>connection]
+    if length > WIRE_PAYLOAD_LEGACY:
+        return False
+    return post(w, connection, frame, build_frame(frame, opcode, payload, length, load_relaxed64(&s.kind) == SLOT_CLIENT,
+                                                  next_mask(s)))
+
+
+cdef inline uint32_t next_mask(Slot *s) noexcept nogil:
+    """The connection's next mask: splitmix64 over a counter, so that any thread may draw, seeded by getrandom."""
+    cdef uint64_t z = load_relaxed64(&s.mask_seed) + add_relaxed64(&s.mask_counter, 1) * <uint64_t>0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
+    return <uint32_t>((z ^ (z >> 31)) >> 16)

@@ -1,0 +1,119 @@
+# RFC 6455 frames, both ends. The one frame parser and the one frame builder of the product.
+
+cdef inline int parse_frame(uint8_t *p, size_t have, bint from_client, Frame *f) noexcept nogil:
+    """Parse one frame at p of which `have` bytes are there.
+
+    FRAME_OK: f is filled and the whole payload is there. FRAME_SHORT: more bytes are needed. Else the close code
+    deserved: 1002, or 1009 for a length over WIRE_PAYLOAD_MAX. Faults show as soon as the bytes that make them are there.
+    """
+    cdef uint8_t first
+    cdef uint64_t length
+    cdef uint32_t header = 2
+    if have < 2:
+        return FRAME_SHORT
+    first = p[0]
+    f.opcode = first & 15
+    f.final = first >> 7
+    # "RSV1, RSV2, RSV3: MUST be 0 unless an extension is negotiated"; opcodes 3-7 and 11-15 are reserved.
+    if unlikely((first & 0x70) != 0 or not (f.opcode <= OP_BINARY or OP_CLOSE <= f.opcode <= OP_PONG)):
+        return 1002
+    # "a server MUST close the connection upon receiving a frame that is not masked", and a client one that is.
+    if unlikely((p[1] >> 7) != from_client):
+        return 1002
+    length = p[1] & 127
+    if f.opcode >= OP_CLOSE:
+        # Control frames "MUST have a payload length of 125 bytes or less and MUST NOT be fragmented". The original
+        # server answers PING with a PONG of 1500 bytes, which a client has to survive.
+        if unlikely(not f.final or (length > 125 and (from_client or f.opcode != OP_PONG or length == 127))):
+            return 1002
+    if length == 126:
+        if have < 4:
+            return FRAME_SHORT
+        length = load_be16(p + 2)
+        header = 4
+        if unlikely(length < 126):          # "the minimal number of bytes MUST be used to encode the length"
+            return 1002
+        if unlikely(f.opcode >= OP_CLOSE and length > WIRE_PAYLOAD_LEGACY):
+            return 1002
+    elif length == 127:
+        if have < 10:
+            return FRAME_SHORT
+        length = load_be64(p + 2)
+        header = 10
+        if unlikely(length < 65536 or length >> 63):
+            return 1002
+        if unlikely(length > WIRE_PAYLOAD_MAX):
+            return 1009
+    if from_client:
+        if have < header + 4:
+            return FRAME_SHORT
+        f.mask = load32(p + header)
+        header += 4
+    else:
+        f.mask = 0
+    f.header = header
+    f.length = <uint32_t>length
+    f.payload = p + header
+    return FRAME_OK if have >= header + length else FRAME_SHORT
+
+
+cdef inline uint32_t header_size(uint32_t length, bint masked) noexcept nogil:
+    return (2 if length < 126 else 4 if length < 65536 else 10) + (4 if masked else 0)
+
+
+cdef inline uint32_t write_header(uint8_t *p, uint8_t opcode, uint32_t length, bint masked, uint32_t mask) noexcept nogil:
+    """Write the header of an unfragmented frame; returns its size (header_size)."""
+    cdef uint8_t bit = 128 if masked else 0
+    cdef uint32_t n = 2
+    p[0] = 128 | opcode
+    if length < 126:
+        p[1] = bit | <uint8_t>length
+    elif length < 65536:
+        p[1] = bit | 126
+        store_be16(p + 2, <uint16_t>length)
+        n = 4
+    else:
+        p[1] = bit | 127
+        store_be64(p + 2, length)
+        n = 10
+    if masked:
+        store_be32(p + n, swap32(mask))
+        n += 4
+    return n
+
+
+cdef inline uint32_t build_frame(uint8_t *out, uint8_t opcode, const uint8_t *payload, uint32_t length,
+                                 bint masked, uint32_t mask) noexcept nogil:
+    """Write a whole frame; payload may lie in the same buffer at or behind its final place. Returns its size."""
+    cdef uint32_t header = header_size(length, masked)
+    unmask(out + header, payload, length, mask if masked else 0)
+    write_header(out, opcode, length, masked, mask)
+    return header + length
+
+
+cdef inline uint32_t frame_size(const uint8_t *p) noexcept nogil:
+    """Size of a frame that this engine built."""
+    cdef uint32_t length = p[1] & 127
+    cdef uint32_t header = 6 if p[1] >> 7 else 2
+    if length < 126:
+        return header + length
+    if length == 126:
+        return header + 2 + load_be16(p + 2)
+    return header + 8 + <uint32_t>load_be64(p + 2)
+
+
+cdef inline uint32_t frame_header(const uint8_t *p) noexcept nogil:
+    """Bytes before the payload of a frame that this engine built."""
+    cdef uint32_t length = p[1] & 127
+    return (6 if p[1] >> 7 else 2) + (0 if length < 126 else 2 if length == 126 else 8)
+
+
+cdef inline bint close_code_valid(const uint8_t *payload, uint32_t length) noexcept nogil:
+    """Whether a close frame's body is one that may be sent: empty, or a code that RFC 6455 lets onto the wire."""
+    cdef uint16_t code
+    if length == 0:
+        return True
+    if length == 1:
+        return False
+    code = load_be16(payload)
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
