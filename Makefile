@@ -1,0 +1,62 @@
+# Every target works as the first command on a fresh machine: it makes .venv, the extension, and what they need.
+
+PYTHON ?= python3
+VENV := .venv/bin
+ENGINE := $(wildcard candy/_fastpath*.py[xi] candy/_fastpath*.px[di] candy/_fastpath*.h)
+TYPED := candy tests $(wildcard scripts/*.py bench)
+
+.PHONY: run test lint types demo build bench fuzz asan tsan clean
+
+run: build
+	@exec $(VENV)/candy-server
+
+test: lint types
+	@scripts/bootstrap.sh tools || :
+	@echo test
+	@$(VENV)/python -m pytest -q
+
+lint: build
+	@echo lint
+	@scripts/lint.sh
+
+types: build
+	@echo types
+	@$(VENV)/mypy --no-error-summary $(TYPED)
+	@$(VENV)/python -m mypy.stubtest --concise --allowlist scripts/stubtest-allowed.txt candy._fastpath
+
+demo: build
+	@scripts/bootstrap.sh tools
+	@exec $(VENV)/python scripts/demo.py
+
+build: .venv/engine
+	@:
+
+bench: build
+	@exec $(VENV)/python bench/throughput.py
+
+fuzz: build
+	@echo fuzz
+	@$(VENV)/python -m pytest -q -m hypothesis --hypothesis-profile=fuzz
+
+asan tsan: build
+	@scripts/sanitize.sh $@
+
+clean:
+	@rm -rf .venv build dist *.egg-info candy/*.so candy/_fastpath.c .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find candy tests scripts bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || :
+
+.venv/made:
+	@PYTHON=$(PYTHON) scripts/bootstrap.sh python
+	@echo "make .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/installed: pyproject.toml .venv/made
+	@echo "install candy and its tools into .venv"
+	@$(VENV)/python -m pip install -q --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.venv/engine: .venv/installed setup.py $(ENGINE)
+	@echo "build candy._fastpath"
+	@$(VENV)/python setup.py -q build_ext --inplace
+	@touch $@

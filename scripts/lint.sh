@@ -1,0 +1,20 @@
+#!/bin/sh
+# Checks the form of every source: ruff for Python, cython-lint for the engine. Prints findings only.
+set -eu
+cd "$(dirname "$0")/.."
+# cython-lint calls pycodestyle by its name.
+PATH=$PWD/.venv/bin:$PATH
+
+ruff format --check --quiet .
+ruff check --quiet .
+
+# cython-lint looks for unused names and the like in .pyx alone: a .pxi is checked as a copy of that name, which lies
+# below pyproject.toml for its settings.
+copies=build/lint
+rm -rf $copies
+mkdir -p $copies
+for part in candy/*.pxi; do
+    cp "$part" "$copies/$(basename "$part" .pxi).pyx"
+done
+cython-lint candy/*.pyx candy/*.pxd $copies/*.pyx
+rm -r $copies

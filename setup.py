@@ -1,0 +1,102 @@
+"""Compiles candy's one extension module, `candy._fastpath`; everything else stands in pyproject.toml.
+
+CANDY_BUILD chooses how:
+    fast      (default) what users get; runs on any machine of the architecture, so never -march=native
+    debug     bounds, None and assert checks on
+    asan      debug, with the address and undefined-behaviour sanitizers
+    tsan      debug, with the thread sanitizer
+    coverage  debug, with line tracing for Cython's coverage plug-in
+
+The generated C lies in build/<variant>/, for coverage beside the source, where the plug-in looks for it.
+"""
+
+import os
+import sys
+from glob import glob
+
+if sys.platform != "linux":
+    sys.exit(f"candy-vpn needs Linux (TUN devices, epoll): it can't be built on {sys.platform}")
+
+from Cython.Build import cythonize
+from Cython.Compiler import Options
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer
+
+CHECKED = ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"]
+FLAGS = {
+    "fast": ["-O3", "-g"],
+    "debug": CHECKED,
+    "asan": [*CHECKED, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "tsan": [*CHECKED, "-fsanitize=thread"],
+    "coverage": CHECKED,
+}
+# The exceptions are what Cython's own code never heeds.
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    *(f"-Wno-{w}" for w in ("unused-parameter", "unused-variable", "missing-field-initializers")),
+]
+
+variant = os.environ.get("CANDY_BUILD") or "fast"
+if variant not in FLAGS:
+    sys.exit(f"CANDY_BUILD={variant} is unknown: use one of {', '.join(FLAGS)}")
+checked = variant != "fast"
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": checked,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": checked,
+    "linetrace": variant == "coverage",
+}
+MACROS: list[tuple[str, str | None]] = {
+    "fast": [("CYTHON_WITHOUT_ASSERTIONS", "1")],
+    "coverage": [("CYTHON_TRACE_NOGIL", "1")],
+}.get(variant, [])
+
+Options.warning_errors = True
+
+
+class BuildEngine(build_ext):
+    """build_ext with the variant's directives, that never takes another variant's file for its own."""
+
+    def finalize_options(self) -> None:
+        if self.inplace or self.editable_mode:
+            # Built here, then copied into candy/.
+            self.build_lib = self.build_lib or f"build/{variant}/lib"
+            self.build_temp = self.build_temp or f"build/{variant}/objects"
+        elif self.build_lib is None:
+            # A wheel is built in folders that all variants share.
+            self.force = True
+        super().finalize_options()
+
+    def build_extension(self, extension: Extension) -> None:
+        folder = "." if variant == "coverage" else f"build/{variant}"
+        # cythonize() sees a change of any part of the engine, but not one of the directives.
+        force = self.force or newer("setup.py", f"{folder}/candy/_fastpath.c")
+        [translated] = cythonize([extension], build_dir=folder, compiler_directives=DIRECTIVES, force=force, quiet=True)
+        extension.sources = translated.sources
+        super().build_extension(extension)
+
+    def copy_extensions_to_source(self) -> None:
+        # Unless forced, a file in candy/ that is newer stays, also when it is another variant's.
+        self.force = True
+        super().copy_extensions_to_source()
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "candy._fastpath",
+            ["candy/_fastpath.pyx"],
+            depends=sorted(glob("candy/_fastpath*.px[di]") + glob("candy/_fastpath*.h")),
+            include_dirs=["candy"],
+            define_macros=MACROS,
+            extra_compile_args=[*FLAGS[variant], "-fno-strict-aliasing", "-pthread", *WARNINGS],
+            extra_link_args=["-pthread", *(f for f in FLAGS[variant] if f.startswith("-fsanitize="))],
+        )
+    ],
+    cmdclass={"build_ext": BuildEngine},
+)
