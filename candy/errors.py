@@ -1,0 +1,43 @@
+"""Every exception that candy raises on purpose, in one tree.
+
+    CandyError
+    ├── ConfigError        what the user wrote cannot be meant: exit status 2
+    ├── OperationalError   the machine or the network refused: exit status 1
+    ├── WireError          a message that is not one of the protocol
+    └── PoolFull           no address left to grant
+
+Rules: the text of a ConfigError or OperationalError is one line that says what is wrong and how to mend it;
+the commands print it as it is and exit with `exit_status`. WireError and PoolFull never leave the protocol
+core: a bad message costs a counter, not the relay. Nothing outside this tree is caught at the top, so that a
+bug shows itself with its traceback.
+"""
+
+from typing import ClassVar
+
+
+class CandyError(Exception):
+    """The root: whatever derives from it was foreseen."""
+
+
+class ConfigError(CandyError):
+    """A flag, a file or a value in it is wrong; nothing was started."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class OperationalError(CandyError):
+    """The settings are sound, but a port, a device, a file or a peer was not to be had."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class WireError(CandyError):
+    """A message that cannot be decoded. `reason` is one of `candy.wire.DropReason`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PoolFull(CandyError):
+    """The pool has no address to grant, or there is no pool; the text says which."""
