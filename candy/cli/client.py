@@ -1,0 +1,34 @@
+"""candy-client: the member's command."""
+
+from candy.cli.command import Command, Gathered
+from candy.config import ClientSettings, client_settings
+from candy.errors import ConfigError
+
+
+def configure(gathered: Gathered, check: bool) -> ClientSettings:
+    """The client's settings. Nothing is written, with or without check.
+
+    Raises:
+        ConfigError: a value can't be meant, or there is no password.
+    """
+    # An empty password is one, too: networks of the original may do without.
+    password = gathered.password
+    settings = client_settings(gathered.given, password=password.value if password else b"")
+    if password is None:
+        raise ConfigError("no password given: set CANDY_PASSWORD, or add --password-file FILE")
+    return settings
+
+
+def run(settings: ClientSettings) -> int:
+    """Stay in the network until a signal ends it; returns the exit status."""
+    from candy import client
+
+    return client.run(settings)
+
+
+main = Command(
+    "client",
+    "Join this machine to a candy network: a TUN interface whose packets travel through the relay.",
+    configure,
+    run,
+)

@@ -1,0 +1,216 @@
+"""A command of candy: from what the user wrote to settings, a run and an exit status.
+
+    command line ┐                 ┌ values by option, each with its origin
+    environment  ┼─▶ gather() ─▶ Gathered ─▶ settings ─▶ run ─▶ exit status
+    -c FILE      ┘                 └ password
+
+Rules:
+ 1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file.
+ 2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for what
+    went wrong later. This is the one place where candy's exceptions become that.
+ 3. Relay, client and engine are imported when they start: --help, --version and --check work without them.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NoReturn, TypeVar
+
+import click
+
+from candy import __version__
+from candy.cli.files import read_file
+from candy.cli.options import OPTIONS, Option, Side, options_of_other_side, other_side
+from candy.config import ClientSettings, Given, ServerSettings
+from candy.errors import ConfigError, OperationalError
+
+Settings = TypeVar("Settings", ServerSettings, ClientSettings)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Everything the user wrote."""
+
+    given: dict[str, Given]
+    """By option name, without the password's and without what has no effect."""
+    password: Given | None
+    """Bytes."""
+    from_file: bool
+    """A configuration file was read."""
+
+
+class Command(click.Command, Generic[Settings]):
+    """One of the two commands.
+
+    Args:
+        side: names the command and chooses its options.
+        about: the first sentence of --help.
+        configure: validates, and with the second argument set leaves no trace anywhere (--check).
+        run: starts the side; returns its exit status.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        about: str,
+        configure: Callable[[Gathered, bool], Settings],
+        run: Callable[[Settings], int],
+    ) -> None:
+        super().__init__(
+            f"candy-{side}",
+            params=[
+                click.Option(["-c", "--config"], metavar="FILE", help="read options from this file, TOML or candy.cfg"),
+                *(_click_option(option) for option in OPTIONS[side]),
+                click.Option(["--check"], is_flag=True, help="check the settings and exit"),
+                click.Option(["-m", "--mode"], hidden=True),
+                *(_click_option(option, hidden=True) for option in options_of_other_side(side)),
+            ],
+            callback=self._start,
+            help=about,
+            epilog=f"Options of the original that are candy-{other_side(side)}'s are accepted and ignored.",
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        )
+        click.version_option(__version__, message="%(prog)s %(version)s")(self)
+        self.side: Side = side
+        self.configure: Callable[[Gathered, bool], Settings] = configure
+        self.run: Callable[[Settings], int] = run
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run, and end the process with rule 2's exit status."""
+        try:
+            status = super().main(args, self.name, complete_var, standalone_mode=False, **extra)
+        except click.UsageError as error:
+            status = self._fail(f"{error.format_message()} (see {self.name} --help)", 2)
+        except (ConfigError, OperationalError) as error:
+            status = self._fail(str(error), error.exit_status)
+        except click.Abort:
+            status = 130
+        sys.exit(status)
+
+    def _start(self, config: str | None, mode: str | None, check: bool, **written: Any) -> int:
+        gathered = gather(self.side, config, mode, written, os.environ, warn=self._warn)
+        settings = self.configure(gathered, check)
+        if check:
+            click.echo(f"{self.name}: the settings are sound")
+            return 0
+        logging.basicConfig(
+            level=logging.DEBUG if settings.debug else logging.INFO,
+            format=("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s",
+        )
+        try:
+            return self.run(settings)
+        except ModuleNotFoundError as error:
+            if error.name != "candy._fastpath":
+                raise
+            raise OperationalError("the engine is not compiled: run make build, or pip install .") from error
+
+    def _fail(self, message: str, status: int) -> int:
+        self._say(message)
+        return status
+
+    def _warn(self, message: str) -> None:
+        self._say(f"warning: {message}")
+
+    def _say(self, message: str) -> None:
+        click.echo(f"{self.name}: {' '.join(message.splitlines())}", err=True)
+
+
+def _click_option(option: Option, hidden: bool = False) -> click.Option:
+    names = [option.flag, option.key] if option.short is None else [option.short, option.flag, option.key]
+    return click.Option(
+        names,
+        metavar=option.metavar,
+        help=option.meaning + (" (no effect yet)" if option.idle else ""),
+        is_flag=option.kind is bool,
+        default=None,
+        hidden=hidden,
+    )
+
+
+def gather(
+    side: Side,
+    config: str | None,
+    mode: str | None,
+    written: Mapping[str, Any],
+    environ: Mapping[str, str],
+    warn: Callable[[str], None],
+) -> Gathered:
+    """Bring together what was written in all places.
+
+    Args:
+        config: the -c option.
+        mode: the -m option.
+        written: the other options by name; None where not given.
+        environ: for CANDY_PASSWORD.
+        warn: told, once each, of what the user should know.
+
+    Raises:
+        ConfigError: a file can't be read or understood, or this is the wrong command.
+    """
+    file: dict[str, Given] = {}
+    if config is not None:
+        file, warnings = read_file(Path(config), side)
+        for warning in warnings:
+            warn(warning)
+    flags = {option.key: option.flag for option in (*OPTIONS[side], *options_of_other_side(side))}
+    line = {key: Given(value, flags[key]) for key, value in written.items() if value is not None}
+    _check_mode(side, Given(mode, "--mode") if mode is not None else file.get("mode"))
+
+    if "password" in line:
+        warn("--password: every user of this machine can see it: better CANDY_PASSWORD or --password-file")
+    password = _password(line) or _password_of_environment(environ) or _password(file)
+
+    given = file | line
+    ours = {option.key: option for option in OPTIONS[side]}
+    for key, value in list(given.items()):
+        option = ours.get(key)
+        if option is not None and option.idle:
+            warn(f"{value.origin}: has no effect yet")
+        elif option is None and key != "mode":
+            warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
+        if option is None or key in ("password", "password_file"):
+            del given[key]
+    if no_timestamp := given.pop("no_timestamp", None):
+        given["timestamps"] = Given(not no_timestamp.value, no_timestamp.origin)
+    return Gathered(given, password, config is not None)
+
+
+def _check_mode(side: Side, mode: Given | None) -> None:
+    if mode is None or mode.value == side:
+        return
+    if mode.value == other_side(side):
+        raise ConfigError(f"{mode.origin}: this is candy-{side}: run candy-{mode.value} for mode {mode.value}")
+    raise ConfigError(f"{mode.origin}: {mode.value!r} is no mode: use client or server, or leave it out")
+
+
+def _password(source: Mapping[str, Given]) -> Given | None:
+    """The password of one source, bytes."""
+    if password := source.get("password"):
+        return Given(password.value.encode("utf-8", "surrogateescape"), password.origin)
+    file = source.get("password_file")
+    if file is None:
+        return None
+    try:
+        content = Path(file.value).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file.origin}: cannot read {file.value}: {error.strerror}: name a readable file") from None
+    # The end of the line is an editor's, not the password's.
+    password_bytes = content.removesuffix(b"\n").removesuffix(b"\r")
+    if not password_bytes:
+        raise ConfigError(f"{file.origin}: {file.value} is empty: write the password into it")
+    return Given(password_bytes, file.origin)
+
+
+def _password_of_environment(environ: Mapping[str, str]) -> Given | None:
+    password = environ.get("CANDY_PASSWORD")
+    return Given(os.fsencode(password), "CANDY_PASSWORD") if password else None

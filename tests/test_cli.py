@@ -1,0 +1,421 @@
+"""The two commands: sources and their order, notices, the one line of an error, and exit statuses."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import resources
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from candy import __version__
+from candy.cli import client as client_command
+from candy.cli import server as server_command
+from candy.cli.command import Command
+from candy.cli.options import OPTIONS, ORIGINAL_KEYS
+from candy.config import ClientSettings, ServerSettings
+from candy.errors import ConfigError, OperationalError
+
+ROOT = Path(__file__).parent.parent
+RELAY = ["-w", "ws://relay:26816"]
+VISIBLE = "warning: --password: every user of this machine can see it: better CANDY_PASSWORD or --password-file\n"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of the test's own, and no password from outside."""
+    monkeypatch.setenv("CANDY_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("CANDY_PASSWORD", raising=False)
+    return tmp_path / "state"
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
+
+
+class Ran(list[Any]):
+    """The settings that commands were started with."""
+
+    def start(self, settings: ServerSettings | ClientSettings) -> int:
+        self.append(settings)
+        return 0
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    settings = Ran()
+    for command in (server_command.main, client_command.main):
+        monkeypatch.setattr(command, "run", settings.start)
+    return settings
+
+
+def call(command: Command[Any], *line: str) -> Result:
+    return CliRunner().invoke(command, line)
+
+
+def serve(ran: Ran, *line: str) -> tuple[ServerSettings, str]:
+    result = call(server_command.main, *line)
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+    assert isinstance(ran[-1], ServerSettings)
+    return ran[-1], result.stderr
+
+
+def join(ran: Ran, *line: str) -> tuple[ClientSettings, str]:
+    result = call(client_command.main, *line)
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+    assert isinstance(ran[-1], ClientSettings)
+    return ran[-1], result.stderr
+
+
+def refuse(command: Command[Any], *line: str) -> str:
+    result = call(command, *line)
+    assert (result.exit_code, result.stdout) == (2, "")
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith(f"{command.name}: ")
+    assert "warning" not in said
+    return said
+
+
+# The embedded default
+
+
+def test_server_default(ran: Ran, state: Path) -> None:
+    settings, said = serve(ran)
+    assert said == ""
+    assert (settings.host, settings.port, settings.pool) == ("0.0.0.0", 26816, IPv4Network("192.168.202.0/24"))
+    assert settings.password_is_generated
+    assert len(settings.password) >= 40
+    assert (state / "password").read_bytes() == settings.password + b"\n"
+    assert serve(ran)[0] == settings
+
+
+def test_options_reach_the_server(ran: Ran) -> None:
+    line = ["-m", "server", "-w", "ws://127.0.0.1:7", "-p", "pw", "-d", "10.0.0.0/8", "--no-timestamp", "--debug"]
+    limits = ["--auth-timeout", "3", "--workers=2", "--queue-bytes", "200000", "--allow-outside-pool"]
+    settings, said = serve(ran, *line, *limits)
+    assert said == f"candy-server: {VISIBLE}"
+    assert (settings.host, settings.port, settings.password) == ("127.0.0.1", 7, b"pw")
+    assert settings.pool == IPv4Network("10.0.0.0/8")
+    assert (settings.timestamps, settings.debug, settings.allow_outside_pool) == (False, True, True)
+    assert (settings.auth_timeout, settings.workers, settings.queue_bytes) == (3.0, 2, 200000)
+    assert not settings.password_is_generated
+
+
+def test_options_reach_the_client(ran: Ran) -> None:
+    line = ["-m", "client", *RELAY, "-p", "pw", "-n", "home", "-t", "192.168.202.5/24", "--mtu", "1300", "--insecure"]
+    settings, said = join(ran, *line)
+    assert said == f"candy-client: {VISIBLE}"
+    assert (settings.url, settings.password, settings.interface) == ("ws://relay:26816/", b"pw", "candy-home")
+    assert (str(settings.tun), settings.mtu, settings.insecure) == ("192.168.202.5/24", 1300, True)
+
+
+# What has no effect, and what is the other command's
+
+
+def test_server_takes_the_clients_options(ran: Ran) -> None:
+    line = ["-n", "x", "-t", "nonsense", "-s", "x", "--port", "x", "--mtu", "1", "-r", "5", "--discovery", "300"]
+    _, said = serve(ran, *line, "--localhost", "x", "--sdwan", "x")
+    ours = [
+        f"candy-server: warning: --{key}: is an option of candy-client: ignored"
+        for key in ("name", "tun", "stun", "port", "mtu", "route", "discovery", "localhost")
+    ]
+    assert sorted(said.splitlines()) == sorted([*ours, "candy-server: warning: --sdwan: has no effect yet"])
+
+
+def test_client_takes_the_servers_options(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANDY_PASSWORD", "pw")
+    line = ["-d", "nonsense", "--sdwan", "x", "-s", "stun://x", "--port", "1", "--localhost", "1.2.3.4"]
+    settings, said = join(ran, *RELAY, *line, "--discovery", "2", "-r", "3")
+    other = [f"candy-client: warning: --{key}: is an option of candy-server: ignored" for key in ("dhcp", "sdwan")]
+    idle = [
+        f"candy-client: warning: --{key}: has no effect yet"
+        for key in ("stun", "port", "localhost", "discovery", "route")
+    ]
+    assert sorted(said.splitlines()) == sorted(other + idle)
+    assert (settings.stun, settings.port, settings.discovery, settings.route) == ("stun://x", 1, 2, 3)
+
+
+def test_every_flag_of_the_original_is_taken_by_both() -> None:
+    known = "-c --config -m --mode -w --websocket -p --password -d --dhcp --sdwan -n --name -t --tun -s --stun --port"
+    known += " --mtu -r --route --discovery --localhost --debug --no-timestamp --version"
+    for command in (server_command.main, client_command.main):
+        flags = {flag for option in command.params for flag in option.opts}
+        assert set(known.split()) <= flags
+
+
+@pytest.mark.parametrize(
+    ("command", "mode", "right"),
+    [(server_command.main, "client", "candy-client"), (client_command.main, "server", "candy-server")],
+)
+def test_mode_of_the_other_command(command: Command[Any], mode: str, right: str, tmp_path: Path) -> None:
+    assert f"--mode: this is {command.name}: run {right} " in refuse(command, "-m", mode)
+    file = tmp_path / "candy.cfg"
+    file.write_text(f"\nmode = {mode}")
+    assert f"{file}:2: mode: this is {command.name}: run {right} " in refuse(command, "-c", str(file))
+
+
+def test_mode_that_is_none() -> None:
+    assert "--mode: 'relay' is no mode: use client or server" in refuse(server_command.main, "-m", "relay")
+
+
+# The password and its sources
+
+
+def test_password_sources_in_order(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "written").write_bytes(b"of the file\r\n")
+    (tmp_path / "named").write_bytes(b"of the file's file")
+    config = tmp_path / "client.toml"
+    config.write_text(f'password_file = "{tmp_path}/named"')
+    line = [*RELAY, "-c", str(config)]
+    assert join(ran, *line)[0].password == b"of the file's file"
+    config.write_text(f'password = "of the configuration"\npassword_file = "{tmp_path}/named"')
+    assert join(ran, *line)[0].password == b"of the configuration"
+    monkeypatch.setenv("CANDY_PASSWORD", "")
+    assert join(ran, *line)[0].password == b"of the configuration"
+    monkeypatch.setenv("CANDY_PASSWORD", os.fsdecode(b"of the \xff environment"))
+    assert join(ran, *line)[0].password == b"of the \xff environment"
+    line += ["--password-file", f"{tmp_path}/written"]
+    assert join(ran, *line)[0].password == b"of the file"
+    settings, said = join(ran, *line, "-p", "of the command line")
+    assert settings.password == b"of the command line"
+    assert said == f"candy-client: {VISIBLE}"
+
+
+def test_password_file_that_is_no_use(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    said = refuse(client_command.main, *RELAY, "--password-file", str(path))
+    assert said.endswith(f"--password-file: cannot read {path}: No such file or directory: name a readable file")
+    path.write_text("\n")
+    said = refuse(client_command.main, *RELAY, "--password-file", str(path))
+    assert said.endswith(f"--password-file: {path} is empty: write the password into it")
+
+
+def test_client_needs_a_password(ran: Ran) -> None:
+    assert "no password given: set CANDY_PASSWORD" in refuse(client_command.main, *RELAY)
+    assert join(ran, *RELAY, "-p", "")[0].password == b""
+
+
+def test_server_refuses_an_empty_password(state: Path) -> None:
+    assert "--password: an empty password lets everybody in" in refuse(server_command.main, "-p", "")
+    assert not state.exists()
+
+
+def test_server_with_a_password_keeps_none(ran: Ran, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANDY_PASSWORD", "pw")
+    settings, said = serve(ran)
+    assert (settings.password, settings.password_is_generated, said) == (b"pw", False, "")
+    assert not state.exists()
+
+
+# Files
+
+
+def test_file_of_the_original(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "candy.conf"
+    file.write_text(
+        'mode = "client"\nwebsocket = "wss://relay";\npassword = "a b"\nmtu=1300\ndiscovery = 300\nworkers=0\ndhcp = x'
+    )
+    settings, said = join(ran, "-c", str(file), "--mtu", "1200")
+    assert (settings.url, settings.password, settings.mtu) == ("wss://relay/", b"a b", 1200)
+    assert said.splitlines() == [
+        f"candy-client: warning: {file}:6: workers: passed over: unknown in this kind of file",
+        f"candy-client: warning: {file}:5: discovery: has no effect yet",
+        f"candy-client: warning: {file}:7: dhcp: is an option of candy-server: ignored",
+    ]
+
+
+def test_file_names_the_line_of_a_wrong_value(tmp_path: Path) -> None:
+    file = tmp_path / "candy.cfg"
+    file.write_text("websocket = ws://relay\npassword = pw\n\nmtu = 9000\n")
+    assert f"{file}:4: mtu: '9000' is too large" in refuse(client_command.main, "-c", str(file))
+
+
+@pytest.mark.parametrize("name", ["server.toml", "server.cfg"])
+def test_server_file_without_dhcp_has_no_pool(ran: Ran, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text('websocket = "ws://127.0.0.1:26816"\n')
+    assert serve(ran, "-c", str(file))[0].pool is None
+    assert serve(ran, "-c", str(file), "-d", "10.0.0.0/24")[0].pool == IPv4Network("10.0.0.0/24")
+    file.write_text('dhcp = "10.0.1.0/24"\n')
+    assert serve(ran, "-c", str(file))[0].pool == IPv4Network("10.0.1.0/24")
+    assert serve(ran, "-d", "")[0].pool is None
+
+
+def test_file_switches_the_time_off(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("no_timestamp = true")
+    assert not serve(ran, "-c", str(file))[0].timestamps
+
+
+# The examples
+
+
+def examples() -> list[tuple[str, str]]:
+    folder = resources.files("candy") / "examples"
+    return sorted((file.name, file.read_text()) for file in folder.iterdir())
+
+
+def test_there_is_an_example_of_each_file() -> None:
+    assert [name for name, _ in examples()] == ["client.cfg", "client.toml", "server.cfg", "server.toml"]
+
+
+@pytest.mark.parametrize(("name", "content"), examples())
+def test_example(name: str, content: str, tmp_path: Path) -> None:
+    """Every example is sound, as it is and with all of its lines in force, and shows every setting its form has."""
+    side, _, form = name.partition(".")
+    assert side in ("server", "client")
+    command: Command[Any] = server_command.main if side == "server" else client_command.main
+    file = tmp_path / name
+    file.write_text(content)
+    assert call(command, "-c", str(file), "--check").stderr == ""
+    in_force = [line.removeprefix("#") for line in content.splitlines() if not line.startswith("# ")]
+    keys = {line.partition(" =")[0] for line in in_force if line}
+    known = {option.key for option in OPTIONS[side]}  # type: ignore[index]
+    assert keys == (known if form == "toml" else known & ORIGINAL_KEYS | {"mode"})
+    for path in ("/etc/candy/password", "/etc/candy/relay.pem", "/etc/candy/relay.key", "/etc/candy/ca.pem"):
+        (tmp_path / Path(path).name).write_text("x")
+        in_force = [line.replace(path, str(tmp_path / Path(path).name)) for line in in_force]
+    if "tls_key" in keys:
+        in_force = [line.replace("ws://0", "wss://0") for line in in_force]
+    file.write_text("\n".join(in_force))
+    result = call(command, "-c", str(file), "--check")
+    assert (result.exit_code, result.stdout) == (0, f"candy-{side}: the settings are sound\n"), result.stderr
+    assert all("has no effect yet" in line for line in result.stderr.splitlines())
+
+
+@pytest.mark.parametrize("name", ["server.toml", "client.toml"])
+def test_example_shows_the_defaults(name: str, tmp_path: Path, ran: Ran) -> None:
+    """A commented line that is not an example says what is so without it."""
+    content = dict(examples())[name]
+    start: Callable[..., tuple[Any, str]] = serve if name == "server.toml" else join
+    lines = content.splitlines()
+    shown = [line.removeprefix("#") for line in lines if line.startswith("#") and line[1:2].strip()]
+    made_up = ("example", "/etc/candy", "192.168.", '"home"', "workers")
+    defaults = [line for line in shown if not any(word in line for word in made_up)]
+    assert len(defaults) >= 6
+    written = [line for line in lines if line and not line.startswith("#")]
+    file = tmp_path / name
+    file.write_text("\n".join(written))
+    as_it_is = start(ran, "-c", str(file))[0]
+    file.write_text("\n".join(written + defaults))
+    assert start(ran, "-c", str(file))[0] == as_it_is
+
+
+# Errors and exit statuses
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["--nope"], "--nope"),
+        (["stray"], "stray"),
+        (["--mtu"], "--mtu"),
+        (["-c", "/nowhere.cfg"], "cannot read /nowhere.cfg: No such file or directory: give -c the path"),
+        (["--auth-timeout", "1"], "--auth-timeout"),
+        ([*RELAY, "-p", "x", "--mtu", "9000"], "--mtu: '9000' is too large: use 1479 or less"),
+        ([*RELAY, "-p", "x", "-t", "192.168.202.0/24"], "--tun: '192.168.202.0/24' is the network's own"),
+        ([*RELAY, "-p", "x", "--ca-file", "/nowhere"], "--ca-file: '/nowhere' is no file"),
+        (["-w", "relay:26816", "-p", "x"], "--websocket: 'relay:26816' is no WebSocket URL"),
+    ],
+)
+def test_usage_error(line: list[str], said: str) -> None:
+    assert said in refuse(client_command.main, *line)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(OperationalError("port 26816 is in use"), 1), (ConfigError("no such pool"), 2), (KeyboardInterrupt(), 130)],
+)
+def test_errors_of_the_run(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: ServerSettings) -> int:
+        raise error
+
+    monkeypatch.setattr(server_command.main, "run", fail)
+    result = call(server_command.main)
+    assert result.exit_code == status
+    assert result.stderr.strip() == (f"candy-server: {error}" if str(error) else "")
+
+
+def test_status_of_the_run_is_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_command.main, "run", lambda settings: 7)
+    assert call(server_command.main).exit_code == 7
+
+
+def test_an_engine_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(settings: ServerSettings) -> int:
+        raise ModuleNotFoundError("No module named 'candy._fastpath'", name="candy._fastpath")
+
+    monkeypatch.setattr(server_command.main, "run", start)
+    result = call(server_command.main)
+    assert result.exit_code == 1
+    assert result.stderr == "candy-server: the engine is not compiled: run make build, or pip install .\n"
+
+
+def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(settings: ServerSettings) -> int:
+        raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
+
+    monkeypatch.setattr(server_command.main, "run", start)
+    assert isinstance(call(server_command.main).exception, ModuleNotFoundError)
+
+
+def test_state_folder_that_cannot_be_used(state: Path) -> None:
+    state.touch()
+    result = call(server_command.main)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"candy-server: cannot read {state}/password: Not a directory: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_check_leaves_nothing_behind(state: Path) -> None:
+    result = call(server_command.main, "--check")
+    assert (result.exit_code, result.stdout) == (0, "candy-server: the settings are sound\n")
+    assert not state.exists()
+    assert "--workers: 'x' is no whole number" in refuse(server_command.main, "--check", "--workers", "x")
+
+
+@pytest.mark.parametrize("command", [server_command.main, client_command.main])
+def test_help_and_version(command: Command[Any]) -> None:
+    assert call(command, "--version").output == f"{command.name} {__version__}\n"
+    shown = call(command, "-h")
+    assert shown.exit_code == 0
+    assert shown.output == call(command, "--help").output
+    assert shown.output.startswith(f"Usage: {command.name} [OPTIONS]\n")
+    assert all(option.flag in shown.output for option in OPTIONS[command.side])
+
+
+# The real programs
+
+
+def run_program(side: str, *line: str, then: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"import sys\nfrom candy.cli.{side} import main\ntry:\n    main()\nfinally:\n    {then or 'pass'}"
+    return subprocess.run([sys.executable, "-c", code, *line], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize("line", ["--help", "--version", "--check"])
+def test_what_works_without_the_engine(side: str, line: str) -> None:
+    heavy = "'aiohttp', 'asyncio', 'candy._fastpath', 'candy.server', 'candy.client', 'pyroute2', 'rich'"
+    ran = run_program(side, line, *RELAY, "-p", "x", then=f"print({{{heavy}}} & set(sys.modules))")
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "set()"), ran.stderr
+
+
+def test_program_without_sense() -> None:
+    ran = run_program("server", "-w", "nonsense")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("candy-server: --websocket: 'nonsense' is no WebSocket URL: write it like ")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_program_with_bytes_that_are_no_text() -> None:
+    ran = run_program("server", "--workers", os.fsdecode(b"\xff\n"))
+    assert ran.returncode == 2
+    assert ran.stderr == "candy-server: --workers: '\\udcff\\n' is no UTF-8 text\n"
