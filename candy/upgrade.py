@@ -15,7 +15,6 @@ import base64
 import binascii
 import os
 import socket
-from hashlib import sha1
 from typing import Any
 
 from aiohttp import web
@@ -23,9 +22,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from candy import pump
 from candy._fastpath import Engine
+from candy.handover import Tail, accept_for
 from candy.wire import SUBPROTOCOL
-
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def refusal(request: web.BaseRequest) -> web.Response | None:
@@ -59,16 +57,16 @@ def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[i
     # A peer that is gone, or that pipelined requests and has not read the answers.
     if transport is None or transport.is_closing() or transport.get_write_buffer_size() != 0:
         raise ConnectionError("the connection is not idle")
-    tail = _Tail()
+    tail = Tail()
     # In this order: set_parser() may resume reading.
     request.protocol.set_parser(tail)  # type: ignore[arg-type]
     transport.pause_reading()
     preamble = _switching(request.headers["Sec-WebSocket-Key"], extended)
     if transport.get_extra_info("sslcontext") is None:
         fd = os.dup(transport.get_extra_info("socket").fileno())
-        ahead = bytes(tail.received)
+        ahead = tail.received
     else:
-        fd = pump.join(transport, bytes(tail.received))
+        fd = pump.join(transport, tail.received)
         ahead = b""
     try:
         connection = engine.adopt(fd, network=network, extended=extended, preamble=preamble, tail=ahead)
@@ -92,28 +90,13 @@ class HandedOver(web.StreamResponse):
         pass
 
 
-class _Tail:
-    """Stands in for a WebSocket parser: keeps what arrived behind the request."""
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.received += data
-        return False, b""
-
-    def feed_eof(self) -> None:
-        pass
-
-
 def _switching(key: str, extended: bool) -> bytes:
     """The 101 response."""
-    accept = base64.b64encode(sha1(key.strip().encode() + _GUID, usedforsecurity=False).digest())
     lines = [
         b"HTTP/1.1 101 Switching Protocols",
         b"Upgrade: websocket",
         b"Connection: Upgrade",
-        b"Sec-WebSocket-Accept: " + accept,
+        b"Sec-WebSocket-Accept: " + accept_for(key).encode(),
     ]
     if extended:
         lines.append(b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode())

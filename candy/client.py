@@ -1,0 +1,238 @@
+"""The client: one conversation after another, under an interface that stays.
+
+    Dialer ──fd──▶ Engine ──events──▶ Conversation ──actions──▶ Engine, Tun, ClientState, log
+       ▲           ▲ packets               │
+       │          Tun                   Ending
+       └───────────── Backoff ◀────────────┘
+
+Rules: this is the adapter, so it waits and decides nothing; the interface keeps its address between
+connections, so that what is open over it survives; a signal ends everything, with a goodbye to the relay.
+
+This module does not know packets, nor what the messages mean.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from math import inf
+
+from candy import __version__
+from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
+from candy.backoff import Backoff
+from candy.config import ClientSettings
+from candy.conversation import Action, Configure, Conversation, Ending, Join, Keep, Member
+from candy.dial import Dialer, Upgraded
+from candy.errors import OperationalError
+from candy.session import Close, Log, Ping, Send
+from candy.state import ClientState
+from candy.tun import Tun
+
+GOODBYE_S = 2.0
+"""How long the relay may take to answer our close frame."""
+CLOSE_GOING_AWAY = 1001
+MAX_CONNECTIONS = 64
+"""Of the engine: the interface, a connection, and those before it that are about to end."""
+PING_AFTER_S = 15.0
+DEAD_AFTER_S = 40.0
+LONGEST_PING = 125
+
+_log = logging.getLogger(__name__)
+
+
+class Client:
+    """The adapter: carries out what conversations ask for, one after another, until it is cancelled.
+
+    Args:
+        member: who speaks.
+        state: keeps address and timestamp.
+        dialer, engine, tun: as made by run(); the engine has one network, number 0.
+        random: a number in [0, 1).
+        wall: Unix seconds.
+        sleep: waits for seconds.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        state: ClientState,
+        dialer: Dialer,
+        engine: Engine,
+        tun: Tun,
+        *,
+        random: Callable[[], float] = random.random,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._member = member
+        self._state = state
+        self._dialer = dialer
+        self._engine = engine
+        self._tun = tun
+        self._tun_connection = engine.adopt_tun(tun.fileno())
+        self._backoff = Backoff(random)
+        self._wall = wall
+        self._sleep = sleep
+        self._last = state.address()
+        """The address to ask for."""
+        self._told = ""
+        """The last line about an end: not said again until a connection held."""
+
+    async def stay(self) -> None:
+        """Connect and reconnect until cancelled; then say goodbye to the relay.
+
+        Raises:
+            OperationalError: the interface or the state can't be used.
+        """
+        if self._member.address is not None:
+            await self._tun.configure(self._member.address)
+        _log.info("interface %s is made; connecting to %s", self._tun.name, self._dialer.relay)
+        while True:
+            try:
+                upgraded = await self._dialer.dial()
+            except OperationalError as error:
+                ending = Ending(str(error))
+            else:
+                ending = await self._converse(upgraded)
+            if ending.held:
+                self._backoff.held()
+                self._told = ""
+            delay = self._backoff.next_delay(refused=ending.refused)
+            level = logging.DEBUG if ending.text == self._told else logging.WARNING
+            self._told = ending.text
+            _log.log(level, "%s; trying again in %.1f s", ending.text, delay)
+            await self._sleep(delay)
+
+    async def _converse(self, upgraded: Upgraded) -> Ending:
+        try:
+            connection = self._engine.adopt(upgraded.fd, client=True, extended=upgraded.extended, tail=upgraded.tail)
+        except OSError as error:
+            os.close(upgraded.fd)
+            return Ending(f"the engine can't take the connection: {error.strerror}")
+        ending = None
+        try:
+            timestamp = self._state.next_timestamp(int(self._wall()))
+            ending = await self._lead(Conversation(self._member, connection, timestamp, self._last), connection)
+            return ending
+        finally:
+            if ending is None:
+                await self._say_goodbye(connection)
+            if upgraded.transport is not None:
+                # What the engine had to say is said; a silent relay could keep it open for a while yet.
+                upgraded.transport.abort()
+
+    async def _lead(self, conversation: Conversation, connection: int) -> Ending:
+        now = asyncio.get_running_loop().time
+        await self._perform(conversation.opened(now()))
+        while True:
+            await self._wait_for_events(conversation.deadline)
+            for source, event, detail in self._engine.events():
+                if event == EVENT_LOST:
+                    raise OperationalError(f"interface {self._tun.name} was removed from outside: start again")
+                if source != connection:
+                    continue
+                if event == EVENT_CLOSED:
+                    return conversation.closed(detail.decode("ascii"), now())
+                if event == EVENT_PONG:
+                    await self._perform(conversation.ponged(now()))
+                elif event == EVENT_MESSAGE:
+                    await self._perform(conversation.received(detail, now(), int(self._wall())))
+            await self._perform(conversation.expired(now()))
+
+    async def _perform(self, actions: list[Action]) -> None:
+        # Whether the engine took something is not asked: where it could not, an EVENT_CLOSED is on its way.
+        for action in actions:
+            match action:
+                case Send():
+                    self._engine.send(action.connection, action.payload)
+                case Ping():
+                    self._engine.ping(action.connection, action.payload)
+                case Close():
+                    self._engine.close(action.connection, action.code, action.reason)
+                case Join():
+                    self._engine.join(action.connection, self._tun_connection)
+                case Configure():
+                    await self._tun.configure(action.address)
+                    self._last = action.address
+                case Keep():
+                    self._state.keep_address(action.address)
+                case Log():
+                    _log.log(logging.getLevelNamesMapping()[action.level.upper()], "%s", action.text)
+
+    async def _wait_for_events(self, deadline: float) -> None:
+        """Return once the engine has events, or at the deadline."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._engine.fileno(), readable.set)
+        try:
+            async with asyncio.timeout_at(deadline if deadline < inf else None):
+                await readable.wait()
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(self._engine.fileno())
+
+    async def _say_goodbye(self, connection: int) -> None:
+        deadline = asyncio.get_running_loop().time() + GOODBYE_S
+        open_ = self._engine.close(connection, CLOSE_GOING_AWAY, "")
+        while open_ and asyncio.get_running_loop().time() < deadline:
+            await self._wait_for_events(deadline)
+            open_ = (connection, EVENT_CLOSED) not in {(s, event) for s, event, _ in self._engine.events()}
+
+
+def hello(host: str) -> bytes:
+    """The payload of the first PING, as the original sends it."""
+    return f"candy::linux::{__version__}::{host}".encode()[:LONGEST_PING]
+
+
+async def _stay_until_signal(client: Client) -> None:
+    loop = asyncio.get_running_loop()
+    staying = loop.create_task(client.stay())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, staying.cancel)
+    with suppress(asyncio.CancelledError):
+        await staying
+
+
+def run(settings: ClientSettings) -> int:
+    """Be a member until SIGTERM or SIGINT; returns the exit status.
+
+    Raises:
+        ConfigError: the URL, the CA file or a proxy variable can't be used.
+        OperationalError: no interface, or the state can't be used.
+    """
+    dialer = Dialer(settings.url, ca_file=settings.ca_file, insecure=settings.insecure)
+    with Tun(settings.interface, settings.mtu) as tun:
+        state = ClientState(settings.state_dir, settings.name)
+        member = Member(
+            password=settings.password,
+            vmac=state.vmac(secrets.token_bytes),
+            address=settings.tun,
+            hello=hello(socket.gethostname()),
+            randbytes=secrets.token_bytes,
+        )
+        if settings.insecure and settings.url.startswith("wss:"):
+            _log.warning("the relay's certificate is not verified (--insecure)")
+        try:
+            engine = Engine(
+                workers=2,
+                max_connections=MAX_CONNECTIONS,
+                ping_after=PING_AFTER_S,
+                dead_after=DEAD_AFTER_S,
+                ping_when_quiet=True,
+            )
+        except OSError as error:
+            raise OperationalError(f"the engine can't start: {error.strerror}") from error
+        try:
+            engine.add_network()
+            asyncio.run(_stay_until_signal(Client(member, state, dialer, engine, tun)))
+        finally:
+            # The interface is gone once the engine's duplicate of its descriptor is closed as well.
+            engine.stop()
+    return 0
