@@ -49,7 +49,8 @@ static inline uint64_t candy_now_ns(void) {
 
 /* XOR n bytes with the 4-byte mask (in memory order, starting at mask byte 0) from src to dst.
  * dst may equal src or lie anywhere before it: every load happens before a store can reach it. Touches exactly n bytes
- * of each. */
+ * of each. Short runs are done in place; longer ones by the widest vectors that the processor has.
+ */
 typedef uint32_t candy_v32 __attribute__((vector_size(32), aligned(1), may_alias));
 typedef uint32_t candy_v16 __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint32_t candy_v4 __attribute__((aligned(1), may_alias));
@@ -59,17 +60,54 @@ static inline uint32_t candy_rotate(uint32_t mask, size_t bytes) {
     return s ? (mask >> s) | (mask << (32u - s)) : mask;
 }
 
+/* The body for n >= 32; a macro, so that it is compiled once for each instruction set. The last vector is loaded before
+ * the loop can overwrite it; n - 32 and n rotate the mask alike. */
+#define CANDY_UNMASK_WIDE(dst, src, n, mask)                                                                    \
+    do {                                                                                                        \
+        const uint32_t r_ = candy_rotate((mask), (n));                                                          \
+        const candy_v32 m_ = {(mask), (mask), (mask), (mask), (mask), (mask), (mask), (mask)};                  \
+        const candy_v32 t_ = *(const candy_v32 *)((src) + (n) - 32) ^ (candy_v32){r_, r_, r_, r_, r_, r_, r_, r_}; \
+        size_t i_ = 0;                                                                                          \
+        for (; i_ + 128 <= (n); i_ += 128) {                                                                    \
+            const candy_v32 a_ = *(const candy_v32 *)((src) + i_), b_ = *(const candy_v32 *)((src) + i_ + 32);  \
+            const candy_v32 c_ = *(const candy_v32 *)((src) + i_ + 64), d_ = *(const candy_v32 *)((src) + i_ + 96); \
+            *(candy_v32 *)((dst) + i_) = a_ ^ m_;                                                               \
+            *(candy_v32 *)((dst) + i_ + 32) = b_ ^ m_;                                                          \
+            *(candy_v32 *)((dst) + i_ + 64) = c_ ^ m_;                                                          \
+            *(candy_v32 *)((dst) + i_ + 96) = d_ ^ m_;                                                          \
+        }                                                                                                       \
+        for (; i_ + 32 <= (n); i_ += 32)                                                                        \
+            *(candy_v32 *)((dst) + i_) = *(const candy_v32 *)((src) + i_) ^ m_;                                 \
+        if (i_ < (n))                                                                                           \
+            *(candy_v32 *)((dst) + (n) - 32) = t_;                                                              \
+    } while (0)
+
+static void candy_unmask_any(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask) {
+    CANDY_UNMASK_WIDE(dst, src, n, mask);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2")))
+static void candy_unmask_avx2(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask) {
+    CANDY_UNMASK_WIDE(dst, src, n, mask);
+}
+#endif
+
+static void (*candy_unmask_long)(uint8_t *, const uint8_t *, size_t, uint32_t) = candy_unmask_any;
+
+/* Choose by what the processor has; before any worker runs. */
+static inline void candy_choose_unmask(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2"))
+        candy_unmask_long = candy_unmask_avx2;
+#endif
+}
+
 static inline void candy_unmask(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask) {
-    if (n >= 32) {
-        const uint32_t r = candy_rotate(mask, n);            /* n - 32 and n rotate alike */
-        const candy_v32 m = {mask, mask, mask, mask, mask, mask, mask, mask};
-        const candy_v32 mt = {r, r, r, r, r, r, r, r};
-        const candy_v32 tail = *(const candy_v32 *)(src + n - 32) ^ mt;
-        size_t i = 0;
-        for (; i + 32 <= n; i += 32)
-            *(candy_v32 *)(dst + i) = *(const candy_v32 *)(src + i) ^ m;
-        if (i < n)
-            *(candy_v32 *)(dst + n - 32) = tail;
+    if (n >= 128) {
+        candy_unmask_long(dst, src, n, mask);
+    } else if (n >= 32) {
+        CANDY_UNMASK_WIDE(dst, src, n, mask);
     } else if (n >= 16) {
         const uint32_t r = candy_rotate(mask, n);
         const candy_v16 m = {mask, mask, mask, mask}, mt = {r, r, r, r};

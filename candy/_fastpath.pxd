@@ -8,7 +8,7 @@
 #   python   only the Python thread that uses the Engine
 #   atomic   anybody, through the atomics of _fastpath.h
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
@@ -36,6 +36,7 @@ cdef extern from "_fastpath.h" nogil:
     uint32_t swap32 "__builtin_bswap32" (uint32_t v)
     uint64_t now_ns "candy_now_ns" ()
     uint32_t rotate_mask "candy_rotate" (uint32_t mask, size_t count)
+    void choose_unmask "candy_choose_unmask" ()
     void unmask "candy_unmask" (uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
 
 cdef extern from "<pthread.h>" nogil:
@@ -122,8 +123,9 @@ cdef extern from "<sys/socket.h>" nogil:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, SHUT_WR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_MORE, SHUT_WR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
     ssize_t recv(int fd, void *data, size_t n, int flags)
+    ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t send(int fd, const void *data, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
@@ -153,6 +155,9 @@ cdef enum:
     RECEIVE_BYTES = 524288          # a worker's receive buffer: smaller reads cost throughput, larger ones the cache
     SEGMENTS_MAX = 8192             # runs of frames gathered before they are sent
     TARGETS_MAX = 1024              # destinations gathered before they are sent
+    ARENA_CHUNK = 65536             # bytes gathered in one piece for a destination; untouched parts cost nothing
+    ARENA_CHUNKS = 128
+    GATHER_BELOW = 8192             # segments shorter than this are worth gathering
     IOV_MAX_SEND = 1024             # the kernel's UIO_MAXIOV
     MESSAGES_MAX = 256              # frames in one sendmmsg
     EVENTS_MAX = 256                # of one epoll_wait
@@ -315,6 +320,7 @@ cdef struct Slot:
     SlotState state
     Cause cause
     Block *spill                    # an incomplete frame
+    uint32_t spill_size             # its size when it is whole, 0 while its header isn't
     Block *fragments                # the message of which fragments have come
     uint8_t fragment_opcode
     bint hung_up                    # the kernel reported the peer's FIN or an error: read to the end
@@ -324,6 +330,7 @@ cdef struct Slot:
     uint64_t deadline_ns            # while closing
     uint64_t copies_stamp_ns        # broadcast allowance
     uint64_t copies_left
+    uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
     uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
     # lock
     pthread_mutex_t send_lock
@@ -357,6 +364,8 @@ cdef struct Target:                 # one destination of the batch at hand
     uint32_t last
     uint32_t packets
     uint32_t payload_max            # what it may get
+    uint32_t chunk_left             # room at chunk
+    uint8_t *chunk                  # its piece of the arena, where its next gathered frame goes
 
 cdef struct Counters:               # one set for each worker and one for Python
     uint64_t packets_in
@@ -391,6 +400,9 @@ cdef struct Worker:
     uint64_t run_connection         # destination of the frame before, 0 none
     uint32_t run_target
     uint8_t *run_end                # where a further frame of the run would go
+    uint8_t *run_limit              # and how far, UINTPTR_MAX in the receive buffer
+    uint8_t *arena                  # ARENA_CHUNKS of ARENA_CHUNK bytes, for gathering
+    uint32_t arena_used
     iovec *iov
     mmsghdr *messages
     uint32_t *slots                 # indices of the connections owned

@@ -5,7 +5,9 @@ mistaken for its successor, and every call with a stale one does nothing and ret
 host order (`int(ipaddress.IPv4Address(...))`). No call blocks on the network. An Engine is used from one Python thread.
 """
 
-from typing import Final
+from typing import Final, Self
+
+from typing_extensions import disjoint_base
 
 VERSION: Final[str]
 
@@ -20,6 +22,8 @@ EVENT_PONG: Final[int]
 """A PONG with a payload; the detail is that payload."""
 EVENT_CLOSED: Final[int]
 """The connection is gone, and its number is dead from here on; the detail is the cause as ASCII (see CAUSES)."""
+EVENT_LOST: Final[int]
+"""Somebody removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
 CAUSES: Final[tuple[str, ...]]
 """Why a connection ended: what the detail of EVENT_CLOSED can be."""
@@ -27,6 +31,7 @@ CAUSES: Final[tuple[str, ...]]
 DROPS: Final[tuple[str, ...]]
 """Every reason for which a packet or message is dropped: the keys of Engine.drops()."""
 
+@disjoint_base
 class Engine:
     """Worker threads that carry WebSocket frames between connections and TUN devices.
 
@@ -45,8 +50,8 @@ class Engine:
         OSError: the kernel refused a thread, an epoll or the memory.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         workers: int = 1,
         *,
         queue_bytes: int = 4194304,
@@ -56,7 +61,7 @@ class Engine:
         dead_after: float = 45.0,
         ping_when_quiet: bool = False,
         broadcast_rate: int = 20000,
-    ) -> None: ...
+    ) -> Self: ...
     def fileno(self) -> int:
         """An eventfd, readable while events() has something to give."""
 
@@ -141,6 +146,7 @@ class Engine:
     def stop(self) -> None:
         """Close every descriptor, end the threads and free everything. Idempotent; other calls then return False."""
 
+@disjoint_base
 class FrameParser:
     """The engine's frame parser over bytes in memory, for tests and fuzzing: the same functions that the workers run.
 
@@ -148,11 +154,11 @@ class FrameParser:
         client: parse what a client receives (unmasked frames) instead of what a server receives.
     """
 
-    def __init__(self, *, client: bool = False) -> None: ...
+    def __new__(cls, *, client: bool = False) -> Self: ...
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Frames completed by these bytes as (opcode, unmasked payload), fragments assembled. After an error nothing
         more is returned."""
 
     @property
     def error(self) -> int:
-        """0, or the close code that the bytes deserve (1002, 1007, 1009)."""
+        """0, or the close code that the bytes deserve (1002, 1009)."""

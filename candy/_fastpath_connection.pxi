@@ -7,6 +7,7 @@ cdef enum:
     EV_MESSAGE = 1
     EV_PONG = 2
     EV_CLOSED = 3
+    EV_LOST = 4
 
 
 cdef inline uint64_t slot_connection(Worker *w, Slot *s) noexcept nogil:
@@ -57,7 +58,7 @@ cdef void outbox_signal(Outbox *o) noexcept nogil:
 cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     """End it now. Its number is dead from here on; Python hears of it from report_departed()."""
     cdef uint32_t moved
-    cdef uint64_t left
+    cdef Block *inbox
     if s.state == STATE_CLOSING:
         w.closing_count -= 1
     s.state = STATE_CLOSED
@@ -72,7 +73,9 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     s.fd = -1
     queue_free(w, s)
     pthread_mutex_unlock(&s.send_lock)
-    blocks_give(&w.engine.pool, inbox_take(s))
+    inbox = inbox_take(s)
+    count(&w.counters.drops[DROP_CLOSED], packets_in(inbox))
+    blocks_give(&w.engine.pool, inbox)
     blocks_give(&w.engine.pool, s.spill)
     blocks_give(&w.engine.pool, s.fragments)
     s.spill = NULL

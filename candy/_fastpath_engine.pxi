@@ -8,6 +8,7 @@ LEGACY_PAYLOAD = WIRE_PAYLOAD_LEGACY
 EVENT_MESSAGE = EV_MESSAGE
 EVENT_PONG = EV_PONG
 EVENT_CLOSED = EV_CLOSED
+EVENT_LOST = EV_LOST
 
 # In the order of enum Cause, without its first.
 CAUSES = ("local", "peer", "eof", "reset", "silent", "protocol_error", "too_large")
@@ -38,6 +39,8 @@ if len(DROPS) != DROPS_COUNT:
 
 _SECOND_NS = 1000000000
 
+choose_unmask()
+
 
 cdef void state_free(EngineState *e) noexcept nogil:
     """Free everything that workers used; none runs any more."""
@@ -63,6 +66,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         if w.wake >= 0:
             close_fd(w.wake)
         free(w.buffer)
+        free(w.arena)
         free(w.segments)
         free(w.targets)
         free(w.target_of)
@@ -101,13 +105,14 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     if index == e.worker_count:                 # Python's own: it sends, but receives nothing
         return True
     w.buffer = <uint8_t *>malloc(RECEIVE_BYTES + FRAME_HEADER_MAX)
+    w.arena = <uint8_t *>malloc(ARENA_CHUNKS * ARENA_CHUNK)
     w.segments = <Segment *>calloc(SEGMENTS_MAX, sizeof(Segment))
     w.targets = <Target *>calloc(TARGETS_MAX, sizeof(Target))
     w.target_of = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.slots = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
-    if (w.buffer == NULL or w.segments == NULL or w.targets == NULL or w.target_of == NULL or w.slots == NULL
+    if (w.buffer == NULL or w.arena == NULL or w.segments == NULL or w.targets == NULL or w.target_of == NULL or w.slots == NULL
             or w.ready == NULL or w.departed == NULL):
         return False
     event.events = EPOLLIN
@@ -286,7 +291,7 @@ cdef class Engine:
         s.state = STATE_OPEN
         s.cause = CAUSE_NONE
         s.hung_up = s.ready = s.fresh = s.broken = s.finished = False
-        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.copies_left = 0
+        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.copies_left = s.icmp_stamp_ns = 0
         s.worker_index = s.member_index = NO_INDEX
         store_relaxed64(&s.received_ns, now_ns())
         store_relaxed64(&s.sent_ns, load_relaxed64(&s.received_ns))
@@ -325,6 +330,8 @@ cdef class Engine:
         cdef int timeout = USER_TIMEOUT_MS
         cdef socklen_t n = sizeof(int)
         self.alive()
+        if len(tail) > RECEIVE_BYTES:
+            raise ValueError(f"a tail has at most {RECEIVE_BYTES} bytes, not {len(tail)}")
         if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) != 0:
             raise OSError(errno, os.strerror(errno))
         if kind != SOCK_STREAM:
@@ -346,6 +353,7 @@ cdef class Engine:
                 if s.spill == NULL:
                     raise MemoryError
                 s.fresh = True
+                s.spill_size = 0
             # A fresh socket has room for a few hundred bytes; one that hasn't is not worth having.
             if preamble and send(fd, <const char *>preamble, len(preamble), MSG_DONTWAIT | MSG_NOSIGNAL) != len(preamble):
                 raise OSError(errno, "the upgrade response can't be written")

@@ -26,3 +26,40 @@ cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length) noexcept 
     h ^= h >> 15
     h *= <uint32_t>0x2C1B3C6D
     return h ^ (h >> 12)
+
+
+cdef inline uint16_t checksum(const uint8_t *data, uint32_t length) noexcept nogil:
+    """The Internet checksum (RFC 1071), in host order."""
+    cdef uint32_t total = 0
+    cdef uint32_t i
+    for i in range(0, length - 1, 2):
+        total += load_be16(data + i)
+    if length & 1:
+        total += <uint32_t>data[length - 1] << 8
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return <uint16_t>~total
+
+
+cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length, uint16_t mtu) noexcept nogil:
+    """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, for a relay has
+    no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later fragment, or ICMP.
+    """
+    cdef uint32_t quoted = (packet[0] & 15) * 4 + 8
+    if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x5FFF != 0x4000 or packet[9] == 1:
+        return 0
+    quoted = min(quoted, length)
+    memset(out, 0, 28)
+    out[0] = 0x45
+    store_be16(out + 2, <uint16_t>(28 + quoted))
+    out[8] = 64
+    out[9] = 1
+    memcpy(out + 12, packet + 16, 4)
+    memcpy(out + 16, packet + 12, 4)
+    store_be16(out + 10, checksum(out, 20))
+    out[20] = 3
+    out[21] = 4
+    store_be16(out + 26, mtu)
+    memcpy(out + 28, packet, quoted)
+    store_be16(out + 22, checksum(out + 20, 8 + quoted))
+    return 28 + quoted

@@ -71,6 +71,16 @@ cdef Block *block_of(BlockPool *pool, const uint8_t *data, uint32_t length, bint
     return b
 
 
+cdef Block *block_grow(BlockPool *pool, Block *b, uint32_t capacity) noexcept nogil:
+    """Move a block's bytes to a larger one; NULL as block_take. The old one is given back in any case."""
+    cdef Block *larger = block_take(pool, max(capacity, 2 * b.capacity), False)
+    if larger != NULL:
+        memcpy(block_bytes(larger), block_bytes(b), b.end)
+        larger.end = b.end
+    block_give(pool, b)
+    return larger
+
+
 cdef void pool_empty(BlockPool *pool) noexcept nogil:
     cdef Block *b
     while pool.free != NULL:

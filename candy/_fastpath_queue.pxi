@@ -40,15 +40,19 @@ cdef Queue *queue_of(Worker *w, Slot *s) noexcept nogil:
     return q
 
 
-cdef uint64_t blocks_frames(Block *b) noexcept nogil:
-    """How many frames begin in a list of blocks."""
+cdef uint64_t packets_in(Block *b) noexcept nogil:
+    """How many packets a list of blocks holds, control frames left out."""
     cdef uint64_t n = 0
-    cdef uint32_t at
+    cdef uint32_t at, size, header
+    cdef uint8_t *frame
     while b != NULL:
         at = b.start
         while at < b.end:
-            at += frame_size(block_bytes(b) + at)
-            n += 1
+            frame = block_bytes(b) + at
+            size = frame_size(frame)
+            header = frame_header(frame)
+            n += frame_flow(frame, header, size - header) != CONTROL_FLOW
+            at += size
         b = b.next
     return n
 
@@ -60,8 +64,7 @@ cdef void queue_free(Worker *w, Slot *s) noexcept nogil:
     if q == NULL:
         return
     for i in range(FLOWS_ALL):
-        if i != CONTROL_FLOW:
-            count(&w.counters.drops[DROP_CLOSED], blocks_frames(q.flows[i].head))
+        count(&w.counters.drops[DROP_CLOSED], packets_in(q.flows[i].head))
         blocks_give(&w.engine.pool, q.flows[i].head)
     blocks_give(&w.engine.pool, q.committed)
     free(q)

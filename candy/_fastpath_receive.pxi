@@ -19,78 +19,131 @@ cdef inline void drop(Worker *w, Slot *s, int reason) noexcept nogil:
 
 cdef bint receive(Worker *w, Slot *s) noexcept nogil:
     """Read and process until the socket is empty or this connection had its turn; True: more may be there."""
-    cdef uint8_t *buffer = w.buffer
-    cdef size_t have = 0
-    cdef size_t used
+    cdef size_t have = 0            # bytes at the start of the buffer that were read before
     cdef size_t turn = 0
-    cdef ssize_t n
     cdef size_t room
-    cdef bint fresh
-    if s.spill != NULL:
+    cdef ssize_t n
+    if s.spill != NULL and s.spill_size == 0:
+        # Not even a whole header, or what came with the upgrade: go on in the buffer.
         have = s.spill.end
-        memcpy(buffer, block_bytes(s.spill), have)
+        memcpy(w.buffer, block_bytes(s.spill), have)
         block_give(&w.engine.pool, s.spill)
         s.spill = NULL
-    fresh = have != 0               # bytes that came with the upgrade may hold whole frames
+        if s.fresh:
+            s.fresh = False
+            have = take_apart(w, s, w.buffer, have)
+            if s.state == STATE_CLOSED:
+                return False
     while True:
-        room = RECEIVE_BYTES - have
-        n = recv(s.fd, buffer + have, room, MSG_DONTWAIT)
-        count(&w.counters.receives, 1)
+        n = read_behind(w, s, have, &room)
         if n < 0:
             if errno == EINTR:
                 continue
-            if errno != EAGAIN:
+            if errno == EAGAIN:
+                keep_rest(w, s, have)
+            else:
                 connection_close(w, s, CAUSE_RESET)
-                return False
-            if not fresh:
-                break
-        elif n == 0:
-            if fresh and s.state == STATE_OPEN:
-                process(w, s, buffer, have)
-                flush(w)
-            if s.state != STATE_CLOSED:
-                connection_close(w, s, CAUSE_EOF)
             return False
-        else:
-            store_relaxed64(&s.received_ns, w.now)
-            s.pinged_ns = 0
-        if s.state != STATE_OPEN:
-            have = 0                # closing: thrown away, so that the peer gets our close frame and no reset
-        else:
-            if n > 0:
-                have += <size_t>n
-            used = process(w, s, buffer, have)
-            flush(w)
-            if s.state == STATE_CLOSED:
-                return False
-            have -= used
-            if s.state != STATE_OPEN:
-                have = 0
-            elif have != 0 and used != 0:
-                memmove(buffer, buffer + used, have)
-        fresh = False
-        if n < 0:
-            break
+        if n == 0:
+            connection_close(w, s, CAUSE_EOF)
+            return False
+        store_relaxed64(&s.received_ns, w.now)
+        s.pinged_ns = 0
         turn += <size_t>n
+        have = take_in(w, s, have, <size_t>n)
+        if s.state == STATE_CLOSED:
+            return False
         # A short read has emptied the socket, unless its end was announced: then read up to that.
-        if <size_t>n < room and not s.hung_up:
-            break
-        if turn >= RECEIVE_BYTES:
-            return spill(w, s, buffer, have)
-    spill(w, s, buffer, have)
-    return False
+        if (<size_t>n < room and not s.hung_up) or turn >= RECEIVE_BYTES:
+            keep_rest(w, s, have)
+            return s.state != STATE_CLOSED and turn >= RECEIVE_BYTES
 
 
-cdef bint spill(Worker *w, Slot *s, uint8_t *rest, size_t size) noexcept nogil:
-    """Keep an incomplete frame until more of it comes; False: the connection was closed for want of memory."""
-    if size == 0:
-        return True
-    s.spill = block_of(&w.engine.pool, rest, <uint32_t>size, False)
+cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) noexcept nogil:
+    """One read, first into the incomplete frame if there is one, then into the buffer behind `have` bytes."""
+    cdef Block *b = s.spill
+    cdef msghdr message
+    count(&w.counters.receives, 1)
+    if likely(b == NULL):
+        room[0] = RECEIVE_BYTES - have
+        return recv(s.fd, w.buffer + have, room[0], MSG_DONTWAIT)
+    w.iov[0].iov_base = block_bytes(b) + b.end
+    w.iov[0].iov_len = min(b.capacity, s.spill_size) - b.end
+    w.iov[1].iov_base = w.buffer
+    w.iov[1].iov_len = RECEIVE_BYTES
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = w.iov
+    # The frame may outgrow this block; then nothing may be read past its end yet.
+    message.msg_iovlen = 2 if b.capacity >= s.spill_size else 1
+    room[0] = w.iov[0].iov_len + (RECEIVE_BYTES if message.msg_iovlen == 2 else 0)
+    return recvmsg(s.fd, &message, MSG_DONTWAIT)
+
+
+cdef size_t take_in(Worker *w, Slot *s, size_t have, size_t n) noexcept nogil:
+    """Account for n bytes that read_behind() read, and process what is whole. Returns the bytes left in the buffer."""
+    cdef Block *b = s.spill
+    cdef size_t part
+    if s.state != STATE_OPEN:
+        return 0                    # closing: thrown away, so that the peer gets our close frame and no reset
+    if likely(b == NULL):
+        return take_apart(w, s, w.buffer, have + n)
+    part = min(n, <size_t>(min(b.capacity, s.spill_size) - b.end))
+    b.end += <uint32_t>part
+    if b.end < s.spill_size:
+        if b.end == b.capacity:
+            spill_grow(w, s)
+        return 0
+    s.spill = NULL
+    process(w, s, block_bytes(b), b.end)
+    run_end(w)                      # a run never goes on from one piece of memory to another
+    have = 0
+    if s.state == STATE_OPEN:
+        have = take_apart(w, s, w.buffer, n - part)
+    else:
+        flush(w)
+    block_give(&w.engine.pool, b)
+    return have
+
+
+cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
+    """Process and send the whole frames at the start of the buffer, move the rest there; returns how much it is."""
+    cdef size_t used = process(w, s, p, have)
+    flush(w)
+    have -= used
+    if s.state != STATE_OPEN:
+        return 0
+    if have != 0 and used != 0:
+        memmove(p, p + used, have)
+    return have
+
+
+cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
+    """Keep an incomplete frame from the buffer until more of it comes. It is then read into where it lies: whoever sends
+    byte by byte causes no copying."""
+    cdef Frame f
+    if have == 0 or s.state != STATE_OPEN:
+        return
+    f.header = 0
+    parse_frame(w.buffer, have, s.kind == SLOT_SERVER, &f)
+    s.spill_size = f.header + f.length if f.header else 0
+    # A length is only a promise: a large block is for who has sent a small one full.
+    s.spill = block_take(&w.engine.pool, <uint32_t>have, False)
     if s.spill == NULL:
         count(&w.counters.drops[DROP_MEMORY], 1)
         connection_close(w, s, CAUSE_RESET)
-        return False
-    return True
+        return
+    memcpy(block_bytes(s.spill), w.buffer, have)
+    s.spill.end = <uint32_t>have
+    if s.spill.end == s.spill.capacity:
+        spill_grow(w, s)
+
+
+cdef void spill_grow(Worker *w, Slot *s) noexcept nogil:
+    """Move the incomplete frame to a block that holds all of it."""
+    s.spill = block_grow(&w.engine.pool, s.spill, s.spill_size)
+    if s.spill == NULL:
+        count(&w.counters.drops[DROP_MEMORY], 1)
+        connection_close(w, s, CAUSE_RESET)
 
 
 cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
@@ -142,16 +195,17 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept 
         if unlikely(connection == 0):
             forward_unrouted(w, s, frame, f, destination)
             return
-    # Unmasked, a frame is 4 bytes shorter: in a run to one destination each moves left to where the last one ended.
-    out = w.run_end if connection == w.run_connection else frame
     header = f.header
-    if f.mask != 0 or s.kind == SLOT_SERVER:
-        header -= 4
+    if s.kind == SLOT_SERVER:
+        header -= 4                 # unmasked, a frame is 4 bytes shorter
+    out = place(w, connection, frame, header + f.length)
     if out != frame or header != f.header:
         unmask(out + header, f.payload, f.length, f.mask)
         write_header(out, OP_BINARY, f.length, False, 0)
     if unlikely(not emit(w, connection, out, header + f.length, f.length)):
         add_relaxed64(&s.drops, 1)
+        if f.length > WIRE_PAYLOAD_LEGACY:
+            icmp_too_large(w, s, out + header + 1, f.length - 1)
 
 
 cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t destination) noexcept nogil:
@@ -183,9 +237,9 @@ cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t 
         for i in range(network.member_count):
             if network.members[i] != self:
                 s.copies_left -= 1
-                emit_segment(w, network.members[i], frame, size, payload)
+                emit_apart(w, network.members[i], frame, size, payload)
     pthread_mutex_unlock(&network.lock)
-    w.run_connection = 0
+    run_end(w)
 
 
 cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
@@ -224,14 +278,16 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
         return GOING_ON
     else:
         s.fragment_opcode = f.opcode
-        s.fragments = block_take(&w.engine.pool, WIRE_PAYLOAD_MAX, False)
-        if s.fragments == NULL:
-            count(&w.counters.drops[DROP_MEMORY], 1)
-            connection_close(w, s, CAUSE_RESET)
-            return ENDED
+        s.fragments = block_take(&w.engine.pool, f.length, False)
     b = s.fragments
-    if b.end + f.length > WIRE_PAYLOAD_MAX:
+    if b != NULL and b.end + f.length > WIRE_PAYLOAD_MAX:
         connection_fail(w, s, 1009)
+        return ENDED
+    if b != NULL and b.end + f.length > b.capacity:
+        b = s.fragments = block_grow(&w.engine.pool, b, b.end + f.length)
+    if b == NULL:
+        count(&w.counters.drops[DROP_MEMORY], 1)
+        connection_close(w, s, CAUSE_RESET)
         return ENDED
     memcpy(block_bytes(b) + b.end, f.payload, f.length)
     b.end += f.length
@@ -276,3 +332,16 @@ cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t lengt
     forward(w, s, block_bytes(b), &f)
     flush(w)
     block_give(&w.engine.pool, b)
+
+
+cdef void icmp_too_large(Worker *w, Slot *s, const uint8_t *packet, uint32_t length) noexcept nogil:
+    """Tell the sender, at most once a millisecond, that its packet does not fit the destination's frames."""
+    cdef uint8_t message[97]
+    cdef uint32_t n
+    if s.kind == SLOT_TUN or w.now - s.icmp_stamp_ns < 1000000:
+        return
+    message[0] = KIND_FORWARD
+    n = icmp_fragmentation_needed(message + 1, packet, length, WIRE_PAYLOAD_LEGACY - 1)
+    if n != 0:
+        s.icmp_stamp_ns = w.now
+        post_message(w, slot_connection(w, s), OP_BINARY, message, n + 1)

@@ -1,46 +1,83 @@
 # Sending: from a batch in the receive buffer to the kernel, or to the destination's queue.
 #
-# 1. emit()     gathers frames per destination: segments of the receive buffer, no copy
+# 1. place()    says where a frame is put together; emit() gathers frames per destination
 # 2. flush()    one deliver() per destination
 # 3. deliver()  send lock free and nothing waiting: straight to the kernel. Else to the queue, or, with the lock taken
 #               by another thread, to the inbox, which the lock's holder empties
 # Order within a flow holds: one worker reads a source, and whatever it appended before is sent before.
 
+cdef inline uint8_t *place(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size) noexcept nogil:
+    """Where the next frame, of at most `size` bytes in its final form and now at `frame`, is to be put together.
+
+    In a run to one destination each frame moves left, to where the one before ended: the run becomes one segment
+    without further copying. Where destinations alternate, the frame, which has to be unmasked anyhow, goes straight to
+    the destination's own piece of the worker's arena, for system calls of many tiny pieces are slow.
+    """
+    if likely(connection == w.run_connection and <size_t>(w.run_limit - w.run_end) >= size):
+        return w.run_end
+    return place_apart(w, connection, frame, size)
+
+
+cdef uint8_t *place_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size) noexcept nogil:
+    """The slower half of place()."""
+    cdef uint32_t index
+    cdef Target *t
+    if w.segment_count == SEGMENTS_MAX or w.target_count == TARGETS_MAX:
+        flush(w)                    # before anything is put into the arena, which this empties
+    run_end(w)
+    index = w.target_of[<uint32_t>connection]
+    if index == 0 or size > ARENA_CHUNK:
+        return frame
+    t = &w.targets[index - 1]
+    if w.segments[t.last].length >= GATHER_BELOW and not t.chunk_left:
+        return frame                # runs, though short ones: worth a segment each
+    if t.chunk_left < size:
+        if w.arena_used == ARENA_CHUNKS:
+            return frame
+        t.chunk = w.arena + <size_t>w.arena_used * ARENA_CHUNK
+        t.chunk_left = ARENA_CHUNK
+        w.arena_used += 1
+    return t.chunk
+
+
 cdef inline bint emit(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
-    """Add one wire-ready frame in the receive buffer to its destination's segments. False: it was dropped."""
+    """Add one wire-ready frame to its destination's segments. It stays where it is until flush(). False: dropped."""
     cdef Target *t
     cdef Segment *g
-    if connection == w.run_connection:
+    if likely(connection == w.run_connection):
         t = &w.targets[w.run_target]
         g = &w.segments[t.last]
-        if unlikely(payload > t.payload_max):
-            count(&w.counters.drops[DROP_TOO_LARGE], 1)
-            return False
-        if likely(g.bytes + g.length == frame):
+        if likely(frame == w.run_end and payload <= t.payload_max):
             g.length += size
             t.packets += 1
             w.run_end = frame + size
             return True
-    return emit_segment(w, connection, frame, size, payload)
+    return emit_apart(w, connection, frame, size, payload)
 
 
-cdef bint emit_segment(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
-    """The slower half of emit(): a new segment, perhaps of a new destination."""
+cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
+    """The slower half of emit(): another destination than the frame before."""
     cdef uint32_t slot = <uint32_t>connection
     cdef uint32_t index
     cdef Target *t
+    cdef Segment *g
     cdef Slot *s = &w.engine.slots[slot]
     if w.segment_count == SEGMENTS_MAX or w.target_count == TARGETS_MAX:
         flush(w)
+    run_end(w)
     index = w.target_of[slot]
     if index == 0:
         t = &w.targets[w.target_count]
         w.target_count += 1
         w.target_of[slot] = w.target_count
         t.connection = connection
-        t.first = SEGMENTS_MAX
+        t.first = t.last = SEGMENTS_MAX
         t.packets = 0
-        t.payload_max = WIRE_PAYLOAD_MAX if load_relaxed64(&s.extended) or load_relaxed64(&s.kind) == SLOT_TUN else WIRE_PAYLOAD_LEGACY
+        t.chunk = NULL
+        t.chunk_left = 0
+        t.payload_max = WIRE_PAYLOAD_LEGACY
+        if load_relaxed64(&s.extended) or load_relaxed64(&s.kind) == SLOT_TUN:
+            t.payload_max = WIRE_PAYLOAD_MAX
         index = w.target_count
     t = &w.targets[index - 1]
     if unlikely(t.connection != connection):
@@ -49,20 +86,37 @@ cdef bint emit_segment(Worker *w, uint64_t connection, uint8_t *frame, uint32_t 
     if unlikely(payload > t.payload_max):
         count(&w.counters.drops[DROP_TOO_LARGE], 1)
         return False
-    w.segments[w.segment_count].bytes = frame
-    w.segments[w.segment_count].length = size
-    w.segments[w.segment_count].next = SEGMENTS_MAX
-    if t.first == SEGMENTS_MAX:
-        t.first = w.segment_count
+    if t.last != SEGMENTS_MAX and w.segments[t.last].bytes + w.segments[t.last].length == frame:
+        w.segments[t.last].length += size
     else:
-        w.segments[t.last].next = w.segment_count
-    t.last = w.segment_count
+        g = &w.segments[w.segment_count]
+        g.bytes = frame
+        g.length = size
+        g.next = SEGMENTS_MAX
+        if t.first == SEGMENTS_MAX:
+            t.first = w.segment_count
+        else:
+            w.segments[t.last].next = w.segment_count
+        t.last = w.segment_count
+        w.segment_count += 1
     t.packets += 1
-    w.segment_count += 1
     w.run_connection = connection
     w.run_target = index - 1
     w.run_end = frame + size
+    # In the arena a run ends with the chunk; in the receive buffer what moves left can't outgrow what it came from.
+    w.run_limit = t.chunk + t.chunk_left if frame == t.chunk else <uint8_t *>UINTPTR_MAX
     return True
+
+
+cdef inline void run_end(Worker *w) noexcept nogil:
+    """The next frame is no continuation of the last one: neither of its destination nor of its place in memory."""
+    cdef Target *t
+    if w.run_connection != 0:
+        t = &w.targets[w.run_target]
+        if w.run_limit != <uint8_t *>UINTPTR_MAX:
+            t.chunk = w.run_end
+            t.chunk_left = <uint32_t>(w.run_limit - w.run_end)
+    w.run_connection = 0
 
 
 cdef void flush(Worker *w) noexcept nogil:
@@ -74,6 +128,7 @@ cdef void flush(Worker *w) noexcept nogil:
     w.target_count = 0
     w.segment_count = 0
     w.run_connection = 0
+    w.arena_used = 0
 
 
 cdef void deliver(Worker *w, Target *t) noexcept nogil:
@@ -149,14 +204,16 @@ cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
             return r
         return 0 if errno == EAGAIN else broken(s)
     while done < n:
-        part = min(n - done, <uint32_t>MESSAGES_MAX)
+        # All but the last are corked, which saves the pushing of each by itself; MSG_EOR keeps them apart all the same.
+        part = min(n - done - 1 if n - done > 1 else 1, <uint32_t>MESSAGES_MAX)
         for i in range(part):
             memset(&w.messages[i], 0, sizeof(mmsghdr))
             w.messages[i].msg_hdr.msg_iov = iov + done + i
             w.messages[i].msg_hdr.msg_iovlen = 1
         count(&w.counters.sends, 1)
         count(&s.traffic.sends, 1)
-        r = sendmmsg(s.fd, w.messages, part, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR)
+        r = sendmmsg(s.fd, w.messages, part,
+                     MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR | (MSG_MORE if done + part < n else 0))
         if r < 0:
             if errno == EINTR:
                 continue

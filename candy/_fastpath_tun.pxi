@@ -27,6 +27,9 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
         if n < 0 and errno == EINTR:
             continue
         if n <= 0:
+            if n < 0 and errno != EAGAIN and not s.hung_up:
+                s.hung_up = True
+                tell(w, s, EV_LOST, NULL, 0)    # somebody deleted the interface
             more = False
             break
         packets += 1

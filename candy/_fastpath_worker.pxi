@@ -47,19 +47,18 @@ cdef void handle_event(Worker *w, uint64_t connection, uint32_t events) noexcept
         s.worker_index = w.slot_count
         w.slots[w.slot_count] = <uint32_t>connection
         w.slot_count += 1
-    if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-        s.hung_up = True
     if s.kind == SLOT_TUN:
-        if events & EPOLLIN and tun_read(w, s):
+        if events & (EPOLLIN | EPOLLHUP | EPOLLERR) and tun_read(w, s):
             make_ready(w, s, connection)
         return
+    if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        s.hung_up = True
     if events & EPOLLOUT:
         if s.state == STATE_CLOSING:
             connection_finish(w, s)
         else:
             drain(w, s)
     if s.state != STATE_CLOSED and (s.hung_up or s.fresh or events & EPOLLIN):
-        s.fresh = False
         if receive(w, s):
             make_ready(w, s, connection)
 

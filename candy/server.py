@@ -18,7 +18,6 @@ import os
 import resource
 import signal
 import ssl
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -51,11 +50,6 @@ def run(settings: ServerSettings) -> int:
     Raises:
         OperationalError: the address, the certificate or the machine's resources are not to be had.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if settings.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s" if settings.timestamps else "%(levelname)s %(message)s",
-    )
     # aiohttp's own lines are of interest only to whoever develops this; asyncio's announce selectors.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
