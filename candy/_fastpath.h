@@ -34,6 +34,8 @@
 
 static inline uint32_t candy_load32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
 static inline uint64_t candy_load64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static inline uint16_t candy_load_le16(const void *p) { uint16_t v; memcpy(&v, p, 2); return v; }
+static inline void candy_store_le16(void *p, uint16_t v) { memcpy(p, &v, 2); }
 static inline uint16_t candy_load_be16(const void *p) { uint16_t v; memcpy(&v, p, 2); return __builtin_bswap16(v); }
 static inline uint32_t candy_load_be32(const void *p) { uint32_t v; memcpy(&v, p, 4); return __builtin_bswap32(v); }
 static inline uint64_t candy_load_be64(const void *p) { uint64_t v; memcpy(&v, p, 8); return __builtin_bswap64(v); }
@@ -121,6 +123,30 @@ static inline void candy_unmask(uint8_t *dst, const uint8_t *src, size_t n, uint
         for (; i < n; i++)
             dst[i] = src[i] ^ (uint8_t)(mask >> (8u * (i & 3u)));
     }
+}
+
+/* The Internet checksum (RFC 1071), which does not care for byte order until the end: words are summed as they lie.
+ * `total` is the sum so far, over an even number of bytes. */
+static inline uint64_t candy_checksum_add(const uint8_t *data, size_t n, uint64_t total) {
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        total += candy_load32(data + i);
+    if (i + 2 <= n) {
+        total += candy_load_le16(data + i);
+        i += 2;
+    }
+    if (i < n)
+        total += data[i];
+    return total;
+}
+
+/* Fold to 16 bits, in host order; not yet inverted. */
+static inline uint16_t candy_checksum_fold(uint64_t total) {
+    total = (total & 0xFFFFFFFFu) + (total >> 32);
+    total = (total & 0xFFFFFFFFu) + (total >> 32);
+    total = (total & 0xFFFFu) + (total >> 16);
+    total = (total & 0xFFFFu) + (total >> 16);
+    return __builtin_bswap16((uint16_t)total);
 }
 
 #endif

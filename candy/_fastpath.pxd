@@ -11,7 +11,7 @@
 from libc.stdint cimport UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 cdef extern from "_fastpath.h" nogil:
     uint64_t load_relaxed64 "candy_load_relaxed" (uint64_t *p)
@@ -27,6 +27,10 @@ cdef extern from "_fastpath.h" nogil:
     bint likely "candy_likely" (bint x)
     bint unlikely "candy_unlikely" (bint x)
     uint32_t load32 "candy_load32" (const void *p)
+    uint16_t load_le16 "candy_load_le16" (const void *p)
+    void store_le16 "candy_store_le16" (void *p, uint16_t v)
+    uint64_t checksum_add "candy_checksum_add" (const uint8_t *data, size_t n, uint64_t total)
+    uint16_t checksum_fold "candy_checksum_fold" (uint64_t total)
     uint16_t load_be16 "candy_load_be16" (const void *p)
     uint32_t load_be32 "candy_load_be32" (const void *p)
     uint64_t load_be64 "candy_load_be64" (const void *p)
@@ -109,6 +113,7 @@ cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
         void *iov_base
         size_t iov_len
+    ssize_t writev(int fd, const iovec *pieces, int n)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -149,6 +154,9 @@ cdef enum:
     FORWARD_MIN = 21                # the kind and an IPv4 header
     SOURCE_AT = 13                  # of a FORWARD's payload: kind, then the header's offset 12
     DESTINATION_AT = 17
+    VNET_BYTES = 10                 # a virtio header
+    SUPER_MIN = 31                  # the kind, a virtio header and an IPv4 header
+    SUPER_SHIFT = 10                # by so much a SUPER's addresses lie behind a FORWARD's
 
 # Constants of this implementation.
 cdef enum:
@@ -163,6 +171,8 @@ cdef enum:
     EVENTS_MAX = 256                # of one epoll_wait
     TUN_BATCH_PACKETS = 64
     TUN_BATCH_BYTES = 262144
+    TUN_HEADROOM = 35               # FRAME_HEADER_MAX, the kind, an outer IPv4 header
+    MERGE_MAX = 128                 # packets in one super-packet
     FLOWS = 32                      # sub-queues of a destination, a power of two
     CONTROL_FLOW = 32               # and one for what is not a packet, always first
     FLOWS_ALL = 33
@@ -229,7 +239,7 @@ cdef enum:                          # keep in step with DROPS in _fastpath_engin
     DROP_CONTROL
     DROP_NOT_IPV4
     DROP_TUN_WRITE
-    DROP_UNSUPPORTED
+    DROP_SUPER
     DROPS_COUNT
 
 # One parsed frame. Pointers into the buffer that was parsed: dead when that buffer is read into again.
@@ -240,6 +250,30 @@ cdef struct Frame:
     uint32_t mask                   # as loaded from memory; 0 when unmasked
     uint8_t opcode
     bint final
+
+# A checked super-packet. Pointers into the buffer that it was read into.
+cdef struct Super:
+    uint8_t *packet                 # the outermost IPv4 header
+    uint32_t length                 # of it all
+    uint32_t inner                  # offset of the IPv4 header that the virtio header speaks of: 0, or behind an outer one
+    uint32_t transport              # offset of the TCP or UDP header
+    uint32_t headers                # offset of the payload
+    uint32_t gso_size               # bytes of payload in each packet; 0 when it is but one
+    uint8_t protocol
+    bint needs_checksum
+
+# Packets of one TCP flow that are being put together for one write.
+cdef struct Merge:
+    uint8_t *packet                 # the first
+    uint32_t length                 # of the whole, first header included
+    uint32_t headers
+    uint32_t gso_size
+    uint32_t next_sequence
+    uint32_t pieces                 # packets in it, 0 none
+    bint closed                     # nothing may follow
+    bint verified                   # the first one's checksum is right
+    iovec iov[130]                  # the virtio header, then MERGE_MAX pieces
+    uint8_t scratch[65536]          # one packet of a super-packet, for a device without offloads
 
 # A piece of pooled memory that holds whole frames back to back, or the beginning of one. Its bytes follow the struct.
 cdef struct Block:
@@ -303,6 +337,7 @@ cdef struct Slot:
     uint64_t kind                   # SlotKind
     uint64_t extended
     uint64_t mask_seed
+    bint vnet                       # a device with virtio headers
     # atomic
     uint64_t generation             # low 32 bits count; moves on under the send lock before fd is closed
     uint64_t address                # bound IPv4 address, 0 while unauthenticated
@@ -403,6 +438,9 @@ cdef struct Worker:
     uint8_t *run_limit              # and how far, UINTPTR_MAX in the receive buffer
     uint8_t *arena                  # ARENA_CHUNKS of ARENA_CHUNK bytes, for gathering
     uint32_t arena_used
+    uint8_t *bump                   # room in the arena for frames made of segments
+    uint32_t bump_left
+    Merge *merge
     iovec *iov
     mmsghdr *messages
     uint32_t *slots                 # indices of the connections owned

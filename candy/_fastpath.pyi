@@ -100,9 +100,14 @@ class Engine:
             OSError: the socket can't be used; ENFILE when every slot is taken.
         """
 
-    def adopt_tun(self, fd: int, *, network: int = 0) -> int:
-        """Carry packets of a TUN device (IFF_TUN | IFF_NO_PI), or of a packet-preserving socket. Dup'ed: fd stays the
-        caller's."""
+    def adopt_tun(self, fd: int, *, network: int = 0, vnet: bool = False) -> int:
+        """Carry packets of a TUN device (IFF_TUN | IFF_NO_PI), or of a packet-preserving socket.
+
+        Args:
+            fd: stays the caller's: the engine uses a duplicate, until stop().
+            network: number from add_network().
+            vnet: each packet has a little-endian virtio header of 10 bytes (IFF_VNET_HDR, TUNSETVNETLE).
+        """
 
     def join(self, connection: int, tun: int) -> bool:
         """Send everything from the connection to the TUN device and everything from the device to the connection,

@@ -32,7 +32,7 @@ DROPS = (
     "control",                  # more control frames than the peer takes
     "not_ipv4",                 # no packet for, or from, a TUN device
     "tun_write",                # the kernel refused it
-    "unsupported",              # a kind that this engine doesn't carry
+    "bad_super",                # a super-packet that is not what its virtio header claims, or was not agreed upon
 )
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
@@ -67,6 +67,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
             close_fd(w.wake)
         free(w.buffer)
         free(w.arena)
+        free(w.merge)
         free(w.segments)
         free(w.targets)
         free(w.target_of)
@@ -106,13 +107,14 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
         return True
     w.buffer = <uint8_t *>malloc(RECEIVE_BYTES + FRAME_HEADER_MAX)
     w.arena = <uint8_t *>malloc(ARENA_CHUNKS * ARENA_CHUNK)
+    w.merge = <Merge *>calloc(1, sizeof(Merge))
     w.segments = <Segment *>calloc(SEGMENTS_MAX, sizeof(Segment))
     w.targets = <Target *>calloc(TARGETS_MAX, sizeof(Target))
     w.target_of = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.slots = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
-    if (w.buffer == NULL or w.arena == NULL or w.segments == NULL or w.targets == NULL or w.target_of == NULL or w.slots == NULL
+    if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.segments == NULL or w.targets == NULL or w.target_of == NULL or w.slots == NULL
             or w.ready == NULL or w.departed == NULL):
         return False
     event.events = EPOLLIN
@@ -364,7 +366,7 @@ cdef class Engine:
             raise
         return self.publish(s, fd)
 
-    def adopt_tun(self, int fd, *, int network=0):
+    def adopt_tun(self, int fd, *, int network=0, bint vnet=False):
         cdef Slot *s
         cdef int own
         self.alive()
@@ -375,6 +377,7 @@ cdef class Engine:
             set_nonblocking(own)
             s = self.take_slot(network)
             store_relaxed64(&s.kind, SLOT_TUN)
+            s.vnet = vnet
             return self.publish(s, own)
         except BaseException:
             close_fd(own)

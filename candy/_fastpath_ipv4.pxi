@@ -28,19 +28,6 @@ cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length) noexcept 
     return h ^ (h >> 12)
 
 
-cdef inline uint16_t checksum(const uint8_t *data, uint32_t length) noexcept nogil:
-    """The Internet checksum (RFC 1071), in host order."""
-    cdef uint32_t total = 0
-    cdef uint32_t i
-    for i in range(0, length - 1, 2):
-        total += load_be16(data + i)
-    if length & 1:
-        total += <uint32_t>data[length - 1] << 8
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return <uint16_t>~total
-
-
 cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length, uint16_t mtu) noexcept nogil:
     """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, for a relay has
     no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later fragment, or ICMP.
@@ -56,10 +43,10 @@ cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uin
     out[9] = 1
     memcpy(out + 12, packet + 16, 4)
     memcpy(out + 16, packet + 12, 4)
-    store_be16(out + 10, checksum(out, 20))
+    store_be16(out + 10, <uint16_t>~checksum_fold(checksum_add(out, 20, 0)))
     out[20] = 3
     out[21] = 4
     store_be16(out + 26, mtu)
     memcpy(out + 28, packet, quoted)
-    store_be16(out + 22, checksum(out + 20, 8 + quoted))
+    store_be16(out + 22, <uint16_t>~checksum_fold(checksum_add(out + 20, 8 + quoted, 0)))
     return 28 + quoted

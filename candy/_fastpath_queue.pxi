@@ -146,19 +146,19 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
 
 cdef inline int32_t frame_flow(const uint8_t *frame, uint32_t header, uint32_t payload) noexcept nogil:
     """The sub-queue a frame built by this engine belongs to."""
-    cdef uint8_t start[61]          # the kind, the longest IPv4 header, with the four bytes of ports
-    cdef uint32_t n
+    cdef uint8_t start[71]          # the kind, a virtio header, the longest IPv4 header's 60 bytes: the ports are in there
+    cdef const uint8_t *p = frame + header
+    cdef uint32_t n = payload if payload < 71 else 71
     if frame[0] & 15 != OP_BINARY or payload < FORWARD_MIN:
         return CONTROL_FLOW
-    if not frame[1] >> 7:
-        if frame[header] != KIND_FORWARD:
-            return CONTROL_FLOW
-        return flow_hash(frame + header + 1, payload - 1) & (FLOWS - 1)
-    n = payload if payload < 61 else 61
-    unmask(start, frame + header, n, load32(frame + header - 4))
-    if start[0] != KIND_FORWARD:
-        return CONTROL_FLOW
-    return flow_hash(start + 1, n - 1) & (FLOWS - 1)
+    if frame[1] >> 7:
+        unmask(start, p, n, load32(p - 4))
+        p = start
+    if p[0] == KIND_FORWARD:
+        return flow_hash(p + 1, n - 1) & (FLOWS - 1)
+    if p[0] == KIND_SUPER and payload >= SUPER_MIN:
+        return flow_hash(p + 1 + VNET_BYTES, n - 1 - VNET_BYTES) & (FLOWS - 1)
+    return CONTROL_FLOW
 
 
 cdef bint codel_drops(Queue *q, Flow *f, uint32_t size, uint64_t stamp_ns, uint64_t now) noexcept nogil:

@@ -154,6 +154,7 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     cdef bint from_client = s.kind == SLOT_SERVER
     cdef uint64_t packets = 0
     cdef uint64_t size = 0
+    cdef uint8_t kind
     while True:
         status = parse_frame(p + at, have - at, from_client, &f)
         if unlikely(status != FRAME_OK):
@@ -161,11 +162,17 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
                 connection_fail(w, s, <uint16_t>status)
                 at = have
             break
-        if likely(f.final and f.opcode == OP_BINARY and f.length >= FORWARD_MIN and s.fragments == NULL
-                  and (f.payload[0] ^ <uint8_t>f.mask) == KIND_FORWARD):
+        kind = f.payload[0] ^ <uint8_t>f.mask if f.length else 0
+        if likely(kind == KIND_FORWARD and f.length >= FORWARD_MIN and f.final and f.opcode == OP_BINARY
+                  and s.fragments == NULL):
             packets += 1
             size += f.header + f.length
-            forward(w, s, p + at, &f)
+            forward(w, s, p + at, &f, 0)
+        elif (kind == KIND_SUPER and f.length >= SUPER_MIN and f.final and f.opcode == OP_BINARY
+                and s.fragments == NULL and s.extended):
+            packets += 1
+            size += f.header + f.length
+            forward(w, s, p + at, &f, SUPER_SHIFT)
         elif handle_frame(w, s, &f) == ENDED:
             at = have
             break
@@ -177,23 +184,27 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     return at
 
 
-cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept nogil:
-    """One FORWARD of at least FORWARD_MIN bytes: check its source, find its destination, bring it into its final form."""
-    cdef uint32_t mask = rotate_mask(f.mask, SOURCE_AT)         # DESTINATION_AT rotates alike
+cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t shift) noexcept nogil:
+    """One FORWARD (shift 0) or SUPER (SUPER_SHIFT), long enough for an IPv4 header: check its source, find its
+    destination, bring it into its final form."""
+    cdef uint32_t mask = rotate_mask(f.mask, SOURCE_AT + shift)         # DESTINATION_AT rotates alike
     cdef uint32_t source
     cdef uint32_t destination
     cdef uint64_t connection = load_relaxed64(&s.next_hop)
     cdef uint32_t header
     cdef uint8_t *out
     if connection == 0:
-        source = swap32(load32(f.payload + SOURCE_AT) ^ mask)
+        source = swap32(load32(f.payload + SOURCE_AT + shift) ^ mask)
         if unlikely(source != <uint32_t>load_relaxed64(&s.address) or source == 0):
             drop(w, s, DROP_SOURCE if load_relaxed64(&s.address) else DROP_NOT_AUTHENTICATED)
             return
-        destination = swap32(load32(f.payload + DESTINATION_AT) ^ mask)
+        destination = swap32(load32(f.payload + DESTINATION_AT + shift) ^ mask)
         connection = route_find(w.engine.networks[s.network], destination)
         if unlikely(connection == 0):
-            forward_unrouted(w, s, frame, f, destination)
+            forward_unrouted(w, s, frame, f, destination, shift)
+            return
+        if unlikely(shift != 0) and not takes_super(w, connection):
+            forward_segmented(w, s, f, connection)
             return
     header = f.header
     if s.kind == SLOT_SERVER:
@@ -208,16 +219,44 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept 
             icmp_too_large(w, s, out + header + 1, f.length - 1)
 
 
-cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t destination) noexcept nogil:
+cdef inline bint takes_super(Worker *w, uint64_t connection) noexcept nogil:
+    """Whether a super-packet goes to this destination as it is."""
+    cdef Slot *to = &w.engine.slots[<uint32_t>connection]
+    return load_relaxed64(&to.extended) != 0 or load_relaxed64(&to.kind) == SLOT_TUN
+
+
+cdef bint forward_parse(Worker *w, Slot *s, Frame *f, Super *u) noexcept nogil:
+    """Unmask a SUPER where it lies and check it; False: it was dropped."""
+    unmask(f.payload, f.payload, f.length, f.mask)
+    if super_parse(f.payload + 1, f.payload + 1 + VNET_BYTES, f.length - 1 - VNET_BYTES, u):
+        return True
+    drop(w, s, DROP_SUPER)
+    return False
+
+
+cdef void forward_segmented(Worker *w, Slot *s, Frame *f, uint64_t connection) noexcept nogil:
+    """A SUPER for a member that doesn't know it."""
+    cdef Super u
+    if forward_parse(w, s, f, &u) and not segment_emit(w, connection, &u):
+        add_relaxed64(&s.drops, 1)
+        if super_segment_size(&u) >= WIRE_PAYLOAD_LEGACY:
+            icmp_too_large(w, s, u.packet, u.length)
+
+
+cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t destination, uint32_t shift) noexcept nogil:
     """A destination that nobody owns: everybody, or nobody."""
     cdef Network *network = w.engine.networks[s.network]
     cdef uint32_t header = f.header - 4
+    cdef Super u
     if not is_group(destination) and destination != network.broadcast:
         drop(w, s, DROP_NO_ROUTE)
-        return
-    unmask(frame + header, f.payload, f.length, f.mask)
-    write_header(frame, OP_BINARY, f.length, False, 0)
-    broadcast(w, s, frame, header + f.length, f.length)
+    elif shift != 0:
+        if forward_parse(w, s, f, &u):
+            segment_broadcast(w, s, &u)
+    else:
+        unmask(frame + header, f.payload, f.length, f.mask)
+        write_header(frame, OP_BINARY, f.length, False, 0)
+        broadcast(w, s, frame, header + f.length, f.length)
 
 
 cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
@@ -309,7 +348,10 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
         else:
             forward_assembled(w, s, payload, length)
     elif kind == KIND_SUPER:
-        drop(w, s, DROP_UNSUPPORTED)
+        if length < SUPER_MIN or not s.extended:
+            drop(w, s, DROP_SUPER)
+        else:
+            forward_assembled(w, s, payload, length)
     elif length > WIRE_PAYLOAD_LEGACY:
         drop(w, s, DROP_TOO_LARGE)
     else:
@@ -329,7 +371,7 @@ cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t lengt
     flush(w)                                    # what lies in the receive buffer goes first
     count(&w.counters.packets_in, 1)
     count(&w.counters.bytes_in, length)
-    forward(w, s, block_bytes(b), &f)
+    forward(w, s, block_bytes(b), &f, SUPER_SHIFT if payload[0] == KIND_SUPER else 0)
     flush(w)
     block_give(&w.engine.pool, b)
 

@@ -129,6 +129,7 @@ cdef void flush(Worker *w) noexcept nogil:
     w.segment_count = 0
     w.run_connection = 0
     w.arena_used = 0
+    w.bump_left = 0
 
 
 cdef void deliver(Worker *w, Target *t) noexcept nogil:
@@ -255,6 +256,7 @@ cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
     cdef uint64_t wanted
     cdef uint64_t total = 0
     cdef uint32_t from_index, from_offset
+    cdef uint32_t left
     cdef ssize_t r
     while index != SEGMENTS_MAX:
         n = 0
@@ -277,7 +279,9 @@ cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
             index = w.segments[index].next
         r = kernel_send(w, s, w.iov, n)
         if r < 0:
-            count(&w.counters.drops[DROP_CLOSED], 1)
+            left = segments_frames(w, from_index, from_offset)
+            count(&w.counters.drops[DROP_CLOSED], left)
+            sent(w, s, t.packets - left, total)
             return
         total += <uint64_t>r
         if <uint64_t>r < wanted:
@@ -293,6 +297,18 @@ cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
             queue_segments(w, s, t, from_index, from_offset + <uint32_t>r)
             return
     sent(w, s, t.packets, total)
+
+
+cdef uint32_t segments_frames(Worker *w, uint32_t index, uint32_t offset) noexcept nogil:
+    """How many frames a target's segments hold, from the one that begins at this byte on."""
+    cdef uint32_t n = 0
+    while index != SEGMENTS_MAX:
+        while offset < w.segments[index].length:
+            offset += frame_size(w.segments[index].bytes + offset)
+            n += 1
+        offset = 0
+        index = w.segments[index].next
+    return n
 
 
 cdef void queue_segments(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t offset) noexcept nogil:

@@ -1,19 +1,14 @@
-# The TUN device: packets of the kernel's, one a read and one a write.
-
-cdef inline uint64_t tun_destination(Worker *w, Slot *s, const uint8_t *packet) noexcept nogil:
-    cdef uint64_t connection = load_relaxed64(&s.next_hop)
-    if connection != 0:
-        return connection
-    return route_find(w.engine.networks[s.network], load_be32(packet + 16))
-
+# The TUN device: packets of the kernel's. With offloads each is preceded by a virtio header and may be a super-packet.
+#
+# 1. tun_read()     drains the device into the receive buffer, then sends all of it at once
+# 2. tun_forward()  one packet: its destination, and the frame that this destination understands
+# 3. tun_write()    the other way: what is for the device, coalesced
 
 cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
-    """Drain the device, at most one batch: each packet becomes a frame in the receive buffer, then all leave in one
-    send. True: more may be there.
+    """Drain the device, at most one batch. True: more may be there.
 
     A full socket never stops reading here; the destination's queue decides what to drop.
     """
-    cdef uint8_t *buffer = w.buffer
     cdef size_t at = 0
     cdef uint32_t packets = 0
     cdef uint64_t total = 0
@@ -21,9 +16,9 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
     cdef uint8_t *packet
     cdef bint more = True
     while packets < TUN_BATCH_PACKETS and at < TUN_BATCH_BYTES:
-        # Room for the longest header and the kind; the frame is then built leftwards, close to the one before.
-        packet = buffer + at + FRAME_HEADER_MAX + 1
-        n = read_fd(s.fd, packet, 65535)
+        # Room for the longest frame header, the kind and an outer header; the frame is then built leftwards.
+        packet = w.buffer + at + TUN_HEADROOM
+        n = read_fd(s.fd, packet, 65535 + VNET_BYTES)
         if n < 0 and errno == EINTR:
             continue
         if n <= 0:
@@ -34,7 +29,7 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
             break
         packets += 1
         total += <uint64_t>n
-        at += tun_forward(w, s, buffer + at, packet, <uint32_t>n)
+        at += tun_forward(w, s, w.buffer + at, packet, <uint32_t>n)
     count(&w.counters.receives, packets)
     count(&w.counters.packets_in, packets)
     count(&w.counters.bytes_in, total)
@@ -45,37 +40,104 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
 
 
 cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length) noexcept nogil:
-    """Frame one packet for its destination at `out`; returns the bytes used there, 0 when it was dropped."""
-    cdef uint64_t connection
-    cdef Slot *to
-    cdef uint32_t mask = 0
-    cdef uint32_t header
+    """Send on one packet as it was read; `out` is where its frame may begin. Returns the bytes used there."""
+    cdef Super u
+    cdef uint8_t *vnet = NULL
+    cdef uint64_t connection = load_relaxed64(&s.next_hop)
     cdef uint32_t destination
-    cdef bint masked = False
+    if s.vnet:
+        if length < VNET_BYTES:
+            drop(w, s, DROP_NOT_IPV4)
+            return 0
+        vnet = packet
+        packet += VNET_BYTES
+        length -= VNET_BYTES
+        if vnet[0] & VNET_NEEDS_CSUM == 0 and vnet[1] == GSO_NONE:
+            vnet = NULL                         # an ordinary packet
     if not ipv4_plausible(packet, length):
         drop(w, s, DROP_NOT_IPV4)               # IPv6 router solicitations, mostly
         return 0
-    connection = tun_destination(w, s, packet)
-    if connection != 0:
-        to = &w.engine.slots[<uint32_t>connection]
-        masked = load_relaxed64(&to.kind) == SLOT_CLIENT
-        if masked:
-            mask = next_mask(to)
-    header = header_size(length + 1, masked)
-    unmask(out + header + 1, packet, length, rotate_mask(mask, 1))
-    out[header] = KIND_FORWARD ^ <uint8_t>mask
-    write_header(out, OP_BINARY, length + 1, masked, mask)
-    if connection != 0:
-        if not emit(w, connection, out, header + 1 + length, length + 1):
-            add_relaxed64(&s.drops, 1)
-    else:
-        destination = load_be32(out + header + 17)
-        if is_group(destination) or destination == w.engine.networks[s.network].broadcast:
-            broadcast(w, s, out, header + 1 + length, length + 1)
-        else:
-            drop(w, s, DROP_NO_ROUTE)
-            return 0
-    return header + 1 + length
+    if vnet != NULL:
+        if not super_parse(vnet, packet, length, &u):
+            if not tun_foreign(vnet, packet, length):
+                drop(w, s, DROP_SUPER)
+                return 0
+            vnet = NULL
+    destination = load_be32(packet + 16)
+    if connection == 0:
+        connection = route_find(w.engine.networks[s.network], destination)
+    if connection == 0:
+        return tun_unrouted(w, s, out, packet, length, vnet, &u, destination)
+    if vnet == NULL:
+        return tun_frame(w, s, connection, out, packet - 1, KIND_FORWARD, length + 1)
+    if load_relaxed64(&w.engine.slots[<uint32_t>connection].extended):
+        return tun_frame(w, s, connection, out, vnet - 1, KIND_SUPER, length + VNET_BYTES + 1)
+    if not segment_emit(w, connection, &u):
+        add_relaxed64(&s.drops, 1)
+    return 0
+
+
+cdef bint tun_foreign(uint8_t *vnet, uint8_t *packet, uint32_t length) noexcept nogil:
+    """A checksum that was left to us in a packet of which the wire's virtio header can't speak (the user's own IPIP, a
+    protocol we don't know): compute it by what the kernel says. False when that is impossible too."""
+    cdef uint32_t start = load_le16(vnet + 6)
+    cdef uint32_t at = start + load_le16(vnet + 8)
+    cdef uint16_t value
+    if vnet[1] != GSO_NONE or start < 20 or at + 2 > length:
+        return False
+    # The field holds the pseudo header's sum, so summing over it gives the whole.
+    value = <uint16_t>~checksum_fold(checksum_add(packet + start, length - start, 0))
+    store_be16(packet + at, 0xFFFF if value == 0 else value)
+    return True
+
+
+cdef uint32_t tun_frame(Worker *w, Slot *s, uint64_t connection, uint8_t *out, uint8_t *payload, uint8_t kind,
+                        uint32_t length) noexcept nogil:
+    """Make a frame of a payload whose first byte is still to be set to the kind; returns its size, 0 when dropped."""
+    cdef Slot *to = &w.engine.slots[<uint32_t>connection]
+    cdef bint masked = load_relaxed64(&to.kind) == SLOT_CLIENT
+    cdef uint32_t size
+    payload[0] = kind
+    size = build_frame(out, OP_BINARY, payload, length, masked, next_mask(to) if masked else 0)
+    if not emit(w, connection, out, size, length):
+        add_relaxed64(&s.drops, 1)
+        return 0
+    return size
+
+
+cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
+                           uint32_t destination) noexcept nogil:
+    """A packet for nobody in particular: for everybody, or dropped."""
+    if not is_group(destination) and destination != w.engine.networks[s.network].broadcast:
+        drop(w, s, DROP_NO_ROUTE)
+        return 0
+    if vnet != NULL:
+        segment_broadcast(w, s, u)
+        return 0
+    packet -= 1
+    packet[0] = KIND_FORWARD
+    length = build_frame(out, OP_BINARY, packet, length + 1, False, 0)
+    broadcast(w, s, out, length, length)
+    return length
+
+
+cdef void segment_broadcast(Worker *w, Slot *s, const Super *u) noexcept nogil:
+    """A super-packet for everybody: as plain packets, which all of them understand."""
+    cdef uint32_t n = super_count(u)
+    cdef uint32_t i, size
+    cdef uint8_t *out
+    cdef uint8_t payload[WIRE_PAYLOAD_LEGACY]
+    if super_segment_size(u) + 1 > WIRE_PAYLOAD_LEGACY:
+        drop(w, s, DROP_TOO_LARGE)
+        return
+    payload[0] = KIND_FORWARD
+    for i in range(n):
+        size = super_segment(u, i, payload + 1) + 1
+        out = arena_take(w, size + FRAME_HEADER_MAX)
+        size = build_frame(out, OP_BINARY, payload, size, False, 0)
+        w.bump += size
+        w.bump_left -= size
+        broadcast(w, s, out, size, size)
 
 
 cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:
@@ -84,28 +146,70 @@ cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:
     Writes are atomic for each packet and the descriptor lives until the engine stops, so no lock is taken.
     """
     cdef uint32_t index = t.first
-    cdef uint32_t at, size, header, length
+    cdef uint32_t at, size, header
     cdef uint8_t *frame
-    cdef uint64_t packets = 0
-    cdef uint64_t total = 0
+    cdef Merge *m = w.merge
+    m.pieces = 0
     while index != SEGMENTS_MAX:
         at = 0
         while at < w.segments[index].length:
             frame = w.segments[index].bytes + at
             size = frame_size(frame)
-            header = frame_header(frame) + 1
-            length = size - header
-            if not ipv4_plausible(frame + header, length):
-                count(&w.counters.drops[DROP_NOT_IPV4], 1)
-            elif write_fd(s.fd, frame + header, length) < 0:
-                count(&w.counters.drops[DROP_TUN_WRITE], 1)
-            else:
-                packets += 1
-                total += length
+            header = frame_header(frame)
+            tun_packet(w, s, m, frame + header, size - header)
             at += size
         index = w.segments[index].next
-    count(&w.counters.sends, packets)
+    merge_write(w, s, m)
+
+
+cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t length) noexcept nogil:
+    """One FORWARD or SUPER for the device."""
+    cdef uint8_t *packet = payload + 1
+    cdef Super u
+    cdef uint32_t i, n
+    length -= 1
+    if payload[0] == KIND_SUPER:
+        merge_write(w, s, m)
+        packet += VNET_BYTES
+        length -= VNET_BYTES
+        if not super_parse(payload + 1, packet, length, &u):
+            count(&w.counters.drops[DROP_SUPER], 1)
+        elif s.vnet:
+            super_header(&u, payload + 1)
+            tun_count(w, s, write_fd(s.fd, payload + 1, length + VNET_BYTES), 1, length)
+        else:
+            n = super_count(&u)
+            for i in range(n):
+                size = super_segment(&u, i, w.merge.scratch)
+                tun_count(w, s, write_fd(s.fd, w.merge.scratch, size), 1, size)
+        return
+    if not ipv4_plausible(packet, length):
+        count(&w.counters.drops[DROP_NOT_IPV4], 1)
+        return
+    if not s.vnet:
+        tun_count(w, s, write_fd(s.fd, packet, length), 1, length)
+        return
+    if mergeable(packet, length):
+        if m.pieces and merge_fits(m, packet, length) and merge_add(m, packet, length):
+            return
+        merge_write(w, s, m)
+        merge_start(m, packet, length)
+        return
+    merge_write(w, s, m)
+    m.pieces = 1
+    m.length = length
+    m.iov[1].iov_base = packet
+    m.iov[1].iov_len = length
+    merge_write(w, s, m)
+
+
+cdef inline void tun_count(Worker *w, Slot *s, ssize_t written, uint32_t packets, uint32_t length) noexcept nogil:
+    """Count what a write came to."""
+    if written < 0:
+        count(&w.counters.drops[DROP_TUN_WRITE], packets)
+        return
+    count(&w.counters.sends, 1)
     count(&w.counters.packets_out, packets)
-    count(&w.counters.bytes_out, total)
+    count(&w.counters.bytes_out, length)
     add_relaxed64(&s.traffic.packets_out, packets)
-    add_relaxed64(&s.traffic.bytes_out, total)
+    add_relaxed64(&s.traffic.bytes_out, length)

@@ -75,7 +75,7 @@ class Client:
         self._dialer = dialer
         self._engine = engine
         self._tun = tun
-        self._tun_connection = engine.adopt_tun(tun.fileno())
+        self._tun_connection = engine.adopt_tun(tun.fileno(), vnet=tun.vnet)
         self._backoff = Backoff(random)
         self._wall = wall
         self._sleep = sleep
@@ -207,8 +207,10 @@ def run(settings: ClientSettings) -> int:
         ConfigError: the URL, the CA file or a proxy variable can't be used.
         OperationalError: no interface, or the state can't be used.
     """
-    dialer = Dialer(settings.url, ca_file=settings.ca_file, insecure=settings.insecure)
-    with Tun(settings.interface, settings.mtu) as tun:
+    dialer = Dialer(
+        settings.url, ca_file=settings.ca_file, insecure=settings.insecure, extension=settings.extension
+    )
+    with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
         state = ClientState(settings.state_dir, settings.name)
         member = Member(
             password=settings.password,

@@ -189,6 +189,10 @@ class ClientSettings(_Settings):
     insecure: bool = False
     """Take any certificate."""
     ca_file: FilePath | None = None
+    offload: bool = True
+    """Let the kernel hand over and take packets of up to 64 KB."""
+    extension: bool = True
+    """Offer candy.2."""
 
     # Of direct links.
     stun: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_stun)] = None

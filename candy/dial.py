@@ -71,12 +71,16 @@ class Dialer:
         url: ws:// or wss:// with a host; user:password@ becomes Basic authorization.
         ca_file: PEM certificates to trust instead of the system's.
         insecure: don't verify the certificate.
+        extension: offer candy.2.
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable of the environment can't be used.
     """
 
-    def __init__(self, url: str, *, ca_file: Path | None = None, insecure: bool = False) -> None:
+    def __init__(
+        self, url: str, *, ca_file: Path | None = None, insecure: bool = False, extension: bool = True
+    ) -> None:
+        self._extension = extension
         try:
             self._url = URL(url)
         except ValueError as error:
@@ -125,8 +129,8 @@ class Dialer:
                 "Upgrade": "websocket",
                 "Sec-WebSocket-Version": "13",
                 "Sec-WebSocket-Key": key,
-                "Sec-WebSocket-Protocol": SUBPROTOCOL,
                 "User-Agent": f"candy/{__version__}",
+                **({"Sec-WebSocket-Protocol": SUBPROTOCOL} if self._extension else {}),
             },
             skip_auto_headers=("Accept", "Accept-Encoding"),
             allow_redirects=False,

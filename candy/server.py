@@ -50,9 +50,8 @@ def run(settings: ServerSettings) -> int:
     Raises:
         OperationalError: the address, the certificate or the machine's resources are not to be had.
     """
-    # aiohttp's own lines are of interest only to whoever develops this; asyncio's announce selectors.
+    # aiohttp complains of every malformed request, which here are everybody's to send.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
     asyncio.run(_serve(settings))
     return 0
 

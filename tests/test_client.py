@@ -53,6 +53,7 @@ class Interface:
     """What the client sees of a Tun: its packets are at the socket `kernel`."""
 
     name = "candy"
+    vnet = False
 
     def __init__(self) -> None:
         self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

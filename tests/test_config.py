@@ -70,6 +70,8 @@ def test_client_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "name": None,
         "tun": None,
         "mtu": 1400,
+        "extension": True,
+        "offload": True,
         "insecure": False,
         "ca_file": None,
         "stun": None,

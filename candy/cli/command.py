@@ -23,7 +23,7 @@ import click
 
 from candy import __version__
 from candy.cli.files import read_file
-from candy.cli.options import OPTIONS, Option, Side, options_of_other_side, other_side
+from candy.cli.options import OPTIONS, SWITCHES_OFF, Option, Side, options_of_other_side, other_side
 from candy.config import ClientSettings, Given, ServerSettings
 from candy.errors import ConfigError, OperationalError
 
@@ -107,6 +107,9 @@ class Command(click.Command, Generic[Settings]):
             level=logging.DEBUG if settings.debug else logging.INFO,
             format=("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s",
         )
+        # Other people's debugging.
+        for library in ("asyncio", "pyroute2"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         try:
             return self.run(settings)
         except ModuleNotFoundError as error:
@@ -180,8 +183,9 @@ def gather(
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
         if option is None or key in ("password", "password_file"):
             del given[key]
-    if no_timestamp := given.pop("no_timestamp", None):
-        given["timestamps"] = Given(not no_timestamp.value, no_timestamp.origin)
+    for switch, field in SWITCHES_OFF.items():
+        if off := given.pop(switch, None):
+            given[field] = Given(not off.value, off.origin)
     return Gathered(given, password, config is not None)
 
 

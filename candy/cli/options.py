@@ -63,6 +63,8 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option("mtu", int, "MTU of the interface, 576 to 1479  [1400]", "BYTES"),
         Option("insecure", bool, "do not verify the relay's certificate"),
         Option("ca_file", str, "trust this certificate authority (PEM), not the system's", "FILE"),
+        Option("no_offload", bool, "exchange packets with the kernel one by one"),
+        Option("no_extension", bool, "speak as the original's clients do, even with a relay that can do more"),
         Option("stun", str, "STUN server for direct links", "URL", "-s", idle=True),
         Option("port", int, "local UDP port for direct links", "PORT", idle=True),
         Option("localhost", str, "local address for direct links", "IP", idle=True),
@@ -71,6 +73,9 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         *_SHARED,
     ),
 }
+
+SWITCHES_OFF = {"no_timestamp": "timestamps", "no_offload": "offload", "no_extension": "extension"}
+"""Options that switch something off, and the settings that they negate."""
 
 ORIGINAL_KEYS = frozenset(
     {

@@ -1,0 +1,88 @@
+# Coalescing: consecutive packets of one TCP flow become one super-packet before the kernel sees them, for a write to the
+# device costs more than the packet itself. For what comes from members without the extension.
+#
+# Only what the kernel could take apart again into the very same packets is put together: same addresses, ports, TTL, TOS,
+# options, acknowledgement and window, contiguous, plain ACK or PSH, equal size but for the last, checksum verified.
+
+cdef bint mergeable(const uint8_t *packet, uint32_t length) noexcept nogil:
+    """Whether this packet may be part of a super-packet at all."""
+    cdef uint32_t headers
+    if length < 41 or packet[0] != 0x45 or packet[9] != TCP or load_be16(packet + 2) != length:
+        return False
+    if load_be16(packet + 6) & 0x3FFF or packet[32] & 15:
+        return False
+    headers = 20 + (packet[32] >> 4) * 4
+    return headers >= 40 and headers < length and packet[33] & ~TCP_PSH == TCP_ACK
+
+
+cdef bint tcp_checksum_right(const uint8_t *packet, uint32_t length) noexcept nogil:
+    return checksum_fold(checksum_add(packet + 20, length - 20, pseudo_header(packet, length - 20))) == 0xFFFF
+
+
+cdef bint merge_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
+    """Whether a mergeable packet continues the one at hand."""
+    cdef const uint8_t *first = m.packet
+    cdef uint32_t headers = 20 + (packet[32] >> 4) * 4
+    return (not m.closed and headers == m.headers and m.length + length - headers <= 65535
+            and m.pieces < MERGE_MAX and length - headers <= m.gso_size
+            and load_be32(packet + 24) == m.next_sequence
+            and packet[1] == first[1] and packet[8] == first[8] and load_be16(packet + 6) == load_be16(first + 6)
+            # With DF an id means nothing (RFC 6864); else the kernel would count up from the first.
+            and (packet[6] & 0x40 or load_be16(packet + 4) == <uint16_t>(load_be16(first + 4) + m.pieces))
+            and memcmp(packet + 12, first + 12, 12) == 0                        # addresses and ports
+            and memcmp(packet + 28, first + 28, 4) == 0                         # acknowledgement
+            and memcmp(packet + 34, first + 34, 2) == 0                         # window
+            and memcmp(packet + 38, first + 38, headers - 38) == 0)             # urgent pointer and options
+
+
+cdef void merge_start(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil:
+    m.packet = packet
+    m.length = length
+    m.headers = 20 + (packet[32] >> 4) * 4
+    m.gso_size = length - m.headers
+    m.next_sequence = load_be32(packet + 24) + m.gso_size
+    m.pieces = 1
+    m.closed = (packet[33] & TCP_PSH) != 0
+    m.verified = False
+    m.iov[1].iov_base = packet
+    m.iov[1].iov_len = length
+
+
+cdef bint merge_add(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil:
+    """Append a packet that merge_fits(); False when a checksum is wrong, and nothing was changed."""
+    cdef uint32_t part = length - m.headers
+    if not m.verified and not tcp_checksum_right(m.packet, m.length):
+        return False
+    m.verified = True
+    if not tcp_checksum_right(packet, length):
+        return False
+    m.pieces += 1
+    m.iov[m.pieces].iov_base = packet + m.headers
+    m.iov[m.pieces].iov_len = part
+    m.length += part
+    m.next_sequence += part
+    m.closed = part < m.gso_size or (packet[33] & TCP_PSH) != 0
+    m.packet[33] |= packet[33] & TCP_PSH
+    return True
+
+
+cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
+    """Hand what was put together to the kernel."""
+    cdef uint8_t vnet[VNET_BYTES]
+    memset(vnet, 0, VNET_BYTES)
+    if m.pieces == 0:
+        return
+    if m.pieces > 1:
+        vnet[0] = VNET_NEEDS_CSUM
+        vnet[1] = GSO_TCP4
+        store_le16(vnet + 2, <uint16_t>m.headers)
+        store_le16(vnet + 4, <uint16_t>m.gso_size)
+        store_le16(vnet + 6, 20)
+        store_le16(vnet + 8, 16)
+        ipv4_finish(m.packet, m.length, 0)
+        # The kernel goes on from the sum over the pseudo header.
+        store_be16(m.packet + 36, checksum_fold(pseudo_header(m.packet, m.length - 20)))
+    m.iov[0].iov_base = vnet
+    m.iov[0].iov_len = VNET_BYTES
+    tun_count(w, s, writev(s.fd, m.iov, m.pieces + 1), m.pieces, m.length)
+    m.pieces = 0

@@ -1,0 +1,197 @@
+# Super-packets: up to 64 KB of one flow behind a virtio header, as the kernel hands them over and takes them.
+#
+#     +-----------+--------------+-------------+--------------+----------------+-----------------+
+#     | flags  1  | gso_type  1  | hdr_len  2  | gso_size  2  | csum_start  2  | csum_offset  2  |   little-endian
+#     +-----------+--------------+-------------+--------------+----------------+-----------------+
+#
+# 1. super_parse()      nothing of such a header is believed before this, whether it came from the network or a kernel
+# 2. super_segment()    one of the packets that it stands for, complete with lengths, ids, flags and checksums
+# 3. super_header()     the virtio header that a kernel may see
+# In an IPIP packet (an SD-WAN gateway's, protocol 4) the header speaks of the inner packet, and the outer header is
+# repeated on every segment.
+
+cdef enum:
+    VNET_NEEDS_CSUM = 1
+    VNET_DATA_VALID = 2
+    GSO_NONE = 0
+    GSO_TCP4 = 1
+    GSO_UDP = 5
+    GSO_ECN = 0x80
+    TCP = 6
+    UDP = 17
+    IPIP = 4
+    TCP_FIN = 0x01
+    TCP_SYN = 0x02
+    TCP_RST = 0x04
+    TCP_PSH = 0x08
+    TCP_ACK = 0x10
+    TCP_CWR = 0x80
+
+
+cdef bint super_parse(const uint8_t *vnet, uint8_t *packet, uint32_t length, Super *u) noexcept nogil:
+    """Check a virtio header against its packet and fill u; False when either is not what it claims to be."""
+    cdef uint8_t flags = vnet[0]
+    cdef uint8_t kind = vnet[1] & ~<uint8_t>GSO_ECN
+    cdef uint8_t *ip
+    cdef uint8_t *segment
+    cdef uint32_t rest
+    if not ipv4_plausible(packet, length) or load_be16(packet + 2) != length or flags & ~(VNET_NEEDS_CSUM | VNET_DATA_VALID):
+        return False
+    u.packet = packet
+    u.length = length
+    u.inner = 0
+    if packet[9] == IPIP:
+        u.inner = (packet[0] & 15) * 4
+        if not ipv4_plausible(packet + u.inner, length - u.inner) or load_be16(packet + u.inner + 2) != length - u.inner:
+            return False
+    ip = packet + u.inner
+    u.protocol = ip[9]
+    u.transport = u.inner + (ip[0] & 15) * 4
+    u.headers = u.transport
+    u.gso_size = 0
+    u.needs_checksum = (flags & VNET_NEEDS_CSUM) != 0
+    if not u.needs_checksum:
+        return vnet[1] == GSO_NONE
+    # A fragment has no whole transport header, and whoever sends one has completed its checksum.
+    if load_be16(ip + 6) & 0x3FFF or load_le16(vnet + 6) != u.transport - u.inner:
+        return False
+    segment = packet + u.transport
+    rest = length - u.transport
+    if u.protocol == TCP:
+        if rest < 20 or load_le16(vnet + 8) != 16 or segment[12] >> 4 < 5 or (segment[12] >> 4) * 4 > rest:
+            return False
+        u.headers += (segment[12] >> 4) * 4
+    elif u.protocol == UDP:
+        if rest < 8 or load_le16(vnet + 8) != 6:
+            return False
+        u.headers += 8
+    else:
+        return False
+    if kind == GSO_NONE:
+        return vnet[1] == GSO_NONE
+    u.gso_size = load_le16(vnet + 4)
+    # "hdr_len" is a hint that senders get wrong; nothing here looks at it.
+    return u.gso_size != 0 and ((kind == GSO_TCP4 and u.protocol == TCP)
+                                or (vnet[1] == GSO_UDP and u.protocol == UDP))
+
+
+cdef inline uint32_t super_count(const Super *u) noexcept nogil:
+    """How many packets it stands for."""
+    cdef uint32_t payload = u.length - u.headers
+    if u.gso_size == 0 or payload == 0:
+        return 1
+    return (payload + u.gso_size - 1) // u.gso_size
+
+
+cdef inline uint32_t super_segment_size(const Super *u) noexcept nogil:
+    """Size of the largest of them."""
+    return u.length if u.gso_size == 0 else min(u.length, u.headers + u.gso_size)
+
+
+cdef void ipv4_finish(uint8_t *ip, uint32_t length, uint32_t id_step) noexcept nogil:
+    """Length, id and checksum of an IPv4 header that was copied from the super-packet's."""
+    cdef uint32_t header = (ip[0] & 15) * 4
+    store_be16(ip + 2, <uint16_t>length)
+    store_be16(ip + 4, <uint16_t>(load_be16(ip + 4) + id_step))
+    store_be16(ip + 10, 0)
+    store_be16(ip + 10, <uint16_t>~checksum_fold(checksum_add(ip, header, 0)))
+
+
+cdef uint64_t pseudo_header(const uint8_t *ip, uint32_t length) noexcept nogil:
+    """The sum over the pseudo header of TCP and UDP; `length` is the transport header's and payload's."""
+    cdef uint8_t tail[4]
+    tail[0] = 0
+    tail[1] = ip[9]
+    store_be16(tail + 2, <uint16_t>length)
+    return checksum_add(tail, 4, checksum_add(ip + 12, 8, 0))
+
+
+cdef void transport_finish(uint8_t *ip, uint8_t *transport, uint32_t length) noexcept nogil:
+    """Compute the checksum of a TCP or UDP packet."""
+    cdef uint32_t at = 16 if ip[9] == TCP else 6
+    cdef uint16_t value
+    store_be16(transport + at, 0)
+    value = <uint16_t>~checksum_fold(checksum_add(transport, length, pseudo_header(ip, length)))
+    # "If the computed checksum is zero, it is transmitted as all ones": zero is UDP's word for none.
+    store_be16(transport + at, 0xFFFF if value == 0 and ip[9] == UDP else value)
+
+
+cdef uint32_t super_segment(const Super *u, uint32_t index, uint8_t *out) noexcept nogil:
+    """Write the packet number `index` of super_count(); returns its size. `out` has room for super_segment_size()."""
+    cdef uint32_t offset = index * u.gso_size
+    cdef uint32_t payload = u.length - u.headers
+    cdef uint32_t part = payload
+    cdef uint32_t size
+    cdef bint last = True
+    cdef uint8_t *ip = out + u.inner
+    cdef uint8_t *transport = out + u.transport
+    if u.gso_size != 0 and payload != 0:
+        part = min(u.gso_size, payload - offset)
+        last = offset + part == payload
+    memcpy(out, u.packet, u.headers)
+    memcpy(out + u.headers, u.packet + u.headers + offset, part)
+    size = u.headers + part
+    if u.inner != 0:
+        ipv4_finish(out, size, index)
+    ipv4_finish(ip, size - u.inner, index)
+    if u.needs_checksum:
+        if u.protocol == TCP:
+            store_be32(transport + 4, load_be32(transport + 4) + offset)
+            if not last:
+                transport[13] &= ~<uint8_t>(TCP_FIN | TCP_PSH)
+            if index != 0:
+                transport[13] &= ~<uint8_t>TCP_CWR      # only the first packet answers an ECN echo (RFC 3168)
+        else:
+            store_be16(transport + 4, <uint16_t>(size - u.transport))
+        transport_finish(ip, transport, size - u.transport)
+    return size
+
+
+cdef void super_header(const Super *u, uint8_t *vnet) noexcept nogil:
+    """Write the virtio header that a kernel may see: from what was checked, not from what was received."""
+    cdef uint8_t kind = vnet[1]
+    memset(vnet, 0, VNET_BYTES)
+    if u.needs_checksum:
+        vnet[0] = VNET_NEEDS_CSUM
+        vnet[1] = kind
+        store_le16(vnet + 2, <uint16_t>(u.headers - u.inner))
+        store_le16(vnet + 4, <uint16_t>u.gso_size)
+        store_le16(vnet + 6, <uint16_t>(u.transport - u.inner))
+        store_le16(vnet + 8, 16 if u.protocol == TCP else 6)
+
+
+cdef bint segment_emit(Worker *w, uint64_t connection, const Super *u) noexcept nogil:
+    """Turn a super-packet into plain FORWARD frames for a destination that doesn't know them. False: dropped."""
+    cdef Slot *to = &w.engine.slots[<uint32_t>connection]
+    cdef uint64_t kind = load_relaxed64(&to.kind)
+    cdef bint masked = kind == SLOT_CLIENT
+    cdef uint8_t payload[WIRE_PAYLOAD_LEGACY]
+    cdef uint8_t *out
+    cdef uint32_t n = super_count(u)
+    cdef uint32_t i, size
+    if super_segment_size(u) + 1 > WIRE_PAYLOAD_LEGACY:
+        count(&w.counters.drops[DROP_TOO_LARGE], 1)
+        return False
+    payload[0] = KIND_FORWARD
+    for i in range(n):
+        size = super_segment(u, i, payload + 1) + 1
+        out = arena_take(w, size + FRAME_HEADER_MAX)
+        size = build_frame(out, OP_BINARY, payload, size, masked, next_mask(to) if masked else 0)
+        w.bump += size
+        w.bump_left -= size
+        if not emit(w, connection, out, size, size):
+            run_end(w)
+            return False
+    run_end(w)
+    return True
+
+
+cdef uint8_t *arena_take(Worker *w, uint32_t size) noexcept nogil:
+    """Room in the arena, for the caller to move w.bump over what it used. What is emitted from here ends its run."""
+    if w.bump_left < size:
+        if w.arena_used == ARENA_CHUNKS:
+            flush(w)
+        w.bump = w.arena + <size_t>w.arena_used * ARENA_CHUNK
+        w.bump_left = ARENA_CHUNK
+        w.arena_used += 1
+    return w.bump
