@@ -349,6 +349,7 @@ cdef struct Slot:
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t mask_counter
     uint64_t drops                  # of packets that it sent
+    uint64_t own                    # a device's own address, once it has routes; 0 before
     uint64_t closing                # set once a close frame is queued: packets are no longer sent
     Traffic traffic                 # *_in: worker, *_out and sends: lock
     # worker
@@ -376,14 +377,27 @@ cdef struct Slot:
     pthread_mutex_t inbox_lock
     Block *inbox_head
     Block *inbox_tail
+    # the network's lock
+    uint32_t *lans                  # address and mask of each network that it may send from beside its own address
+    uint32_t lan_count
+    Route *routes                   # a device's, first match counts
+    uint32_t route_count
     # python
     uint32_t next_free
     uint32_t member_index           # place in the network's list, under the network's lock; UINT32_MAX none
 
+cdef struct Route:                  # of a device: what goes through which member
+    uint32_t destination
+    uint32_t mask
+    uint32_t next_hop
+
 cdef struct Network:
     void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half
     uint32_t broadcast              # static
-    pthread_mutex_t lock            # of the member list, which only broadcasts and log-ins use
+    bint forward_broadcast          # static
+    bint check_source               # static
+    # Of the member list, and of its slots' lans: for broadcasts, log-ins, and packets from a LAN behind a member.
+    pthread_mutex_t lock
     uint64_t *members
     uint32_t member_count
     uint32_t member_room

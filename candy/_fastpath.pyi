@@ -5,6 +5,7 @@ mistaken for its successor, and every call with a stale one does nothing and ret
 host order (`int(ipaddress.IPv4Address(...))`). No call blocks on the network. An Engine is used from one Python thread.
 """
 
+from collections.abc import Sequence
 from typing import Final, Self
 
 from typing_extensions import disjoint_base
@@ -65,11 +66,15 @@ class Engine:
     def fileno(self) -> int:
         """An eventfd, readable while events() has something to give."""
 
-    def add_network(self, broadcast: int = 0xFFFFFFFF) -> int:
+    def add_network(
+        self, broadcast: int = 0xFFFFFFFF, *, forward_broadcast: bool = True, check_source: bool = True
+    ) -> int:
         """Make an empty network (a route table of its own) and return its number, from 0.
 
         Args:
             broadcast: the network's own broadcast address, beside 255.255.255.255.
+            forward_broadcast: copy broadcast and multicast packets to all other members; else they are dropped.
+            check_source: drop packets whose source is neither their sender's address nor one of allow_sources().
         """
 
     def adopt(
@@ -118,6 +123,18 @@ class Engine:
 
     def unbind(self, connection: int) -> bool:
         """Take the member's address away; its packets are dropped from here on."""
+
+    def allow_sources(self, connection: int, lans: Sequence[tuple[int, int]]) -> bool:
+        """Let a member also send packets from these networks, (address, mask) each, instead of those named before."""
+
+    def set_routes(self, tun: int, address: int, routes: Sequence[tuple[int, int, int]]) -> bool:
+        """Wrap what a TUN device sends, and unwrap what it is sent, in IPIP (a client's SD-WAN).
+
+        Args:
+            tun: from adopt_tun().
+            address: the device's own: source of the outer header; wrapped packets for it are unwrapped.
+            routes: (destination, mask, next hop) each, the first match counts; they replace those set before.
+        """
 
     def send(self, connection: int, message: bytes) -> bool:
         """Queue one binary message (at most LEGACY_PAYLOAD bytes) ahead of packets; False if it is gone or full."""

@@ -12,6 +12,7 @@ include "_fastpath_queue.pxi"           # the backlog of one destination: fq_cod
 include "_fastpath_send.pxi"            # from a batch to the kernel, the queue or the inbox
 include "_fastpath_receive.pxi"         # from a socket to a batch
 include "_fastpath_offload.pxi"         # super-packets: check, take apart
+include "_fastpath_ipip.pxi"            # SD-WAN: wrap, tell from others
 include "_fastpath_coalesce.pxi"        # and put together
 include "_fastpath_tun.pxi"             # packets of a TUN device
 include "_fastpath_connection.pxi"      # the end of a connection; events for Python

@@ -55,6 +55,8 @@ cdef void state_free(EngineState *e) noexcept nogil:
         blocks_give(&e.pool, s.inbox_head)
         blocks_give(&e.pool, s.spill)
         blocks_give(&e.pool, s.fragments)
+        free(s.lans)
+        free(s.routes)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
     if e.slots != NULL:
@@ -246,13 +248,15 @@ cdef class Engine:
     def fileno(self):
         return self.alive().outbox.signal
 
-    def add_network(self, broadcast=0xFFFFFFFF):
+    def add_network(self, broadcast=0xFFFFFFFF, *, bint forward_broadcast=True, bint check_source=True):
         cdef EngineState *e = self.alive()
         if e.network_count == NETWORKS_MAX:
             raise ValueError(f"an engine has at most {NETWORKS_MAX} networks")
         e.networks[e.network_count] = network_make(broadcast)
         if e.networks[e.network_count] == NULL:
             raise MemoryError
+        e.networks[e.network_count].forward_broadcast = forward_broadcast
+        e.networks[e.network_count].check_source = check_source
         e.network_count += 1
         return e.network_count - 1
 
@@ -301,6 +305,9 @@ cdef class Engine:
 
     cdef give_slot(self, Slot *s):
         cdef EngineState *e = self.state
+        free(s.lans)
+        s.lans = NULL
+        s.lan_count = 0
         s.state = STATE_FREE
         s.next_free = e.free_slot
         e.free_slot = <uint32_t>(s - e.slots)
@@ -430,6 +437,60 @@ cdef class Engine:
         if ip != 0 and <uint32_t>route_find(network, ip) == index:
             route_set(network, ip, 0)
         member_remove(network, self.state, s)
+
+    def allow_sources(self, connection, lans):
+        cdef Slot *s = self.find(connection)
+        cdef Network *network
+        cdef uint32_t *fresh
+        cdef uint32_t n = 0
+        if s == NULL:
+            return False
+        fresh = <uint32_t *>calloc(2 * len(lans) + 1, sizeof(uint32_t))
+        if fresh == NULL:
+            raise MemoryError
+        try:
+            for address, mask in lans:
+                fresh[2 * n] = <uint32_t>address & <uint32_t>mask
+                fresh[2 * n + 1] = mask
+                n += 1
+        except BaseException:
+            free(fresh)
+            raise
+        network = self.state.networks[s.network]
+        pthread_mutex_lock(&network.lock)
+        s.lans, fresh = fresh, s.lans
+        s.lan_count = n
+        pthread_mutex_unlock(&network.lock)
+        free(fresh)
+        return True
+
+    def set_routes(self, tun, uint32_t address, routes):
+        cdef Slot *s = self.find(tun)
+        cdef Network *network
+        cdef Route *fresh
+        cdef uint32_t n = 0
+        if s == NULL or s.kind != SLOT_TUN:
+            return False
+        fresh = <Route *>calloc(len(routes) + 1, sizeof(Route))
+        if fresh == NULL:
+            raise MemoryError
+        try:
+            for destination, mask, hop in routes:
+                fresh[n].destination = <uint32_t>destination & <uint32_t>mask
+                fresh[n].mask = mask
+                fresh[n].next_hop = hop
+                n += 1
+        except BaseException:
+            free(fresh)
+            raise
+        network = self.state.networks[s.network]
+        pthread_mutex_lock(&network.lock)
+        s.routes, fresh = fresh, s.routes
+        s.route_count = n
+        pthread_mutex_unlock(&network.lock)
+        store_relaxed64(&s.own, address)
+        free(fresh)
+        return True
 
     def send(self, connection, bytes message not None):
         if len(message) > WIRE_PAYLOAD_LEGACY:

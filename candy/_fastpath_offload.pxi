@@ -132,7 +132,7 @@ cdef uint32_t super_segment(const Super *u, uint32_t index, uint8_t *out) noexce
     memcpy(out + u.headers, u.packet + u.headers + offset, part)
     size = u.headers + part
     if u.inner != 0:
-        ipv4_finish(out, size, index)
+        ipv4_finish(out, size, 0)               # an atomic datagram: see ipip_wrap
     ipv4_finish(ip, size - u.inner, index)
     if u.needs_checksum:
         if u.protocol == TCP:

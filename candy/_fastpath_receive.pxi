@@ -195,8 +195,7 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
     cdef uint8_t *out
     if connection == 0:
         source = swap32(load32(f.payload + SOURCE_AT + shift) ^ mask)
-        if unlikely(source != <uint32_t>load_relaxed64(&s.address) or source == 0):
-            drop(w, s, DROP_SOURCE if load_relaxed64(&s.address) else DROP_NOT_AUTHENTICATED)
+        if unlikely(source != <uint32_t>load_relaxed64(&s.address) or source == 0) and not foreign_source(w, s, source):
             return
         destination = swap32(load32(f.payload + DESTINATION_AT + shift) ^ mask)
         connection = route_find(w.engine.networks[s.network], destination)
@@ -217,6 +216,19 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
         add_relaxed64(&s.drops, 1)
         if f.length > WIRE_PAYLOAD_LEGACY:
             icmp_too_large(w, s, out + header + 1, f.length - 1)
+
+
+cdef bint foreign_source(Worker *w, Slot *s, uint32_t source) noexcept nogil:
+    """Whether a source that is not the sender's own address may pass. Never a reason to disconnect:
+    field: peers re-send foreign packets for a moment when a direct link of theirs breaks."""
+    cdef Network *network = w.engine.networks[s.network]
+    if load_relaxed64(&s.address) == 0:
+        drop(w, s, DROP_NOT_AUTHENTICATED)
+        return False
+    if network.check_source and not lan_holds(network, s, source):
+        drop(w, s, DROP_SOURCE)
+        return False
+    return True
 
 
 cdef inline bint takes_super(Worker *w, uint64_t connection) noexcept nogil:
@@ -269,6 +281,9 @@ cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t 
     if earned != 0:
         s.copies_stamp_ns = w.now
         s.copies_left = min(rate, s.copies_left + min(earned, rate))
+    if not network.forward_broadcast:
+        drop(w, s, DROP_NO_ROUTE)
+        return
     pthread_mutex_lock(&network.lock)
     if network.member_count > s.copies_left + 1:
         drop(w, s, DROP_BROADCAST_LIMIT)

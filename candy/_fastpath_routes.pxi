@@ -58,6 +58,32 @@ cdef void member_remove(Network *network, EngineState *engine, Slot *s) noexcept
     pthread_mutex_unlock(&network.lock)
 
 
+cdef bint lan_holds(Network *network, Slot *s, uint32_t source) noexcept nogil:
+    """Whether a member may send from this address, which is not its own. Off the fast path: takes the network's lock."""
+    cdef uint32_t i
+    cdef bint found = False
+    pthread_mutex_lock(&network.lock)
+    for i in range(s.lan_count):
+        if source & s.lans[2 * i + 1] == s.lans[2 * i]:
+            found = True
+            break
+    pthread_mutex_unlock(&network.lock)
+    return found
+
+
+cdef uint32_t next_hop(Network *network, Slot *s, uint32_t destination) noexcept nogil:
+    """The member through which a device reaches this destination, 0 for directly."""
+    cdef uint32_t i
+    cdef uint32_t found = 0
+    pthread_mutex_lock(&network.lock)
+    for i in range(s.route_count):
+        if destination & s.routes[i].mask == s.routes[i].destination:
+            found = s.routes[i].next_hop
+            break
+    pthread_mutex_unlock(&network.lock)
+    return 0 if found == <uint32_t>load_relaxed64(&s.own) else found
+
+
 cdef Network *network_make(uint32_t broadcast) noexcept nogil:
     cdef Network *network = <Network *>calloc(1, sizeof(Network))
     if network != NULL:

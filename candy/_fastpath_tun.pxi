@@ -44,7 +44,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     cdef Super u
     cdef uint8_t *vnet = NULL
     cdef uint64_t connection = load_relaxed64(&s.next_hop)
-    cdef uint32_t destination
+    cdef uint32_t destination, hop
     if s.vnet:
         if length < VNET_BYTES:
             drop(w, s, DROP_NOT_IPV4)
@@ -64,15 +64,43 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
                 return 0
             vnet = NULL
     destination = load_be32(packet + 16)
+    if load_relaxed64(&s.own) != 0:
+        hop = next_hop(w.engine.networks[s.network], s, destination)
+        if hop != 0:
+            return tun_gateway(w, s, out, packet, length, vnet, &u, hop)
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], destination)
     if connection == 0:
         return tun_unrouted(w, s, out, packet, length, vnet, &u, destination)
+    return tun_send(w, s, connection, out, packet, length, vnet, &u)
+
+
+cdef uint32_t tun_gateway(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
+                          uint32_t hop) noexcept nogil:
+    """A packet for a network behind the member `hop`: wrapped, it goes there. TUN_HEADROOM has room for the header."""
+    cdef uint64_t connection = load_relaxed64(&s.next_hop)
+    if connection == 0:
+        connection = route_find(w.engine.networks[s.network], hop)
+    if connection == 0 or (vnet == NULL and length + IPIP_BYTES > 65535) or (vnet != NULL and u.inner != 0):
+        drop(w, s, DROP_NO_ROUTE if connection == 0 else DROP_TOO_LARGE)
+        return 0
+    if vnet == NULL:
+        ipip_wrap(packet - IPIP_BYTES, <uint32_t>load_relaxed64(&s.own), hop, length)
+    else:
+        memmove(vnet - IPIP_BYTES, vnet, VNET_BYTES)
+        vnet -= IPIP_BYTES
+        ipip_super(u, <uint32_t>load_relaxed64(&s.own), hop)
+    return tun_send(w, s, connection, out, packet - IPIP_BYTES, length + IPIP_BYTES, vnet, u)
+
+
+cdef uint32_t tun_send(Worker *w, Slot *s, uint64_t connection, uint8_t *out, uint8_t *packet, uint32_t length,
+                       uint8_t *vnet, Super *u) noexcept nogil:
+    """To one destination, in the form that it understands."""
     if vnet == NULL:
         return tun_frame(w, s, connection, out, packet - 1, KIND_FORWARD, length + 1)
-    if load_relaxed64(&w.engine.slots[<uint32_t>connection].extended):
+    if length <= 65535 and load_relaxed64(&w.engine.slots[<uint32_t>connection].extended):
         return tun_frame(w, s, connection, out, vnet - 1, KIND_SUPER, length + VNET_BYTES + 1)
-    if not segment_emit(w, connection, &u):
+    if not segment_emit(w, connection, u):
         add_relaxed64(&s.drops, 1)
     return 0
 
@@ -166,7 +194,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
     """One FORWARD or SUPER for the device."""
     cdef uint8_t *packet = payload + 1
     cdef Super u
-    cdef uint32_t i, n
+    cdef uint32_t i, n, size, skip
     length -= 1
     if payload[0] == KIND_SUPER:
         merge_write(w, s, m)
@@ -176,13 +204,25 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
             count(&w.counters.drops[DROP_SUPER], 1)
         elif s.vnet:
             super_header(&u, payload + 1)
+            if u.inner != 0 and ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own)):
+                memmove(payload + 1 + u.inner, payload + 1, VNET_BYTES)
+                payload += u.inner
+                length -= u.inner
+            elif u.inner != 0:
+                # Nobody to unwrap it, and the kernel would take the header for the outer packet's.
+                count(&w.counters.drops[DROP_SUPER], 1)
+                return
             tun_count(w, s, write_fd(s.fd, payload + 1, length + VNET_BYTES), 1, length)
         else:
             n = super_count(&u)
             for i in range(n):
-                size = super_segment(&u, i, w.merge.scratch)
-                tun_count(w, s, write_fd(s.fd, w.merge.scratch, size), 1, size)
+                size = super_segment(&u, i, m.scratch)
+                skip = u.inner if ipip_ours(m.scratch, size, <uint32_t>load_relaxed64(&s.own)) else 0
+                tun_count(w, s, write_fd(s.fd, m.scratch + skip, size - skip), 1, size - skip)
         return
+    if ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own)):
+        packet += IPIP_BYTES
+        length -= IPIP_BYTES
     if not ipv4_plausible(packet, length):
         count(&w.counters.drops[DROP_NOT_IPV4], 1)
         return
