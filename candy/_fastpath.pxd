@@ -27,6 +27,7 @@ cdef extern from "_fastpath.h" nogil:
     bint likely "candy_likely" (bint x)
     bint unlikely "candy_unlikely" (bint x)
     uint32_t load32 "candy_load32" (const void *p)
+    uint64_t load64 "candy_load64" (const void *p)
     uint16_t load_le16 "candy_load_le16" (const void *p)
     void store_le16 "candy_store_le16" (void *p, uint16_t v)
     uint64_t checksum_add "candy_checksum_add" (const uint8_t *data, size_t n, uint64_t total)
@@ -128,7 +129,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_MORE, SHUT_WR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_MORE, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
     ssize_t recv(int fd, void *data, size_t n, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t send(int fd, const void *data, size_t n, int flags)
@@ -179,6 +180,7 @@ cdef enum:
     BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
     COMMIT_MIN = 16384              # bytes handed to one sendmsg from a backlog; what it leaves can't be dropped any more
     COMMIT_MAX = 262144
+    STAMP_BYTES = 8                 # of the time stamp before each frame in a queue or inbox
     POOL_KEEP = 1024                # free blocks kept for the next backlog
     CONTROL_BYTES_MAX = 65536       # control frames waiting for one peer
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
@@ -275,10 +277,9 @@ cdef struct Merge:
     iovec iov[130]                  # the virtio header, then MERGE_MAX pieces
     uint8_t scratch[65536]          # one packet of a super-packet, for a device without offloads
 
-# A piece of pooled memory that holds whole frames back to back, or the beginning of one. Its bytes follow the struct.
+# A piece of pooled memory: records, frames back to back, or the beginning of a frame. Its bytes follow the struct.
 cdef struct Block:
     Block *next
-    uint64_t stamp_ns               # when its first byte was put in
     uint32_t start                  # first byte not yet taken
     uint32_t end
     uint32_t capacity
@@ -347,6 +348,7 @@ cdef struct Slot:
     uint64_t pending                # events that Python has not taken
     uint64_t inbox_bytes            # written under the inbox lock
     uint64_t queued_bytes           # mirror of queue.bytes
+    uint64_t control_bytes          # mirror of its control flow's
     uint64_t mask_counter
     uint64_t drops                  # of packets that it sent
     uint64_t own                    # a device's own address, once it has routes; 0 before

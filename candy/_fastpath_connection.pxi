@@ -74,7 +74,7 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     queue_free(w, s)
     pthread_mutex_unlock(&s.send_lock)
     inbox = inbox_take(s)
-    count(&w.counters.drops[DROP_CLOSED], packets_in(inbox))
+    count(&w.counters.drops[DROP_CLOSED], records_packets(inbox))
     blocks_give(&w.engine.pool, inbox)
     blocks_give(&w.engine.pool, s.spill)
     blocks_give(&w.engine.pool, s.fragments)
@@ -106,6 +106,13 @@ cdef void report_departed(Worker *w) noexcept nogil:
     w.departed_count = 0
 
 
+cdef void post_close(Worker *w, Slot *s, const uint8_t *body, uint32_t length) noexcept nogil:
+    """Send a close frame, and from here on nothing but control frames: "the application MUST NOT send any more data
+    frames after sending a Close frame"."""
+    store_relaxed64(&s.closing, 1)
+    post_message(w, slot_connection(w, s), OP_CLOSE, body, length)
+
+
 cdef void connection_begin_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     """A close frame was posted: send nothing but control frames any more, and wait for the peer's end."""
     if s.state != STATE_OPEN:
@@ -114,7 +121,6 @@ cdef void connection_begin_close(Worker *w, Slot *s, Cause cause) noexcept nogil
     s.cause = cause
     s.deadline_ns = w.now + CLOSE_WAIT_NS
     w.closing_count += 1
-    store_relaxed64(&s.closing, 1)
     connection_finish(w, s)
 
 
@@ -139,11 +145,11 @@ cdef void connection_fail(Worker *w, Slot *s, uint16_t code) noexcept nogil:
     """The peer broke the protocol: tell it the code that it deserves, and end."""
     cdef uint8_t body[2]
     store_be16(body, code)
-    post_message(w, slot_connection(w, s), OP_CLOSE, body, 2)
+    post_close(w, s, body, 2)
     connection_begin_close(w, s, CAUSE_TOO_LARGE if code == 1009 else CAUSE_PROTOCOL)
 
 
 cdef void connection_answer_close(Worker *w, Slot *s, Frame *f) noexcept nogil:
     """The peer's close frame: "an endpoint MUST send a Close frame in response", with the code it received."""
-    post_message(w, slot_connection(w, s), OP_CLOSE, f.payload, 2 if f.length >= 2 else 0)
+    post_close(w, s, f.payload, 2 if f.length >= 2 else 0)
     connection_begin_close(w, s, CAUSE_PEER)

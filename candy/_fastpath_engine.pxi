@@ -135,7 +135,7 @@ cdef class Engine:
         cdef uint32_t i
         for name, value, least, most in (
             ("workers", workers, 1, 64),
-            ("queue_bytes", queue_bytes, 2 * WIRE_PAYLOAD_MAX, 1 << 30),
+            ("queue_bytes", queue_bytes, 1 << 17, 1 << 30),
             ("memory_bytes", memory_bytes, 1 << 20, 1 << 40),
             ("max_connections", max_connections, 1, 1 << 24),
             ("ping_after", ping_after, 0, 86400),
@@ -292,6 +292,7 @@ cdef class Engine:
         store_relaxed64(&s.drops, 0)
         store_relaxed64(&s.closing, 0)
         store_relaxed64(&s.queued_bytes, 0)
+        store_relaxed64(&s.control_bytes, 0)
         store_relaxed64(&s.extended, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
         s.state = STATE_OPEN
@@ -358,7 +359,7 @@ cdef class Engine:
         store_relaxed64(&s.mask_seed, seed)
         try:
             if tail:
-                s.spill = block_of(&self.state.pool, tail, <uint32_t>len(tail), True)
+                s.spill = block_of(&self.state.pool, tail, <uint32_t>len(tail), FOR_CERTAIN)
                 if s.spill == NULL:
                     raise MemoryError
                 s.fresh = True
@@ -404,7 +405,7 @@ cdef class Engine:
         cdef Slot *holder
         cdef Network *network
         cdef uint64_t before
-        if s == NULL or ip == 0:
+        if s == NULL or ip == 0 or s.kind == SLOT_CLIENT:
             return False
         network = self.state.networks[s.network]
         before = route_find(network, ip)
@@ -503,7 +504,8 @@ cdef class Engine:
         return self.post(connection, OP_PING, payload)
 
     cdef bint post(self, connection, uint8_t opcode, bytes payload):
-        if self.find(connection) == NULL:
+        cdef Slot *s = self.find(connection)
+        if s == NULL or s.kind == SLOT_TUN:
             return False
         return post_message(self.own(), connection, opcode, <const uint8_t *><const char *>payload, <uint32_t>len(payload))
 
@@ -513,10 +515,12 @@ cdef class Engine:
         cdef Command *more
         cdef uint64_t one = 1
         cdef bint taken = True
-        if s == NULL:
+        cdef bytes body
+        if s == NULL or s.kind == SLOT_TUN:
             return False
         if code is not None:
-            self.post(connection, OP_CLOSE, int(code).to_bytes(2, "big") + reason.encode()[:123])
+            body = int(code).to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
+            post_close(self.own(), s, <const uint8_t *><const char *>body, <uint32_t>len(body))
         w = &self.state.workers[s.owner]
         pthread_mutex_lock(&w.command_lock)
         if w.command_count == w.command_room:

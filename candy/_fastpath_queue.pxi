@@ -10,7 +10,6 @@ cdef enum:
     CODEL_INTERVAL_NS = 100000000
     QUANTUM = 1514
     STALLED_NS = 250000000          # a peer that took nothing for this long, with a full queue: new frames aren't even copied
-    STAMP_NS = 1000000              # frames within a millisecond may share a block and its time stamp
     RATE_WINDOW_NS = 20000000
 
 
@@ -40,19 +39,19 @@ cdef Queue *queue_of(Worker *w, Slot *s) noexcept nogil:
     return q
 
 
-cdef uint64_t packets_in(Block *b) noexcept nogil:
-    """How many packets a list of blocks holds, control frames left out."""
+cdef uint64_t records_packets(Block *b) noexcept nogil:
+    """How many packets a list of records holds, control frames left out."""
     cdef uint64_t n = 0
     cdef uint32_t at, size, header
     cdef uint8_t *frame
     while b != NULL:
         at = b.start
         while at < b.end:
-            frame = block_bytes(b) + at
+            frame = block_bytes(b) + at + STAMP_BYTES
             size = frame_size(frame)
             header = frame_header(frame)
             n += frame_flow(frame, header, size - header) != CONTROL_FLOW
-            at += size
+            at += size + STAMP_BYTES
         b = b.next
     return n
 
@@ -64,18 +63,25 @@ cdef void queue_free(Worker *w, Slot *s) noexcept nogil:
     if q == NULL:
         return
     for i in range(FLOWS_ALL):
-        count(&w.counters.drops[DROP_CLOSED], packets_in(q.flows[i].head))
+        count(&w.counters.drops[DROP_CLOSED], records_packets(q.flows[i].head))
         blocks_give(&w.engine.pool, q.flows[i].head)
     blocks_give(&w.engine.pool, q.committed)
     free(q)
     s.queue = NULL
-    store_relaxed64(&s.queued_bytes, 0)
+    queue_mirror(s)
+
+
+cdef inline void queue_mirror(Slot *s) noexcept nogil:
+    """Tell those who don't hold the lock how much waits."""
+    cdef Queue *q = s.queue
+    store_relaxed64(&s.queued_bytes, q.bytes if q != NULL else 0)
+    store_relaxed64(&s.control_bytes, q.flows[CONTROL_FLOW].bytes if q != NULL else 0)
 
 
 cdef void flow_advance(Worker *w, Queue *q, Flow *f, uint32_t size) noexcept nogil:
     """Take `size` bytes, one frame, off the head of a flow; a block that is used up goes back to the pool."""
     cdef Block *b = f.head
-    b.start += size
+    b.start += size + STAMP_BYTES
     f.bytes -= size
     q.bytes -= size
     if b.start == b.end:
@@ -96,7 +102,7 @@ cdef void queue_make_room(Worker *w, Queue *q, uint64_t limit) noexcept nogil:
                 fattest = &q.flows[i]
         if fattest.head == NULL:
             return
-        flow_advance(w, q, fattest, frame_size(block_bytes(fattest.head) + fattest.head.start))
+        flow_advance(w, q, fattest, frame_size(record_frame(fattest.head)))
         count(&w.counters.drops[DROP_QUEUE_FULL], 1)
 
 
@@ -107,7 +113,6 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
     cdef uint32_t payload = size - header
     cdef int32_t index
     cdef Flow *f
-    cdef Block *b
     if q == NULL:
         count(&w.counters.drops[DROP_MEMORY], 1)
         return
@@ -118,24 +123,15 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
             count(&w.counters.drops[DROP_CONTROL], 1)
             return
     elif q.bytes + size > w.engine.queue_bytes:
-        if size > w.engine.queue_bytes or w.now - q.progress_ns > STALLED_NS:
+        # A stalled peer's queue would only turn over; but a flow that hardly has anything in it may still come in.
+        if size > w.engine.queue_bytes or (w.now - q.progress_ns > STALLED_NS and f.bytes >= w.engine.queue_bytes // FLOWS):
             count(&w.counters.drops[DROP_STALLED], 1)
             return
         queue_make_room(w, q, w.engine.queue_bytes - size)
-    b = f.tail
-    if b == NULL or b.capacity - b.end < size or stamp_ns - b.stamp_ns > STAMP_NS:
-        b = block_take(&w.engine.pool, size, False)
-        if b == NULL:
-            count(&w.counters.drops[DROP_MEMORY], 1)
-            return
-        b.stamp_ns = stamp_ns
-        if f.tail == NULL:
-            f.head = b
-        else:
-            f.tail.next = b
-        f.tail = b
-    memcpy(block_bytes(b) + b.end, frame, size)
-    b.end += size
+    if not records_append(&w.engine.pool, &f.head, &f.tail, frame, size, stamp_ns,
+                          FOR_INPUT if index == CONTROL_FLOW else FOR_PACKETS):
+        count(&w.counters.drops[DROP_MEMORY], 1)
+        return
     f.bytes += size
     q.bytes += size
     if index != CONTROL_FLOW and not f.listed:
@@ -217,8 +213,8 @@ cdef Flow *queue_next(Worker *w, Queue *q, bint control_only) noexcept nogil:
             round_pop(q, r)
             round_push(q, &q.old, index)
             continue
-        size = frame_size(block_bytes(f.head) + f.head.start)
-        if codel_drops(q, f, size, f.head.stamp_ns, w.now):
+        size = frame_size(record_frame(f.head))
+        if codel_drops(q, f, size, record_stamp(f.head), w.now):
             flow_advance(w, q, f, size)
             count(&w.counters.drops[DROP_DELAY], 1)
             continue
@@ -229,7 +225,8 @@ cdef Flow *queue_next(Worker *w, Queue *q, bint control_only) noexcept nogil:
 cdef void queue_rate(Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
     """Follow the drain rate, over windows in which there always was a backlog."""
     cdef uint64_t elapsed
-    q.progress_ns = now
+    if sent != 0:
+        q.progress_ns = now
     if q.rate_start_ns == 0:
         q.rate_start_ns = now
         q.rate_bytes = 0

@@ -127,7 +127,7 @@ cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
     parse_frame(w.buffer, have, s.kind == SLOT_SERVER, &f)
     s.spill_size = f.header + f.length if f.header else 0
     # A length is only a promise: a large block is for who has sent a small one full.
-    s.spill = block_take(&w.engine.pool, <uint32_t>have, False)
+    s.spill = block_take(&w.engine.pool, <uint32_t>have, FOR_INPUT)
     if s.spill == NULL:
         count(&w.counters.drops[DROP_MEMORY], 1)
         connection_close(w, s, CAUSE_RESET)
@@ -332,7 +332,7 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
         return GOING_ON
     else:
         s.fragment_opcode = f.opcode
-        s.fragments = block_take(&w.engine.pool, f.length, False)
+        s.fragments = block_take(&w.engine.pool, f.length, FOR_INPUT)
     b = s.fragments
     if b != NULL and b.end + f.length > WIRE_PAYLOAD_MAX:
         connection_fail(w, s, 1009)
@@ -375,7 +375,7 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
 
 cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t length) noexcept nogil:
     """A fragmented FORWARD: the slow way round through the same door, as one frame in a block."""
-    cdef Block *b = block_take(&w.engine.pool, length + FRAME_HEADER_MAX, False)
+    cdef Block *b = block_take(&w.engine.pool, length + FRAME_HEADER_MAX, FOR_INPUT)
     cdef Frame f
     cdef bint masked = s.kind == SLOT_SERVER
     if b == NULL:

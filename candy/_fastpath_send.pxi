@@ -230,8 +230,9 @@ cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
 
 
 cdef ssize_t broken(Slot *s) noexcept nogil:
-    """The owner hears of it from epoll and closes the connection."""
+    """Nothing more can be sent. The owner, who closes the connection, hears of it from epoll."""
     s.broken = True
+    shutdown(s.fd, SHUT_RDWR)
     return -1
 
 
@@ -334,8 +335,7 @@ cdef void queue_segments(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t
             at += size
         first = False
         index = w.segments[index].next
-    if s.queue != NULL:
-        store_relaxed64(&s.queued_bytes, s.queue.bytes)
+    queue_mirror(s)
     if t.packets > left:
         sent(w, s, t.packets - left, 0)
 
@@ -344,8 +344,7 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
     """Keep the rest of a begun frame, which must be finished: half a frame would garble all that follow."""
     cdef Queue *q = queue_of(w, s)
     if q == NULL or not commit_room(w, q, size):
-        s.broken = True
-        shutdown(s.fd, SHUT_WR)     # the stream can't be continued
+        broken(s)                   # the stream can't be continued
         return
     memcpy(block_bytes(q.committed), rest, size)
     q.committed.end = size
@@ -356,7 +355,7 @@ cdef bint commit_room(Worker *w, Queue *q, uint32_t size) noexcept nogil:
     """Make the (empty) commit block hold at least `size` bytes. Not subject to the memory limit: see block_take."""
     if q.committed == NULL or q.committed.capacity < size:
         blocks_give(&w.engine.pool, q.committed)
-        q.committed = block_take(&w.engine.pool, size, True)
+        q.committed = block_take(&w.engine.pool, size, FOR_CERTAIN)
     if q.committed == NULL:
         return False
     q.committed.start = 0
@@ -378,12 +377,12 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     cdef Flow *f = queue_next(w, q, control_only)
     if f == NULL:
         return False
-    size = frame_size(block_bytes(f.head) + f.head.start)
+    size = frame_size(record_frame(f.head))
     if not commit_room(w, q, max(limit, size)):
         return False
     b = q.committed
     while True:
-        memcpy(block_bytes(b) + b.end, block_bytes(f.head) + f.head.start, size)
+        memcpy(block_bytes(b) + b.end, record_frame(f.head), size)
         b.end += size
         packets += f != &q.flows[CONTROL_FLOW]
         f.credit -= <int32_t>size
@@ -393,7 +392,7 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
         f = queue_next(w, q, control_only)
         if f == NULL:
             break
-        size = frame_size(block_bytes(f.head) + f.head.start)
+        size = frame_size(record_frame(f.head))
         if b.end + size > b.capacity:
             break                   # stays at the head of its flow
     sent(w, s, packets, 0)
@@ -447,7 +446,7 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
         b.start += <uint32_t>r
         if <uint32_t>r < wanted:
             break                               # EPOLLOUT will tell
-    store_relaxed64(&s.queued_bytes, q.bytes)
+    queue_mirror(s)
 
 
 cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
@@ -462,31 +461,20 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
             at = 0
             while at < w.segments[index].length:
                 size = frame_size(w.segments[index].bytes + at)
-                if not inbox_put(w, s, w.segments[index].bytes + at, size):
+                if not inbox_put(w, s, w.segments[index].bytes + at, size, FOR_PACKETS):
                     count(&w.counters.drops[DROP_QUEUE_FULL], 1)
                 at += size
             index = w.segments[index].next
     pthread_mutex_unlock(&s.inbox_lock)
 
 
-cdef bint inbox_put(Worker *w, Slot *s, const uint8_t *frame, uint32_t size) noexcept nogil:
+cdef bint inbox_put(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, int use) noexcept nogil:
     """Append one frame (inbox lock held); False when the bound or memory is reached."""
-    cdef Block *b = s.inbox_tail
     cdef uint64_t waiting = load_relaxed64(&s.inbox_bytes)
     if waiting + size > w.engine.queue_bytes:
         return False
-    if b == NULL or b.capacity - b.end < size:
-        b = block_take(&w.engine.pool, size, False)
-        if b == NULL:
-            return False
-        b.stamp_ns = w.now
-        if s.inbox_tail == NULL:
-            s.inbox_head = b
-        else:
-            s.inbox_tail.next = b
-        s.inbox_tail = b
-    memcpy(block_bytes(b) + b.end, frame, size)
-    b.end += size
+    if not records_append(&w.engine.pool, &s.inbox_head, &s.inbox_tail, frame, size, w.now, use):
+        return False
     store_ordered64(&s.inbox_bytes, waiting + size)
     return True
 
@@ -512,14 +500,13 @@ cdef void inbox_drain(Worker *w, Slot *s) noexcept nogil:
     b = inbox_take(s)
     while b != NULL:
         while b.start < b.end:
-            size = frame_size(block_bytes(b) + b.start)
-            queue_append(w, s, block_bytes(b) + b.start, size, b.stamp_ns)
-            b.start += size
+            size = frame_size(record_frame(b))
+            queue_append(w, s, record_frame(b), size, record_stamp(b))
+            b.start += size + STAMP_BYTES
         following = b.next
         block_give(&w.engine.pool, b)
         b = following
-    if s.queue != NULL:
-        store_relaxed64(&s.queued_bytes, s.queue.bytes)
+    queue_mirror(s)
 
 
 cdef bint post(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t size) noexcept nogil:
@@ -527,8 +514,8 @@ cdef bint post(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t si
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
     cdef bint taken = False
     pthread_mutex_lock(&s.inbox_lock)
-    if load_relaxed64(&s.generation) == connection >> 32:
-        taken = inbox_put(w, s, frame, size)
+    if load_relaxed64(&s.generation) == connection >> 32 and load_relaxed64(&s.control_bytes) + size <= CONTROL_BYTES_MAX:
+        taken = inbox_put(w, s, frame, size, FOR_INPUT)
     pthread_mutex_unlock(&s.inbox_lock)
     settle(w, s)
     return taken
