@@ -67,10 +67,14 @@ static inline uint32_t candy_rotate(uint32_t mask, size_t bytes) {
 #define CANDY_UNMASK_WIDE(dst, src, n, mask)                                                                    \
     do {                                                                                                        \
         const uint32_t r_ = candy_rotate((mask), (n));                                                          \
-        const candy_v32 m_ = {(mask), (mask), (mask), (mask), (mask), (mask), (mask), (mask)};                  \
-        const candy_v32 t_ = *(const candy_v32 *)((src) + (n) - 32) ^ (candy_v32){r_, r_, r_, r_, r_, r_, r_, r_}; \
+        /* Zero plus a scalar is a shuffle; eight equal elements would go through the stack and stall. */         \
+        const candy_v32 m_ = (candy_v32){0} + (mask);                                                           \
+        const candy_v32 t_ = *(const candy_v32 *)((src) + (n) - 32) ^ ((candy_v32){0} + r_);                    \
         size_t i_ = 0;                                                                                          \
         for (; i_ + 128 <= (n); i_ += 128) {                                                                    \
+            /* What was received lies in the second-level cache; fetched ahead, it is there in time. */             \
+            __builtin_prefetch((src) + i_ + 512, 1);                                                                \
+            __builtin_prefetch((src) + i_ + 576, 1);                                                                \
             const candy_v32 a_ = *(const candy_v32 *)((src) + i_), b_ = *(const candy_v32 *)((src) + i_ + 32);  \
             const candy_v32 c_ = *(const candy_v32 *)((src) + i_ + 64), d_ = *(const candy_v32 *)((src) + i_ + 96); \
             *(candy_v32 *)((dst) + i_) = a_ ^ m_;                                                               \
@@ -112,7 +116,7 @@ static inline void candy_unmask(uint8_t *dst, const uint8_t *src, size_t n, uint
         CANDY_UNMASK_WIDE(dst, src, n, mask);
     } else if (n >= 16) {
         const uint32_t r = candy_rotate(mask, n);
-        const candy_v16 m = {mask, mask, mask, mask}, mt = {r, r, r, r};
+        const candy_v16 m = (candy_v16){0} + mask, mt = (candy_v16){0} + r;
         const candy_v16 head = *(const candy_v16 *)src ^ m, tail = *(const candy_v16 *)(src + n - 16) ^ mt;
         *(candy_v16 *)dst = head;
         *(candy_v16 *)(dst + n - 16) = tail;

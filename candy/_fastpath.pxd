@@ -8,7 +8,7 @@
 #   python   only the Python thread that uses the Engine
 #   atomic   anybody, through the atomics of _fastpath.h
 
-from libc.stdint cimport UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -139,11 +139,17 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockopt(int fd, int level, int option, void *value, socklen_t *n)
     int setsockopt(int fd, int level, int option, const void *value, socklen_t n)
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    enum: SIOCOUTQ
+
 cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_TCP
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT
+    enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_INFO
 
 # Constants of the wire (../docs/protocol.md).
 cdef enum:
@@ -189,6 +195,7 @@ cdef enum:
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536
     USER_TIMEOUT_MS = 45000
+    TCPI_SND_WND = 228              # offset of tcpi_snd_wnd in struct tcp_info
 
 cdef enum:
     FRAME_OK = 0
@@ -375,6 +382,7 @@ cdef struct Slot:
     Queue *queue
     bint broken                     # a send failed: the worker will hear of it from epoll
     bint finished                   # the writing side is shut down
+    bint waiting                    # the owner was asked to look at the peer's window
     # inbox
     pthread_mutex_t inbox_lock
     Block *inbox_head
@@ -427,9 +435,14 @@ cdef struct Counters:               # one set for each worker and one for Python
     uint64_t sends
     uint64_t drops[DROPS_COUNT]
 
-cdef struct Command:                # from Python to a worker
+cdef enum:                          # what a worker can be asked for
+    ABORT                           # close at once
+    END                             # a close frame is on its way
+    RETRY                           # send again when the peer's window may have opened
+
+cdef struct Command:
     uint64_t connection
-    bint graceful
+    int what
 
 cdef struct Worker:
     EngineState *engine             # static
@@ -466,6 +479,8 @@ cdef struct Worker:
     uint32_t closing_count
     uint32_t *departed              # slots closed that Python was not told of
     uint32_t departed_count
+    uint64_t *waiting               # old peers whose windows were too small; at most one entry each, and stale ones
+    uint32_t waiting_count
     # commands (command_lock)
     pthread_mutex_t command_lock
     Command *commands

@@ -10,6 +10,7 @@ include "_fastpath_pool.pxi"            # memory that waits, under one limit
 include "_fastpath_routes.pxi"          # address -> connection; the members of a network
 include "_fastpath_queue.pxi"           # the backlog of one destination: fq_codel
 include "_fastpath_send.pxi"            # from a batch to the kernel, the queue or the inbox
+include "_fastpath_legacy.pxi"          # the same for peers to which each frame is a segment
 include "_fastpath_receive.pxi"         # from a socket to a batch
 include "_fastpath_offload.pxi"         # super-packets: check, take apart
 include "_fastpath_ipip.pxi"            # SD-WAN: wrap, tell from others
@@ -19,3 +20,4 @@ include "_fastpath_connection.pxi"      # the end of a connection; events for Py
 include "_fastpath_worker.pxi"          # the thread and its epoll
 include "_fastpath_engine.pxi"          # the Python face
 include "_fastpath_testing.pxi"         # the frame parser alone
+include "_fastpath_bench.pxi"           # endpoints of the benchmarks

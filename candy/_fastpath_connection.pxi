@@ -107,10 +107,10 @@ cdef void report_departed(Worker *w) noexcept nogil:
 
 
 cdef void post_close(Worker *w, Slot *s, const uint8_t *body, uint32_t length) noexcept nogil:
-    """Send a close frame, and from here on nothing but control frames: "the application MUST NOT send any more data
-    frames after sending a Close frame"."""
-    store_relaxed64(&s.closing, 1)
-    post_message(w, slot_connection(w, s), OP_CLOSE, body, length)
+    """Send a close frame, once, and from here on nothing: "the application MUST NOT send any more data frames after
+    sending a Close frame"."""
+    if add_relaxed64(&s.closing, 1) == 0:
+        post_message(w, slot_connection(w, s), OP_CLOSE, body, length)
 
 
 cdef void connection_begin_close(Worker *w, Slot *s, Cause cause) noexcept nogil:

@@ -78,6 +78,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(w.slots)
         free(w.ready)
         free(w.departed)
+        free(w.waiting)
         free(w.commands)
         pthread_mutex_destroy(&w.command_lock)
     free(e.workers)
@@ -116,8 +117,9 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.slots = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
+    w.waiting = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.segments == NULL or w.targets == NULL or w.target_of == NULL or w.slots == NULL
-            or w.ready == NULL or w.departed == NULL):
+            or w.ready == NULL or w.departed == NULL or w.waiting == NULL):
         return False
     event.events = EPOLLIN
     event.data.u64 = WAKE
@@ -297,7 +299,7 @@ cdef class Engine:
         memset(&s.traffic, 0, sizeof(s.traffic))
         s.state = STATE_OPEN
         s.cause = CAUSE_NONE
-        s.hung_up = s.ready = s.fresh = s.broken = s.finished = False
+        s.hung_up = s.ready = s.fresh = s.broken = s.finished = s.waiting = False
         s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.copies_left = s.icmp_stamp_ns = 0
         s.worker_index = s.member_index = NO_INDEX
         store_relaxed64(&s.received_ns, now_ns())
@@ -511,33 +513,14 @@ cdef class Engine:
 
     def close(self, connection, code=None, str reason=""):
         cdef Slot *s = self.find(connection)
-        cdef Worker *w
-        cdef Command *more
-        cdef uint64_t one = 1
-        cdef bint taken = True
         cdef bytes body
         if s == NULL or s.kind == SLOT_TUN:
             return False
         if code is not None:
             body = int(code).to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
             post_close(self.own(), s, <const uint8_t *><const char *>body, <uint32_t>len(body))
-        w = &self.state.workers[s.owner]
-        pthread_mutex_lock(&w.command_lock)
-        if w.command_count == w.command_room:
-            more = <Command *>realloc(w.commands, (w.command_room * 2 + 16) * sizeof(Command))
-            if more == NULL:
-                taken = False
-            else:
-                w.commands = more
-                w.command_room = w.command_room * 2 + 16
-        if taken:
-            w.commands[w.command_count].connection = connection
-            w.commands[w.command_count].graceful = code is not None
-            w.command_count += 1
-        pthread_mutex_unlock(&w.command_lock)
-        if not taken:
+        if not command(self.own(), s, connection, ABORT if code is None else END):
             raise MemoryError
-        write_fd(w.wake, &one, 8)
         return True
 
     def events(self):

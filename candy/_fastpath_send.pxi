@@ -177,56 +177,27 @@ cdef void sent(Worker *w, Slot *s, uint64_t packets, uint64_t size) noexcept nog
 
 
 cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept nogil:
-    """Send these pieces, each a frame of its own where the peer is an old one. Bytes taken; 0 when the socket is full;
-    -1 when it is broken.
-
-    field: old clients lose the connection when a read finds part of a frame. MSG_EOR ends the TCP segment with it.
-    """
+    """Send these pieces, each of them one frame where the peer is an old one. Bytes taken; 0 when the socket is full;
+    -1 when it is broken."""
     cdef msghdr message
-    cdef uint32_t i
-    cdef uint32_t part
-    cdef uint32_t done = 0
     cdef ssize_t r
-    cdef ssize_t total = 0
-    if s.extended:
-        while True:
-            count(&w.counters.sends, 1)
-            count(&s.traffic.sends, 1)
-            if n == 1:
-                r = send(s.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
-            else:
-                memset(&message, 0, sizeof(message))
-                message.msg_iov = iov
-                message.msg_iovlen = n
-                r = sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
-            if r >= 0 or errno != EINTR:
-                break
-        if r >= 0:
-            return r
-        return 0 if errno == EAGAIN else broken(s)
-    while done < n:
-        # All but the last are corked, which saves the pushing of each by itself; MSG_EOR keeps them apart all the same.
-        part = min(n - done - 1 if n - done > 1 else 1, <uint32_t>MESSAGES_MAX)
-        for i in range(part):
-            memset(&w.messages[i], 0, sizeof(mmsghdr))
-            w.messages[i].msg_hdr.msg_iov = iov + done + i
-            w.messages[i].msg_hdr.msg_iovlen = 1
+    if not s.extended:
+        return legacy_send(w, s, iov, n)
+    while True:
         count(&w.counters.sends, 1)
         count(&s.traffic.sends, 1)
-        r = sendmmsg(s.fd, w.messages, part,
-                     MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR | (MSG_MORE if done + part < n else 0))
-        if r < 0:
-            if errno == EINTR:
-                continue
-            if errno == EAGAIN:
-                return total
-            return total if total else broken(s)
-        for i in range(<uint32_t>r):
-            total += w.messages[i].msg_len
-            if w.messages[i].msg_len < iov[done + i].iov_len:
-                return total
-        done += <uint32_t>r
-    return total
+        if n == 1:
+            r = send(s.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            memset(&message, 0, sizeof(message))
+            message.msg_iov = iov
+            message.msg_iovlen = n
+            r = sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if r >= 0 or errno != EINTR:
+            break
+    if r >= 0:
+        return r
+    return 0 if errno == EAGAIN else broken(s)
 
 
 cdef ssize_t broken(Slot *s) noexcept nogil:
@@ -234,19 +205,6 @@ cdef ssize_t broken(Slot *s) noexcept nogil:
     s.broken = True
     shutdown(s.fd, SHUT_RDWR)
     return -1
-
-
-cdef uint32_t frames_iov(Worker *w, const uint8_t *data, uint32_t length, uint32_t *n) noexcept nogil:
-    """One iovec per frame, from n[0] on, while there is room; returns how many bytes they cover."""
-    cdef uint32_t at = 0
-    cdef uint32_t size
-    while at < length and n[0] < IOV_MAX_SEND:
-        size = frame_size(data + at)
-        w.iov[n[0]].iov_base = <void *>(data + at)
-        w.iov[n[0]].iov_len = size
-        n[0] += 1
-        at += size
-    return at
 
 
 cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
@@ -525,7 +483,7 @@ cdef bint post_message(Worker *w, uint64_t connection, uint8_t opcode, const uin
     """Frame up to WIRE_PAYLOAD_LEGACY bytes as the connection's end demands, and post them."""
     cdef uint8_t frame[1514]        # WIRE_PAYLOAD_LEGACY + FRAME_HEADER_MAX
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
-    if length > WIRE_PAYLOAD_LEGACY:
+    if length > WIRE_PAYLOAD_LEGACY or (opcode != OP_CLOSE and load_relaxed64(&s.closing)):
         return False
     return post(w, connection, frame, build_frame(frame, opcode, payload, length, load_relaxed64(&s.kind) == SLOT_CLIENT,
                                                   next_mask(s)))

@@ -3,6 +3,7 @@
 cdef enum:
     TICK_NS = 1000000000
     CLOSING_TICK_MS = 20            # while connections wait for their close frames
+    WAITING_TICK_MS = 1             # while old peers' windows are too small for a frame
 
 
 cdef uint64_t WAKE = 0xFFFFFFFFFFFFFFFF
@@ -22,7 +23,8 @@ cdef void *worker_main(void *argument) noexcept nogil:
     cdef int n, i, timeout
     cdef uint64_t turn
     while not load_acquire64(&w.engine.stopping):
-        timeout = 0 if w.ready_count else CLOSING_TICK_MS if w.closing_count else 1000
+        timeout = (0 if w.ready_count else WAITING_TICK_MS if w.waiting_count
+                   else CLOSING_TICK_MS if w.closing_count else 1000)
         n = epoll_wait(w.ep, events, EVENTS_MAX, timeout)
         w.now = now_ns()
         for i in range(n):
@@ -33,6 +35,7 @@ cdef void *worker_main(void *argument) noexcept nogil:
                 handle_event(w, events[i].data.u64, events[i].events)
             report_departed(w)
         run_ready(w)
+        legacy_retry(w)
         if w.now >= w.next_tick_ns or w.closing_count:
             tick(w)
         report_departed(w)
@@ -43,10 +46,7 @@ cdef void handle_event(Worker *w, uint64_t connection, uint32_t events) noexcept
     cdef Slot *s = slot_if_current(w, connection)
     if s == NULL:
         return
-    if s.worker_index == NO_INDEX:              # its first event: from here on it is ours
-        s.worker_index = w.slot_count
-        w.slots[w.slot_count] = <uint32_t>connection
-        w.slot_count += 1
+    own(w, s, connection)
     if s.kind == SLOT_TUN:
         if events & (EPOLLIN | EPOLLHUP | EPOLLERR) and tun_read(w, s):
             make_ready(w, s, connection)
@@ -102,8 +102,31 @@ cdef void run_ready(Worker *w) noexcept nogil:
     memmove(w.ready, w.ready + n, w.ready_count * sizeof(uint64_t))
 
 
+cdef bint command(Worker *from_, Slot *s, uint64_t connection, int what) noexcept nogil:
+    """Ask the worker that owns a connection for something; False when memory is out."""
+    cdef Worker *w = &from_.engine.workers[s.owner]
+    cdef Command *more
+    cdef uint64_t one = 1
+    cdef bint taken = True
+    pthread_mutex_lock(&w.command_lock)
+    if w.command_count == w.command_room:
+        more = <Command *>realloc(w.commands, (w.command_room * 2 + 16) * sizeof(Command))
+        if more == NULL:
+            taken = False
+        else:
+            w.commands = more
+            w.command_room = w.command_room * 2 + 16
+    if taken:
+        w.commands[w.command_count].connection = connection
+        w.commands[w.command_count].what = what
+        w.command_count += 1
+    pthread_mutex_unlock(&w.command_lock)
+    write_fd(w.wake, &one, 8)
+    return taken
+
+
 cdef void run_commands(Worker *w) noexcept nogil:
-    """What Python asked for: ends of connections."""
+    """What others asked for."""
     cdef Command *commands
     cdef uint32_t n, i
     cdef Slot *s
@@ -116,17 +139,25 @@ cdef void run_commands(Worker *w) noexcept nogil:
     pthread_mutex_unlock(&w.command_lock)
     for i in range(n):
         s = slot_if_current(w, commands[i].connection)
-        if s == NULL or s.kind == SLOT_TUN:
+        if s == NULL:
             continue
-        if s.worker_index == NO_INDEX:
-            s.worker_index = w.slot_count
-            w.slots[w.slot_count] = <uint32_t>commands[i].connection
-            w.slot_count += 1
-        if not commands[i].graceful:
+        own(w, s, commands[i].connection)
+        if commands[i].what == ABORT:
             connection_close(w, s, CAUSE_LOCAL)
-        else:
+        elif commands[i].what == END:
             connection_begin_close(w, s, CAUSE_LOCAL)
+        else:
+            w.waiting[w.waiting_count] = commands[i].connection
+            w.waiting_count += 1
     free(commands)
+
+
+cdef inline void own(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
+    """Enter a connection into this worker's list, the first time that it hears of it."""
+    if s.worker_index == NO_INDEX:
+        s.worker_index = w.slot_count
+        w.slots[w.slot_count] = <uint32_t>connection
+        w.slot_count += 1
 
 
 cdef void tick(Worker *w) noexcept nogil:

@@ -63,6 +63,12 @@ class Door(web.Server):
         del self._transports[number]
         self.left(number)
 
+    def upgraded(self, handler: RequestHandler, connection: int, source: str) -> None:
+        """The engine has it from now on: it counts under that number, and not for a moment under both."""
+        if handler in self._numbers:
+            self.left(self._numbers[handler][0])
+        self.admit(connection, source)
+
     def admit(self, number: int, source: str) -> None:
         """Count a connection that has not authenticated; its source's oldest goes when they are too many."""
         oldest = self._admission.arrived(number, source)

@@ -205,7 +205,7 @@ class Peer:
         self.sock.sendall(b"".join(self.frame(BINARY, payload) for payload in payloads))
 
     def wait_until_read(self) -> None:
-        """Return when the engine's end has taken every byte (socketpair): what is sent next comes in a read of its own."""
+        """Return when the engine has taken every byte (socketpair): what is sent next comes in a read of its own."""
         left = array.array("i", [1])
         while left[0]:
             fcntl.ioctl(self.sock, termios.TIOCOUTQ, left)

@@ -1,0 +1,152 @@
+"""The relay against the limit of the machine, and against what a user would write instead.
+
+    python bench/throughput.py
+
+One table: packets of several sizes, in several patterns, through candy's engine, through a thread that receives and
+sends the same bytes without looking at them (the limit), and through plain aiohttp and picows relays. See
+bench/README.md.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+from contestant import Aiohttp, Candy, Contestant, Limit, Picows, congestion
+from machine import Bystanders, Cores, describe
+from measurement import CheckError, Series, measure
+from report import left_out, table, targets
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from topology import TOPOLOGIES, Topology, pairwise, single_packets, with_stalled_receiver
+
+SIZES = (64, 100, 256, 512, 1300, 4096, 65000)
+PROGRAMS_MAX = 1300
+"""The largest packet for relays without the extension, and for aiohttp and picows."""
+STALLED_PAIRS = 8
+PATTERNS = (*TOPOLOGIES, "single", "stalled")
+
+Maker = Callable[[Topology, int, Cores], Contestant]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pattern, one packet size, and who takes part: the first is candy, the second the limit."""
+
+    topology: Topology
+    size: int
+    contestants: list[Maker]
+
+
+def cells(
+    patterns: Sequence[str], sizes: Sequence[int], pairs: int, workers: int, programs: Sequence[Maker]
+) -> Iterator[Cell]:
+    """Everything that was asked for, programs only where a row of theirs says something new."""
+    candy = partial(Candy, workers=workers)
+    for name, make in TOPOLOGIES.items():
+        if name not in patterns:
+            continue
+        for size in sizes or SIZES:
+            contestants: list[Maker] = [candy, Limit]
+            if size <= PROGRAMS_MAX and name == "1-1":
+                contestants.append(partial(candy, extended=False))
+                contestants += programs
+            yield Cell(make(pairs), size, contestants)
+    if "single" in patterns:
+        for size in sizes or (100,):
+            yield Cell(single_packets(), size, [candy, Limit, *programs])
+    if "stalled" in patterns:
+        for size in sizes or (100, 1300):
+            yield Cell(pairwise(STALLED_PAIRS), size, [candy, lambda t, s, c: candy(with_stalled_receiver(t), s, c)])
+
+
+def run_cell(cell: Cell, cores: Cores, rounds: int, seconds: float, advance: Callable[[], None]) -> list[Series]:
+    contestants: list[Contestant] = []
+    found: list[Series] = []
+    try:
+        for make in cell.contestants:
+            contestants.append(make(cell.topology, cell.size, cores))
+        for so_far in measure(cell.topology.name, cell.size, contestants, rounds=rounds, seconds=seconds):
+            found = so_far
+            advance()
+    finally:
+        for contestant in contestants:
+            contestant.close()
+    return found
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--size", "sizes", type=click.IntRange(24, 65500), multiple=True, help="Packet size in bytes; repeat for more."
+)
+@click.option("--topology", "patterns", type=click.Choice(PATTERNS), multiple=True, help="Pattern; repeat for more.")
+@click.option("--pairs", type=click.IntRange(2, 1000), default=50, show_default=True, help="The N of N→N, N→1 and 1→N.")
+@click.option("--seconds", type=click.FloatRange(0.02, 60), default=0.15, show_default=True, help="Length of a round.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Rounds of each contestant.")
+@click.option("--workers", type=click.IntRange(1, 64), help="The engine's threads. [default: cores - 1, at least 1]")
+@click.option("--pin/--no-pin", default=True, show_default=True, help="Relay on one core, members on another.")
+@click.option("--programs/--no-programs", default=True, show_default=True, help="The aiohttp and picows relays too.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
+)
+def main(
+    sizes: tuple[int, ...],
+    patterns: tuple[str, ...],
+    pairs: int,
+    seconds: float,
+    rounds: int,
+    workers: int | None,
+    pin: bool,
+    programs: bool,
+    json_file: Path | None,
+) -> None:
+    """Measure candy's engine against the limit of the machine and against aiohttp and picows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    workers = workers or max(1, len(os.sched_getaffinity(0)) - 1)
+    cores = Cores(pinned=pin and workers == 1)
+    rivals: list[Maker] = [Aiohttp, *([Picows] if find_spec("picows") else [])] if programs else []
+    chosen = list(cells(patterns or PATTERNS, sizes, pairs, workers, rivals))
+    head = [
+        describe(),
+        f"TCP on 127.0.0.1, {congestion()}; {workers} worker{'s' * (workers != 1)}; {cores}; "
+        f"{rounds} rounds of {seconds} s in turn",
+    ]
+    console = Console()
+    errors = Console(stderr=True)
+    found: list[Series] = []
+    bystanders = Bystanders()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    # Drawn between the runs: a thread that draws would take time from the members.
+    with Progress(*columns, console=errors, auto_refresh=False, transient=True) as progress:
+        task = progress.add_task("", total=sum(len(cell.contestants) for cell in chosen) * rounds)
+        try:
+            for cell in chosen:
+                progress.update(task, description=f"{cell.topology.name}, {cell.size} bytes", refresh=True)
+                found += run_cell(cell, cores, rounds, seconds, lambda: progress.update(task, advance=1, refresh=True))
+        except CheckError as error:
+            sys.exit(f"throughput: {error}: a relay that does so is not measured")
+        finally:
+            cores.release()
+    head.append(
+        f"others used {bystanders.share():.0%} of the machine meanwhile; over 3 % nothing of this can be relied on"
+    )
+    width = console.width if console.is_terminal else 170
+    Console(width=width).print(*head, table(found), left_out(PROGRAMS_MAX), *targets(found), sep="\n")
+    if json_file is not None:
+        json_file.write_text(json.dumps({"head": head, "series": [asdict(series) for series in found]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
