@@ -15,7 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-NETNS_TOOLS = ("ip", "ping", "iperf3", "curl", "tcpdump")
+NETNS_TOOLS = ("ip", "ping", "iperf3", "curl", "tcpdump", "nft")
 """As scripts/bootstrap.sh installs them."""
 
 # The machine is shared: how long an example takes says nothing.

@@ -1,0 +1,245 @@
+"""A member that a test plays by hand: candy's protocol on a blocking socket, right or wrong as the test wants it.
+
+    connect() ─▶ 101 ─▶ send(…), log_in(ip), … ─▶ receive() ─▶ close()
+
+It masks as RFC 6455 asks, and otherwise believes nothing and checks nothing.
+"""
+
+import itertools
+import os
+import socket
+import struct
+import time
+from ipaddress import IPv4Address, IPv4Interface
+from types import TracebackType
+from typing import Self
+
+from lab.programs import PASSWORD, PATIENCE_S
+from peer import BINARY, CLOSE, PING, PONG, build_frame
+
+from candy import auth, wire
+
+_payloads = itertools.count(1)
+_vmacs = itertools.count(1)
+
+
+def upgrade_request(*headers: str, key: str = "AAAAAAAAAAAAAAAAAAAAAA==", extended: bool = False) -> bytes:
+    """As the original client's, with further header lines behind it."""
+    lines = [
+        "GET / HTTP/1.1",
+        "Host: relay",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {key}",
+        *(["Sec-WebSocket-Protocol: candy.2"] if extended else []),
+        *headers,
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def frame(payload: bytes, opcode: int = BINARY, *, final: bool = True, masked: bool = True) -> bytes:
+    """One WebSocket frame."""
+    return build_frame(opcode, payload, mask=os.urandom(4) if masked else None, final=final)
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071."""
+    data += bytes(len(data) % 2)
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def packet(source: str, destination: str, data: bytes = b"", protocol: int = 17) -> bytes:
+    """An IPv4 packet with a right header; for UDP (17) `data` is whatever it is."""
+    addresses = IPv4Address(source).packed + IPv4Address(destination).packed
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(data), 0, 0, 64, protocol, 0) + addresses
+    return header[:10] + struct.pack(">H", checksum(header)) + header[12:] + data
+
+
+def echo(source: str, destination: str, number: int, data: bytes = b"", *, reply: bool = False) -> bytes:
+    """An ICMP echo request or reply as an IPv4 packet."""
+    body = struct.pack(">BBHHH", 0 if reply else 8, 0, 0, 0x6361, number) + data
+    return packet(source, destination, body[:2] + struct.pack(">H", checksum(body)) + body[4:], protocol=1)
+
+
+class Ended(Exception):
+    """The peer ended the connection."""
+
+
+class Speaker:
+    """Makes the messages of one member, right ones unless told otherwise.
+
+    Args:
+        vmac: 16 hex characters; by default nobody else's.
+    """
+
+    def __init__(self, vmac: bytes | None = None, password: str = PASSWORD) -> None:
+        self.password = password.encode()
+        self.vmac = vmac if vmac is not None else b"%016x" % next(_vmacs)
+
+    def auth(self, ip: str, timestamp: int | None = None) -> bytes:
+        timestamp = int(time.time()) if timestamp is None else timestamp
+        address = IPv4Address(ip)
+        return wire.Auth(address, timestamp, auth.auth_digest(self.password, address, timestamp)).encode()
+
+    def greeting(self, timestamp: int | None = None) -> bytes:
+        """VMAC."""
+        timestamp = int(time.time()) if timestamp is None else timestamp
+        return wire.Vmac(self.vmac, timestamp, auth.vmac_digest(self.password, self.vmac, timestamp)).encode()
+
+    def request(self, cidr: str = "0.0.0.0/0", timestamp: int | None = None) -> bytes:
+        """EXPTTUN."""
+        timestamp = int(time.time()) if timestamp is None else timestamp
+        digest = auth.expttun_digest(self.password, timestamp)
+        return wire.Expttun(timestamp, IPv4Interface(cidr), digest).encode()
+
+
+class Member(Speaker):
+    """A connection behind its upgrade.
+
+    Args:
+        opened: a connected socket, owned from here on.
+        ahead: bytes to send together with the upgrade request.
+        extended: offer candy.2.
+        vmac, password: as for Speaker.
+    """
+
+    def __init__(
+        self,
+        opened: socket.socket,
+        *,
+        ahead: bytes = b"",
+        extended: bool = False,
+        vmac: bytes | None = None,
+        password: str = PASSWORD,
+    ) -> None:
+        super().__init__(vmac, password)
+        self.socket = opened
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.answers_pings = True
+        self.ip: IPv4Address | None = None
+        self._received = b""
+        self.socket.sendall(upgrade_request(extended=extended) + ahead)
+        while b"\r\n\r\n" not in self._received:
+            self._more()
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        self.head = head.decode("latin-1")
+        assert self.head.startswith("HTTP/1.1 101 "), self.head
+
+    @classmethod
+    def connect(cls, address: tuple[str, int], *, extended: bool = False, vmac: bytes | None = None) -> Self:
+        return cls(socket.create_connection(address, PATIENCE_S), extended=extended, vmac=vmac)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, payload: bytes, opcode: int = BINARY, *, final: bool = True, masked: bool = True) -> None:
+        self.socket.sendall(frame(payload, opcode, final=final, masked=masked))
+
+    def forward(self, packet: bytes) -> None:
+        """Send an IPv4 packet."""
+        self.send(bytes([wire.Kind.FORWARD]) + packet)
+
+    def receive(self) -> tuple[int, bytes]:
+        """The next frame, (opcode, payload); a PING is answered before.
+
+        Raises:
+            Ended: there is none any more.
+        """
+        while len(self._received) < 2:
+            self._more()
+        short = self._received[1] & 0x7F
+        header = {126: 4, 127: 10}.get(short, 2)
+        while len(self._received) < header:
+            self._more()
+        size = short if header == 2 else int.from_bytes(self._received[2:header], "big")
+        while len(self._received) < header + size:
+            self._more()
+        opcode, payload = self._received[0] & 0x0F, self._received[header : header + size]
+        self._received = self._received[header + size :]
+        if opcode == PING and self.answers_pings:
+            self.send(payload, PONG)
+        return opcode, payload
+
+    def receive_message(self) -> bytes:
+        """The next binary message; control frames are passed over, but for the end.
+
+        Raises:
+            Ended: a close frame, or the end without one.
+        """
+        while True:
+            opcode, payload = self.receive()
+            if opcode == BINARY:
+                return payload
+            if opcode == CLOSE:
+                raise Ended(f"closed with {int.from_bytes(payload[:2], 'big')}")
+
+    def receive_packet(self) -> bytes:
+        """The next message, which is an IPv4 packet."""
+        message = self.receive_message()
+        assert message[0] == wire.Kind.FORWARD, message
+        return message[1:]
+
+    def end(self) -> int | None:
+        """Wait for the relay to end this connection: its close code, None for an end without a word."""
+        try:
+            while True:
+                opcode, payload = self.receive()
+                if opcode == CLOSE:
+                    return int.from_bytes(payload[:2], "big")
+        except Ended:
+            return None
+
+    # Parts of a session.
+
+    def ask(self, cidr: str = "0.0.0.0/0") -> IPv4Interface:
+        """Have an address granted. As this is answered in Python, everything sent before was seen by it then."""
+        self.send(self.request(cidr))
+        message = wire.decode(self.receive_message())
+        assert isinstance(message, wire.Expttun)
+        return message.address
+
+    def log_in(self, ip: str, timestamp: int | None = None) -> Self:
+        """Authenticate, and wait until this was believed. Twice within a second with one address is a replay.
+
+        Raises:
+            Ended: it was not.
+        """
+        self.send(self.auth(ip, timestamp))
+        self.ip = IPv4Address(ip)
+        self.settle()
+        return self
+
+    def settle(self) -> None:
+        """Return once all that was sent was acted upon, in the engine and in Python: two messages to ourselves."""
+        assert self.ip is not None
+        data = b"settle %d" % next(_payloads)
+        to_self = wire.General(7, 0, self.ip, self.ip, data).encode()
+        self.send(to_self)
+        while self.receive_message() != to_self:
+            pass
+        through = packet(str(self.ip), str(self.ip), data)
+        self.forward(through)
+        while self.receive_message() != bytes([wire.Kind.FORWARD]) + through:
+            pass
+
+    def _more(self) -> None:
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError as error:
+            raise Ended(str(error)) from error
+        if not data:
+            raise Ended("end of stream")
+        self._received += data

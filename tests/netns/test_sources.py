@@ -1,0 +1,109 @@
+"""What the relay counts by source address; loopback is exempt, so the sources are hosts of a laboratory."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from lab.member import Member, echo, upgrade_request
+from lab.namespaces import Host
+from lab.pair import Pair
+from lab.programs import PATIENCE_S
+from netns.conftest import PORT, Laboratory
+
+pytestmark = pytest.mark.netns
+
+ADDRESS = ("10.0.0.1", PORT)
+LIMIT = 8
+
+
+@pytest.fixture
+def host(laboratory: Laboratory) -> Host:
+    return laboratory.host()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def connect(host: Host) -> socket.socket:
+    with host:
+        return socket.create_connection(ADDRESS, PATIENCE_S)
+
+
+def pair(laboratory: Laboratory) -> Pair:
+    """On a host of its own."""
+    with laboratory.host():
+        return Pair(ADDRESS)
+
+
+def everything(opened: socket.socket) -> bytes:
+    """What comes up to the end, be it orderly or not."""
+    received = b""
+    try:
+        while data := opened.recv(65536):
+            received += data
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def test_the_oldest_unauthenticated_connection_goes(laboratory: Laboratory, host: Host, stack: ExitStack) -> None:
+    """Be it one that says nothing, or one that upgraded and says nothing. Members don't count."""
+    laboratory.relay("--unauthenticated-per-source", str(LIMIT), "--auth-timeout", "600")
+    members = stack.enter_context(pair(laboratory))
+    silent = [stack.enter_context(connect(host)) for _ in range(LIMIT // 2)]
+    upgraded = [stack.enter_context(Member(connect(host))) for _ in range(LIMIT // 2)]
+    # Full: a newcomer costs the oldest, and, once it is a member, leaves room for the next.
+    stack.enter_context(Member(connect(host))).log_in("192.168.202.50")
+    assert everything(silent[0]) == b""
+    stack.enter_context(Member(connect(host))).log_in("192.168.202.51")
+    for opened in silent[1:]:
+        opened.sendall(upgrade_request())
+        assert opened.recv(65536).startswith(b"HTTP/1.1 101 ")
+    for member in upgraded:
+        assert member.ask().network.prefixlen == 24
+    # As many as it takes to lose all of these.
+    late = [stack.enter_context(connect(host)) for _ in range(LIMIT)]
+    for member in upgraded:
+        assert member.end() is None
+    for opened in silent[1:]:
+        assert everything(opened) == b""
+    for opened in late:
+        opened.sendall(upgrade_request())
+        assert opened.recv(65536).startswith(b"HTTP/1.1 101 ")
+    members.check()
+
+
+def test_64_unless_set_and_each_source_for_itself(laboratory: Laboratory, host: Host, stack: ExitStack) -> None:
+    laboratory.relay("--auth-timeout", "600")
+    other = stack.enter_context(Member(connect(laboratory.host())))
+    members = [stack.enter_context(Member(connect(host))) for _ in range(64)]
+    # All of them are there: the upgrade does not count twice.
+    members[0].ask()
+    stack.enter_context(Member(connect(host)))
+    assert members[0].end() is None
+    assert len({member.ask() for member in members[1:]}) == 63
+    other.log_in(str(other.ask().ip))
+
+
+def test_wrong_hashes_are_delayed_and_right_ones_are_not(laboratory: Laboratory, host: Host) -> None:
+    relay = laboratory.relay("--failures-per-minute", "3")
+    for _ in range(3):
+        with Member(connect(host), password="wrong") as member:
+            member.send(member.auth("192.168.202.91"))
+            assert member.end() is None
+    with Member(connect(host), password="wrong") as delayed, Member(connect(host)) as right:
+        start = len(relay.lines)
+        delayed.send(delayed.auth("192.168.202.92"))
+        relay.wait_for("refused: wrong password in AUTH", start)
+        right.log_in("192.168.202.93")
+        right.forward(echo("192.168.202.93", "192.168.202.93", 1))
+        right.receive_packet()
+        delayed.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            delayed.socket.recv(1)
+        delayed.socket.settimeout(PATIENCE_S)
+        assert delayed.end() is None
