@@ -357,7 +357,7 @@ cdef struct Slot:
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t control_bytes          # mirror of its control flow's
     uint64_t mask_counter
-    uint64_t drops                  # of packets that it sent
+    uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it
     uint64_t own                    # a device's own address, once it has routes; 0 before
     uint64_t closing                # set once a close frame is queued: packets are no longer sent
     Traffic traffic                 # *_in: worker, *_out and sends: lock
@@ -433,6 +433,7 @@ cdef struct Counters:               # one set for each worker and one for Python
     uint64_t bytes_out
     uint64_t receives
     uint64_t sends
+    uint64_t copies                 # of broadcast and multicast packets
     uint64_t drops[DROPS_COUNT]
 
 cdef enum:                          # what a worker can be asked for

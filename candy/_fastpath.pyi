@@ -153,14 +153,18 @@ class Engine:
         """CLOCK_MONOTONIC nanoseconds of the last byte from the peer; None when it is gone."""
 
     def stats(self) -> dict[str, int]:
-        """Totals over all workers: packets_in, bytes_in, packets_out, bytes_out, receives, sends, connections,
-        queued_bytes."""
+        """Totals over all workers: packets_in, bytes_in, packets_out, bytes_out, receives, sends, copies (of broadcast
+        packets), connections, queued_bytes (memory of all queues and incomplete frames)."""
 
     def drops(self) -> dict[str, int]:
         """Packets and messages not delivered, by reason; every name in DROPS is there."""
 
     def connection_stats(self, connection: int) -> dict[str, int] | None:
-        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, drops, queued_bytes, sends."""
+        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, queue_age_ns
+        (how long the oldest packet has waited)."""
+
+    def connection_drops(self, connection: int) -> dict[str, int] | None:
+        """What one member sent, and what was for it, that was not delivered: by reason, as in drops()."""
 
     def worker_cpu_ns(self) -> list[int]:
         """CPU time used by each worker thread, nanoseconds (CLOCK_THREAD_CPUTIME_ID)."""

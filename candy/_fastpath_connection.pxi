@@ -74,7 +74,7 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     queue_free(w, s)
     pthread_mutex_unlock(&s.send_lock)
     inbox = inbox_take(s)
-    count(&w.counters.drops[DROP_CLOSED], records_packets(inbox))
+    drops(w, s, DROP_CLOSED, records_packets(inbox))
     blocks_give(&w.engine.pool, inbox)
     blocks_give(&w.engine.pool, s.spill)
     blocks_give(&w.engine.pool, s.fragments)

@@ -291,12 +291,13 @@ cdef class Engine:
         store_relaxed64(&s.address, 0)
         store_relaxed64(&s.next_hop, 0)
         store_relaxed64(&s.pending, 0)
-        store_relaxed64(&s.drops, 0)
         store_relaxed64(&s.closing, 0)
         store_relaxed64(&s.queued_bytes, 0)
         store_relaxed64(&s.control_bytes, 0)
         store_relaxed64(&s.extended, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
+        for i in range(DROPS_COUNT):
+            store_relaxed64(&s.drops[i], 0)
         s.state = STATE_OPEN
         s.cause = CAUSE_NONE
         s.hung_up = s.ready = s.fresh = s.broken = s.finished = s.waiting = False
@@ -573,7 +574,7 @@ cdef class Engine:
         cdef EngineState *e = self.alive()
         cdef Counters *c
         cdef uint32_t i
-        total = dict.fromkeys(("packets_in", "bytes_in", "packets_out", "bytes_out", "receives", "sends"), 0)
+        total = dict.fromkeys(("packets_in", "bytes_in", "packets_out", "bytes_out", "receives", "sends", "copies"), 0)
         for i in range(e.worker_count + 1):
             c = &e.workers[i].counters
             total["packets_in"] += load_relaxed64(&c.packets_in)
@@ -582,6 +583,7 @@ cdef class Engine:
             total["bytes_out"] += load_relaxed64(&c.bytes_out)
             total["receives"] += load_relaxed64(&c.receives)
             total["sends"] += load_relaxed64(&c.sends)
+            total["copies"] += load_relaxed64(&c.copies)
         total["connections"] = e.open_slots
         total["queued_bytes"] = load_relaxed64(&e.pool.used_bytes)
         return total
@@ -596,18 +598,36 @@ cdef class Engine:
         }
 
     def connection_stats(self, connection):
+        cdef int reason
         cdef Slot *s = self.find(connection)
+        cdef uint64_t oldest = 0
+        cdef uint64_t now
         if s == NULL:
             return None
+        # Nobody waits for this lock: who finds it taken leaves its packets in the inbox.
+        pthread_mutex_lock(&s.send_lock)
+        if s.queue != NULL:
+            oldest = queue_oldest(s.queue)
+        pthread_mutex_unlock(&s.send_lock)
+        settle(self.own(), s)
+        now = now_ns()
         return {
+            "queue_age_ns": since(now, oldest) if oldest else 0,
             "packets_in": load_relaxed64(&s.traffic.packets_in),
             "bytes_in": load_relaxed64(&s.traffic.bytes_in),
             "packets_out": load_relaxed64(&s.traffic.packets_out),
             "bytes_out": load_relaxed64(&s.traffic.bytes_out),
             "sends": load_relaxed64(&s.traffic.sends),
-            "drops": load_relaxed64(&s.drops),
+            "drops": sum([load_relaxed64(&s.drops[reason]) for reason in range(DROPS_COUNT)]),
             "queued_bytes": load_relaxed64(&s.queued_bytes) + load_relaxed64(&s.inbox_bytes),
         }
+
+    def connection_drops(self, connection):
+        cdef Slot *s = self.find(connection)
+        cdef int reason
+        if s == NULL:
+            return None
+        return {name: load_relaxed64(&s.drops[reason]) for reason, name in enumerate(DROPS)}
 
     def worker_cpu_ns(self):
         cdef EngineState *e = self.alive()

@@ -170,7 +170,7 @@ cdef bint segment_emit(Worker *w, uint64_t connection, const Super *u) noexcept 
     cdef uint32_t n = super_count(u)
     cdef uint32_t i, size
     if super_segment_size(u) + 1 > WIRE_PAYLOAD_LEGACY:
-        count(&w.counters.drops[DROP_TOO_LARGE], 1)
+        drop(w, to, DROP_TOO_LARGE)
         return False
     payload[0] = KIND_FORWARD
     for i in range(n):

@@ -13,6 +13,16 @@ cdef enum:
     RATE_WINDOW_NS = 20000000
 
 
+cdef inline void drops(Worker *w, Slot *s, int reason, uint64_t n) noexcept nogil:
+    """Count packets or messages that go no further, with the connection that sent them or that they were for."""
+    count(&w.counters.drops[reason], n)
+    add_relaxed64(&s.drops[reason], n)
+
+
+cdef inline void drop(Worker *w, Slot *s, int reason) noexcept nogil:
+    drops(w, s, reason, 1)
+
+
 cdef inline void round_push(Queue *q, Round *r, int32_t flow) noexcept nogil:
     q.flows[flow].next = -1
     if r.head < 0:
@@ -63,12 +73,25 @@ cdef void queue_free(Worker *w, Slot *s) noexcept nogil:
     if q == NULL:
         return
     for i in range(FLOWS_ALL):
-        count(&w.counters.drops[DROP_CLOSED], records_packets(q.flows[i].head))
+        drops(w, s, DROP_CLOSED, records_packets(q.flows[i].head))
         blocks_give(&w.engine.pool, q.flows[i].head)
     blocks_give(&w.engine.pool, q.committed)
     free(q)
     s.queue = NULL
     queue_mirror(s)
+
+
+cdef uint64_t queue_oldest(Queue *q) noexcept nogil:
+    """When the packet that has waited longest was put in, 0 when none waits."""
+    cdef uint64_t oldest = 0
+    cdef uint64_t stamp
+    cdef int32_t i
+    for i in range(FLOWS_ALL):
+        if q.flows[i].head != NULL:
+            stamp = record_stamp(q.flows[i].head)
+            if oldest == 0 or stamp < oldest:
+                oldest = stamp
+    return oldest
 
 
 cdef inline void queue_mirror(Slot *s) noexcept nogil:
@@ -91,7 +114,7 @@ cdef void flow_advance(Worker *w, Queue *q, Flow *f, uint32_t size) noexcept nog
         block_give(&w.engine.pool, b)
 
 
-cdef void queue_make_room(Worker *w, Queue *q, uint64_t limit) noexcept nogil:
+cdef void queue_make_room(Worker *w, Slot *s, Queue *q, uint64_t limit) noexcept nogil:
     """Drop frames from the heads of the fattest flows until the packets fit the limit."""
     cdef Flow *fattest
     cdef int32_t i
@@ -103,7 +126,7 @@ cdef void queue_make_room(Worker *w, Queue *q, uint64_t limit) noexcept nogil:
         if fattest.head == NULL:
             return
         flow_advance(w, q, fattest, frame_size(record_frame(fattest.head)))
-        count(&w.counters.drops[DROP_QUEUE_FULL], 1)
+        drop(w, s, DROP_QUEUE_FULL)
 
 
 cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, uint64_t stamp_ns) noexcept nogil:
@@ -114,23 +137,23 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
     cdef int32_t index
     cdef Flow *f
     if q == NULL:
-        count(&w.counters.drops[DROP_MEMORY], 1)
+        drop(w, s, DROP_MEMORY)
         return
     index = frame_flow(frame, header, payload)
     f = &q.flows[index]
     if index == CONTROL_FLOW:
         if f.bytes + size > CONTROL_BYTES_MAX:
-            count(&w.counters.drops[DROP_CONTROL], 1)
+            drop(w, s, DROP_CONTROL)
             return
     elif q.bytes + size > w.engine.queue_bytes:
         # A stalled peer's queue would only turn over; but a flow that hardly has anything in it may still come in.
         if size > w.engine.queue_bytes or (w.now - q.progress_ns > STALLED_NS and f.bytes >= w.engine.queue_bytes // FLOWS):
-            count(&w.counters.drops[DROP_STALLED], 1)
+            drop(w, s, DROP_STALLED)
             return
-        queue_make_room(w, q, w.engine.queue_bytes - size)
+        queue_make_room(w, s, q, w.engine.queue_bytes - size)
     if not records_append(&w.engine.pool, &f.head, &f.tail, frame, size, stamp_ns,
                           FOR_INPUT if index == CONTROL_FLOW else FOR_PACKETS):
-        count(&w.counters.drops[DROP_MEMORY], 1)
+        drop(w, s, DROP_MEMORY)
         return
     f.bytes += size
     q.bytes += size
@@ -186,7 +209,7 @@ cdef bint codel_drops(Queue *q, Flow *f, uint32_t size, uint64_t stamp_ns, uint6
     return True
 
 
-cdef Flow *queue_next(Worker *w, Queue *q, bint control_only) noexcept nogil:
+cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept nogil:
     """The flow whose head frame is to be sent next, NULL when nothing waits. Drops what CoDel condemns."""
     cdef Round *r
     cdef Flow *f
@@ -216,7 +239,7 @@ cdef Flow *queue_next(Worker *w, Queue *q, bint control_only) noexcept nogil:
         size = frame_size(record_frame(f.head))
         if codel_drops(q, f, size, record_stamp(f.head), w.now):
             flow_advance(w, q, f, size)
-            count(&w.counters.drops[DROP_DELAY], 1)
+            drop(w, s, DROP_DELAY)
             continue
         return f
     return NULL

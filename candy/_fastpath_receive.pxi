@@ -11,12 +11,6 @@ cdef enum:
     ENDED = 1                       # the connection is closing or closed: the rest of its input is void
 
 
-cdef inline void drop(Worker *w, Slot *s, int reason) noexcept nogil:
-    """Count a packet or message of this connection's that goes no further."""
-    count(&w.counters.drops[reason], 1)
-    add_relaxed64(&s.drops, 1)
-
-
 cdef bint receive(Worker *w, Slot *s) noexcept nogil:
     """Read and process until the socket is empty or this connection had its turn; True: more may be there."""
     cdef size_t have = 0            # bytes at the start of the buffer that were read before
@@ -129,7 +123,7 @@ cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
     # A length is only a promise: a large block is for who has sent a small one full.
     s.spill = block_take(&w.engine.pool, <uint32_t>have, FOR_INPUT)
     if s.spill == NULL:
-        count(&w.counters.drops[DROP_MEMORY], 1)
+        drop(w, s, DROP_MEMORY)
         connection_close(w, s, CAUSE_RESET)
         return
     memcpy(block_bytes(s.spill), w.buffer, have)
@@ -142,7 +136,7 @@ cdef void spill_grow(Worker *w, Slot *s) noexcept nogil:
     """Move the incomplete frame to a block that holds all of it."""
     s.spill = block_grow(&w.engine.pool, s.spill, s.spill_size)
     if s.spill == NULL:
-        count(&w.counters.drops[DROP_MEMORY], 1)
+        drop(w, s, DROP_MEMORY)
         connection_close(w, s, CAUSE_RESET)
 
 
@@ -213,7 +207,6 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
         unmask(out + header, f.payload, f.length, f.mask)
         write_header(out, OP_BINARY, f.length, False, 0)
     if unlikely(not emit(w, connection, out, header + f.length, f.length)):
-        add_relaxed64(&s.drops, 1)
         if f.length > WIRE_PAYLOAD_LEGACY:
             icmp_too_large(w, s, out + header + 1, f.length - 1)
 
@@ -250,7 +243,6 @@ cdef void forward_segmented(Worker *w, Slot *s, Frame *f, uint64_t connection) n
     """A SUPER for a member that doesn't know it."""
     cdef Super u
     if forward_parse(w, s, f, &u) and not segment_emit(w, connection, &u):
-        add_relaxed64(&s.drops, 1)
         if super_segment_size(&u) >= WIRE_PAYLOAD_LEGACY:
             icmp_too_large(w, s, u.packet, u.length)
 
@@ -291,6 +283,7 @@ cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t 
         for i in range(network.member_count):
             if network.members[i] != self:
                 s.copies_left -= 1
+                count(&w.counters.copies, 1)
                 emit_apart(w, network.members[i], frame, size, payload)
     pthread_mutex_unlock(&network.lock)
     run_end(w)
@@ -340,7 +333,7 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
     if b != NULL and b.end + f.length > b.capacity:
         b = s.fragments = block_grow(&w.engine.pool, b, b.end + f.length)
     if b == NULL:
-        count(&w.counters.drops[DROP_MEMORY], 1)
+        drop(w, s, DROP_MEMORY)
         connection_close(w, s, CAUSE_RESET)
         return ENDED
     memcpy(block_bytes(b) + b.end, f.payload, f.length)

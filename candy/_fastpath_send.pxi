@@ -84,7 +84,7 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
         count(&w.counters.drops[DROP_STALE], 1)         # the slot changed hands within this batch
         return False
     if unlikely(payload > t.payload_max):
-        count(&w.counters.drops[DROP_TOO_LARGE], 1)
+        drop(w, s, DROP_TOO_LARGE)
         return False
     if t.last != SEGMENTS_MAX and w.segments[t.last].bytes + w.segments[t.last].length == frame:
         w.segments[t.last].length += size
@@ -145,7 +145,7 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
     if load_relaxed64(&s.generation) != t.connection >> 32:
         count(&w.counters.drops[DROP_STALE], t.packets)
     elif load_relaxed64(&s.closing) or s.broken:
-        count(&w.counters.drops[DROP_CLOSED], t.packets)
+        drops(w, s, DROP_CLOSED, t.packets)
     elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue):
         send_segments(w, s, t)
     else:
@@ -239,7 +239,7 @@ cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
         r = kernel_send(w, s, w.iov, n)
         if r < 0:
             left = segments_frames(w, from_index, from_offset)
-            count(&w.counters.drops[DROP_CLOSED], left)
+            drops(w, s, DROP_CLOSED, left)
             sent(w, s, t.packets - left, total)
             return
         total += <uint64_t>r
@@ -332,7 +332,7 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     cdef uint64_t packets = 0
     cdef bint control_only = load_relaxed64(&s.closing) != 0
     cdef Block *b
-    cdef Flow *f = queue_next(w, q, control_only)
+    cdef Flow *f = queue_next(w, s, q, control_only)
     if f == NULL:
         return False
     size = frame_size(record_frame(f.head))
@@ -347,7 +347,7 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
         flow_advance(w, q, f, size)
         if b.end >= limit:
             break
-        f = queue_next(w, q, control_only)
+        f = queue_next(w, s, q, control_only)
         if f == NULL:
             break
         size = frame_size(record_frame(f.head))
@@ -420,7 +420,7 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
             while at < w.segments[index].length:
                 size = frame_size(w.segments[index].bytes + at)
                 if not inbox_put(w, s, w.segments[index].bytes + at, size, FOR_PACKETS):
-                    count(&w.counters.drops[DROP_QUEUE_FULL], 1)
+                    drop(w, s, DROP_QUEUE_FULL)
                 at += size
             index = w.segments[index].next
     pthread_mutex_unlock(&s.inbox_lock)

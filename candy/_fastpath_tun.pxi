@@ -100,8 +100,7 @@ cdef uint32_t tun_send(Worker *w, Slot *s, uint64_t connection, uint8_t *out, ui
         return tun_frame(w, s, connection, out, packet - 1, KIND_FORWARD, length + 1)
     if length <= 65535 and load_relaxed64(&w.engine.slots[<uint32_t>connection].extended):
         return tun_frame(w, s, connection, out, vnet - 1, KIND_SUPER, length + VNET_BYTES + 1)
-    if not segment_emit(w, connection, u):
-        add_relaxed64(&s.drops, 1)
+    segment_emit(w, connection, u)
     return 0
 
 
@@ -127,10 +126,7 @@ cdef uint32_t tun_frame(Worker *w, Slot *s, uint64_t connection, uint8_t *out, u
     cdef uint32_t size
     payload[0] = kind
     size = build_frame(out, OP_BINARY, payload, length, masked, next_mask(to) if masked else 0)
-    if not emit(w, connection, out, size, length):
-        add_relaxed64(&s.drops, 1)
-        return 0
-    return size
+    return size if emit(w, connection, out, size, length) else 0
 
 
 cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
@@ -201,7 +197,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
         packet += VNET_BYTES
         length -= VNET_BYTES
         if not super_parse(payload + 1, packet, length, &u):
-            count(&w.counters.drops[DROP_SUPER], 1)
+            drop(w, s, DROP_SUPER)
         elif s.vnet:
             super_header(&u, payload + 1)
             if u.inner != 0 and ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own)):
@@ -210,7 +206,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
                 length -= u.inner
             elif u.inner != 0:
                 # Nobody to unwrap it, and the kernel would take the header for the outer packet's.
-                count(&w.counters.drops[DROP_SUPER], 1)
+                drop(w, s, DROP_SUPER)
                 return
             tun_count(w, s, write_fd(s.fd, payload + 1, length + VNET_BYTES), 1, length)
         else:
@@ -224,7 +220,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
         packet += IPIP_BYTES
         length -= IPIP_BYTES
     if not ipv4_plausible(packet, length):
-        count(&w.counters.drops[DROP_NOT_IPV4], 1)
+        drop(w, s, DROP_NOT_IPV4)
         return
     if not s.vnet:
         tun_count(w, s, write_fd(s.fd, packet, length), 1, length)
@@ -246,7 +242,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
 cdef inline void tun_count(Worker *w, Slot *s, ssize_t written, uint32_t packets, uint32_t length) noexcept nogil:
     """Count what a write came to."""
     if written < 0:
-        count(&w.counters.drops[DROP_TUN_WRITE], packets)
+        drops(w, s, DROP_TUN_WRITE, packets)
         return
     count(&w.counters.sends, 1)
     count(&w.counters.packets_out, packets)
