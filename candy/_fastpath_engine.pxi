@@ -296,7 +296,7 @@ cdef class Engine:
         store_relaxed64(&s.control_bytes, 0)
         store_relaxed64(&s.extended, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
-        for i in range(DROPS_COUNT):
+        for i in range(<uint32_t>DROPS_COUNT):
             store_relaxed64(&s.drops[i], 0)
         s.state = STATE_OPEN
         s.cause = CAUSE_NONE
