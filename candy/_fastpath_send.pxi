@@ -29,8 +29,8 @@ cdef uint8_t *place_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32
     if index == 0 or size > ARENA_CHUNK:
         return frame
     t = &w.targets[index - 1]
-    if w.segments[t.last].length >= GATHER_BELOW and not t.chunk_left:
-        return frame                # runs, though short ones: worth a segment each
+    if t.last == SEGMENTS_MAX or (w.segments[t.last].length >= GATHER_BELOW and not t.chunk_left):
+        return frame                # nothing there yet, or runs, though short ones: worth a segment each
     if t.chunk_left < size:
         if w.arena_used == ARENA_CHUNKS:
             return frame
