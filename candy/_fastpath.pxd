@@ -358,6 +358,7 @@ cdef struct Slot:
     uint64_t control_bytes          # mirror of its control flow's
     uint64_t mask_counter
     uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it
+    uint64_t route_count            # written under the network's lock
     uint64_t own                    # a device's own address, once it has routes; 0 before
     uint64_t closing                # set once a close frame is queued: packets are no longer sent
     Traffic traffic                 # *_in: worker, *_out and sends: lock
@@ -391,7 +392,6 @@ cdef struct Slot:
     uint32_t *lans                  # address and mask of each network that it may send from beside its own address
     uint32_t lan_count
     Route *routes                   # a device's, first match counts
-    uint32_t route_count
     # python
     uint32_t next_free
     uint32_t member_index           # place in the network's list, under the network's lock; UINT32_MAX none

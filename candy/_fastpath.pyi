@@ -133,7 +133,8 @@ class Engine:
         Args:
             tun: from adopt_tun().
             address: the device's own: source of the outer header; wrapped packets for it are unwrapped.
-            routes: (destination, mask, next hop) each, the first match counts; they replace those set before.
+            routes: (destination, mask, next hop) each, the first match counts, next hop 0 for directly; they replace
+                those set before.
         """
 
     def send(self, connection: int, message: bytes) -> bool:

@@ -490,7 +490,7 @@ cdef class Engine:
         network = self.state.networks[s.network]
         pthread_mutex_lock(&network.lock)
         s.routes, fresh = fresh, s.routes
-        s.route_count = n
+        store_relaxed64(&s.route_count, n)
         pthread_mutex_unlock(&network.lock)
         store_relaxed64(&s.own, address)
         free(fresh)

@@ -168,18 +168,18 @@ cdef bint segment_emit(Worker *w, uint64_t connection, const Super *u) noexcept 
     cdef uint8_t payload[WIRE_PAYLOAD_LEGACY]
     cdef uint8_t *out
     cdef uint32_t n = super_count(u)
-    cdef uint32_t i, size
+    cdef uint32_t i, length, size
     if super_segment_size(u) + 1 > WIRE_PAYLOAD_LEGACY:
         drop(w, to, DROP_TOO_LARGE)
         return False
     payload[0] = KIND_FORWARD
     for i in range(n):
-        size = super_segment(u, i, payload + 1) + 1
-        out = arena_take(w, size + FRAME_HEADER_MAX)
-        size = build_frame(out, OP_BINARY, payload, size, masked, next_mask(to) if masked else 0)
+        length = super_segment(u, i, payload + 1) + 1
+        out = arena_take(w, length + FRAME_HEADER_MAX)
+        size = build_frame(out, OP_BINARY, payload, length, masked, next_mask(to) if masked else 0)
         w.bump += size
         w.bump_left -= size
-        if not emit(w, connection, out, size, size):
+        if not emit(w, connection, out, size, length):
             run_end(w)
             return False
     run_end(w)

@@ -76,7 +76,7 @@ cdef uint32_t next_hop(Network *network, Slot *s, uint32_t destination) noexcept
     cdef uint32_t i
     cdef uint32_t found = 0
     pthread_mutex_lock(&network.lock)
-    for i in range(s.route_count):
+    for i in range(<uint32_t>load_relaxed64(&s.route_count)):
         if destination & s.routes[i].mask == s.routes[i].destination:
             found = s.routes[i].next_hop
             break

@@ -64,7 +64,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
                 return 0
             vnet = NULL
     destination = load_be32(packet + 16)
-    if load_relaxed64(&s.own) != 0:
+    if load_relaxed64(&s.route_count) != 0:
         hop = next_hop(w.engine.networks[s.network], s, destination)
         if hop != 0:
             return tun_gateway(w, s, out, packet, length, vnet, &u, hop)
@@ -132,6 +132,7 @@ cdef uint32_t tun_frame(Worker *w, Slot *s, uint64_t connection, uint8_t *out, u
 cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
                            uint32_t destination) noexcept nogil:
     """A packet for nobody in particular: for everybody, or dropped."""
+    cdef uint32_t size
     if not is_group(destination) and destination != w.engine.networks[s.network].broadcast:
         drop(w, s, DROP_NO_ROUTE)
         return 0
@@ -140,15 +141,15 @@ cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, ui
         return 0
     packet -= 1
     packet[0] = KIND_FORWARD
-    length = build_frame(out, OP_BINARY, packet, length + 1, False, 0)
-    broadcast(w, s, out, length, length)
-    return length
+    size = build_frame(out, OP_BINARY, packet, length + 1, False, 0)
+    broadcast(w, s, out, size, length + 1)
+    return size
 
 
 cdef void segment_broadcast(Worker *w, Slot *s, const Super *u) noexcept nogil:
     """A super-packet for everybody: as plain packets, which all of them understand."""
     cdef uint32_t n = super_count(u)
-    cdef uint32_t i, size
+    cdef uint32_t i, length, size
     cdef uint8_t *out
     cdef uint8_t payload[WIRE_PAYLOAD_LEGACY]
     if super_segment_size(u) + 1 > WIRE_PAYLOAD_LEGACY:
@@ -156,12 +157,12 @@ cdef void segment_broadcast(Worker *w, Slot *s, const Super *u) noexcept nogil:
         return
     payload[0] = KIND_FORWARD
     for i in range(n):
-        size = super_segment(u, i, payload + 1) + 1
-        out = arena_take(w, size + FRAME_HEADER_MAX)
-        size = build_frame(out, OP_BINARY, payload, size, False, 0)
+        length = super_segment(u, i, payload + 1) + 1
+        out = arena_take(w, length + FRAME_HEADER_MAX)
+        size = build_frame(out, OP_BINARY, payload, length, False, 0)
         w.bump += size
         w.bump_left -= size
-        broadcast(w, s, out, size, size)
+        broadcast(w, s, out, size, length)
 
 
 cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:
