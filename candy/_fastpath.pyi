@@ -103,6 +103,7 @@ class Engine:
 
         Raises:
             OSError: the socket can't be used; ENFILE when every slot is taken.
+            ValueError: there is no such network, or the tail is longer than any upgrade leaves (512 KB).
         """
 
     def adopt_tun(self, fd: int, *, network: int = 0, vnet: bool = False) -> int:
@@ -171,7 +172,8 @@ class Engine:
         """CPU time used by each worker thread, nanoseconds (CLOCK_THREAD_CPUTIME_ID)."""
 
     def stop(self) -> None:
-        """Close every descriptor, end the threads and free everything. Idempotent; other calls then return False."""
+        """Close every descriptor, end the threads and free everything. Idempotent. What is asked of a connection then
+        is False or None, events() is empty, and anything else raises RuntimeError."""
 
 @disjoint_base
 class FrameParser:

@@ -38,7 +38,8 @@ cdef void tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_
             memcpy(o.bytes + o.used, &connection, 8)
             memcpy(o.bytes + o.used + 8, &kind, 4)
             memcpy(o.bytes + o.used + 12, &length, 4)
-            memcpy(o.bytes + o.used + 16, detail, length)
+            if length != 0:
+                memcpy(o.bytes + o.used + 16, detail, length)
             o.used = needed
             add_relaxed64(&s.pending, 1)
             outbox_signal(o)
@@ -72,8 +73,10 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     close_fd(s.fd)
     s.fd = -1
     queue_free(w, s)
-    pthread_mutex_unlock(&s.send_lock)
+    # Still under the lock: else another thread's settle() could move what was appended before the generation went on to
+    # a new queue of the closed slot, and the slot's next owner would get it.
     inbox = inbox_take(s)
+    pthread_mutex_unlock(&s.send_lock)
     drops(w, s, DROP_CLOSED, records_packets(inbox))
     blocks_give(&w.engine.pool, inbox)
     blocks_give(&w.engine.pool, s.spill)

@@ -367,8 +367,10 @@ cdef class Engine:
                     raise MemoryError
                 s.fresh = True
                 s.spill_size = 0
-            # A fresh socket has room for a few hundred bytes; one that hasn't is not worth having.
-            if preamble and send(fd, <const char *>preamble, len(preamble), MSG_DONTWAIT | MSG_NOSIGNAL) != len(preamble):
+            # A fresh socket has room for a few hundred bytes; one that hasn't is not worth having. MSG_EOR: the first
+            # frame to an old peer is not to share its segment.
+            if preamble and send(fd, <const char *>preamble, len(preamble),
+                                 MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR) != len(preamble):
                 raise OSError(errno, "the upgrade response can't be written")
         except BaseException:
             blocks_give(&self.state.pool, s.spill)

@@ -268,7 +268,7 @@ cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t 
     cdef Network *network = w.engine.networks[s.network]
     cdef uint64_t self = load_relaxed64(&s.generation) << 32 | <uint64_t>(s - w.engine.slots)
     cdef uint64_t rate = w.engine.broadcast_rate
-    cdef uint64_t earned = (w.now - s.copies_stamp_ns) * rate // 1000000000
+    cdef uint64_t earned = min(since(w.now, s.copies_stamp_ns), <uint64_t>1000000000) * rate // 1000000000
     cdef uint32_t i
     if earned != 0:
         s.copies_stamp_ns = w.now

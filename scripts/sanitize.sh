@@ -29,6 +29,9 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0:exitcode=66
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:exitcode=66
 export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:exitcode=66
 
+# Longer than in make test: see tests/test_engine_stress.py.
+export CANDY_STRESS="${CANDY_STRESS:-4}"
+
 # -P: the current folder holds the fast build, and would be found first.
 loaded=$(.venv/bin/python -P -c 'import candy._fastpath as engine; print(engine.__file__)')
 case $loaded in
@@ -39,4 +42,5 @@ case $loaded in
     ;;
 esac
 echo "test $kind"
-exec .venv/bin/python -P -m pytest -q -m engine "$@"
+# A report ends the process: only Python's own output may be captured, or it would be lost with it.
+exec .venv/bin/python -P -m pytest -q -m engine --capture=sys "$@"
