@@ -184,7 +184,8 @@ cdef enum:
     CONTROL_FLOW = 32               # and one for what is not a packet, always first
     FLOWS_ALL = 33
     BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
-    COMMIT_MIN = 16384              # bytes handed to one sendmsg from a backlog; what it leaves can't be dropped any more
+    # bytes handed to one sendmsg from a backlog; what it leaves can't be dropped any more
+    COMMIT_MIN = 16384
     COMMIT_MAX = 262144
     STAMP_BYTES = 8                 # of the time stamp before each frame in a queue or inbox
     POOL_KEEP = 1024                # free blocks kept for the next backlog
@@ -264,7 +265,8 @@ cdef struct Frame:
 cdef struct Super:
     uint8_t *packet                 # the outermost IPv4 header
     uint32_t length                 # of it all
-    uint32_t inner                  # offset of the IPv4 header that the virtio header speaks of: 0, or behind an outer one
+    # offset of the IPv4 header that the virtio header speaks of: 0, or behind an outer one
+    uint32_t inner
     uint32_t transport              # offset of the TCP or UDP header
     uint32_t headers                # offset of the payload
     uint32_t gso_size               # bytes of payload in each packet; 0 when it is but one

@@ -162,8 +162,8 @@ class Engine:
         """Packets and messages not delivered, by reason; every name in DROPS is there."""
 
     def connection_stats(self, connection: int) -> dict[str, int] | None:
-        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, queue_age_ns
-        (how long the oldest packet has waited)."""
+        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, and
+        queue_age_ns, how long the oldest packet has waited."""
 
     def connection_drops(self, connection: int) -> dict[str, int] | None:
         """What one member sent, and what was for it, that was not delivered: by reason, as in drops()."""
@@ -191,6 +191,29 @@ class FrameParser:
     @property
     def error(self) -> int:
         """0, or the close code that the bytes deserve (1002, 1009)."""
+
+def segment(vnet: bytes, packet: bytes) -> list[bytes]:
+    """For tests and fuzzing: the packets that a super-packet stands for, as a peer without candy.2 gets them.
+
+    Args:
+        vnet: its virtio header, 10 bytes, little-endian.
+        packet: IPv4.
+
+    Raises:
+        ValueError: the packet is not what its virtio header claims: it would be dropped as "bad_super".
+    """
+
+def write_device(payloads: list[bytes], *, vnet: bool = True, own: int = 0) -> tuple[list[bytes], dict[str, int]]:
+    """For tests and fuzzing: what a batch of FORWARDs and SUPERs becomes at a TUN device.
+
+    Args:
+        payloads: of the frames, kind byte first; a FORWARD has at least 21 bytes, a SUPER 31.
+        vnet: the device has virtio headers: packets are coalesced, and each write begins with such a header.
+        own: the device's address if it unwraps IPIP, else 0.
+
+    Returns:
+        each write, and the drops by reason.
+    """
 
 MEMBER_BASE: Final[int]
 """Address of the first member of an Endpoints; the others follow it."""

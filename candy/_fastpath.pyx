@@ -21,3 +21,4 @@ include "_fastpath_worker.pxi"          # the thread and its epoll
 include "_fastpath_engine.pxi"          # the Python face
 include "_fastpath_testing.pxi"         # the frame parser alone
 include "_fastpath_bench.pxi"           # endpoints of the benchmarks
+include "_fastpath_bench_relay.pxi"     # the limit that they compare with

@@ -1,8 +1,9 @@
-# Coalescing: consecutive packets of one TCP flow become one super-packet before the kernel sees them, for a write to the
-# device costs more than the packet itself. For what comes from members without the extension.
+# Coalescing: consecutive packets of one TCP flow become one super-packet before the kernel sees them, for a write to
+# the device costs more than the packet itself. For what comes from members without the extension.
 #
-# Only what the kernel could take apart again into the very same packets is put together: same addresses, ports, TTL, TOS,
-# options, acknowledgement and window, contiguous, plain ACK or PSH, equal size but for the last, checksum verified.
+# Only what the kernel could take apart again into the very same packets is put together: same addresses, ports, TTL,
+# TOS, options, acknowledgement and window, contiguous, plain ACK or PSH, equal size but for the last, checksum
+# verified.
 
 cdef bint mergeable(const uint8_t *packet, uint32_t length) noexcept nogil:
     """Whether this packet may be part of a super-packet at all."""

@@ -1,6 +1,7 @@
 # The end of a connection, and what Python is told of it.
 #
-# OPEN -> CLOSING (a close frame is on its way; input is thrown away) -> CLOSED -> reported to Python, which frees the slot.
+# OPEN -> CLOSING (a close frame is on its way; input is thrown away) -> CLOSED -> reported to Python, which frees the
+# slot.
 
 cdef enum:
     CLOSE_WAIT_NS = 1000000000      # how long the peer may take to close after our close frame
@@ -92,7 +93,8 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
 
 
 cdef void report_departed(Worker *w) noexcept nogil:
-    """Tell Python which connections ended. Not before this worker is through with them: Python may use the slots again."""
+    """Tell Python which connections ended. Not before this worker is through with them: Python may use the slots
+    again."""
     cdef Outbox *o = &w.engine.outbox
     cdef uint32_t i
     cdef Slot *s

@@ -118,7 +118,8 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.waiting = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
-    if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.segments == NULL or w.targets == NULL or w.target_of == NULL or w.slots == NULL
+    if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.segments == NULL or w.targets == NULL
+            or w.target_of == NULL or w.slots == NULL
             or w.ready == NULL or w.departed == NULL or w.waiting == NULL):
         return False
     event.events = EPOLLIN
@@ -334,7 +335,8 @@ cdef class Engine:
             raise OSError(error, os.strerror(error))
         return connection
 
-    def adopt(self, int fd, *, int network=0, bint extended=False, bint client=False, bytes preamble=b"", bytes tail=b""):
+    def adopt(self, int fd, *, int network=0, bint extended=False, bint client=False,
+              bytes preamble=b"", bytes tail=b""):
         cdef Slot *s
         cdef uint64_t seed = 0
         cdef int kind = 0
@@ -512,7 +514,8 @@ cdef class Engine:
         cdef Slot *s = self.find(connection)
         if s == NULL or s.kind == SLOT_TUN:
             return False
-        return post_message(self.own(), connection, opcode, <const uint8_t *><const char *>payload, <uint32_t>len(payload))
+        return post_message(self.own(), connection, opcode,
+                            <const uint8_t *><const char *>payload, <uint32_t>len(payload))
 
     def close(self, connection, code=None, str reason=""):
         cdef Slot *s = self.find(connection)

@@ -28,8 +28,8 @@ cdef bint ipip_ours(const uint8_t *packet, uint32_t length, uint32_t own) noexce
 
 
 cdef uint32_t ipip_super(Super *u, uint32_t own, uint32_t hop) noexcept nogil:
-    """Wrap a checked super-packet; there is room before it. Returns its new length, over 65,535 where only segments of it
-    can be sent."""
+    """Wrap a checked super-packet; there is room before it. Returns its new length, over 65,535 where only segments of
+    it can be sent."""
     u.packet -= IPIP_BYTES
     u.length += IPIP_BYTES
     u.inner += IPIP_BYTES

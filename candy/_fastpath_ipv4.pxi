@@ -1,4 +1,5 @@
-# IPv4 headers: the few fields that forwarding needs. Every function takes the bytes that are there and reads no further.
+# IPv4 headers: the few fields that forwarding needs. Every function takes the bytes that are there and reads no
+# further.
 
 cdef inline bint ipv4_plausible(const uint8_t *packet, uint32_t length) noexcept nogil:
     """Whether a kernel should see this: version 4, a whole header, a total length that is there."""
@@ -7,6 +8,11 @@ cdef inline bint ipv4_plausible(const uint8_t *packet, uint32_t length) noexcept
         return False
     header = (packet[0] & 15) * 4
     return header >= 20 and header <= load_be16(packet + 2) <= length
+
+
+cdef inline bint ipv4_exact(const uint8_t *packet, uint32_t length) noexcept nogil:
+    """Whether these bytes are one packet and nothing else."""
+    return ipv4_plausible(packet, length) and load_be16(packet + 2) == length
 
 
 cdef inline bint is_group(uint32_t address) noexcept nogil:
@@ -21,16 +27,19 @@ cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length) noexcept 
     cdef uint8_t protocol = packet[9]
     h ^= protocol
     # The first fragment has ports and the others haven't: all of a packet must go the same way, so fragments use none.
-    if (protocol == 6 or protocol == 17) and header >= 20 and length >= header + 4 and (load_be16(packet + 6) & 0x3FFF) == 0:
+    if ((protocol == 6 or protocol == 17) and header >= 20 and length >= header + 4
+            and (load_be16(packet + 6) & 0x3FFF) == 0):
         h ^= load32(packet + header) * <uint32_t>0x85EBCA6B
     h ^= h >> 15
     h *= <uint32_t>0x2C1B3C6D
     return h ^ (h >> 12)
 
 
-cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length, uint16_t mtu) noexcept nogil:
-    """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, for a relay has
-    no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later fragment, or ICMP.
+cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length,
+                                        uint16_t mtu) noexcept nogil:
+    """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, for a relay
+    has no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later
+    fragment, or ICMP.
     """
     cdef uint32_t quoted = (packet[0] & 15) * 4 + 8
     if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x5FFF != 0x4000 or packet[9] == 1:

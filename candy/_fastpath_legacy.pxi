@@ -2,7 +2,8 @@
 #
 # field: old clients lose the connection when a read finds part of a frame. So each frame is a TCP segment of its own:
 # 1. MSG_EOR ends the segment with the frame, and nothing is ever appended to it;
-# 2. the kernel gets no more than fits the peer's window. What it held beyond that would be cut: a probe of a window that
+# 2. the kernel gets no more than fits the peer's window. What it held beyond that would be cut: a probe of a window
+# that
 #    stays too small sends whatever does fit. What it does not get waits in our queue, and the worker looks again.
 
 cdef inline uint64_t legacy_window(int fd) noexcept nogil:

@@ -35,14 +35,14 @@ cdef bint super_parse(const uint8_t *vnet, uint8_t *packet, uint32_t length, Sup
     cdef uint8_t *ip
     cdef uint8_t *segment
     cdef uint32_t rest
-    if not ipv4_plausible(packet, length) or load_be16(packet + 2) != length or flags & ~(VNET_NEEDS_CSUM | VNET_DATA_VALID):
+    if not ipv4_exact(packet, length) or flags & ~(VNET_NEEDS_CSUM | VNET_DATA_VALID):
         return False
     u.packet = packet
     u.length = length
     u.inner = 0
     if packet[9] == IPIP:
         u.inner = (packet[0] & 15) * 4
-        if not ipv4_plausible(packet + u.inner, length - u.inner) or load_be16(packet + u.inner + 2) != length - u.inner:
+        if not ipv4_exact(packet + u.inner, length - u.inner):
             return False
     ip = packet + u.inner
     u.protocol = ip[9]

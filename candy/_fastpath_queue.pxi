@@ -9,7 +9,8 @@ cdef enum:
     CODEL_TARGET_NS = 5000000
     CODEL_INTERVAL_NS = 100000000
     QUANTUM = 1514
-    STALLED_NS = 250000000          # a peer that took nothing for this long, with a full queue: new frames aren't even copied
+    # a peer that took nothing for this long, with a full queue: new frames aren't even copied
+    STALLED_NS = 250000000
     RATE_WINDOW_NS = 20000000
 
 
@@ -147,7 +148,8 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
             return
     elif q.bytes + size > w.engine.queue_bytes:
         # A stalled peer's queue would only turn over; but a flow that hardly has anything in it may still come in.
-        if size > w.engine.queue_bytes or (w.now - q.progress_ns > STALLED_NS and f.bytes >= w.engine.queue_bytes // FLOWS):
+        if size > w.engine.queue_bytes or (since(w.now, q.progress_ns) > STALLED_NS
+                                           and f.bytes >= w.engine.queue_bytes // FLOWS):
             drop(w, s, DROP_STALLED)
             return
         queue_make_room(w, s, q, w.engine.queue_bytes - size)
@@ -165,7 +167,8 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
 
 cdef inline int32_t frame_flow(const uint8_t *frame, uint32_t header, uint32_t payload) noexcept nogil:
     """The sub-queue a frame built by this engine belongs to."""
-    cdef uint8_t start[71]          # the kind, a virtio header, the longest IPv4 header's 60 bytes: the ports are in there
+    # the kind, a virtio header, the longest IPv4 header's 60 bytes: the ports are in there
+    cdef uint8_t start[71]
     cdef const uint8_t *p = frame + header
     cdef uint32_t n = payload if payload < 71 else 71
     if frame[0] & 15 != OP_BINARY or payload < FORWARD_MIN:
@@ -183,7 +186,8 @@ cdef inline int32_t frame_flow(const uint8_t *frame, uint32_t header, uint32_t p
 cdef bint codel_drops(Queue *q, Flow *f, uint32_t size, uint64_t stamp_ns, uint64_t now) noexcept nogil:
     """CoDel's verdict on the frame at the head of a flow."""
     cdef uint64_t target = CODEL_TARGET_NS
-    cdef uint64_t waited = now - stamp_ns if now > stamp_ns else 0
+    cdef uint64_t waited = since(now, stamp_ns)
+    cdef bint recent
     # On a slow link a single frame takes longer than the target: never ask for less than its time.
     if q.rate != 0 and <uint64_t>size * 1000000000 > target * q.rate:
         target = <uint64_t>size * 1000000000 // q.rate
@@ -199,7 +203,8 @@ cdef bint codel_drops(Queue *q, Flow *f, uint32_t size, uint64_t stamp_ns, uint6
             return False
         f.dropping = True
         # "if we have been dropping recently, start at the rate that controlled the queue last time"
-        f.drop_count = f.drop_count - 2 if f.drop_count > 2 and now - f.drop_next_ns < 16 * <uint64_t>CODEL_INTERVAL_NS else 1
+        recent = since(now, f.drop_next_ns) < 16 * <uint64_t>CODEL_INTERVAL_NS
+        f.drop_count = f.drop_count - 2 if recent and f.drop_count > 2 else 1
         f.drop_next_ns = now + <uint64_t>(CODEL_INTERVAL_NS / sqrt(<double>f.drop_count))
         return True
     if now < f.drop_next_ns:
@@ -247,7 +252,7 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
 
 cdef void queue_rate(Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
     """Follow the drain rate, over windows in which there always was a backlog."""
-    cdef uint64_t elapsed
+    cdef uint64_t elapsed, rate
     if sent != 0:
         q.progress_ns = now
     if q.rate_start_ns == 0:
@@ -257,6 +262,7 @@ cdef void queue_rate(Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
     q.rate_bytes += sent
     elapsed = now - q.rate_start_ns
     if elapsed >= RATE_WINDOW_NS:
-        q.rate = (q.rate + q.rate_bytes * 1000000000 // elapsed) // 2 if q.rate else q.rate_bytes * 1000000000 // elapsed
+        rate = q.rate_bytes * 1000000000 // elapsed
+        q.rate = (q.rate + rate) // 2 if q.rate else rate
         q.rate_start_ns = now
         q.rate_bytes = 0

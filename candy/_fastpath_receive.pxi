@@ -112,8 +112,8 @@ cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nog
 
 
 cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
-    """Keep an incomplete frame from the buffer until more of it comes. It is then read into where it lies: whoever sends
-    byte by byte causes no copying."""
+    """Keep an incomplete frame from the buffer until more of it comes. It is then read into where it lies: whoever
+    sends byte by byte causes no copying."""
     cdef Frame f
     if have == 0 or s.state != STATE_OPEN:
         return
@@ -247,7 +247,8 @@ cdef void forward_segmented(Worker *w, Slot *s, Frame *f, uint64_t connection) n
             icmp_too_large(w, s, u.packet, u.length)
 
 
-cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t destination, uint32_t shift) noexcept nogil:
+cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t destination,
+                           uint32_t shift) noexcept nogil:
     """A destination that nobody owns: everybody, or nobody."""
     cdef Network *network = w.engine.networks[s.network]
     cdef uint32_t header = f.header - 4
@@ -346,7 +347,8 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
 
 
 cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, uint32_t length) noexcept nogil:
-    """A whole message that did not take the short way: for Python, or malformed, or a FORWARD that came in fragments."""
+    """A whole message that did not take the short way: for Python, or malformed, or a FORWARD that came in
+    fragments."""
     cdef uint32_t kind = payload[0] if length else 256
     if opcode == OP_TEXT:
         drop(w, s, DROP_TEXT)

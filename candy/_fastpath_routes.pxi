@@ -59,7 +59,8 @@ cdef void member_remove(Network *network, EngineState *engine, Slot *s) noexcept
 
 
 cdef bint lan_holds(Network *network, Slot *s, uint32_t source) noexcept nogil:
-    """Whether a member may send from this address, which is not its own. Off the fast path: takes the network's lock."""
+    """Whether a member may send from this address, which is not its own. Off the fast path: takes the network's
+    lock."""
     cdef uint32_t i
     cdef bint found = False
     pthread_mutex_lock(&network.lock)

@@ -141,7 +141,8 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
         inbox_append(w, s, t)
         settle(w, s)
         return
-    # The descriptor is only closed under this lock and after the generation moved on: checked here, it is the right one.
+    # The descriptor is only closed under this lock and after the generation moved on: checked here, it is the right
+    # one.
     if load_relaxed64(&s.generation) != t.connection >> 32:
         count(&w.counters.drops[DROP_STALE], t.packets)
     elif load_relaxed64(&s.closing) or s.broken:
@@ -472,21 +473,24 @@ cdef bint post(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t si
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
     cdef bint taken = False
     pthread_mutex_lock(&s.inbox_lock)
-    if load_relaxed64(&s.generation) == connection >> 32 and load_relaxed64(&s.control_bytes) + size <= CONTROL_BYTES_MAX:
+    if (load_relaxed64(&s.generation) == connection >> 32
+            and load_relaxed64(&s.control_bytes) + size <= CONTROL_BYTES_MAX):
         taken = inbox_put(w, s, frame, size, FOR_INPUT)
     pthread_mutex_unlock(&s.inbox_lock)
     settle(w, s)
     return taken
 
 
-cdef bint post_message(Worker *w, uint64_t connection, uint8_t opcode, const uint8_t *payload, uint32_t length) noexcept nogil:
+cdef bint post_message(Worker *w, uint64_t connection, uint8_t opcode, const uint8_t *payload,
+                       uint32_t length) noexcept nogil:
     """Frame up to WIRE_PAYLOAD_LEGACY bytes as the connection's end demands, and post them."""
     cdef uint8_t frame[1514]        # WIRE_PAYLOAD_LEGACY + FRAME_HEADER_MAX
+    cdef uint32_t size
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
     if length > WIRE_PAYLOAD_LEGACY or (opcode != OP_CLOSE and load_relaxed64(&s.closing)):
         return False
-    return post(w, connection, frame, build_frame(frame, opcode, payload, length, load_relaxed64(&s.kind) == SLOT_CLIENT,
-                                                  next_mask(s)))
+    size = build_frame(frame, opcode, payload, length, load_relaxed64(&s.kind) == SLOT_CLIENT, next_mask(s))
+    return post(w, connection, frame, size)
 
 
 cdef inline uint32_t next_mask(Slot *s) noexcept nogil:

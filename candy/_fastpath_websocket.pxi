@@ -4,7 +4,8 @@ cdef inline int parse_frame(uint8_t *p, size_t have, bint from_client, Frame *f)
     """Parse one frame at p of which `have` bytes are there.
 
     FRAME_OK: f is filled and the whole payload is there. FRAME_SHORT: more bytes are needed. Else the close code
-    deserved: 1002, or 1009 for a length over WIRE_PAYLOAD_MAX. Faults show as soon as the bytes that make them are there.
+    deserved: 1002, or 1009 for a length over WIRE_PAYLOAD_MAX. Faults show as soon as the bytes that make them are
+    there.
     """
     cdef uint8_t first
     cdef uint64_t length
@@ -61,7 +62,8 @@ cdef inline uint32_t header_size(uint32_t length, bint masked) noexcept nogil:
     return (2 if length < 126 else 4 if length < 65536 else 10) + (4 if masked else 0)
 
 
-cdef inline uint32_t write_header(uint8_t *p, uint8_t opcode, uint32_t length, bint masked, uint32_t mask) noexcept nogil:
+cdef inline uint32_t write_header(uint8_t *p, uint8_t opcode, uint32_t length, bint masked,
+                                  uint32_t mask) noexcept nogil:
     """Write the header of an unfragmented frame; returns its size (header_size)."""
     cdef uint8_t bit = 128 if masked else 0
     cdef uint32_t n = 2
