@@ -86,6 +86,9 @@ class Candy(Contestant):
 
     Args:
         extended: the members agreed to candy.2; else each frame leaves as a TCP segment of its own.
+
+    Attributes:
+        threads: the kernel's numbers of the engine's.
     """
 
     name = "candy"
@@ -95,9 +98,11 @@ class Candy(Contestant):
         if topology.stalled:
             self.name += ", one stalled"
         self.topology = topology
+        others = threads()
         with cores.for_relay():
             # The members of a bench never say a word on their own: no liveness.
             self._engine = _fastpath.Engine(workers, ping_after=0, dead_after=0)
+        self.threads = threads() - others
         self._engine.add_network()
         self._members = []
         for number, (member, relay) in enumerate(connected_pairs(len(topology.routes))):
@@ -233,6 +238,11 @@ def endpoints(
         addressed=addressed,
         stalled=topology.stalled,
     )
+
+
+def threads() -> set[int]:
+    """The kernel's numbers of this process's threads."""
+    return {int(name) for name in os.listdir("/proc/self/task")}
 
 
 def close_all(connections: Sequence[socket.socket]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from measurement import Ratio, Round, Series
 from rich.table import Table
+from stages import Stages
 
 COLUMNS = (
     ("pattern", "left"),
@@ -38,6 +39,28 @@ def table(found: Sequence[Series]) -> Table:
         last = i + 1 == len(found) or found[i + 1].topology != series.topology
         drawn.add_row(*row(series, reference(found, series)), end_section=last)
     return drawn
+
+
+def stages_table(profiles: Sequence[tuple[str, int, Stages]]) -> Table:
+    """Where the engine's time goes, for each (pattern, packet size)."""
+    drawn = Table(title="The engine's CPU time by stage", title_justify="left")
+    for name in ("pattern", "bytes", "samples", "stages", "functions", "perf report -i"):
+        drawn.add_column(name, justify="right" if name in ("bytes", "samples") else "left")
+    for topology, size, stages in profiles:
+        drawn.add_row(
+            topology,
+            str(size),
+            str(stages.samples) if stages.samples else "no perf",
+            shares(stages.shares),
+            shares(stages.hottest),
+            str(stages.file or ""),
+            end_section=True,
+        )
+    return drawn
+
+
+def shares(parts: dict[str, float]) -> str:
+    return "\n".join(f"{share:6.1%} {name}" for name, share in parts.items())
 
 
 def reference(found: Sequence[Series], series: Series) -> Series | None:

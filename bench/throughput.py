@@ -20,10 +20,11 @@ from pathlib import Path
 import click
 from contestant import Aiohttp, Candy, Contestant, Limit, Picows, congestion
 from machine import Bystanders, Cores, describe
-from measurement import CheckError, Series, measure
-from report import left_out, table, targets
+from measurement import WARM_UP_SECONDS, CheckError, Series, measure
+from report import left_out, stages_table, table, targets
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from stages import Stages, observe
 from topology import TOPOLOGIES, Topology, pairwise, single_packets, with_stalled_receiver
 
 SIZES = (64, 100, 256, 512, 1300, 4096, 65000)
@@ -31,6 +32,8 @@ PROGRAMS_MAX = 1300
 """The largest packet for relays without the extension, and for aiohttp and picows."""
 STALLED_PAIRS = 8
 PATTERNS = (*TOPOLOGIES, "single", "stalled")
+PROFILE_SECONDS = 1.0
+"""Under observation, once for each pattern and size: some thousand samples."""
 
 Maker = Callable[[Topology, int, Cores], Contestant]
 
@@ -81,6 +84,17 @@ def run_cell(cell: Cell, cores: Cores, rounds: int, seconds: float, advance: Cal
     return found
 
 
+def profile_cell(cell: Cell, cores: Cores, workers: int, folder: Path) -> Stages:
+    """What the engine does in one pattern."""
+    candy = Candy(cell.topology, cell.size, cores, workers=workers)
+    try:
+        candy.endpoints.run(seconds=WARM_UP_SECONDS)
+        file = folder / f"{cell.topology.name.replace('→', '-').replace(' ', '-')}-{cell.size}"
+        return observe(candy.threads, lambda: candy.endpoints.run(seconds=PROFILE_SECONDS), file)
+    finally:
+        candy.close()
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--size", "sizes", type=click.IntRange(24, 65500), multiple=True, help="Packet size in bytes; repeat for more."
@@ -95,6 +109,14 @@ def run_cell(cell: Cell, cores: Cores, rounds: int, seconds: float, advance: Cal
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
 )
+@click.option(
+    "--profile",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    is_flag=False,
+    flag_value=Path("profile"),
+    help="Also show where the engine's time goes by stage; what perf recorded is written to this folder. [./profile]",
+)
 def main(
     sizes: tuple[int, ...],
     patterns: tuple[str, ...],
@@ -105,6 +127,7 @@ def main(
     pin: bool,
     programs: bool,
     json_file: Path | None,
+    folder: Path | None,
 ) -> None:
     """Measure candy's engine against the limit of the machine and against aiohttp and picows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -121,6 +144,7 @@ def main(
     console = Console()
     errors = Console(stderr=True)
     found: list[Series] = []
+    profiles: list[tuple[Cell, Stages]] = []
     bystanders = Bystanders()
     columns = (
         TextColumn("{task.description}"),
@@ -135,8 +159,13 @@ def main(
             for cell in chosen:
                 progress.update(task, description=f"{cell.topology.name}, {cell.size} bytes", refresh=True)
                 found += run_cell(cell, cores, rounds, seconds, lambda: progress.update(task, advance=1, refresh=True))
+                if folder is not None:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    profiles.append((cell, profile_cell(cell, cores, workers, folder)))
         except CheckError as error:
             sys.exit(f"throughput: {error}: a relay that does so is not measured")
+        except RuntimeError as error:
+            sys.exit(f"throughput: {error}")
         finally:
             cores.release()
     head.append(
@@ -144,8 +173,16 @@ def main(
     )
     width = console.width if console.is_terminal else 170
     Console(width=width).print(*head, table(found), left_out(PROGRAMS_MAX), *targets(found), sep="\n")
+    by_cell = [(cell.topology.name, cell.size, stages) for cell, stages in profiles]
+    if by_cell:
+        Console(width=width).print(stages_table(by_cell))
     if json_file is not None:
-        json_file.write_text(json.dumps({"head": head, "series": [asdict(series) for series in found]}, indent=1))
+        figures = {
+            "head": head,
+            "series": [asdict(series) for series in found],
+            "profiles": [{"topology": name, "size": size, **asdict(stages)} for name, size, stages in by_cell],
+        }
+        json_file.write_text(json.dumps(figures, indent=1, default=str))
 
 
 if __name__ == "__main__":

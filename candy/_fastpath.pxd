@@ -184,8 +184,7 @@ cdef enum:
     CONTROL_FLOW = 32               # and one for what is not a packet, always first
     FLOWS_ALL = 33
     BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
-    # bytes handed to one sendmsg from a backlog; what it leaves can't be dropped any more
-    COMMIT_MIN = 16384
+    COMMIT_MIN = 8192               # bytes handed to one send from a backlog: what it leaves can't be dropped any more
     COMMIT_MAX = 262144
     STAMP_BYTES = 8                 # of the time stamp before each frame in a queue or inbox
     POOL_KEEP = 1024                # free blocks kept for the next backlog
@@ -194,7 +193,9 @@ cdef enum:
     OUTBOX_BYTES_MAX = 8388608      # and of all together
     NETWORKS_MAX = 4096
     NO_INDEX = 0xFFFFFFFF
-    NOTSENT_LOWAT = 65536
+    NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
+    NOTSENT_LOWAT_MIN = 16384
+    NOTSENT_LOWAT_MAX = 262144
     USER_TIMEOUT_MS = 45000
     TCPI_SND_WND = 228              # offset of tcpi_snd_wnd in struct tcp_info
 
@@ -326,6 +327,7 @@ cdef struct Queue:
     uint32_t cut                    # not extended: bytes at its start that are the rest of a begun frame
     uint64_t bytes                  # in all flows, what is committed not included
     uint64_t rate                   # drain rate while there was a backlog, bytes a second, 0 unknown
+    int lowat                       # TCP_NOTSENT_LOWAT as set for this rate, 0 not yet
     uint64_t rate_start_ns
     uint64_t rate_bytes
     uint64_t progress_ns            # when the kernel last took something

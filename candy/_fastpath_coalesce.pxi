@@ -16,8 +16,10 @@ cdef bint mergeable(const uint8_t *packet, uint32_t length) noexcept nogil:
     return headers >= 40 and headers < length and packet[33] & ~TCP_PSH == TCP_ACK
 
 
-cdef bint tcp_checksum_right(const uint8_t *packet, uint32_t length) noexcept nogil:
-    return checksum_fold(checksum_add(packet + 20, length - 20, pseudo_header(packet, length - 20))) == 0xFFFF
+cdef bint checksums_right(const uint8_t *packet, uint32_t length) noexcept nogil:
+    """The header's too: both are computed anew for what is put together, and would come out right."""
+    return (checksum_fold(checksum_add(packet, 20, 0)) == 0xFFFF
+            and checksum_fold(checksum_add(packet + 20, length - 20, pseudo_header(packet, length - 20))) == 0xFFFF)
 
 
 cdef bint merge_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
@@ -52,10 +54,10 @@ cdef void merge_start(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil
 cdef bint merge_add(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil:
     """Append a packet that merge_fits(); False when a checksum is wrong, and nothing was changed."""
     cdef uint32_t part = length - m.headers
-    if not m.verified and not tcp_checksum_right(m.packet, m.length):
+    if not m.verified and not checksums_right(m.packet, m.length):
         return False
     m.verified = True
-    if not tcp_checksum_right(packet, length):
+    if not checksums_right(packet, length):
         return False
     m.pieces += 1
     m.iov[m.pieces].iov_base = packet + m.headers

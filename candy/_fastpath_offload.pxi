@@ -26,6 +26,18 @@ cdef enum:
     TCP_PSH = 0x08
     TCP_ACK = 0x10
     TCP_CWR = 0x80
+    # What a kernel makes at its extremes (TCP_MIN_GSO_SIZE, UDP_MAX_SEGMENTS). Without a bound one frame would be 65,495
+    # packets, and cost everybody else a worker's time.
+    GSO_TCP_MIN = 8
+    GSO_UDP_PACKETS = 128
+
+
+cdef inline uint32_t super_count(const Super *u) noexcept nogil:
+    """How many packets it stands for."""
+    cdef uint32_t payload = u.length - u.headers
+    if u.gso_size == 0 or payload == 0:
+        return 1
+    return (payload + u.gso_size - 1) // u.gso_size
 
 
 cdef bint super_parse(const uint8_t *vnet, uint8_t *packet, uint32_t length, Super *u) noexcept nogil:
@@ -71,16 +83,9 @@ cdef bint super_parse(const uint8_t *vnet, uint8_t *packet, uint32_t length, Sup
         return vnet[1] == GSO_NONE
     u.gso_size = load_le16(vnet + 4)
     # "hdr_len" is a hint that senders get wrong; nothing here looks at it.
-    return u.gso_size != 0 and ((kind == GSO_TCP4 and u.protocol == TCP)
-                                or (vnet[1] == GSO_UDP and u.protocol == UDP))
-
-
-cdef inline uint32_t super_count(const Super *u) noexcept nogil:
-    """How many packets it stands for."""
-    cdef uint32_t payload = u.length - u.headers
-    if u.gso_size == 0 or payload == 0:
-        return 1
-    return (payload + u.gso_size - 1) // u.gso_size
+    if kind == GSO_TCP4:
+        return u.protocol == TCP and u.gso_size >= GSO_TCP_MIN
+    return vnet[1] == GSO_UDP and u.protocol == UDP and u.gso_size != 0 and super_count(u) <= GSO_UDP_PACKETS
 
 
 cdef inline uint32_t super_segment_size(const Super *u) noexcept nogil:

@@ -250,7 +250,7 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
     return NULL
 
 
-cdef void queue_rate(Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
+cdef void queue_rate(Slot *s, Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
     """Follow the drain rate, over windows in which there always was a backlog."""
     cdef uint64_t elapsed, rate
     if sent != 0:
@@ -266,3 +266,13 @@ cdef void queue_rate(Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
         q.rate = (q.rate + rate) // 2 if q.rate else rate
         q.rate_start_ns = now
         q.rate_bytes = 0
+        follow_rate(s, q)
+
+
+cdef void follow_rate(Slot *s, Queue *q) noexcept nogil:
+    """Let the kernel hold about two milliseconds' worth that it has not sent: enough to keep a fast link busy until the
+    next EPOLLOUT, little enough that a ping needn't wait behind it on a slow one."""
+    cdef int lowat = <int>min(max(q.rate // 500, <uint64_t>NOTSENT_LOWAT_MIN), <uint64_t>NOTSENT_LOWAT_MAX)
+    if q.lowat == 0 or lowat > q.lowat * 5 // 4 or lowat < q.lowat * 4 // 5:
+        q.lowat = lowat
+        setsockopt(s.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat))

@@ -271,6 +271,8 @@ cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t 
     cdef uint64_t rate = w.engine.broadcast_rate
     cdef uint64_t earned = min(since(w.now, s.copies_stamp_ns), <uint64_t>1000000000) * rate // 1000000000
     cdef uint32_t i
+    cdef uint8_t *copy
+    cdef Slot *member
     if earned != 0:
         s.copies_stamp_ns = w.now
         s.copies_left = min(rate, s.copies_left + min(earned, rate))
@@ -285,7 +287,20 @@ cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t 
             if network.members[i] != self:
                 s.copies_left -= 1
                 count(&w.counters.copies, 1)
-                emit_apart(w, network.members[i], frame, size, payload)
+                member = &w.engine.slots[<uint32_t>network.members[i]]
+                if load_relaxed64(&member.kind) != SLOT_TUN:
+                    emit_apart(w, network.members[i], frame, size, payload)
+                    continue
+                # Coalescing writes to what a device is given, and all others share this frame, which may itself lie in
+                # the arena: so that is not emptied here.
+                if size > ARENA_CHUNK or (w.bump_left < size and w.arena_used == ARENA_CHUNKS):
+                    drop(w, member, DROP_MEMORY)
+                    continue
+                copy = arena_take(w, size)
+                memcpy(copy, frame, size)
+                w.bump += size
+                w.bump_left -= size
+                emit_apart(w, network.members[i], copy, size, payload)
     pthread_mutex_unlock(&network.lock)
     run_end(w)
 

@@ -63,7 +63,7 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
     cdef Segment *g
     cdef Slot *s = &w.engine.slots[slot]
     if w.segment_count == SEGMENTS_MAX or w.target_count == TARGETS_MAX:
-        flush(w)
+        send_targets(w)             # not flush(): this very frame may lie in the arena
     run_end(w)
     index = w.target_of[slot]
     if index == 0:
@@ -120,7 +120,14 @@ cdef inline void run_end(Worker *w) noexcept nogil:
 
 
 cdef void flush(Worker *w) noexcept nogil:
-    """Send everything gathered. The receive buffer is free again afterwards."""
+    """Send everything gathered. The receive buffer and the arena are free again afterwards."""
+    send_targets(w)
+    w.arena_used = 0
+    w.bump_left = 0
+
+
+cdef void send_targets(Worker *w) noexcept nogil:
+    """Send everything gathered; the arena goes on from where it is."""
     cdef uint32_t i
     for i in range(w.target_count):
         w.target_of[<uint32_t>w.targets[i].connection] = 0
@@ -128,8 +135,6 @@ cdef void flush(Worker *w) noexcept nogil:
     w.target_count = 0
     w.segment_count = 0
     w.run_connection = 0
-    w.arena_used = 0
-    w.bump_left = 0
 
 
 cdef void deliver(Worker *w, Target *t) noexcept nogil:
@@ -177,7 +182,7 @@ cdef void sent(Worker *w, Slot *s, uint64_t packets, uint64_t size) noexcept nog
     store_relaxed64(&s.sent_ns, w.now)
 
 
-cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept nogil:
+cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n, int flags) noexcept nogil:
     """Send these pieces, each of them one frame where the peer is an old one. Bytes taken; 0 when the socket is full;
     -1 when it is broken."""
     cdef msghdr message
@@ -188,12 +193,12 @@ cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
         count(&w.counters.sends, 1)
         count(&s.traffic.sends, 1)
         if n == 1:
-            r = send(s.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+            r = send(s.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL | flags)
         else:
             memset(&message, 0, sizeof(message))
             message.msg_iov = iov
             message.msg_iovlen = n
-            r = sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+            r = sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | flags)
         if r >= 0 or errno != EINTR:
             break
     if r >= 0:
@@ -237,7 +242,7 @@ cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
                     break
                 offset = 0
             index = w.segments[index].next
-        r = kernel_send(w, s, w.iov, n)
+        r = kernel_send(w, s, w.iov, n, 0)
         if r < 0:
             left = segments_frames(w, from_index, from_offset)
             drops(w, s, DROP_CLOSED, left)
@@ -392,11 +397,13 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
                 w.iov[0].iov_len = q.cut
                 n = 1
             wanted = q.cut + frames_iov(w, data + q.cut, wanted - q.cut, &n)
-        r = kernel_send(w, s, w.iov, n)
+        # The kernel appends to a segment in its backlog up to 64 KB past TCP_NOTSENT_LOWAT, unless the segment is
+        # closed: on a slow link those would be milliseconds that no ping can overtake.
+        r = kernel_send(w, s, w.iov, n, MSG_EOR)
         if r < 0:
             break
         sent(w, s, 0, <uint64_t>r)
-        queue_rate(q, <uint64_t>r, w.now)
+        queue_rate(s, q, <uint64_t>r, w.now)
         if not s.extended:
             size = q.cut
             while size < <uint32_t>r:

@@ -1,0 +1,256 @@
+"""The round trip of a small packet, idle and under a bulk flow to the same member behind a slow link.
+
+    python bench/latency.py          # as root: it makes network namespaces of its own
+
+One engine, three members: one behind the link, one that pings it, one that sends it all that goes through. All members
+are in this thread; the engine has its own. See bench/README.md.
+"""
+
+import json
+import os
+import selectors
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import flows
+from flows import BULK, MEMBER, PINGER, Bulk, ClosedLoop, Frames, OpenLoop, Ping
+from machine import Bystanders, describe
+from rich.console import Console
+from rich.table import Table
+from shapedlink import BURST, LATENCY, MTU, RATE_MBIT, ShapedLink
+
+from candy import _fastpath
+
+WARM_UP_S = 2.0
+"""Of each row, at most as long as the row: slow start, and queues that fill."""
+PING_INTERVAL_S = 0.005
+READ_BYTES = 65536
+P99_MS_MAX = 15.0
+"""Over the idle round trip."""
+SHARE_MIN = 0.9
+LOADS: dict[str, Callable[[], Bulk] | None] = {
+    "idle": None,
+    "closed loop": ClosedLoop,
+    "twice the link": lambda: OpenLoop(2e6 * RATE_MBIT),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One load, with or without candy.2."""
+
+    extended: bool
+    load: str
+    pings: int
+    lost: int
+    p50_ms: float
+    p99_ms: float
+    most_ms: float
+    share: float
+    """Of the link's rate: the bulk's packets that arrived, without any header of the relay's making or below."""
+    link_drops: int
+    """Segments that the link had no room for."""
+    drops: dict[str, int]
+    """Packets that the engine dropped, by reason."""
+
+
+class Member:
+    """One end: what it has to send, and what it got."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.connection = connection
+        self._frames = Frames()
+        self._unsent = bytearray()
+
+    def send(self, data: bytes = b"") -> None:
+        """Send it, or as much as goes, and the rest with the next call."""
+        self._unsent += data
+        try:
+            del self._unsent[: self.connection.send(self._unsent)]
+        except BlockingIOError:
+            return
+
+    @property
+    def behind(self) -> bool:
+        return bool(self._unsent)
+
+    def receive(self) -> Iterator[tuple[int, int, int]]:
+        data = self.connection.recv(READ_BYTES)
+        if not data:
+            raise ConnectionError("the relay ended a connection")
+        return self._frames.feed(data)
+
+
+class Conversation:
+    """The members of one row, and their flows.
+
+    Args:
+        members: behind the link, the pinger, the bulk's sender.
+    """
+
+    def __init__(self, members: list[Member], bulk: Bulk | None) -> None:
+        self._member, self._pinger, self._sender = members
+        self._bulk = bulk
+        self.ping = Ping(PING_INTERVAL_S)
+        self.bulk_bytes = 0
+
+    def run(self, seconds: float) -> None:
+        with selectors.EpollSelector() as selector:
+            for member in (self._member, self._pinger, self._sender):
+                selector.register(member.connection, selectors.EVENT_READ, member)
+            end = time.monotonic() + seconds
+            while (now := time.monotonic()) < end:
+                # An open loop goes by the clock, to the millisecond.
+                wait = 0.0005 if isinstance(self._bulk, OpenLoop) else max(0.0, self.ping.due - now)
+                for key, _ in selector.select(wait):
+                    self._receive(key.data)
+                self._send()
+
+    def _receive(self, member: Member) -> None:
+        for port, sequence, size in member.receive():
+            now = time.monotonic()
+            if member is self._pinger:
+                self.ping.answered(sequence, now)
+            elif member is self._sender and self._bulk is not None:
+                self._bulk.acknowledged(sequence, now)
+            elif port == flows.PING_PORT:
+                self._member.send(flows.frame(MEMBER, PINGER, port, sequence, flows.PING_SIZE))
+            else:
+                self.bulk_bytes += size
+                self._member.send(flows.frame(MEMBER, BULK, port, sequence, flows.ACK_SIZE))
+
+    def _send(self) -> None:
+        now = time.monotonic()
+        if now >= self.ping.due:
+            self._pinger.send(self.ping.send(now))
+        if self._bulk is not None:
+            if self._sender.behind:
+                self._sender.send()
+            elif (allowed := self._bulk.allowed(now)) > 0:
+                self._sender.send(b"".join(self._bulk.send() for _ in range(allowed)))
+
+
+def measure(link: ShapedLink, load: str, *, extended: bool, seconds: float) -> Row:
+    """One row, with an engine and connections of its own."""
+    with ExitStack() as stack:
+        engine = _fastpath.Engine(1, ping_after=0, dead_after=0)
+        stack.callback(engine.stop)
+        engine.add_network()
+        members = []
+        for address in (MEMBER, PINGER, BULK):
+            end, relay = link.connect(stack, shaped=address is MEMBER)
+            engine.bind(engine.adopt(relay.detach(), extended=extended), int.from_bytes(address, "big"))
+            members.append(Member(end))
+        make = LOADS[load]
+        conversation = Conversation(members, make() if make else None)
+        conversation.run(min(WARM_UP_S, seconds))
+        conversation.ping.restart()
+        conversation.bulk_bytes = 0
+        _, link_drops = link.counters()
+        drops = engine.drops()
+        start = time.monotonic()
+        conversation.run(seconds)
+        elapsed = time.monotonic() - start
+        ping = conversation.ping
+        if len(ping.round_trips_s) < 2:
+            raise ConnectionError("no ping was answered")
+        percentiles = statistics.quantiles(ping.round_trips_s, n=100)
+        return Row(
+            extended=extended,
+            load=load,
+            pings=len(ping.round_trips_s),
+            lost=ping.lost(time.monotonic()),
+            p50_ms=percentiles[49] * 1000,
+            p99_ms=percentiles[98] * 1000,
+            most_ms=max(ping.round_trips_s) * 1000,
+            share=conversation.bulk_bytes * 8 / elapsed / RATE_MBIT / 1e6,
+            link_drops=link.counters()[1] - link_drops,
+            drops={name: count - drops[name] for name, count in engine.drops().items() if count != drops[name]},
+        )
+
+
+def table(rows: list[Row]) -> Table:
+    drawn = Table(title="Round trip of a 100-byte packet", title_justify="left")
+    for name in ("members", "load"):
+        drawn.add_column(name)
+    for name in ("pings", "lost", "p50 ms", "p99 ms", "max ms", "bulk, of\nthe link", "dropped by\nthe link"):
+        drawn.add_column(name, justify="right")
+    drawn.add_column("dropped by the engine")
+    for i, row in enumerate(rows):
+        drawn.add_row(
+            "candy.2" if row.extended else "without candy.2",
+            row.load,
+            str(row.pings),
+            str(row.lost),
+            f"{row.p50_ms:.2f}",
+            f"{row.p99_ms:.2f}",
+            f"{row.most_ms:.2f}",
+            f"{row.share:.1%}" if LOADS[row.load] else "",
+            str(row.link_drops),
+            ", ".join(f"{name} {count}" for name, count in row.drops.items()),
+            end_section=i + 1 == len(rows) or rows[i + 1].extended != row.extended,
+        )
+    return drawn
+
+
+def targets(rows: list[Row]) -> Iterator[str]:
+    """What must be reached: little more than idle, and the bulk has the link."""
+    idle = {row.extended: row.p50_ms for row in rows if row.load == "idle"}
+    for row in rows:
+        if row.load == "idle":
+            continue
+        more = row.p99_ms - idle[row.extended]
+        reached = more <= P99_MS_MAX and row.share >= SHARE_MIN
+        yield (
+            f"{'reached' if reached else 'missed ':8} {'candy.2' if row.extended else 'without candy.2'}, {row.load}: "
+            f"p99 is idle + {more:.1f} ms (must be ≤ {P99_MS_MAX:g}), the bulk has {row.share:.1%} "
+            f"(must be ≥ {SHARE_MIN:.0%})"
+        )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=10, show_default=True, help="Length of each row.")
+@click.option("--congestion", default="cubic", show_default=True, help="TCP congestion control of the connections.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
+)
+def main(seconds: float, congestion: str, json_file: Path | None) -> None:
+    """Measure the round trip of a small packet beside a bulk flow to the same member behind a slow link."""
+    if os.geteuid() != 0:
+        sys.exit("latency: network namespaces need root: run it with sudo")
+    head = [
+        describe(),
+        f"member behind tbf rate {RATE_MBIT}mbit burst {BURST} latency {LATENCY}, MTU {MTU}; {congestion}; "
+        f"a ping every {PING_INTERVAL_S * 1000:g} ms; {seconds:g} s a row",
+    ]
+    errors = Console(stderr=True)
+    rows = []
+    bystanders = Bystanders()
+    with ExitStack() as stack:
+        try:
+            link = ShapedLink(stack, congestion.encode())
+            for extended in (True, False):
+                for load in LOADS:
+                    errors.print(f"{'candy.2' if extended else 'without candy.2'}, {load} …", style="dim")
+                    rows.append(measure(link, load, extended=extended, seconds=seconds))
+        except (AssertionError, OSError) as error:
+            sys.exit(f"latency: {error}")
+    head.append(
+        f"others used {bystanders.share():.0%} of the machine meanwhile; over 10 % members and relay wait for them too"
+    )
+    console = Console()
+    Console(width=console.width if console.is_terminal else 150).print(*head, table(rows), *targets(rows), sep="\n")
+    if json_file is not None:
+        json_file.write_text(json.dumps({"head": head, "rows": [asdict(row) for row in rows]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

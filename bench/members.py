@@ -1,0 +1,313 @@
+"""Log-ins a second, and resident memory for each idle member, up to 10,000 of them.
+
+    python bench/members.py
+
+A candy-server process of its own with a /16 pool, and its members, all in this process. Twice: with members that are
+granted an address (VMAC, EXPTTUN, AUTH), and with members that claim one (VMAC, AUTH). See bench/README.md.
+"""
+
+import json
+import resource
+import selectors
+import socket
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+import click
+from flows import ACK_SIZE, PING_PORT, frame
+from machine import Bystanders, describe
+from relayprogram import PASSWORD, RelayProgram
+from rich.console import Console
+from rich.table import Table
+
+from candy import auth, wire
+
+POOL = "10.64.0.0/16"
+FIRST = int(IPv4Address("10.64.0.1"))
+AT_ONCE = 128
+"""Log-ins that are under way at a time."""
+PATIENCE_S = 30.0
+"""Without a byte for so long, the relay has failed."""
+SPARE_DESCRIPTORS = 64
+MEMORY_MB_MAX = 100.0
+LOGINS_MIN = 1500.0
+MOST = 10000
+"""What the targets are for."""
+REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Protocol: " + wire.SUBPROTOCOL.encode() + b"\r\n\r\n"
+)
+CLOSED_AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER's: no thousands of ports in TIME_WAIT."""
+
+
+class RelayError(Exception):
+    """The relay did not do what it must; says what."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Once so many members are logged in and idle."""
+
+    granted: bool
+    """Their addresses; else they claimed them."""
+    members: int
+    logins_per_second: float
+    """Of those since the row before."""
+    cpu_us: float
+    """The relay's CPU time for each of those log-ins, all its threads."""
+    resident_mb: float
+    per_member_kb: float
+    """Over the relay without members."""
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """A packet of every member to its neighbour."""
+
+    granted: bool
+    packets: int
+    delivered: int
+    seconds: float
+    resident_mb: float
+
+
+class Member:
+    """One connection, through its log-in.
+
+    The relay answers an AUTH with nothing; but it passes on a DISCOVERY to its own sender, and only a member's.
+    """
+
+    def __init__(self, number: int, server: tuple[str, int], *, asks: bool, now: int) -> None:
+        self.connection = socket.create_connection(server)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CLOSED_AT_ONCE)
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection.setblocking(False)
+        self._now = now
+        self._asks = asks
+        self._upgraded = False
+        self._got = b""
+        self.ip = IPv4Address(FIRST + number)
+        self._vmac = f"{number:016x}".encode()
+        self.connection.send(REQUEST)
+
+    def receive(self) -> bool:
+        """Take the next step; whether it is logged in."""
+        more = self.connection.recv(4096)
+        if not more:
+            raise RelayError(f"ended the connection of {self.ip}")
+        self._got += more
+        if not self._upgraded:
+            head, found, rest = self._got.partition(b"\r\n\r\n")
+            if not found:
+                return False
+            if not head.startswith(b"HTTP/1.1 101 "):
+                raise RelayError(f"did not upgrade: {head.splitlines()[0]!r}")
+            self._upgraded, self._got = True, rest
+            self._send(wire.Vmac(self._vmac, self._now, auth.vmac_digest(PASSWORD, self._vmac, self._now)).encode())
+            if self._asks:
+                digest = auth.expttun_digest(PASSWORD, self._now)
+                self._send(wire.Expttun(self._now, IPv4Interface("0.0.0.0/0"), digest).encode())
+            else:
+                self._claim()
+        while (message := self._message()) is not None:
+            match message:
+                case wire.Expttun():
+                    self.ip = message.address.ip
+                    self._claim()
+                case wire.Discovery():
+                    return True
+        return False
+
+    def _claim(self) -> None:
+        self._send(wire.Auth(self.ip, self._now, auth.auth_digest(PASSWORD, self.ip, self._now)).encode())
+        self._send(wire.Discovery(self.ip, self.ip).encode())
+
+    def _send(self, message: bytes) -> None:
+        """A binary frame with the mask 0, which is one as good as any."""
+        length = len(message)
+        start = struct.pack("!BB", 0x82, 128 | length) if length < 126 else struct.pack("!BBH", 0x82, 128 | 126, length)
+        self.connection.send(start + bytes(4) + message)
+
+    def _message(self) -> wire.Message | None:
+        """The next message of the relay, if it is whole."""
+        if len(self._got) < 4:
+            return None
+        length, start = self._got[1], 2
+        if length == 126:
+            length, start = int.from_bytes(self._got[2:4]), 4
+        if len(self._got) < start + length:
+            return None
+        message, self._got = self._got[start : start + length], self._got[start + length :]
+        return wire.decode(message)
+
+
+class Crowd:
+    """All members of one relay."""
+
+    def __init__(self, stack: ExitStack, server: tuple[str, int], *, asks: bool) -> None:
+        self._stack = stack
+        self._server = server
+        self._asks = asks
+        self._selector = stack.enter_context(selectors.EpollSelector())
+        self.members: list[Member] = []
+
+    def grow(self, size: int) -> None:
+        """Log in until there are so many."""
+        under_way = 0
+        now = int(time.time())
+        while under_way or len(self.members) < size:
+            while under_way < AT_ONCE and len(self.members) < size:
+                member = Member(len(self.members), self._server, asks=self._asks, now=now)
+                self._stack.callback(member.connection.close)
+                self._selector.register(member.connection, selectors.EVENT_READ, member)
+                self.members.append(member)
+                under_way += 1
+            for member in self._readable():
+                if member.receive():
+                    self._selector.unregister(member.connection)
+                    under_way -= 1
+
+    def forward(self) -> int:
+        """Each sends a packet to its neighbour; returns how many arrived."""
+        expected: dict[Member, bytes] = {}
+        for i, member in enumerate(self.members):
+            to = self.members[i ^ 1] if i ^ 1 < len(self.members) else member
+            sent = frame(member.ip.packed, to.ip.packed, PING_PORT, i, ACK_SIZE)
+            # Unmasked, the rest is the same.
+            expected[to] = sent[6:]
+            self._selector.register(member.connection, selectors.EVENT_READ, member)
+            member.connection.send(sent)
+        while expected:
+            for member in self._readable():
+                if expected.get(member, b"\0") in member.connection.recv(4096):
+                    del expected[member]
+        return len(self.members) - len(expected)
+
+    def _readable(self) -> Iterator[Member]:
+        ready = self._selector.select(PATIENCE_S)
+        if not ready:
+            raise RelayError(f"said nothing for {PATIENCE_S:g} s")
+        return (key.data for key, _ in ready)
+
+
+def measure(sizes: list[int], *, granted: bool) -> tuple[float, list[Row], Forwarding]:
+    """One relay, growing; its resident memory without members in MB, a row for each size, and what it forwarded."""
+    with ExitStack() as stack:
+        state = stack.enter_context(tempfile.TemporaryDirectory())
+        relay = stack.enter_context(RelayProgram(Path(state), POOL))
+        baseline = relay.resident_mb()
+        crowd = Crowd(stack, relay.address, asks=granted)
+        rows = []
+        for size in sizes:
+            before, cpu_ns, start = len(crowd.members), relay.cpu_ns(), time.monotonic()
+            crowd.grow(size)
+            elapsed, cpu_ns = time.monotonic() - start, relay.cpu_ns() - cpu_ns
+            resident = relay.resident_mb()
+            rows.append(
+                Row(
+                    granted=granted,
+                    members=size,
+                    logins_per_second=(size - before) / elapsed,
+                    cpu_us=cpu_ns / (size - before) / 1000,
+                    resident_mb=resident,
+                    per_member_kb=(resident - baseline) * 1024 / size,
+                )
+            )
+        start = time.monotonic()
+        delivered = crowd.forward()
+        elapsed = time.monotonic() - start
+        return baseline, rows, Forwarding(granted, len(crowd.members), delivered, elapsed, relay.resident_mb())
+
+
+def table(rows: list[Row]) -> Table:
+    drawn = Table(title="Idle members", title_justify="left")
+    drawn.add_column("addresses")
+    for name in ("members", "log-ins/s", "relay CPU\nµs/log-in", "resident\nMB", "KB/member"):
+        drawn.add_column(name, justify="right")
+    for i, row in enumerate(rows):
+        drawn.add_row(
+            "granted" if row.granted else "claimed",
+            str(row.members),
+            f"{row.logins_per_second:.0f}",
+            f"{row.cpu_us:.0f}",
+            f"{row.resident_mb:.1f}",
+            f"{row.per_member_kb:.2f}",
+            end_section=i + 1 == len(rows) or rows[i + 1].granted != row.granted,
+        )
+    return drawn
+
+
+def targets(rows: list[Row], forwardings: list[Forwarding]) -> Iterator[str]:
+    """What must be reached: with all members there, in memory; over all of them, in time."""
+    for forwarding in forwardings:
+        own = [row for row in rows if row.granted == forwarding.granted]
+        which = "granted" if forwarding.granted else "claimed"
+        counts = [row.members - before for row, before in zip(own, [0, *(row.members for row in own)], strict=False)]
+        seconds = sum(n / row.logins_per_second for n, row in zip(counts, own, strict=True))
+        rate = forwarding.packets / seconds
+        yield f"{verdict(rate >= LOGINS_MIN)} {which}: {rate:.0f} log-ins/s over all (must be ≥ {LOGINS_MIN:g})"
+        memory = own[-1].resident_mb
+        yield (
+            f"{verdict(memory <= MEMORY_MB_MAX)} {which}: {memory:.1f} MB resident with {forwarding.packets} members "
+            f"(must be ≤ {MEMORY_MB_MAX:g} with {MOST})"
+        )
+        yield (
+            f"{verdict(forwarding.delivered == forwarding.packets)} {which}: {forwarding.delivered} of "
+            f"{forwarding.packets} packets among them arrived in {forwarding.seconds * 1000:.0f} ms, "
+            f"{forwarding.resident_mb:.1f} MB resident afterwards"
+        )
+
+
+def verdict(reached: bool) -> str:
+    return "reached" if reached else "missed "
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--members", type=click.IntRange(2, 60000), default=MOST, show_default=True, help="How many at most.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
+)
+def main(members: int, json_file: Path | None) -> None:
+    """Measure log-ins a second and resident memory of candy-server with idle members."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most < members + SPARE_DESCRIPTORS:
+        sys.exit(f"members: {most} descriptors are allowed: ask for fewer members, or raise the limit with ulimit -n")
+    # Quarters, for what a member costs changes where tables grow.
+    sizes = sorted({max(2, members * part // 4) for part in (1, 2, 3, 4)})
+    rows, forwardings, baselines = [], [], []
+    bystanders = Bystanders()
+    try:
+        for granted in (True, False):
+            baseline, found, forwarding = measure(sizes, granted=granted)
+            baselines.append(baseline)
+            rows += found
+            forwardings.append(forwarding)
+    except (RelayError, OSError) as error:
+        sys.exit(f"members: the relay: {error}")
+    head = [
+        describe(),
+        f"candy-server with the pool {POOL}, {AT_ONCE} log-ins at a time over 127.0.0.1; "
+        f"{min(baselines):.1f} MB resident without members",
+        f"others used {bystanders.share():.0%} of the machine meanwhile; over 10 % the log-ins/s are too low",
+    ]
+    console = Console()
+    Console(width=console.width if console.is_terminal else 120).print(
+        *head, table(rows), *targets(rows, forwardings), sep="\n"
+    )
+    if json_file is not None:
+        figures = {"rows": [asdict(row) for row in rows], "forwarding": [asdict(one) for one in forwardings]}
+        json_file.write_text(json.dumps({"head": head, "baseline_mb": baselines, **figures}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""candy-server as a user starts it, and what the kernel says of its process."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import candy
+from candy import _fastpath
+
+PASSWORD = b"a password"
+_LISTENING = re.compile(r"listening on ([\d.]+):(\d+)")
+
+
+class RelayProgram:
+    """A relay on a free port of 127.0.0.1; it ends with the context.
+
+    Args:
+        state: its state folder.
+        pool: its network's.
+    """
+
+    def __init__(self, state: Path, pool: str) -> None:
+        command = "from candy.cli.server import main; main()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", command, "-w", "ws://127.0.0.1:0", "-d", pool],
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(Path(candy.__file__).parent.parent),
+                "CANDY_STATE_DIR": str(state),
+                "CANDY_PASSWORD": PASSWORD.decode(),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._log: threading.Thread | None = None
+        self.address = ("", 0)
+
+    def __enter__(self) -> Self:
+        """Wait until it listens.
+
+        Raises:
+            ConnectionError: it ended instead, with the last of its words.
+        """
+        assert self._process.stdout is not None
+        line = ""
+        try:
+            for line in self._process.stdout:
+                found = _LISTENING.search(line)
+                if found:
+                    self.address = (found[1], int(found[2]))
+                    break
+            else:
+                raise ConnectionError(f"it ended: {line.strip()}")
+        except BaseException:
+            self._end()
+            raise
+        # It writes a line for every log-in, which somebody has to read.
+        self._log = threading.Thread(target=deque, args=(self._process.stdout, 0), daemon=True)
+        self._log.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._log is not None:
+            self._log.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def resident_mb(self) -> float:
+        """VmRSS."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        [kilobytes] = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+        return kilobytes / 1024
+
+    def cpu_ns(self) -> int:
+        """CPU time of all its threads."""
+        return _fastpath.process_cpu_ns(self.pid)
