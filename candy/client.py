@@ -1,11 +1,11 @@
 """The client: one conversation after another, under an interface that stays.
 
-    Dialer ──fd──▶ Engine ──events──▶ Conversation ──actions──▶ Engine, Tun, ClientState, log
-       ▲           ▲ packets               │
-       │          Tun                   Ending
-       └───────────── Backoff ◀────────────┘
+    Dialer ──fd──▶ Engine ──events──▶ Conversation ──actions──▶ Engine, Tun, KernelRoutes, ClientState, Peers, log
+       ▲           ▲ packets            │      ▲
+       │          Tun                Ending  RouteSet
+       └───────────── Backoff ◀─────────┘
 
-Rules: this is the adapter, so it waits and decides nothing; the interface keeps its address between
+Rules: this is the adapter, so it waits and decides nothing; the interface keeps its address and its routes between
 connections, so that what is open over it survives; a signal ends everything, with a goodbye to the relay.
 
 This module does not know packets, nor what the messages mean.
@@ -19,20 +19,37 @@ import secrets
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from ipaddress import IPv4Interface
 from math import inf
 
 from candy import __version__
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.backoff import Backoff
 from candy.config import ClientSettings
-from candy.conversation import Action, Configure, Conversation, Ending, Join, Keep, Member
+from candy.conversation import (
+    Action,
+    Configure,
+    Conversation,
+    Ending,
+    Join,
+    Keep,
+    Learn,
+    Member,
+    SetRoutes,
+)
 from candy.dial import Dialer, Upgraded
 from candy.errors import OperationalError
-from candy.session import Close, Log, Ping, Send
+from candy.kernelroutes import KernelRoutes
+from candy.masquerade import Masquerade
+from candy.peers import Peers
+from candy.routeset import RouteSet
+from candy.session import Close, Drop, Log, Ping, Send
 from candy.state import ClientState
 from candy.tun import Tun
+from candy.wire import RouteEntry
 
 GOODBYE_S = 2.0
 """How long the relay may take to answer our close frame."""
@@ -52,7 +69,7 @@ class Client:
     Args:
         member: who speaks.
         state: keeps address and timestamp.
-        dialer, engine, tun: as made by run(); the engine has one network, number 0.
+        dialer, engine, tun, kernel: as made by run(); the engine has one network, number 0.
         random: a number in [0, 1).
         wall: Unix seconds.
         sleep: waits for seconds.
@@ -65,6 +82,7 @@ class Client:
         dialer: Dialer,
         engine: Engine,
         tun: Tun,
+        kernel: KernelRoutes,
         *,
         random: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
@@ -76,13 +94,29 @@ class Client:
         self._engine = engine
         self._tun = tun
         self._tun_connection = engine.adopt_tun(tun.fileno(), vnet=tun.vnet)
+        self._kernel = kernel
+        self._told = RouteSet()
+        self._routes: tuple[RouteEntry, ...] = ()
+        """To be used, as far as this machine can."""
+        self._peers = Peers()
+        self._drops: Counter[str] = Counter()
         self._backoff = Backoff(random)
         self._wall = wall
         self._sleep = sleep
         self._last = state.address()
         """The address to ask for."""
-        self._told = ""
+        self._complaint = ""
         """The last line about an end: not said again until a connection held."""
+
+    def log_counters(self) -> None:
+        """Write all counters to the log, then the routes in use and what is known of other members (SIGUSR1)."""
+        drops = Counter(self._engine.drops()) + self._drops
+        for name, value in {**self._engine.stats(), **{f"dropped {k}": v for k, v in drops.items()}}.items():
+            _log.info("%s: %d", name, value)
+        for destination, next_hop in self._kernel.installed.items():
+            _log.info("route %s: through %s", destination, next_hop)
+        for address, peer in self._peers:
+            _log.info("member %s: %s", address, peer)
 
     async def stay(self) -> None:
         """Connect and reconnect until cancelled; then say goodbye to the relay.
@@ -94,6 +128,8 @@ class Client:
             await self._tun.configure(self._member.address)
         _log.info("interface %s is made; connecting to %s", self._tun.name, self._dialer.relay)
         while True:
+            # This machine, or the relay, may have moved to where one of the routes leads.
+            await self._set_routes()
             try:
                 upgraded = await self._dialer.dial()
             except OperationalError as error:
@@ -102,10 +138,10 @@ class Client:
                 ending = await self._converse(upgraded)
             if ending.held:
                 self._backoff.held()
-                self._told = ""
+                self._complaint = ""
             delay = self._backoff.next_delay(refused=ending.refused)
-            level = logging.DEBUG if ending.text == self._told else logging.WARNING
-            self._told = ending.text
+            level = logging.DEBUG if ending.text == self._complaint else logging.WARNING
+            self._complaint = ending.text
             _log.log(level, "%s; trying again in %.1f s", ending.text, delay)
             await self._sleep(delay)
 
@@ -118,7 +154,10 @@ class Client:
         ending = None
         try:
             timestamp = self._state.next_timestamp(int(self._wall()))
-            ending = await self._lead(Conversation(self._member, connection, timestamp, self._last), connection)
+            conversation = Conversation(
+                self._member, connection, timestamp, self._last, self._told, extended=upgraded.extended
+            )
+            ending = await self._lead(conversation, connection)
             return ending
         finally:
             if ending is None:
@@ -162,8 +201,40 @@ class Client:
                     self._last = action.address
                 case Keep():
                     self._state.keep_address(action.address)
+                case SetRoutes():
+                    self._routes = action.routes
+                    await self._set_routes()
+                case Learn():
+                    _log.debug("%s: %s", action.message.src, self._peers.learn(action.message))
+                case Drop():
+                    self._drops[action.reason] += 1
+                    _log.debug("message from the relay dropped: %s", action.reason)
                 case Log():
                     _log.log(logging.getLevelNamesMapping()[action.level.upper()], "%s", action.text)
+
+    async def _set_routes(self) -> None:
+        """Have kernel and engine route as far as both can; without an address there is nothing to route."""
+        own = self._tun.address
+        if own is None:
+            return
+        # The engine first, so that it wraps already what the kernel sends.
+        self._wrap(self._routes, own)
+        taken = await self._kernel.install(self._routes, own, self._dialer.addresses)
+        if taken != self._routes:
+            self._wrap(taken, own)
+
+    def _wrap(self, entries: tuple[RouteEntry, ...], own: IPv4Interface) -> None:
+        """Have the engine wrap what is for these destinations."""
+        routes = [(entry.destination, int(entry.next_hop)) for entry in entries]
+        # A destination may enclose the members' own network: they are still reached directly, next hop 0.
+        enclosing = (i for i, (destination, _) in enumerate(routes) if own.network.subnet_of(destination))
+        if (first := next(enclosing, None)) is not None:
+            routes.insert(first, (own.network, 0))
+        self._engine.set_routes(
+            self._tun_connection,
+            int(own.ip),
+            [(int(network.network_address), int(network.netmask), next_hop) for network, next_hop in routes],
+        )
 
     async def _wait_for_events(self, deadline: float) -> None:
         """Return once the engine has events, or at the deadline."""
@@ -191,13 +262,18 @@ def hello(host: str) -> bytes:
     return f"candy::linux::{__version__}::{host}".encode()[:LONGEST_PING]
 
 
-async def _stay_until_signal(client: Client) -> None:
+async def _stay_until_signal(client: Client, masquerade: Masquerade | None) -> None:
     loop = asyncio.get_running_loop()
     staying = loop.create_task(client.stay())
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, staying.cancel)
-    with suppress(asyncio.CancelledError):
-        await staying
+    loop.add_signal_handler(signal.SIGUSR1, client.log_counters)
+    # Only now: a signal that came before would have left behind what it sets.
+    with ExitStack() as stack:
+        if masquerade is not None:
+            stack.enter_context(masquerade)
+        with suppress(asyncio.CancelledError):
+            await staying
 
 
 def run(settings: ClientSettings) -> int:
@@ -205,11 +281,10 @@ def run(settings: ClientSettings) -> int:
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable can't be used.
-        OperationalError: no interface, or the state can't be used.
+        OperationalError: no interface, or the state can't be used, or there is no nft for --masquerade.
     """
-    dialer = Dialer(
-        settings.url, ca_file=settings.ca_file, insecure=settings.insecure, extension=settings.extension
-    )
+    masquerade = Masquerade(settings.interface) if settings.masquerade else None
+    dialer = Dialer(settings.url, ca_file=settings.ca_file, insecure=settings.insecure, extension=settings.extension)
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
         state = ClientState(settings.state_dir, settings.name)
         member = Member(
@@ -233,7 +308,8 @@ def run(settings: ClientSettings) -> int:
             raise OperationalError(f"the engine can't start: {error.strerror}") from error
         try:
             engine.add_network()
-            asyncio.run(_stay_until_signal(Client(member, state, dialer, engine, tun)))
+            client = Client(member, state, dialer, engine, tun, KernelRoutes(settings.interface))
+            asyncio.run(_stay_until_signal(client, masquerade))
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.
             engine.stop()

@@ -1,22 +1,21 @@
-"""The settings of both commands: validated once, immutable afterwards.
+"""The member's settings, and what both commands' have in common: validated once, immutable afterwards.
 
-    command line, file ─▶ dict of Given (value, origin) ─▶ server_settings / client_settings ─▶ a frozen model
+    command line, file ─▶ dict of Given (value, origin) ─▶ client_settings, server_settings ─▶ a frozen model
 
 Rules:
  1. Every value comes with its origin (an option, or a file's line), so that an error names the place to mend.
  2. A number may come as text, as it stands on a command line.
  3. The password is in no message and no repr.
 
-This module does not know where values come from, nor what a setting does.
+The relay's are in candy.relayconfig. This module does not know where values come from, nor what a setting does.
 """
 
 import os
 import re
-import socket
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -27,17 +26,15 @@ from pydantic import (
     Field,
     FilePath,
     ValidationError,
-    model_validator,
 )
 
-from candy.auth import TOLERANCE_S
 from candy.errors import ConfigError
 from candy.state import state_folder
 
 DEFAULT_PORT = 26816
-DEFAULT_POOL = IPv4Network("192.168.202.0/24")
 INTERFACE_BYTES = 15
 """Longest name of an interface: Linux's IFNAMSIZ less the NUL."""
+DEFAULT_MTU = 1400
 
 
 # The ValueError of a validator completes the sentence "<origin>: <value> …".
@@ -45,21 +42,6 @@ INTERFACE_BYTES = 15
 
 def _none_if_empty(value: object) -> object:
     return None if value == "" else value
-
-
-def _parse_pool(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return IPv4Network(value, strict=False) if value else None
-    except ValueError:
-        raise ValueError(f"is no IPv4 network: write it like {DEFAULT_POOL}") from None
-
-
-def _check_pool(pool: IPv4Network | None) -> IPv4Network | None:
-    if pool is not None and not 8 <= pool.prefixlen <= 30:
-        raise ValueError("is no size for a pool: use a /8 to a /30")
-    return pool
 
 
 def _parse_tun(value: object) -> object:
@@ -83,6 +65,10 @@ def _check_tun(tun: IPv4Interface | None) -> IPv4Interface | None:
     return tun
 
 
+OwnAddress = Annotated[IPv4Interface | None, BeforeValidator(_parse_tun), AfterValidator(_check_tun)]
+"""The address and prefix of an interface of ours."""
+
+
 def _check_name(name: str | None) -> str | None:
     # It becomes part of an interface's and the whole of a file's name; "%" would be a pattern to Linux.
     if name is None:
@@ -94,7 +80,7 @@ def _check_name(name: str | None) -> str | None:
     return name
 
 
-def _split_url(value: str) -> SplitResult:
+def split_url(value: str) -> SplitResult:
     """A WebSocket URL in parts, its port checked."""
     example = f"write it like ws://host:{DEFAULT_PORT} or wss://host"
     if re.search(r"[\s\x00-\x1f\x7f]", value):
@@ -110,7 +96,7 @@ def _split_url(value: str) -> SplitResult:
 
 
 def _check_url(value: str) -> str:
-    url = _split_url(value)
+    url = split_url(value)
     if url.port == 0:
         raise ValueError("has port 0: give the port that the relay listens on")
     # The original asks for "/" when there is no path.
@@ -130,61 +116,32 @@ def _check_stun(value: str | None) -> str | None:
     return value
 
 
-class _Settings(BaseModel):
+class Frozen(BaseModel):
+    """What can't be changed any more."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
-    password: bytes = Field(repr=False)
-    """Raw bytes, as they go into every digest."""
+
+class Settings(Frozen):
+    """Of either command."""
+
     state_dir: Path = Field(default_factory=lambda: state_folder(os.environ, os.geteuid()))
     debug: bool = False
     timestamps: bool = True
     """In the log."""
 
 
-class ServerSettings(_Settings):
-    """What `candy.server.run` is told."""
-
-    # Of the network.
-    pool: Annotated[IPv4Network | None, BeforeValidator(_parse_pool), AfterValidator(_check_pool)] = DEFAULT_POOL
-    """None: dynamic requests are refused, and a member may claim any address."""
-    allow_outside_pool: bool = False
-    password_is_generated: bool = False
-    """Made by us: its user has to be told."""
-
-    # Of the relay.
-    host: str = "0.0.0.0"
-    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
-    """0: one that is free."""
-    tls_certificate: FilePath | None = None
-    """None: ws://; else wss://, with tls_key."""
-    tls_key: FilePath | None = None
-    auth_timeout: float = Field(default=10.0, gt=0, le=3600)
-    """Seconds."""
-    clock_tolerance: int = Field(default=TOLERANCE_S, ge=1, le=86400)
-    """Seconds, to both sides."""
-    unauthenticated_per_source: int = Field(default=64, ge=1, le=1_000_000)
-    failures_per_minute: int = Field(default=60, ge=1, le=1_000_000)
-    workers: int = Field(default_factory=lambda: max(1, len(os.sched_getaffinity(0)) - 1), ge=1, le=64)
-    queue_bytes: int = Field(default=4 << 20, ge=128 << 10, le=1 << 30)
-    """Per member."""
-    max_connections: int = Field(default=65536, ge=1, le=1 << 20)
-
-    @model_validator(mode="after")
-    def _check_tls(self) -> Self:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("--tls-certificate and --tls-key need each other: give both or none")
-        return self
-
-
-class ClientSettings(_Settings):
+class ClientSettings(Settings):
     """What `candy.client.run` is told."""
 
+    password: bytes = Field(repr=False)
+    """Raw bytes, as they go into every digest."""
     url: Annotated[str, AfterValidator(_check_url)]
     """The relay, ws:// or wss://, with a path."""
     name: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_name)] = None
-    tun: Annotated[IPv4Interface | None, BeforeValidator(_parse_tun), AfterValidator(_check_tun)] = None
+    tun: OwnAddress = None
     """None: the relay grants an address."""
-    mtu: int = Field(default=1400, ge=576, le=1479)
+    mtu: int = Field(default=DEFAULT_MTU, ge=576, le=1479)
     """Bytes. 1479 + 20 of IPIP + the kind byte = 1500, the most that any peer takes."""
     insecure: bool = False
     """Take any certificate."""
@@ -193,6 +150,8 @@ class ClientSettings(_Settings):
     """Let the kernel hand over and take packets of up to 64 KB."""
     extension: bool = True
     """Offer candy.2."""
+    masquerade: bool = False
+    """Be a gateway for the networks of this machine."""
 
     # Of direct links.
     stun: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_stun)] = None
@@ -217,11 +176,11 @@ class Given(NamedTuple):
     origin: str
 
 
-def server_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any) -> ServerSettings:
-    """Validate what was given to candy-server.
+def client_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any) -> ClientSettings:
+    """Validate what was given to candy-client.
 
     Args:
-        given: values by the options' names (`websocket` and `dhcp`, not `host` and `pool`).
+        given: values by the options' names.
         password: as chosen among its sources.
         fixed: further fields of the model.
 
@@ -229,36 +188,14 @@ def server_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any
         ConfigError: a value can't be meant; the text names its origin.
     """
     fields = dict(given)
-    if dhcp := fields.pop("dhcp", None):
-        fields["pool"] = dhcp
-    websocket = fields.pop("websocket", None)
-    if websocket is None:
-        return _validated(ServerSettings, fields, fixed | {"password": password})
-    try:
-        url = _split_url(websocket.value)
-    except ValueError as error:
-        raise _complaint(websocket, str(error)) from None
-    port = url.port if url.port is not None else {"ws": 80, "wss": 443}[url.scheme]
-    fields |= {"host": Given(url.hostname, websocket.origin), "port": Given(port, websocket.origin)}
-    settings = _validated(ServerSettings, fields, fixed | {"password": password})
-    if url.scheme == "wss" and not settings.tls_certificate:
-        raise _complaint(websocket, "needs --tls-certificate and --tls-key, or write ws://")
-    if url.scheme == "ws" and settings.tls_certificate:
-        raise _complaint(websocket, "is without TLS, but a certificate is given: write wss://")
-    return settings
-
-
-def client_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any) -> ClientSettings:
-    """Validate what was given to candy-client; arguments and errors as in server_settings."""
-    fields = dict(given)
     websocket = fields.pop("websocket", None)
     if websocket is None or not websocket.value:
         raise ConfigError(f"no relay given: add -w ws://host:{DEFAULT_PORT} (or wss://host)")
     fields["url"] = websocket
-    return _validated(ClientSettings, fields, fixed | {"password": password})
+    return validated(ClientSettings, fields, fixed | {"password": password})
 
 
-_Model = TypeVar("_Model", ServerSettings, ClientSettings)
+_Model = TypeVar("_Model", bound=Frozen)
 
 _COMPLAINTS = {
     "bool_parsing": "is neither true nor false",
@@ -277,7 +214,7 @@ _COMPLAINTS = {
 """pydantic's kinds of error in our words."""
 
 
-def _validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[str, Any]) -> _Model:
+def validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[str, Any]) -> _Model:
     """The model, or the first of its complaints in one line."""
     try:
         return model(**{field: given.value for field, given in fields.items()}, **fixed)
@@ -285,44 +222,10 @@ def _validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[
         first = error.errors(include_url=False, include_input=False)[0]
         words = _COMPLAINTS.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
         if first["loc"]:
-            raise _complaint(fields[str(first["loc"][0])], words) from None
+            raise complaint(fields[str(first["loc"][0])], words) from None
         raise ConfigError(words) from None
 
 
-def _complaint(given: Given, words: str) -> ConfigError:
+def complaint(given: Given, words: str) -> ConfigError:
+    """The error of a value that can't be meant; `words` complete the sentence "<value> …"."""
     return ConfigError(f"{given.origin}: {given.value!r} {words}")
-
-
-def member_line(settings: ServerSettings, address: str, port: int | None = None) -> str:
-    """The command that joins a member, for a POSIX shell.
-
-    A password of the user's own is not repeated: what the relay prints ends up in logs.
-
-    Args:
-        address: host name or IP address at which members reach the relay, see member_address.
-        port: the one listened on, where the settings leave it open.
-    """
-    scheme = "wss" if settings.tls_certificate else "ws"
-    host = f"[{address}]" if ":" in address else address
-    password = settings.password.decode() if settings.password_is_generated else "<your password>"
-    quoted = password.replace("'", "'\\''")
-    return f"CANDY_PASSWORD='{quoted}' candy-client -w {scheme}://{host}:{port or settings.port}"
-
-
-def member_address(host: str) -> str:
-    """Where members reach a relay that listens on this host: there, or, for any address, on the default
-    route; on a machine without one its name is the best guess."""
-    if host not in ("0.0.0.0", "::"):
-        return host
-    return default_route_address() or socket.gethostname()
-
-
-def default_route_address() -> str | None:
-    """This machine's address towards the default route, None without one. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Connecting a UDP socket only chooses its source address; 203.0.113.1 is nobody's (RFC 5737).
-            probe.connect(("203.0.113.1", 9))
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])

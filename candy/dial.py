@@ -27,6 +27,7 @@ import threading
 import urllib.request
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -87,6 +88,8 @@ class Dialer:
             raise ConfigError(f"the relay's URL can't be used: {error}") from error
         self.relay = str(self._url.with_user(None))
         """The URL without credentials, for messages."""
+        self.addresses: frozenset[IPv4Address] = frozenset()
+        """What the relay's name, or its proxy's, was last found to mean: where connections go to."""
         self._proxy = proxy_for(self._url)
         self._tls = _tls_context(ca_file, insecure) if self._url.scheme == "wss" else None
 
@@ -118,6 +121,9 @@ class Dialer:
             why = f"the connection was lost before the answer ({error.strerror or error})"
         except OperationalError as error:
             why = str(error)
+        finally:
+            # Of an attempt that failed as well: it may have failed for the way there.
+            self.addresses = connector.addresses or self.addresses
         raise OperationalError(f"{self.relay}: {why}")
 
     async def _upgrade(self, session: aiohttp.ClientSession) -> Upgraded:
@@ -187,6 +193,7 @@ class _Connector(aiohttp.BaseConnector):
         self._proxy = proxy
         self._used = False
         self.stage = "starting"
+        self.addresses: frozenset[IPv4Address] = frozenset()
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -233,6 +240,7 @@ class _Connector(aiohttp.BaseConnector):
     async def _connect(self, what: str, host: str, port: int) -> socket.socket:
         self.stage = f"looking up {host}"
         addresses = await _resolve(host, port)
+        self.addresses = frozenset(IPv4Address(to[0]) for family, *_, to in addresses if family == socket.AF_INET)
         self.stage = f"connecting to {what} {host}:{port}"
         try:
             return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)

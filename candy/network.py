@@ -4,7 +4,11 @@ The adapter calls `opened` once per connection, then `received`, `ponged` and `c
 them, and `expired` when `next_deadline` has come. Each returns actions to be carried out in order. A
 connection that was closed here is forgotten at once: what is still reported of it is ignored.
 
+The relay may have an interface of its own in the network (`host`). It holds its address as a member does, but has no
+session: it can't be asked whether it is there, for it is.
+
 Who gets an address that an AUTH claims, in this order:
+ 0. It is the relay's own: the newcomer is refused.
  1. Reserved for another connection with another VMAC (or none): the newcomer is refused.
  2. Held by nobody: the newcomer has it.
  3. Held by a member with the same VMAC: it is one installation that came back, and replaces its old
@@ -15,7 +19,11 @@ Who gets an address that an AUTH claims, in this order:
  5. While one waits, a third is refused at once, unless it has the VMAC of the one waiting: then it takes that
     one's place, and its remaining time.
 
-A replaced holder is closed with code 4001 (`CLOSE_REPLACED`), a refused newcomer without a word.
+A replaced holder is closed with code 4001 (`CLOSE_REPLACED`), a refused newcomer without a word. One for whom the
+network has no room is closed with 1013, as is one for whom there is no address.
+
+When the rules change (`set_routes`), whoever is told something else from now on is told so: by a new set with candy.2,
+else by being closed with 1012, for "ROUTE of the original has no way to withdraw or replace".
 """
 
 import heapq
@@ -26,7 +34,21 @@ from math import inf
 
 from candy.addresses import Pool
 from candy.auth import TOLERANCE_S, FailureLimiter, ReplayMemory
-from candy.session import CLOSE_REPLACED, Action, Bind, Log, Ping, Realm, Session, State
+from candy.routes import Routes, messages
+from candy.session import (
+    CLOSE_REPLACED,
+    CLOSE_ROUTES_CHANGED,
+    CLOSE_TRY_LATER,
+    Action,
+    AllowSources,
+    Bind,
+    Log,
+    Ping,
+    Realm,
+    Send,
+    Session,
+    State,
+)
 
 AUTHENTICATION_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 3.0
@@ -47,7 +69,8 @@ class Network:
     """The sessions of one network.
 
     `password` is the raw bytes, `pool` None means that addresses are not granted and any unicast address may
-    be claimed, `randbytes(n)` returns n random bytes. `failures` may be shared between networks.
+    be claimed, `randbytes(n)` returns n random bytes. `failures` may be shared between networks. `max_members` None
+    means as many as come; `forward_broadcast` lets members send messages to everybody.
     """
 
     def __init__(
@@ -59,6 +82,9 @@ class Network:
         failures: FailureLimiter | None = None,
         tolerance: int = TOLERANCE_S,
         allow_outside_pool: bool = False,
+        forward_broadcast: bool = True,
+        routes: Routes | None = None,
+        max_members: int | None = None,
         authentication_timeout: float = AUTHENTICATION_TIMEOUT_S,
         probe_timeout: float = PROBE_TIMEOUT_S,
     ) -> None:
@@ -71,7 +97,12 @@ class Network:
             randbytes=randbytes,
             tolerance=tolerance,
             allow_outside_pool=allow_outside_pool or pool.network is None,
+            forward_broadcast=forward_broadcast,
+            routes=routes if routes is not None else Routes(),
         )
+        self._max_members = inf if max_members is None else max_members
+        self._members = 0
+        self._host_ip: IPv4Address | None = None
         self._authentication_timeout = authentication_timeout
         self._probe_timeout = probe_timeout
         self._sessions: dict[int, Session] = {}
@@ -79,9 +110,16 @@ class Network:
         # A heap of (when, connection); an entry counts only while it is still its session's deadline.
         self._deadlines: list[tuple[float, int]] = []
 
-    def opened(self, connection: int, source: str, now: float) -> list[Action]:
-        """A connection was upgraded; `source` is its peer's IP address as text."""
-        session = Session(self._realm, connection, source)
+    def host(self, connection: int, ip: IPv4Address) -> list[Action]:
+        """Give the relay's own interface its address, before anybody else comes."""
+        self._realm.host = connection
+        self._host_ip = ip
+        self._realm.pool.claim(ip, None, connection)
+        return [Bind(connection, int(ip)), *self._allow_sources(connection, ip)]
+
+    def opened(self, connection: int, source: str, now: float, *, extended: bool = False) -> list[Action]:
+        """A connection was upgraded; `source` is its peer's IP address as text, `extended`: it has candy.2."""
+        session = Session(self._realm, connection, source, extended)
         self._sessions[connection] = session
         self._set_deadline(session, now + self._authentication_timeout)
         return []
@@ -113,14 +151,12 @@ class Network:
         if session is None:
             return []
         self._forget(session)
-        # Only the holder of an address and the one who waits for it have it: one of the two is gone.
-        probe = self._probes.pop(session.ip, None)
-        if session.state is not State.MEMBER:
-            return [Log("debug", f"{session.source}: gone before it was logged in")]
-        actions: list[Action] = [Log("info", f"{session.source}: {session.ip} logged out")]
-        if probe is not None:
-            actions += self._settle(probe.waiting, now)
-        return actions
+        if session.state is State.MEMBER:
+            log = Log("info", f"{session.source}: {session.ip} logged out")
+            return [log, *self._leave_address(session.ip, now)]
+        # Only the holder of an address and the one who waits for it have it: it was the latter.
+        self._probes.pop(session.ip, None)
+        return [Log("debug", f"{session.source}: gone before it was logged in")]
 
     def expired(self, now: float, wall: int) -> list[Action]:
         """Act on every deadline up to `now`."""
@@ -136,6 +172,31 @@ class Network:
                 actions += session.end(None, "authentication timed out")
                 self._forget(session)
         return actions
+
+    def set_routes(self, routes: Routes, now: float) -> list[Action]:
+        """Have these rules instead of those before, and see to it that every member follows them."""
+        before, self._realm.routes = self._realm.routes, routes
+        actions: list[Action] = []
+        if self._realm.host is not None and self._host_ip is not None:
+            actions += self._allow_sources(self._realm.host, self._host_ip, before)
+        told = closed = 0
+        # Whoever is let in below, because somebody had to go, has the new rules already.
+        for session in [session for session in self._sessions.values() if session.state is State.MEMBER]:
+            actions += self._allow_sources(session.connection, session.ip, before)
+            entries = routes.entries(session.ip)
+            # As sets: no two that a member is told overlap, so their order means nothing.
+            if set(entries) == set(before.entries(session.ip)):
+                continue
+            if session.extended:
+                told += 1
+                actions += [Send(session.connection, message) for message in messages(entries, extended=True)]
+            else:
+                closed += 1
+                self._forget(session)
+                actions += session.end(CLOSE_ROUTES_CHANGED, "the routes have changed")
+                actions += self._leave_address(session.ip, now)
+        log = f"{len(routes.rules)} SD-WAN rules from now on; members told: {told}, closed to come back: {closed}"
+        return [*actions, Log("info", log)]
 
     def next_deadline(self) -> float | None:
         """When `expired` has to be called next, in the seconds of `now`; None when nothing is due ever."""
@@ -156,6 +217,8 @@ class Network:
         connection = pool.holder(ip)
         if connection is None:  # 2
             return self._admit(session)
+        if connection == self._realm.host:  # 0
+            return self._refuse(session, f"{ip} is this relay's own")
         holder = self._sessions[connection]
         probe = self._probes.get(ip)
         if _is_same_installation(session, holder):  # 3
@@ -181,11 +244,35 @@ class Network:
         return self._refuse(older, f"the same member waits for {ip} on a newer connection")
 
     def _admit(self, session: Session) -> list[Action]:
+        if self._members >= self._max_members:
+            self._forget(session)
+            full = f"the network is full: {self._max_members} members are in"
+            log = Log("warning", f"{session.source}: not let in as {session.ip}: {full}")
+            return [log, *session.end(CLOSE_TRY_LATER, full)]
+        self._members += 1
         self._realm.pool.claim(session.ip, session.vmac, session.connection)
         session.state = State.MEMBER
         session.deadline = inf
-        log = Log("info", f"{session.source}: logged in as {session.ip}")
-        return [Bind(session.connection, int(session.ip)), log]
+        entries = self._realm.routes.entries(session.ip)
+        # "ROUTE messages follow if SD-WAN rules concern this address", which needs no set to withdraw others.
+        told = messages(entries, session.extended) if entries else []
+        return [
+            Bind(session.connection, int(session.ip)),
+            *self._allow_sources(session.connection, session.ip),
+            *(Send(session.connection, message) for message in told),
+            Log("info", f"{session.source}: logged in as {session.ip}"),
+        ]
+
+    def _allow_sources(self, connection: int, ip: IPv4Address, before: Routes | None = None) -> list[Action]:
+        """Let a member send from the LANs behind it, if these are others than they were."""
+        lans = self._realm.routes.lans(ip)
+        known = before.lans(ip) if before is not None else ()
+        return [AllowSources(connection, lans)] if set(lans) != set(known) else []
+
+    def _leave_address(self, ip: IPv4Address, now: float) -> list[Action]:
+        """Its holder is gone: whoever waits for it may have it."""
+        probe = self._probes.pop(ip, None)
+        return self._settle(probe.waiting, now) if probe is not None else []
 
     def _wait(self, session: Session, deadline: float) -> None:
         session.state = State.WAITING
@@ -201,6 +288,8 @@ class Network:
         return [log, *holder.end(CLOSE_REPLACED, "another login took over the address")]
 
     def _forget(self, session: Session) -> None:
+        """Before it is ended, for only a member counts as one."""
+        self._members -= session.state is State.MEMBER
         del self._sessions[session.connection]
         self._realm.pool.release(session.connection)
 

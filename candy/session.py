@@ -25,21 +25,31 @@ seconds.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from math import inf
 from typing import Literal
 
 from candy import auth, wire
 from candy.addresses import Pool, is_unicast
 from candy.errors import PoolFull, WireError
+from candy.routes import Routes
 from candy.wire import DropReason
 
 _UNSPECIFIED = IPv4Address("0.0.0.0")
 
-CLOSE_NO_ADDRESS = 1013
-"""Close code ("try again later") for a request for an address that cannot be granted."""
+CLOSE_ROUTES_CHANGED = 1012
+"""Close code ("service restart") for a member that can be told a new set of routes on a new connection alone."""
+CLOSE_TRY_LATER = 1013
+"""Close code for whom there is no address to grant, or no room."""
 CLOSE_REPLACED = 4001
 """Close code, from the private range, for a member whose address another connection took over."""
+
+COPIES_PER_S = 200
+"""Messages that one member may cause in the long run by sending to everybody: each is a call from Python."""
+COPIES_AHEAD_S = 5.0
+"""How far it may be ahead of that rate."""
+BROADCAST_LIMIT = "broadcast_limit"
+"""The engine's counter of packets that exceed such an allowance, and ours of messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,14 @@ class Bind:
 
     connection: int
     ip: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllowSources:
+    """The member may send from these networks too, and from none of those named before."""
+
+    connection: int
+    lans: tuple[IPv4Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +117,7 @@ class Log:
     text: str
 
 
-Action = Send | Bind | Unbind | Ping | Close | Drop | Log
+Action = Send | Bind | AllowSources | Unbind | Ping | Close | Drop | Log
 
 
 class State(Enum):
@@ -123,21 +141,28 @@ class Realm:
     randbytes: Callable[[int], bytes]
     tolerance: int
     allow_outside_pool: bool
+    forward_broadcast: bool
+    routes: Routes
+    host: int | None = None
+    """The relay's own interface in the network: a member that has a connection's number, but no session."""
 
 
 class Session:
     """One connection, from its opening to its end. Small, for there are as many as members.
 
     `ip` is the address that its AUTH claimed, 0.0.0.0 while GREETING; `deadline` is the monotonic time at
-    which the network has to act on it, infinite for a member.
+    which the network has to act on it, infinite for a member; `extended` tells that candy.2 was agreed on.
     """
 
-    __slots__ = ("_realm", "connection", "deadline", "ip", "source", "state", "vmac")
+    __slots__ = ("_copies_until", "_realm", "connection", "deadline", "extended", "ip", "source", "state", "vmac")
 
-    def __init__(self, realm: Realm, connection: int, source: str) -> None:
+    def __init__(self, realm: Realm, connection: int, source: str, extended: bool) -> None:
         self._realm = realm
+        self._copies_until = -inf
+        """When the copies that it caused are paid for, at COPIES_PER_S."""
         self.connection = connection
         self.source = source
+        self.extended = extended
         self.deadline = inf
         self.state = State.GREETING
         self.vmac: bytes | None = None
@@ -157,7 +182,7 @@ class Session:
             case wire.Auth():
                 return self._on_auth(message, now, wall)
             case wire.Udp4Conn() | wire.Discovery() | wire.General():
-                return self._on_relayed(message, payload)
+                return self._on_relayed(message, payload, now)
             case wire.Route():
                 return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
 
@@ -194,7 +219,7 @@ class Session:
             granted = realm.pool.ask(message.address.ip, self.vmac, self.connection)
         except PoolFull as full:
             log = Log("warning", f"{self.source}: no address granted: {full}")
-            return [log, *self.end(CLOSE_NO_ADDRESS, str(full))]
+            return [log, *self.end(CLOSE_TRY_LATER, str(full))]
         answer = wire.Expttun(wall, granted, auth.expttun_digest(realm.password, wall))
         return [
             Send(self.connection, answer.encode(wire.draw_confusion(realm.randbytes))),
@@ -235,17 +260,29 @@ class Session:
             return self.refuse(f"{name} is {skew:+d} s off this clock, {self._realm.tolerance} s are tolerated")
         return []
 
-    def _on_relayed(self, message: wire.Udp4Conn | wire.Discovery | wire.General, payload: bytes) -> list[Action]:
+    def _on_relayed(
+        self, message: wire.Udp4Conn | wire.Discovery | wire.General, payload: bytes, now: float
+    ) -> list[Action]:
         if self.state is not State.MEMBER:
             return [Drop(self.connection, DropReason.NOT_AUTHENTICATED)]
         if len(payload) > wire.LEGACY_PAYLOAD:
             return [Drop(self.connection, DropReason.TOO_LARGE)]
         if message.src != self.ip:
             return [Drop(self.connection, DropReason.FOREIGN_SOURCE)]
-        if message.dst == wire.BROADCAST and not isinstance(message, wire.Udp4Conn):
-            others = (other for other in self._realm.pool.holders() if other != self.connection)
-            return [Send(other, payload) for other in others]
-        receiver = self._realm.pool.holder(message.dst)
-        if receiver is None:
+        realm = self._realm
+        if message.dst == wire.BROADCAST and realm.forward_broadcast and not isinstance(message, wire.Udp4Conn):
+            return self._to_everybody(payload, now)
+        receiver = realm.pool.holder(message.dst)
+        # The relay's own interface has no use for messages: it needs no direct links.
+        if receiver is None or receiver == realm.host:
             return [Drop(self.connection, DropReason.NO_SUCH_MEMBER)]
         return [Send(receiver, payload)]
+
+    def _to_everybody(self, payload: bytes, now: float) -> list[Action]:
+        if self._copies_until > now + COPIES_AHEAD_S:
+            return [Drop(self.connection, BROADCAST_LIMIT)]
+        not_to = (self.connection, self._realm.host)
+        copies: list[Action] = [Send(other, payload) for other in self._realm.pool.holders() if other not in not_to]
+        # Paid for afterwards, so that there is no network too large for a message to everybody.
+        self._copies_until = max(self._copies_until, now) + len(copies) / COPIES_PER_S
+        return copies

@@ -1,6 +1,6 @@
 """The server's half of the WebSocket handshake (RFC 6455, section 4.2), and the way out of aiohttp for its socket.
 
-    request ──check──▶ refusal: an ordinary response
+    request ──check──▶ refusal, no_such_network: an ordinary response
                └─────▶ hand_over(): bytes read ahead, a duplicate of the descriptor ──▶ Engine.adopt ──▶ 101
 
 Rules:
@@ -43,6 +43,11 @@ def refusal(request: web.BaseRequest) -> web.Response | None:
     return None
 
 
+def no_such_network() -> web.Response:
+    """The response to a sound request for a path at which nothing is."""
+    return _refuse(404, "There is no network at this path.")
+
+
 def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[int, "HandedOver"]:
     """Give the socket of a sound request to the engine.
 
@@ -73,14 +78,19 @@ def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[i
     except BaseException:
         socket.close(fd)
         raise
-    return connection, HandedOver()
+    return connection, HandedOver(extended)
 
 
 class HandedOver(web.StreamResponse):
-    """What aiohttp gets for a connection that is no longer its own: nothing to send, and the end."""
+    """What aiohttp gets for a connection that is no longer its own: nothing to send, and the end.
 
-    def __init__(self) -> None:
+    Args:
+        extended: candy.2 was agreed on.
+    """
+
+    def __init__(self, extended: bool) -> None:
         super().__init__(status=101)
+        self.extended = extended
         self.force_close()
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:

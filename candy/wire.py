@@ -90,14 +90,24 @@ class DropReason(StrEnum):
     """The text of an EXPTTUN is not `ip/prefix` and a NUL within its 32 bytes."""
     BAD_MASK = "bad_mask"
     """The mask of a ROUTE entry is not ones followed by zeros."""
+    BAD_NEXT_HOP = "bad_next_hop"
+    """The next hop of a ROUTE entry is no address that a member can have."""
+    OUTSIDE_SET = "outside_set"
+    """A ROUTE that continues a set which was not begun, or of which an earlier message was dropped."""
+    TOO_MANY_ROUTES = "too_many_routes"
+    """A ROUTE with which there would be more destinations than a member takes."""
+    UNKNOWN_SUBTYPE = "unknown_subtype"
+    """A GENERAL for us that is not the LAN endpoint of its sender."""
+    FOREIGN_DESTINATION = "foreign_destination"
+    """Relayed to us, with a destination that is neither our address nor everybody's."""
     UNEXPECTED_KIND = "unexpected_kind"
-    """A kind that only the relay sends, coming from a member."""
+    """A kind that only the relay sends, coming from a member; or from the relay, what it never sends, or not then."""
     NOT_AUTHENTICATED = "not_authenticated"
     """To be relayed, but its sender has no address yet."""
     TOO_LARGE = "too_large"
     """To be relayed, but longer than every endpoint can hold."""
     FOREIGN_SOURCE = "foreign_source"
-    """To be relayed, with a source that is not its sender's address."""
+    """To be relayed, with a source that is not its sender's address; or relayed, with one that no other member has."""
     NO_SUCH_MEMBER = "no_such_member"
     """To be relayed to an address that no member holds."""
     SECOND_AUTH = "second_auth"
@@ -261,12 +271,23 @@ class General:
     """GENERAL: anything between members; the relay reads `src` and `dst` alone."""
 
     LAYOUT: ClassVar[Struct] = Struct(">BBHII")
+    ENDPOINT: ClassVar[Struct] = Struct(">IH")
 
     subtype: int
     extra: int
     src: IPv4Address
     dst: IPv4Address
     data: bytes
+
+    @property
+    def lan_endpoint(self) -> tuple[IPv4Address, int]:
+        """The sender's, address and port. Raises WireError where the data is none."""
+        if (self.subtype, self.extra) != (0, 0):
+            raise WireError(DropReason.UNKNOWN_SUBTYPE)
+        if len(self.data) < self.ENDPOINT.size:
+            raise WireError(DropReason.TOO_SHORT)
+        ip, port = self.ENDPOINT.unpack_from(self.data)
+        return IPv4Address(ip), port
 
     def encode(self) -> bytes:
         head = self.LAYOUT.pack(Kind.GENERAL, self.subtype, self.extra, int(self.src), int(self.dst))

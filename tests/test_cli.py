@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib import resources
 from ipaddress import IPv4Network
@@ -17,9 +18,11 @@ from candy import __version__
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
-from candy.cli.options import OPTIONS, ORIGINAL_KEYS
-from candy.config import ClientSettings, ServerSettings
+from candy.cli.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
+from candy.config import ClientSettings
 from candy.errors import ConfigError, OperationalError
+from candy.relayconfig import NetworkSettings, ServerSettings
+from candy.routes import Rule
 
 ROOT = Path(__file__).parent.parent
 RELAY = ["-w", "ws://relay:26816"]
@@ -44,8 +47,12 @@ def log_level() -> Iterator[None]:
 class Ran(list[Any]):
     """The settings that commands were started with."""
 
-    def start(self, settings: ServerSettings | ClientSettings) -> int:
+    reread: Callable[[], Any] | None = None
+    """Gives those of the last one anew."""
+
+    def start(self, settings: ServerSettings | ClientSettings, reread: Callable[[], Any] | None) -> int:
         self.append(settings)
+        self.reread = reread
         return 0
 
 
@@ -66,6 +73,13 @@ def serve(ran: Ran, *line: str) -> tuple[ServerSettings, str]:
     assert (result.exit_code, result.stdout) == (0, ""), result.output
     assert isinstance(ran[-1], ServerSettings)
     return ran[-1], result.stderr
+
+
+def serve_one(ran: Ran, *line: str) -> NetworkSettings:
+    """A relay with one network, and what that is like."""
+    [network] = serve(ran, *line)[0].networks
+    assert network.path == "/"
+    return network
 
 
 def join(ran: Ran, *line: str) -> tuple[ClientSettings, str]:
@@ -90,23 +104,30 @@ def refuse(command: Command[Any], *line: str) -> str:
 def test_server_default(ran: Ran, state: Path) -> None:
     settings, said = serve(ran)
     assert said == ""
-    assert (settings.host, settings.port, settings.pool) == ("0.0.0.0", 26816, IPv4Network("192.168.202.0/24"))
-    assert settings.password_is_generated
-    assert len(settings.password) >= 40
-    assert (state / "password").read_bytes() == settings.password + b"\n"
+    [network] = settings.networks
+    assert (settings.host, settings.port, network.pool) == ("0.0.0.0", 26816, IPv4Network("192.168.202.0/24"))
+    assert network.password_is_generated
+    assert len(network.password) >= 40
+    assert (state / "password").read_bytes() == network.password + b"\n"
     assert serve(ran)[0] == settings
+    assert ran.reread is None
 
 
 def test_options_reach_the_server(ran: Ran) -> None:
     line = ["-m", "server", "-w", "ws://127.0.0.1:7", "-p", "pw", "-d", "10.0.0.0/8", "--no-timestamp", "--debug"]
     limits = ["--auth-timeout", "3", "--workers=2", "--queue-bytes", "200000", "--allow-outside-pool"]
-    settings, said = serve(ran, *line, *limits)
+    ours = ["--no-source-check", "--no-broadcast", "--max-members", "5", "-t", "10.0.0.9/8"]
+    settings, said = serve(ran, *line, *limits, *ours, "--sdwan", "10.0.0.1,172.16.0.0/12,10.0.0.2;")
     assert said == f"candy-server: {VISIBLE}"
-    assert (settings.host, settings.port, settings.password) == ("127.0.0.1", 7, b"pw")
-    assert settings.pool == IPv4Network("10.0.0.0/8")
-    assert (settings.timestamps, settings.debug, settings.allow_outside_pool) == (False, True, True)
-    assert (settings.auth_timeout, settings.workers, settings.queue_bytes) == (3.0, 2, 200000)
-    assert not settings.password_is_generated
+    [network] = settings.networks
+    assert (settings.host, settings.port, network.password) == ("127.0.0.1", 7, b"pw")
+    assert network.pool == IPv4Network("10.0.0.0/8")
+    assert (settings.timestamps, settings.debug, network.allow_outside_pool) == (False, True, True)
+    assert (network.auth_timeout, settings.workers, settings.queue_bytes) == (3.0, 2, 200000)
+    assert (network.check_source, network.forward_broadcast, network.max_members) == (False, False, 5)
+    assert str(network.tun) == "10.0.0.9/8"
+    assert network.rules == (Rule.parse("10.0.0.1/32,172.16.0.0/12,10.0.0.2"),)
+    assert not network.password_is_generated
 
 
 def test_options_reach_the_client(ran: Ran) -> None:
@@ -121,13 +142,12 @@ def test_options_reach_the_client(ran: Ran) -> None:
 
 
 def test_server_takes_the_clients_options(ran: Ran) -> None:
-    line = ["-n", "x", "-t", "nonsense", "-s", "x", "--port", "x", "--mtu", "1", "-r", "5", "--discovery", "300"]
-    _, said = serve(ran, *line, "--localhost", "x", "--sdwan", "x")
-    ours = [
+    line = ["-n", "x", "-s", "x", "--port", "x", "--mtu", "1", "-r", "5", "--discovery", "300", "--localhost", "x"]
+    _, said = serve(ran, *line)
+    assert sorted(said.splitlines()) == sorted(
         f"candy-server: warning: --{key}: is an option of candy-client: ignored"
-        for key in ("name", "tun", "stun", "port", "mtu", "route", "discovery", "localhost")
-    ]
-    assert sorted(said.splitlines()) == sorted([*ours, "candy-server: warning: --sdwan: has no effect yet"])
+        for key in ("name", "stun", "port", "mtu", "route", "discovery", "localhost")
+    )
 
 
 def test_client_takes_the_servers_options(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +230,8 @@ def test_server_refuses_an_empty_password(state: Path) -> None:
 
 def test_server_with_a_password_keeps_none(ran: Ran, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANDY_PASSWORD", "pw")
-    settings, said = serve(ran)
-    assert (settings.password, settings.password_is_generated, said) == (b"pw", False, "")
+    network = serve_one(ran)
+    assert (network.password, network.password_is_generated) == (b"pw", False)
     assert not state.exists()
 
 
@@ -242,17 +262,130 @@ def test_file_names_the_line_of_a_wrong_value(tmp_path: Path) -> None:
 def test_server_file_without_dhcp_has_no_pool(ran: Ran, tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.write_text('websocket = "ws://127.0.0.1:26816"\n')
-    assert serve(ran, "-c", str(file))[0].pool is None
-    assert serve(ran, "-c", str(file), "-d", "10.0.0.0/24")[0].pool == IPv4Network("10.0.0.0/24")
+    assert serve_one(ran, "-c", str(file)).pool is None
+    assert serve_one(ran, "-c", str(file), "-d", "10.0.0.0/24").pool == IPv4Network("10.0.0.0/24")
     file.write_text('dhcp = "10.0.1.0/24"\n')
-    assert serve(ran, "-c", str(file))[0].pool == IPv4Network("10.0.1.0/24")
-    assert serve(ran, "-d", "")[0].pool is None
+    assert serve_one(ran, "-c", str(file)).pool == IPv4Network("10.0.1.0/24")
+    assert serve_one(ran, "-d", "").pool is None
 
 
 def test_file_switches_the_time_off(ran: Ran, tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text("no_timestamp = true")
     assert not serve(ran, "-c", str(file))[0].timestamps
+
+
+# Several networks
+
+
+def test_networks_of_a_file(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANDY_PASSWORD", "of the environment")
+    (tmp_path / "written").write_bytes(b"of its file\n")
+    file = tmp_path / "server.toml"
+    file.write_text(
+        f"""dhcp = "10.0.0.0/24"
+no_broadcast = true
+[network."/home"]
+password = "of its own"
+[network."/office/eu"]
+password_file = "{tmp_path}/written"
+dhcp = "10.0.0.0/24"
+no_source_check = true
+routes = [{{ device = "10.0.0.1", destination = "172.17.0.0/16", via = "10.0.0.2" }}]
+"""
+    )
+    settings, said = serve(ran, "-c", str(file), "-d", "10.1.0.0/24")
+    assert said == ""
+    main, home, office = settings.networks
+    assert main == NetworkSettings(
+        password=b"of the environment", pool=IPv4Network("10.1.0.0/24"), forward_broadcast=False
+    )
+    assert home == NetworkSettings(path="/home", password=b"of its own", pool=None)
+    assert office == NetworkSettings(
+        path="/office/eu",
+        password=b"of its file",
+        pool=IPv4Network("10.0.0.0/24"),
+        check_source=False,
+        rules=(Rule.parse("10.0.0.1/32,172.17.0.0/16,10.0.0.2"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("[network.'/home']", "3: network: '/home' has no password: add password or password_file to its table"),
+        ("[network.'/home']\npassword = ''", "4: password: an empty password lets everybody in: write one"),
+        ("[network.'/home']\npassword_file = '/no'", "4: password_file: cannot read /no: No such file or directory"),
+        ("[network.home]\npassword = 'x'", "3: network: 'home' is no path: write it like /home"),
+        ("[network.'/']\npassword = 'x'", "3: network: '/' is the network that stands at the top of the file"),
+        (
+            "[network.'/home']\npassword = 'x'\n[network.'/home/']\npassword = 'x'",
+            "5: network: '/home/' is the second network at /home: give each a path of its own",
+        ),
+        ("[network.'/home']\npassword = 'x'\ndhcp = '10.0.0.0/31'", "5: dhcp: '10.0.0.0/31' is no size for a pool"),
+        ("routes = [\n{ device = '10.0.0.1' },\n]", "4: routes: destination is missing, or no text in quotes"),
+        (
+            "routes = [\n{ device = '10.0.0.1', destination = '10.0.0.0/16', via = '10.0.0.2' },\n]",
+            "4: routes: '10.0.0.1,10.0.0.0/16,10.0.0.2' is a route into the pool 10.0.0.0/24",
+        ),
+        (
+            "[network.'/home']\npassword = 'x'\nsdwan = '10.0.0.1,10.9.0.0/16,10.0.0.2;10.0.0.1,10.9.0.0/24,10.0.0.3'",
+            "5: sdwan: rule 2: '10.0.0.1,10.9.0.0/24,10.0.0.3' overlaps '10.0.0.1,10.9.0.0/16,10.0.0.2'",
+        ),
+    ],
+)
+def test_networks_that_cannot_be(tmp_path: Path, table: str, said: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(f'# first\ndhcp = "10.0.0.0/24"\n{table}\n')
+    assert refuse(server_command.main, "--check", "-c", str(file)).startswith(f"candy-server: {file}:{said}")
+
+
+def test_rules_on_the_command_line_win(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(
+        'sdwan = "10.0.0.1,172.17.0.0/16,10.0.0.2"\n'
+        'routes = [{ device = "10.0.0.1", destination = "172.18.0.0/16", via = "10.0.0.2" }]'
+    )
+    assert len(serve_one(ran, "-c", str(file)).rules) == 2
+    rule = "10.0.0.1/32,172.19.0.0/16,10.0.0.2"
+    assert serve_one(ran, "-c", str(file), "--sdwan", rule).rules == (Rule.parse(rule),)
+    assert serve_one(ran, "-c", str(file), "--sdwan", "").rules == ()
+
+
+def test_rules_in_a_file_of_the_original(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "candy.cfg"
+    rules = ["192.168.202.1/32,172.17.0.0/16,192.168.202.2", "192.168.202.2/32,172.16.0.0/16,192.168.202.1"]
+    file.write_text(f'dhcp = "192.168.202.0/24"\nsdwan = "{";".join(rules)}";\n')
+    assert serve_one(ran, "-c", str(file)).rules == tuple(Rule.parse(rule) for rule in rules)
+
+
+# Reading them again
+
+
+def test_settings_are_read_again(ran: Ran, state: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "candy.cfg"
+    file.write_text('dhcp = "10.0.0.0/24"\nworkers = 2\n')
+    settings, said = serve(ran, "-c", str(file), "--no-timestamp", "-n", "x")
+    assert said.count("warning") == 2
+    assert ran.reread is not None
+    (state / "password").unlink()
+    again = ran.reread()
+    assert caplog.records == []
+    # As for a check: nothing is written, so a password that was made is not known.
+    assert not (state / "password").exists()
+    assert again.networks[0] == settings.networks[0].model_copy(update={"password": b""})
+    assert again.timestamps is False
+    file.write_text('dhcp = "10.0.0.0/24"\nsdwan = "10.0.0.1,172.17.0.0/16,10.0.0.2"\nrestart = 2')
+    assert ran.reread().networks[0].rules == (Rule.parse("10.0.0.1/32,172.17.0.0/16,10.0.0.2"),)
+    assert [record.message for record in caplog.records] == [
+        f"{file}:3: restart: passed over: unknown in this kind of file"
+    ]
+    file.write_text("sdwan = nonsense")
+    with pytest.raises(ConfigError, match=rf"^{file}:1: sdwan: rule 1: 'nonsense' is no rule"):
+        ran.reread()
+    file.unlink()
+    with pytest.raises(ConfigError, match="cannot read"):
+        ran.reread()
 
 
 # The examples
@@ -267,8 +400,24 @@ def test_there_is_an_example_of_each_file() -> None:
     assert [name for name, _ in examples()] == ["client.cfg", "client.toml", "server.cfg", "server.toml"]
 
 
+def is_setting(line: str) -> bool:
+    """Whether a comment would be a line of the file: it begins right behind the sign, or goes on with a list."""
+    return line.startswith("#") and (line[1:2].strip() != "" or line.startswith("#    "))
+
+
+def in_force(content: str, folder: Path) -> list[str]:
+    """All lines of a file, comments that show a setting included, with files that are there."""
+    lines = [line.removeprefix("#") if is_setting(line) else line for line in content.splitlines()]
+    for path in ("/etc/candy/password", "/etc/candy/relay.pem", "/etc/candy/relay.key", "/etc/candy/ca.pem"):
+        (folder / Path(path).name).write_text("x")
+        lines = [line.replace(path, str(folder / Path(path).name)) for line in lines]
+    if "tls_key" in content:
+        lines = [line.replace('websocket = "ws:', 'websocket = "wss:') for line in lines]
+    return lines
+
+
 @pytest.mark.parametrize(("name", "content"), examples())
-def test_example(name: str, content: str, tmp_path: Path) -> None:
+def test_example(name: str, content: str, tmp_path: Path, ran: Ran) -> None:
     """Every example is sound, as it is and with all of its lines in force, and shows every setting its form has."""
     side, _, form = name.partition(".")
     assert side in ("server", "client")
@@ -276,28 +425,38 @@ def test_example(name: str, content: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_text(content)
     assert call(command, "-c", str(file), "--check").stderr == ""
-    in_force = [line.removeprefix("#") for line in content.splitlines() if not line.startswith("# ")]
-    keys = {line.partition(" =")[0] for line in in_force if line}
-    known = {option.key for option in OPTIONS[side]}  # type: ignore[index]
-    assert keys == (known if form == "toml" else known & ORIGINAL_KEYS | {"mode"})
-    for path in ("/etc/candy/password", "/etc/candy/relay.pem", "/etc/candy/relay.key", "/etc/candy/ca.pem"):
-        (tmp_path / Path(path).name).write_text("x")
-        in_force = [line.replace(path, str(tmp_path / Path(path).name)) for line in in_force]
-    if "tls_key" in keys:
-        in_force = [line.replace("ws://0", "wss://0") for line in in_force]
-    file.write_text("\n".join(in_force))
+    lines = in_force(content, tmp_path)
+    file.write_text("\n".join(lines))
     result = call(command, "-c", str(file), "--check")
     assert (result.exit_code, result.stdout) == (0, f"candy-{side}: the settings are sound\n"), result.stderr
     assert all("has no effect yet" in line for line in result.stderr.splitlines())
+    known = {option.key for option in OPTIONS[side]}  # type: ignore[index]
+    if form == "toml":
+        assert tomllib.loads("\n".join(lines)).keys() == known
+    else:
+        keys = {line.partition(" =")[0] for line in lines if line and not line.startswith("#")}
+        assert keys == known & ORIGINAL_KEYS | {"mode"}
+
+
+def test_example_of_a_further_network(tmp_path: Path, ran: Ran) -> None:
+    content = dict(examples())["server.toml"]
+    file = tmp_path / "server.toml"
+    file.write_text("\n".join(in_force(content, tmp_path)))
+    settings, _ = serve(ran, "-c", str(file))
+    main, home = settings.networks
+    assert (home.path, str(home.pool), str(home.tun), len(home.rules)) == ("/home", "10.77.0.0/16", "10.77.0.1/16", 2)
+    assert len(main.rules) == 3
+    table = tomllib.loads(file.read_text())["network"]["/home"]
+    assert table.keys() <= {option.key for option in NETWORK_OPTIONS}
 
 
 @pytest.mark.parametrize("name", ["server.toml", "client.toml"])
 def test_example_shows_the_defaults(name: str, tmp_path: Path, ran: Ran) -> None:
     """A commented line that is not an example says what is so without it."""
-    content = dict(examples())[name]
+    content = dict(examples())[name].partition("#[network")[0]
     start: Callable[..., tuple[Any, str]] = serve if name == "server.toml" else join
     lines = content.splitlines()
-    shown = [line.removeprefix("#") for line in lines if line.startswith("#") and line[1:2].strip()]
+    shown = [line.removeprefix("#") for line in lines if is_setting(line)]
     made_up = ("example", "/etc/candy", "192.168.", '"home"', "workers")
     defaults = [line for line in shown if not any(word in line for word in made_up)]
     assert len(defaults) >= 6
@@ -335,7 +494,7 @@ def test_usage_error(line: list[str], said: str) -> None:
     [(OperationalError("port 26816 is in use"), 1), (ConfigError("no such pool"), 2), (KeyboardInterrupt(), 130)],
 )
 def test_errors_of_the_run(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(settings: ServerSettings) -> int:
+    def fail(settings: ServerSettings, reread: object) -> int:
         raise error
 
     monkeypatch.setattr(server_command.main, "run", fail)
@@ -345,12 +504,12 @@ def test_errors_of_the_run(error: BaseException, status: int, monkeypatch: pytes
 
 
 def test_status_of_the_run_is_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_command.main, "run", lambda settings: 7)
+    monkeypatch.setattr(server_command.main, "run", lambda settings, reread: 7)
     assert call(server_command.main).exit_code == 7
 
 
 def test_an_engine_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(settings: ServerSettings) -> int:
+    def start(settings: ServerSettings, reread: object) -> int:
         raise ModuleNotFoundError("No module named 'candy._fastpath'", name="candy._fastpath")
 
     monkeypatch.setattr(server_command.main, "run", start)
@@ -360,7 +519,7 @@ def test_an_engine_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(settings: ServerSettings) -> int:
+    def start(settings: ServerSettings, reread: object) -> int:
         raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
 
     monkeypatch.setattr(server_command.main, "run", start)
@@ -389,7 +548,7 @@ def test_help_and_version(command: Command[Any]) -> None:
     assert shown.exit_code == 0
     assert shown.output == call(command, "--help").output
     assert shown.output.startswith(f"Usage: {command.name} [OPTIONS]\n")
-    assert all(option.flag in shown.output for option in OPTIONS[command.side])
+    assert all((option.flag in shown.output.split()) is option.is_flag for option in OPTIONS[command.side])
 
 
 # The real programs

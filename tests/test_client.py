@@ -13,8 +13,8 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from ipaddress import IPv4Interface
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,8 +31,10 @@ from candy.config import ClientSettings
 from candy.conversation import Member
 from candy.dial import Dialer
 from candy.errors import OperationalError
+from candy.kernelroutes import KernelRoutes
 from candy.state import ClientState
 from candy.tun import Tun
+from candy.wire import Route, RouteEntry
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
 STEPS = VECTORS["transcript"]
@@ -77,6 +79,26 @@ class Interface:
     def close(self) -> None:
         self.kernel.close()
         self._ours.close()
+
+
+class Kernel:
+    """What the client sees of KernelRoutes; `refused` are destinations that it may not have."""
+
+    def __init__(self) -> None:
+        self.refused: set[IPv4Network] = set()
+        self.installed: dict[IPv4Network, IPv4Address] = {}
+        self.own: IPv4Interface | None = None
+        self.relay: Collection[IPv4Address] = ()
+        self.reviews = 0
+
+    async def install(
+        self, entries: Iterable[RouteEntry], own: IPv4Interface, relay: Collection[IPv4Address]
+    ) -> tuple[RouteEntry, ...]:
+        taken = tuple(entry for entry in entries if entry.destination not in self.refused)
+        self.installed = {entry.destination: entry.next_hop for entry in taken}
+        self.own, self.relay = own, relay
+        self.reviews += 1
+        return taken
 
 
 class Visitor:
@@ -167,9 +189,11 @@ class Setting:
         self.engine = engine
         self.interface = interface
         self.relay = relay
+        self.kernel = Kernel()
         self.delays: list[float] = []
         self.slept_enough = asyncio.Event()
-        self.client: asyncio.Task[None]
+        self.client: Client
+        self.staying: asyncio.Task[None]
         state = folder / "vmac"
         state.mkdir()
         (state / "__noname__").write_bytes(VMAC)
@@ -185,18 +209,18 @@ class Setting:
             hello=bytes.fromhex(STEPS[4]["hex"]),
             randbytes=bytes,
         )
-        self.client = asyncio.create_task(
-            Client(
-                member,
-                state,
-                Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", ca_file=ca_file),
-                self.engine,
-                cast(Tun, self.interface),
-                random=lambda: 0.0,
-                wall=lambda: float(WALL),
-                sleep=self.sleep,
-            ).stay()
+        self.client = Client(
+            member,
+            state,
+            Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", ca_file=ca_file),
+            self.engine,
+            cast(Tun, self.interface),
+            cast(KernelRoutes, self.kernel),
+            random=lambda: 0.0,
+            wall=lambda: float(WALL),
+            sleep=self.sleep,
         )
+        self.staying = asyncio.create_task(self.client.stay())
 
     async def sleep(self, seconds: float) -> None:
         self.delays.append(seconds)
@@ -205,8 +229,8 @@ class Setting:
             await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        self.client.cancel()
-        await asyncio.wait([self.client])
+        self.staying.cancel()
+        await asyncio.wait([self.staying])
 
     def kept(self, what: str) -> str:
         return (self.folder / what / "__noname__").read_text()
@@ -290,6 +314,7 @@ async def packets_pass(setting: Setting, visitor: Visitor) -> None:
 
 @pytest.mark.parametrize("protocols", [(), ("candy.2",)])
 async def test_the_recorded_conversation(setting: Setting, journal: Journal, protocols: tuple[str, ...]) -> None:
+    """field: an original server chooses no subprotocol, and answers PING with an illegal PONG of 1500 bytes."""
     setting.relay.protocols = protocols
     setting.start()
     visitor = await setting.relay.member()
@@ -320,6 +345,7 @@ async def test_an_address_of_its_own(setting: Setting, journal: Journal) -> None
 async def test_it_comes_back_with_the_same_address_and_a_new_timestamp(
     setting: Setting, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """field: "after any end a client waits 1 s and starts again from step 1"."""
     monkeypatch.setattr(conversation, "VERDICT_S", 0.0)
     setting.start()
     timestamps = []
@@ -439,7 +465,7 @@ async def test_goodbye_to_a_relay_that_does_not_answer(setting: Setting, monkeyp
     setting.start()
     await setting.relay.member()
     await setting.stop()
-    assert setting.client.cancelled()
+    assert setting.staying.cancelled()
 
 
 async def test_no_slot_for_the_connection(setting: Setting, journal: Journal) -> None:
@@ -460,7 +486,220 @@ async def test_an_interface_that_fails_ends_it(setting: Setting) -> None:
     await visitor.grant(GRANTED)
     assert await visitor.receive() == (aiohttp.WSMsgType.CLOSE, 1001)
     with pytest.raises(OperationalError, match="interface candy is gone"):
-        await setting.client
+        await setting.staying
+
+
+FAR = IPv4Address("192.168.202.2")
+LAN_A, LAN_B, VAST = (RouteEntry(IPv4Network(text), FAR) for text in ("10.1.0.0/16", "10.2.0.0/16", "192.168.0.0/16"))
+TO_LAN_A = bytes.fromhex("4500001c 00010000 4011a6cd c0a8ca07 0a010005 00010002 00080000")
+"""UDP from 192.168.202.7 to 10.1.0.5, without payload and checksum."""
+FROM_LAN_A = bytes.fromhex("4500001c 00010000 3f11a7cd 0a010005 c0a8ca07 00020001 00080000")
+
+
+def checksum_is_right(header: bytes) -> bool:
+    """RFC 1071: with the checksum in place the sum is all ones."""
+    total = sum(int.from_bytes(header[at : at + 2], "big") for at in range(0, 20, 2))
+    return (total & 0xFFFF) + (total >> 16) == 0xFFFF
+
+
+async def sent(setting: Setting, visitor: Visitor, packet: bytes) -> bytes:
+    """What the relay gets when this machine sends a packet."""
+    await asyncio.get_running_loop().sock_sendall(setting.interface.kernel, packet)
+    kind, message = await visitor.receive()
+    assert (kind, message[0]) == (aiohttp.WSMsgType.BINARY, wire.Kind.FORWARD)
+    return cast(bytes, message[1:])
+
+
+async def routed(setting: Setting, count: int) -> None:
+    """Return once the client has set routes this often."""
+    while setting.kernel.reviews < count:
+        await asyncio.sleep(0)
+
+
+async def tell(setting: Setting, visitor: Visitor, *entries: RouteEntry, flags: int = 0) -> None:
+    """Send a ROUTE, and wait until the client has acted upon it."""
+    count = setting.kernel.reviews
+    await visitor.socket.send_bytes(Route(entries, flags).encode())
+    await routed(setting, count + 1)
+
+
+async def test_packets_for_a_network_behind_a_member_are_wrapped(setting: Setting, journal: Journal) -> None:
+    """field: ROUTE accumulates within a connection to an original server, and starts afresh with the next one."""
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    assert (setting.kernel.own, setting.kernel.installed) == (GRANTED, {})
+    assert setting.kernel.relay == {IPv4Address("127.0.0.1")}
+    assert await sent(setting, visitor, TO_LAN_A) == TO_LAN_A
+    await tell(setting, visitor, LAN_A)
+    await tell(setting, visitor, LAN_B)
+    assert setting.kernel.installed == {LAN_A.destination: FAR, LAN_B.destination: FAR}
+    packet = await sent(setting, visitor, TO_LAN_A)
+    outer, inner = packet[:20], packet[20:]
+    assert inner == TO_LAN_A
+    assert outer[:4] + outer[9:10] + outer[12:] == bytes.fromhex("45000030 04 c0a8ca07 c0a8ca02")
+    assert outer[8] >= 64
+    assert checksum_is_right(outer)
+    # What is for members is not.
+    await packets_pass(setting, visitor)
+    visitor.hang_up()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    # Until this relay has told its own.
+    assert (await sent(setting, visitor, TO_LAN_A))[20:] == TO_LAN_A
+    await tell(setting, visitor, LAN_B)
+    assert setting.kernel.installed == {LAN_B.destination: FAR, LAN_A.destination: FAR}
+
+
+async def test_an_all_zero_outer_header(setting: Setting) -> None:
+    """field: "SD-WAN packets of old clients have an outer header that is all zero but for protocol 4, source and
+    destination"."""
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    outer = bytes(9) + b"\x04" + bytes(2) + FAR.packed + GRANTED.ip.packed
+    await visitor.socket.send_bytes(b"\x01" + outer + FROM_LAN_A)
+    assert await asyncio.get_running_loop().sock_recv(setting.interface.kernel, 2000) == FROM_LAN_A
+
+
+async def test_a_resent_packet_of_somebody_else(setting: Setting) -> None:
+    """field: "peers legitimately re-send foreign packets for a moment when a direct link breaks". It is the kernel's to
+    drop, and nothing else happens."""
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    foreign = PACKET[:16] + FAR.packed + PACKET[20:]
+    await visitor.socket.send_bytes(b"\x01" + foreign)
+    assert await asyncio.get_running_loop().sock_recv(setting.interface.kernel, 2000) == foreign
+    await packets_pass(setting, visitor)
+
+
+async def test_sets_of_candy_2_replace_each_other(setting: Setting) -> None:
+    setting.relay.protocols = ("candy.2",)
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    await tell(setting, visitor, LAN_A, flags=Route.FIRST | Route.LAST)
+    assert len(await sent(setting, visitor, TO_LAN_A)) == 20 + len(TO_LAN_A)
+    await tell(setting, visitor, LAN_B, flags=Route.FIRST)
+    assert setting.kernel.installed == {LAN_A.destination: FAR}
+    await tell(setting, visitor, flags=Route.LAST)
+    assert setting.kernel.installed == {LAN_B.destination: FAR}
+    assert await sent(setting, visitor, TO_LAN_A) == TO_LAN_A
+    await tell(setting, visitor, flags=Route.FIRST | Route.LAST)
+    assert setting.kernel.installed == {}
+
+
+async def test_what_the_kernel_may_not_have_is_not_wrapped(setting: Setting) -> None:
+    setting.kernel.refused = {LAN_A.destination}
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    await tell(setting, visitor, LAN_A, LAN_B)
+    assert await sent(setting, visitor, TO_LAN_A) == TO_LAN_A
+
+
+async def test_a_destination_around_the_members_own_network(setting: Setting) -> None:
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    await tell(setting, visitor, VAST)
+    await packets_pass(setting, visitor)
+    beyond = TO_LAN_A[:16] + IPv4Address("192.168.5.5").packed + TO_LAN_A[20:]
+    assert (await sent(setting, visitor, beyond))[20:] == beyond
+
+
+async def test_routes_are_looked_at_again_before_each_attempt(setting: Setting, journal: Journal) -> None:
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    await tell(setting, visitor, LAN_A)
+    reviews = setting.kernel.reviews
+    setting.relay.port = 0
+    setting.kernel.refused = {LAN_A.destination}
+    visitor.hang_up()
+    await routed(setting, reviews + 1)
+    assert setting.kernel.installed == {}
+
+
+async def test_another_address_changes_the_outer_source(setting: Setting) -> None:
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    await tell(setting, visitor, LAN_A)
+    visitor.hang_up()
+    visitor = await setting.relay.member()
+    await log_in(visitor, OTHER)
+    # They were for the other address.
+    assert setting.kernel.installed == {}
+    await tell(setting, visitor, LAN_A)
+    assert setting.kernel.own == OTHER
+    assert (await sent(setting, visitor, TO_LAN_A))[12:20] == OTHER.ip.packed + FAR.packed
+    # And what is wrapped for it is for us.
+    loop = asyncio.get_running_loop()
+    for own, unwrapped in ((GRANTED, False), (OTHER, True)):
+        outer = (await sent(setting, visitor, TO_LAN_A))[:12] + FAR.packed + own.ip.packed
+        await visitor.socket.send_bytes(b"\x01" + outer + FROM_LAN_A)
+        received = await loop.sock_recv(setting.interface.kernel, 2000)
+        assert received == (FROM_LAN_A if unwrapped else outer + FROM_LAN_A)
+
+
+async def test_a_member_that_sends_nothing_pings(setting: Setting) -> None:
+    """field: cacao drops a client that it has read nothing from for 60 s, and the old server never pings. So ours pings
+    when it has sent nothing for a while, however much it receives; and its first PING is right behind AUTH."""
+    engine = Engine(1, max_connections=8, ping_after=0.05, ping_when_quiet=True)
+    engine.add_network()
+    setting.engine = engine
+    setting.start(address=GRANTED)
+    visitor = await setting.relay.member()
+    assert await visitor.messages(3) == [STEPS[0]["hex"], STEPS[3]["hex"], STEPS[4]["hex"]]
+    loop = asyncio.get_running_loop()
+
+    async def flood() -> None:
+        while True:
+            await visitor.socket.send_bytes(b"\x01" + PACKET)
+            await loop.sock_recv(setting.interface.kernel, 2000)
+
+    flooding = asyncio.create_task(flood())
+    assert (await visitor.receive())[0] == aiohttp.WSMsgType.PING
+    flooding.cancel()
+    await asyncio.wait([flooding])
+    await setting.stop()
+    engine.stop()
+
+
+async def test_a_ping_of_the_relay_is_answered_with_the_same_bytes(setting: Setting) -> None:
+    """field: the client "answers a server's PING with the same bytes"."""
+    setting.start(address=GRANTED)
+    visitor = await setting.relay.member()
+    await visitor.messages(3)
+    await visitor.socket.ping(b"still there?")
+    assert await visitor.receive() == (aiohttp.WSMsgType.PONG, b"still there?")
+
+
+async def test_counters_routes_and_members_are_shown(setting: Setting, journal: Journal) -> None:
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    for message in (
+        b"\x07unknown",
+        b"\x05short",
+        wire.Udp4Conn(OTHER.ip, GRANTED.ip, IPv4Address("203.0.113.5"), 4000).encode(),
+        wire.General(0, 0, OTHER.ip, GRANTED.ip, bytes.fromhex("c0a80105 0fa1")).encode(),
+        wire.Discovery(FAR, wire.BROADCAST).encode(),
+    ):
+        await visitor.socket.send_bytes(message)
+    await tell(setting, visitor, LAN_A)
+    await packets_pass(setting, visitor)
+    setting.client.log_counters()
+    assert {
+        "connections: 2",
+        "dropped unknown_kind: 1",
+        "dropped too_short: 1",
+        "route 10.1.0.0/16: through 192.168.202.2",
+        "member 192.168.202.9: public 203.0.113.5:4000, LAN 192.168.1.5:4001",
+        "member 192.168.202.2: asks for a link",
+    } <= set(journal.lines)
 
 
 class TestThroughTls:

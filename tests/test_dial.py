@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import aiohttp
@@ -390,6 +391,30 @@ async def test_the_second_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> N
         await echo(await Dialer("ws://relay.test").dial(), relay)
 
 
+async def test_where_an_attempt_went_to_is_known_also_when_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[list[object] | OSError] = [
+        [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 1)),
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 1, 0, 0)),
+        ],
+        socket.gaierror(socket.EAI_AGAIN, "try again"),
+    ]
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    dialer = Dialer("ws://relay.test")
+    assert dialer.addresses == frozenset()
+    for _ in range(2):
+        await failure(dialer)
+        assert dialer.addresses == {IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")}
+
+
 # TLS.
 
 
@@ -629,9 +654,11 @@ async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, proxy: Prox
 
 async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    assert await failure(Dialer("ws://relay.test:26816")) == (
+    dialer = Dialer("ws://relay.test:26816")
+    assert await failure(dialer) == (
         "cannot connect to the proxy at 127.0.0.1:1: connection refused: is it running there, and is the port right?"
     )
+    assert dialer.addresses == {IPv4Address("127.0.0.1")}
 
 
 async def test_a_silent_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

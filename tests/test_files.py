@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from candy.cli.files import read_file
+from candy.cli.files import Written, read_file
 from candy.config import Given
 from candy.errors import ConfigError
 
@@ -12,15 +12,17 @@ from candy.errors import ConfigError
 def read_cfg(folder: Path, content: str | bytes) -> tuple[dict[str, Given], list[str]]:
     path = folder / "candy.cfg"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_file(path, "client")
+    written = read_file(path, "client")
+    assert written.networks == []
+    return written.given, written.warnings
 
 
-def read_toml(folder: Path, content: str | bytes) -> dict[str, Given]:
+def read_toml(folder: Path, content: str | bytes) -> Written:
     path = folder / "candy.toml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    given, warnings = read_file(path, "server")
-    assert warnings == []
-    return given
+    written = read_file(path, "server")
+    assert written.warnings == []
+    return written
 
 
 @pytest.mark.parametrize(
@@ -83,8 +85,9 @@ def test_original_empty(tmp_path: Path) -> None:
 
 
 def test_toml(tmp_path: Path) -> None:
-    given = read_toml(tmp_path, '# first\ndhcp = "10.0.0.0/8"\n"auth_timeout" = 3\n\n  debug=true\nworkers = 2\n')
-    assert given == {
+    written = read_toml(tmp_path, '# first\ndhcp = "10.0.0.0/8"\n"auth_timeout" = 3\n\n  debug=true\nworkers = 2\n')
+    assert written.networks == []
+    assert written.given == {
         "dhcp": Given("10.0.0.0/8", f"{tmp_path}/candy.toml:2: dhcp"),
         "auth_timeout": Given(3, f"{tmp_path}/candy.toml:3: auth_timeout"),
         "debug": Given(True, f"{tmp_path}/candy.toml:5: debug"),
@@ -97,9 +100,20 @@ def test_toml(tmp_path: Path) -> None:
     [
         ("debug = true\nfoo = 1", ":2: foo: is no setting of candy-server: see candy-server --help for their names"),
         ("auth-timeout = 1", ":1: auth-timeout: is no setting of candy-server"),
-        ("\n[network]\npool = 1", ":2: network: is no setting"),
-        ("\n\n[[network]]\npool = 1", ":3: network: is no setting"),
-        ("network.pool = 1", ":1: network: is no setting"),
+        ("\n[pool]\nsize = 1", ":2: pool: is no setting"),
+        ("\n\n[[pool]]\nsize = 1", ":3: pool: is no setting"),
+        ("pool.size = 1", ":1: pool: is no setting"),
+        ("\n[network]\ndhcp = ''", ':3: dhcp: is of the wrong type: write a table like [network."/home"] for each'),
+        ("\n[[network]]\ndhcp = ''", ":2: network: is of the wrong type: write a table like"),
+        ("network = '/home'", ":1: network: is of the wrong type: write a table like"),
+        ("[network.'/a']\n\npool = 1", ":3: pool: is no setting of candy-server"),
+        ("[network.'/a']\ndhcp = 1", ":2: dhcp: is of the wrong type: write text in quotes"),
+        ("[network.'/a']\nworkers = 1", ":2: workers: is a setting of the whole relay, not of one network: write it"),
+        ("[network.'/a'.network.'/b']", ":1: network: is a setting of the whole relay"),
+        ("[network.'/a']\nmtu = 1", ":2: mtu: is a setting of candy-client, not of candy-server: remove it"),
+        ("[network.'/a']\n[network.'/b']\n[network.'/a']", ":3: not TOML: Cannot declare ('network', '/a') twice"),
+        ("routes = 'a,b,c'", ":1: routes: is of the wrong type: write a list like [{ device = …, destination = …, via"),
+        ("\nroutes = [\n'a,b,c',\n]", ":2: routes: is of the wrong type: write a list like"),
         ("mtu = 1400", ":1: mtu: is a setting of candy-client, not of candy-server: remove it"),
         ("workers = '2'", ":1: workers: is of the wrong type: write a whole number"),
         ("workers = true", ":1: workers: is of the wrong type: write a whole number"),
@@ -120,6 +134,51 @@ def test_toml_refuses(tmp_path: Path, content: str | bytes, message: str) -> Non
         read_toml(tmp_path, content)
     assert str(refused.value).startswith(f"{tmp_path}/candy.toml{message}")
     assert "\n" not in str(refused.value)
+
+
+RULE = """{ device = "a", destination = 'b', via = "c" }"""
+
+
+def test_toml_networks_and_rules(tmp_path: Path) -> None:
+    content = f"""dhcp = ""
+routes = [      # of /
+    {RULE},
+    {RULE}, {RULE},
+]
+[network."/home"]
+password = "x"
+[network.'/office/eu']
+max_members = 5
+[[network."/office/eu".routes]]
+via = "d"
+[[network."/office/eu".routes]]
+"""
+    written = read_toml(tmp_path, content)
+    file = f"{tmp_path}/candy.toml"
+    rule = {"device": "a", "destination": "b", "via": "c"}
+    assert written.given == {
+        "dhcp": Given("", f"{file}:1: dhcp"),
+        "routes": Given([Given(rule, f"{file}:{line}: routes") for line in (3, 4, 4)], f"{file}:2: routes"),
+    }
+    assert written.networks == [
+        (Given("/home", f"{file}:6: network"), {"password": Given("x", f"{file}:7: password")}),
+        (
+            Given("/office/eu", f"{file}:8: network"),
+            {
+                "max_members": Given(5, f"{file}:9: max_members"),
+                "routes": Given(
+                    [Given({"via": "d"}, f"{file}:10: routes"), Given({}, f"{file}:12: routes")], f"{file}:10: routes"
+                ),
+            },
+        ),
+    ]
+
+
+def test_networks_are_no_member_s(tmp_path: Path) -> None:
+    path = tmp_path / "client.toml"
+    path.write_text("[network.'/home']")
+    with pytest.raises(ConfigError, match=r":1: network: is a setting of candy-server, not of candy-client: remove it"):
+        read_file(path, "client")
 
 
 @pytest.mark.parametrize(("name", "why"), [("missing.toml", "No such file or directory"), (".", "Is a directory")])

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Any
 
 import pytest
+from talk import FAILED, PASSWORD, TAKEN_OVER, WALL, Conversation, ip
 
 from candy import auth, wire
 from candy.addresses import Pool
@@ -15,117 +15,8 @@ from candy.session import Action, Bind, Close, Drop, Log, Ping, Send, Unbind
 from candy.wire import DropReason
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
-PASSWORD = b"secret"
-WALL = 1_700_000_000
 ONE = b"1111111111111111"
 TWO = b"2222222222222222"
-FAILED = "authentication failed"
-TAKEN_OVER = "another login took over the address"
-
-
-def ip(last: int) -> IPv4Address:
-    return IPv4Address(f"192.168.202.{last}")
-
-
-class Conversation:
-    """A network with members that speak to it; `now` and `wall` stand still unless a test moves them.
-
-    Each method returns the actions without the log lines, which gather in `log`.
-    """
-
-    def __init__(
-        self,
-        pool: str | None = "192.168.202.0/24",
-        randbytes: Callable[[int], bytes] = bytes,
-        **options: Any,
-    ) -> None:
-        self.network = Network(
-            PASSWORD,
-            None if pool is None else Pool(IPv4Network(pool)),
-            randbytes=randbytes,
-            **options,
-        )
-        self.now = 1000.0
-        self.wall = WALL
-        self.log: list[tuple[str, str]] = []
-        self.connections = 0
-
-    def keep(self, actions: list[Action]) -> list[Action]:
-        self.log += [(action.level, action.text) for action in actions if isinstance(action, Log)]
-        return [action for action in actions if not isinstance(action, Log)]
-
-    def open(self, source: str | None = None) -> int:
-        self.connections += 1
-        source = source if source is not None else f"203.0.113.{self.connections}"
-        assert self.network.opened(self.connections, source, self.now) == []
-        return self.connections
-
-    def receive(self, connection: int, message: bytes) -> list[Action]:
-        return self.keep(self.network.received(connection, message, self.now, self.wall))
-
-    def vmac(self, connection: int, vmac: bytes, password: bytes = PASSWORD, skew: int = 0) -> list[Action]:
-        timestamp = self.wall + skew
-        digest = auth.vmac_digest(password, vmac, timestamp)
-        return self.receive(connection, wire.Vmac(vmac, timestamp, digest).encode())
-
-    def expttun(
-        self, connection: int, asked: str = "0.0.0.0/0", password: bytes = PASSWORD, skew: int = 0
-    ) -> list[Action]:
-        timestamp = self.wall + skew
-        digest = auth.expttun_digest(password, timestamp)
-        return self.receive(connection, wire.Expttun(timestamp, IPv4Interface(asked), digest).encode())
-
-    def auth(self, connection: int, address: IPv4Address, password: bytes = PASSWORD, skew: int = 0) -> list[Action]:
-        timestamp = self.wall + skew
-        digest = auth.auth_digest(password, address, timestamp)
-        return self.receive(connection, wire.Auth(address, timestamp, digest).encode())
-
-    def pong(self, connection: int, payload: bytes) -> list[Action]:
-        return self.keep(self.network.ponged(connection, payload, self.now, self.wall))
-
-    def close(self, connection: int) -> list[Action]:
-        return self.keep(self.network.closed(connection, self.now))
-
-    def expire(self) -> list[Action]:
-        return self.keep(self.network.expired(self.now, self.wall))
-
-    def granted(self, connection: int, asked: str = "0.0.0.0/0") -> str:
-        """The address that an EXPTTUN of this connection is answered with."""
-        (send,) = self.expttun(connection, asked)
-        assert isinstance(send, Send)
-        assert send.connection == connection
-        answer = wire.decode(send.payload)
-        assert isinstance(answer, wire.Expttun)
-        assert answer.timestamp == self.wall
-        assert answer.digest == auth.expttun_digest(PASSWORD, self.wall)
-        return str(answer.address)
-
-    def member(self, address: IPv4Address, vmac: bytes | None = None) -> int:
-        """A new connection that logged in; a second goes by, so that its AUTH is not a replay."""
-        self.wall += 1
-        connection = self.open()
-        if vmac is not None:
-            assert self.vmac(connection, vmac) == []
-        assert self.auth(connection, address) == [Bind(connection, int(address))]
-        return connection
-
-    def newcomer(self, address: IPv4Address, vmac: bytes | None = None) -> tuple[int, list[Action]]:
-        """A new connection, and what its AUTH causes."""
-        self.wall += 1
-        connection = self.open()
-        if vmac is not None:
-            assert self.vmac(connection, vmac) == []
-        return connection, self.auth(connection, address)
-
-    def contest(self, address: IPv4Address, holder: int, vmac: bytes | None = None) -> tuple[int, bytes]:
-        """A newcomer that waits for a held address, and the payload of the PING that its holder got."""
-        newcomer, (ping,) = self.newcomer(address, vmac)
-        assert isinstance(ping, Ping)
-        assert ping.connection == holder
-        return newcomer, ping.payload
-
-    def logged(self, words: str) -> list[tuple[str, str]]:
-        return [line for line in self.log if words in line[1]]
 
 
 @pytest.fixture
@@ -298,17 +189,6 @@ def test_only_wrong_hashes_count_as_failures(talk: Conversation) -> None:
         assert talk.auth(connection, ip(5), skew=400) == [Close(connection, None, FAILED)]
     connection = talk.open(office)
     assert talk.auth(connection, ip(5), b"wrong") == [Close(connection, None, FAILED)]
-
-
-def test_a_limiter_can_be_shared_between_networks() -> None:
-    failures = auth.FailureLimiter(limit=1)
-    one, two = (Network(PASSWORD, None, randbytes=bytes, failures=failures) for _ in range(2))
-    message = wire.Auth(ip(5), WALL, bytes(32)).encode()
-    delays = []
-    for network in (one, two):
-        network.opened(1, "198.51.100.1", 0.0)
-        delays += [a.delay for a in network.received(1, message, 0.0, WALL) if isinstance(a, Close)]
-    assert delays == [0.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", HASHED)

@@ -17,7 +17,7 @@ from peer import BINARY, PING, PONG, TEXT
 
 from candy import wire
 from candy._fastpath import Engine
-from candy.config import ServerSettings
+from candy.relayconfig import NetworkSettings, ServerSettings
 from candy.server import Relay as Adapter
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -203,7 +203,7 @@ def test_a_browser_gets_a_sentence(relay: Relay) -> None:
 async def test_no_object_of_aiohttp_stays_for_a_member() -> None:
     """Members cost the engine's slot and a session: an upgraded connection's HTTP objects go at once."""
     engine = Engine()
-    adapter = Adapter(ServerSettings(password=b"a password"), engine)
+    adapter = Adapter(ServerSettings(networks=(NetworkSettings(password=b"a password"),)), engine)
     runner = web.ServerRunner(adapter.door, handle_signals=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

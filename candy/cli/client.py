@@ -1,5 +1,7 @@
 """candy-client: the member's command."""
 
+from collections.abc import Callable
+
 from candy.cli.command import Command, Gathered
 from candy.config import ClientSettings, client_settings
 from candy.errors import ConfigError
@@ -19,7 +21,7 @@ def configure(gathered: Gathered, check: bool) -> ClientSettings:
     return settings
 
 
-def run(settings: ClientSettings) -> int:
+def run(settings: ClientSettings, reread: Callable[[], ClientSettings] | None) -> int:
     """Stay in the network until a signal ends it; returns the exit status."""
     from candy import client
 

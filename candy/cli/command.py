@@ -16,16 +16,20 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 import click
 
 from candy import __version__
-from candy.cli.files import read_file
+from candy.cli.files import Written, read_file
 from candy.cli.options import OPTIONS, SWITCHES_OFF, Option, Side, options_of_other_side, other_side
-from candy.config import ClientSettings, Given, ServerSettings
+from candy.config import ClientSettings, Given
 from candy.errors import ConfigError, OperationalError
+from candy.relayconfig import GivenNetwork, ServerSettings
+
+log = logging.getLogger("candy")
 
 Settings = TypeVar("Settings", ServerSettings, ClientSettings)
 
@@ -38,6 +42,8 @@ class Gathered:
     """By option name, without the password's and without what has no effect."""
     password: Given | None
     """Bytes."""
+    networks: tuple[GivenNetwork, ...]
+    """Of a file."""
     from_file: bool
     """A configuration file was read."""
 
@@ -49,7 +55,8 @@ class Command(click.Command, Generic[Settings]):
         side: names the command and chooses its options.
         about: the first sentence of --help.
         configure: validates, and with the second argument set leaves no trace anywhere (--check).
-        run: starts the side; returns its exit status.
+        run: starts the side; returns its exit status. It may read the settings again by its second argument, which
+            raises what is wrong with them, and is None without a file.
     """
 
     def __init__(
@@ -57,13 +64,13 @@ class Command(click.Command, Generic[Settings]):
         side: Side,
         about: str,
         configure: Callable[[Gathered, bool], Settings],
-        run: Callable[[Settings], int],
+        run: Callable[[Settings, Callable[[], Settings] | None], int],
     ) -> None:
         super().__init__(
             f"candy-{side}",
             params=[
                 click.Option(["-c", "--config"], metavar="FILE", help="read options from this file, TOML or candy.cfg"),
-                *(_click_option(option) for option in OPTIONS[side]),
+                *(_click_option(option) for option in OPTIONS[side] if option.is_flag),
                 click.Option(["--check"], is_flag=True, help="check the settings and exit"),
                 click.Option(["-m", "--mode"], hidden=True),
                 *(_click_option(option, hidden=True) for option in options_of_other_side(side)),
@@ -76,7 +83,7 @@ class Command(click.Command, Generic[Settings]):
         click.version_option(__version__, message="%(prog)s %(version)s")(self)
         self.side: Side = side
         self.configure: Callable[[Gathered, bool], Settings] = configure
-        self.run: Callable[[Settings], int] = run
+        self.run: Callable[[Settings, Callable[[], Settings] | None], int] = run
 
     def main(
         self,
@@ -98,8 +105,17 @@ class Command(click.Command, Generic[Settings]):
         sys.exit(status)
 
     def _start(self, config: str | None, mode: str | None, check: bool, **written: Any) -> int:
-        gathered = gather(self.side, config, mode, written, os.environ, warn=self._warn)
-        settings = self.configure(gathered, check)
+        told: set[str] = set()
+
+        def read(check: bool, tell: Callable[[str], None]) -> Settings:
+            def tell_once(warning: str) -> None:
+                if warning not in told:
+                    told.add(warning)
+                    tell(warning)
+
+            return self.configure(gather(self.side, config, mode, written, os.environ, tell_once), check)
+
+        settings = read(check, self._warn)
         if check:
             click.echo(f"{self.name}: the settings are sound")
             return 0
@@ -107,11 +123,11 @@ class Command(click.Command, Generic[Settings]):
             level=logging.DEBUG if settings.debug else logging.INFO,
             format=("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s",
         )
-        # Other people's debugging.
-        for library in ("asyncio", "pyroute2"):
+        # Other people's debugging. pyroute2 forgets a level of its topmost logger when it is imported, which is later.
+        for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
             logging.getLogger(library).setLevel(logging.WARNING)
         try:
-            return self.run(settings)
+            return self.run(settings, partial(read, True, log.warning) if config is not None else None)
         except ModuleNotFoundError as error:
             if error.name != "candy._fastpath":
                 raise
@@ -160,20 +176,21 @@ def gather(
     Raises:
         ConfigError: a file can't be read or understood, or this is the wrong command.
     """
-    file: dict[str, Given] = {}
-    if config is not None:
-        file, warnings = read_file(Path(config), side)
-        for warning in warnings:
-            warn(warning)
+    file = Written() if config is None else read_file(Path(config), side)
+    for warning in file.warnings:
+        warn(warning)
     flags = {option.key: option.flag for option in (*OPTIONS[side], *options_of_other_side(side))}
     line = {key: Given(value, flags[key]) for key, value in written.items() if value is not None}
-    _check_mode(side, Given(mode, "--mode") if mode is not None else file.get("mode"))
+    _check_mode(side, Given(mode, "--mode") if mode is not None else file.given.get("mode"))
 
     if "password" in line:
         warn("--password: every user of this machine can see it: better CANDY_PASSWORD or --password-file")
-    password = _password(line) or _password_of_environment(environ) or _password(file)
+    password = _password(line) or _password_of_environment(environ) or _password(file.given)
 
-    given = file | line
+    given = file.given | line
+    if "sdwan" in line:
+        # Rules in another form are rules, too.
+        given.pop("routes", None)
     ours = {option.key: option for option in OPTIONS[side]}
     for key, value in list(given.items()):
         option = ours.get(key)
@@ -181,12 +198,19 @@ def gather(
             warn(f"{value.origin}: has no effect yet")
         elif option is None and key != "mode":
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
-        if option is None or key in ("password", "password_file"):
+        if option is None:
             del given[key]
+    networks = tuple(GivenNetwork(path, _settings(table), _password(table)) for path, table in file.networks)
+    return Gathered(_settings(given), password, networks, config is not None)
+
+
+def _settings(given: Mapping[str, Given]) -> dict[str, Given]:
+    """Without passwords, which have more sources, and with what a switch negates in its place."""
+    settings = {key: value for key, value in given.items() if key not in ("password", "password_file")}
     for switch, field in SWITCHES_OFF.items():
-        if off := given.pop(switch, None):
-            given[field] = Given(not off.value, off.origin)
-    return Gathered(given, password, config is not None)
+        if off := settings.pop(switch, None):
+            settings[field] = Given(not off.value, off.origin)
+    return settings
 
 
 def _check_mode(side: Side, mode: Given | None) -> None:

@@ -1,7 +1,7 @@
 """Configuration files: *.toml is TOML, any other file is in the original's grammar.
 
-    TOML        websocket = "wss://example.org"      strict: an unknown key or a wrong type is an error
-                mtu = 1400
+    TOML        websocket = "wss://example.org"      strict: an unknown key or a wrong type is an error;
+                mtu = 1400                           a relay's further networks are tables [network."/path"]
     original    websocket = "wss://example.org";     lenient: all values are text; an unknown key and a line
                 mtu = 1400                           that is no `key = value` are passed over with a warning
 
@@ -10,18 +10,40 @@ This module knows the options' names and kinds; candy.config judges the values.
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from candy.cli.options import OPTIONS, ORIGINAL_KEYS, Side, other_side
+from candy.cli.lines import Lines, Place
+from candy.cli.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS, Option, Side, other_side
 from candy.config import Given
 from candy.errors import ConfigError
 
-_KINDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS: Mapping[type, str] = {
+    str: "text in quotes",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list like [{ device = …, destination = …, via = … }]",
+    dict: 'a table like [network."/home"] for each',
+}
 
 
-def read_file(path: Path, side: Side) -> tuple[dict[str, Given], list[str]]:
-    """A configuration file's values by option name, and warnings for what was passed over.
+@dataclass(frozen=True)
+class Written:
+    """What a file says."""
+
+    given: dict[str, Given] = field(default_factory=dict)
+    """Values by option name. That of a list is a list of Given."""
+    networks: list[tuple[Given, dict[str, Given]]] = field(default_factory=list)
+    """Further networks: the path, and the same."""
+    warnings: list[str] = field(default_factory=list)
+    """For what was passed over."""
+
+
+def read_file(path: Path, side: Side) -> Written:
+    """Read a configuration file.
 
     Raises:
         ConfigError: the file can't be read or, being TOML, not be understood; it names file, line and key.
@@ -30,12 +52,10 @@ def read_file(path: Path, side: Side) -> tuple[dict[str, Given], list[str]]:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}: give -c the path of a readable file") from None
-    if path.suffix == ".toml":
-        return _read_toml(path, content, side), []
-    return _read_original(path, content)
+    return _read_toml(path, content, side) if path.suffix == ".toml" else _read_original(path, content)
 
 
-def _read_toml(path: Path, content: bytes, side: Side) -> dict[str, Given]:
+def _read_toml(path: Path, content: bytes, side: Side) -> Written:
     try:
         text = content.decode("utf-8")
         table = tomllib.loads(text)
@@ -48,34 +68,51 @@ def _read_toml(path: Path, content: bytes, side: Side) -> dict[str, Given]:
         number = re.search(r"line (\d+)", place)
         line = int(number[1]) if number else len(text.splitlines())
         raise ConfigError(f"{path}:{line}: not TOML: {message}") from None
-    options = {option.key: option for option in OPTIONS[side]}
+    lines = Lines(path, text)
+    given = _read_table(table, (), OPTIONS[side], side, lines)
+    networks = given.pop("network", None)
+    if networks is None:
+        return Written(given)
+    further = []
+    for name, settings in networks.value.items():
+        here = ("network", name)
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{lines.origin(here)}: is of the wrong type: write {_KINDS[dict]}")
+        given_path = Given(name, lines.origin(here, "network"))
+        further.append((given_path, _read_table(settings, here, NETWORK_OPTIONS, side, lines)))
+    return Written(given, further)
+
+
+def _read_table(
+    table: Mapping[str, Any], here: Place, allowed: Sequence[Option], side: Side, lines: Lines
+) -> dict[str, Given]:
+    options = {option.key: option for option in allowed}
     given = {}
     for key, value in table.items():
-        origin = f"{path}:{_toml_line(text, key)}: {key}"
+        origin = lines.origin((*here, key))
         option = options.get(key)
         if option is None:
-            raise ConfigError(f"{origin}: {_unknown(key, side)}")
+            raise ConfigError(f"{origin}: {_unknown(key, side, bool(here))}")
         # bool is an int to Python, but not to TOML; a whole number is a number.
         if type(value) is not option.kind and (option.kind, type(value)) != (float, int):
             raise ConfigError(f"{origin}: is of the wrong type: write {_KINDS[option.kind]}")
+        if isinstance(value, list):
+            value = [Given(item, lines.origin((*here, key, number))) for number, item in enumerate(value)]
+            if any(not isinstance(item.value, dict) for item in value):
+                raise ConfigError(f"{origin}: is of the wrong type: write {_KINDS[list]}")
         given[key] = Given(value, origin)
     return given
 
 
-def _toml_line(text: str, key: str) -> int:
-    """The line of a top-level key or table; tomllib keeps no positions."""
-    assignment = rf"""^[ \t]*\[*[ \t]*(["']?){re.escape(key)}\1[ \t]*[]=.]"""
-    found = re.search(assignment, text, re.MULTILINE)
-    return text.count("\n", 0, found.start()) + 1 if found else 1
-
-
-def _unknown(key: str, side: Side) -> str:
+def _unknown(key: str, side: Side, in_network: bool) -> str:
+    if in_network and any(option.key == key for option in OPTIONS[side]):
+        return "is a setting of the whole relay, not of one network: write it before all tables"
     if any(option.key == key for option in OPTIONS[other_side(side)]):
         return f"is a setting of candy-{other_side(side)}, not of candy-{side}: remove it"
     return f"is no setting of candy-{side}: see candy-{side} --help for their names"
 
 
-def _read_original(path: Path, content: bytes) -> tuple[dict[str, Given], list[str]]:
+def _read_original(path: Path, content: bytes) -> Written:
     given, warnings = {}, []
     for line, key, value in _original_lines(content):
         if not key or value is None:
@@ -84,7 +121,7 @@ def _read_original(path: Path, content: bytes) -> tuple[dict[str, Given], list[s
             warnings.append(f"{path}:{line}: {key}: passed over: unknown in this kind of file")
         else:
             given[key] = Given(value, f"{path}:{line}: {key}")
-    return given, warnings
+    return Written(given, warnings=warnings)
 
 
 def _original_lines(content: bytes) -> Iterator[tuple[int, str, str | None]]:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from candy.auth import TOLERANCE_S
-from candy.config import DEFAULT_POOL, DEFAULT_PORT
+from candy.config import DEFAULT_PORT
+from candy.relayconfig import DEFAULT_POOL
 
 Side = Literal["server", "client"]
 
@@ -21,7 +22,8 @@ class Option(NamedTuple):
     """One setting as users write it."""
 
     key: str
-    kind: type[str] | type[int] | type[float] | type[bool]
+    kind: type[str] | type[int] | type[float] | type[bool] | type[list[object]] | type[dict[str, object]]
+    """A list or dict stands in TOML files alone."""
     meaning: str
     metavar: str | None = None
     short: str | None = None
@@ -29,32 +31,50 @@ class Option(NamedTuple):
     """Accepted, and without effect so far."""
 
     @property
+    def is_flag(self) -> bool:
+        """Whether it can be written on a command line."""
+        return self.kind not in (list, dict)
+
+    @property
     def flag(self) -> str:
         return "--" + self.key.replace("_", "-")
 
 
-_SHARED = (
+_PASSWORD = (
     Option("password", str, "the network's password; better in CANDY_PASSWORD or a file", "TEXT", "-p"),
     Option("password_file", str, "read the password from this file", "FILE"),
+)
+_LOG = (
     Option("debug", bool, "log more"),
     Option("no_timestamp", bool, "log without the time of day"),
 )
+NETWORK_OPTIONS = (
+    *_PASSWORD,
+    Option("dhcp", str, f"grant addresses of this pool, '' for none  [{DEFAULT_POOL}]", "CIDR", "-d"),
+    Option("allow_outside_pool", bool, "let members claim addresses outside of the pool"),
+    Option("sdwan", str, "networks behind members: device,destination,next hop;…", "RULES"),
+    Option("routes", list, "the same as a list of tables"),
+    Option("tun", str, "give this machine an interface in the network, like 192.168.202.1/24", "CIDR", "-t"),
+    Option("no_source_check", bool, "let members send from any address"),
+    Option("no_broadcast", bool, "send nothing to everybody"),
+    Option("max_members", int, "members at once, 0 for no limit  [0]", "COUNT"),
+    Option("auth_timeout", float, "time a connection has to authenticate  [10]", "SECONDS"),
+    Option("clock_tolerance", int, f"how far a member's clock may be off  [{TOLERANCE_S}]", "SECONDS"),
+)
+"""What each of a relay's networks has for itself; on the command line these are the network `/`'s."""
 OPTIONS: Mapping[Side, tuple[Option, ...]] = {
     "server": (
         Option("websocket", str, f"listen here  [ws://0.0.0.0:{DEFAULT_PORT}]", "URL", "-w"),
-        Option("dhcp", str, f"grant addresses of this pool, '' for none  [{DEFAULT_POOL}]", "CIDR", "-d"),
-        Option("allow_outside_pool", bool, "let members claim addresses outside of the pool"),
+        *NETWORK_OPTIONS,
+        Option("network", dict, "further networks by their paths, with settings of their own"),
         Option("tls_certificate", str, "serve wss:// with this certificate chain (PEM)", "FILE"),
         Option("tls_key", str, "the certificate's private key (PEM)", "FILE"),
-        Option("auth_timeout", float, "time a connection has to authenticate  [10]", "SECONDS"),
-        Option("clock_tolerance", int, f"how far a member's clock may be off  [{TOLERANCE_S}]", "SECONDS"),
         Option("unauthenticated_per_source", int, "unauthenticated connections per address  [64]", "COUNT"),
         Option("failures_per_minute", int, "wrong passwords per address before answers slow down  [60]", "COUNT"),
         Option("workers", int, "threads that forward packets  [cores - 1]", "COUNT"),
         Option("queue_bytes", int, "what may wait for one slow member  [4194304]", "BYTES"),
         Option("max_connections", int, "connections at once  [65536]", "COUNT"),
-        Option("sdwan", str, "SD-WAN rules", "RULES", idle=True),
-        *_SHARED,
+        *_LOG,
     ),
     "client": (
         Option("websocket", str, "the relay, ws://host:port or wss://host", "URL", "-w"),
@@ -65,16 +85,24 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option("ca_file", str, "trust this certificate authority (PEM), not the system's", "FILE"),
         Option("no_offload", bool, "exchange packets with the kernel one by one"),
         Option("no_extension", bool, "speak as the original's clients do, even with a relay that can do more"),
+        Option("masquerade", bool, "forward between the network and this machine's others, with NAT (nftables)"),
         Option("stun", str, "STUN server for direct links", "URL", "-s", idle=True),
         Option("port", int, "local UDP port for direct links", "PORT", idle=True),
         Option("localhost", str, "local address for direct links", "IP", idle=True),
         Option("discovery", int, "time between searches for direct links", "SECONDS", idle=True),
         Option("route", int, "cost of relaying for other members", "COST", "-r", idle=True),
-        *_SHARED,
+        *_PASSWORD,
+        *_LOG,
     ),
 }
 
-SWITCHES_OFF = {"no_timestamp": "timestamps", "no_offload": "offload", "no_extension": "extension"}
+SWITCHES_OFF = {
+    "no_timestamp": "timestamps",
+    "no_source_check": "check_source",
+    "no_broadcast": "forward_broadcast",
+    "no_offload": "offload",
+    "no_extension": "extension",
+}
 """Options that switch something off, and the settings that they negate."""
 
 ORIGINAL_KEYS = frozenset(

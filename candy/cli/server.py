@@ -1,41 +1,55 @@
 """candy-server: the relay's command."""
 
 import secrets
+from collections.abc import Callable, Mapping
 
 from candy.cli.command import Command, Gathered
-from candy.config import Given, ServerSettings, server_settings
+from candy.config import Given
 from candy.errors import ConfigError
+from candy.relayconfig import ServerSettings, server_settings
 from candy.state import server_password
 
 
 def configure(gathered: Gathered, check: bool) -> ServerSettings:
-    """The relay's settings. Without a password one is made, and kept unless this is a check.
+    """The relay's settings. The network `/` has a password made for it if it is given none; it is kept unless this is a
+    check.
 
     Raises:
         ConfigError: a value can't be meant.
         OperationalError: the state folder can't be used.
     """
-    given = dict(gathered.given)
-    given.pop("sdwan", None)
-    if gathered.from_file and "dhcp" not in given:
-        # As with the original, a file has a pool only if it says so.
-        given["dhcp"] = Given("", "--config")
     password = gathered.password
     if password is not None and not password.value:
         raise ConfigError(f"{password.origin}: an empty password lets everybody in: leave it out to have one made")
+    for network in gathered.networks:
+        if network.password is not None and not network.password.value:
+            raise ConfigError(f"{network.password.origin}: an empty password lets everybody in: write one")
+    # As with the original, a file has a pool only if it says so.
+    given = _without_pool(gathered.given) if gathered.from_file else gathered.given
+    networks = [network._replace(given=_without_pool(network.given)) for network in gathered.networks]
     settings = server_settings(
-        given, password=password.value if password else b"", password_is_generated=password is None
+        given,
+        password=password.value if password else b"",
+        password_is_generated=password is None,
+        networks=networks,
     )
     if password is None and not check:
-        settings = settings.model_copy(update={"password": server_password(settings.state_dir, secrets.token_urlsafe)})
+        made = server_password(settings.state_dir, secrets.token_urlsafe)
+        main, *others = settings.networks
+        main = main.model_copy(update={"password": made})
+        settings = settings.model_copy(update={"networks": (main, *others)})
     return settings
 
 
-def run(settings: ServerSettings) -> int:
+def _without_pool(given: Mapping[str, Given]) -> Mapping[str, Given]:
+    return {"dhcp": Given("", "--dhcp"), **given}
+
+
+def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None) -> int:
     """Serve until a signal ends it; returns the exit status."""
     from candy import server
 
-    return server.run(settings)
+    return server.run(settings, reread)
 
 
 main = Command(

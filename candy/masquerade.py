@@ -1,0 +1,130 @@
+"""Forwarding between the candy network and this machine's other networks, with NAT: a gateway in one option.
+
+    __enter__:  table ip candy-masquerade  ─▶  net.ipv4.ip_forward = 1
+    __exit__:   the table deleted          ─▶  net.ipv4.ip_forward = 0, if it was and nobody else of ours needs it
+
+What passes between the two sides takes this machine's address on the other one, so that neither side needs a route
+back. Rules:
+ 1. All is done by `nft`, one transaction each, in tables of our own names; no table or rule of anybody else's is
+    touched. What a crash left behind is replaced at the next start, or deleted at its end.
+ 2. That ip_forward was off is remembered by the table NOTE. It lives exactly as long as the setting itself: until the
+    network namespace ends.
+ 3. Forwarding ends with the last of several clients on one machine.
+
+This module does not know what is routed where.
+"""
+
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from candy.errors import OperationalError
+
+IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+NOTE = "candy-ip-forward-was-off"
+_OURS = re.compile(r"^table ip (candy(?:-[A-Za-z0-9._-]+)?)-masquerade$", re.MULTILINE)
+
+_log = logging.getLogger(__name__)
+
+
+class Masquerade:
+    """While this is entered, the machine is a gateway.
+
+    Args:
+        interface: of the candy network, which has not to be there yet.
+
+    Raises:
+        OperationalError: there is no nft.
+    """
+
+    def __init__(self, interface: str) -> None:
+        self._interface = interface
+        self._table = f"{interface}-masquerade"
+        # Debian keeps it where only root's PATH looks.
+        nft = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+        if nft is None:
+            raise OperationalError("--masquerade needs the program nft: apt install nftables")
+        self._nft = nft
+        self._was_off = False
+
+    def __enter__(self) -> Self:
+        """
+        Raises:
+            OperationalError: the kernel refused; nothing is left behind.
+        """
+        name = self._interface
+        self._run(
+            f"""{_absent(self._table)}
+            table ip {self._table} {{
+                chain postrouting {{
+                    type nat hook postrouting priority 100;
+                    iifname "{name}" oifname != "{name}" masquerade
+                    oifname "{name}" iifname != "{name}" masquerade
+                }}
+            }}"""
+        )
+        try:
+            if _forwards():
+                return self
+            # The note first: whatever happens in between, the setting is put back.
+            self._run(f"table ip {NOTE} {{ }}")
+            _forward("1")
+            self._was_off = True
+        except OperationalError:
+            self._run(_absent(self._table) + _absent(NOTE))
+            raise
+        _log.info("this machine forwards between %s and its other networks now", name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._run(_absent(self._table))
+            tables = self._run("list tables ip")
+            was_off = self._was_off or f"table ip {NOTE}\n" in tables
+            if was_off and not any(map(_is_interface, _OURS.findall(tables))):
+                _forward("0")
+                self._run(_absent(NOTE))
+        except OperationalError as failure:
+            _log.warning("%s", failure)
+
+    def _run(self, script: str) -> str:
+        """Carry out commands, all or none, and return what they print."""
+        # A session of its own: the terminal's ^C is for us, who then need it once more.
+        done = subprocess.run(
+            [self._nft, "-f", "-"], input=script, capture_output=True, text=True, check=False, start_new_session=True
+        )
+        if done.returncode != 0:
+            first = done.stderr.strip().partition("\n")[0]
+            raise OperationalError(f"--masquerade: nft: {first}: it takes CAP_NET_ADMIN, and a kernel with nf_tables")
+        return done.stdout
+
+
+def _absent(table: str) -> str:
+    """Delete a table, be it there or not."""
+    return f"table ip {table}\ndelete table ip {table}\n"
+
+
+def _is_interface(name: str) -> bool:
+    # A table without its interface is what a crash left.
+    return name in (other for _, other in socket.if_nameindex())
+
+
+def _forwards() -> bool:
+    return IP_FORWARD.read_text().strip() != "0"
+
+
+def _forward(value: str) -> None:
+    try:
+        IP_FORWARD.write_text(value)
+    except OSError as error:
+        raise OperationalError(
+            f"--masquerade: cannot set net.ipv4.ip_forward to {value}: {error.strerror}: set it yourself, with sysctl"
+        ) from error

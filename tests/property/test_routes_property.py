@@ -1,0 +1,89 @@
+"""SD-WAN rules against a slow, obvious model: every member and every address of a small world, one by one."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from candy import wire
+from candy.routes import Routes, Rule, first_overlap, messages, why_impossible
+from candy.wire import RouteEntry
+
+MEMBERS = IPv4Network("10.0.0.0/29")
+BEHIND = IPv4Network("172.16.0.0/28")
+
+
+def networks(within: IPv4Network) -> st.SearchStrategy[IPv4Network]:
+    parts = [part for length in range(within.prefixlen, 33) for part in within.subnets(new_prefix=length)]
+    return st.sampled_from(parts)
+
+
+rule = st.builds(Rule, networks(MEMBERS), networks(BEHIND), st.sampled_from(list(MEMBERS)))
+rules = st.lists(rule, max_size=6)
+
+
+def concerns(rule: Rule, member: IPv4Address) -> bool:
+    """ "Members inside device-cidr get a ROUTE entry", "unless it is the next hop itself"."""
+    return member in rule.device and member != rule.next_hop
+
+
+@given(rules)
+def test_members_are_told_their_rules_in_order(rules: list[Rule]) -> None:
+    routes = Routes(rules)
+    for member in MEMBERS:
+        expected = [RouteEntry(rule.destination, rule.next_hop) for rule in rules if concerns(rule, member)]
+        assert list(routes.entries(member)) == expected
+
+
+@given(rules)
+def test_members_send_from_what_lies_behind_them(rules: list[Rule]) -> None:
+    routes = Routes(rules)
+    for member in MEMBERS:
+        behind = {address for rule in rules if rule.next_hop == member for address in rule.destination}
+        lans = routes.lans(member)
+        assert {address for lan in lans for address in lan} == behind
+        assert len(set(lans)) == len(lans)
+
+
+@given(rules)
+def test_overlapping_rules_are_found(rules: list[Rule]) -> None:
+    expected = None
+    for later in reversed(range(len(rules))):
+        for earlier in reversed(range(later)):
+            one, other = rules[later], rules[earlier]
+            both = any(concerns(one, member) and concerns(other, member) for member in MEMBERS)
+            if both and any(address in other.destination for address in one.destination):
+                expected = (later, earlier)
+    assert first_overlap(rules) == expected
+
+
+@given(rule)
+def test_a_rule_for_nobody_is_impossible(rule: Rule) -> None:
+    hosts = list(MEMBERS.hosts())
+    possible = rule.next_hop in hosts and any(concerns(rule, member) for member in hosts)
+    assert (why_impossible(rule, MEMBERS) is None) is possible
+
+
+@given(rule, networks(IPv4Network("10.0.0.0/28")))
+def test_a_rule_into_the_pool_is_impossible(rule: Rule, destination: IPv4Network) -> None:
+    into = Rule(rule.device, destination, rule.next_hop)
+    if any(address in MEMBERS for address in destination):
+        assert why_impossible(into, MEMBERS) is not None
+
+
+@given(st.integers(0, 350), st.booleans())
+def test_what_is_told_is_what_is_read(count: int, extended: bool) -> None:
+    """A receiver that keeps "the latest set with candy.2", and accumulates without it, ends up with the entries."""
+    told = [RouteEntry(IPv4Network((10 << 24 | n << 8, 24)), MEMBERS[1]) for n in range(count)]
+    kept: list[RouteEntry] = []
+    is_complete = not extended
+    for payload in messages(told, extended):
+        message = wire.decode(payload)
+        assert isinstance(message, wire.Route)
+        assert 0 < len(message.entries) <= 100 or (extended and not told)
+        if message.flags & wire.Route.FIRST:
+            kept = []
+        kept += message.entries
+        is_complete = bool(message.flags & wire.Route.LAST) or not extended
+    assert kept == told
+    assert is_complete
