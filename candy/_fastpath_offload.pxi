@@ -26,8 +26,8 @@ cdef enum:
     TCP_PSH = 0x08
     TCP_ACK = 0x10
     TCP_CWR = 0x80
-    # What a kernel makes at its extremes (TCP_MIN_GSO_SIZE, UDP_MAX_SEGMENTS). Without a bound one frame would be 65,495
-    # packets, and cost everybody else a worker's time.
+    # What a kernel makes at its extremes (TCP_MIN_GSO_SIZE, UDP_MAX_SEGMENTS). Without a bound one frame would be
+    # 65,495 packets, and cost everybody else a worker's time.
     GSO_TCP_MIN = 8
     GSO_UDP_PACKETS = 128
 
