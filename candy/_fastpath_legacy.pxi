@@ -3,8 +3,7 @@
 # field: old clients lose the connection when a read finds part of a frame. So each frame is a TCP segment of its own:
 # 1. MSG_EOR ends the segment with the frame, and nothing is ever appended to it;
 # 2. the kernel gets no more than fits the peer's window. What it held beyond that would be cut: a probe of a window
-# that
-#    stays too small sends whatever does fit. What it does not get waits in our queue, and the worker looks again.
+#    that stays too small sends whatever does fit. What it does not get waits in our queue, and the worker looks again.
 
 cdef inline uint64_t legacy_window(int fd) noexcept nogil:
     """Bytes that the peer's window has room for, less what the kernel holds already; no bound where this is no TCP."""
@@ -12,7 +11,8 @@ cdef inline uint64_t legacy_window(int fd) noexcept nogil:
     cdef socklen_t n = sizeof(info)
     cdef int held = 0
     cdef uint32_t window
-    if getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &n) != 0 or n < sizeof(info) or ioctl(fd, SIOCOUTQ, &held) != 0:
+    # In this order: an acknowledgement in between then only makes the answer smaller than it could be.
+    if ioctl(fd, SIOCOUTQ, &held) != 0 or getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &n) != 0 or n < sizeof(info):
         return UINT32_MAX
     window = load32(info + TCPI_SND_WND)
     return window - <uint32_t>held if window > <uint32_t>held else 0
