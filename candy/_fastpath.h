@@ -51,7 +51,7 @@ static inline uint64_t candy_now_ns(void) {
 
 /* XOR n bytes with the 4-byte mask (in memory order, starting at mask byte 0) from src to dst.
  * dst may equal src or lie anywhere before it: every load happens before a store can reach it. Touches exactly n bytes
- * of each. Short runs are done in place; longer ones by the widest vectors that the processor has.
+ * of each. Short runs are done in place; longer ones by the widest vectors that pay.
  */
 typedef uint32_t candy_v32 __attribute__((vector_size(32), aligned(1), may_alias));
 typedef uint32_t candy_v16 __attribute__((vector_size(16), aligned(1), may_alias));
@@ -62,40 +62,42 @@ static inline uint32_t candy_rotate(uint32_t mask, size_t bytes) {
     return s ? (mask >> s) | (mask << (32u - s)) : mask;
 }
 
-/* The body for n >= 32; a macro, so that it is compiled once for each instruction set. The last vector is loaded before
- * the loop can overwrite it; n - 32 and n rotate the mask alike. */
-#define CANDY_UNMASK_WIDE(dst, src, n, mask)                                                                    \
+/* The body for vectors V and n >= sizeof(V); a macro, so that it is compiled once for each instruction set. V is no wider
+ * than a register of that set: the compiler fills a wider one through the stack, and stalls. The last vector is loaded
+ * before the loop can overwrite it; n - sizeof(V) and n rotate the mask alike. */
+#define CANDY_UNMASK_WIDE(V, dst, src, n, mask)                                                                 \
     do {                                                                                                        \
+        enum { W_ = sizeof(V) };                                                                                \
         const uint32_t r_ = candy_rotate((mask), (n));                                                          \
-        /* Zero plus a scalar is a shuffle; eight equal elements would go through the stack and stall. */         \
-        const candy_v32 m_ = (candy_v32){0} + (mask);                                                           \
-        const candy_v32 t_ = *(const candy_v32 *)((src) + (n) - 32) ^ ((candy_v32){0} + r_);                    \
+        /* Zero plus a scalar is a shuffle; equal elements, listed, would go through the stack too. */          \
+        const V m_ = (V){0} + (mask);                                                                           \
+        const V t_ = *(const V *)((src) + (n) - W_) ^ ((V){0} + r_);                                            \
         size_t i_ = 0;                                                                                          \
-        for (; i_ + 128 <= (n); i_ += 128) {                                                                    \
-            /* What was received lies in the second-level cache; fetched ahead, it is there in time. */             \
-            __builtin_prefetch((src) + i_ + 512, 1);                                                                \
-            __builtin_prefetch((src) + i_ + 576, 1);                                                                \
-            const candy_v32 a_ = *(const candy_v32 *)((src) + i_), b_ = *(const candy_v32 *)((src) + i_ + 32);  \
-            const candy_v32 c_ = *(const candy_v32 *)((src) + i_ + 64), d_ = *(const candy_v32 *)((src) + i_ + 96); \
-            *(candy_v32 *)((dst) + i_) = a_ ^ m_;                                                               \
-            *(candy_v32 *)((dst) + i_ + 32) = b_ ^ m_;                                                          \
-            *(candy_v32 *)((dst) + i_ + 64) = c_ ^ m_;                                                          \
-            *(candy_v32 *)((dst) + i_ + 96) = d_ ^ m_;                                                          \
+        for (; i_ + 4 * W_ <= (n); i_ += 4 * W_) {                                                              \
+            /* What was received lies in the second-level cache; fetched ahead, it is there in time. */         \
+            __builtin_prefetch((src) + i_ + 16 * W_, 1);                                                        \
+            __builtin_prefetch((src) + i_ + 18 * W_, 1);                                                        \
+            const V a_ = *(const V *)((src) + i_), b_ = *(const V *)((src) + i_ + W_);                          \
+            const V c_ = *(const V *)((src) + i_ + 2 * W_), d_ = *(const V *)((src) + i_ + 3 * W_);             \
+            *(V *)((dst) + i_) = a_ ^ m_;                                                                       \
+            *(V *)((dst) + i_ + W_) = b_ ^ m_;                                                                  \
+            *(V *)((dst) + i_ + 2 * W_) = c_ ^ m_;                                                              \
+            *(V *)((dst) + i_ + 3 * W_) = d_ ^ m_;                                                              \
         }                                                                                                       \
-        for (; i_ + 32 <= (n); i_ += 32)                                                                        \
-            *(candy_v32 *)((dst) + i_) = *(const candy_v32 *)((src) + i_) ^ m_;                                 \
+        for (; i_ + W_ <= (n); i_ += W_)                                                                        \
+            *(V *)((dst) + i_) = *(const V *)((src) + i_) ^ m_;                                                 \
         if (i_ < (n))                                                                                           \
-            *(candy_v32 *)((dst) + (n) - 32) = t_;                                                              \
+            *(V *)((dst) + (n) - W_) = t_;                                                                      \
     } while (0)
 
 static void candy_unmask_any(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask) {
-    CANDY_UNMASK_WIDE(dst, src, n, mask);
+    CANDY_UNMASK_WIDE(candy_v16, dst, src, n, mask);
 }
 
 #if defined(__x86_64__)
 __attribute__((target("avx2")))
 static void candy_unmask_avx2(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask) {
-    CANDY_UNMASK_WIDE(dst, src, n, mask);
+    CANDY_UNMASK_WIDE(candy_v32, dst, src, n, mask);
 }
 #endif
 
@@ -110,10 +112,8 @@ static inline void candy_choose_unmask(void) {
 }
 
 static inline void candy_unmask(uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask) {
-    if (n >= 128) {
+    if (n >= 32) {
         candy_unmask_long(dst, src, n, mask);
-    } else if (n >= 32) {
-        CANDY_UNMASK_WIDE(dst, src, n, mask);
     } else if (n >= 16) {
         const uint32_t r = candy_rotate(mask, n);
         const candy_v16 m = (candy_v16){0} + mask, mt = (candy_v16){0} + r;

@@ -183,6 +183,7 @@ cdef enum:
     FLOWS = 32                      # sub-queues of a destination, a power of two
     CONTROL_FLOW = 32               # and one for what is not a packet, always first
     FLOWS_ALL = 33
+    SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a larger one read into where it lies
     BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
     COMMIT_MIN = 8192               # bytes handed to one send from a backlog: what it leaves can't be dropped any more
     COMMIT_MAX = 262144
@@ -360,6 +361,7 @@ cdef struct Slot:
     uint64_t inbox_bytes            # written under the inbox lock
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t control_bytes          # mirror of its control flow's
+    uint64_t stalled                # its queue is full and it has taken nothing for STALLED_NS; written under the lock
     uint64_t mask_counter
     uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it
     uint64_t route_count            # written under the network's lock
@@ -461,6 +463,8 @@ cdef struct Worker:
     uint64_t now
     uint64_t next_tick_ns
     uint8_t *buffer
+    uint64_t rest_of                # connection that read last
+    size_t rest_size                # and its incomplete frame at the start of the buffer, bytes
     Segment *segments
     uint32_t segment_count
     Target *targets

@@ -9,7 +9,7 @@ cdef enum:
     CODEL_TARGET_NS = 5000000
     CODEL_INTERVAL_NS = 100000000
     QUANTUM = 1514
-    # a peer that took nothing for this long, with a full queue: new frames aren't even copied
+    # a peer that took nothing for this long, with a full queue: new frames aren't even unmasked
     STALLED_NS = 250000000
     RATE_WINDOW_NS = 20000000
 
@@ -100,6 +100,8 @@ cdef inline void queue_mirror(Slot *s) noexcept nogil:
     cdef Queue *q = s.queue
     store_relaxed64(&s.queued_bytes, q.bytes if q != NULL else 0)
     store_relaxed64(&s.control_bytes, q.flows[CONTROL_FLOW].bytes if q != NULL else 0)
+    if q == NULL:
+        store_relaxed64(&s.stalled, 0)
 
 
 cdef void flow_advance(Worker *w, Queue *q, Flow *f, uint32_t size) noexcept nogil:
@@ -147,10 +149,12 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
             drop(w, s, DROP_CONTROL)
             return
     elif q.bytes + size > w.engine.queue_bytes:
-        # A stalled peer's queue would only turn over; but a flow that hardly has anything in it may still come in.
-        if size > w.engine.queue_bytes or (since(w.now, q.progress_ns) > STALLED_NS
-                                           and f.bytes >= w.engine.queue_bytes // FLOWS):
+        if since(w.now, q.progress_ns) > STALLED_NS:
+            store_relaxed64(&s.stalled, 1)      # its queue would only turn over: nothing more until it takes something
             drop(w, s, DROP_STALLED)
+            return
+        if size > w.engine.queue_bytes:
+            drop(w, s, DROP_QUEUE_FULL)
             return
         queue_make_room(w, s, q, w.engine.queue_bytes - size)
     if not records_append(&w.engine.pool, &f.head, &f.tail, frame, size, stamp_ns,
@@ -255,6 +259,7 @@ cdef void queue_rate(Slot *s, Queue *q, uint64_t sent, uint64_t now) noexcept no
     cdef uint64_t elapsed, rate
     if sent != 0:
         q.progress_ns = now
+        store_relaxed64(&s.stalled, 0)
     if q.rate_start_ns == 0:
         q.rate_start_ns = now
         q.rate_bytes = 0

@@ -1,6 +1,6 @@
 # Receiving: from a member's socket to emit(). Runs on the worker that owns the connection.
 #
-# 1. receive()        reads into the worker's buffer, behind what was left of an incomplete frame
+# 1. receive()        reads into the worker's buffer, behind what is there of an incomplete frame
 # 2. process()        takes the buffer apart, frame by frame
 # 3. forward()        FORWARD: source check, route table, unmask to the final place, emit()
 # 4. handle_frame()   all else: control frames, fragments, messages for Python
@@ -13,28 +13,22 @@ cdef enum:
 
 cdef bint receive(Worker *w, Slot *s) noexcept nogil:
     """Read and process until the socket is empty or this connection had its turn; True: more may be there."""
-    cdef size_t have = 0            # bytes at the start of the buffer that were read before
+    cdef size_t have = enter_buffer(w, s)       # bytes at the start of the buffer that were read before
     cdef size_t turn = 0
     cdef size_t room
     cdef ssize_t n
-    if s.spill != NULL and s.spill_size == 0:
-        # Not even a whole header, or what came with the upgrade: go on in the buffer.
-        have = s.spill.end
-        memcpy(w.buffer, block_bytes(s.spill), have)
-        block_give(&w.engine.pool, s.spill)
-        s.spill = NULL
-        if s.fresh:
-            s.fresh = False
-            have = take_apart(w, s, w.buffer, have)
-            if s.state == STATE_CLOSED:
-                return False
+    if s.fresh:
+        s.fresh = False
+        have = take_apart(w, s, w.buffer, have)
+        if s.state == STATE_CLOSED:
+            return False
     while True:
         n = read_behind(w, s, have, &room)
         if n < 0:
             if errno == EINTR:
                 continue
             if errno == EAGAIN:
-                keep_rest(w, s, have)
+                leave_rest(w, s, have)
             else:
                 connection_close(w, s, CAUSE_RESET)
             return False
@@ -49,8 +43,44 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
             return False
         # A short read has emptied the socket, unless its end was announced: then read up to that.
         if (<size_t>n < room and not s.hung_up) or turn >= RECEIVE_BYTES:
+            leave_rest(w, s, have)
+            return turn >= RECEIVE_BYTES
+
+
+cdef inline size_t enter_buffer(Worker *w, Slot *s) noexcept nogil:
+    """Make the buffer this connection's; returns the bytes of its incomplete frame that are at its start."""
+    cdef size_t have = 0
+    if w.rest_size != 0 and w.rest_of == slot_connection(w, s):
+        have = w.rest_size
+        w.rest_size = 0
+        return have
+    clear_buffer(w)
+    if s.spill != NULL and (s.spill_size == 0 or s.spill.end <= SPILL_COPY):
+        # Little, or not even a whole header, or what came with the upgrade: copied, it goes out in one send with what
+        # follows it.
+        have = s.spill.end
+        memcpy(w.buffer, block_bytes(s.spill), have)
+        block_give(&w.engine.pool, s.spill)
+        s.spill = NULL
+    return have
+
+
+cdef inline void leave_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
+    """Leave an incomplete frame in the buffer: often the next to need it is the same connection."""
+    if s.state == STATE_OPEN:
+        w.rest_of = slot_connection(w, s)
+        w.rest_size = have
+
+
+cdef void clear_buffer(Worker *w) noexcept nogil:
+    """Another connection needs the buffer, or a device: keep elsewhere what the last one left."""
+    cdef size_t have = w.rest_size
+    cdef Slot *s
+    if have != 0:
+        w.rest_size = 0
+        s = slot_if_current(w, w.rest_of)
+        if s != NULL:
             keep_rest(w, s, have)
-            return s.state != STATE_CLOSED and turn >= RECEIVE_BYTES
 
 
 cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) noexcept nogil:
@@ -112,8 +142,8 @@ cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nog
 
 
 cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
-    """Keep an incomplete frame from the buffer until more of it comes. It is then read into where it lies: whoever
-    sends byte by byte causes no copying."""
+    """Keep an incomplete frame from the buffer until more of it comes. Whoever sends a long one byte by byte has it
+    copied once: the rest is read into where it lies."""
     cdef Frame f
     if have == 0 or s.state != STATE_OPEN:
         return
@@ -187,6 +217,7 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
     cdef uint64_t connection = load_relaxed64(&s.next_hop)
     cdef uint32_t header
     cdef uint8_t *out
+    cdef Slot *to
     if connection == 0:
         source = swap32(load32(f.payload + SOURCE_AT + shift) ^ mask)
         if unlikely(source != <uint32_t>load_relaxed64(&s.address) or source == 0) and not foreign_source(w, s, source):
@@ -196,7 +227,11 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
         if unlikely(connection == 0):
             forward_unrouted(w, s, frame, f, destination, shift)
             return
-        if unlikely(shift != 0) and not takes_super(w, connection):
+        to = &w.engine.slots[<uint32_t>connection]
+        if unlikely(load_relaxed64(&to.stalled) != 0):
+            drop(w, to, DROP_STALLED)           # before it costs the others the time to unmask it
+            return
+        if unlikely(shift != 0) and not takes_super(to):
             forward_segmented(w, s, f, connection)
             return
     header = f.header
@@ -224,9 +259,8 @@ cdef bint foreign_source(Worker *w, Slot *s, uint32_t source) noexcept nogil:
     return True
 
 
-cdef inline bint takes_super(Worker *w, uint64_t connection) noexcept nogil:
+cdef inline bint takes_super(Slot *to) noexcept nogil:
     """Whether a super-packet goes to this destination as it is."""
-    cdef Slot *to = &w.engine.slots[<uint32_t>connection]
     return load_relaxed64(&to.extended) != 0 or load_relaxed64(&to.kind) == SLOT_TUN
 
 

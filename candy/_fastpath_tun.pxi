@@ -15,6 +15,7 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
     cdef ssize_t n
     cdef uint8_t *packet
     cdef bint more = True
+    clear_buffer(w)
     while packets < TUN_BATCH_PACKETS and at < TUN_BATCH_BYTES:
         # Room for the longest frame header, the kind and an outer header; the frame is then built leftwards.
         packet = w.buffer + at + TUN_HEADROOM

@@ -22,6 +22,7 @@ from peer import (
     Peer,
     Relay,
     build_frame,
+    number_of,
     numbered,
     packet,
     read_messages,
@@ -243,11 +244,14 @@ def check_conversation(relay: Relay, one: Peer, other: Peer, expected: Conversat
     assert relay.unaccounted() == 0
 
 
+@pytest.mark.parametrize("interrupted", [False, True], ids=["alone", "interrupted"])
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 13, 64, 1000, 100_000])
-def test_a_stream_in_pieces(step: int, extended: bool) -> None:
+def test_a_stream_in_pieces(step: int, extended: bool, interrupted: bool) -> None:
+    """Interrupted: between two pieces the receive buffer is needed for somebody else's."""
     with Relay() as relay:
         one, other = relay.member(A, extended=extended), relay.member(B)
+        third = relay.member(C)
         expected = conversation()
         data = expected[0]
         # The long frame is cut finely at both ends only.
@@ -256,7 +260,43 @@ def test_a_stream_in_pieces(step: int, extended: bool) -> None:
         for start, end in itertools.pairwise([*cuts, len(data)]):
             one.sock.sendall(data[start:end])
             one.wait_until_read()
+            if interrupted:
+                third.sock.sendall(third.frame(PONG))
+                third.wait_until_read()
         check_conversation(relay, one, other, expected)
+
+
+def test_two_streams_cut_at_every_length() -> None:
+    """What one leaves incomplete must survive the other's reads, however long it is."""
+    lengths = (40, 1400, 4000, 4100, 17_000, 65_000)
+    with Relay() as relay:
+        one, other, third = relay.member(A), relay.member(B), relay.member(C)
+        data = {
+            peer: b"".join(peer.frame(BINARY, numbered(peer.address, B, n, n)) for n in lengths)
+            for peer in (one, third)
+        }
+        for start in range(0, len(data[one]), 3_333):
+            for peer in (one, third):
+                peer.sock.sendall(data[peer][start : start + 3_333])
+                peer.wait_until_read()
+        found = [f.payload for f in other.sync()]
+        for peer in (one, third):
+            source = peer.address.to_bytes(4, "big")
+            assert [p for p in found if p[13:17] == source] == [numbered(peer.address, B, n, n) for n in lengths]
+        assert relay.dropped() == {}
+
+
+def test_an_incomplete_frame_ends_with_its_connection() -> None:
+    """The number of a connection that broke off within a frame goes to another, who begins with a frame of its own."""
+    with Relay(max_connections=2) as relay:
+        other = relay.member(B)
+        for n in range(20):
+            one = relay.member(A)
+            one.sock.sendall(one.frame(BINARY, numbered(A, B, n)) + one.frame(BINARY, numbered(A, B, 99))[:50])
+            one.wait_until_read()
+            one.close()
+            assert relay.cause(one.connection) == "eof"
+        assert [number_of(f.payload)[1] for f in other.sync()] == list(range(20))
 
 
 def test_bytes_behind_the_upgrade() -> None:
