@@ -126,18 +126,23 @@ class Candy(Contestant):
 
 
 class Limit(Contestant):
-    """A thread that receives and sends the same bytes without looking at them."""
+    """A thread that receives and sends the same bytes without looking at them.
 
-    name = "limit"
+    Args:
+        unmasks: it passes over them once in between, as unmasking has to, and still without looking.
+    """
 
-    def __init__(self, topology: Topology, size: int, cores: Cores) -> None:
+    def __init__(self, topology: Topology, size: int, cores: Cores, *, unmasks: bool = False) -> None:
+        self.name = "limit, unmasking" if unmasks else "limit"
         self.topology = topology
         pairs = connected_pairs(len(topology.routes))
         self._members = [member for member, _ in pairs]
         self._ends = [relay for _, relay in pairs]
         frame = _fastpath.masked_frame_size(size) if topology.mixes else 0
         with cores.for_relay():
-            self._relay = _fastpath.BareRelay([relay.fileno() for relay in self._ends], topology.routes, frame=frame)
+            self._relay = _fastpath.BareRelay(
+                [relay.fileno() for relay in self._ends], topology.routes, frame=frame, unmasks=unmasks
+            )
         self.endpoints = endpoints(self._members, topology, size, masked=True, addressed=not topology.mixes)
 
     def cpu_ns(self) -> int:

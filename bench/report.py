@@ -139,6 +139,11 @@ def targets(found: Sequence[Series]) -> Iterator[str]:
                 yield verdict(f"{where}: {times:.0f} times the aiohttp relay", times, 75)
         if series.size >= 1300 and series.topology == "1→1":
             yield verdict(f"{where}: {cpu:.1%} of the limit per CPU second", cpu, 0.95)
+            unmasking = find(found, series.topology, series.size, "limit, unmasking")
+            if unmasking is not None:
+                share = Ratio.of(per_cpu_second, unmasking, limit).median
+                rest = Ratio.of(per_cpu_second, series, unmasking).median
+                yield f"{'':8} (unmasking alone leaves {share:.1%} of the limit; candy reaches {rest:.1%} of that)"
         if series.size >= 1300 and series.topology.startswith("1→") and series.topology != "1→1":
             yield verdict(f"{where}, alternating: {cpu:.1%} of the limit per CPU second", cpu, 0.85)
         if series.topology.endswith("single"):

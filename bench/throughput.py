@@ -28,6 +28,8 @@ from stages import Stages, observe
 from topology import TOPOLOGIES, Topology, pairwise, single_packets, with_stalled_receiver
 
 SIZES = (64, 100, 256, 512, 1300, 4096, 65000)
+LARGE_MIN = 1300
+"""From here on what each byte costs counts for more than what each packet does."""
 PROGRAMS_MAX = 1300
 """The largest packet for relays without the extension, and for aiohttp and picows."""
 STALLED_PAIRS = 8
@@ -57,6 +59,8 @@ def cells(
             continue
         for size in sizes or SIZES:
             contestants: list[Maker] = [candy, Limit]
+            if size >= LARGE_MIN and name.startswith("1-"):
+                contestants.append(partial(Limit, unmasks=True))
             if size <= PROGRAMS_MAX and name == "1-1":
                 contestants.append(partial(candy, extended=False))
                 contestants += programs

@@ -183,7 +183,7 @@ cdef enum:
     FLOWS = 32                      # sub-queues of a destination, a power of two
     CONTROL_FLOW = 32               # and one for what is not a packet, always first
     FLOWS_ALL = 33
-    SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a larger one read into where it lies
+    SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a longer one read on where it lies
     BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
     COMMIT_MIN = 8192               # bytes handed to one send from a backlog: what it leaves can't be dropped any more
     COMMIT_MAX = 262144

@@ -268,9 +268,10 @@ class BareRelay:
         routes: as for Endpoints.
         frame: size of a frame; needed where streams are joined or divided, which can only be done between frames.
             Several destinations get equal parts of each read.
+        unmasks: it passes over every byte in between, as unmasking does, with a mask of 0.
     """
 
-    def __new__(cls, fds: list[int], routes: list[list[int]], *, frame: int = 0) -> Self: ...
+    def __new__(cls, fds: list[int], routes: list[list[int]], *, frame: int = 0, unmasks: bool = False) -> Self: ...
     @property
     def sends(self) -> int:
         """Send calls so far."""

@@ -1,6 +1,9 @@
 # The limit that benchmarks compare the engine with, compiled like it: a thread that receives and sends the same bytes,
 # with a buffer as the engine's, without looking at them. Nothing of the product uses it.
 #
+# Asked to unmask it passes over every byte once more, as whoever reads masked packets has to; the mask is 0, so that
+# what it sends can be checked.
+#
 # Where streams are joined or divided it is told the size of a frame, for that can only be done between frames. It knows
 # neither headers nor addresses.
 
@@ -23,6 +26,7 @@ cdef struct BareState:
     uint32_t count
     uint32_t inputs
     size_t frame                        # 0: one destination each, frames are no concern
+    bint unmasks
     uint8_t *buffer
     int ep
     uint64_t receives
@@ -80,6 +84,8 @@ cdef bint bare_forward(BareState *r, BareConnection *c, int flags) noexcept nogi
             return True
         if n <= 0:
             return False
+        if r.unmasks:
+            unmask(r.buffer + have, r.buffer + have, <size_t>n, 0)
         if r.frame == 0:
             if not bare_write(r, c.destinations[0], r.buffer, <size_t>n):
                 return False
@@ -111,7 +117,7 @@ cdef class BareRelay:
     cdef BareState *state
     cdef bint running
 
-    def __cinit__(self, list fds not None, list routes not None, *, uint32_t frame=0):
+    def __cinit__(self, list fds not None, list routes not None, *, uint32_t frame=0, bint unmasks=False):
         cdef BareState *r = <BareState *>calloc(1, sizeof(BareState))
         cdef BareConnection *c
         cdef uint32_t i, j
@@ -128,6 +134,7 @@ cdef class BareRelay:
         if any([len(to) > 1 for to in routes]) and frame == 0:
             raise ValueError("several destinations need the size of a frame")
         r.frame = frame
+        r.unmasks = unmasks
         r.buffer = <uint8_t *>malloc(RECEIVE_BYTES)
         r.connections = <BareConnection *>calloc(r.count, sizeof(BareConnection))
         if r.buffer == NULL or r.connections == NULL:

@@ -151,12 +151,13 @@ ROUTES = {
 }
 
 
+@pytest.mark.parametrize("unmasks", [False, True], ids=["bare", "unmasking"])
 @pytest.mark.parametrize("size", [24, 100, 125, 1300, 65000])
 @pytest.mark.parametrize("routes", ROUTES.values(), ids=ROUTES)
-def test_the_bare_relay_moves_everything(routes: list[list[int]], size: int) -> None:
+def test_the_bare_relay_moves_everything(routes: list[list[int]], size: int, unmasks: bool) -> None:
     with connections(len(routes)) as (members, relays):
         frame = masked_frame_size(size)
-        relay = BareRelay(fds(relays), routes, frame=frame)
+        relay = BareRelay(fds(relays), routes, frame=frame, unmasks=unmasks)
         try:
             endpoints = Endpoints(fds(members), routes, size, window_bytes=WINDOW, masked=True, addressed=False)
             first, second = endpoints.run(packets=50), endpoints.run(packets=50)
