@@ -373,7 +373,7 @@ cdef inline bint queue_idle(Queue *q) noexcept nogil:
 
 
 cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
-    """Hand the backlog to the kernel until it takes no more or nothing is left."""
+    """Hand the backlog to the kernel until it takes no more or nothing is left; afterwards there may be no queue."""
     cdef Queue *q = s.queue
     cdef Block *b
     cdef uint32_t wanted, n, size
@@ -412,7 +412,12 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
         b.start += <uint32_t>r
         if <uint32_t>r < wanted:
             break                               # EPOLLOUT will tell
-    queue_mirror(s)
+    if q.rate == 0 and queue_idle(q):
+        # It learned nothing that the next backlog could use. Thousands that each got one message from Python, as after
+        # a restart, would all hold a block until the tick.
+        queue_free(w, s)
+    else:
+        queue_mirror(s)
 
 
 cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:

@@ -276,3 +276,14 @@ def test_sparse_packets_of_many_flows_stay_within_the_bound() -> None:
             sender.wait_until_read()
         sender.sync()
         assert relay.engine.stats()["queued_bytes"] <= 16 * bound
+
+
+@pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
+def test_messages_that_have_left_hold_no_memory(extended: bool) -> None:
+    """As after a restart, when everybody is granted an address within a moment. The bound is 64 blocks of 16 KiB."""
+    with Relay(memory_bytes=1 << 20) as relay:
+        members = [relay.member(A + n, extended=extended) for n in range(200)]
+        taken = [relay.engine.send(member.connection, b"\xffgranted") for member in members]
+        assert taken == [True] * 200
+        assert relay.dropped() == {}
+        assert [[f.payload for f in member.sync()] for member in members] == [[b"\xffgranted"]] * 200
