@@ -163,7 +163,10 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
         return
     f.bytes += size
     q.bytes += size
-    if index != CONTROL_FLOW and not f.listed:
+    if index == CONTROL_FLOW:
+        return
+    q.carried = True
+    if not f.listed:
         f.listed = True
         f.credit = QUANTUM
         round_push(q, &q.fresh, index)

@@ -313,6 +313,7 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
     memcpy(block_bytes(q.committed), rest, size)
     q.committed.end = size
     q.cut = size
+    q.carried = True
 
 
 cdef bint commit_room(Worker *w, Queue *q, uint32_t size) noexcept nogil:
@@ -412,9 +413,8 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
         b.start += <uint32_t>r
         if <uint32_t>r < wanted:
             break                               # EPOLLOUT will tell
-    if q.rate == 0 and queue_idle(q):
-        # It learned nothing that the next backlog could use. Thousands that each got one message from Python, as after
-        # a restart, would all hold a block until the tick.
+    if not q.carried and queue_idle(q):
+        # Thousands that each got one message from Python, as after a restart, would all hold a block until the tick.
         queue_free(w, s)
     else:
         queue_mirror(s)
