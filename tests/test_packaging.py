@@ -262,7 +262,7 @@ SKIPPING = {
 
 @pytest.mark.parametrize("where", SKIPPING)
 def test_a_skip_is_a_failure_in_ci(where: str, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "tests" / "skips.py", tmp_path / "conftest.py")
     (tmp_path / "test_skipping.py").write_text(SKIPPING[where])
     command: list[str | Path] = [
         sys.executable,
@@ -285,7 +285,7 @@ def test_a_skip_is_a_failure_in_ci(where: str, tmp_path: Path) -> None:
 
 
 def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "tests" / "skips.py", tmp_path / "conftest.py")
     (tmp_path / "test_it.py").write_text("import pytest\n\n@pytest.mark.xfail\ndef test_it():\n    assert False\n")
     command: list[str | Path] = [
         sys.executable,

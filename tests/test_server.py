@@ -5,7 +5,6 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
@@ -13,48 +12,16 @@ import pytest
 from lab.member import Member, Speaker, echo, frame, packet
 from lab.pair import Pair
 from lab.programs import PATIENCE_S, Program, Relay, environment, server
+from lab.relay import Count
 from peer import CLOSE, CONTINUATION, PING, PONG, TEXT
 
 from candy import auth, wire
 
+pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+
 POOL = "192.168.202.0/24"
 EVENTS = 16
 """Messages sent before the relay is waited for: of one connection's only so many may wait for Python."""
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    with Relay(tmp_path_factory.mktemp("relay")) as relay:
-        yield relay
-
-
-@pytest.fixture(scope="module")
-def pair(relay: Relay) -> Iterator[Pair]:
-    with Pair(relay.address) as pair:
-        yield pair
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_is_disturbed(pair: Pair) -> Iterator[None]:
-    yield
-    pair.check()
-
-
-@pytest.fixture
-def member(relay: Relay) -> Iterator[Member]:
-    """Upgraded, and no more."""
-    with Member.connect(relay.address) as member:
-        yield member
-
-
-Count = Callable[[str], int]
-
-
-@pytest.fixture
-def counted(relay: Relay) -> Count:
-    """How often something was dropped under a name since the test began."""
-    before = relay.counters()
-    return lambda reason: (relay.counters() - before)[f"dropped {reason}"]
 
 
 class TestSession:

@@ -5,15 +5,15 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from lab.member import Ended, Member, packet, upgrade_request
+from lab.member import Ended, Member, everything, packet, upgrade_request
 from lab.programs import PASSWORD, PATIENCE_S, Relay
+from lab.relay import Count
 
 from candy import wire
 
@@ -47,36 +47,12 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
         yield relay
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-Count = Callable[[str], int]
-
-
-@pytest.fixture
-def counted(relay: Relay) -> Count:
-    """How often something was dropped under a name since the test began."""
-    before = relay.counters()
-    return lambda reason: (relay.counters() - before)[f"dropped {reason}"]
-
-
-def request_of(path: str) -> Callable[..., bytes]:
-    def request(*headers: str, extended: bool = False) -> bytes:
-        return upgrade_request(*headers, extended=extended).replace(b"GET / ", f"GET {path} ".encode(), 1)
-
-    return request
-
-
 def join(
     relay: Relay, path: str, *, password: str = PASSWORD, vmac: bytes | None = None, extended: bool = False
 ) -> Member:
     """A connection to the network at this path."""
-    with mock.patch("lab.member.upgrade_request", request_of(path)):
-        opened = socket.create_connection(relay.address, PATIENCE_S)
-        return Member(opened, password=password, vmac=vmac, extended=extended)
+    opened = socket.create_connection(relay.address, PATIENCE_S)
+    return Member(opened, path=path, password=password, vmac=vmac, extended=extended)
 
 
 def meanwhile(member: Member) -> list[bytes]:
@@ -119,10 +95,8 @@ class TestPath:
     @pytest.mark.parametrize("path", ["/hom", "/home2", "/HOME", "/home/eu", "/office", "/..", "/home%20"])
     def test_a_path_that_is_none(self, relay: Relay, path: str) -> None:
         with socket.create_connection(relay.address, PATIENCE_S) as opened:
-            opened.sendall(request_of(path)())
-            received = b""
-            while data := opened.recv(65536):
-                received += data
+            opened.sendall(upgrade_request(path=path))
+            received = everything(opened)
         assert received.startswith(b"HTTP/1.1 404 "), received
         assert received.endswith(b"\r\n\r\nThere is no network at this path.\n")
 

@@ -8,47 +8,23 @@ import hashlib
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
 from lab.member import Member, Speaker, echo, frame, packet, upgrade_request
-from lab.pair import Pair
 from lab.programs import PASSWORD, PATIENCE_S, Relay
 from peer import CLOSE, PING, PONG
 
 from candy import wire
 
+pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+
 HELLO = b"candy::linux::6.1.8::vm"
 TCPI_DATA_SEGS_IN = struct.Struct("<I")
 TCPI_DATA_SEGS_IN_AT = 152
 """In struct tcp_info of <linux/tcp.h>: segments with data that were received."""
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    with Relay(tmp_path_factory.mktemp("relay")) as relay:
-        yield relay
-
-
-@pytest.fixture(scope="module")
-def pair(relay: Relay) -> Iterator[Pair]:
-    with Pair(relay.address) as pair:
-        yield pair
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_is_disturbed(pair: Pair) -> Iterator[None]:
-    yield
-    pair.check()
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 class OldClient(Member):

@@ -23,10 +23,12 @@ _payloads = itertools.count(1)
 _vmacs = itertools.count(1)
 
 
-def upgrade_request(*headers: str, key: str = "AAAAAAAAAAAAAAAAAAAAAA==", extended: bool = False) -> bytes:
+def upgrade_request(
+    *headers: str, path: str = "/", key: str = "AAAAAAAAAAAAAAAAAAAAAA==", extended: bool = False
+) -> bytes:
     """As the original client's, with further header lines behind it."""
     lines = [
-        "GET / HTTP/1.1",
+        f"GET {path} HTTP/1.1",
         "Host: relay",
         "Connection: Upgrade",
         "Upgrade: websocket",
@@ -41,6 +43,17 @@ def upgrade_request(*headers: str, key: str = "AAAAAAAAAAAAAAAAAAAAAA==", extend
 def frame(payload: bytes, opcode: int = BINARY, *, final: bool = True, masked: bool = True) -> bytes:
     """One WebSocket frame."""
     return build_frame(opcode, payload, mask=os.urandom(4) if masked else None, final=final)
+
+
+def everything(opened: socket.socket) -> bytes:
+    """What comes up to the end, be it orderly or not."""
+    received = b""
+    try:
+        while data := opened.recv(65536):
+            received += data
+    except ConnectionResetError:
+        pass
+    return received
 
 
 def checksum(data: bytes) -> int:
@@ -103,6 +116,7 @@ class Member(Speaker):
     Args:
         opened: a connected socket, owned from here on.
         ahead: bytes to send together with the upgrade request.
+        path: of the network.
         extended: offer candy.2.
         vmac, password: as for Speaker.
     """
@@ -112,6 +126,7 @@ class Member(Speaker):
         opened: socket.socket,
         *,
         ahead: bytes = b"",
+        path: str = "/",
         extended: bool = False,
         vmac: bytes | None = None,
         password: str = PASSWORD,
@@ -123,7 +138,7 @@ class Member(Speaker):
         self.answers_pings = True
         self.ip: IPv4Address | None = None
         self._received = b""
-        self.socket.sendall(upgrade_request(extended=extended) + ahead)
+        self.socket.sendall(upgrade_request(path=path, extended=extended) + ahead)
         while b"\r\n\r\n" not in self._received:
             self._more()
         head, _, self._received = self._received.partition(b"\r\n\r\n")

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -94,12 +93,6 @@ class Lans:
 
     def join(self, site: Site, *flags: str) -> Client:
         return self.laboratory.client("-t", f"{site.own}/24", *flags, host=site.gateway)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture
