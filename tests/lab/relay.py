@@ -15,6 +15,8 @@ from lab.programs import Relay
 from candy import _fastpath
 from candy.wire import DropReason
 
+POOL = "192.168.202.0/24"
+"""What a relay grants addresses from unless it is told otherwise."""
 Count = Callable[[str], int]
 
 
