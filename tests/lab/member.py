@@ -146,8 +146,17 @@ class Member(Speaker):
         assert self.head.startswith("HTTP/1.1 101 "), self.head
 
     @classmethod
-    def connect(cls, address: tuple[str, int], *, extended: bool = False, vmac: bytes | None = None) -> Self:
-        return cls(socket.create_connection(address, PATIENCE_S), extended=extended, vmac=vmac)
+    def connect(
+        cls,
+        address: tuple[str, int],
+        *,
+        path: str = "/",
+        extended: bool = False,
+        vmac: bytes | None = None,
+        password: str = PASSWORD,
+    ) -> Self:
+        opened = socket.create_connection(address, PATIENCE_S)
+        return cls(opened, path=path, extended=extended, vmac=vmac, password=password)
 
     def __enter__(self) -> Self:
         return self
@@ -237,18 +246,21 @@ class Member(Speaker):
         self.settle()
         return self
 
-    def settle(self) -> None:
-        """Return once all that was sent was acted upon, in the engine and in Python: two messages to ourselves."""
+    def settle(self) -> list[bytes]:
+        """Return once all that was sent was acted upon, in the engine and in Python: two messages to ourselves.
+
+        What came meanwhile is the result.
+        """
         assert self.ip is not None
         data = b"settle %d" % next(_payloads)
         to_self = wire.General(7, 0, self.ip, self.ip, data).encode()
-        self.send(to_self)
-        while self.receive_message() != to_self:
-            pass
-        through = packet(str(self.ip), str(self.ip), data)
-        self.forward(through)
-        while self.receive_message() != bytes([wire.Kind.FORWARD]) + through:
-            pass
+        through = bytes([wire.Kind.FORWARD]) + packet(str(self.ip), str(self.ip), data)
+        came = []
+        for message in (to_self, through):
+            self.send(message)
+            while (received := self.receive_message()) != message:
+                came.append(received)
+        return came
 
     def _more(self) -> None:
         try:
