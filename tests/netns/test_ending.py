@@ -7,9 +7,9 @@ import subprocess
 import time
 
 import pytest
+from lab.laboratory import PORT, Laboratory
 from lab.member import Member
 from lab.programs import PATIENCE_S
-from netns.conftest import PORT, Laboratory
 
 pytestmark = pytest.mark.netns
 
@@ -93,7 +93,7 @@ def test_a_client_is_killed_and_others_notice_nothing(laboratory: Laboratory) ->
         third.wait()
         relay.wait_for(f"{re.escape(own)} logged out")
         # Its interface is gone with it, so it may come back, to the same address.
-        again = laboratory.client(host=third.host)  # type: ignore[arg-type]
+        again = laboratory.client(host=third.host)
         assert again.connected() == own
         assert " 0% packet loss" in pinging.stdout.read()
     assert [line for line in here.lines[lines[0] :] + there.lines[lines[1] :] if "trying again" in line] == []

@@ -4,11 +4,11 @@ import socket
 from contextlib import ExitStack
 
 import pytest
+from lab.laboratory import PORT, Laboratory
 from lab.member import Member, echo, everything, upgrade_request
 from lab.namespaces import Host
 from lab.pair import Pair
 from lab.programs import PATIENCE_S
-from netns.conftest import PORT, Laboratory
 
 pytestmark = pytest.mark.netns
 
