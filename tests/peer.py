@@ -18,6 +18,8 @@ import socket
 import struct
 import termios
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -322,6 +324,20 @@ class Relay:
         assert self.engine.bind(peer.connection, address)
         peer.address = address
         return peer
+
+    @contextmanager
+    def device(self, kind: int = socket.SOCK_SEQPACKET, *, vnet: bool = False) -> Iterator[tuple[socket.socket, int]]:
+        """A packet-preserving socket in place of a TUN device: the kernel's end, and the device's number."""
+        kernel, ours = socket.socketpair(socket.AF_UNIX, kind)
+        kernel.settimeout(PATIENCE)
+        with kernel, ours:
+            yield kernel, self.engine.adopt_tun(ours.fileno(), vnet=vnet)
+
+    def joined(self, tun: int, *, extended: bool = True) -> Peer:
+        """The relay of a client whose device this is."""
+        server = self.adopt(client=True, extended=extended)
+        assert self.engine.join(server.connection, tun)
+        return server
 
     def pump(self) -> None:
         """Wait until the engine has something to tell, and note it."""

@@ -11,12 +11,10 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from peer import BINARY, CLOSE, FORWARD, PATIENCE, PING, PONG, Frame, Peer, Relay, numbered, packet
+from peer import BINARY, CLOSE, FORWARD, PATIENCE, PING, PONG, Frame, Relay, numbered, packet
 
 from candy import _fastpath
 
@@ -441,30 +439,14 @@ def test_a_quiet_client_pings_although_it_is_talked_to() -> None:
 # ---------------------------------------------------------------------------------------------- the client, the device
 
 
-@contextmanager
-def device(relay: Relay, kind: int) -> Iterator[tuple[socket.socket, int]]:
-    """A packet-preserving socket in place of a TUN device: the kernel's end, and the device's number."""
-    kernel, ours = socket.socketpair(socket.AF_UNIX, kind)
-    kernel.settimeout(PATIENCE)
-    with kernel, ours:
-        number = relay.engine.adopt_tun(ours.fileno())
-        yield kernel, number
-
-
 KINDS = pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM], ids=["seqpacket", "dgram"])
-
-
-def joined(relay: Relay, tun: int, *, extended: bool = True) -> Peer:
-    server = relay.adopt(client=True, extended=extended)
-    assert relay.engine.join(server.connection, tun)
-    return server
 
 
 @KINDS
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_a_client_carries_packets_both_ways(kind: int, extended: bool) -> None:
-    with Relay() as relay, device(relay, kind) as (kernel, tun):
-        server = joined(relay, tun, extended=extended)
+    with Relay() as relay, relay.device(kind) as (kernel, tun):
+        server = relay.joined(tun, extended=extended)
         masks = set()
         for n in range(100):
             out = packet(A, B, n.to_bytes(2, "big") * (n % 50))
@@ -482,8 +464,8 @@ def test_a_client_carries_packets_both_ways(kind: int, extended: bool) -> None:
 
 @KINDS
 def test_batches_through_a_client(kind: int) -> None:
-    with Relay() as relay, device(relay, kind) as (kernel, tun):
-        server = joined(relay, tun)
+    with Relay() as relay, relay.device(kind) as (kernel, tun):
+        server = relay.joined(tun)
         ins = [packet(B, A, struct.pack(">H", n) + bytes(n % 97)) for n in range(8)]
         for _ in range(20):
             server.forward(*(FORWARD + p for p in ins))
@@ -496,8 +478,8 @@ def test_batches_through_a_client(kind: int) -> None:
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 @pytest.mark.parametrize("length", [20, 124, 125, 126, 1499, 1500, 65534, 65535])
 def test_packet_lengths_from_a_device(length: int, extended: bool) -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun, extended=extended)
+    with Relay() as relay, relay.device() as (kernel, tun):
+        server = relay.joined(tun, extended=extended)
         out = bytearray(packet(A, B, bytes(max(0, length - 28))))[:length]
         out[2:4] = length.to_bytes(2, "big")
         kernel.send(out)
@@ -524,8 +506,8 @@ NOT_IPV4 = {
 @pytest.mark.parametrize("name", NOT_IPV4)
 def test_what_is_no_ipv4_passes_in_neither_direction(name: str) -> None:
     junk = NOT_IPV4[name]
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun)
+    with Relay() as relay, relay.device() as (kernel, tun):
+        server = relay.joined(tun)
         good = packet(A, B)
         kernel.send(junk)
         kernel.send(good)
@@ -538,8 +520,8 @@ def test_what_is_no_ipv4_passes_in_neither_direction(name: str) -> None:
 
 
 def test_a_device_that_takes_no_more_is_counted() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_DGRAM) as (kernel, tun):
-        server = joined(relay, tun)
+    with Relay() as relay, relay.device(socket.SOCK_DGRAM) as (kernel, tun):
+        server = relay.joined(tun)
         server.forward(*(FORWARD + packet(B, A, struct.pack(">H", n)) for n in range(2000)))
         server.sync()
         lost = relay.dropped()["tun_write"]
@@ -549,8 +531,8 @@ def test_a_device_that_takes_no_more_is_counted() -> None:
 
 
 def test_a_full_socket_never_stops_the_device() -> None:
-    with Relay(queue_bytes=200_000) as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun)
+    with Relay(queue_bytes=200_000) as relay, relay.device() as (kernel, tun):
+        server = relay.joined(tun)
         for n in range(3000):
             kernel.send(packet(A, B, struct.pack(">H", n) + bytes(900)))
         frames = []
@@ -573,12 +555,12 @@ def test_the_original_servers_pong_of_1500_bytes() -> None:
 
 
 def test_after_a_reconnect_the_device_goes_on_with_the_new_connection() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        first = joined(relay, tun)
+    with Relay() as relay, relay.device() as (kernel, tun):
+        first = relay.joined(tun)
         first.close()
         relay.cause(first.connection)
         kernel.send(packet(A, B, b"lost"))
-        second = joined(relay, tun)
+        second = relay.joined(tun)
         kernel.send(packet(A, B, b"kept"))
         bodies = [second.receive().payload[29:]]
         if bodies == [b"lost"]:
@@ -589,8 +571,8 @@ def test_after_a_reconnect_the_device_goes_on_with_the_new_connection() -> None:
 
 
 def test_a_device_is_no_connection() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun)
+    with Relay() as relay, relay.device() as (kernel, tun):
+        server = relay.joined(tun)
         assert not relay.engine.send(tun, b"\7")
         assert not relay.engine.ping(tun)
         assert not relay.engine.join(tun, server.connection)
@@ -615,7 +597,7 @@ def test_a_connection_to_a_server_cannot_be_a_member() -> None:
 
 
 def test_the_relays_own_device_is_a_member() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
+    with Relay() as relay, relay.device() as (kernel, tun):
         one = relay.member(A)
         assert relay.engine.bind(tun, B)
         one.forward(FORWARD + packet(A, B, b"in"), FORWARD + packet(A, GROUP, b"all"))

@@ -1,14 +1,11 @@
 """Super-packets: how they are taken apart and put together, and which of it each kind of member gets to see."""
 
 import resource
-import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from peer import BINARY, FORWARD, PATIENCE, Peer, Relay
+from peer import BINARY, FORWARD, Peer, Relay
 from superpacket import (
     ACK,
     CWR,
@@ -311,22 +308,6 @@ def test_nothing_follows_what_ends_a_run(end: str) -> None:
 # --------------------------------------------------------------------------------------------------- through an engine
 
 
-@contextmanager
-def device(relay: Relay, *, vnet: bool = True) -> Iterator[tuple[socket.socket, int]]:
-    """A packet-preserving socket in place of a TUN device: the kernel's end, and the device's number."""
-    kernel, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    kernel.settimeout(PATIENCE)
-    with kernel, ours:
-        yield kernel, relay.engine.adopt_tun(ours.fileno(), vnet=vnet)
-
-
-def joined(relay: Relay, tun: int, *, extended: bool) -> Peer:
-    """The relay of a client whose device this is."""
-    server = relay.adopt(client=True, extended=extended)
-    assert relay.engine.join(server.connection, tun)
-    return server
-
-
 def packets_of(peer: Peer) -> list[bytes]:
     """What a member without the extension was sent so far."""
     frames = [frame for frame in peer.sync() if frame.opcode == BINARY]
@@ -367,12 +348,12 @@ def test_a_hostile_super_packet_reaches_no_old_member_and_no_device(name: str) -
     hostile = SUPER + bytes(vnet) + packet.ljust(20, b"\0")
     # The relay looks up the addresses first, and these have to be right for anything to happen.
     hostile = hostile[:23] + struct.pack(">II", A, B) + hostile[31:]
-    with Relay() as relay, device(relay) as (kernel, tun):
+    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
         sender, old = relay.member(A), relay.member(B, extended=False)
         sender.forward(hostile, FORWARD + tcp(b"next"))
         sender.sync()
         assert packets_of(old) == [tcp(b"next")]
-        server = joined(relay, tun, extended=True)
+        server = relay.joined(tun, extended=True)
         server.forward(hostile, FORWARD + tcp(b"next"))
         assert kernel.recv(65536) == NO_VNET + tcp(b"next")
         assert relay.dropped() == {"bad_super": 2}
@@ -421,8 +402,8 @@ def test_only_who_agreed_may_send_it() -> None:
 @pytest.mark.parametrize("extended", [True, False])
 def test_a_client_sends_what_its_relay_understands(name: str, extended: bool) -> None:
     vnet, packet = SUPERS[name]
-    with Relay() as relay, device(relay) as (kernel, tun):
-        server = joined(relay, tun, extended=extended)
+    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+        server = relay.joined(tun, extended=extended)
         kernel.send(bytes(vnet) + packet)
         kernel.send(NO_VNET + tcp(b"next"))
         if not vnet.flags:
@@ -440,8 +421,8 @@ def test_a_client_sends_what_its_relay_understands(name: str, extended: bool) ->
 @pytest.mark.parametrize("vnet", [True, False])
 def test_a_client_writes_a_super_packet_whole_or_as_packets(name: str, vnet: bool) -> None:
     head, packet = SUPERS[name]
-    with Relay() as relay, device(relay, vnet=vnet) as (kernel, tun):
-        server = joined(relay, tun, extended=True)
+    with Relay() as relay, relay.device(vnet=vnet) as (kernel, tun):
+        server = relay.joined(tun, extended=True)
         server.forward(SUPER + bytes(head) + packet)
         wanted = segments(bytes(head), packet)
         assert wanted is not None
@@ -455,8 +436,8 @@ def test_a_client_writes_a_super_packet_whole_or_as_packets(name: str, vnet: boo
 
 @pytest.mark.parametrize("extended", [True, False])
 def test_a_client_coalesces_what_comes_one_by_one(extended: bool) -> None:
-    with Relay() as relay, device(relay) as (kernel, tun):
-        server = joined(relay, tun, extended=extended)
+    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+        server = relay.joined(tun, extended=extended)
         server.wait_until_read()
         packets = run_of(20, source=B, to=A)
         server.forward(*(FORWARD + packet for packet in packets))
@@ -476,8 +457,8 @@ def test_every_kind_of_packet_passes_a_device_unchanged() -> None:
     plain.append(ip_header(100, 1, A, B) + pattern(100))
     plain.append(ip_header(100, UDP, A, B, fragment=0x2000) + pattern(100))
     plain.append(ip_header(100, UDP, A, B, fragment=13) + pattern(100))
-    with Relay() as relay, device(relay) as (kernel, tun):
-        server = joined(relay, tun, extended=True)
+    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+        server = relay.joined(tun, extended=True)
         for packet in plain:
             kernel.send(NO_VNET + packet)
             assert server.receive().payload == FORWARD + packet
@@ -493,8 +474,8 @@ def test_a_checksum_left_to_us_that_the_wire_cannot_express() -> None:
     total = sum(struct.unpack(">6H", pseudo))
     partial = inner[:26] + struct.pack(">H", (total & 0xFFFF) + (total >> 16)) + inner[28:]
     outer = ip_header(len(inner), IPIP, A, B, number=77)
-    with Relay() as relay, device(relay) as (kernel, tun):
-        server = joined(relay, tun, extended=True)
+    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+        server = relay.joined(tun, extended=True)
         kernel.send(bytes(Vnet(NEEDS_CSUM, csum_start=40, csum_offset=6)) + outer + partial)
         assert server.receive().payload == FORWARD + outer + inner
         for start, offset in (
@@ -519,8 +500,8 @@ def test_a_checksum_left_to_us_that_the_wire_cannot_express() -> None:
 def test_a_gateway_wraps_a_super_packet_and_its_far_end_unwraps_it(extended: bool, size: int) -> None:
     """65,535 bytes leave no room for an outer header: those travel as segments."""
     packet = tcp(pattern(size), source=A, to=D)
-    with Relay() as relay, device(relay) as (kernel, tun):
-        server = joined(relay, tun, extended=extended)
+    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+        server = relay.joined(tun, extended=extended)
         assert relay.engine.set_routes(tun, A, [(D, 0xFFFFFFFF, B)])
         kernel.send(bytes(ANY) + packet)
         wanted = segments(bytes(ANY), packet)
