@@ -7,7 +7,7 @@ Rules:
     the engine and takes the whole input at once.
  3. Masks are drawn from a seeded generator, so that a failure can be repeated.
 
-Knows nothing of passwords, leases or candy's messages other than FORWARD.
+Knows nothing of passwords, leases or candy's messages other than FORWARD and SUPER.
 """
 
 import array
@@ -27,7 +27,7 @@ from typing import Self
 from candy import _fastpath
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-FORWARD = b"\x01"
+FORWARD, SUPER = b"\x01", b"\x10"
 MAX_PAYLOAD = 65546
 FORBIDDEN_CODES = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
 """Close codes that no endpoint may put on the wire (RFC 6455, 7.4)."""
