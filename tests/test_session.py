@@ -3,11 +3,10 @@
 Who is refused is in test_session_refusals.py, who has which address in test_session_addresses.py.
 """
 
-import json
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from pathlib import Path
 
 import pytest
+import recorded
 from talk import ONE, PASSWORD, WALL, Conversation, ip
 
 from candy import auth, wire
@@ -16,21 +15,16 @@ from candy.network import Network
 from candy.session import Bind, Drop, Log, Send
 from candy.wire import DropReason
 
-VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
-
-
 # The recorded conversation
 
 
 def test_the_recorded_conversation_byte_for_byte() -> None:
-    password = VECTORS["password"].encode()
     pool = Pool(IPv4Network("192.168.202.0/24"), first=ip(7))
-    network = Network(password, pool, randbytes=bytes)
+    network = Network(recorded.PASSWORD, pool, randbytes=bytes)
     network.opened(1, "203.0.113.5", 0.0)
     sent: list[bytes] = []
     bound: list[int] = []
-    messages = [step for step in VECTORS["transcript"] if step["opcode"] == 2]
-    for step in messages:
+    for step in recorded.MESSAGES:
         payload = bytes.fromhex(step["hex"])
         if step["from"] == "server":
             assert sent.pop(0) == payload
@@ -45,13 +39,13 @@ def test_the_recorded_conversation_byte_for_byte() -> None:
                     pass
                 case _:
                     pytest.fail(f"unexpected: {action}")
-    assert [step["from"] for step in messages] == ["client", "client", "server", "client"]
+    assert [step["from"] for step in recorded.MESSAGES] == ["client", "client", "server", "client"]
     assert sent == []
     assert bound == [int(ip(7))]
 
 
 def test_the_computed_auth_logs_in(talk: Conversation) -> None:
-    (entry,) = [entry for entry in VECTORS["computed"] if entry["kind"] == "AUTH"]
+    (entry,) = recorded.COMPUTED
     talk.wall = entry["timestamp"]
     connection = talk.open()
     assert talk.receive(connection, bytes.fromhex(entry["hex"])) == [Bind(connection, int(ip(1)))]
