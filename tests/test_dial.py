@@ -18,6 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import trustme
+from lab.tls import tls_for
 from yarl import URL
 
 from candy import __version__, dial
@@ -35,30 +36,6 @@ def no_proxy_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def tls(authority: trustme.CA) -> ssl.SSLContext:
-    return tls_for(authority, "127.0.0.1", "relay.test")
-
-
-def tls_for(authority: trustme.CA, *names: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    authority.issue_cert(*names).configure_cert(context)
-    return context
 
 
 def header(head: str, name: str) -> str | None:
@@ -418,8 +395,8 @@ async def test_where_an_attempt_went_to_is_known_also_when_it_failed(monkeypatch
 # TLS.
 
 
-async def test_tls_with_a_ca_file(tls: ssl.SSLContext, ca_file: Path) -> None:
-    async with listening(switching, tls) as relay:
+async def test_tls_with_a_ca_file(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    async with listening(switching, server_tls) as relay:
         upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
         assert upgraded.transport is not None
         assert relay.alpn == "http/1.1"
@@ -429,8 +406,8 @@ async def test_tls_with_a_ca_file(tls: ssl.SSLContext, ca_file: Path) -> None:
         upgraded.transport.abort()
 
 
-async def test_tls_with_bytes_behind_the_answer(tls: ssl.SSLContext, ca_file: Path) -> None:
-    async with listening(lambda head: switching(head) + b"behind", tls) as relay:
+async def test_tls_with_bytes_behind_the_answer(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    async with listening(lambda head: switching(head) + b"behind", server_tls) as relay:
         upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
         assert upgraded.tail == b""
         with socket.socket(fileno=upgraded.fd) as mine:
@@ -443,13 +420,13 @@ async def test_tls_with_bytes_behind_the_answer(tls: ssl.SSLContext, ca_file: Pa
         upgraded.transport.abort()
 
 
-async def test_any_certificate_when_told_so(tls: ssl.SSLContext) -> None:
-    async with listening(http("404 Not Found"), tls) as relay:
+async def test_any_certificate_when_told_so(server_tls: ssl.SSLContext) -> None:
+    async with listening(http("404 Not Found"), server_tls) as relay:
         assert "HTTP 404" in await failure(Dialer(f"wss://127.0.0.1:{relay.port}", insecure=True))
 
 
-async def test_an_unknown_certificate(tls: ssl.SSLContext) -> None:
-    async with listening(switching, tls) as relay:
+async def test_an_unknown_certificate(server_tls: ssl.SSLContext) -> None:
+    async with listening(switching, server_tls) as relay:
         why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
     assert why.startswith("its TLS certificate is not trusted (")
     assert why.endswith("): name its CA with --ca-file, or give --insecure to accept any certificate")
@@ -558,11 +535,11 @@ async def test_ws_through_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy,
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
 async def test_wss_through_a_proxy(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, tls: ssl.SSLContext, ca_file: Path, variable: str
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server_tls: ssl.SSLContext, ca_file: Path, variable: str
 ) -> None:
     monkeypatch.setenv(variable, f"127.0.0.1:{proxy.port}")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    async with listening(switching, tls) as relay:
+    async with listening(switching, server_tls) as relay:
         upgraded = await Dialer(f"wss://relay.test:{relay.port}", ca_file=ca_file).dial()
         await echo(upgraded, relay)
         assert len(proxy.heads) == 1
@@ -679,9 +656,9 @@ def same_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("same_descriptors")
-def test_no_attempt_leaves_a_descriptor(tls: ssl.SSLContext, ca_file: Path) -> None:
+def test_no_attempt_leaves_a_descriptor(server_tls: ssl.SSLContext, ca_file: Path) -> None:
     async def attempts() -> None:
-        for context, scheme in ((None, "ws"), (tls, "wss")):
+        for context, scheme in ((None, "ws"), (server_tls, "wss")):
             for answer in (
                 http("404 Not Found"),
                 lambda head: switching(head, accept="AAAA"),
@@ -696,7 +673,7 @@ def test_no_attempt_leaves_a_descriptor(tls: ssl.SSLContext, ca_file: Path) -> N
                 await echo(upgraded, relay)
                 if upgraded.transport is not None:
                     upgraded.transport.abort()
-        async with listening(switching, tls) as relay:
+        async with listening(switching, server_tls) as relay:
             await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
 
     asyncio.run(attempts())
