@@ -65,26 +65,27 @@ class TestSession:
         assert member.end() == 1000
 
 
+VIOLATIONS = {
+    "unmasked": (frame(b"unmasked", masked=False), 1002),
+    "RSV1": (bytes([0xC2]) + frame(b"")[1:], 1002),
+    "opcode 3": (frame(b"", 3), 1002),
+    "opcode 11": (frame(b"", 11), 1002),
+    "fragmented ping": (frame(b"", PING, final=False), 1002),
+    "ping of 126": (frame(bytes(126), PING), 1002),
+    "stray continuation": (frame(b"", CONTINUATION), 1002),
+    "65547 bytes": (bytes([0x82, 0xFF]) + (65547).to_bytes(8, "big") + bytes(4), 1009),
+    "length 2^63 - 1": (bytes([0x82, 0xFF]) + (2**63 - 1).to_bytes(8, "big") + bytes(4), 1009),
+    "length 2^63": (bytes([0x82, 0xFF]) + (2**63).to_bytes(8, "big") + bytes(4), 1002),
+}
+
+
 class TestFrames:
     """Protocol violations close with the right code. All of them are tried at the engine itself; these at the relay."""
 
     @pytest.mark.parametrize("logged_in", [False, True])
-    @pytest.mark.parametrize(
-        ("sent", "code"),
-        [
-            (frame(b"unmasked", masked=False), 1002),
-            (bytes([0xC2]) + frame(b"")[1:], 1002),
-            (frame(b"", 3), 1002),
-            (frame(b"", 11), 1002),
-            (frame(b"", PING, final=False), 1002),
-            (frame(bytes(126), PING), 1002),
-            (frame(b"", CONTINUATION), 1002),
-            (bytes([0x82, 0xFF]) + (65547).to_bytes(8, "big") + bytes(4), 1009),
-            (bytes([0x82, 0xFF]) + (2**63 - 1).to_bytes(8, "big") + bytes(4), 1009),
-            (bytes([0x82, 0xFF]) + (2**63).to_bytes(8, "big") + bytes(4), 1002),
-        ],
-    )
-    def test_violations(self, relay: Relay, sent: bytes, code: int, logged_in: bool) -> None:
+    @pytest.mark.parametrize("name", VIOLATIONS)
+    def test_violations(self, relay: Relay, name: str, logged_in: bool) -> None:
+        sent, code = VIOLATIONS[name]
         with Member.connect(relay.address) as member:
             granted = member.ask()
             if logged_in:
