@@ -7,7 +7,7 @@ Rules:
     the engine and takes the whole input at once.
  3. Masks are drawn from a seeded generator, so that a failure can be repeated.
 
-Knows nothing of passwords, leases or candy's messages other than FORWARD.
+Knows nothing of passwords, leases or candy's messages other than FORWARD and SUPER.
 """
 
 import array
@@ -18,6 +18,8 @@ import socket
 import struct
 import termios
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -25,7 +27,7 @@ from typing import Self
 from candy import _fastpath
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-FORWARD = b"\x01"
+FORWARD, SUPER = b"\x01", b"\x10"
 MAX_PAYLOAD = 65546
 FORBIDDEN_CODES = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
 """Close codes that no endpoint may put on the wire (RFC 6455, 7.4)."""
@@ -322,6 +324,20 @@ class Relay:
         assert self.engine.bind(peer.connection, address)
         peer.address = address
         return peer
+
+    @contextmanager
+    def device(self, kind: int = socket.SOCK_SEQPACKET, *, vnet: bool = False) -> Iterator[tuple[socket.socket, int]]:
+        """A packet-preserving socket in place of a TUN device: the kernel's end, and the device's number."""
+        kernel, ours = socket.socketpair(socket.AF_UNIX, kind)
+        kernel.settimeout(PATIENCE)
+        with kernel, ours:
+            yield kernel, self.engine.adopt_tun(ours.fileno(), vnet=vnet)
+
+    def joined(self, tun: int, *, extended: bool = True) -> Peer:
+        """The relay of a client whose device this is."""
+        server = self.adopt(client=True, extended=extended)
+        assert self.engine.join(server.connection, tun)
+        return server
 
     def pump(self) -> None:
         """Wait until the engine has something to tell, and note it."""

@@ -1,4 +1,4 @@
-"""Super-packets, slowly: what each stands for, and whether checksums are right.
+"""Super-packets, slowly: what each stands for, whether checksums are right, and many of them, right and wrong.
 
 Rules:
  1. `segments` is the obvious reading of the virtio header that the engine is compared with. It shares no code with it.
@@ -8,7 +8,7 @@ Knows neither frames nor devices.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dpkt
 
@@ -193,3 +193,118 @@ def with_header_checksum(header: bytes) -> bytes:
         return b""
     empty = header[:10] + b"\0\0" + header[12:]
     return empty[:10] + struct.pack(">H", dpkt.in_cksum(empty)) + empty[12:]
+
+
+# Packets to begin with
+
+A, B, C, D = 0x0A000001, 0x0A000002, 0x0A000003, 0x0A000004
+ANY = Vnet(NEEDS_CSUM, GSO_TCP4, 54, 1000, 20, 16)
+
+
+def tcp(payload: bytes, sequence: int = 1, flags: int = ACK, *, source: int = A, to: int = B, **fields: int) -> bytes:
+    """A TCP packet with right checksums; `fields` are tcp_header's and, with ip_, ip_header's."""
+    ip = {name.removeprefix("ip_"): value for name, value in fields.items() if name.startswith("ip_")}
+    body = tcp_header(sequence, flags, **{k: v for k, v in fields.items() if not k.startswith("ip_")})  # type: ignore[arg-type]
+    return with_checksums(ip_header(len(body + payload), TCP, source, to, **ip) + body + payload)  # type: ignore[arg-type]
+
+
+def udp(payload: bytes, *, source: int = A, to: int = B) -> bytes:
+    return with_checksums(ip_header(8 + len(payload), UDP, source, to) + udp_header(len(payload)) + payload)
+
+
+def payload_of(packet: bytes) -> bytes:
+    """Of TCP behind an IPv4 header without options."""
+    return packet[20 + (packet[32] >> 4) * 4 :]
+
+
+def pattern(size: int) -> bytes:
+    return bytes(n * 7 & 0xFF for n in range(size))
+
+
+def run_of(count: int, size: int = 1000, **fields: int) -> list[bytes]:
+    """Consecutive packets of one flow."""
+    data = pattern(count * size)
+    at = range(0, len(data), size)
+    return [tcp(data[n : n + size], 1 + n, ip_number=5 + i, **fields) for i, n in enumerate(at)]
+
+
+HOSTILE = {
+    "flags unknown": (replace(ANY, flags=5), tcp(pattern(3000))),
+    "segments without a checksum": (replace(ANY, flags=0), tcp(pattern(3000))),
+    "segments of a valid packet": (replace(ANY, flags=DATA_VALID), tcp(pattern(3000))),
+    "kind unknown": (replace(ANY, gso_type=2), tcp(pattern(3000))),
+    "IPv6": (replace(ANY, gso_type=4), tcp(pattern(3000))),
+    "UDP fragments": (replace(ANY, gso_type=3, csum_offset=6), udp(pattern(3000))),
+    "ECN alone": (replace(ANY, gso_type=GSO_ECN), tcp(pattern(3000))),
+    "ECN with UDP": (replace(ANY, gso_type=GSO_UDP | GSO_ECN, csum_offset=6), udp(pattern(3000))),
+    "TCP said to be UDP": (replace(ANY, gso_type=GSO_UDP), tcp(pattern(3000))),
+    "UDP said to be TCP": (replace(ANY, csum_offset=6), udp(pattern(3000))),
+    "65,495 packets": (replace(ANY, gso_size=1), tcp(pattern(65_495))),
+    "TCP by sevens": (replace(ANY, gso_size=7), tcp(pattern(70))),
+    "129 datagrams": (replace(ANY, gso_type=GSO_UDP, gso_size=10, csum_offset=6), udp(pattern(1281))),
+    "segments of nothing": (replace(ANY, gso_size=0), tcp(pattern(3000))),
+    **{f"start {n}": (replace(ANY, csum_start=n), tcp(pattern(3000))) for n in (0, 19, 21, 24, 3040, 0xFFFF)},
+    **{f"offset {n}": (replace(ANY, csum_offset=n), tcp(pattern(3000))) for n in (0, 6, 15, 17, 3000, 0xFFFF)},
+    "IPv4 options overlooked": (ANY, ip_header(3020, TCP, A, B, options=bytes(4)) + tcp_header(1) + bytes(3000)),
+    "a fragment": (ANY, tcp(pattern(3000), ip_fragment=0x2000)),
+    "a later fragment": (ANY, tcp(pattern(3000), ip_fragment=1)),
+    "half a TCP header": (ANY, ip_header(19, TCP, A, B) + tcp_header(1)[:19]),
+    "TCP options beyond the end": (ANY, ip_header(20, TCP, A, B) + tcp_header(1, options=bytes(4))[:20]),
+    "a TCP header of 16": (ANY, tcp(b"")[:32] + b"\x40" + tcp(b"")[33:]),
+    "half a UDP header": (replace(ANY, gso_type=GSO_UDP, csum_offset=6), ip_header(7, UDP, A, B) + bytes(7)),
+    "another protocol": (ANY, ip_header(100, 1, A, B) + bytes(100)),
+    "longer than it says": (ANY, tcp(pattern(3000)) + b"\0"),
+    "shorter than it says": (ANY, tcp(pattern(3000))[:-1]),
+    "IPv6 packet": (ANY, b"\x60" + tcp(pattern(3000))[1:]),
+    "an IPv4 header of 16": (ANY, b"\x44" + tcp(pattern(3000))[1:]),
+    "an IPv4 header of 60 in 40": (replace(ANY, csum_start=60), b"\x4f" + tcp(b"")[1:]),
+    "an inner packet cut off": (ANY, ip_header(10, IPIP, A, B) + tcp(b"")[:10]),
+    "an inner packet too short": (ANY, ip_header(49, IPIP, A, B) + tcp(bytes(10))[:-1]),
+    "an inner packet too long": (ANY, ip_header(51, IPIP, A, B) + tcp(bytes(10)) + b"\0"),
+    "two outer headers": (ANY, ip_header(80, IPIP, A, B) + ip_header(60, IPIP, A, B) + tcp(pattern(20))),
+}
+"""What is not what its virtio header claims."""
+
+
+def odd(change: bytes, at: int) -> bytes:
+    """The second packet of a run with these bytes changed, and right checksums."""
+    packet = run_of(2)[1]
+    return with_checksums(packet[:at] + change + packet[at + len(change) :])
+
+
+NOT_MERGED = {
+    "another source": odd(b"\x0a\0\0\x09", 12),
+    "another destination": odd(b"\x0a\0\0\x09", 16),
+    "another port": odd(b"\0\1", 20),
+    "a gap": tcp(pattern(1000), 1002, ip_number=6),
+    "again": tcp(pattern(1000), 1, ip_number=6),
+    "acknowledging more": odd(b"\0\0\0\x08", 28),
+    "another window": odd(b"\0\1", 34),
+    "a zero window": odd(b"\0\0", 34),
+    "urgent": tcp(pattern(1000), 1001, ACK | URG, ip_number=6, urgent=1),
+    "an urgent pointer without the flag": odd(b"\0\1", 38),
+    "TOS": odd(b"\x04", 1),
+    "congestion experienced": odd(b"\x03", 1),
+    "TTL": odd(b"\x3f", 8),
+    "no DF": odd(b"\0", 6),
+    "a fragment": odd(b"\x20", 6),
+    "FIN": tcp(pattern(1000), 1001, ACK | FIN, ip_number=6),
+    "SYN": tcp(pattern(1000), 1001, ACK | SYN, ip_number=6),
+    "RST": tcp(pattern(1000), 1001, ACK | RST, ip_number=6),
+    "ECE": tcp(pattern(1000), 1001, ACK | ECE, ip_number=6),
+    "CWR": tcp(pattern(1000), 1001, ACK | CWR, ip_number=6),
+    "without ACK": tcp(pattern(1000), 1001, PSH, ip_number=6),
+    "a reserved bit": odd(b"\x51", 32),
+    "larger than the first": tcp(pattern(1001), 1001, ip_number=6),
+    "nothing": tcp(b"", 1001, ip_number=6),
+    "IP options": with_checksums(
+        ip_header(1020, TCP, A, B, number=6, options=bytes(4)) + tcp_header(1001) + pattern(1000)
+    ),
+    "TCP options": with_checksums(
+        ip_header(1024, TCP, A, B, number=6) + tcp_header(1001, options=bytes(4)) + pattern(1000)
+    ),
+    "bytes behind its end": run_of(2)[1] + b"\0",
+    "a wrong checksum": run_of(2)[1][:-1] + b"\0",
+    "a wrong header checksum": run_of(2)[1][:10] + b"\0\0" + run_of(2)[1][12:],
+}
+"""What does not go on where the first packet of a run ends."""

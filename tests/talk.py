@@ -7,12 +7,16 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
+import pytest
+
 from candy import auth, wire
 from candy.addresses import Pool
 from candy.network import Network
 from candy.session import Action, Bind, Log, Ping, Send
 
 PASSWORD = b"secret"
+ONE, TWO = b"1111111111111111", b"2222222222222222"
+"""VMACs."""
 WALL = 1_700_000_000
 FAILED = "authentication failed"
 TAKEN_OVER = "another login took over the address"
@@ -121,3 +125,9 @@ class Conversation:
 
     def logged(self, words: str) -> list[tuple[str, str]]:
         return [line for line in self.log if words in line[1]]
+
+
+@pytest.fixture
+def talk() -> Conversation:
+    """With a network as it is unless it is told otherwise."""
+    return Conversation()

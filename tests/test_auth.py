@@ -1,16 +1,12 @@
 """Digests against recorded ones, the clock window at its bounds, replays, and the limit on failures."""
 
-import json
 from ipaddress import IPv4Address
-from pathlib import Path
 
 import pytest
+from recorded import COMPUTED, MESSAGES, PASSWORD
 
 from candy import auth, wire
 
-VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
-PASSWORD = VECTORS["password"].encode()
-COMPUTED = [entry for entry in VECTORS["computed"] if entry["kind"] == "AUTH"]
 WALL = 1_700_000_000
 
 
@@ -26,7 +22,7 @@ def digest_of(message: wire.Message) -> bytes:
             pytest.fail(f"{message} has no digest")
 
 
-@pytest.mark.parametrize("step", [step for step in VECTORS["transcript"] if step["opcode"] == 2])
+@pytest.mark.parametrize("step", MESSAGES)
 def test_digests_of_the_recorded_messages(step: dict[str, str]) -> None:
     payload = bytes.fromhex(step["hex"])
     digest = digest_of(wire.decode(payload))

@@ -1,149 +1,29 @@
-"""Attempts on loopback: a relay and a proxy of a few lines each, which answer what a test wants them to.
+"""Attempts to reach a relay, on loopback: the upgrade and what passes for one, the way there, and no descriptor lost.
 
-`Relay.answer` gets the request's head and returns the bytes to send; what it was asked is in `Relay.heads`.
+TLS is in test_dial_tls.py, proxies in test_dial_proxy.py.
 """
 
 import asyncio
 import base64
-import hashlib
 import os
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import aiohttp
 import pytest
-import trustme
-from yarl import URL
+from lab.answering import SOON_S, Answer, echo, failure, header, http, listening, switching
 
 from candy import __version__, dial
-from candy.dial import Dialer, Upgraded, proxy_for
-from candy.errors import ConfigError, OperationalError
+from candy.dial import Dialer
+from candy.errors import ConfigError
 
-Answer = Callable[[str], bytes]
-PATIENCE_S = 0.5
-"""For an answer that never comes."""
+pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
+
 RELAY_QUESTION = "is this the address of a candy relay?"
-
-
-@pytest.fixture(autouse=True)
-def no_proxy_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return path
-
-
-@pytest.fixture(scope="module")
-def tls(authority: trustme.CA) -> ssl.SSLContext:
-    return tls_for(authority, "127.0.0.1", "relay.test")
-
-
-def tls_for(authority: trustme.CA, *names: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    authority.issue_cert(*names).configure_cert(context)
-    return context
-
-
-def header(head: str, name: str) -> str | None:
-    for line in head.split("\r\n")[1:]:
-        key, _, value = line.partition(": ")
-        if key.lower() == name.lower():
-            return value
-    return None
-
-
-def switching(head: str, *extra: str, leave_out: str = "", accept: str | None = None) -> bytes:
-    key = header(head, "Sec-WebSocket-Key") or ""
-    digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-    lines = [
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode() if accept is None else accept}",
-        *extra,
-    ]
-    kept = [line for line in lines if not leave_out or not line.startswith(leave_out)]
-    return "\r\n".join(["HTTP/1.1 101 Switching Protocols", *kept, "", ""]).encode()
-
-
-def http(status: str, *headers: str) -> Answer:
-    return lambda head: "\r\n".join([f"HTTP/1.1 {status}", "Content-Length: 0", *headers, "", ""]).encode()
-
-
-class Relay:
-    """A server that reads the head of a request and sends an answer; the connection stays open."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.heads: list[str] = []
-        self.port = 0
-        self.alpn: str | None = None
-        self.writers: list[asyncio.StreamWriter] = []
-        self.peers: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.append(writer)
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        except asyncio.IncompleteReadError:
-            writer.close()
-            return
-        self.heads.append(head)
-        if tls := writer.get_extra_info("ssl_object"):
-            self.alpn = tls.selected_alpn_protocol()
-        writer.write(self.answer(head))
-        await self.peers.put((reader, writer))
-
-
-@asynccontextmanager
-async def listening(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[Relay]:
-    relay = Relay(answer)
-    async with await asyncio.start_server(relay.serve, "127.0.0.1", 0, ssl=context) as server:
-        relay.port = server.sockets[0].getsockname()[1]
-        yield relay
-        for writer in relay.writers:
-            writer.transport.abort()
-
-
-async def failure(dialer: Dialer, attempt_s: float = 10.0) -> str:
-    """Why the attempt fails, without the URL."""
-    with pytest.raises(OperationalError) as caught:
-        await dialer.dial(attempt_s)
-    text = str(caught.value)
-    assert text.startswith(f"{dialer.relay}: ")
-    assert "\n" not in text
-    return text.removeprefix(f"{dialer.relay}: ")
-
-
-async def echo(upgraded: Upgraded, relay: Relay) -> None:
-    """Bytes pass both ways, and no end was sent: neither by us nor by what aiohttp closed."""
-    loop = asyncio.get_running_loop()
-    reader, writer = await relay.peers.get()
-    with socket.socket(fileno=upgraded.fd) as mine:
-        mine.setblocking(False)
-        await loop.sock_sendall(mine, b"ping")
-        assert await reader.readexactly(4) == b"ping"
-        writer.write(b"pong")
-        assert await loop.sock_recv(mine, 100) == b"pong"
-        assert not reader.at_eof()
-    assert await reader.read() == b""
-    writer.close()
 
 
 # The upgrade.
@@ -294,7 +174,7 @@ async def test_a_server_that_ends_behind_its_answer(monkeypatch: pytest.MonkeyPa
 
 async def test_no_answer_in_time() -> None:
     async with listening(lambda head: b"") as relay:
-        why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"), attempt_s=PATIENCE_S)
+        why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"), attempt_s=SOON_S)
     assert why == "no success within 0.5 s, while waiting for the answer to the upgrade request"
 
 
@@ -370,11 +250,12 @@ async def test_a_silent_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", wait)
-    assert (
-        await failure(Dialer("ws://relay.test"), attempt_s=PATIENCE_S)
-        == "no success within 0.5 s, while looking up relay.test"
-    )
-    late.set()
+    try:
+        why = await failure(Dialer("ws://relay.test"), attempt_s=SOON_S)
+    finally:
+        # Nothing else ends its thread.
+        late.set()
+    assert why == "no success within 0.5 s, while looking up relay.test"
 
 
 async def test_the_second_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,259 +296,6 @@ async def test_where_an_attempt_went_to_is_known_also_when_it_failed(monkeypatch
         assert dialer.addresses == {IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")}
 
 
-# TLS.
-
-
-async def test_tls_with_a_ca_file(tls: ssl.SSLContext, ca_file: Path) -> None:
-    async with listening(switching, tls) as relay:
-        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
-        assert upgraded.transport is not None
-        assert relay.alpn == "http/1.1"
-        await echo(upgraded, relay)
-        while not upgraded.transport.is_closing():
-            await asyncio.sleep(0)
-        upgraded.transport.abort()
-
-
-async def test_tls_with_bytes_behind_the_answer(tls: ssl.SSLContext, ca_file: Path) -> None:
-    async with listening(lambda head: switching(head) + b"behind", tls) as relay:
-        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
-        assert upgraded.tail == b""
-        with socket.socket(fileno=upgraded.fd) as mine:
-            mine.setblocking(False)
-            received = b""
-            while len(received) < 6:
-                received += await asyncio.get_running_loop().sock_recv(mine, 6)
-            assert received == b"behind"
-        assert upgraded.transport is not None
-        upgraded.transport.abort()
-
-
-async def test_any_certificate_when_told_so(tls: ssl.SSLContext) -> None:
-    async with listening(http("404 Not Found"), tls) as relay:
-        assert "HTTP 404" in await failure(Dialer(f"wss://127.0.0.1:{relay.port}", insecure=True))
-
-
-async def test_an_unknown_certificate(tls: ssl.SSLContext) -> None:
-    async with listening(switching, tls) as relay:
-        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
-    assert why.startswith("its TLS certificate is not trusted (")
-    assert why.endswith("): name its CA with --ca-file, or give --insecure to accept any certificate")
-
-
-async def test_a_certificate_for_another_name(authority: trustme.CA, ca_file: Path) -> None:
-    async with listening(switching, tls_for(authority, "other.test")) as relay:
-        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file))
-    assert why.startswith("its TLS certificate is not trusted (IP address mismatch")
-
-
-async def test_tls_to_a_port_without(ca_file: Path) -> None:
-    async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(hello, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
-    assert why.startswith("TLS failed (")
-    assert why.endswith("): is it a wss:// port, or rather ws://?")
-
-
-async def test_a_hang_up_during_the_tls_handshake(ca_file: Path) -> None:
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(1)
-        writer.transport.abort()
-
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
-    assert why.startswith("the connection was lost during the TLS handshake")
-
-
-async def test_no_tls_answer_in_time(ca_file: Path) -> None:
-    async with listening(lambda head: b"") as relay:
-        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=PATIENCE_S)
-    assert why == "no success within 0.5 s, while negotiating TLS"
-
-
-def test_ca_files_that_are_none(tmp_path: Path) -> None:
-    empty = tmp_path / "empty.pem"
-    empty.write_text("")
-    with pytest.raises(ConfigError, match=rf"^--ca-file {empty}: no PEM certificates in it$"):
-        Dialer("wss://relay.test", ca_file=empty)
-    missing = tmp_path / "missing.pem"
-    with pytest.raises(ConfigError, match=rf"^--ca-file {missing}: No such file or directory: "):
-        Dialer("wss://relay.test", ca_file=missing)
-    Dialer("ws://relay.test", ca_file=missing)
-
-
-# Proxies.
-
-
-class Proxy:
-    """A CONNECT proxy; `refusal` is its answer instead, when it has any."""
-
-    def __init__(self) -> None:
-        self.heads: list[str] = []
-        self.refusal = b""
-        self.answer = b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n"
-        self.tasks: list[asyncio.Task[None]] = []
-        self.port = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        self.heads.append(head)
-        method, target, _ = head.split(" ", 2)
-        if self.refusal or method != "CONNECT":
-            writer.write(self.refusal or b"HTTP/1.1 405 Method Not Allowed\r\n\r\n")
-            writer.close()
-            return
-        port = target.rpartition(":")[2]
-        # Everything is on this machine.
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", int(port))
-        writer.write(self.answer)
-        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
-
-
-async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-    writer.close()
-
-
-@pytest.fixture
-async def proxy() -> AsyncIterator[Proxy]:
-    proxy = Proxy()
-    async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
-        proxy.port = server.sockets[0].getsockname()[1]
-        yield proxy
-
-
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
-async def test_ws_through_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, variable: str) -> None:
-    monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
-    async with listening(switching) as relay:
-        # The name is the proxy's to resolve.
-        upgraded = await Dialer(f"ws://relay.test:{relay.port}/path").dial()
-        await echo(upgraded, relay)
-        assert proxy.heads == [f"CONNECT relay.test:{relay.port} HTTP/1.1\r\nHost: relay.test:{relay.port}\r\n\r\n"]
-        assert relay.heads[0].startswith("GET /path HTTP/1.1\r\n")
-
-
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
-async def test_wss_through_a_proxy(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, tls: ssl.SSLContext, ca_file: Path, variable: str
-) -> None:
-    monkeypatch.setenv(variable, f"127.0.0.1:{proxy.port}")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    async with listening(switching, tls) as relay:
-        upgraded = await Dialer(f"wss://relay.test:{relay.port}", ca_file=ca_file).dial()
-        await echo(upgraded, relay)
-        assert len(proxy.heads) == 1
-        assert upgraded.transport is not None
-        upgraded.transport.abort()
-
-
-async def test_credentials_of_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://me%40here:p%3Aw@127.0.0.1:{proxy.port}")
-    async with listening(switching) as relay:
-        await echo(await Dialer(f"ws://127.0.0.1:{relay.port}").dial(), relay)
-    credentials = base64.b64encode(b"me@here:p:w").decode()
-    assert header(proxy.heads[0], "Proxy-Authorization") == f"Basic {credentials}"
-
-
-async def test_an_ipv6_address_through_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
-    async with listening(switching) as relay:
-        await echo(await Dialer(f"ws://[::1]:{relay.port}").dial(), relay)
-        assert proxy.heads[0].startswith(f"CONNECT [::1]:{relay.port} HTTP/1.1\r\n")
-
-
-@pytest.mark.parametrize("exception", ["127.0.0.1", "other.test, 127.0.0.1", "*"])
-async def test_no_proxy(monkeypatch: pytest.MonkeyPatch, exception: str) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", exception)
-    async with listening(switching) as relay:
-        await echo(await Dialer(f"ws://127.0.0.1:{relay.port}").dial(), relay)
-
-
-@pytest.mark.parametrize(
-    ("url", "no_proxy", "expected"),
-    [
-        ("ws://relay.test", "", "http://ws.proxy:3128"),
-        ("wss://relay.test", "", "http://wss.proxy"),
-        ("ws://relay.test", "test", None),
-        ("ws://relay.test", ".relay.test", None),
-        ("ws://relay.test:81", "relay.test:81", None),
-        ("ws://relay.test:81", "relay.test:82", "http://ws.proxy:3128"),
-        ("ws://relay.test", "elay.test", "http://ws.proxy:3128"),
-        ("ws://[::1]:81", "::1", None),
-    ],
-)
-def test_which_proxy(monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str, expected: str | None) -> None:
-    monkeypatch.setenv("http_proxy", "http://ws.proxy:3128")
-    monkeypatch.setenv("https_proxy", "wss.proxy")
-    monkeypatch.setenv("no_proxy", no_proxy)
-    assert proxy_for(URL(url)) == (URL(expected) if expected else None)
-
-
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "")
-    assert proxy_for(URL("ws://relay.test")) is None
-
-
-@pytest.mark.parametrize(
-    "value", ["socks5://127.0.0.1:1080", "http://", "http://[::1", "http://host:port", "http://h:0"]
-)
-def test_proxies_that_are_not_understood(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv("https_proxy", value)
-    with pytest.raises(ConfigError) as caught:
-        Dialer("wss://relay.test")
-    assert str(caught.value) == (f"https_proxy is {value!r}: candy knows http://[user:password@]host:port proxies only")
-
-
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        (
-            b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
-            "the proxy refused to connect to relay.test:26816: HTTP 403 Forbidden",
-        ),
-        (
-            b"HTTP/1.0 407 Proxy Authentication Required\r\n\r\n",
-            "the proxy asks for a user and password: put http://user:password@host:port in the variable",
-        ),
-        (b"SSH-2.0-x\r\n\r\n", "the proxy's answer is not HTTP: does the variable name a proxy?"),
-        (b"HTTP/1.1 200 OK\r\n", "the proxy's answer is not HTTP: does the variable name a proxy?"),
-        (b"HTTP/1.1 200 OK\r\n\r\nhello", "the proxy's answer is not HTTP: does the variable name a proxy?"),
-        (bytes(20_000), "the proxy's answer is not HTTP: does the variable name a proxy?"),
-        (b"\xff\r\n\r\n", "the proxy's answer is not HTTP: does the variable name a proxy?"),
-    ],
-)
-async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, answer: bytes, text: str) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
-    proxy.refusal = answer
-    assert await failure(Dialer("ws://relay.test:26816")) == text
-
-
-async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    dialer = Dialer("ws://relay.test:26816")
-    assert await failure(dialer) == (
-        "cannot connect to the proxy at 127.0.0.1:1: connection refused: is it running there, and is the port right?"
-    )
-    assert dialer.addresses == {IPv4Address("127.0.0.1")}
-
-
-async def test_a_silent_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening(lambda head: b"") as silent:
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{silent.port}")
-        why = await failure(Dialer("ws://relay.test"), attempt_s=PATIENCE_S)
-    assert why == f"no success within 0.5 s, while waiting for the proxy 127.0.0.1:{silent.port}"
-
-
 # Descriptors.
 
 
@@ -679,9 +307,9 @@ def same_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("same_descriptors")
-def test_no_attempt_leaves_a_descriptor(tls: ssl.SSLContext, ca_file: Path) -> None:
+def test_no_attempt_leaves_a_descriptor(server_tls: ssl.SSLContext, ca_file: Path) -> None:
     async def attempts() -> None:
-        for context, scheme in ((None, "ws"), (tls, "wss")):
+        for context, scheme in ((None, "ws"), (server_tls, "wss")):
             for answer in (
                 http("404 Not Found"),
                 lambda head: switching(head, accept="AAAA"),
@@ -690,13 +318,13 @@ def test_no_attempt_leaves_a_descriptor(tls: ssl.SSLContext, ca_file: Path) -> N
                 async with listening(answer, context) as relay:
                     await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file))
             async with listening(lambda head: b"", context) as relay:
-                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=PATIENCE_S)
+                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=SOON_S)
             async with listening(switching, context) as relay:
                 upgraded = await Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
                 await echo(upgraded, relay)
                 if upgraded.transport is not None:
                     upgraded.transport.abort()
-        async with listening(switching, tls) as relay:
+        async with listening(switching, server_tls) as relay:
             await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
 
     asyncio.run(attempts())

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from lab.member import Member, upgrade_request
-from lab.pair import Pair
+from lab.member import Member, everything, upgrade_request
 from lab.programs import PATIENCE_S, Relay
+
+pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
 
 QUICK_S = "1.5"
 """The relay's --auth-timeout. Whatever has to be done within it is done in one go before."""
@@ -21,31 +22,8 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
         yield relay
 
 
-@pytest.fixture(scope="module")
-def pair(relay: Relay) -> Iterator[Pair]:
-    with Pair(relay.address) as pair:
-        yield pair
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_is_disturbed(pair: Pair) -> Iterator[None]:
-    yield
-    pair.check()
-
-
 def connect(relay: Relay) -> socket.socket:
     return socket.create_connection(relay.address, PATIENCE_S)
-
-
-def everything(opened: socket.socket) -> bytes:
-    """What comes up to the end, be it orderly or not."""
-    received = b""
-    try:
-        while data := opened.recv(65536):
-            received += data
-    except ConnectionResetError:
-        pass
-    return received
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,16 @@
-"""Connections of the engine: adopted, bound, told of, closed; what is dropped and why; the client with its device.
+"""Connections of the engine: adopted, bound, told of, kept alive; what is dropped and why.
 
-Frames and their faults are in test_engine_frames.py, backlogs in test_engine_queue.py, races in test_engine_stress.py.
+How they end is in test_engine_end.py, the client with its device in test_engine_device.py, frames and their faults in
+test_engine_frames.py, backlogs in test_engine_queue.py, races in test_engine_stress.py, and what the way of a packet
+does without in test_engine_steady.py.
 """
 
-import ctypes
-import errno
 import os
-import select
 import socket
-import struct
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
-from peer import BINARY, CLOSE, FORWARD, PATIENCE, PING, PONG, Frame, Peer, Relay, numbered, packet
+from peer import BINARY, FORWARD, PATIENCE, PING, PONG, Frame, Relay, numbered, packet
 
 from candy import _fastpath
 
@@ -215,182 +209,6 @@ def test_fileno_is_readable_only_while_there_are_events() -> None:
         assert relay.poll.poll(0) == []
 
 
-# -------------------------------------------------------------------------------------------------- the end of the line
-
-
-def test_close_handshake_from_our_side() -> None:
-    with Relay() as relay:
-        peer, other = relay.member(A), relay.member(B)
-        assert relay.engine.close(peer.connection, 1001, "bye")
-        assert peer.receive() == Frame(CLOSE, b"\x03\xe9bye", True, None, 7)
-        other.forward(numbered(B, A, 1))
-        other.sync()
-        # Whatever the peer sends now is thrown away, and draws no answer.
-        peer.forward(numbered(A, B, 2))
-        peer.send(PING, b"too late")
-        peer.send(CLOSE, b"\x03\xe9")
-        peer.sock.shutdown(socket.SHUT_WR)
-        assert peer.receive_all() == []
-        assert relay.cause(peer.connection) == "local"
-        assert other.sync() == []
-        assert sum(relay.dropped().values()) == 1
-
-
-def test_nothing_follows_the_close_frame() -> None:
-    """ "The application MUST NOT send any more data frames after sending a Close frame." """
-    with Relay() as relay:
-        peer, other = relay.member(A), relay.member(B)
-        for _ in range(50):
-            other.forward(*(numbered(B, A, n) for n in range(20)))
-        assert relay.engine.close(peer.connection, 1000)
-        relay.engine.close(peer.connection, 1001)
-        relay.engine.send(peer.connection, b"\6")
-        relay.engine.ping(peer.connection, b"late")
-        frames = peer.receive_all()
-        assert [f.opcode for f in frames].index(CLOSE) == len(frames) - 1
-        assert frames[-1].payload == b"\x03\xe8"
-
-
-def test_close_without_a_word() -> None:
-    with Relay() as relay:
-        peer = relay.member(A)
-        assert relay.engine.close(peer.connection)
-        assert peer.receive_all() == []
-        assert relay.cause(peer.connection) == "local"
-
-
-def test_abrupt_close_cuts_a_graceful_one_short() -> None:
-    with Relay() as relay:
-        peer = relay.member(A)
-        assert relay.engine.close(peer.connection, 1000)
-        assert relay.engine.close(peer.connection)
-        assert [f.opcode for f in peer.receive_all()] == [CLOSE]
-        assert relay.cause(peer.connection) == "local"
-
-
-@pytest.mark.parametrize("reason", ["x" * 200, "é" * 100, "€" * 60])
-def test_a_long_reason_is_cut_to_whole_characters(reason: str) -> None:
-    with Relay() as relay:
-        peer = relay.member(A)
-        relay.engine.close(peer.connection, 1000, reason)
-        [frame] = peer.receive_all()
-        assert len(frame.payload) <= 125
-        assert reason.startswith(frame.payload[2:].decode())
-        assert len(frame.payload) > 120
-
-
-def test_hang_up_within_a_frame() -> None:
-    with Relay() as relay:
-        peer = relay.member(A)
-        peer.sock.sendall(peer.frame(BINARY, numbered(A, A, 1))[:-1])
-        peer.close()
-        assert relay.cause(peer.connection) == "eof"
-
-
-def test_reset() -> None:
-    with Relay() as relay:
-        peer = relay.adopt(tcp=True)
-        peer.sync()
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
-        assert relay.cause(peer.connection) == "reset"
-
-
-def test_a_stale_number_does_nothing_to_its_successor() -> None:
-    with Relay(max_connections=2) as relay:
-        old, other = relay.member(A), relay.member(B)
-        stale = old.connection
-        old.close()
-        relay.cause(stale)
-        new = relay.member(A)
-        assert new.connection & 0xFFFFFFFF == stale & 0xFFFFFFFF, "the test is about one slot"
-        engine = relay.engine
-        for number in (stale, 0, -1, 1 << 63, 1 << 64, 1 << 80, new.connection ^ 1 << 40):
-            assert not engine.bind(number, B)
-            assert not engine.unbind(number)
-            assert not engine.send(number, b"\7")
-            assert not engine.ping(number)
-            assert not engine.close(number)
-            assert not engine.close(number, 1000)
-            assert not engine.join(number, new.connection)
-            assert engine.received_ns(number) is None
-            assert engine.connection_stats(number) is None
-        other.forward(numbered(B, A, 1))
-        other.sync()
-        assert [f.payload for f in new.sync()] == [numbered(B, A, 1)]
-
-
-def test_every_slot_is_used_again() -> None:
-    with Relay(max_connections=3) as relay:
-        numbers = set()
-        for _ in range(30):
-            peers = [relay.adopt() for _ in range(3)]
-            numbers |= {peer.connection for peer in peers}
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                with pytest.raises(OSError, match="taken") as error:
-                    relay.engine.adopt(theirs.fileno())
-                assert error.value.errno == errno.ENFILE
-                ours.sendall(b"x")
-                theirs.setblocking(True)
-                assert theirs.recv(1) == b"x"
-            for peer in peers:
-                peer.close()
-                relay.cause(peer.connection)
-        assert len(numbers) == 90
-        assert relay.engine.stats()["connections"] == 0
-
-
-def test_what_cannot_be_adopted_stays_the_callers() -> None:
-    with Relay() as relay:
-        reader, writer = os.pipe()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram, open(reader, "rb"), open(writer, "wb"):
-            for fd in (datagram.fileno(), reader):
-                with pytest.raises(OSError, match=r"."):
-                    relay.engine.adopt(fd)
-                os.fstat(fd)
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            relay.engine.adopt(1 << 20)
-        ours, theirs = socket.socketpair()
-        with ours, theirs, pytest.raises(ValueError, match="network"):
-            relay.engine.adopt(theirs.fileno(), network=1)
-        assert relay.engine.stats()["connections"] == 0
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"workers": 0},
-        {"workers": 65},
-        {"queue_bytes": 1000},
-        {"memory_bytes": 0},
-        {"max_connections": 0},
-        {"ping_after": -1.0},
-        {"dead_after": float("nan")},
-        {"broadcast_rate": -1},
-    ],
-    ids=str,
-)
-def test_arguments_out_of_range(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
-        _fastpath.Engine(**options)  # type: ignore[arg-type]
-
-
-def test_stop_closes_everything_and_can_be_repeated() -> None:
-    relay = Relay(3)
-    peers = [relay.adopt() for _ in range(5)]
-    before = {int(name) for name in os.listdir("/proc/self/fd")}
-    relay.engine.stop()
-    relay.engine.stop()
-    assert {int(name) for name in os.listdir("/proc/self/fd")} < before
-    for peer in peers:
-        assert peer.sock.recv(1) == b""
-        peer.close()
-        assert not relay.engine.send(peer.connection, b"\7")
-        assert not relay.engine.close(peer.connection)
-    assert relay.engine.events() == []
-
-
 def test_messages_are_limited() -> None:
     with Relay() as relay:
         peer = relay.adopt()
@@ -428,292 +246,49 @@ def test_a_quiet_client_pings_although_it_is_talked_to() -> None:
     with Relay(ping_after=0.1, dead_after=60.0, ping_when_quiet=True) as relay:
         server = relay.adopt(client=True)
         server.sock.settimeout(0.01)
-        while True:
+        for _ in range(PATIENCE * 100):
             server.send(PONG)
-            try:
+            with suppress(TimeoutError):
                 frame = server.receive()
-            except TimeoutError:
-                continue
-            break
+                break
+        else:
+            pytest.fail("it never pinged")
         assert (frame.opcode, frame.payload) == (PING, b"")
 
 
-# ---------------------------------------------------------------------------------------------- the client, the device
+# ------------------------------------------------------------------------------------------------- what is not adopted
 
 
-@contextmanager
-def device(relay: Relay, kind: int) -> Iterator[tuple[socket.socket, int]]:
-    """A packet-preserving socket in place of a TUN device: the kernel's end, and the device's number."""
-    kernel, ours = socket.socketpair(socket.AF_UNIX, kind)
-    kernel.settimeout(PATIENCE)
-    with kernel, ours:
-        number = relay.engine.adopt_tun(ours.fileno())
-        yield kernel, number
-
-
-KINDS = pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRAM], ids=["seqpacket", "dgram"])
-
-
-def joined(relay: Relay, tun: int, *, extended: bool = True) -> Peer:
-    server = relay.adopt(client=True, extended=extended)
-    assert relay.engine.join(server.connection, tun)
-    return server
-
-
-@KINDS
-@pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
-def test_a_client_carries_packets_both_ways(kind: int, extended: bool) -> None:
-    with Relay() as relay, device(relay, kind) as (kernel, tun):
-        server = joined(relay, tun, extended=extended)
-        masks = set()
-        for n in range(100):
-            out = packet(A, B, n.to_bytes(2, "big") * (n % 50))
-            kernel.send(out)
-            frame = server.receive()
-            assert (frame.opcode, frame.payload) == (BINARY, FORWARD + out)
-            masks.add(frame.mask)
-            back = packet(B, A, bytes(n * 14), flow=n)
-            server.forward(FORWARD + back)
-            assert kernel.recv(65536) == back
-        assert len(masks) > 95
-        assert b"\0\0\0\0" not in masks
-        assert relay.dropped() == {}
-
-
-@KINDS
-def test_batches_through_a_client(kind: int) -> None:
-    with Relay() as relay, device(relay, kind) as (kernel, tun):
-        server = joined(relay, tun)
-        ins = [packet(B, A, struct.pack(">H", n) + bytes(n % 97)) for n in range(8)]
-        for _ in range(20):
-            server.forward(*(FORWARD + p for p in ins))
-            assert [kernel.recv(65536) for _ in ins] == ins
-            for p in ins:
-                kernel.send(p)
-            assert [server.receive().payload for _ in ins] == [FORWARD + p for p in ins]
-
-
-@pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
-@pytest.mark.parametrize("length", [20, 124, 125, 126, 1499, 1500, 65534, 65535])
-def test_packet_lengths_from_a_device(length: int, extended: bool) -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun, extended=extended)
-        out = bytearray(packet(A, B, bytes(max(0, length - 28))))[:length]
-        out[2:4] = length.to_bytes(2, "big")
-        kernel.send(out)
-        kernel.send(packet(A, B, b"next"))
-        frame = server.receive()
-        if extended or length <= 1499:
-            assert frame.payload == FORWARD + out
-            frame = server.receive()
-        else:
-            assert relay.dropped() == {"too_large": 1}
-        assert frame.payload == FORWARD + packet(A, B, b"next")
-
-
-NOT_IPV4 = {
-    "empty header": bytes(19),
-    "IPv6": b"\x60" + bytes(39),
-    "header of 16": b"\x44" + packet(A, B)[1:],
-    "header longer than the packet": b"\x4f" + packet(A, B)[1:],
-    "total length too long": packet(A, B)[:-1],
-    "total length below the header": packet(A, B)[:2] + b"\0\x10" + packet(A, B)[4:],
-}
-
-
-@pytest.mark.parametrize("name", NOT_IPV4)
-def test_what_is_no_ipv4_passes_in_neither_direction(name: str) -> None:
-    junk = NOT_IPV4[name]
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun)
-        good = packet(A, B)
-        kernel.send(junk)
-        kernel.send(good)
-        assert server.receive().payload == FORWARD + good
-        server.forward(FORWARD + junk, FORWARD + good)
-        assert kernel.recv(65536) == good
-        drops = relay.dropped()
-        assert sum(drops.values()) == 2
-        assert set(drops) <= {"not_ipv4", "too_short"}
-
-
-def test_a_device_that_takes_no_more_is_counted() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_DGRAM) as (kernel, tun):
-        server = joined(relay, tun)
-        server.forward(*(FORWARD + packet(B, A, struct.pack(">H", n)) for n in range(2000)))
-        server.sync()
-        lost = relay.dropped()["tun_write"]
-        got = [struct.unpack_from(">H", kernel.recv(2048), 28)[0] for _ in range(2000 - lost)]
-        assert got == sorted(got)
-        assert relay.unaccounted() == 0
-
-
-def test_a_full_socket_never_stops_the_device() -> None:
-    with Relay(queue_bytes=200_000) as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun)
-        for n in range(3000):
-            kernel.send(packet(A, B, struct.pack(">H", n) + bytes(900)))
-        frames = []
-        while relay.engine.stats()["packets_in"] < 3000:
-            frames += server.sync()
-        frames += relay.drain(server)
-        assert len(frames) + sum(relay.dropped().values()) == relay.engine.stats()["packets_in"]
-        numbers = [struct.unpack_from(">H", f.payload, 29)[0] for f in frames]
-        assert numbers == sorted(set(numbers))
-
-
-def test_the_original_servers_pong_of_1500_bytes() -> None:
+def test_what_cannot_be_adopted_stays_the_callers() -> None:
     with Relay() as relay:
-        server = relay.adopt(client=True)
-        server.send(PONG, bytes(1500))
-        assert server.sync() == []
-        assert relay.details(server.connection, _fastpath.EVENT_PONG) == [bytes(1500)]
-        server.send(PONG, bytes(1501))
-        assert [(f.opcode, f.payload) for f in server.receive_all()] == [(CLOSE, b"\x03\xea")]
+        reader, writer = os.pipe()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram, open(reader, "rb"), open(writer, "wb"):
+            for fd, why in ((datagram.fileno(), "not a stream socket"), (reader, "Socket operation on non-socket")):
+                with pytest.raises(OSError, match=why):
+                    relay.engine.adopt(fd)
+                os.fstat(fd)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            relay.engine.adopt(1 << 20)
+        ours, theirs = socket.socketpair()
+        with ours, theirs, pytest.raises(ValueError, match="network"):
+            relay.engine.adopt(theirs.fileno(), network=1)
+        assert relay.engine.stats()["connections"] == 0
 
 
-def test_after_a_reconnect_the_device_goes_on_with_the_new_connection() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        first = joined(relay, tun)
-        first.close()
-        relay.cause(first.connection)
-        kernel.send(packet(A, B, b"lost"))
-        second = joined(relay, tun)
-        kernel.send(packet(A, B, b"kept"))
-        bodies = [second.receive().payload[29:]]
-        if bodies == [b"lost"]:
-            bodies.append(second.receive().payload[29:])
-        else:
-            assert relay.dropped() == {"stale": 1}
-        assert bodies[-1] == b"kept"
-
-
-def test_a_device_is_no_connection() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        server = joined(relay, tun)
-        assert not relay.engine.send(tun, b"\7")
-        assert not relay.engine.ping(tun)
-        assert not relay.engine.join(tun, server.connection)
-        assert not relay.engine.join(server.connection, server.connection)
-        kernel.send(packet(A, B))
-        assert server.receive().payload == FORWARD + packet(A, B)
-        kernel.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            kernel.recv(100)
-
-
-def test_a_connection_to_a_server_cannot_be_a_member() -> None:
-    """What a server sends isn't masked and what it gets has to be: the relay's paths are not for it."""
-    with Relay() as relay:
-        other, server = relay.member(B), relay.adopt(client=True)
-        assert not relay.engine.bind(server.connection, A)
-        server.forward(FORWARD + packet(A, GROUP), FORWARD + packet(A, B))
-        server.sync()
-        other.forward(FORWARD + packet(B, A), FORWARD + packet(B, GROUP))
-        assert other.sync() == []
-        assert server.sync() == []
-
-
-def test_the_relays_own_device_is_a_member() -> None:
-    with Relay() as relay, device(relay, socket.SOCK_SEQPACKET) as (kernel, tun):
-        one = relay.member(A)
-        assert relay.engine.bind(tun, B)
-        one.forward(FORWARD + packet(A, B, b"in"), FORWARD + packet(A, GROUP, b"all"))
-        assert kernel.recv(100) == packet(A, B, b"in")
-        assert kernel.recv(100) == packet(A, GROUP, b"all")
-        kernel.send(packet(B, A, b"out"))
-        kernel.send(packet(B, GROUP, b"all"))
-        kernel.send(packet(B, NOBODY))
-        kernel.send(packet(B, A, b"end"))
-        assert [one.receive().payload for _ in range(3)] == [
-            FORWARD + packet(B, A, b"out"),
-            FORWARD + packet(B, GROUP, b"all"),
-            FORWARD + packet(B, A, b"end"),
-        ]
-        assert relay.dropped() == {"no_route": 1}
-
-
-# --------------------------------------------------------------------------------- without Python, or malloc
-
-
-def test_packets_pass_while_python_stands_still() -> None:
-    """The whole way is gone while this thread holds Python's lock and would not hand it over for a thousand seconds."""
-    libc = ctypes.PyDLL(None)
-    interval = sys.getswitchinterval()
-    with Relay() as relay:
-        one, other = relay.member(A), relay.member(B)
-        frame = one.frame(BINARY, numbered(A, B, 1))
-        wait = ctypes.create_string_buffer(struct.pack("ihh", other.sock.fileno(), select.POLLIN, 0))
-        sys.setswitchinterval(1000)
-        try:
-            libc.send(one.sock.fileno(), frame, len(frame), 0)
-            assert libc.poll(wait, 1, PATIENCE * 1000) == 1
-        finally:
-            sys.setswitchinterval(interval)
-        assert other.receive().payload == numbered(A, B, 1)
-
-
-COUNTER = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stddef.h>
-#include <unistd.h>
-#include <sys/syscall.h>
-
-extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
-static long calls;
-static void count(void) {
-    if (syscall(SYS_gettid) != getpid())
-        __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
-}
-void *malloc(size_t n) { count(); return __libc_malloc(n); }
-void *calloc(size_t n, size_t m) { count(); return __libc_calloc(n, m); }
-void *realloc(void *p, size_t n) { count(); return __libc_realloc(p, n); }
-long worker_allocations(void) { return __atomic_load_n(&calls, __ATOMIC_RELAXED); }
-"""
-
-STEADY = """
-import ctypes
-from peer import BINARY, FORWARD, PONG, Relay, numbered, packet
-
-count = ctypes.CDLL(None).worker_allocations
-count.restype = ctypes.c_long
-A, B, C = 0x0A000001, 0x0A000002, 0x0A000003
-with Relay() as relay:
-    one, other, third = relay.member(A), relay.member(B), relay.member(C, extended=False)
-    def turn():
-        for n in range(50):
-            data = b"".join(one.frame(BINARY, numbered(A, (B, C)[i % 5 == 0], i)) for i in range(60))
-            data += one.frame(BINARY, FORWARD + packet(A, 0xE0000001))
-            one.sock.sendall(data[:-9])
-            one.wait_until_read()
-            if n % 2:
-                other.sock.sendall(other.frame(PONG))
-                other.wait_until_read()
-            one.sock.sendall(data[-9:])
-            one.wait_until_read()
-            assert sum(other.receive() is not None for _ in range(49)) == 49
-            assert sum(third.receive() is not None for _ in range(13)) == 13
-    turn()
-    before = count()
-    turn()
-    print(before > 0, count() - before, relay.engine.stats()["packets_in"])
-"""
-
-
-def test_steady_forwarding_allocates_nothing(tmp_path: Path) -> None:
-    """Every allocation by a worker is counted while packets run, alternate, are cut and broadcast."""
-    if "LD_PRELOAD" in os.environ:
-        pytest.skip("a sanitizer has put its own allocator here")
-    source, library = tmp_path / "count.c", tmp_path / "count.so"
-    source.write_text(COUNTER)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    found = subprocess.run(
-        [sys.executable, "-c", STEADY],
-        env={**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    # The first word shows that the count counts: a backlog's memory, made once, is in it.
-    assert (found.stdout, found.stderr) == ("True 0 6100\n", "")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 0},
+        {"workers": 65},
+        {"queue_bytes": 1000},
+        {"memory_bytes": 0},
+        {"max_connections": 0},
+        {"ping_after": -1.0},
+        {"dead_after": float("nan")},
+        {"broadcast_rate": -1},
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        _fastpath.Engine(**options)  # type: ignore[arg-type]

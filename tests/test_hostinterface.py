@@ -6,44 +6,35 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from lab.laboratory import PORT, Laboratory
 from lab.member import Member, echo, packet
-from lab.namespaces import Ethernet, Host
-from lab.programs import PASSWORD, PATIENCE_S, Program, Relay, environment, server
+from lab.namespaces import Ethernet
+from lab.programs import PASSWORD, PATIENCE_S, Program, environment, server
 
 from candy import wire
 
 pytestmark = pytest.mark.netns
 
-PORT = 26816
 MEMBER, GATEWAY = "192.168.202.5", "192.168.202.9"
 LAN = "172.17.0.0/16"
 
 
-class Laboratory:
-    """A relay on the hub of an Ethernet, members on a host of it."""
+class MembersLaboratory(Laboratory):
+    """Members that the test plays, on a host of their own."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self._stack = stack
-        self.folder = folder
-        self.ethernet = Ethernet(stack)
-        self.hub = self.ethernet.hub
-        self.host: Host = self.ethernet.host()
-
-    def relay(self, *flags: str) -> Relay:
-        with self.hub:
-            relay = Relay(self.folder, *flags, host=Ethernet.ADDRESS, port=PORT)
-        return self._stack.enter_context(relay)
+        super().__init__(stack, folder)
+        self.outside = self.host()
 
     def member(self, ip: str | None = None, *, extended: bool = False) -> Member:
-        with self.host:
+        with self.outside:
             opened = socket.create_connection((Ethernet.ADDRESS, PORT), PATIENCE_S)
-        member = self._stack.enter_context(Member(opened, extended=extended))
+        member = self.stack.enter_context(Member(opened, extended=extended))
         return member if ip is None else member.log_in(ip)
 
     def interfaces(self) -> dict[str, str]:
@@ -53,9 +44,8 @@ class Laboratory:
 
 
 @pytest.fixture
-def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
-    with ExitStack() as stack:
-        yield Laboratory(stack, tmp_path)
+def laboratory(tmp_path: Path, stack: ExitStack) -> MembersLaboratory:
+    return MembersLaboratory(stack, tmp_path)
 
 
 def receive_from(member: Member, source: str) -> bytes:
@@ -68,7 +58,7 @@ def receive_from(member: Member, source: str) -> bytes:
             return got
 
 
-def test_members_reach_the_machine_and_it_reaches_them(laboratory: Laboratory) -> None:
+def test_members_reach_the_machine_and_it_reaches_them(laboratory: MembersLaboratory) -> None:
     relay = laboratory.relay("-t", "192.168.202.1/24")
     relay.wait_for(r"INFO this machine is 192\.168\.202\.1/24 on interface candy-server$")
     assert laboratory.interfaces()["candy-server"] == "192.168.202.1/24"
@@ -84,7 +74,7 @@ def test_members_reach_the_machine_and_it_reaches_them(laboratory: Laboratory) -
         assert (got[16:20], got[28:]) == (IPv4Address(ip).packed, b"hello")
 
 
-def test_its_address_is_its_own(laboratory: Laboratory) -> None:
+def test_its_address_is_its_own(laboratory: MembersLaboratory) -> None:
     relay = laboratory.relay("-t", "192.168.202.1/24")
     dynamic = laboratory.member()
     assert str(dynamic.ask()) == "192.168.202.2/24"
@@ -101,7 +91,7 @@ def test_its_address_is_its_own(laboratory: Laboratory) -> None:
     member.settle()
 
 
-def test_it_is_gone_with_the_relay(laboratory: Laboratory) -> None:
+def test_it_is_gone_with_the_relay(laboratory: MembersLaboratory) -> None:
     relay = laboratory.relay("-t", "192.168.202.1/24")
     assert "candy-server" in laboratory.interfaces()
     relay.signal(signal.SIGTERM)
@@ -109,7 +99,7 @@ def test_it_is_gone_with_the_relay(laboratory: Laboratory) -> None:
     assert set(laboratory.interfaces()) == {"lo", "bridge0"}
 
 
-def test_it_is_gone_when_the_relay_cannot_listen(laboratory: Laboratory) -> None:
+def test_it_is_gone_when_the_relay_cannot_listen(laboratory: MembersLaboratory) -> None:
     with laboratory.hub, socket.create_server((Ethernet.ADDRESS, PORT)):
         flags = ["-w", f"ws://{Ethernet.ADDRESS}:{PORT}", "-t", "192.168.202.1/24"]
         with Program("relay", server(*flags), environment(laboratory.folder)) as failing:
@@ -118,7 +108,7 @@ def test_it_is_gone_when_the_relay_cannot_listen(laboratory: Laboratory) -> None
     assert set(laboratory.interfaces()) == {"lo", "bridge0"}
 
 
-def test_each_network_has_its_own(laboratory: Laboratory) -> None:
+def test_each_network_has_its_own(laboratory: MembersLaboratory) -> None:
     file = laboratory.folder / "server.toml"
     file.write_text(
         f"""dhcp = "192.168.202.0/24"
@@ -144,7 +134,7 @@ tun = "192.168.203.1/24"
     assert relay.counters()["dropped no_route"] - before == 1
 
 
-def test_one_that_was_removed_costs_nobody_else_anything(laboratory: Laboratory) -> None:
+def test_one_that_was_removed_costs_nobody_else_anything(laboratory: MembersLaboratory) -> None:
     relay = laboratory.relay("-t", "192.168.202.1/24")
     one, other = laboratory.member(MEMBER), laboratory.member(GATEWAY)
     laboratory.hub.run("ip", "link", "delete", "candy-server")
@@ -161,7 +151,7 @@ def wrapped(source: str, destination: str, inner: bytes) -> bytes:
     return bytes(9) + b"\x04" + bytes(2) + IPv4Address(source).packed + IPv4Address(destination).packed + inner
 
 
-def test_networks_behind_members_and_behind_it(laboratory: Laboratory) -> None:
+def test_networks_behind_members_and_behind_it(laboratory: MembersLaboratory) -> None:
     """It is told rules as members are, follows them when they change, and is a gateway to what lies behind it."""
     file = laboratory.folder / "server.toml"
 
@@ -209,7 +199,7 @@ def test_networks_behind_members_and_behind_it(laboratory: Laboratory) -> None:
 class TestErrors:
     """One line, and nothing is left."""
 
-    def fails(self, laboratory: Laboratory, *flags: str, drop: str | None = None) -> str:
+    def fails(self, laboratory: MembersLaboratory, *flags: str, drop: str | None = None) -> str:
         argv = [sys.executable, "-c", "from candy.cli.server import main; main()", "-w", "ws://127.0.0.1:0", *flags]
         if drop is not None:
             argv = ["setpriv", f"--bounding-set=-{drop}", "--", *argv]
@@ -225,16 +215,16 @@ class TestErrors:
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
         return done.stderr.strip()
 
-    def test_without_the_right_to(self, laboratory: Laboratory) -> None:
+    def test_without_the_right_to(self, laboratory: MembersLaboratory) -> None:
         said = self.fails(laboratory, "-t", "192.168.202.1/24", drop="net_admin")
         assert said.startswith("candy-server: cannot make interface candy-server: run as root")
 
-    def test_a_name_that_is_taken(self, laboratory: Laboratory) -> None:
+    def test_a_name_that_is_taken(self, laboratory: MembersLaboratory) -> None:
         laboratory.hub.run("ip", "tuntap", "add", "dev", "candy-server", "mode", "tun")
         said = self.fails(laboratory, "-t", "192.168.202.1/24")
         assert said.startswith("candy-server: interface candy-server exists already: ")
 
-    def test_an_address_that_is_taken(self, laboratory: Laboratory) -> None:
+    def test_an_address_that_is_taken(self, laboratory: MembersLaboratory) -> None:
         said = self.fails(laboratory, "-d", "10.0.0.0/24", "-t", f"{Ethernet.ADDRESS}/24")
         assert said.startswith("candy-server: 10.0.0.1 is already an address of bridge0: ")
         assert set(laboratory.interfaces()) == {"lo", "bridge0"}

@@ -1,12 +1,12 @@
 """What concerns a whole network, in memory: its rules, its own interface, its limits, and the networks beside it.
 
-Log-ins and conflicts are in test_session.py.
+Log-ins are in test_session.py, conflicts in test_session_addresses.py.
 """
 
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from talk import FAILED, PASSWORD, TAKEN_OVER, WALL, Conversation, ip
+from talk import FAILED, ONE, PASSWORD, TAKEN_OVER, TWO, WALL, Conversation, ip
 
 from candy import auth, wire
 from candy.network import Network
@@ -14,8 +14,6 @@ from candy.routes import Routes, Rule, messages
 from candy.session import Action, AllowSources, Bind, Close, Drop, Ping, Send, Unbind
 from candy.wire import DropReason, RouteEntry
 
-ONE = b"1111111111111111"
-TWO = b"2222222222222222"
 LAN_A, LAN_B = IPv4Network("172.16.0.0/16"), IPv4Network("172.17.0.0/16")
 TO_A = "192.168.202.0/24,172.16.0.0/16,192.168.202.1"
 TO_B = "192.168.202.0/24,172.17.0.0/16,192.168.202.2"

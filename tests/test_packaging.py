@@ -262,7 +262,7 @@ SKIPPING = {
 
 @pytest.mark.parametrize("where", SKIPPING)
 def test_a_skip_is_a_failure_in_ci(where: str, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "tests" / "skips.py", tmp_path / "conftest.py")
     (tmp_path / "test_skipping.py").write_text(SKIPPING[where])
     command: list[str | Path] = [
         sys.executable,
@@ -284,8 +284,14 @@ def test_a_skip_is_a_failure_in_ci(where: str, tmp_path: Path) -> None:
     assert "not today" in ci.stdout
 
 
+def test_the_rule_is_in_force_here(pytestconfig: pytest.Config) -> None:
+    """Pytest has plugins of its own, and would keep one of the same name instead."""
+    [rule] = [plugin for name, plugin in pytestconfig.pluginmanager.list_name_plugin() if name == "skips"]
+    assert getattr(rule, "__file__", None) == str(ROOT / "tests" / "skips.py")
+
+
 def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "tests" / "skips.py", tmp_path / "conftest.py")
     (tmp_path / "test_it.py").write_text("import pytest\n\n@pytest.mark.xfail\ndef test_it():\n    assert False\n")
     command: list[str | Path] = [
         sys.executable,

@@ -1,107 +1,30 @@
-"""Clients that were there before this relay, played at the wire: what they do, and that they get along.
+"""What clients that were there before this relay send and get, played at the wire: frames, packets, messages, rules.
+
+Their sessions are in test_server_old_sessions.py.
 
 A test that begins with "field:" shows one of the remarks of that name in the protocol's description, as far as it is
 the relay's: how existing peers behave, which is not for us to choose.
 """
 
-import hashlib
 import socket
 import struct
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
-from lab.member import Member, Speaker, echo, frame, packet, upgrade_request
-from lab.pair import Pair
-from lab.programs import PASSWORD, PATIENCE_S, Relay
-from peer import CLOSE, PING, PONG
+from lab.member import Member, echo, frame, packet, upgrade_request
+from lab.oldclient import HELLO, OldClient, exchange
+from lab.programs import PATIENCE_S, Relay
+from peer import PING, PONG
 
 from candy import wire
 
-HELLO = b"candy::linux::6.1.8::vm"
+pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+
 TCPI_DATA_SEGS_IN = struct.Struct("<I")
 TCPI_DATA_SEGS_IN_AT = 152
 """In struct tcp_info of <linux/tcp.h>: segments with data that were received."""
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    with Relay(tmp_path_factory.mktemp("relay")) as relay:
-        yield relay
-
-
-@pytest.fixture(scope="module")
-def pair(relay: Relay) -> Iterator[Pair]:
-    with Pair(relay.address) as pair:
-        yield pair
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_is_disturbed(pair: Pair) -> Iterator[None]:
-    yield
-    pair.check()
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-class OldClient(Member):
-    """The original's client, or one before 2024 without a VMAC. Its timestamps never repeat for one address."""
-
-    _last = 0
-
-    @classmethod
-    def now(cls) -> int:
-        """A second that was not used yet: old clients wait for one, tests don't."""
-        OldClient._last = max(OldClient._last + 1, int(time.time()))
-        return OldClient._last
-
-    def hello(self) -> None:
-        """The PING right behind AUTH; its answer shows that the connection lives."""
-        self.send(HELLO, PING)
-        while True:
-            opcode, payload = self.receive()
-            assert opcode != CLOSE, payload
-            if opcode == PONG:
-                assert payload == HELLO
-                return
-
-    def log_in_as_original(self, vmac: bool, fixed: str | None) -> str:
-        """VMAC, EXPTTUN and AUTH, as far as this client sends them, all with one timestamp; its address."""
-        now = self.now()
-        if vmac:
-            self.send(self.greeting(now))
-        ip = fixed
-        if ip is None:
-            self.send(self.request("0.0.0.0/0", now))
-            answer = wire.decode(self.receive_message())
-            assert isinstance(answer, wire.Expttun)
-            ip = str(answer.address.ip)
-        self.send(self.auth(ip, now))
-        self.hello()
-        self.ip = IPv4Address(ip)
-        self.settle()
-        return ip
-
-
-def connect(relay: Relay, vmac: bytes | None = None) -> OldClient:
-    return OldClient.connect(relay.address, vmac=vmac)
-
-
-def exchange(one: Member, other: Member) -> None:
-    """A packet each way, unchanged."""
-    assert one.ip is not None
-    assert other.ip is not None
-    for sender, receiver in ((one, other), (other, one)):
-        sent = echo(str(sender.ip), str(receiver.ip), 1, b"hello")
-        sender.forward(sent)
-        assert receiver.receive_packet() == sent
 
 
 # The carrier
@@ -125,7 +48,7 @@ def test_the_upgrade_of_an_old_client(relay: Relay) -> None:
 def test_no_payload_over_1500_bytes(relay: Relay, stack: ExitStack) -> None:
     """field: existing peers hold at most 1500 bytes of payload per frame and drop the connection beyond that."""
     sender = stack.enter_context(Member.connect(relay.address, extended=True)).log_in("192.168.202.10", OldClient.now())
-    old = stack.enter_context(connect(relay)).log_in("192.168.202.11", OldClient.now())
+    old = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.11", OldClient.now())
     before = relay.counters()["dropped too_large"]
     largest = packet("192.168.202.10", "192.168.202.11", bytes(1499 - 20))
     too_large = packet("192.168.202.10", "192.168.202.11", bytes(1500 - 20))
@@ -171,203 +94,6 @@ def segments(member: Member) -> int:
     return int(TCPI_DATA_SEGS_IN.unpack_from(info, TCPI_DATA_SEGS_IN_AT)[0])
 
 
-# Sessions
-
-
-@pytest.mark.parametrize("fixed", [None, "192.168.202.20"])
-@pytest.mark.parametrize("vmac", [True, False])
-def test_a_session_of_an_old_client(relay: Relay, stack: ExitStack, vmac: bool, fixed: str | None) -> None:
-    """field: clients before 2024 send no VMAC.
-
-    Dynamic or fixed, the conversation is the same but for what is left out.
-    """
-    client = stack.enter_context(connect(relay))
-    peer = stack.enter_context(connect(relay))
-    client.log_in_as_original(vmac, fixed)
-    peer.log_in_as_original(vmac=not vmac, fixed=None)
-    exchange(client, peer)
-
-
-@pytest.mark.parametrize("vmac", [bytes(16), b"0" * 16])
-def test_an_all_zero_vmac_is_none(relay: Relay, stack: ExitStack, vmac: bytes) -> None:
-    """field: an all-zero VMAC means none.
-
-    So nobody comes back by it, and none replaces another.
-    """
-    first = stack.enter_context(connect(relay, vmac))
-    granted = first.log_in_as_original(vmac=True, fixed=None)
-    second = stack.enter_context(connect(relay, vmac))
-    second.send(second.greeting(OldClient.now()))
-    assert str(second.ask(f"{granted}/24").ip) != granted
-    second.send(second.auth(granted, OldClient.now()))
-    opcode, payload = first.receive()
-    assert (opcode, payload[:12]) == (PING, b"candy-probe:")
-    assert second.end() is None
-    first.settle()
-    first.close()
-    third = stack.enter_context(connect(relay, vmac))
-    third.send(third.greeting(OldClient.now()))
-    assert str(third.ask().ip) != granted
-
-
-def test_clients_of_one_host_share_a_vmac(relay: Relay, stack: ExitStack) -> None:
-    """field: several original clients on one host share one VMAC.
-
-    Each has an address of its own, and comes back to it when it asks for it.
-    """
-    vmac = b"00000000feedbee1"
-    clients = [stack.enter_context(connect(relay, vmac)) for _ in range(3)]
-    ips = [client.log_in_as_original(vmac=True, fixed=None) for client in clients]
-    assert len(set(ips)) == 3
-    exchange(clients[0], clients[1])
-    clients[0].close()
-    back = stack.enter_context(connect(relay, vmac))
-    back.send(back.greeting(OldClient.now()))
-    assert str(back.ask(f"{ips[0]}/24").ip) == ips[0]
-    back.log_in(ips[0], OldClient.now())
-    exchange(back, clients[2])
-    for client in clients[1:]:
-        client.settle()
-
-
-def test_the_answer_to_a_request_can_be_believed(relay: Relay, stack: ExitStack) -> None:
-    """field: old clients don't check that hash; ours does.
-
-    So every answer carries a fresh timestamp and the hash over it.
-    """
-    client = stack.enter_context(connect(relay))
-    long_ago = int(time.time()) - 200
-    client.send(client.request("0.0.0.0/0", long_ago))
-    answer = wire.decode(client.receive_message())
-    assert isinstance(answer, wire.Expttun)
-    assert abs(answer.timestamp - time.time()) < 100
-    covered = PASSWORD.encode() + answer.timestamp.to_bytes(8, "big")
-    assert answer.digest == hashlib.sha256(covered).digest()
-
-
-def test_two_clients_in_the_same_second(relay: Relay, stack: ExitStack) -> None:
-    """The same EXPTTUN bytes on two connections are no replay: "it covers password and time alone"."""
-    request = Speaker().request("0.0.0.0/0")
-    ips = []
-    for _ in range(2):
-        client = stack.enter_context(connect(relay))
-        client.send(request)
-        answer = wire.decode(client.receive_message())
-        assert isinstance(answer, wire.Expttun)
-        ips.append(str(answer.address.ip))
-        client.log_in(ips[-1], OldClient.now())
-    assert ips[0] != ips[1]
-
-
-def test_a_vmac_behind_the_request_for_an_address(relay: Relay, stack: ExitStack) -> None:
-    """Out of order, and still known by it when it comes back."""
-    vmac = b"00000000feedbee2"
-    client = stack.enter_context(connect(relay, vmac))
-    granted = client.ask()
-    client.send(client.greeting(OldClient.now()))
-    client.log_in(str(granted.ip), OldClient.now())
-    client.close()
-    back = stack.enter_context(connect(relay, vmac))
-    back.send(back.greeting(OldClient.now()))
-    assert back.ask() == granted
-
-
-def test_a_request_and_a_vmac_behind_auth(relay: Relay, stack: ExitStack) -> None:
-    """Too late: dropped, not answered, and the session goes on."""
-    client = stack.enter_context(connect(relay)).log_in("192.168.202.21", OldClient.now())
-    before = relay.counters()
-    client.send(client.request("0.0.0.0/0", OldClient.now()))
-    client.send(client.greeting(OldClient.now()))
-    client.settle()
-    after = relay.counters() - before
-    assert (after["dropped expttun_after_auth"], after["dropped vmac_after_auth"]) == (1, 1)
-
-
-@pytest.mark.parametrize("second", ["192.168.202.22", "192.168.202.23"])
-def test_a_second_auth(relay: Relay, stack: ExitStack, second: str) -> None:
-    """field: the original disconnects or crashes here.
-
-    "The first binding stays, the second is dropped and counted."
-    """
-    client = stack.enter_context(connect(relay)).log_in("192.168.202.22", OldClient.now())
-    peer = stack.enter_context(connect(relay)).log_in("192.168.202.24", OldClient.now())
-    before = relay.counters()["dropped second_auth"]
-    client.send(client.auth(second, OldClient.now()))
-    exchange(client, peer)
-    client.settle()
-    assert relay.counters()["dropped second_auth"] - before == 1
-
-
-def test_an_old_clients_pings(relay: Relay, stack: ExitStack) -> None:
-    """field: the client sends PING right after AUTH, and then each second; it answers a server's PING with the same
-    bytes.
-
-    Ours are answered with the same payload too, not with the original server's 1500 bytes.
-    """
-    client = stack.enter_context(connect(relay))
-    client.send(client.auth("192.168.202.25", OldClient.now()))
-    for number in range(30):
-        client.send(HELLO + b"%d" % number, PING)
-    assert [client.receive() for _ in range(30)] == [(PONG, HELLO + b"%d" % number) for number in range(30)]
-    client.ip = IPv4Address("192.168.202.25")
-    # Whatever else a PONG may be, it is no answer to anything.
-    client.send(HELLO, PONG)
-    client.settle()
-
-
-def test_a_client_that_comes_back(relay: Relay, stack: ExitStack) -> None:
-    """field: after any end a client waits 1 s and starts again from step 1.
-
-    With its address and the next second's timestamp, while its old connection still looks alive.
-    """
-    vmac = b"00000000feedbee3"
-    now = OldClient.now()
-    old = stack.enter_context(connect(relay, vmac))
-    old.send(old.greeting(now))
-    ip = str(old.ask("192.168.202.26/24").ip)
-    old.log_in(ip, now)
-    peer = stack.enter_context(connect(relay)).log_in("192.168.202.27", OldClient.now())
-    new = stack.enter_context(connect(relay, vmac))
-    now = OldClient.now()
-    new.send(new.greeting(now))
-    assert str(new.ask(f"{ip}/24").ip) == ip
-    new.log_in(ip, now)
-    assert old.end() == 4001
-    exchange(new, peer)
-
-
-def test_a_client_without_vmac_that_comes_back(relay: Relay, stack: ExitStack) -> None:
-    """While its old connection looks alive it is granted another address; a fixed one it gets when the old one is
-    silent, after the relay's 3 s, which are awaited."""
-    old = stack.enter_context(connect(relay))
-    ip = old.log_in_as_original(vmac=False, fixed=None)
-    old.answers_pings = False
-    new = stack.enter_context(connect(relay))
-    assert str(new.ask(f"{ip}/24").ip) != ip
-    new.send(new.auth(ip, OldClient.now()))
-    new.send(HELLO, PING)
-    # It can't tell that it waits.
-    assert new.receive() == (PONG, HELLO)
-    assert old.end() == 4001
-    new.ip = IPv4Address(ip)
-    new.settle()
-
-
-def test_a_holder_of_another_installation(relay: Relay, stack: ExitStack) -> None:
-    """field: the original kicks the earlier holder, whoever asks; cacao refuses when the holder has another VMAC.
-
-    Here whoever answers keeps its address.
-    """
-    holder = stack.enter_context(connect(relay, b"00000000feedbee4"))
-    ip = holder.log_in_as_original(vmac=True, fixed="192.168.202.28")
-    newcomer = stack.enter_context(connect(relay, b"00000000feedbee5"))
-    newcomer.send(newcomer.greeting(OldClient.now()))
-    newcomer.send(newcomer.auth(ip, OldClient.now()))
-    assert holder.receive()[0] == PING
-    assert newcomer.end() is None
-    holder.settle()
-
-
 # Packets and messages
 
 
@@ -376,8 +102,8 @@ def test_an_outer_header_of_zeros(relay: Relay, stack: ExitStack) -> None:
 
     SD-WAN packets of old clients "have an outer header that is all zero but for protocol 4, source and destination".
     """
-    device = stack.enter_context(connect(relay)).log_in("192.168.202.30", OldClient.now())
-    gateway = stack.enter_context(connect(relay)).log_in("192.168.202.31", OldClient.now())
+    device = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.30", OldClient.now())
+    gateway = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.31", OldClient.now())
     inner = echo("172.16.0.5", "172.17.0.5", 1, b"data")
     ends = IPv4Address("192.168.202.30").packed + IPv4Address("192.168.202.31").packed
     wrapped = bytes(9) + b"\x04" + bytes(2) + ends + inner
@@ -390,8 +116,8 @@ def test_foreign_packets(relay: Relay, stack: ExitStack) -> None:
 
     "Drop and count, never disconnect."
     """
-    client = stack.enter_context(connect(relay)).log_in("192.168.202.32", OldClient.now())
-    peer = stack.enter_context(connect(relay)).log_in("192.168.202.33", OldClient.now())
+    client = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.32", OldClient.now())
+    peer = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.33", OldClient.now())
     before = relay.counters()["dropped spoofed_source"]
     for number in range(1000):
         client.forward(echo(f"192.168.202.{100 + number % 50}", "192.168.202.33", number))
@@ -403,7 +129,9 @@ def test_what_old_clients_tell_each_other(tmp_path: Path, stack: ExitStack) -> N
     """The way to a direct link: DISCOVERY to everybody, public and LAN endpoints to each other, byte for byte."""
     relay = stack.enter_context(Relay(tmp_path))
     ips = [IPv4Address(f"192.168.202.{n}") for n in (34, 35, 36)]
-    one, two, three = (stack.enter_context(connect(relay)).log_in(str(ip), OldClient.now()) for ip in ips)
+    one, two, three = (
+        stack.enter_context(OldClient.connect(relay.address)).log_in(str(ip), OldClient.now()) for ip in ips
+    )
     discovery = bytes.fromhex("05 c0a8ca22 ffffffff")
     one.send(discovery)
     assert two.receive_message() == three.receive_message() == discovery
@@ -423,8 +151,11 @@ def test_what_old_clients_tell_each_other(tmp_path: Path, stack: ExitStack) -> N
 def test_many_calls_to_everybody(tmp_path: Path, stack: ExitStack) -> None:
     """Each costs a message for every member, so one member's are bounded."""
     relay = stack.enter_context(Relay(tmp_path))
-    loud = stack.enter_context(connect(relay)).log_in("192.168.202.37", OldClient.now())
-    others = [stack.enter_context(connect(relay)).log_in(f"192.168.202.{n}", OldClient.now()) for n in range(40, 60)]
+    loud = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.37", OldClient.now())
+    others = [
+        stack.enter_context(OldClient.connect(relay.address)).log_in(f"192.168.202.{n}", OldClient.now())
+        for n in range(40, 60)
+    ]
     call = wire.Discovery(IPv4Address("192.168.202.37"), wire.BROADCAST).encode()
     calls = 400
     for number in range(calls):
@@ -454,7 +185,7 @@ def test_routes_come_in_batches(tmp_path: Path, stack: ExitStack) -> None:
     """
     rules = ";".join(f"192.168.202.0/24,172.{16 + n // 256}.{n % 256}.0/24,192.168.202.2" for n in range(250))
     relay = stack.enter_context(Relay(tmp_path, "--sdwan", rules))
-    old = stack.enter_context(connect(relay))
+    old = stack.enter_context(OldClient.connect(relay.address))
     old.send(old.greeting(OldClient.now()))
     granted = old.ask()
     assert granted == IPv4Interface("192.168.202.1/24")
@@ -469,7 +200,7 @@ def test_routes_come_in_batches(tmp_path: Path, stack: ExitStack) -> None:
     assert told[2][-12:] == bytes.fromhex("ac10f900 ffffff00 c0a8ca02")
     old.ip = IPv4Address("192.168.202.1")
     old.settle()
-    gateway = stack.enter_context(connect(relay))
+    gateway = stack.enter_context(OldClient.connect(relay.address))
     gateway.send(gateway.auth("192.168.202.2", OldClient.now()))
     gateway.send(HELLO, PING)
     assert gateway.receive() == (PONG, HELLO)

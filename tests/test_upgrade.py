@@ -4,14 +4,12 @@ import asyncio
 import gc
 import re
 import socket
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from lab.member import Member, Speaker, frame, upgrade_request
-from lab.pair import Pair
 from lab.programs import PATIENCE_S, Relay
 from peer import BINARY, PING, PONG, TEXT
 
@@ -20,28 +18,12 @@ from candy._fastpath import Engine
 from candy.relayconfig import NetworkSettings, ServerSettings
 from candy.server import Relay as Adapter
 
+pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 """16 zero bytes."""
 ACCEPT = "ICX+Yqv66kxgM0FcWaLWlFLwTAI="
 """base64(SHA-1(KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")), from openssl."""
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    with Relay(tmp_path_factory.mktemp("relay")) as relay:
-        yield relay
-
-
-@pytest.fixture(scope="module")
-def pair(relay: Relay) -> Iterator[Pair]:
-    with Pair(relay.address) as pair:
-        yield pair
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_is_disturbed(pair: Pair) -> Iterator[None]:
-    yield
-    pair.check()
 
 
 def answer(relay: Relay, request: bytes) -> bytes:

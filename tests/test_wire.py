@@ -2,20 +2,18 @@
 
 import ast
 import inspect
-import json
 import operator
 import re
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import MESSAGES
 
 from candy import wire
 from candy.errors import WireError
 
-VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
 DIGEST = bytes(range(32))
 DIGEST_HEX = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 HOST = IPv4Address("192.168.202.7")
@@ -72,7 +70,7 @@ def test_literal_bytes_both_ways(message: wire.Message, text: str) -> None:
     assert wire.decode(bytes.fromhex(text)) == message
 
 
-@pytest.mark.parametrize("step", [step for step in VECTORS["transcript"] if step["opcode"] == 2])
+@pytest.mark.parametrize("step", MESSAGES)
 def test_recorded_messages_both_ways(step: dict[str, Any]) -> None:
     payload = bytes.fromhex(step["hex"])
     message = wire.decode(payload)

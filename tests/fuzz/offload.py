@@ -10,11 +10,11 @@ candy.2, each behind two bytes of length.
 
 import sys
 
+from peer import FORWARD, SUPER
 from superpacket import NO_VNET, header_size, segments, with_checksums
 
 from candy import _fastpath
 
-FORWARD, SUPER = b"\x01", b"\x10"
 DEVICE_PACKETS = 100
 """What a socket in place of a device holds."""
 

@@ -23,10 +23,12 @@ _payloads = itertools.count(1)
 _vmacs = itertools.count(1)
 
 
-def upgrade_request(*headers: str, key: str = "AAAAAAAAAAAAAAAAAAAAAA==", extended: bool = False) -> bytes:
+def upgrade_request(
+    *headers: str, path: str = "/", key: str = "AAAAAAAAAAAAAAAAAAAAAA==", extended: bool = False
+) -> bytes:
     """As the original client's, with further header lines behind it."""
     lines = [
-        "GET / HTTP/1.1",
+        f"GET {path} HTTP/1.1",
         "Host: relay",
         "Connection: Upgrade",
         "Upgrade: websocket",
@@ -41,6 +43,17 @@ def upgrade_request(*headers: str, key: str = "AAAAAAAAAAAAAAAAAAAAAA==", extend
 def frame(payload: bytes, opcode: int = BINARY, *, final: bool = True, masked: bool = True) -> bytes:
     """One WebSocket frame."""
     return build_frame(opcode, payload, mask=os.urandom(4) if masked else None, final=final)
+
+
+def everything(opened: socket.socket) -> bytes:
+    """What comes up to the end, be it orderly or not."""
+    received = b""
+    try:
+        while data := opened.recv(65536):
+            received += data
+    except ConnectionResetError:
+        pass
+    return received
 
 
 def checksum(data: bytes) -> int:
@@ -103,6 +116,7 @@ class Member(Speaker):
     Args:
         opened: a connected socket, owned from here on.
         ahead: bytes to send together with the upgrade request.
+        path: of the network.
         extended: offer candy.2.
         vmac, password: as for Speaker.
     """
@@ -112,6 +126,7 @@ class Member(Speaker):
         opened: socket.socket,
         *,
         ahead: bytes = b"",
+        path: str = "/",
         extended: bool = False,
         vmac: bytes | None = None,
         password: str = PASSWORD,
@@ -123,7 +138,7 @@ class Member(Speaker):
         self.answers_pings = True
         self.ip: IPv4Address | None = None
         self._received = b""
-        self.socket.sendall(upgrade_request(extended=extended) + ahead)
+        self.socket.sendall(upgrade_request(path=path, extended=extended) + ahead)
         while b"\r\n\r\n" not in self._received:
             self._more()
         head, _, self._received = self._received.partition(b"\r\n\r\n")
@@ -131,8 +146,17 @@ class Member(Speaker):
         assert self.head.startswith("HTTP/1.1 101 "), self.head
 
     @classmethod
-    def connect(cls, address: tuple[str, int], *, extended: bool = False, vmac: bytes | None = None) -> Self:
-        return cls(socket.create_connection(address, PATIENCE_S), extended=extended, vmac=vmac)
+    def connect(
+        cls,
+        address: tuple[str, int],
+        *,
+        path: str = "/",
+        extended: bool = False,
+        vmac: bytes | None = None,
+        password: str = PASSWORD,
+    ) -> Self:
+        opened = socket.create_connection(address, PATIENCE_S)
+        return cls(opened, path=path, extended=extended, vmac=vmac, password=password)
 
     def __enter__(self) -> Self:
         return self
@@ -222,18 +246,21 @@ class Member(Speaker):
         self.settle()
         return self
 
-    def settle(self) -> None:
-        """Return once all that was sent was acted upon, in the engine and in Python: two messages to ourselves."""
+    def settle(self) -> list[bytes]:
+        """Return once all that was sent was acted upon, in the engine and in Python: two messages to ourselves.
+
+        What came meanwhile is the result.
+        """
         assert self.ip is not None
         data = b"settle %d" % next(_payloads)
         to_self = wire.General(7, 0, self.ip, self.ip, data).encode()
-        self.send(to_self)
-        while self.receive_message() != to_self:
-            pass
-        through = packet(str(self.ip), str(self.ip), data)
-        self.forward(through)
-        while self.receive_message() != bytes([wire.Kind.FORWARD]) + through:
-            pass
+        through = bytes([wire.Kind.FORWARD]) + packet(str(self.ip), str(self.ip), data)
+        came = []
+        for message in (to_self, through):
+            self.send(message)
+            while (received := self.receive_message()) != message:
+                came.append(received)
+        return came
 
     def _more(self) -> None:
         try:

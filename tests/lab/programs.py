@@ -60,8 +60,6 @@ class Program:
     def __init__(self, name: str, argv: list[str], environ: Mapping[str, str]) -> None:
         self.name = name
         self.lines: list[str] = []
-        self.times: list[float] = []
-        """When each line was read, in seconds of time.monotonic()."""
         self._changed = threading.Condition()
         self._ended = False
         # Even when pytest is killed nothing may stay behind.
@@ -101,14 +99,6 @@ class Program:
                     why = "ended without" if self._ended else "did not log"
                     raise AssertionError(f"{self.name} {why} {pattern!r}:\n" + "\n".join(self.lines))
                 self._changed.wait(left)
-
-    def time_of(self, pattern: str, after: int = 0) -> float:
-        """When the first such line was read, in seconds of time.monotonic(); waits for it."""
-        self.wait_for(pattern, after)
-        matches = (
-            t for t, line in zip(self.times[after:], self.lines[after:], strict=False) if re.search(pattern, line)
-        )
-        return next(matches)
 
     def counters(self) -> Counter[str]:
         """The relay's counters."""
@@ -152,7 +142,6 @@ class Program:
         for line in self._process.stdout:
             with self._changed:
                 self.lines.append(line.decode("utf-8", "replace").rstrip("\n"))
-                self.times.append(time.monotonic())
                 self._changed.notify_all()
         with self._changed:
             self._ended = True

@@ -1,67 +1,12 @@
-"""A laboratory for each test: an Ethernet, a relay on its hub, clients on its hosts."""
+"""A laboratory for each test, as a fixture."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from lab.namespaces import Ethernet, Host, Namespace
-from lab.programs import Program, Relay, client, environment
-
-PORT = 26816
-
-
-class Client(Program):
-    """A candy-client on a host.
-
-    Args:
-        host: where it runs.
-        state: its state folder.
-        argv: its command line.
-        environ: what its environment has beside the usual.
-    """
-
-    def __init__(self, host: Namespace, state: Path, *argv: str, **environ: str) -> None:
-        self.host = host
-        with host:
-            super().__init__(f"client on {host.name}", client(*argv), environment(state) | environ)
-
-    def connected(self, after: int = 0) -> str:
-        """Wait until the relay has answered; the address."""
-        return self.wait_for(r"connected as ([0-9.]+)/\d+ ", after)[1]
-
-
-class Laboratory:
-    """Everything in it is ended, or let go, in the reverse order of its making."""
-
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self._stack = stack
-        self._folder = folder
-        self.ethernet = Ethernet(stack)
-        self.hub = self.ethernet.hub
-        self.url = f"ws://{Ethernet.ADDRESS}:{PORT}"
-
-    def relay(self, *flags: str, scheme: str = "ws") -> Relay:
-        """Start a candy-server on the hub, with the state of the one before."""
-        with self.hub:
-            relay = Relay(self._folder / "relay", *flags, host=Ethernet.ADDRESS, port=PORT, scheme=scheme)
-        return self._stack.enter_context(relay)
-
-    def enter(self, program: Program) -> Program:
-        """End it with the rest."""
-        return self._stack.enter_context(program)
-
-    def host(self) -> Host:
-        return self.ethernet.host()
-
-    def client(self, *flags: str, host: Host | None = None, url: str | None = None, **environ: str) -> Client:
-        """Start a candy-client on a host, or on a new one; a host's clients have the same state."""
-        host = host or self.host()
-        state = self._folder / host.name.replace(" ", "")
-        return self._stack.enter_context(Client(host, state, "-w", url or self.url, "--debug", *flags, **environ))
+from lab.laboratory import Laboratory
 
 
 @pytest.fixture
-def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
-    with ExitStack() as stack:
-        yield Laboratory(stack, tmp_path)
+def laboratory(tmp_path: Path, stack: ExitStack) -> Laboratory:
+    return Laboratory(stack, tmp_path)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import trustme
 from lab import proxy
+from lab.laboratory import PORT, Client, Laboratory
 from lab.namespaces import Host
 from lab.programs import Program, environment
-from netns.conftest import PORT, Client, Laboratory
+from lab.traffic import ping
 
 pytestmark = pytest.mark.netns
 
@@ -38,7 +39,7 @@ def tls(laboratory: Laboratory, files: Files) -> str:
 
 
 def can_talk(here: Client, there: Client) -> None:
-    output = here.host.run("ping", "-c", "20", "-i", "0.02", "-W", "10", "-s", "1372", there.connected())
+    output = ping(here.host, there.connected(), "-c", "20", "-i", "0.02", "-s", "1372")
     assert " 0% packet loss" in output
 
 

@@ -7,9 +7,9 @@ import subprocess
 import time
 
 import pytest
+from lab.laboratory import PORT, Laboratory
 from lab.member import Member
 from lab.programs import PATIENCE_S
-from netns.conftest import PORT, Laboratory
 
 pytestmark = pytest.mark.netns
 
@@ -38,7 +38,7 @@ def test_the_relay_is_killed_and_comes_back(laboratory: Laboratory) -> None:
             # The growing delays are at their longest now.
             client.wait_for(r"cannot connect to the relay.*trying again in (2\.[7-9]|3\.|4\.)", start)
         near.sendall(b"meanwhile")
-        # One that is sent each 0.2 s until the first is answered.
+        # One that is sent again and again until the first arrives.
         with here.host:
             probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with there.host:
@@ -46,19 +46,15 @@ def test_the_relay_is_killed_and_comes_back(laboratory: Laboratory) -> None:
         with probe, target:
             target.bind((addresses[1], 5001))
             target.settimeout(0.1)
-            again = laboratory.relay()
-            back = again.time_of("listening on")
-            deadline = back + PATIENCE_S
-            arrived = None
-            while arrived is None and time.monotonic() < deadline:
+            laboratory.relay()
+            deadline = time.monotonic() + PATIENCE_S
+            while True:
                 probe.sendto(b"are you back?", (addresses[1], 5001))
                 try:
-                    target.recv(100)
-                    arrived = time.monotonic()
+                    assert target.recv(100) == b"are you back?"
+                    break
                 except TimeoutError:
-                    continue
-        assert arrived is not None, "no traffic came back"
-        print(f"traffic was back {arrived - back:.1f} s after the relay")
+                    assert time.monotonic() < deadline, "no traffic came back"
         # The interface and its address stayed, and so did what is open over it.
         assert (here.connected(starts[0]), there.connected(starts[1])) == addresses
         assert far.recv(100) == b"meanwhile"
@@ -72,8 +68,6 @@ def test_the_relay_is_killed_and_comes_back(laboratory: Laboratory) -> None:
     ]
     assert waits
     assert all(1.0 <= wait <= LONGEST_WAIT_S for wait in waits), waits
-    # 5 s by the clients' own clocks; by this machine's, which may be busy, with an allowance.
-    assert arrived - back <= 2 * 5
 
 
 def test_a_client_is_killed_and_others_notice_nothing(laboratory: Laboratory) -> None:
@@ -93,7 +87,7 @@ def test_a_client_is_killed_and_others_notice_nothing(laboratory: Laboratory) ->
         third.wait()
         relay.wait_for(f"{re.escape(own)} logged out")
         # Its interface is gone with it, so it may come back, to the same address.
-        again = laboratory.client(host=third.host)  # type: ignore[arg-type]
+        again = laboratory.client(host=third.host)
         assert again.connected() == own
         assert " 0% packet loss" in pinging.stdout.read()
     assert [line for line in here.lines[lines[0] :] + there.lines[lines[1] :] if "trying again" in line] == []

@@ -1,159 +1,30 @@
 """Networks behind members: hosts of two LANs reach each other through gateways that are members.
 
-near 10.1.0.5 ── lan0 10.1.0.1  gateway  192.168.202.1 ══ relay ══ 192.168.202.2  gateway  lan0 10.2.0.1 ── far 10.2.0.5
+lab/lans.py draws them; gateways that hide their LAN are in test_masquerade.py.
 """
 
-import hashlib
-import random
 import re
 import signal
 import socket
 import subprocess
-import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from lab.laboratory import Laboratory
+from lab.lans import FAR, FAR_LAN, NEAR, NEAR_LAN, ONE, RULES, TWO, Lans, routed, unrouted
 from lab.member import packet
-from lab.namespaces import Ethernet, Host, Namespace
-from lab.original import OriginalRelay, entry
+from lab.namespaces import Ethernet, Namespace
+from lab.original import entry
 from lab.programs import PATIENCE_S
-from netns.conftest import PORT, Client, Laboratory
+from lab.traffic import MEGABYTE, connect, ping, transfer
 
 pytestmark = pytest.mark.netns
-
-ONE, TWO = "192.168.202.1", "192.168.202.2"
-NEAR_LAN, FAR_LAN = "10.1.0.0/16", "10.2.0.0/16"
-NEAR, FAR = "10.1.0.5", "10.2.0.5"
-RULES = f"{ONE}/32,{FAR_LAN},{TWO};{TWO}/32,{NEAR_LAN},{ONE}"
-MEGABYTES = 2
-
-
-class Site:
-    """A gateway, and a host on the LAN behind it.
-
-    Args:
-        number: the LAN is 10.<number>.0.0/16, the gateway's address in the network 192.168.202.<number>.
-        route: the host has a default route by the gateway.
-    """
-
-    def __init__(self, laboratory: Laboratory, stack: ExitStack, number: int, *, route: bool = True) -> None:
-        self.own = f"192.168.202.{number}"
-        self.address = f"10.{number}.0.5"
-        self.lan = f"10.{number}.0.0/16"
-        self.gateway: Host = laboratory.host()
-        self.host = Namespace(f"host of LAN {number}")
-        stack.callback(self.host.close)
-        peer = ["peer", "name", "eth0", "netns", self.host.path]
-        self.gateway.run("ip", "link", "add", "lan0", "type", "veth", *peer)
-        self.gateway.run("ip", "address", "add", f"10.{number}.0.1/16", "dev", "lan0")
-        self.gateway.run("ip", "link", "set", "lan0", "up")
-        self.host.run("ip", "address", "add", f"{self.address}/16", "dev", "eth0")
-        self.host.run("ip", "link", "set", "eth0", "up")
-        if route:
-            self.host.run("ip", "route", "add", "default", "via", f"10.{number}.0.1")
-
-    def forward(self) -> None:
-        with self.gateway:
-            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-
-    def forwards(self) -> str:
-        with self.gateway:
-            return Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
-
-    def routes(self) -> list[str]:
-        """The destinations that go through candy."""
-        return re.findall(r"^(\S+)", self.gateway.run("ip", "route", "show", "proto", "202"), re.MULTILINE)
-
-
-class Lans:
-    """Two sites or more, whose gateways forward, and the relay between them."""
-
-    def __init__(self, laboratory: Laboratory, stack: ExitStack, count: int = 2) -> None:
-        self.laboratory = laboratory
-        self._stack = stack
-        self.sites = [Site(laboratory, stack, number) for number in range(1, count + 1)]
-        self.near, self.far = self.sites[:2]
-        for site in self.sites:
-            site.forward()
-
-    def original(self, *, extended: bool = False) -> OriginalRelay:
-        """A relay that tells each gateway the other one's LAN."""
-        relay = OriginalRelay(self.laboratory.hub, (Ethernet.ADDRESS, PORT), extended=extended)
-        if not extended:
-            relay.rules = {ONE: [[entry(FAR_LAN, TWO)]], TWO: [[entry(NEAR_LAN, ONE)]]}
-        return self._stack.enter_context(relay)
-
-    def connect(self, *flags: str) -> tuple[Client, Client]:
-        """Both gateways, logged in."""
-        clients = [self.join(site, *flags) for site in (self.near, self.far)]
-        for one in clients:
-            one.connected()
-        return clients[0], clients[1]
-
-    def join(self, site: Site, *flags: str) -> Client:
-        return self.laboratory.client("-t", f"{site.own}/24", *flags, host=site.gateway)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture
 def lans(laboratory: Laboratory, stack: ExitStack) -> Lans:
     return Lans(laboratory, stack)
-
-
-def routed(client: Client, destination: str, after: int = 0) -> None:
-    """Wait until this client routes there."""
-    client.wait_for(rf"{re.escape(destination)} is reached through", after)
-
-
-def unrouted(client: Client, destination: str, after: int = 0) -> None:
-    client.wait_for(rf"{re.escape(destination)} is not reached through the network any more", after)
-
-
-def ping(host: Namespace, destination: str, *options: str) -> str:
-    return host.run("ping", "-c", "3", "-i", "0.1", "-W", "10", *options, destination, check=False)
-
-
-def transfer(source: Namespace, destination: Namespace, address: str, size: int = MEGABYTES << 20) -> str:
-    """Send bytes by TCP both ways at once, and compare; returns where the connection seems to come from."""
-    with destination:
-        listener = socket.create_server((address, 0))
-    with listener:
-        with source:
-            near = socket.create_connection(listener.getsockname(), PATIENCE_S)
-        far, (seen, _) = listener.accept()
-    digests: dict[str, str] = {}
-
-    def send(opened: socket.socket, seed: int) -> None:
-        data = random.Random(seed).randbytes(size)
-        digests[f"sent {seed}"] = hashlib.sha256(data).hexdigest()
-        opened.sendall(data)
-        opened.shutdown(socket.SHUT_WR)
-
-    def receive(opened: socket.socket, seed: int) -> None:
-        digest = hashlib.sha256()
-        while data := opened.recv(1 << 20):
-            digest.update(data)
-        digests[f"received {seed}"] = digest.hexdigest()
-
-    with near, far:
-        work = [(send, near, 1), (receive, far, 1), (send, far, 2), (receive, near, 2)]
-        threads = [threading.Thread(target=run, args=(opened, seed)) for run, opened, seed in work]
-        for opened in (near, far):
-            opened.settimeout(PATIENCE_S)
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert digests["received 1"] == digests["sent 1"]
-    assert digests["received 2"] == digests["sent 2"]
-    return str(seen)
 
 
 def hops(host: Namespace, destination: str) -> list[str]:
@@ -183,8 +54,8 @@ def reach_each_other(lans: Lans) -> None:
     assert hops(near.host, FAR) == ["10.1.0.1", TWO, FAR]
     assert hops(far.host, NEAR) == ["10.2.0.1", ONE, NEAR]
     # The addresses are the hosts' own.
-    assert transfer(near.host, far.host, FAR) == NEAR
-    assert transfer(far.host, near.host, NEAR) == FAR
+    assert transfer(near.host, far.host, FAR, 2 * MEGABYTE) == NEAR
+    assert transfer(far.host, near.host, NEAR, 2 * MEGABYTE) == FAR
 
 
 def test_hosts_of_two_lans_at_our_relay(lans: Lans) -> None:
@@ -211,7 +82,7 @@ def test_three_lans(laboratory: Laboratory, stack: ExitStack) -> None:
         for other in lans.sites:
             assert " 0% packet loss" in ping(one.host, other.address)
     for one, other in zip(lans.sites, lans.sites[1:] + lans.sites[:1], strict=True):
-        assert transfer(one.host, other.host, other.address, 1 << 20) == one.address
+        assert transfer(one.host, other.host, other.address, MEGABYTE) == one.address
 
 
 def test_rules_of_our_relay_change_while_traffic_flows(lans: Lans, tmp_path: Path) -> None:
@@ -227,14 +98,8 @@ def test_rules_of_our_relay_change_while_traffic_flows(lans: Lans, tmp_path: Pat
     near, far = lans.join(lans.near), lans.join(lans.far, "--no-extension")
     routed(near, FAR_LAN)
     routed(far, NEAR_LAN)
-    with lans.far.host:
-        listener = socket.create_server((FAR, 5000))
-    with listener:
-        with lans.near.host:
-            here = socket.create_connection((FAR, 5000), PATIENCE_S)
-        there, _ = listener.accept()
+    here, there = connect(lans.near.host, lans.far.host, FAR)
     with here, there:
-        there.settimeout(PATIENCE_S)
         for number in range(3):
             start = len(near.lines), len(far.lines)
             here.sendall(b"before")
@@ -288,7 +153,7 @@ def test_the_longest_packet_fits_an_original_server(lans: Lans) -> None:
     routed(near, FAR_LAN)
     routed(far, NEAR_LAN)
     assert " 0% packet loss" in ping(lans.near.host, FAR, "-M", "do", "-s", str(1479 - 28))
-    transfer(lans.near.host, lans.far.host, FAR, 1 << 20)
+    transfer(lans.near.host, lans.far.host, FAR, MEGABYTE)
     assert relay.longest == 1500
 
 
@@ -335,7 +200,7 @@ def test_rules_change_while_traffic_flows(lans: Lans) -> None:
             unrouted(near, extra, start)
         rest = pinging.stdout.read()
     assert " 0% packet loss" in rest
-    transfer(lans.near.host, lans.far.host, FAR, 1 << 20)
+    transfer(lans.near.host, lans.far.host, FAR, MEGABYTE)
     # Withdrawn, an own next hop, and told again.
     relay.tell_set(ONE)
     unrouted(near, FAR_LAN)
@@ -361,14 +226,8 @@ def test_an_original_server_adds_and_a_reconnect_starts_afresh(lans: Lans) -> No
     relay.tell(ONE, [entry(FAR_LAN, "192.168.202.9"), entry("10.4.0.0/16", TWO)])
     routed(near, "10.4.0.0/16")
     assert lans.near.routes() == [FAR_LAN, "10.3.0.0/16", "10.4.0.0/16"]
-    with lans.far.host:
-        listener = socket.create_server((FAR, 5000))
-    with listener:
-        with lans.near.host:
-            here = socket.create_connection((FAR, 5000), PATIENCE_S)
-        there, _ = listener.accept()
+    here, there = connect(lans.near.host, lans.far.host, FAR)
     with here, there:
-        there.settimeout(PATIENCE_S)
         here.sendall(b"before")
         assert there.recv(100) == b"before"
         relay.rules[ONE] = [[entry(FAR_LAN, TWO)], [entry("10.5.0.0/16", TWO)]]
@@ -381,7 +240,6 @@ def test_an_original_server_adds_and_a_reconnect_starts_afresh(lans: Lans) -> No
         assert lans.near.routes() == [FAR_LAN, "10.5.0.0/16"]
         assert there.recv(100) == b"meanwhile"
         there.sendall(b"after")
-        here.settimeout(PATIENCE_S)
         assert here.recv(100) == b"after"
 
 
@@ -429,77 +287,3 @@ def test_what_would_cut_the_relay_off_is_refused(lans: Lans) -> None:
     assert lans.near.routes() == ["10.0.0.0/8"]
     assert " 0% packet loss" in ping(lans.near.gateway, TWO)
     assert " 0% packet loss" in ping(lans.near.gateway, FAR)
-
-
-@pytest.fixture
-def gateway(laboratory: Laboratory, stack: ExitStack) -> Site:
-    """One whose LAN knows nothing of other networks, and which does not forward."""
-    site = Site(laboratory, stack, 2, route=False)
-    assert site.forwards() == "0"
-    return site
-
-
-def test_a_gateway_with_masquerade(laboratory: Laboratory, gateway: Site) -> None:
-    relay = OriginalRelay(laboratory.hub, (Ethernet.ADDRESS, PORT), extended=True)
-    with relay:
-        client = laboratory.client("-t", f"{TWO}/24", "--masquerade", host=gateway.gateway)
-        client.connected()
-        member = laboratory.client("-t", f"{ONE}/24")
-        member.connected()
-        relay.tell_set(ONE, entry(FAR_LAN, TWO))
-        routed(member, FAR_LAN)
-        assert gateway.forwards() == "1"
-        # The LAN sees its own gateway, which it can answer to.
-        assert transfer(member.host, gateway.host, FAR) == "10.2.0.1"
-        assert " 0% packet loss" in ping(member.host, FAR)
-        # From the LAN, once that knows where the network is, members see the gateway.
-        gateway.host.run("ip", "route", "add", "192.168.202.0/24", "via", "10.2.0.1")
-        assert transfer(gateway.host, member.host, ONE) == TWO
-        client.signal(signal.SIGTERM)
-        assert client.wait() == 0
-    nothing_left(gateway)
-
-
-def nothing_left(site: Site) -> None:
-    """No interface, route, rule or setting of the client's."""
-    assert site.gateway.run("nft", "list", "ruleset") == ""
-    assert site.forwards() == "0"
-    assert "candy" not in site.gateway.run("ip", "link") + site.gateway.run("ip", "route", "show", "table", "all")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_gateway_leaves_nothing(laboratory: Laboratory, gateway: Site, number: int) -> None:
-    with OriginalRelay(laboratory.hub, (Ethernet.ADDRESS, PORT)) as relay:
-        relay.rules = {TWO: [[entry(NEAR_LAN, ONE)]]}
-        client = laboratory.client("-t", f"{TWO}/24", "--masquerade", host=gateway.gateway)
-        routed(client, NEAR_LAN)
-        assert "candy-masquerade" in gateway.gateway.run("nft", "list", "ruleset")
-        client.signal(number)
-        assert client.wait() == 0
-        nothing_left(gateway)
-
-
-def test_a_killed_gateway_starts_again(laboratory: Laboratory, gateway: Site) -> None:
-    client = laboratory.client("-t", f"{TWO}/24", "--masquerade", host=gateway.gateway)
-    client.wait_for("refused.*trying again")
-    client.signal(signal.SIGKILL)
-    client.wait()
-    assert gateway.forwards() == "1"
-    again = laboratory.client("-t", f"{TWO}/24", "--masquerade", host=gateway.gateway)
-    again.wait_for("refused.*trying again")
-    rules = gateway.gateway.run("nft", "list", "ruleset")
-    assert rules.count("table") == 2
-    assert rules.count(" masquerade\n") == 2
-    again.signal(signal.SIGTERM)
-    assert again.wait() == 0
-    nothing_left(gateway)
-
-
-def test_a_gateway_that_ends_with_an_error_leaves_nothing(laboratory: Laboratory, gateway: Site) -> None:
-    with OriginalRelay(laboratory.hub, (Ethernet.ADDRESS, PORT)):
-        client = laboratory.client("-t", f"{TWO}/24", "--masquerade", host=gateway.gateway)
-        client.connected()
-        gateway.gateway.run("ip", "link", "del", "candy")
-        client.wait_for("candy-client: interface candy was removed from outside: start again")
-        assert client.wait() == 1
-    nothing_left(gateway)

@@ -1,15 +1,14 @@
 """What the relay counts by source address; loopback is exempt, so the sources are hosts of a laboratory."""
 
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from lab.member import Member, echo, upgrade_request
+from lab.laboratory import PORT, Laboratory
+from lab.member import Member, echo, everything, upgrade_request
 from lab.namespaces import Host
 from lab.pair import Pair
 from lab.programs import PATIENCE_S
-from netns.conftest import PORT, Laboratory
 
 pytestmark = pytest.mark.netns
 
@@ -22,12 +21,6 @@ def host(laboratory: Laboratory) -> Host:
     return laboratory.host()
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
 def connect(host: Host) -> socket.socket:
     with host:
         return socket.create_connection(ADDRESS, PATIENCE_S)
@@ -37,17 +30,6 @@ def pair(laboratory: Laboratory) -> Pair:
     """On a host of its own."""
     with laboratory.host():
         return Pair(ADDRESS)
-
-
-def everything(opened: socket.socket) -> bytes:
-    """What comes up to the end, be it orderly or not."""
-    received = b""
-    try:
-        while data := opened.recv(65536):
-            received += data
-    except ConnectionResetError:
-        pass
-    return received
 
 
 def test_the_oldest_unauthenticated_connection_goes(laboratory: Laboratory, host: Host, stack: ExitStack) -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from peer import FORWARD, SUPER
 from superpacket import (
     ACK,
     CWR,
@@ -21,6 +22,8 @@ from superpacket import (
     PSH,
     TCP,
     UDP,
+    A,
+    B,
     Vnet,
     checksums_right,
     ip_header,
@@ -34,8 +37,6 @@ from candy import _fastpath
 
 pytestmark = pytest.mark.engine
 
-A, B = 0x0A000001, 0x0A000002
-FORWARD, SUPER = b"\x01", b"\x10"
 words = st.integers(0, 0xFFFF) | st.sampled_from((0, 1, 0x7FFF, 0xFFFE, 0xFFFF))
 sequences = st.integers(0, 0xFFFFFFFF) | st.sampled_from((0, 0xFFFFFFFF, 0xFFFFFA00, 0x7FFFFFFF))
 

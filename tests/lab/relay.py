@@ -1,0 +1,66 @@
+"""A relay as users start it, for all tests of a module, and what they use at it: fixtures, known to every test.
+
+Rules: a module that wants other settings defines a `relay` of its own, and the rest follows it. A module whose tests
+may cost nobody else anything says so: `pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from lab.member import Member
+from lab.pair import Pair
+from lab.programs import Relay
+
+from candy import _fastpath
+from candy.wire import DropReason
+
+POOL = "192.168.202.0/24"
+"""What a relay grants addresses from unless it is told otherwise."""
+Count = Callable[[str], int]
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    with Relay(tmp_path_factory.mktemp("relay")) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def pair(relay: Relay) -> Iterator[Pair]:
+    """Two members that exchange packets all the time."""
+    with Pair(relay.address) as pair:
+        yield pair
+
+
+@pytest.fixture
+def nobody_else_is_disturbed(pair: Pair) -> Iterator[None]:
+    yield
+    pair.check()
+
+
+@pytest.fixture
+def member(relay: Relay) -> Iterator[Member]:
+    """Upgraded, and no more."""
+    with Member.connect(relay.address) as member:
+        yield member
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What a test enters here is left at its end, in reverse order."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def counted(relay: Relay) -> Count:
+    """How often something was dropped under a name since the test began."""
+    before = relay.counters()
+
+    def count(reason: str) -> int:
+        # A name that nothing is dropped under would be a count of 0 for ever.
+        assert reason in {*_fastpath.DROPS, *DropReason}
+        return (relay.counters() - before)[f"dropped {reason}"]
+
+    return count
