@@ -95,6 +95,11 @@ def split_url(value: str) -> SplitResult:
     return url
 
 
+def host_port(host: str, port: int) -> str:
+    """Host and port in one, as in a URL: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _check_url(value: str) -> str:
     url = split_url(value)
     if url.port == 0:

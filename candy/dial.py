@@ -38,6 +38,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from candy import __version__, pump
+from candy.config import host_port
 from candy.errors import ConfigError, OperationalError
 from candy.handover import Tail, accept_for
 from candy.wire import SUBPROTOCOL
@@ -208,10 +209,11 @@ class _Connector(aiohttp.BaseConnector):
                 opened = await self._connect("the relay", host, port)
                 cleanup.callback(opened.close)
             else:
-                opened = await self._connect("the proxy", self._proxy.raw_host or "", self._proxy.port or 0)
+                via = self._proxy.raw_host or "", self._proxy.port or 0
+                opened = await self._connect("the proxy", *via)
                 cleanup.callback(opened.close)
-                self.stage = f"waiting for the proxy {self._proxy.host}:{self._proxy.port}"
-                await _tunnel(opened, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", self._proxy)
+                self.stage = f"waiting for the proxy {host_port(*via)}"
+                await _tunnel(opened, host_port(host, port), self._proxy)
             # From here on it is the transport's, also when TLS fails.
             cleanup.pop_all()
         self.stage = "negotiating TLS" if self._tls else "waiting for the answer to the upgrade request"
@@ -241,7 +243,8 @@ class _Connector(aiohttp.BaseConnector):
         self.stage = f"looking up {host}"
         addresses = await _resolve(host, port)
         self.addresses = frozenset(IPv4Address(to[0]) for family, *_, to in addresses if family == socket.AF_INET)
-        self.stage = f"connecting to {what} {host}:{port}"
+        where = host_port(host, port)
+        self.stage = f"connecting to {what} {where}"
         try:
             return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
         except OSError as error:
@@ -252,7 +255,7 @@ class _Connector(aiohttp.BaseConnector):
                     why = "no route to it: is this machine online, and the address right?"
                 case _:
                     why = str(error)
-            raise OperationalError(f"cannot connect to {what} at {host}:{port}: {why}") from error
+            raise OperationalError(f"cannot connect to {what} at {where}: {why}") from error
 
 
 async def _resolve(host: str, port: int) -> list[AddrInfoType]:

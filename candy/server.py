@@ -34,6 +34,7 @@ from candy import upgrade
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.addresses import Pool
 from candy.auth import FailureLimiter
+from candy.config import host_port
 from candy.door import Door
 from candy.errors import ConfigError, OperationalError
 from candy.hostinterface import HostInterface
@@ -105,7 +106,8 @@ async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] 
 
 def _announce(settings: ServerSettings, port: int) -> None:
     main, *others = settings.networks
-    log.info("listening on %s:%d, %s", settings.host, port, _describe_pool(main))
+    where = " and ".join(host_port(host, port) for host in _hosts(settings))
+    log.info("listening on %s, %s", where, _describe_pool(main))
     for network in others:
         log.info("network %s: %s", network.path, _describe_pool(network))
     address = member_address(settings.host)
@@ -115,17 +117,25 @@ def _announce(settings: ServerSettings, port: int) -> None:
         print("  " + member_line(settings, network, address, port), flush=True)
 
 
+def _hosts(settings: ServerSettings) -> tuple[str, ...]:
+    """What is listened on. asyncio opens `::` for IPv6 alone, but who writes it means everybody. A socket for each
+    family, not one for both: whoever comes over IPv4 then has its IPv4 address in the log and in the limits."""
+    return ("::", "0.0.0.0") if settings.host == "::" else (settings.host,)
+
+
 async def _listen(runner: web.ServerRunner, settings: ServerSettings) -> int:
-    """Open the endpoint; returns its port."""
-    site = web.TCPSite(
-        runner,
-        settings.host,
-        settings.port,
-        backlog=BACKLOG,
-        ssl_context=_tls_context(settings),
-        reuse_address=True,
-    )
-    where = f"{settings.host}:{settings.port}"
+    """Open the endpoints, all on one port; returns it."""
+    context = _tls_context(settings)
+    port = settings.port
+    for host in _hosts(settings):
+        await _open(runner, host, port, context)
+        port = int(runner.addresses[0][1])
+    return port
+
+
+async def _open(runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None) -> None:
+    site = web.TCPSite(runner, host, port, backlog=BACKLOG, ssl_context=context, reuse_address=True)
+    where = host_port(host, port)
     try:
         await site.start()
     except OSError as error:
@@ -134,7 +144,6 @@ async def _listen(runner: web.ServerRunner, settings: ServerSettings) -> int:
             raise OperationalError(f"{where} is in use: end what listens there, or choose another with -w") from None
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise OperationalError(f"cannot listen on {where}: {reason}: choose another with -w") from None
-    return int(runner.addresses[0][1])
 
 
 def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:

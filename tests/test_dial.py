@@ -710,3 +710,9 @@ async def test_no_descriptor_left_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
     async with listening(switching) as relay:
         why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
     assert why == "no descriptor for the connection: Too many open files"
+
+
+async def test_an_ipv6_address_stands_in_brackets() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as closed:
+        port = closed.getsockname()[1]
+    assert (await failure(Dialer(f"ws://[::1]:{port}"))).startswith(f"cannot connect to the relay at [::1]:{port}: ")

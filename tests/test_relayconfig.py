@@ -109,6 +109,7 @@ def test_passwords_are_in_no_repr() -> None:
         ("ws://127.0.0.1:0/any/path", "127.0.0.1", 0),
         ("ws://relay.example.org", "relay.example.org", 80),
         ("ws://[::1]:8080/", "::1", 8080),
+        ("ws://[0::0]:26816", "::", 26816),
     ],
 )
 def test_server_listens(url: str, host: str, port: int) -> None:
