@@ -40,7 +40,7 @@ from yarl import URL
 from candy import __version__, pump
 from candy.config import host_port
 from candy.errors import ConfigError, OperationalError
-from candy.handover import Tail, accept_for
+from candy.handover import RELAY_FULL, Tail, accept_for
 from candy.wire import SUBPROTOCOL
 
 ATTEMPT_S = 10.0
@@ -49,6 +49,8 @@ NEXT_ADDRESS_S = 0.25
 TLS_SHUTDOWN_S = 3.0
 """How long a relay may take to answer our close_notify."""
 MAX_PROXY_ANSWER = 16384
+MAX_QUOTE = 200
+"""Characters of a stranger's text in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,10 @@ class Dialer:
             allow_redirects=False,
         )
         try:
+            if await _is_full(response):
+                raise OperationalError(
+                    "the relay is full (HTTP 503): wait until a member leaves, or raise --max-connections there"
+                )
             return _take(response, _check(response, key))
         finally:
             response.close()
@@ -322,7 +328,26 @@ async def _tunnel(opened: socket.socket, target: str, proxy: URL) -> None:
             "the proxy asks for a user and password: put http://user:password@host:port in the variable"
         )
     if not status.startswith("2"):
-        raise OperationalError(f"the proxy refused to connect to {target}: HTTP {status}")
+        raise OperationalError(
+            f"the proxy refused to connect to {target}: HTTP {_quote(status)}: "
+            "have it allowed there, or name the relay's host in NO_PROXY to go without"
+        )
+
+
+def _quote(text: str) -> str:
+    """What a stranger sent, fit for a log: of bounded length, in printable ASCII."""
+    return text[:MAX_QUOTE].encode("unicode_escape").decode("ascii")
+
+
+async def _is_full(response: aiohttp.ClientResponse) -> bool:
+    """Whether it is the relay itself that has no room."""
+    if response.status != 503:
+        return False
+    try:
+        return await response.content.read(len(RELAY_FULL) + 1) == RELAY_FULL.encode("ascii")
+    except aiohttp.ClientPayloadError:
+        # It hung up within its answer, of which the head says enough.
+        return False
 
 
 def _check(response: aiohttp.ClientResponse, key: str) -> bool:
@@ -331,13 +356,19 @@ def _check(response: aiohttp.ClientResponse, key: str) -> bool:
     headers = response.headers
     status = response.status
     if status != 101:
-        answer = f"the server answered HTTP {status} {response.reason}"
+        answer = f"the server answered HTTP {status} {_quote(response.reason or '')}".rstrip()
         if 300 <= status < 400 and (location := headers.get("Location")):
-            raise OperationalError(f"{answer} to {location}: candy follows no redirects, give the address it leads to")
+            raise OperationalError(
+                f"{answer} to {_quote(location)}: candy follows no redirects, give the address it leads to"
+            )
         if status == 404:
             raise OperationalError(f"{answer}: no relay at this path, check the end of the URL")
+        if status == 426:
+            raise OperationalError(
+                f"{answer}: a web server in front of the relay has to pass Upgrade and Connection on"
+            )
         if status in (502, 503, 504):
-            raise OperationalError(f"{answer}: there is a reverse proxy, but it does not reach candy-server")
+            raise OperationalError(f"{answer}: there is a web server in front, but it does not reach candy-server")
         raise OperationalError(f"{answer}: is this the address of a candy relay?")
     tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
     protocol = headers.get("Sec-WebSocket-Protocol")

@@ -37,6 +37,7 @@ from candy.auth import FailureLimiter
 from candy.config import host_port
 from candy.door import Door
 from candy.errors import ConfigError, OperationalError
+from candy.handover import RELAY_FULL
 from candy.hostinterface import HostInterface
 from candy.invitation import member_address, member_line
 from candy.network import Network
@@ -261,7 +262,7 @@ class Relay:
             connection, response = upgrade.hand_over(request, self._engine, served.number)
         except OSError as error:
             log.warning("%s: not let in: %s", source, error.strerror or error)
-            return web.Response(status=503, text="The relay is full; try again later.\n")
+            return web.Response(status=503, text=RELAY_FULL)
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
         now = self._loop.time()

@@ -254,7 +254,8 @@ INVALID = "the server's upgrade is not a valid one ({}): is there a broken proxy
         (http("304 Not Modified"), f"the server answered HTTP 304 Not Modified: {RELAY_QUESTION}"),
         (
             http("502 Bad Gateway"),
-            "the server answered HTTP 502 Bad Gateway: there is a reverse proxy, but it does not reach candy-server",
+            "the server answered HTTP 502 Bad Gateway: "
+            "there is a web server in front, but it does not reach candy-server",
         ),
         (lambda head: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", f"the answer is not HTTP: {RELAY_QUESTION}"),
     ],
@@ -633,7 +634,8 @@ def test_proxies_that_are_not_understood(monkeypatch: pytest.MonkeyPatch, value:
     [
         (
             b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
-            "the proxy refused to connect to relay.test:26816: HTTP 403 Forbidden",
+            "the proxy refused to connect to relay.test:26816: HTTP 403 Forbidden: "
+            "have it allowed there, or name the relay's host in NO_PROXY to go without",
         ),
         (
             b"HTTP/1.0 407 Proxy Authentication Required\r\n\r\n",
