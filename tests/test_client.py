@@ -479,7 +479,7 @@ async def test_no_slot_for_the_connection(setting: Setting, journal: Journal) ->
 
 
 async def test_an_interface_that_fails_ends_it(setting: Setting) -> None:
-    setting.interface.refusal = OperationalError("interface candy is gone: start candy-client again")
+    setting.interface.refusal = OperationalError("interface candy is gone: start again")
     setting.start()
     visitor = await setting.relay.member()
     await visitor.messages(2)
@@ -742,10 +742,10 @@ def settings(folder: Path, **more: object) -> ClientSettings:
 
 def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
-        raise pytun.Error(1, "Operation not permitted")
+        raise pytun.Error(13, "Permission denied")
 
     monkeypatch.setattr(pytun, "TunTapDevice", refuse)
-    with pytest.raises(OperationalError, match=r"^cannot make interface candy: run as root"):
+    with pytest.raises(OperationalError, match=r"^/dev/net/tun is closed to this user: run as root"):
         client.run(settings(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
