@@ -25,7 +25,7 @@ from contextlib import ExitStack, suppress
 from ipaddress import IPv4Interface
 from math import inf
 
-from candy import __version__
+from candy import __version__, counters
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.backoff import Backoff
 from candy.config import ClientSettings
@@ -110,9 +110,8 @@ class Client:
 
     def log_counters(self) -> None:
         """Write all counters to the log, then the routes in use and what is known of other members (SIGUSR1)."""
-        drops = Counter(self._engine.drops()) + self._drops
-        for name, value in {**self._engine.stats(), **{f"dropped {k}": v for k, v in drops.items()}}.items():
-            _log.info("%s: %d", name, value)
+        for line in counters.lines(self._engine.stats(), self._engine.drops(), self._drops):
+            _log.info("%s", line)
         for destination, next_hop in self._kernel.installed.items():
             _log.info("route %s: through %s", destination, next_hop)
         for address, peer in self._peers:

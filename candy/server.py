@@ -30,7 +30,7 @@ from functools import partial
 
 from aiohttp import web
 
-from candy import upgrade
+from candy import counters, upgrade
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.addresses import Pool
 from candy.auth import FailureLimiter
@@ -323,10 +323,8 @@ class Relay:
 
     def log_counters(self) -> None:
         """Write all counters to the log (SIGUSR1)."""
-        drops = Counter(self._engine.drops())
-        drops.update(self._drops)
-        for name, value in {**self._engine.stats(), **{f"dropped {k}": v for k, v in drops.items()}}.items():
-            log.info("%s: %d", name, value)
+        for line in counters.lines(self._engine.stats(), self._engine.drops(), self._drops):
+            log.info("%s", line)
 
     def _on_events(self) -> None:
         now, wall = self._loop.time(), int(time.time())
