@@ -143,7 +143,12 @@ async def _open(runner: web.ServerRunner, host: str, port: int, context: ssl.SSL
         # asyncio wraps the kernel's error and keeps only its number.
         if error.errno == errno.EADDRINUSE:
             raise OperationalError(f"{where} is in use: end what listens there, or choose another with -w") from None
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        if error.errno == errno.EACCES:
+            raise OperationalError(
+                f"cannot listen on {where}: low ports take root or CAP_NET_BIND_SERVICE: choose another with -w"
+            ) from None
+        # Of a name that is not found the number is negative, and the text is right.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise OperationalError(f"cannot listen on {where}: {reason}: choose another with -w") from None
 
 
@@ -152,10 +157,17 @@ def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
+        # Without any password OpenSSL would ask the terminal for that of an encrypted key.
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except OSError as error:
+        if not isinstance(error, ssl.SSLError):
+            why = error.strerror or str(error)
+        elif error.reason == "KEY_VALUES_MISMATCH":
+            why = "the key is of another certificate"
+        else:
+            why = "one of them is not what it should be"
         raise OperationalError(
-            f"cannot use {settings.tls_certificate} with {settings.tls_key}: {error}: "
+            f"cannot use {settings.tls_certificate} with {settings.tls_key}: {why}: "
             "give a PEM chain and its unencrypted key"
         ) from None
     return context
@@ -260,6 +272,9 @@ class Relay:
         source = request.remote or "unknown"
         try:
             connection, response = upgrade.hand_over(request, self._engine, served.number)
+        except ConnectionError as error:
+            log.debug("%s: not let in: %s", source, error)
+            return upgrade.not_alone()
         except OSError as error:
             log.warning("%s: not let in: %s", source, error.strerror or error)
             return web.Response(status=503, text=RELAY_FULL)

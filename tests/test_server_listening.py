@@ -1,4 +1,4 @@
-"""Where a relay listens: `[::]` is both families, all else is what it says."""
+"""Where a relay listens: `[::]` is both families, all else is what it says. And what is said when it can't."""
 
 import re
 import socket
@@ -8,6 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from lab.member import Member
 from lab.programs import PATIENCE_S, Relay, environment, server
 
@@ -32,10 +39,8 @@ def test_both_families_on_one_port(relay: Relay) -> None:
 def test_a_port_that_is_taken_in_one_family(tmp_path: Path) -> None:
     with closing(socket.create_server(("0.0.0.0", 0))) as holder:
         port = holder.getsockname()[1]
-        argv = server("-w", f"ws://[::]:{port}")
-        done = subprocess.run(argv, env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE_S)
-    line = f"candy-server: 0.0.0.0:{port} is in use: end what listens there, or choose another with -w\n"
-    assert (done.returncode, done.stderr) == (1, line)
+        why = f"0.0.0.0:{port} is in use: end what listens there, or choose another with -w"
+        assert refusal(tmp_path, server("-w", f"ws://[::]:{port}")) == why
 
 
 @pytest.mark.parametrize(("host", "other"), [("0.0.0.0", "::1"), ("[::1]", "127.0.0.1")])
@@ -52,3 +57,55 @@ def test_two_relays_share_a_port_when_each_has_a_family(tmp_path: Path) -> None:
             with Member.connect((host, relay.address[1])) as member:
                 member.log_in(str(member.ask().ip))
             relay.wait_for(rf"{re.escape(host)}: logged in")
+
+
+def refusal(folder: Path, argv: list[str]) -> str:
+    """Why the relay does not start. It has no terminal from which it could ask anything."""
+    done = subprocess.run(
+        argv,
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        start_new_session=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    return line.removeprefix("candy-server: ")
+
+
+@pytest.mark.netns
+def test_a_low_port(tmp_path: Path) -> None:
+    without = ["unshare", "--net", "setpriv", "--bounding-set=-net_bind_service", "--"]
+    assert refusal(tmp_path, [*without, *server("-w", "ws://0.0.0.0")]) == (
+        "cannot listen on 0.0.0.0:80: low ports take root or CAP_NET_BIND_SERVICE: choose another with -w"
+    )
+
+
+def test_a_name_without_an_address(tmp_path: Path) -> None:
+    why = refusal(tmp_path, server("-w", "ws://relay.invalid:26816"))
+    assert re.fullmatch(r"cannot listen on relay\.invalid:26816: [A-Z][a-z ]+: choose another with -w", why)
+
+
+@pytest.mark.parametrize("fault", ["no chain", "no key", "encrypted", "another's"])
+def test_certificates_that_are_no_use(tmp_path: Path, fault: str) -> None:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    certificate = trustme.CA().issue_cert("relay.test")
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    certificate.private_key_pem.write_to_path(key)
+    why = "one of them is not what it should be"
+    match fault:
+        case "no chain":
+            chain.write_text("no certificate")
+        case "no key":
+            key.write_text("no key")
+        case "encrypted":
+            unencrypted = load_pem_private_key(key.read_bytes(), None)
+            key.write_bytes(unencrypted.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")))
+        case _:
+            trustme.CA().issue_cert("other.test").private_key_pem.write_to_path(key)
+            why = "the key is of another certificate"
+    argv = server("-w", "wss://127.0.0.1:0", "--tls-certificate", str(chain), "--tls-key", str(key))
+    assert refusal(tmp_path, argv) == f"cannot use {chain} with {key}: {why}: give a PEM chain and its unencrypted key"
