@@ -38,7 +38,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from candy import __version__, pump
-from candy.config import host_port
+from candy.config import host_port, without_credentials
 from candy.errors import ConfigError, OperationalError
 from candy.handover import RELAY_FULL, Tail, accept_for
 from candy.wire import SUBPROTOCOL
@@ -173,7 +173,9 @@ def proxy_for(url: URL) -> URL | None:
     except ValueError:
         proxy = URL()
     if proxy.scheme != "http" or not proxy.raw_host or not proxy.port:
-        raise ConfigError(f"{variable} is {text!r}: candy knows http://[user:password@]host:port proxies only")
+        raise ConfigError(
+            f"{variable} is {without_credentials(text)!r}: candy knows http://[user:password@]host:port proxies only"
+        )
     return proxy
 
 
