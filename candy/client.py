@@ -264,8 +264,13 @@ def hello(host: str) -> bytes:
 async def _stay_until_signal(client: Client, masquerade: Masquerade | None) -> None:
     loop = asyncio.get_running_loop()
     staying = loop.create_task(client.stay())
+
+    def end() -> None:
+        _log.info("ending")
+        staying.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, staying.cancel)
+        loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGUSR1, client.log_counters)
     # Only now: a signal that came before would have left behind what it sets.
     with ExitStack() as stack:

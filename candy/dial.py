@@ -95,6 +95,7 @@ class Dialer:
         """What the relay's name, or its proxy's, was last found to mean: where connections go to."""
         self._proxy = proxy_for(self._url)
         self._tls = _tls_context(ca_file, insecure) if self._url.scheme == "wss" else None
+        self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
 
     async def dial(self, attempt_s: float = ATTEMPT_S) -> Upgraded:
         """Make one attempt of at most attempt_s seconds.
@@ -117,9 +118,9 @@ class Dialer:
         except TimeoutError:
             why = f"no success within {attempt_s:g} s, while {connector.stage}"
         except aiohttp.ServerDisconnectedError:
-            why = "the server closed the connection instead of answering: is this the address of a candy relay?"
+            why = f"the server closed the connection instead of answering: {self._doubt}"
         except aiohttp.ClientResponseError:
-            why = "the answer is not HTTP: is this the address of a candy relay?"
+            why = f"the answer is not HTTP: {self._doubt}"
         except aiohttp.ClientOSError as error:
             why = f"the connection was lost before the answer ({error.strerror or error})"
         except OperationalError as error:

@@ -413,7 +413,7 @@ async def test_a_relay_that_refuses(setting: Setting, journal: Journal) -> None:
     # Said once.
     assert journal.warnings == [
         "closed right after the handshake: wrong password, a clock off by more than 300 s, "
-        "or the address 192.168.202.7 is taken; trying again in 1.0 s"
+        "or the address 192.168.202.7 is taken or outside of the pool; trying again in 1.0 s"
     ]
 
 
@@ -784,6 +784,7 @@ def test_the_program_ends_with_a_signal_and_takes_its_interface_along(tmp_path: 
             rest = program.stderr.read()
             assert program.wait() == 0
         assert "Traceback" not in rest
+        assert rest.endswith("ending\n")
         assert subprocess.run(show, check=False, capture_output=True).returncode != 0
         assert re.fullmatch(r"[0-9a-f]{16}", (tmp_path / "vmac" / "test").read_text())
     finally:

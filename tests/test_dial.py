@@ -28,6 +28,7 @@ Answer = Callable[[str], bytes]
 PATIENCE_S = 0.5
 """For an answer that never comes."""
 RELAY_QUESTION = "is this the address of a candy relay?"
+WS_QUESTION = "is this the address of a candy relay, and one of ws://, not wss://?"
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +258,7 @@ INVALID = "the server's upgrade is not a valid one ({}): is there a broken proxy
             "the server answered HTTP 502 Bad Gateway: "
             "there is a web server in front, but it does not reach candy-server",
         ),
-        (lambda head: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", f"the answer is not HTTP: {RELAY_QUESTION}"),
+        (lambda head: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", f"the answer is not HTTP: {WS_QUESTION}"),
     ],
 )
 async def test_answers_that_are_no_upgrade(answer: Answer, text: str) -> None:
@@ -274,7 +275,7 @@ async def test_a_server_that_hangs_up_is_asked_once() -> None:
             writer.close()
 
         why, _ = await asyncio.gather(failure(Dialer(f"ws://127.0.0.1:{relay.port}")), hang_up())
-        assert why == f"the server closed the connection instead of answering: {RELAY_QUESTION}"
+        assert why == f"the server closed the connection instead of answering: {WS_QUESTION}"
         assert len(relay.heads) == 1
 
 
@@ -718,3 +719,9 @@ async def test_an_ipv6_address_stands_in_brackets() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as closed:
         port = closed.getsockname()[1]
     assert (await failure(Dialer(f"ws://[::1]:{port}"))).startswith(f"cannot connect to the relay at [::1]:{port}: ")
+
+
+async def test_ws_to_a_port_with_tls(tls: ssl.SSLContext) -> None:
+    async with listening(http("200 OK"), tls) as relay:
+        why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
+    assert why.endswith(f": {WS_QUESTION}")
