@@ -269,8 +269,10 @@ async def _stay_until_signal(client: Client, masquerade: Masquerade | None) -> N
         _log.info("ending")
         staying.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # A terminal that is closed sends SIGHUP, which nohup has ignored.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGUSR1, client.log_counters)
     # Only now: a signal that came before would have left behind what it sets.
     with ExitStack() as stack:
@@ -281,7 +283,7 @@ async def _stay_until_signal(client: Client, masquerade: Masquerade | None) -> N
 
 
 def run(settings: ClientSettings) -> int:
-    """Be a member until SIGTERM or SIGINT; returns the exit status.
+    """Be a member until SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable can't be used.

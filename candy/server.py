@@ -15,12 +15,11 @@ It never sees a forwarded packet.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import resource
 import signal
-import ssl
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -36,6 +35,7 @@ from candy.addresses import Pool
 from candy.auth import FailureLimiter
 from candy.config import host_port
 from candy.door import Door
+from candy.endpoint import hosts, listen
 from candy.errors import ConfigError, OperationalError
 from candy.handover import RELAY_FULL
 from candy.hostinterface import HostInterface
@@ -46,8 +46,6 @@ from candy.routes import Routes, Rule
 from candy.session import CLOSE_ROUTES_CHANGED, Action, AllowSources, Bind, Close, Drop, Log, Ping, Send, Unbind
 from candy.wire import Kind
 
-BACKLOG = 4096
-"""Connections that the kernel may hold for us: after a restart everybody returns at once."""
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
 GOING_AWAY = 1001
@@ -56,10 +54,10 @@ log = logging.getLogger("candy.server")
 
 
 def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status.
+    """Serve until SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     Args:
-        reread: gives the settings anew, for SIGHUP; without it that signal ends the relay as it does others.
+        reread: gives the settings anew, for SIGHUP, which then does not end it.
 
     Raises:
         OperationalError: the address, the certificate, an interface or the machine's resources are not to be had.
@@ -86,12 +84,15 @@ async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] 
     with ExitStack() as interfaces:
         try:
             await relay.make_interfaces(interfaces)
-            port = await _listen(runner, settings)
+            port = await listen(runner, settings)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
             if reread is not None:
                 loop.add_signal_handler(signal.SIGHUP, relay.reload, reread)
+            elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                # A terminal that is closed, unless nohup was to see to that.
+                loop.add_signal_handler(signal.SIGHUP, stopped.set)
             _announce(settings, port)
             await stopped.wait()
             log.info("ending")
@@ -107,70 +108,21 @@ async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] 
 
 def _announce(settings: ServerSettings, port: int) -> None:
     main, *others = settings.networks
-    where = " and ".join(host_port(host, port) for host in _hosts(settings))
+    where = " and ".join(host_port(host, port) for host in hosts(settings))
     log.info("listening on %s, %s", where, _describe_pool(main))
     for network in others:
         log.info("network %s: %s", network.path, _describe_pool(network))
     address = member_address(settings.host)
-    for network in settings.networks:
-        which = "this network" if network.path == "/" else f"the network {network.path}"
-        print(f"To join {which}, run on another machine:", flush=True)
-        print("  " + member_line(settings, network, address, port), flush=True)
-
-
-def _hosts(settings: ServerSettings) -> tuple[str, ...]:
-    """What is listened on. asyncio opens `::` for IPv6 alone, but who writes it means everybody. A socket for each
-    family, not one for both: whoever comes over IPv4 then has its IPv4 address in the log and in the limits."""
-    return ("::", "0.0.0.0") if settings.host == "::" else (settings.host,)
-
-
-async def _listen(runner: web.ServerRunner, settings: ServerSettings) -> int:
-    """Open the endpoints, all on one port; returns it."""
-    context = _tls_context(settings)
-    port = settings.port
-    for host in _hosts(settings):
-        await _open(runner, host, port, context)
-        port = int(runner.addresses[0][1])
-    return port
-
-
-async def _open(runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None) -> None:
-    site = web.TCPSite(runner, host, port, backlog=BACKLOG, ssl_context=context, reuse_address=True)
-    where = host_port(host, port)
     try:
-        await site.start()
+        for network in settings.networks:
+            which = "this network" if network.path == "/" else f"the network {network.path}"
+            print(f"To join {which}, run on another machine:", flush=True)
+            print("  " + member_line(settings, network, address, port), flush=True)
     except OSError as error:
-        # asyncio wraps the kernel's error and keeps only its number.
-        if error.errno == errno.EADDRINUSE:
-            raise OperationalError(f"{where} is in use: end what listens there, or choose another with -w") from None
-        if error.errno == errno.EACCES:
-            raise OperationalError(
-                f"cannot listen on {where}: low ports take root or CAP_NET_BIND_SERVICE: choose another with -w"
-            ) from None
-        # Of a name that is not found the number is negative, and the text is right.
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-        raise OperationalError(f"cannot listen on {where}: {reason}: choose another with -w") from None
-
-
-def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # Without any password OpenSSL would ask the terminal for that of an encrypted key.
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
-    except OSError as error:
-        if not isinstance(error, ssl.SSLError):
-            why = error.strerror or str(error)
-        elif error.reason == "KEY_VALUES_MISMATCH":
-            why = "the key is of another certificate"
-        else:
-            why = "one of them is not what it should be"
-        raise OperationalError(
-            f"cannot use {settings.tls_certificate} with {settings.tls_key}: {why}: "
-            "give a PEM chain and its unencrypted key"
-        ) from None
-    return context
+        # A full disk, or a reader that has gone, ends no relay. What is in the buffer would fail once more at the exit.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        log.warning("the lines for members can't be printed: %s", error.strerror)
 
 
 def _describe_pool(network: NetworkSettings) -> str:

@@ -751,10 +751,11 @@ def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pyt
 
 
 RUN = """
-import logging, pathlib, sys
+import logging, pathlib, signal, sys
 from candy import client
 from candy.config import ClientSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.exit(client.run(ClientSettings.model_validate({
     "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
     "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
@@ -763,7 +764,7 @@ sys.exit(client.run(ClientSettings.model_validate({
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_program_ends_with_a_signal_and_takes_its_interface_along(tmp_path: Path, number: int) -> None:
     namespace = f"candy-{os.getpid()}-{number}"
     inside = ["ip", "netns", "exec", namespace]
