@@ -21,7 +21,7 @@ from candy import _fastpath, auth, wire
 TCP_NOTSENT_LOWAT = 25
 """Of linux/tcp.h; the socket module has it from Python 3.12 on."""
 NOTSENT_LOWAT = 65536
-"""What the engine sets."""
+"""What the engine begins with; it then follows the rate at which a member drains."""
 
 
 class Contestant(ABC):

@@ -19,6 +19,6 @@ include "_fastpath_tun.pxi"             # packets of a TUN device
 include "_fastpath_connection.pxi"      # the end of a connection; events for Python
 include "_fastpath_worker.pxi"          # the thread and its epoll
 include "_fastpath_engine.pxi"          # the Python face
-include "_fastpath_testing.pxi"         # the frame parser alone
+include "_fastpath_testing.pxi"         # parts of it over bytes in memory: frames, segments, a device
 include "_fastpath_bench.pxi"           # endpoints of the benchmarks
 include "_fastpath_bench_relay.pxi"     # the limit that they compare with

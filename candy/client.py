@@ -25,7 +25,7 @@ from contextlib import ExitStack, suppress
 from ipaddress import IPv4Interface
 from math import inf
 
-from candy import __version__
+from candy import __version__, counters
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.backoff import Backoff
 from candy.config import ClientSettings
@@ -110,9 +110,8 @@ class Client:
 
     def log_counters(self) -> None:
         """Write all counters to the log, then the routes in use and what is known of other members (SIGUSR1)."""
-        drops = Counter(self._engine.drops()) + self._drops
-        for name, value in {**self._engine.stats(), **{f"dropped {k}": v for k, v in drops.items()}}.items():
-            _log.info("%s: %d", name, value)
+        for line in counters.lines(self._engine.stats(), self._engine.drops(), self._drops):
+            _log.info("%s", line)
         for destination, next_hop in self._kernel.installed.items():
             _log.info("route %s: through %s", destination, next_hop)
         for address, peer in self._peers:
@@ -265,8 +264,15 @@ def hello(host: str) -> bytes:
 async def _stay_until_signal(client: Client, masquerade: Masquerade | None) -> None:
     loop = asyncio.get_running_loop()
     staying = loop.create_task(client.stay())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, staying.cancel)
+
+    def end() -> None:
+        _log.info("ending")
+        staying.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # A terminal that is closed sends SIGHUP, which nohup has ignored.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGUSR1, client.log_counters)
     # Only now: a signal that came before would have left behind what it sets.
     with ExitStack() as stack:
@@ -277,7 +283,7 @@ async def _stay_until_signal(client: Client, masquerade: Masquerade | None) -> N
 
 
 def run(settings: ClientSettings) -> int:
-    """Be a member until SIGTERM or SIGINT; returns the exit status.
+    """Be a member until SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable can't be used.

@@ -5,7 +5,7 @@
 Rules:
  1. Every value comes with its origin (an option, or a file's line), so that an error names the place to mend.
  2. A number may come as text, as it stands on a command line.
- 3. The password is in no message and no repr.
+ 3. The password is in no message and no repr, nor are those of URLs.
 
 The relay's are in candy.relayconfig. This module does not know where values come from, nor what a setting does.
 """
@@ -87,12 +87,21 @@ def split_url(value: str) -> SplitResult:
         raise ValueError(f"is no URL: {example}")
     try:
         url = urlsplit(value)
-        out_of_range = url.port is not None and not 0 <= url.port <= 65535
-    except ValueError as error:
-        raise ValueError(f"is no URL ({error}): {example}") from None
-    if out_of_range or url.scheme not in ("ws", "wss") or not url.hostname:
+    except ValueError:
+        raise ValueError(f"is no URL: {example}") from None
+    try:
+        _ = url.port
+    except ValueError:
+        # Its own words would repeat what it takes for a port, which may be a password.
+        raise ValueError(f"has no port from 0 to 65535: {example}") from None
+    if url.scheme not in ("ws", "wss") or not url.hostname:
         raise ValueError(f"is no WebSocket URL: {example}")
     return url
+
+
+def host_port(host: str, port: int) -> str:
+    """Host and port in one, as in a URL: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check_url(value: str) -> str:
@@ -228,4 +237,10 @@ def validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[s
 
 def complaint(given: Given, words: str) -> ConfigError:
     """The error of a value that can't be meant; `words` complete the sentence "<value> …"."""
-    return ConfigError(f"{given.origin}: {given.value!r} {words}")
+    value = without_credentials(given.value) if isinstance(given.value, str) else given.value
+    return ConfigError(f"{given.origin}: {value!r} {words}")
+
+
+def without_credentials(url: str) -> str:
+    """What may be a URL, with "…" for user and password."""
+    return re.sub(r"^(.*?//)?.*@", r"\1…@", url, flags=re.DOTALL)

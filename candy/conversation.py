@@ -234,7 +234,7 @@ class Conversation:
             )
         return Ending(
             "closed right after the handshake: wrong password, a clock off by more than 300 s, "
-            f"or the address {self._address.ip} is taken",
+            f"or the address {self._address.ip} is taken or outside of the pool",
             refused=True,
         )
 

@@ -38,8 +38,9 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from candy import __version__, pump
+from candy.config import host_port, without_credentials
 from candy.errors import ConfigError, OperationalError
-from candy.handover import Tail, accept_for
+from candy.handover import RELAY_FULL, Tail, accept_for
 from candy.wire import SUBPROTOCOL
 
 ATTEMPT_S = 10.0
@@ -48,6 +49,8 @@ NEXT_ADDRESS_S = 0.25
 TLS_SHUTDOWN_S = 3.0
 """How long a relay may take to answer our close_notify."""
 MAX_PROXY_ANSWER = 16384
+MAX_QUOTE = 200
+"""Characters of a stranger's text in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Dialer:
         """What the relay's name, or its proxy's, was last found to mean: where connections go to."""
         self._proxy = proxy_for(self._url)
         self._tls = _tls_context(ca_file, insecure) if self._url.scheme == "wss" else None
+        self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
 
     async def dial(self, attempt_s: float = ATTEMPT_S) -> Upgraded:
         """Make one attempt of at most attempt_s seconds.
@@ -114,9 +118,9 @@ class Dialer:
         except TimeoutError:
             why = f"no success within {attempt_s:g} s, while {connector.stage}"
         except aiohttp.ServerDisconnectedError:
-            why = "the server closed the connection instead of answering: is this the address of a candy relay?"
+            why = f"the server closed the connection instead of answering: {self._doubt}"
         except aiohttp.ClientResponseError:
-            why = "the answer is not HTTP: is this the address of a candy relay?"
+            why = f"the answer is not HTTP: {self._doubt}"
         except aiohttp.ClientOSError as error:
             why = f"the connection was lost before the answer ({error.strerror or error})"
         except OperationalError as error:
@@ -142,6 +146,10 @@ class Dialer:
             allow_redirects=False,
         )
         try:
+            if await _is_full(response):
+                raise OperationalError(
+                    "the relay is full (HTTP 503): wait until a member leaves, or raise --max-connections there"
+                )
             return _take(response, _check(response, key))
         finally:
             response.close()
@@ -166,7 +174,9 @@ def proxy_for(url: URL) -> URL | None:
     except ValueError:
         proxy = URL()
     if proxy.scheme != "http" or not proxy.raw_host or not proxy.port:
-        raise ConfigError(f"{variable} is {text!r}: candy knows http://[user:password@]host:port proxies only")
+        raise ConfigError(
+            f"{variable} is {without_credentials(text)!r}: candy knows http://[user:password@]host:port proxies only"
+        )
     return proxy
 
 
@@ -208,10 +218,11 @@ class _Connector(aiohttp.BaseConnector):
                 opened = await self._connect("the relay", host, port)
                 cleanup.callback(opened.close)
             else:
-                opened = await self._connect("the proxy", self._proxy.raw_host or "", self._proxy.port or 0)
+                via = self._proxy.raw_host or "", self._proxy.port or 0
+                opened = await self._connect("the proxy", *via)
                 cleanup.callback(opened.close)
-                self.stage = f"waiting for the proxy {self._proxy.host}:{self._proxy.port}"
-                await _tunnel(opened, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", self._proxy)
+                self.stage = f"waiting for the proxy {host_port(*via)}"
+                await _tunnel(opened, host_port(host, port), self._proxy)
             # From here on it is the transport's, also when TLS fails.
             cleanup.pop_all()
         self.stage = "negotiating TLS" if self._tls else "waiting for the answer to the upgrade request"
@@ -241,7 +252,8 @@ class _Connector(aiohttp.BaseConnector):
         self.stage = f"looking up {host}"
         addresses = await _resolve(host, port)
         self.addresses = frozenset(IPv4Address(to[0]) for family, *_, to in addresses if family == socket.AF_INET)
-        self.stage = f"connecting to {what} {host}:{port}"
+        where = host_port(host, port)
+        self.stage = f"connecting to {what} {where}"
         try:
             return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
         except OSError as error:
@@ -252,7 +264,7 @@ class _Connector(aiohttp.BaseConnector):
                     why = "no route to it: is this machine online, and the address right?"
                 case _:
                     why = str(error)
-            raise OperationalError(f"cannot connect to {what} at {host}:{port}: {why}") from error
+            raise OperationalError(f"cannot connect to {what} at {where}: {why}") from error
 
 
 async def _resolve(host: str, port: int) -> list[AddrInfoType]:
@@ -319,7 +331,26 @@ async def _tunnel(opened: socket.socket, target: str, proxy: URL) -> None:
             "the proxy asks for a user and password: put http://user:password@host:port in the variable"
         )
     if not status.startswith("2"):
-        raise OperationalError(f"the proxy refused to connect to {target}: HTTP {status}")
+        raise OperationalError(
+            f"the proxy refused to connect to {target}: HTTP {_quote(status)}: "
+            "have it allowed there, or name the relay's host in NO_PROXY to go without"
+        )
+
+
+def _quote(text: str) -> str:
+    """What a stranger sent, fit for a log: of bounded length, in printable ASCII."""
+    return text[:MAX_QUOTE].encode("unicode_escape").decode("ascii")
+
+
+async def _is_full(response: aiohttp.ClientResponse) -> bool:
+    """Whether it is the relay itself that has no room."""
+    if response.status != 503:
+        return False
+    try:
+        return await response.content.read(len(RELAY_FULL) + 1) == RELAY_FULL.encode("ascii")
+    except aiohttp.ClientPayloadError:
+        # It hung up within its answer, of which the head says enough.
+        return False
 
 
 def _check(response: aiohttp.ClientResponse, key: str) -> bool:
@@ -328,13 +359,19 @@ def _check(response: aiohttp.ClientResponse, key: str) -> bool:
     headers = response.headers
     status = response.status
     if status != 101:
-        answer = f"the server answered HTTP {status} {response.reason}"
+        answer = f"the server answered HTTP {status} {_quote(response.reason or '')}".rstrip()
         if 300 <= status < 400 and (location := headers.get("Location")):
-            raise OperationalError(f"{answer} to {location}: candy follows no redirects, give the address it leads to")
+            raise OperationalError(
+                f"{answer} to {_quote(location)}: candy follows no redirects, give the address it leads to"
+            )
         if status == 404:
             raise OperationalError(f"{answer}: no relay at this path, check the end of the URL")
+        if status == 426:
+            raise OperationalError(
+                f"{answer}: a web server in front of the relay has to pass Upgrade and Connection on"
+            )
         if status in (502, 503, 504):
-            raise OperationalError(f"{answer}: there is a reverse proxy, but it does not reach candy-server")
+            raise OperationalError(f"{answer}: there is a web server in front, but it does not reach candy-server")
         raise OperationalError(f"{answer}: is this the address of a candy relay?")
     tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
     protocol = headers.get("Sec-WebSocket-Protocol")

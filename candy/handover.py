@@ -1,4 +1,5 @@
-"""What both halves of the WebSocket handshake (RFC 6455, section 4) need to take a socket out of aiohttp's hands.
+"""What both halves of the WebSocket handshake (RFC 6455, section 4) have in common, and need to take a socket out of
+aiohttp's hands.
 
 It knows neither requests nor the engine: upgrade.py is the server's half, dial.py the client's.
 """
@@ -6,6 +7,8 @@ It knows neither requests nor the engine: upgrade.py is the server's half, dial.
 import base64
 from hashlib import sha1
 
+RELAY_FULL = "The relay is full; try again later.\n"
+"""Body of the relay's own 503, by which a client tells it from that of a web server in front: bodies pass through."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 

@@ -5,6 +5,7 @@ This module opens nothing and knows neither sessions nor the engine.
 
 import socket
 
+from candy.config import host_port
 from candy.relayconfig import NetworkSettings, ServerSettings
 
 
@@ -18,11 +19,11 @@ def member_line(settings: ServerSettings, network: NetworkSettings, address: str
         port: the one listened on, where the settings leave it open.
     """
     scheme = "wss" if settings.tls_certificate else "ws"
-    host = f"[{address}]" if ":" in address else address
+    where = host_port(address, port or settings.port)
     path = "" if network.path == "/" else network.path
     password = network.password.decode() if network.password_is_generated else "<your password>"
     quoted = password.replace("'", "'\\''")
-    return f"CANDY_PASSWORD='{quoted}' candy-client -w {scheme}://{host}:{port or settings.port}{path}"
+    return f"CANDY_PASSWORD='{quoted}' candy-client -w {scheme}://{where}{path}"
 
 
 def member_address(host: str) -> str:

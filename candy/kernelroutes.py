@@ -91,7 +91,7 @@ class KernelRoutes:
         except NetlinkError as error:
             raise OperationalError(f"{self._interface}: cannot set routes: {os.strerror(error.code)}") from error
         except OSError as error:
-            raise OperationalError(f"interface {self._interface} is gone: start candy-client again") from error
+            raise OperationalError(f"interface {self._interface} is gone: start again") from error
         installed = tuple(entry for entry in wanted if entry.destination not in refused)
         self._tell({entry.destination: entry.next_hop for entry in installed}, refused)
         return installed

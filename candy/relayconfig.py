@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
@@ -62,6 +62,13 @@ def _check_pool(pool: IPv4Network | None) -> IPv4Network | None:
     return pool
 
 
+def _canonical_host(host: str) -> str:
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return host
+
+
 class NetworkSettings(Frozen):
     """One network of a relay. Nothing in it is shared with, or inherited by, another."""
 
@@ -105,7 +112,8 @@ class ServerSettings(Settings):
     networks: tuple[NetworkSettings, ...] = Field(min_length=1)
     """The first one is `/`."""
 
-    host: str = "0.0.0.0"
+    host: Annotated[str, AfterValidator(_canonical_host)] = "0.0.0.0"
+    """A name, or an address in its shortest form; `::` is IPv4's addresses as well."""
     port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
     """0: one that is free."""
     tls_certificate: FilePath | None = None

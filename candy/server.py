@@ -15,12 +15,11 @@ It never sees a forwarded packet.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import resource
 import signal
-import ssl
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -30,12 +29,15 @@ from functools import partial
 
 from aiohttp import web
 
-from candy import upgrade
+from candy import counters, upgrade
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.addresses import Pool
 from candy.auth import FailureLimiter
+from candy.config import host_port
 from candy.door import Door
+from candy.endpoint import hosts, listen
 from candy.errors import ConfigError, OperationalError
+from candy.handover import RELAY_FULL
 from candy.hostinterface import HostInterface
 from candy.invitation import member_address, member_line
 from candy.network import Network
@@ -44,8 +46,6 @@ from candy.routes import Routes, Rule
 from candy.session import CLOSE_ROUTES_CHANGED, Action, AllowSources, Bind, Close, Drop, Log, Ping, Send, Unbind
 from candy.wire import Kind
 
-BACKLOG = 4096
-"""Connections that the kernel may hold for us: after a restart everybody returns at once."""
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
 GOING_AWAY = 1001
@@ -54,10 +54,10 @@ log = logging.getLogger("candy.server")
 
 
 def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status.
+    """Serve until SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     Args:
-        reread: gives the settings anew, for SIGHUP; without it that signal ends the relay as it does others.
+        reread: gives the settings anew, for SIGHUP, which then does not end it.
 
     Raises:
         OperationalError: the address, the certificate, an interface or the machine's resources are not to be had.
@@ -84,12 +84,15 @@ async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] 
     with ExitStack() as interfaces:
         try:
             await relay.make_interfaces(interfaces)
-            port = await _listen(runner, settings)
+            port = await listen(runner, settings)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
             if reread is not None:
                 loop.add_signal_handler(signal.SIGHUP, relay.reload, reread)
+            elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                # A terminal that is closed, unless nohup was to see to that.
+                loop.add_signal_handler(signal.SIGHUP, stopped.set)
             _announce(settings, port)
             await stopped.wait()
             log.info("ending")
@@ -105,50 +108,21 @@ async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] 
 
 def _announce(settings: ServerSettings, port: int) -> None:
     main, *others = settings.networks
-    log.info("listening on %s:%d, %s", settings.host, port, _describe_pool(main))
+    where = " and ".join(host_port(host, port) for host in hosts(settings))
+    log.info("listening on %s, %s", where, _describe_pool(main))
     for network in others:
         log.info("network %s: %s", network.path, _describe_pool(network))
     address = member_address(settings.host)
-    for network in settings.networks:
-        which = "this network" if network.path == "/" else f"the network {network.path}"
-        print(f"To join {which}, run on another machine:", flush=True)
-        print("  " + member_line(settings, network, address, port), flush=True)
-
-
-async def _listen(runner: web.ServerRunner, settings: ServerSettings) -> int:
-    """Open the endpoint; returns its port."""
-    site = web.TCPSite(
-        runner,
-        settings.host,
-        settings.port,
-        backlog=BACKLOG,
-        ssl_context=_tls_context(settings),
-        reuse_address=True,
-    )
-    where = f"{settings.host}:{settings.port}"
     try:
-        await site.start()
+        for network in settings.networks:
+            which = "this network" if network.path == "/" else f"the network {network.path}"
+            print(f"To join {which}, run on another machine:", flush=True)
+            print("  " + member_line(settings, network, address, port), flush=True)
     except OSError as error:
-        # asyncio wraps the kernel's error and keeps only its number.
-        if error.errno == errno.EADDRINUSE:
-            raise OperationalError(f"{where} is in use: end what listens there, or choose another with -w") from None
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise OperationalError(f"cannot listen on {where}: {reason}: choose another with -w") from None
-    return int(runner.addresses[0][1])
-
-
-def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise OperationalError(
-            f"cannot use {settings.tls_certificate} with {settings.tls_key}: {error}: "
-            "give a PEM chain and its unencrypted key"
-        ) from None
-    return context
+        # A full disk, or a reader that has gone, ends no relay. What is in the buffer would fail once more at the exit.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        log.warning("the lines for members can't be printed: %s", error.strerror)
 
 
 def _describe_pool(network: NetworkSettings) -> str:
@@ -250,9 +224,12 @@ class Relay:
         source = request.remote or "unknown"
         try:
             connection, response = upgrade.hand_over(request, self._engine, served.number)
+        except ConnectionError as error:
+            log.debug("%s: not let in: %s", source, error)
+            return upgrade.not_alone()
         except OSError as error:
             log.warning("%s: not let in: %s", source, error.strerror or error)
-            return web.Response(status=503, text="The relay is full; try again later.\n")
+            return web.Response(status=503, text=RELAY_FULL)
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
         now = self._loop.time()
@@ -313,10 +290,8 @@ class Relay:
 
     def log_counters(self) -> None:
         """Write all counters to the log (SIGUSR1)."""
-        drops = Counter(self._engine.drops())
-        drops.update(self._drops)
-        for name, value in {**self._engine.stats(), **{f"dropped {k}": v for k, v in drops.items()}}.items():
-            log.info("%s: %d", name, value)
+        for line in counters.lines(self._engine.stats(), self._engine.drops(), self._drops):
+            log.info("%s", line)
 
     def _on_events(self) -> None:
         now, wall = self._loop.time(), int(time.time())

@@ -21,6 +21,7 @@ import pytun
 
 from candy.errors import OperationalError
 
+NODE = "/dev/net/tun"
 QUEUE_PACKETS = 100
 """Packets that wait in the kernel for us to read them: few, for the queue that manages delay is the engine's."""
 
@@ -129,7 +130,7 @@ class Tun:
         except NetlinkError as error:
             raise OperationalError(f"{self.name}: cannot set {address}: {os.strerror(error.code)}") from error
         except OSError as error:
-            raise OperationalError(f"interface {self.name} is gone: start candy-client again") from error
+            raise OperationalError(f"interface {self.name} is gone: start again") from error
         self.address = address
 
     def close(self) -> None:
@@ -143,11 +144,32 @@ def _taken(address: IPv4Interface, holder: str) -> str:
 
 def _explain(name: str, error: OSError) -> str:
     match error.errno:
-        case errno.EPERM | errno.EACCES:
-            return f"cannot make interface {name}: run as root, or with the capability CAP_NET_ADMIN"
+        case errno.EACCES:
+            # Of the file's mode: what makes interfaces was not even asked.
+            return f"{NODE} is closed to this user: run as root, or `chmod 666 {NODE}` and run with CAP_NET_ADMIN"
+        case errno.EPERM if not _opens():
+            # Of a device cgroup.
+            return f"{NODE} is withheld: give a container `--device {NODE}`, a systemd unit `DeviceAllow={NODE} rw`"
+        case errno.EPERM:
+            return (
+                f"cannot make interface {name}: the capability CAP_NET_ADMIN is missing: "
+                "run as root; give a container `--cap-add NET_ADMIN`"
+            )
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
-            return "/dev/net/tun is missing: run `modprobe tun`; give a container `--device /dev/net/tun`"
+            return f"{NODE} is missing: run `modprobe tun`; give a container `--device {NODE}`"
         case errno.EBUSY:
-            return f"interface {name} exists already: stop the other candy-client, or choose another --name"
+            return (
+                f"interface {name} exists already: end the program that has it; "
+                "a second candy-client needs a --name of its own"
+            )
         case _:
             return f"cannot make interface {name}: {error.strerror or error}"
+
+
+def _opens() -> bool:
+    """Whether this process may open the device: python-pytun says the same of that as of what comes behind it."""
+    try:
+        os.close(os.open(NODE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

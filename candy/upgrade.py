@@ -1,6 +1,6 @@
 """The server's half of the WebSocket handshake (RFC 6455, section 4.2), and the way out of aiohttp for its socket.
 
-    request ──check──▶ refusal, no_such_network: an ordinary response
+    request ──check──▶ refusal, no_such_network, not_alone: an ordinary response
                └─────▶ hand_over(): bytes read ahead, a duplicate of the descriptor ──▶ Engine.adopt ──▶ 101
 
 Rules:
@@ -48,6 +48,11 @@ def no_such_network() -> web.Response:
     return _refuse(404, "There is no network at this path.")
 
 
+def not_alone() -> web.Response:
+    """The response to a request whose connection is gone, or has answers to earlier requests left to write."""
+    return _refuse(400, "An upgrade waits for the answers to earlier requests.")
+
+
 def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[int, "HandedOver"]:
     """Give the socket of a sound request to the engine.
 
@@ -55,13 +60,14 @@ def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[i
         the connection, and the response to return to aiohttp, which writes nothing and ends aiohttp's part.
 
     Raises:
+        ConnectionError: the connection is gone, or not idle: not_alone() is the answer.
         OSError: the engine or the kernel refused; nothing was written, and the socket is aiohttp's still.
     """
     extended = SUBPROTOCOL in (word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","))
     transport = request.transport
     # A peer that is gone, or that pipelined requests and has not read the answers.
     if transport is None or transport.is_closing() or transport.get_write_buffer_size() != 0:
-        raise ConnectionError("the connection is not idle")
+        raise ConnectionError("the connection is gone, or not idle")
     tail = Tail()
     # In this order: set_parser() may resume reading.
     request.protocol.set_parser(tail)  # type: ignore[arg-type]

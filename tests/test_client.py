@@ -129,7 +129,7 @@ async def test_a_relay_that_refuses(setting: Setting, journal: Journal) -> None:
     # Said once.
     assert journal.warnings == [
         "closed right after the handshake: wrong password, a clock off by more than 300 s, "
-        "or the address 192.168.202.7 is taken; trying again in 1.0 s"
+        "or the address 192.168.202.7 is taken or outside of the pool; trying again in 1.0 s"
     ]
 
 
@@ -195,7 +195,7 @@ async def test_no_slot_for_the_connection(setting: Setting, journal: Journal) ->
 
 
 async def test_an_interface_that_fails_ends_it(setting: Setting) -> None:
-    setting.interface.refusal = OperationalError("interface candy is gone: start candy-client again")
+    setting.interface.refusal = OperationalError("interface candy is gone: start again")
     setting.start()
     visitor = await setting.relay.member()
     await visitor.messages(2)
@@ -299,19 +299,20 @@ def settings(folder: Path, **more: object) -> ClientSettings:
 
 def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: object) -> None:
-        raise pytun.Error(1, "Operation not permitted")
+        raise pytun.Error(13, "Permission denied")
 
     monkeypatch.setattr(pytun, "TunTapDevice", refuse)
-    with pytest.raises(OperationalError, match=r"^cannot make interface candy: run as root"):
+    with pytest.raises(OperationalError, match=r"^/dev/net/tun is closed to this user: run as root"):
         client.run(settings(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 RUN = """
-import logging, pathlib, sys
+import logging, pathlib, signal, sys
 from candy import client
 from candy.config import ClientSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.exit(client.run(ClientSettings.model_validate({
     "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
     "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
@@ -320,7 +321,7 @@ sys.exit(client.run(ClientSettings.model_validate({
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_program_ends_with_a_signal_and_takes_its_interface_along(
     tmp_path: Path, stack: ExitStack, number: int
 ) -> None:
@@ -335,5 +336,6 @@ def test_the_program_ends_with_a_signal_and_takes_its_interface_along(
         assert "inet 10.9.8.7/24 " in host.run("ip", "-o", "address", "show", "dev", "candy-test")
         program.signal(number)
         assert program.wait() == 0
+        assert program.lines[-1] == "ending"
     assert "candy-test" not in host.run("ip", "link")
     assert re.fullmatch(r"[0-9a-f]{16}", (tmp_path / "vmac" / "test").read_text())

@@ -186,7 +186,7 @@ def test_closed_right_after_auth(cause: str, ponged: bool) -> None:
         talk.ponged(0.1)
     assert talk.closed(cause, 0.2) == Ending(
         "closed right after the handshake: wrong password, a clock off by more than 300 s, "
-        "or the address 192.168.202.7 is taken",
+        "or the address 192.168.202.7 is taken or outside of the pool",
         refused=True,
     )
 

@@ -24,6 +24,7 @@ from candy.errors import ConfigError
 pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
 
 RELAY_QUESTION = "is this the address of a candy relay?"
+WS_QUESTION = "is this the address of a candy relay, and one of ws://, not wss://?"
 
 
 # The upgrade.
@@ -134,9 +135,10 @@ INVALID = "the server's upgrade is not a valid one ({}): is there a broken proxy
         (http("304 Not Modified"), f"the server answered HTTP 304 Not Modified: {RELAY_QUESTION}"),
         (
             http("502 Bad Gateway"),
-            "the server answered HTTP 502 Bad Gateway: there is a reverse proxy, but it does not reach candy-server",
+            "the server answered HTTP 502 Bad Gateway: "
+            "there is a web server in front, but it does not reach candy-server",
         ),
-        (lambda head: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", f"the answer is not HTTP: {RELAY_QUESTION}"),
+        (lambda head: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", f"the answer is not HTTP: {WS_QUESTION}"),
     ],
 )
 async def test_answers_that_are_no_upgrade(answer: Answer, text: str) -> None:
@@ -153,7 +155,7 @@ async def test_a_server_that_hangs_up_is_asked_once() -> None:
             writer.close()
 
         why, _ = await asyncio.gather(failure(Dialer(f"ws://127.0.0.1:{relay.port}")), hang_up())
-        assert why == f"the server closed the connection instead of answering: {RELAY_QUESTION}"
+        assert why == f"the server closed the connection instead of answering: {WS_QUESTION}"
         assert len(relay.heads) == 1
 
 
@@ -338,3 +340,15 @@ async def test_no_descriptor_left_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
     async with listening(switching) as relay:
         why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
     assert why == "no descriptor for the connection: Too many open files"
+
+
+async def test_an_ipv6_address_stands_in_brackets() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as closed:
+        port = closed.getsockname()[1]
+    assert (await failure(Dialer(f"ws://[::1]:{port}"))).startswith(f"cannot connect to the relay at [::1]:{port}: ")
+
+
+async def test_ws_to_a_port_with_tls(server_tls: ssl.SSLContext) -> None:
+    async with listening(http("200 OK"), server_tls) as relay:
+        why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
+    assert why.endswith(f": {WS_QUESTION}")

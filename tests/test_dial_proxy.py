@@ -138,7 +138,8 @@ def test_proxies_that_are_not_understood(monkeypatch: pytest.MonkeyPatch, value:
     [
         (
             b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
-            "the proxy refused to connect to relay.test:26816: HTTP 403 Forbidden",
+            "the proxy refused to connect to relay.test:26816: HTTP 403 Forbidden: "
+            "have it allowed there, or name the relay's host in NO_PROXY to go without",
         ),
         (
             b"HTTP/1.0 407 Proxy Authentication Required\r\n\r\n",

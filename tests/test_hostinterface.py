@@ -217,7 +217,7 @@ class TestErrors:
 
     def test_without_the_right_to(self, laboratory: MembersLaboratory) -> None:
         said = self.fails(laboratory, "-t", "192.168.202.1/24", drop="net_admin")
-        assert said.startswith("candy-server: cannot make interface candy-server: run as root")
+        assert said.startswith("candy-server: cannot make interface candy-server: the capability CAP_NET_ADMIN")
 
     def test_a_name_that_is_taken(self, laboratory: MembersLaboratory) -> None:
         laboratory.hub.run("ip", "tuntap", "add", "dev", "candy-server", "mode", "tun")

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -305,3 +306,11 @@ def test_an_expected_failure_is_no_skip(tmp_path: Path) -> None:
         tmp_path,
     ]
     assert run(*command, CI="true").returncode == 0
+
+
+def test_what_is_installed_along_is_what_candy_imports() -> None:
+    """Libraries of the benchmarks, the demo and the tests come with [dev]."""
+    sources = "".join(path.read_text() for path in (ROOT / "candy").rglob("*.py"))
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", sources, re.MULTILINE))
+    names = (re.match(r"[a-z0-9-]+", dependency) for dependency in PROJECT["dependencies"])
+    assert {name[0].removeprefix("python-") for name in names if name} <= imported

@@ -8,14 +8,19 @@ import ctypes
 import errno
 import os
 import socket
+import stat
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytun
 
+import candy
 from candy.errors import OperationalError
 from candy.tun import Tun
 
@@ -115,7 +120,8 @@ def test_an_interface_of_that_name_is_left_alone() -> None:
             with pytest.raises(OperationalError) as caught:
                 Tun("candy-a", 1400)
             assert str(caught.value) == (
-                "interface candy-a exists already: stop the other candy-client, or choose another --name"
+                "interface candy-a exists already: end the program that has it; "
+                "a second candy-client needs a --name of its own"
             )
             assert await addresses("candy-a") == ["192.168.202.5/24"]
 
@@ -150,7 +156,7 @@ def test_an_interface_that_was_deleted() -> None:
         with Tun("candy", 1400) as tun:
             async with AsyncIPRoute() as netlink:
                 await netlink.link("del", index=socket.if_nametoindex("candy"))
-            with pytest.raises(OperationalError, match=r"^interface candy is gone: start candy-client again$"):
+            with pytest.raises(OperationalError, match=r"^interface candy is gone: start again$"):
                 await tun.configure(FIRST)
 
     in_new_namespace(test)
@@ -170,19 +176,73 @@ def test_what_the_kernel_refuses() -> None:
 @pytest.mark.parametrize(
     ("number", "text"),
     [
-        (errno.EPERM, "cannot make interface candy: run as root, or with the capability CAP_NET_ADMIN"),
-        (errno.EACCES, "cannot make interface candy: run as root, or with the capability CAP_NET_ADMIN"),
-        (errno.ENOENT, "/dev/net/tun is missing: run `modprobe tun`; give a container `--device /dev/net/tun`"),
-        (errno.ENODEV, "/dev/net/tun is missing: run `modprobe tun`; give a container `--device /dev/net/tun`"),
-        (errno.EBUSY, "interface candy exists already: stop the other candy-client, or choose another --name"),
+        (
+            errno.EPERM,
+            "cannot make interface candy: the capability CAP_NET_ADMIN is missing: "
+            "run as root; give a container `--cap-add NET_ADMIN`",
+        ),
+        (
+            errno.EACCES,
+            "{node} is closed to this user: run as root, or `chmod 666 {node}` and run with CAP_NET_ADMIN",
+        ),
+        (errno.ENOENT, "{node} is missing: run `modprobe tun`; give a container `--device {node}`"),
+        (errno.ENODEV, "{node} is missing: run `modprobe tun`; give a container `--device {node}`"),
+        (
+            errno.EBUSY,
+            "interface candy exists already: end the program that has it; "
+            "a second candy-client needs a --name of its own",
+        ),
         (errno.EMFILE, "cannot make interface candy: Too many open files"),
     ],
 )
-def test_errors_of_the_device(monkeypatch: pytest.MonkeyPatch, number: int, text: str) -> None:
+def test_errors_of_the_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int, text: str) -> None:
+    node = tmp_path / "tun"
+    node.touch()
+    assert refused(monkeypatch, number, node) == text.format(node=node)
+
+
+def test_a_device_cgroup_says_the_same_as_a_missing_capability(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    node = tmp_path / "that does not open"
+    assert refused(monkeypatch, errno.EPERM, node) == (
+        f"{node} is withheld: give a container `--device {node}`, a systemd unit `DeviceAllow={node} rw`"
+    )
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, number: int, node: Path) -> str:
+    """What is said when the kernel refuses with this error, and the device file is that one."""
+
     def refuse(**_: object) -> None:
         raise pytun.Error(number, os.strerror(number))
 
     monkeypatch.setattr(pytun, "TunTapDevice", refuse)
+    monkeypatch.setattr("candy.tun.NODE", str(node))
     with pytest.raises(OperationalError) as caught:
         Tun("candy", 1400)
-    assert str(caught.value) == text
+    return str(caught.value)
+
+
+SCRIPT = """
+from candy.errors import OperationalError
+from candy.tun import Tun
+try:
+    Tun("candy", 1400)
+except OperationalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.netns
+def test_a_device_file_that_is_closed_to_the_user(tmp_path: Path) -> None:
+    """The kernel's own answer to somebody who has CAP_NET_ADMIN, and no right to the file."""
+    node = tmp_path / "tun"
+    os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(10, 200))
+    os.chown(node, 65534, 65534)
+    inside = f'mount --bind {node} /dev/net/tun && exec setpriv --bounding-set=-dac_override -- "$0" -c "$1"'
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "sh", "-c", inside, sys.executable, SCRIPT],
+        env={**os.environ, "PYTHONPATH": str(Path(candy.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("/dev/net/tun is closed to this user: run as root, ")

@@ -5,9 +5,11 @@ import gc
 import re
 import socket
 from ipaddress import IPv4Address, IPv4Interface
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from aiohttp.web_protocol import RequestHandler
 from lab.member import Member, Speaker, frame, upgrade_request
 from lab.programs import PATIENCE_S, Relay
@@ -214,6 +216,28 @@ async def test_no_object_of_aiohttp_stays_for_a_member() -> None:
         await runner.cleanup()
         adapter.stop()
         engine.stop()
+
+
+@pytest.mark.parametrize(("unsent", "closing"), [(1, False), (0, True)])
+async def test_a_connection_that_is_not_idle(caplog: pytest.LogCaptureFixture, unsent: int, closing: bool) -> None:
+    """Gone meanwhile, or with answers left to read: this relay is not full, nor is it worth a warning."""
+    caplog.set_level("INFO")
+    headers = dict(line.split(": ") for line in upgrade_request().decode().split("\r\n")[1:] if line)
+    transport = Mock(spec=asyncio.Transport)
+    transport.get_write_buffer_size.return_value = unsent
+    transport.is_closing.return_value = closing
+    transport.get_extra_info.return_value = None
+    request = make_mocked_request("GET", "/", headers, transport=transport)
+    engine = Engine()
+    adapter = Adapter(ServerSettings(networks=(NetworkSettings(password=b"a password"),)), engine)
+    try:
+        response = await adapter.answer(request)
+    finally:
+        adapter.stop()
+        engine.stop()
+    assert isinstance(response, web.Response)
+    assert (response.status, response.text) == (400, "An upgrade waits for the answers to earlier requests.\n")
+    assert caplog.messages == []
 
 
 def objects_of_aiohttp() -> int:

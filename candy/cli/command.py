@@ -97,7 +97,7 @@ class Command(click.Command, Generic[Settings]):
         try:
             status = super().main(args, self.name, complete_var, standalone_mode=False, **extra)
         except click.UsageError as error:
-            status = self._fail(f"{error.format_message()} (see {self.name} --help)", 2)
+            status = self._fail(f"{error.format_message().removesuffix('.')} (see {self.name} --help)", 2)
         except (ConfigError, OperationalError) as error:
             status = self._fail(str(error), error.exit_status)
         except click.Abort:
@@ -141,7 +141,10 @@ class Command(click.Command, Generic[Settings]):
         self._say(f"warning: {message}")
 
     def _say(self, message: str) -> None:
-        click.echo(f"{self.name}: {' '.join(message.splitlines())}", err=True)
+        line = " ".join(message.splitlines())
+        # What is quoted may be no text at all, and no terminal is to obey it.
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+        click.echo(f"{self.name}: {shown}", err=True)
 
 
 def _click_option(option: Option, hidden: bool = False) -> click.Option:
@@ -176,6 +179,8 @@ def gather(
     Raises:
         ConfigError: a file can't be read or understood, or this is the wrong command.
     """
+    if config == "":
+        raise ConfigError("--config: no file is named: give the path of one, or leave it out")
     file = Written() if config is None else read_file(Path(config), side)
     for warning in file.warnings:
         warn(warning)
@@ -228,6 +233,8 @@ def _password(source: Mapping[str, Given]) -> Given | None:
     file = source.get("password_file")
     if file is None:
         return None
+    if not file.value:
+        raise ConfigError(f"{file.origin}: no file is named: give the path of one, or leave it out")
     try:
         content = Path(file.value).read_bytes()
     except OSError as error:

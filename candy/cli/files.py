@@ -5,7 +5,7 @@
     original    websocket = "wss://example.org";     lenient: all values are text; an unknown key and a line
                 mtu = 1400                           that is no `key = value` are passed over with a warning
 
-This module knows the options' names and kinds; candy.config judges the values.
+This module knows the options' names and kinds; candy.relayconfig and candy.config judge the values.
 """
 
 import re

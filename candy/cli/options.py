@@ -5,7 +5,8 @@ Rules:
  2. Both commands take every option of the original. One that is the other command's, or is without effect so
     far, says so once and changes nothing.
 
-This module reads nothing (command.py and files.py do) and judges nothing (candy.config does).
+This module reads nothing (command.py and files.py do) and judges nothing (candy.relayconfig and
+candy.config do).
 """
 
 from collections.abc import Mapping
