@@ -319,8 +319,8 @@ cdef struct Round:                  # a list of flows
     int32_t head
     int32_t tail
 
-# The backlog of one destination (lock). Made at the first backlog, freed when it is empty: at once, or, when packets have
-# waited in it, by the next tick.
+# The backlog of one destination (lock). Made at the first backlog, freed when it is empty: at once, or, when packets
+# have waited in it, by the next tick.
 cdef struct Queue:
     Flow flows[FLOWS_ALL]
     Round fresh

@@ -1,0 +1,283 @@
+# What an engine is made of: its memory, its threads, and its slots, which are handed out and taken back here. Runs on
+# one Python thread.
+
+import os
+
+_SECOND_NS = 1000000000
+
+
+cdef void state_free(EngineState *e) noexcept nogil:
+    """Free everything that workers used; none runs any more."""
+    cdef uint32_t i
+    cdef Slot *s
+    cdef Worker *w
+    for i in range(e.high_slot):
+        s = &e.slots[i]
+        if s.fd >= 0:
+            close_fd(s.fd)
+        queue_free(&e.workers[e.worker_count], s)
+        blocks_give(&e.pool, s.inbox_head)
+        blocks_give(&e.pool, s.spill)
+        blocks_give(&e.pool, s.fragments)
+        free(s.lans)
+        free(s.routes)
+        pthread_mutex_destroy(&s.send_lock)
+        pthread_mutex_destroy(&s.inbox_lock)
+    if e.slots != NULL:
+        munmap(e.slots, e.max_slots * sizeof(Slot))
+    for i in range(e.worker_count + 1):
+        w = &e.workers[i]
+        if w.ep >= 0:
+            close_fd(w.ep)
+        if w.wake >= 0:
+            close_fd(w.wake)
+        free(w.buffer)
+        free(w.arena)
+        free(w.merge)
+        free(w.segments)
+        free(w.targets)
+        free(w.target_of)
+        free(w.iov)
+        free(w.messages)
+        free(w.slots)
+        free(w.ready)
+        free(w.departed)
+        free(w.waiting)
+        free(w.commands)
+        pthread_mutex_destroy(&w.command_lock)
+    free(e.workers)
+    for i in range(e.network_count):
+        network_free(e.networks[i])
+    if e.outbox.signal >= 0:
+        close_fd(e.outbox.signal)
+    free(e.outbox.bytes)
+    free(e.outbox.closed)
+    free(e.outbox.closed_cause)
+    pthread_mutex_destroy(&e.outbox.lock)
+    pool_empty(&e.pool)
+    pthread_mutex_destroy(&e.pool.lock)
+    free(e)
+
+
+cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
+    """Give a worker its memory and descriptors; False when the machine refuses."""
+    cdef epoll_event event
+    w.engine = e
+    w.index = index
+    w.ep = epoll_create1(EPOLL_CLOEXEC)
+    w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    w.iov = <iovec *>calloc(IOV_MAX_SEND, sizeof(iovec))
+    w.messages = <mmsghdr *>calloc(MESSAGES_MAX, sizeof(mmsghdr))
+    if w.ep < 0 or w.wake < 0 or w.iov == NULL or w.messages == NULL:
+        return False
+    if index == e.worker_count:                 # Python's own: it sends, but receives nothing
+        return True
+    w.buffer = <uint8_t *>malloc(RECEIVE_BYTES + FRAME_HEADER_MAX)
+    w.arena = <uint8_t *>malloc(ARENA_CHUNKS * ARENA_CHUNK)
+    w.merge = <Merge *>calloc(1, sizeof(Merge))
+    w.segments = <Segment *>calloc(SEGMENTS_MAX, sizeof(Segment))
+    w.targets = <Target *>calloc(TARGETS_MAX, sizeof(Target))
+    w.target_of = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
+    w.slots = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
+    w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
+    w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
+    w.waiting = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
+    if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.segments == NULL or w.targets == NULL
+            or w.target_of == NULL or w.slots == NULL
+            or w.ready == NULL or w.departed == NULL or w.waiting == NULL):
+        return False
+    event.events = EPOLLIN
+    event.data.u64 = WAKE
+    return epoll_ctl(w.ep, EPOLL_CTL_ADD, w.wake, &event) == 0
+
+
+cdef class _Core:
+    """The engine without its Python face."""
+    cdef EngineState *state
+    cdef uint32_t running
+
+    def __cinit__(self, workers=1, *, queue_bytes=4194304, memory_bytes=268435456, max_connections=65536,
+                  ping_after=15.0, dead_after=45.0, ping_when_quiet=False, broadcast_rate=20000):
+        cdef EngineState *e
+        cdef uint32_t i
+        for name, value, least, most in (
+            ("workers", workers, 1, 64),
+            ("queue_bytes", queue_bytes, 1 << 17, 1 << 30),
+            ("memory_bytes", memory_bytes, 1 << 20, 1 << 40),
+            ("max_connections", max_connections, 1, 1 << 24),
+            ("ping_after", ping_after, 0, 86400),
+            ("dead_after", dead_after, 0, 86400),
+            ("broadcast_rate", broadcast_rate, 0, 1 << 30),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, not {value}")
+        self.running = 0
+        self.state = e = <EngineState *>calloc(1, sizeof(EngineState))
+        if e == NULL:
+            raise MemoryError
+        e.worker_count = workers
+        e.max_slots = max_connections
+        e.free_slot = NO_INDEX
+        e.queue_bytes = queue_bytes
+        e.pool.limit_bytes = memory_bytes
+        e.ping_after_ns = <uint64_t>(ping_after * _SECOND_NS)
+        e.dead_after_ns = <uint64_t>(dead_after * _SECOND_NS)
+        e.ping_when_quiet = ping_when_quiet
+        e.broadcast_rate = broadcast_rate
+        pthread_mutex_init(&e.pool.lock, NULL)
+        pthread_mutex_init(&e.outbox.lock, NULL)
+        e.outbox.signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        e.outbox.closed = <uint64_t *>calloc(e.max_slots, sizeof(uint64_t))
+        e.outbox.closed_cause = <uint8_t *>calloc(e.max_slots, 1)
+        e.workers = <Worker *>calloc(e.worker_count + 1, sizeof(Worker))
+        if e.workers == NULL:
+            e.worker_count = 0
+            raise MemoryError
+        for i in range(e.worker_count + 1):
+            e.workers[i].ep = -1
+            e.workers[i].wake = -1
+            pthread_mutex_init(&e.workers[i].command_lock, NULL)
+        e.slots = <Slot *>mmap(NULL, e.max_slots * sizeof(Slot), PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        if e.slots == MAP_FAILED:
+            e.slots = NULL
+            raise MemoryError
+        if e.outbox.signal < 0 or e.outbox.closed == NULL or e.outbox.closed_cause == NULL:
+            raise OSError(errno, os.strerror(errno))
+        for i in range(e.worker_count + 1):
+            if not worker_make(&e.workers[i], e, i):
+                raise OSError(errno, os.strerror(errno))
+        self.start()
+
+    cdef start(self):
+        """Run the workers with all signals blocked: those are for Python's thread."""
+        cdef sigset_t every
+        cdef sigset_t before
+        cdef uint32_t i
+        cdef int error = 0
+        sigfillset(&every)
+        pthread_sigmask(SIG_SETMASK, &every, &before)
+        for i in range(self.state.worker_count):
+            error = pthread_create(&self.state.workers[i].thread, NULL, worker_main, &self.state.workers[i])
+            if error:
+                break
+            self.running += 1
+        pthread_sigmask(SIG_SETMASK, &before, NULL)
+        if error:
+            self.finish()
+            raise OSError(error, os.strerror(error))
+
+    def __dealloc__(self):
+        self.finish()
+
+    cdef finish(self):
+        cdef EngineState *e = self.state
+        cdef uint64_t one = 1
+        cdef uint32_t i
+        if e == NULL:
+            return
+        self.state = NULL
+        with nogil:
+            store_release64(&e.stopping, 1)
+            for i in range(self.running):
+                write_fd(e.workers[i].wake, &one, 8)
+            for i in range(self.running):
+                pthread_join(e.workers[i].thread, NULL)
+            state_free(e)
+        self.running = 0
+
+    cdef EngineState *alive(self) except NULL:
+        if self.state == NULL:
+            raise RuntimeError("the engine is stopped")
+        return self.state
+
+    cdef Worker *own(self) noexcept:
+        """Python's own worker: scratch memory, counters and a clock for sending."""
+        cdef Worker *w = &self.state.workers[self.state.worker_count]
+        w.now = now_ns()
+        return w
+
+    cdef Slot *find(self, connection) noexcept:
+        """The slot of a connection that is open, else NULL."""
+        cdef uint64_t number
+        cdef Slot *s
+        if self.state == NULL or not isinstance(connection, int) or not 0 <= connection < 1 << 64:
+            return NULL
+        number = connection
+        if <uint32_t>number >= self.state.high_slot:
+            return NULL
+        s = &self.state.slots[<uint32_t>number]
+        return s if load_relaxed64(&s.generation) == number >> 32 else NULL
+
+    cdef Slot *take_slot(self, int network) except NULL:
+        """A free slot, its fields set as far as connections and devices share them."""
+        cdef EngineState *e = self.alive()
+        cdef Slot *s
+        cdef uint32_t i
+        if not 0 <= network < <int>e.network_count:
+            raise ValueError(f"no network {network}")
+        if e.free_slot != NO_INDEX:
+            s = &e.slots[e.free_slot]
+            e.free_slot = s.next_free
+        elif e.high_slot < e.max_slots:
+            s = &e.slots[e.high_slot]
+            e.high_slot += 1
+            s.generation = 1
+            s.fd = -1
+            pthread_mutex_init(&s.send_lock, NULL)
+            pthread_mutex_init(&s.inbox_lock, NULL)
+        else:
+            raise OSError(ENFILE, f"all {e.max_slots} connections are taken")
+        e.open_slots += 1
+        s.network = network
+        s.owner = 0
+        for i in range(1, e.worker_count):
+            if e.workers[i].load < e.workers[s.owner].load:
+                s.owner = i
+        e.workers[s.owner].load += 1
+        store_relaxed64(&s.address, 0)
+        store_relaxed64(&s.next_hop, 0)
+        store_relaxed64(&s.pending, 0)
+        store_relaxed64(&s.closing, 0)
+        store_relaxed64(&s.queued_bytes, 0)
+        store_relaxed64(&s.control_bytes, 0)
+        store_relaxed64(&s.stalled, 0)
+        store_relaxed64(&s.extended, 0)
+        memset(&s.traffic, 0, sizeof(s.traffic))
+        for i in range(<uint32_t>DROPS_COUNT):
+            store_relaxed64(&s.drops[i], 0)
+        s.state = STATE_OPEN
+        s.cause = CAUSE_NONE
+        s.hung_up = s.ready = s.fresh = s.broken = s.finished = s.waiting = False
+        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.copies_left = s.icmp_stamp_ns = 0
+        s.worker_index = s.member_index = NO_INDEX
+        store_relaxed64(&s.received_ns, now_ns())
+        store_relaxed64(&s.sent_ns, load_relaxed64(&s.received_ns))
+        return s
+
+    cdef give_slot(self, Slot *s):
+        cdef EngineState *e = self.state
+        free(s.lans)
+        s.lans = NULL
+        s.lan_count = 0
+        s.state = STATE_FREE
+        s.next_free = e.free_slot
+        e.free_slot = <uint32_t>(s - e.slots)
+        e.open_slots -= 1
+        e.workers[s.owner].load -= 1
+
+    cdef object publish(self, Slot *s, int fd):
+        """Give the slot to its worker; from here on only the worker may touch what is the worker's."""
+        cdef uint64_t connection = load_relaxed64(&s.generation) << 32 | <uint64_t>(s - self.state.slots)
+        cdef epoll_event event
+        event.events = <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET
+        event.data.u64 = connection
+        s.fd = fd
+        if epoll_ctl(self.state.workers[s.owner].ep, EPOLL_CTL_ADD, fd, &event) != 0:
+            error = errno
+            s.fd = -1
+            blocks_give(&self.state.pool, s.spill)
+            s.spill = NULL
+            self.give_slot(s)
+            raise OSError(error, os.strerror(error))
+        return connection

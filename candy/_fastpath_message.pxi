@@ -1,0 +1,96 @@
+# What does not take the short way through forward(): control frames, fragments, and messages for Python.
+
+cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
+    """Everything but a whole FORWARD. ENDED when the connection goes down with it."""
+    unmask(f.payload, f.payload, f.length, f.mask)
+    if f.opcode == OP_PING:
+        # "a Pong frame sent in response to a Ping frame must have identical Application data"
+        if not post_message(w, slot_connection(w, s), OP_PONG, f.payload, f.length):
+            drop(w, s, DROP_CONTROL)
+        return GOING_ON
+    if f.opcode == OP_PONG:
+        if f.length != 0:
+            tell(w, s, EV_PONG, f.payload, f.length)
+        return GOING_ON
+    if f.opcode == OP_CLOSE:
+        if not close_code_valid(f.payload, f.length):
+            connection_fail(w, s, 1002)
+        else:
+            connection_answer_close(w, s, f)
+        return ENDED
+    return handle_data(w, s, f)
+
+
+cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
+    """A data frame: whole, or a part of a fragmented message, which is put together here."""
+    cdef Block *b
+    if f.opcode == OP_CONTINUATION:
+        if s.fragments == NULL:
+            connection_fail(w, s, 1002)
+            return ENDED
+    elif s.fragments != NULL:
+        connection_fail(w, s, 1002)             # "fragments of one message MUST NOT be interleaved"
+        return ENDED
+    elif f.final:
+        handle_message(w, s, f.opcode, f.payload, f.length)
+        return GOING_ON
+    else:
+        s.fragment_opcode = f.opcode
+        s.fragments = block_take(&w.engine.pool, f.length, FOR_INPUT)
+    b = s.fragments
+    if b != NULL and b.end + f.length > WIRE_PAYLOAD_MAX:
+        connection_fail(w, s, 1009)
+        return ENDED
+    if b != NULL and b.end + f.length > b.capacity:
+        b = s.fragments = block_grow(&w.engine.pool, b, b.end + f.length)
+    if b == NULL:
+        drop(w, s, DROP_MEMORY)
+        connection_close(w, s, CAUSE_RESET)
+        return ENDED
+    memcpy(block_bytes(b) + b.end, f.payload, f.length)
+    b.end += f.length
+    if f.final:
+        s.fragments = NULL
+        handle_message(w, s, s.fragment_opcode, block_bytes(b), b.end)
+        block_give(&w.engine.pool, b)
+    return GOING_ON
+
+
+cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, uint32_t length) noexcept nogil:
+    """A whole message that did not take the short way: for Python, or malformed, or a FORWARD that came in
+    fragments."""
+    cdef uint32_t kind = payload[0] if length else 256
+    if opcode == OP_TEXT:
+        drop(w, s, DROP_TEXT)
+    elif kind == KIND_FORWARD:
+        if length < FORWARD_MIN:
+            drop(w, s, DROP_TOO_SHORT)
+        else:
+            forward_assembled(w, s, payload, length)
+    elif kind == KIND_SUPER:
+        if length < SUPER_MIN or not s.extended:
+            drop(w, s, DROP_SUPER)
+        else:
+            forward_assembled(w, s, payload, length)
+    elif length > WIRE_PAYLOAD_LEGACY:
+        drop(w, s, DROP_TOO_LARGE)
+    else:
+        tell(w, s, EV_MESSAGE, payload, length)
+
+
+cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t length) noexcept nogil:
+    """A fragmented FORWARD: the slow way round through the same door, as one frame in a block."""
+    cdef Block *b = block_take(&w.engine.pool, length + FRAME_HEADER_MAX, FOR_INPUT)
+    cdef Frame f
+    cdef bint masked = s.kind == SLOT_SERVER
+    if b == NULL:
+        drop(w, s, DROP_MEMORY)
+        return
+    build_frame(block_bytes(b), OP_BINARY, payload, length, masked, 0)
+    parse_frame(block_bytes(b), length + FRAME_HEADER_MAX, masked, &f)
+    flush(w)                                    # what lies in the receive buffer goes first
+    count(&w.counters.packets_in, 1)
+    count(&w.counters.bytes_in, length)
+    forward(w, s, block_bytes(b), &f, SUPER_SHIFT if payload[0] == KIND_SUPER else 0)
+    flush(w)
+    block_give(&w.engine.pool, b)
