@@ -32,7 +32,6 @@ CAUSES: Final[tuple[str, ...]]
 DROPS: Final[tuple[str, ...]]
 """Every reason for which a packet or message is dropped: the keys of Engine.drops()."""
 
-@disjoint_base
 class Engine:
     """Worker threads that carry WebSocket frames between connections and TUN devices.
 
