@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import checkout  # noqa: F401
 import click
 import flows
 from flows import BULK, MEMBER, PINGER, Bulk, ClosedLoop, Frames, OpenLoop, Ping

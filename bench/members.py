@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+import checkout  # noqa: F401
 import click
 from flows import ACK_SIZE, PING_PORT, frame
 from machine import Bystanders, describe

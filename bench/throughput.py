@@ -17,6 +17,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import checkout  # noqa: F401
 import click
 from contestant import Aiohttp, Candy, Contestant, Limit, Picows, congestion
 from machine import Bystanders, Cores, describe

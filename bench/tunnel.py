@@ -17,6 +17,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import checkout  # noqa: F401
 import click
 from machine import CONGESTION, Bystanders, describe
 from rich.console import Console
@@ -121,11 +123,12 @@ class Pings:
 
 
 def round_trips(name: str, times_ms: list[float], sent: int) -> Figures:
-    """Average, 99th percentile and maximum, ms, and the share that was lost."""
+    """Median, average, 99th percentile and maximum, ms, and the share that was lost."""
     if not times_ms:
         return {f"{name} lost": 1.0}
     times_ms.sort()
     return {
+        f"{name} p50": statistics.median(times_ms),
         f"{name} avg": sum(times_ms) / len(times_ms),
         f"{name} p99": times_ms[len(times_ms) * 99 // 100],
         f"{name} max": times_ms[-1],

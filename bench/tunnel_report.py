@@ -28,9 +28,12 @@ ROWS = (
     ("UDP of 1300 bytes, 1000/s sent", ("udp1300 sent",), "{:.0f}"),
     ("  delivered (lost)", ("udp1300", "udp1300 lost"), "{:.0f} ({:.1%})"),
     ("  iperf3 received", ("udp1300 iperf",), "{:.0f}"),
-    ("ping, ms: avg/p99/max, idle", ("ping idle avg", "ping idle p99", "ping idle max"), "{:.2f}/{:.2f}/{:.2f}"),
-    ("  under 1 stream →", ("ping loaded avg", "ping loaded p99", "ping loaded max"), "{:.2f}/{:.2f}/{:.2f}"),
-    ("  under UDP of 100 bytes", ("ping udp100 avg", "ping udp100 p99", "ping udp100 max"), "{:.2f}/{:.2f}/{:.2f}"),
+    ("ping, ms: idle, p50/avg", ("ping idle p50", "ping idle avg"), "{:.2f}/{:.2f}"),
+    ("  p99/max", ("ping idle p99", "ping idle max"), "{:.2f}/{:.2f}"),
+    ("  under 1 stream →, p50/avg", ("ping loaded p50", "ping loaded avg"), "{:.2f}/{:.2f}"),
+    ("  p99/max", ("ping loaded p99", "ping loaded max"), "{:.2f}/{:.2f}"),
+    ("  under UDP of 100 bytes, p50/avg", ("ping udp100 p50", "ping udp100 avg"), "{:.2f}/{:.2f}"),
+    ("  p99/max", ("ping udp100 p99", "ping udp100 max"), "{:.2f}/{:.2f}"),
     ("  lost: idle, stream, UDP", ("ping idle lost", "ping loaded lost", "ping udp100 lost"), "{:.0%} {:.0%} {:.0%}"),
 )
 
@@ -86,11 +89,12 @@ def targets(found: Mapping[str, Found]) -> Iterator[str]:
         yield verdict(part >= 0.25, f"ext: 1 TCP stream →, {part:.0%} of the proxy's (must be ≥ 25 %)")
     yield from at_most(found, "ext", "cpu machine", "CPU seconds per GB, whole machine", 3)
     yield from at_least(found, "ext", "udp100", "UDP of 100 bytes, 1000/s delivered", 120)
-    unloaded, reference = found["ext"].median("ping idle avg"), found["proxy"].median("ping idle avg")
+    unloaded, reference = found["ext"].median("ping idle avg"), found["proxy"].median("ping idle p50")
     if unloaded is not None and reference is not None:
         yield from at_most(found, "ext", "ping loaded avg", "ping under the stream, average ms", unloaded + 2)
         yield from at_most(found, "ext", "ping loaded max", "ping under the stream, maximum ms", 10)
-        yield from at_most(found, "ext", "ping idle avg", "idle ping, 1.5 times the proxy's, ms", 1.5 * reference)
+        # Medians: one reply in two hundred that the machine was late for moves an average by a third, whoever sent it.
+        yield from at_most(found, "ext", "ping idle p50", "idle ping, 1.5 times the proxy's, ms", 1.5 * reference)
 
 
 def at_least(found: Mapping[str, Found], name: str, figure: str, what: str, least: float) -> Iterator[str]:
