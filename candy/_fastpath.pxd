@@ -185,7 +185,7 @@ cdef enum:
     FLOWS_ALL = 33
     SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a longer one read on where it lies
     BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
-    COMMIT_MIN = 8192               # bytes handed to one send from a backlog: what it leaves can't be dropped any more
+    COMMIT_MIN = 4096               # bytes handed to one send from a backlog: what it leaves can't be dropped any more
     COMMIT_MAX = 262144
     STAMP_BYTES = 8                 # of the time stamp before each frame in a queue or inbox
     POOL_KEEP = 1024                # free blocks kept for the next backlog
@@ -195,7 +195,7 @@ cdef enum:
     NETWORKS_MAX = 4096
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
-    NOTSENT_LOWAT_MIN = 16384
+    NOTSENT_LOWAT_MIN = 4096
     NOTSENT_LOWAT_MAX = 262144
     USER_TIMEOUT_MS = 45000
     TCPI_SND_WND = 228              # offset of tcpi_snd_wnd in struct tcp_info
@@ -331,8 +331,9 @@ cdef struct Queue:
     bint carried                    # packets have waited here, not just messages of Python's
     uint64_t rate                   # drain rate while there was a backlog, bytes a second, 0 unknown
     int lowat                       # TCP_NOTSENT_LOWAT as set for this rate, 0 not yet
-    uint64_t rate_start_ns
-    uint64_t rate_bytes
+    uint64_t rate_start_ns          # since when there has been a backlog, 0 there is none
+    uint64_t rate_ns                # how long there was one before that, since the rate was reckoned last
+    uint64_t rate_bytes             # sent in that time
     uint64_t progress_ns            # when the kernel last took something
 
 cdef struct Traffic:                # single writer each, atomic readers
@@ -481,6 +482,7 @@ cdef struct Worker:
     uint8_t *bump                   # room in the arena for frames made of segments
     uint32_t bump_left
     Merge *merge
+    uint8_t *scratch                # a payload and a frame, while a super-packet is cut
     iovec *iov
     mmsghdr *messages
     uint32_t *slots                 # indices of the connections owned

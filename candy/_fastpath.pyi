@@ -202,6 +202,16 @@ def segment(vnet: bytes, packet: bytes) -> list[bytes]:
         ValueError: the packet is not what its virtio header claims: it would be dropped as "bad_super".
     """
 
+def cut(vnet: bytes, packet: bytes, n: int) -> list[bytes]:
+    """For tests and fuzzing: the same as several super-packets of n packets each, as they are sent over a slow link.
+
+    Returns:
+        Virtio header and packet of each.
+
+    Raises:
+        ValueError: as segment(), or it is but one packet.
+    """
+
 def write_device(payloads: list[bytes], *, vnet: bool = True, own: int = 0) -> tuple[list[bytes], dict[str, int]]:
     """For tests and fuzzing: what a batch of FORWARDs and SUPERs becomes at a TUN device.
 

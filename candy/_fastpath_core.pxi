@@ -34,6 +34,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(w.buffer)
         free(w.arena)
         free(w.merge)
+        free(w.scratch)
         free(w.segments)
         free(w.targets)
         free(w.target_of)
@@ -68,7 +69,8 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     w.iov = <iovec *>calloc(IOV_MAX_SEND, sizeof(iovec))
     w.messages = <mmsghdr *>calloc(MESSAGES_MAX, sizeof(mmsghdr))
-    if w.ep < 0 or w.wake < 0 or w.iov == NULL or w.messages == NULL:
+    w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
+    if w.ep < 0 or w.wake < 0 or w.iov == NULL or w.messages == NULL or w.scratch == NULL:
         return False
     if index == e.worker_count:                 # Python's own: it sends, but receives nothing
         return True

@@ -6,7 +6,8 @@
 #
 # 1. super_parse()      nothing of such a header is believed before this, whether it came from the network or a kernel
 # 2. super_segment()    one of the packets that it stands for, complete with lengths, ids, flags and checksums
-# 3. super_header()     the virtio header that a kernel may see
+# 3. super_part()       some of them, as a smaller super-packet
+# 4. super_header()     the virtio header that a kernel may see
 # In an IPIP packet (an SD-WAN gateway's, protocol 4) the header speaks of the inner packet, and the outer header is
 # repeated on every segment.
 
@@ -133,23 +134,53 @@ cdef uint32_t super_segment(const Super *u, uint32_t index, uint8_t *out) noexce
     if u.gso_size != 0 and payload != 0:
         part = min(u.gso_size, payload - offset)
         last = offset + part == payload
-    memcpy(out, u.packet, u.headers)
-    memcpy(out + u.headers, u.packet + u.headers + offset, part)
-    size = u.headers + part
-    if u.inner != 0:
-        ipv4_finish(out, size, 0)               # an atomic datagram: see ipip_wrap
-    ipv4_finish(ip, size - u.inner, index)
+    size = super_cut(u, index, offset, part, last, out)
     if u.needs_checksum:
-        if u.protocol == TCP:
-            store_be32(transport + 4, load_be32(transport + 4) + offset)
-            if not last:
-                transport[13] &= ~<uint8_t>(TCP_FIN | TCP_PSH)
-            if index != 0:
-                transport[13] &= ~<uint8_t>TCP_CWR      # only the first packet answers an ECN echo (RFC 3168)
-        else:
-            store_be16(transport + 4, <uint16_t>(size - u.transport))
         transport_finish(ip, transport, size - u.transport)
     return size
+
+
+cdef uint32_t super_cut(const Super *u, uint32_t index, uint32_t offset, uint32_t part, bint last,
+                        uint8_t *out) noexcept nogil:
+    """Write `part` bytes of payload from `offset` on, which begin with packet number `index`, behind headers that fit
+    them but for the transport checksum; returns the size."""
+    cdef uint32_t size = u.headers + part
+    cdef uint8_t *transport = out + u.transport
+    memcpy(out, u.packet, u.headers)
+    memcpy(out + u.headers, u.packet + u.headers + offset, part)
+    if u.inner != 0:
+        ipv4_finish(out, size, 0)               # an atomic datagram: see ipip_wrap
+    ipv4_finish(out + u.inner, size - u.inner, index)
+    if u.needs_checksum and u.protocol == TCP:
+        store_be32(transport + 4, load_be32(transport + 4) + offset)
+        if not last:
+            transport[13] &= ~<uint8_t>(TCP_FIN | TCP_PSH)
+        if index != 0:
+            transport[13] &= ~<uint8_t>TCP_CWR          # only the first packet answers an ECN echo (RFC 3168)
+    elif u.needs_checksum:
+        store_be16(transport + 4, <uint16_t>(size - u.transport))
+    return size
+
+
+cdef uint32_t super_part(const Super *u, uint8_t kind, uint32_t index, uint32_t n, uint8_t *vnet) noexcept nogil:
+    """Write the packets from number `index` on, up to n of them, as a super-packet with its virtio header; returns the
+    size of both. `kind` is the whole one's gso_type; its gso_size is not 0."""
+    cdef Super part = u[0]
+    cdef uint32_t offset = index * u.gso_size
+    cdef uint32_t payload = u.length - u.headers
+    cdef uint32_t size = min(n * u.gso_size, payload - offset)
+    cdef uint8_t *ip = vnet + VNET_BYTES + u.inner
+    cdef uint32_t at = u.transport + (16 if u.protocol == TCP else 6)
+    part.packet = vnet + VNET_BYTES
+    part.length = super_cut(u, index, offset, size, offset + size == payload, part.packet)
+    # What a kernel expects in the checksum's place: the pseudo header's sum, to which it adds the rest.
+    store_be16(part.packet + at, checksum_fold(pseudo_header(ip, part.length - u.transport)))
+    vnet[1] = kind if index == 0 else kind & ~<uint8_t>GSO_ECN          # which speaks of CWR
+    if size <= u.gso_size:
+        vnet[1] = GSO_NONE
+        part.gso_size = 0
+    super_header(&part, vnet)
+    return VNET_BYTES + part.length
 
 
 cdef void super_header(const Super *u, uint8_t *vnet) noexcept nogil:

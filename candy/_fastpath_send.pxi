@@ -19,7 +19,7 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
         count(&w.counters.drops[DROP_STALE], t.packets)
     elif load_relaxed64(&s.closing) or s.broken:
         drops(w, s, DROP_CLOSED, t.packets)
-    elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue):
+    elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue) and not queue_slow(s.queue):
         send_segments(w, s, t)
     else:
         inbox_drain(w, s)
@@ -196,12 +196,8 @@ cdef bint commit_room(Worker *w, Queue *q, uint32_t size) noexcept nogil:
 
 
 cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
-    """Move the next frames from the flows to the (empty) commit block; False when nothing waits.
-
-    About a millisecond's worth at the drain rate: enough to make system calls rare, little enough that a ping overtakes
-    the rest.
-    """
-    cdef uint32_t limit = <uint32_t>min(max(<uint64_t>COMMIT_MIN, q.rate // 1000), <uint64_t>COMMIT_MAX)
+    """Move the next frames from the flows to the (empty) commit block; False when nothing waits."""
+    cdef uint32_t limit = commit_limit(q)
     cdef uint32_t size
     cdef uint64_t packets = 0
     cdef bint control_only = load_relaxed64(&s.closing) != 0
@@ -240,6 +236,11 @@ cdef inline bint queue_idle(Queue *q) noexcept nogil:
     return q == NULL or (q.bytes == 0 and queue_committed(q) == 0)
 
 
+cdef inline bint queue_slow(Queue *q) noexcept nogil:
+    """Whether the longest frame takes so long that it is cut, which the queue does."""
+    return q != NULL and q.rate != 0 and commit_limit(q) < WIRE_PAYLOAD_MAX
+
+
 cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
     """Hand the backlog to the kernel until it takes no more or nothing is left; afterwards there may be no queue."""
     cdef Queue *q = s.queue
@@ -251,7 +252,7 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
         b = q.committed
         if b == NULL or b.start == b.end:
             if not queue_commit(w, s, q):
-                q.rate_start_ns = 0             # no backlog, no rate
+                queue_pause(q, w.now)
                 break
             b = q.committed
         data = block_bytes(b) + b.start

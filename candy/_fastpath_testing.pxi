@@ -92,6 +92,37 @@ def segment(bytes vnet not None, bytes packet not None):
     return found
 
 
+def cut(bytes vnet not None, bytes packet not None, uint32_t n):
+    cdef Super u
+    cdef uint32_t length = <uint32_t>len(packet)
+    cdef uint32_t i = 0
+    cdef uint8_t *data = <uint8_t *>malloc(VNET_BYTES + length)
+    cdef uint8_t *out = NULL
+    if len(vnet) != VNET_BYTES or not 1 <= n <= 65535:
+        raise ValueError(f"a virtio header has {VNET_BYTES} bytes, not {len(vnet)}; a part 1 packet to 65535")
+    if data == NULL:
+        raise MemoryError
+    memcpy(data, <const char *>vnet, VNET_BYTES)
+    memcpy(data + VNET_BYTES, <const char *>packet, length)
+    found = []
+    try:
+        if not super_parse(data, data + VNET_BYTES, length, &u) or u.gso_size == 0:
+            raise ValueError("not a super-packet that can be cut")
+        while i < super_count(&u):
+            out = <uint8_t *>malloc(VNET_BYTES + min(u.length, u.headers + n * u.gso_size))
+            if out == NULL:
+                raise MemoryError
+            length = super_part(&u, data[1], i, n, out)
+            found.append(<bytes>(<char *>out)[:length])
+            free(out)
+            out = NULL
+            i += n
+    finally:
+        free(out)
+        free(data)
+    return found
+
+
 def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
     cdef Worker *w = <Worker *>calloc(1, sizeof(Worker))
     cdef Slot *s = <Slot *>calloc(1, sizeof(Slot))

@@ -22,8 +22,9 @@ import pytun
 from candy.errors import OperationalError
 
 NODE = "/dev/net/tun"
-QUEUE_PACKETS = 100
-"""Packets that wait in the kernel for us to read them: few, for the queue that manages delay is the engine's."""
+QUEUE_PACKETS = 500
+"""Packets that wait in the kernel for us to read them: room for the fragments of a few of the longest datagrams, which
+a forwarding kernel hands over at once; no more, for the queue that manages delay is the engine's."""
 
 
 # From <linux/if_tun.h>.

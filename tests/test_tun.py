@@ -70,7 +70,7 @@ def test_made_configured_moved_and_gone() -> None:
             await tun.configure(FIRST)
             assert tun.address == FIRST
             assert await addresses("candy") == ["192.168.202.5/24"]
-            assert await link("candy") == {"mtu": 1400, "txqlen": 100, "state": "up"}
+            assert await link("candy") == {"mtu": 1400, "txqlen": 500, "state": "up"}
             await tun.configure(FIRST)
             assert await addresses("candy") == ["192.168.202.5/24"]
             await tun.configure(SECOND)

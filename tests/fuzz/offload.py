@@ -30,6 +30,9 @@ def check_super(data: bytes) -> None:
         assert wanted is None
     else:
         assert found == wanted
+        if vnet[4:6] != b"\0\0" and vnet[1]:
+            parts = _fastpath.cut(vnet, packet, 1 + vnet[2] % 50)
+            assert [p for part in parts for p in _fastpath.segment(part[:10], part[10:])] == wanted
     if len(packet) < 20:
         return
     for device in (True, False):

@@ -98,9 +98,7 @@ def datagram_sockets(here: Namespace, there: Namespace, own: str, other: str) ->
     return found[0], found[1]
 
 
-def exchange_datagrams(
-    here: Namespace, there: Namespace, own: str, other: str, *, df: bool = True, longest: int = 65_507
-) -> None:
+def exchange_datagrams(here: Namespace, there: Namespace, own: str, other: str, *, df: bool = True) -> None:
     """Datagrams there and back, of all sizes: from nothing to the longest there is, which takes 48 fragments. One goes
     without a checksum.
 
@@ -113,8 +111,7 @@ def exchange_datagrams(
         if not df:
             for opened in (near, far):
                 opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, 0)
-        large = (size for size in (4000, 9000, 30_000) if size < longest)
-        for size in (*range(0, 1373, 31), 1371, 1372, 1373, *large, longest):
+        for size in (*range(0, 1373, 31), 1371, 1372, 1373, 4000, 9000, 30_000, 65_507):
             near.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, size == 93)
             data = random.Random(size).randbytes(size)
             near.sendto(data, far.getsockname())

@@ -1,6 +1,7 @@
 """Super-packets through real interfaces: whoever speaks to whom, the same bytes arrive, with the right checksums."""
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,33 @@ def test_the_same_bytes_arrive(laboratory: Laboratory, tmp_path: Path, pairing: 
         ] == []
 
 
+def counted_by(client: Client, name: str) -> int:
+    """A counter of the client's engine."""
+    at = len(client.lines)
+    client.signal(signal.SIGUSR1)
+    return int(client.wait_for(rf" {name}: (\d+)$", at)[1])
+
+
+def test_a_slow_link(laboratory: Laboratory) -> None:
+    """What waits for it is cut into shorter super-packets, and the same bytes arrive."""
+    laboratory.relay()
+    hosts = laboratory.host(), laboratory.host()
+    for host in hosts:
+        shape = ["rate", "50mbit", "burst", "16k", "latency", "5ms"]
+        host.run("tc", "qdisc", "add", "dev", "eth0", "root", "tbf", *shape)
+        laboratory.hub.run("tc", "qdisc", "add", "dev", host.port, "root", "tbf", *shape)
+    here, there = (laboratory.client(host=host) for host in hosts)
+    own, other = here.connected(), there.connected()
+    for host, address in zip(hosts, (own, other), strict=True):
+        # One that does not fill queues would have nothing wait.
+        host.run("ip", "route", "change", "192.168.202.0/24", "dev", "candy", "src", address, "congctl", "cubic")
+    transfer(here.host, there.host, other, 5 * MEGABYTE)
+    for client in (here, there):
+        assert counted_by(client, "packets_out") > counted_by(client, "packets_in")
+    for place in hosts:
+        assert set(checksum_errors(place).values()) == {0}
+
+
 LAN_BEHIND, LAN_HOST = "10.9.0.1", "10.9.0.2"
 MEMBER = "192.168.202.10"
 
@@ -78,9 +106,8 @@ def test_a_lan_behind_a_member(laboratory: Laboratory, lan: tuple[Client, Namesp
     own = far.connected()
     far.wait_for("10.9.0.0/24")
     transfer(far.host, behind, LAN_HOST, BYTES)
-    # The gateway cuts each of the LAN's fragments in two, at once: no more of them than the interface's queue takes.
-    exchange_datagrams(far.host, behind, own, LAN_HOST, df=False, longest=20_000)
-    exchange_datagrams(behind, far.host, LAN_HOST, own, df=False, longest=20_000)
+    exchange_datagrams(far.host, behind, own, LAN_HOST, df=False)
+    exchange_datagrams(behind, far.host, LAN_HOST, own, df=False)
     segmented_datagrams(far.host, behind, own, LAN_HOST)
     segmented_datagrams(behind, far.host, LAN_HOST, own)
     for place in (far.host, gateway.host, behind):

@@ -106,6 +106,19 @@ def test_segments_are_the_models(one: tuple[Vnet, bytes]) -> None:
     assert all(checksums_right(segment) for segment in found)
 
 
+@given(super_packets(), st.integers(1, 200))
+def test_parts_stand_for_the_same_packets(one: tuple[Vnet, bytes], n: int) -> None:
+    """Cut for a slow link, and then segmented: nobody can tell."""
+    vnet, packet = one
+    assume(vnet.gso_size)
+    parts = _fastpath.cut(bytes(vnet), packet, n)
+    wanted = segments(bytes(vnet), packet)
+    assert wanted is not None
+    assert [_fastpath.segment(part[:10], part[10:]) for part in parts] == [
+        wanted[i : i + n] for i in range(0, len(wanted), n)
+    ]
+
+
 @given(super_packets(), st.data())
 def test_a_header_that_lies_is_refused_or_read_as_the_model_reads_it(
     one: tuple[Vnet, bytes], data: st.DataObject
