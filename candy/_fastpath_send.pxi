@@ -8,6 +8,8 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
     cdef Slot *s = &w.engine.slots[<uint32_t>t.connection]
     if load_relaxed64(&s.kind) == SLOT_TUN and load_relaxed64(&s.generation) == t.connection >> 32:
         tun_write(w, s, t)          # a device's number only goes stale when the engine stops
+        if s.owner == w.index:
+            make_ready(w, s, t.connection)      # an answer is often there already
         return
     if pthread_mutex_trylock(&s.send_lock) != 0:
         inbox_append(w, s, t)
