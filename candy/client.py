@@ -55,7 +55,7 @@ GOODBYE_S = 2.0
 """How long the relay may take to answer our close frame."""
 CLOSE_GOING_AWAY = 1001
 WORKERS_MAX = 2
-"""One for each direction, where there are cores for them; on two cores one alone is as fast, and a ping is back sooner."""
+"""One for each direction, where there are cores for them; on two, one is as fast, and a ping is back sooner."""
 MAX_CONNECTIONS = 64
 """Of the engine: the interface, a connection, and those before it that are about to end."""
 PING_AFTER_S = 15.0
