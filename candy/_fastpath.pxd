@@ -320,7 +320,7 @@ cdef struct Round:                  # a list of flows
     int32_t tail
 
 # The backlog of one destination (lock). Made at the first backlog, freed when it is empty: at once, or, when packets
-# have waited in it, by the next tick.
+# have waited in it, by the tick before which none did.
 cdef struct Queue:
     Flow flows[FLOWS_ALL]
     Round fresh
@@ -328,7 +328,7 @@ cdef struct Queue:
     Block *committed                # frames on their way to the kernel: whole but for the first, never dropped
     uint32_t cut                    # not extended: bytes at its start that are the rest of a begun frame
     uint64_t bytes                  # in all flows, what is committed not included
-    bint carried                    # packets have waited here, not just messages of Python's
+    bint carried                    # packets have waited here since the last tick, not just messages of Python's
     uint64_t rate                   # drain rate while there was a backlog, bytes a second, 0 unknown
     int lowat                       # TCP_NOTSENT_LOWAT as set for this rate, 0 not yet
     uint64_t rate_start_ns          # since when there has been a backlog, 0 there is none

@@ -189,6 +189,8 @@ cdef void queue_frame(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     cdef uint32_t payload = size - header
     cdef int32_t index
     cdef Flow *f
+    if queue_idle(q):
+        q.progress_ns = w.now       # nothing waited: nothing stalled
     index = frame_flow(frame, header, payload)
     f = &q.flows[index]
     if index == CONTROL_FLOW:
@@ -305,23 +307,28 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
 
 
 cdef void queue_rate(Slot *s, Queue *q, uint64_t sent, uint64_t now) noexcept nogil:
-    """Follow the drain rate, over the time in which there was a backlog; what filled an empty socket does not count."""
+    """Follow the drain rate, over the time in which the kernel had more than it could send."""
     cdef uint64_t elapsed, rate
     if sent != 0:
         q.progress_ns = now
         store_relaxed64(&s.stalled, 0)
     if q.rate_start_ns == 0:
-        q.rate_start_ns = now
-        return
+        return                      # what fills an empty socket tells nothing
     q.rate_bytes += sent
     elapsed = q.rate_ns + since(now, q.rate_start_ns)
-    if elapsed >= RATE_WINDOW_NS:
+    if elapsed >= RATE_WINDOW_NS and q.rate_bytes != 0:
         rate = q.rate_bytes * 1000000000 // elapsed
         q.rate = (q.rate + rate) // 2 if q.rate else rate
         q.rate_start_ns = now
         q.rate_ns = 0
         q.rate_bytes = 0
         follow_rate(s, q)
+
+
+cdef inline void queue_begin(Queue *q, uint64_t now) noexcept nogil:
+    """The kernel takes no more: from now on it drains."""
+    if q.rate_start_ns == 0:
+        q.rate_start_ns = now
 
 
 cdef inline void queue_pause(Queue *q, uint64_t now) noexcept nogil:

@@ -151,7 +151,7 @@ cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
     parse_frame(w.buffer, have, s.kind == SLOT_SERVER, &f)
     s.spill_size = f.header + f.length if f.header else 0
     # A length is only a promise: a large block is for who has sent a small one full.
-    s.spill = block_take(&w.engine.pool, <uint32_t>have, FOR_INPUT)
+    s.spill = block_take(&w.engine.pool, s.spill_size if have >= BLOCK_SMALL else <uint32_t>have, FOR_INPUT)
     if s.spill == NULL:
         drop(w, s, DROP_MEMORY)
         connection_close(w, s, CAUSE_RESET)

@@ -21,7 +21,7 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
         count(&w.counters.drops[DROP_STALE], t.packets)
     elif load_relaxed64(&s.closing) or s.broken:
         drops(w, s, DROP_CLOSED, t.packets)
-    elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue) and not queue_slow(s.queue):
+    elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue) and not worth_cutting(w, s, t):
         send_segments(w, s, t)
     else:
         inbox_drain(w, s)
@@ -129,6 +129,8 @@ cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
                 from_index = w.segments[from_index].next
                 from_offset = 0
             queue_segments(w, s, t, from_index, from_offset + <uint32_t>r)
+            if s.queue != NULL:
+                queue_begin(s.queue, w.now)
             return
     sent(w, s, t.packets, total)
 
@@ -179,6 +181,7 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
     if q == NULL or not commit_room(w, q, size):
         broken(s)                   # the stream can't be continued
         return
+    q.progress_ns = w.now
     memcpy(block_bytes(q.committed), rest, size)
     q.committed.end = size
     q.cut = size
@@ -238,9 +241,30 @@ cdef inline bint queue_idle(Queue *q) noexcept nogil:
     return q == NULL or (q.bytes == 0 and queue_committed(q) == 0)
 
 
-cdef inline bint queue_slow(Queue *q) noexcept nogil:
-    """Whether the longest frame takes so long that it is cut, which the queue does."""
-    return q != NULL and q.rate != 0 and commit_limit(q) < WIRE_PAYLOAD_MAX
+cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
+    """Whether the batch has a super-packet that takes too long for a destination known to be slow, so that it goes by
+    the queue, which cuts it; not where that has no room for the batch."""
+    cdef Queue *q = s.queue
+    cdef uint32_t index = t.first
+    cdef uint32_t limit, size, at
+    cdef uint64_t total = 0
+    cdef bint found = False
+    if q == NULL or q.rate == 0 or not s.extended:
+        return False
+    limit = commit_limit(q)
+    if limit >= WIRE_PAYLOAD_MAX:
+        return False
+    while index != SEGMENTS_MAX:
+        at = 0
+        while at < w.segments[index].length:
+            size = frame_size(w.segments[index].bytes + at)
+            found |= size > limit
+            total += size
+            at += size
+        index = w.segments[index].next
+    total *= 2                      # headers of the parts, and blocks that are not full
+    return (found and total <= w.engine.queue_bytes
+            and load_relaxed64(&w.engine.pool.used_bytes) + total <= w.engine.pool.limit_bytes // 8 * 7)
 
 
 cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
@@ -282,6 +306,7 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
             q.cut = size - <uint32_t>r
         b.start += <uint32_t>r
         if <uint32_t>r < wanted:
+            queue_begin(q, w.now)
             break                               # EPOLLOUT will tell
     if not q.carried and queue_idle(q):
         # Thousands that each got one message from Python, as after a restart, would all hold a block until the tick.

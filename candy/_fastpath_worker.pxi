@@ -181,7 +181,7 @@ cdef void tick(Worker *w) noexcept nogil:
 
 
 cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
-    """Liveness of one connection, and its queue given back when it stayed empty."""
+    """Liveness of one connection, and its queue given back when no packet waited in it since the last tick."""
     cdef EngineState *e = w.engine
     cdef uint64_t silent = since(w.now, load_relaxed64(&s.received_ns))
     if e.dead_after_ns and silent > e.dead_after_ns:
@@ -194,7 +194,10 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
         post_message(w, slot_connection(w, s), OP_PING, NULL, 0)
     if pthread_mutex_trylock(&s.send_lock) == 0:
         if s.queue != NULL and queue_idle(s.queue):
-            queue_free(w, s)
+            if s.queue.carried:
+                s.queue.carried = False         # it knows a drain rate that may be of use again at once
+            else:
+                queue_free(w, s)
         pthread_mutex_unlock(&s.send_lock)
         settle(w, s)
 
