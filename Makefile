@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv/bin
-ENGINE := $(wildcard candy/_fastpath*.py[xi] candy/_fastpath*.px[di] candy/_fastpath*.h)
+ENGINE := $(wildcard candy/_fastpath.*x candy/_fastpath.pxd candy/engine/*)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
 .PHONY: run test lint types demo build bench fuzz asan tsan clean

@@ -5,9 +5,8 @@ CANDY_BUILD chooses how:
     debug     bounds, None and assert checks on
     asan      debug, with the address and undefined-behaviour sanitizers
     tsan      debug, with the thread sanitizer
-    coverage  debug, with line tracing for Cython's coverage plug-in
 
-The generated C lies in build/<variant>/, for coverage beside the source, where the plug-in looks for it.
+The generated C lies in build/<variant>/.
 """
 
 import os
@@ -29,7 +28,6 @@ FLAGS = {
     "debug": CHECKED,
     "asan": [*CHECKED, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
     "tsan": [*CHECKED, "-fsanitize=thread"],
-    "coverage": CHECKED,
 }
 # The exceptions are what Cython's own code never heeds.
 WARNINGS = [
@@ -49,12 +47,8 @@ DIRECTIVES = {
     "wraparound": False,
     "cdivision": True,
     "initializedcheck": checked,
-    "linetrace": variant == "coverage",
 }
-MACROS: list[tuple[str, str | None]] = {
-    "fast": [("CYTHON_WITHOUT_ASSERTIONS", "1")],
-    "coverage": [("CYTHON_TRACE_NOGIL", "1")],
-}.get(variant, [])
+MACROS: list[tuple[str, str | None]] = [] if checked else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 
 Options.warning_errors = True
 
@@ -73,7 +67,7 @@ class BuildEngine(build_ext):
         super().finalize_options()
 
     def build_extension(self, extension: Extension) -> None:
-        folder = "." if variant == "coverage" else f"build/{variant}"
+        folder = f"build/{variant}"
         # cythonize() sees a change of any part of the engine, but not one of the directives.
         force = self.force or newer("setup.py", f"{folder}/candy/_fastpath.c")
         [translated] = cythonize([extension], build_dir=folder, compiler_directives=DIRECTIVES, force=force, quiet=True)
@@ -91,7 +85,7 @@ setup(
         Extension(
             "candy._fastpath",
             ["candy/_fastpath.pyx"],
-            depends=sorted(glob("candy/_fastpath*.px[di]") + glob("candy/_fastpath*.h")),
+            depends=["candy/_fastpath.pxd", *sorted(glob("candy/engine/*"))],
             include_dirs=["candy"],
             define_macros=MACROS,
             extra_compile_args=[*FLAGS[variant], "-fno-strict-aliasing", "-pthread", *WARNINGS],

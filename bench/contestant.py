@@ -16,7 +16,8 @@ from pathlib import Path
 from machine import Cores, congestion_of, pin_congestion
 from topology import Topology
 
-from candy import _fastpath, auth, wire
+from candy import _fastpath
+from candy.protocol import auth, wire
 
 TCP_NOTSENT_LOWAT = 25
 """Of linux/tcp.h; the socket module has it from Python 3.12 on."""

@@ -12,7 +12,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from candy import wire
+from candy.protocol import wire
 
 _HEADER = struct.Struct("!BBHHHBBH4s4sHHHHI")
 """IPv4 and UDP headers, then the sequence number."""

@@ -28,7 +28,7 @@ from relayprogram import PASSWORD, RelayProgram
 from rich.console import Console
 from rich.table import Table
 
-from candy import auth, wire
+from candy.protocol import auth, wire
 
 POOL = "10.64.0.0/16"
 FIRST = int(IPv4Address("10.64.0.1"))

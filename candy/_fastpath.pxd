@@ -6,14 +6,14 @@
 #   lock     whoever holds the connection's send lock
 #   inbox    whoever holds the connection's inbox lock
 #   python   only the Python thread that uses the Engine
-#   atomic   anybody, through the atomics of _fastpath.h
+#   atomic   anybody, through the atomics of engine/fastpath.h
 
 from libc.stdint cimport UINT32_MAX, UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-cdef extern from "_fastpath.h" nogil:
+cdef extern from "engine/fastpath.h" nogil:
     uint64_t load_relaxed64 "candy_load_relaxed" (uint64_t *p)
     uint64_t load_acquire64 "candy_load_acquire" (uint64_t *p)
     uint64_t load_ordered64 "candy_load_ordered" (uint64_t *p)
@@ -223,7 +223,7 @@ cdef enum SlotState:
     STATE_CLOSING                   # our close frame is queued; input is read and thrown away
     STATE_CLOSED                    # descriptor gone, waiting for Python to take note
 
-cdef enum Cause:                    # keep in step with CAUSES in _fastpath_engine.pxi
+cdef enum Cause:                    # keep in step with CAUSES in engine/face.pxi
     CAUSE_NONE
     CAUSE_LOCAL
     CAUSE_PEER
@@ -233,7 +233,7 @@ cdef enum Cause:                    # keep in step with CAUSES in _fastpath_engi
     CAUSE_PROTOCOL
     CAUSE_TOO_LARGE
 
-cdef enum:                          # keep in step with DROPS in _fastpath_engine.pxi
+cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_NOT_AUTHENTICATED
     DROP_SOURCE
     DROP_NO_ROUTE

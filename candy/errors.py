@@ -32,7 +32,7 @@ class OperationalError(CandyError):
 
 
 class WireError(CandyError):
-    """A message that cannot be decoded. `reason` is one of `candy.wire.DropReason`."""
+    """A message that cannot be decoded. `reason` is one of `candy.protocol.wire.DropReason`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -13,7 +13,7 @@ ruff check --quiet .
 copies=build/lint
 rm -rf $copies
 mkdir -p $copies
-for part in candy/*.pxi; do
+for part in candy/engine/*.pxi; do
     cp "$part" "$copies/$(basename "$part" .pxi).pyx"
 done
 cython-lint candy/*.pyx candy/*.pxd $copies/*.pyx

@@ -2,7 +2,7 @@
 
 import hypothesis
 
-pytest_plugins = ["skips", "lab.answering", "lab.commands", "lab.relay", "lab.setting", "lab.tls", "talk"]
+pytest_plugins = ["skips", "lab.answering", "lab.commands", "lab.relay", "lab.setting", "lab.tls", "kit.talk"]
 
 # The machine is shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("default", deadline=None)

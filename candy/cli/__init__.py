@@ -1,1 +1,1 @@
-"""The two commands. Whatever the user writes is read here; whatever it means is candy.config's."""
+"""The two commands. Whatever the user writes is read here; whatever it means is the settings'."""

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from candy.cli.command import Command, Gathered
-from candy.config import ClientSettings, client_settings
 from candy.errors import ConfigError
+from candy.settings import ClientSettings, client_settings
 
 
 def configure(gathered: Gathered, check: bool) -> ClientSettings:
@@ -23,7 +23,7 @@ def configure(gathered: Gathered, check: bool) -> ClientSettings:
 
 def run(settings: ClientSettings, reread: Callable[[], ClientSettings] | None) -> int:
     """Stay in the network until a signal ends it; returns the exit status."""
-    from candy import client
+    from candy.member import member as client
 
     return client.run(settings)
 

@@ -25,9 +25,9 @@ import click
 from candy import __version__
 from candy.cli.files import Written, read_file
 from candy.cli.options import OPTIONS, SWITCHES_OFF, Option, Side, options_of_other_side, other_side
-from candy.config import ClientSettings, Given
 from candy.errors import ConfigError, OperationalError
-from candy.relayconfig import GivenNetwork, ServerSettings
+from candy.relay.settings import GivenNetwork, ServerSettings
+from candy.settings import ClientSettings, Given
 
 log = logging.getLogger("candy")
 

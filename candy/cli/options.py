@@ -5,16 +5,16 @@ Rules:
  2. Both commands take every option of the original. One that is the other command's, or is without effect so
     far, says so once and changes nothing.
 
-This module reads nothing (command.py and files.py do) and judges nothing (candy.relayconfig and
-candy.config do).
+This module reads nothing (command.py and files.py do) and judges nothing (candy.relay.settings and
+candy.settings do).
 """
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from candy.auth import TOLERANCE_S
-from candy.config import DEFAULT_PORT
-from candy.relayconfig import DEFAULT_POOL
+from candy.protocol.auth import TOLERANCE_S
+from candy.relay.settings import DEFAULT_POOL
+from candy.settings import DEFAULT_PORT
 
 Side = Literal["server", "client"]
 

@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Callable, Mapping
 
 from candy.cli.command import Command, Gathered
-from candy.config import Given
 from candy.errors import ConfigError
-from candy.relayconfig import ServerSettings, server_settings
-from candy.state import server_password
+from candy.host.files import server_password
+from candy.relay.settings import ServerSettings, server_settings
+from candy.settings import Given
 
 
 def configure(gathered: Gathered, check: bool) -> ServerSettings:
@@ -47,7 +47,7 @@ def _without_pool(given: Mapping[str, Given]) -> Mapping[str, Given]:
 
 def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None) -> int:
     """Serve until a signal ends it; returns the exit status."""
-    from candy import server
+    from candy.relay import relay as server
 
     return server.run(settings, reread)
 

@@ -11,7 +11,7 @@ once); the others are the stream. The sender is 10.0.0.1, another member 10.0.0.
 import struct
 import sys
 
-from peer import BINARY, CLOSE, FORWARD, PING, PONG, Relay, numbered, read_messages
+from kit.peer import BINARY, CLOSE, FORWARD, PING, PONG, Relay, numbered, read_messages
 
 from candy import _fastpath
 

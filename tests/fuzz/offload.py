@@ -10,8 +10,8 @@ candy.2, each behind two bytes of length.
 
 import sys
 
-from peer import FORWARD, SUPER
-from superpacket import NO_VNET, header_size, segments, with_checksums
+from kit.peer import FORWARD, SUPER
+from kit.superpacket import NO_VNET, header_size, segments, with_checksums
 
 from candy import _fastpath
 

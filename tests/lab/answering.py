@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from candy.dial import Dialer, Upgraded
 from candy.errors import OperationalError
+from candy.member.dial import Dialer, Upgraded
 
 Answer = Callable[[str], bytes]
 SOON_S = 0.5

@@ -4,10 +4,10 @@ import signal
 import struct
 from pathlib import Path
 
+from kit.peer import BINARY, CLOSE, PING, PONG
 from lab.laboratory import PORT
 from lab.namespaces import Host
 from lab.programs import Program, environment
-from peer import BINARY, CLOSE, PING, PONG
 
 
 class Capture:

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
-from candy.config import ClientSettings
-from candy.relayconfig import NetworkSettings, ServerSettings
+from candy.relay.settings import NetworkSettings, ServerSettings
+from candy.settings import ClientSettings
 
 RELAY = ["-w", "ws://relay:26816"]
 

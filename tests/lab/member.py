@@ -14,10 +14,10 @@ from ipaddress import IPv4Address, IPv4Interface
 from types import TracebackType
 from typing import Self
 
+from kit.peer import BINARY, CLOSE, PING, PONG, build_frame
 from lab.programs import PASSWORD, PATIENCE_S
-from peer import BINARY, CLOSE, PING, PONG, build_frame
 
-from candy import auth, wire
+from candy.protocol import auth, wire
 
 _payloads = itertools.count(1)
 _vmacs = itertools.count(1)

@@ -3,10 +3,10 @@
 import time
 from ipaddress import IPv4Address
 
+from kit.peer import CLOSE, PING, PONG
 from lab.member import Member, echo
-from peer import CLOSE, PING, PONG
 
-from candy import wire
+from candy.protocol import wire
 
 HELLO = b"candy::linux::6.1.8::vm"
 

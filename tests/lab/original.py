@@ -17,11 +17,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
 from typing import Self
 
+from kit.peer import BINARY, CLOSE, PING, PONG, build_frame, xor_mask
 from lab.namespaces import Namespace
 from lab.programs import PASSWORD, PATIENCE_S
-from peer import BINARY, CLOSE, PING, PONG, build_frame, xor_mask
 
-from candy import auth, wire
+from candy.protocol import auth, wire
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 DESTINATION_AT = {wire.Kind.FORWARD: 17, wire.Kind.SUPER: 27}

@@ -13,7 +13,7 @@ from lab.pair import Pair
 from lab.programs import Relay
 
 from candy import _fastpath
-from candy.wire import DropReason
+from candy.protocol.wire import DropReason
 
 POOL = "192.168.202.0/24"
 """What a relay grants addresses from unless it is told otherwise."""

@@ -19,19 +19,20 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import web
+from kit.recorded import GRANTED, PASSWORD, STEPS, VMAC, WALL
 from lab.programs import PATIENCE_S
-from recorded import GRANTED, PASSWORD, STEPS, VMAC, WALL
 
-from candy import auth, conversation, wire
 from candy._fastpath import Engine
-from candy.client import Client
-from candy.conversation import Member
-from candy.dial import Dialer
 from candy.errors import OperationalError
-from candy.kernelroutes import KernelRoutes
-from candy.state import ClientState
-from candy.tun import Tun
-from candy.wire import Route, RouteEntry
+from candy.host.files import ClientState
+from candy.host.kernelroutes import KernelRoutes
+from candy.host.tun import Tun
+from candy.member import conversation
+from candy.member.conversation import Member
+from candy.member.dial import Dialer
+from candy.member.member import Client
+from candy.protocol import auth, wire
+from candy.protocol.wire import Route, RouteEntry
 
 OTHER = IPv4Interface("192.168.202.9/24")
 PACKET = bytes.fromhex("4500001c000100004011000cc0a8ca07c0a8ca0900010002000800ff")

@@ -17,14 +17,14 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
+from kit.peer import BINARY, CLOSE, PING, PONG
 from lab.capture import Capture, frame_length
 from lab.laboratory import PORT, Laboratory
 from lab.member import Member, echo, frame, packet
 from lab.namespaces import Host
 from lab.programs import PASSWORD, PATIENCE_S
-from peer import BINARY, CLOSE, PING, PONG
 
-from candy import auth, wire
+from candy.protocol import auth, wire
 
 pytestmark = pytest.mark.netns
 

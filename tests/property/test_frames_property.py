@@ -7,7 +7,19 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from peer import BINARY, CLOSE, CONTINUATION, FORWARD, MAX_PAYLOAD, PING, PONG, TEXT, Relay, build_frame, read_messages
+from kit.peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FORWARD,
+    MAX_PAYLOAD,
+    PING,
+    PONG,
+    TEXT,
+    Relay,
+    build_frame,
+    read_messages,
+)
 
 from candy import _fastpath
 

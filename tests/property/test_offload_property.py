@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from peer import FORWARD, SUPER
-from superpacket import (
+from kit.peer import FORWARD, SUPER
+from kit.superpacket import (
     ACK,
     CWR,
     FIN,

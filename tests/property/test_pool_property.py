@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from candy.addresses import Pool
 from candy.errors import PoolFull
+from candy.relay.pool import Pool
 
 NETWORK = IPv4Network("10.0.0.0/29")
 HOSTS = list(NETWORK.hosts())

@@ -5,9 +5,9 @@ from ipaddress import IPv4Address, IPv4Network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candy import wire
-from candy.routes import Routes, Rule, first_overlap, messages, why_impossible
-from candy.wire import RouteEntry
+from candy.protocol import wire
+from candy.protocol.wire import RouteEntry
+from candy.relay.rules import Routes, Rule, first_overlap, messages, why_impossible
 
 MEMBERS = IPv4Network("10.0.0.0/29")
 BEHIND = IPv4Network("172.16.0.0/28")

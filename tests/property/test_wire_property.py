@@ -5,10 +5,10 @@ from ipaddress import IPv4Interface, IPv4Network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from candy import wire
-from candy.addresses import Pool
 from candy.errors import WireError
-from candy.network import Network
+from candy.protocol import wire
+from candy.relay.network import Network
+from candy.relay.pool import Pool
 
 addresses = st.ip_addresses(v=4)
 timestamps = st.integers(-(2**63), 2**63 - 1)

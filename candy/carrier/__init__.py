@@ -1,0 +1,1 @@
+"""From a library's connection to the engine's."""

@@ -1,0 +1,1 @@
+"""This machine: its interfaces, routes, addresses and files."""

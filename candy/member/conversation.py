@@ -1,0 +1,311 @@
+"""One connection as a client leads it, from the upgrade to its end: what comes in, and what is to be done
+about it.
+
+    opened ──VMAC, EXPTTUN──▶ ASKING ──right answer──▶ AUTH, PING ──▶ JOINED ──▶ CONFIRMED
+       └──────VMAC, with an address of its own───────▶┘          PONG, and still there a moment later
+                                                         ROUTE ─▶ RouteSet;  UDP4CONN, DISCOVERY, GENERAL ─▶ Learn
+
+Rules:
+ 1. The relay never answers AUTH. That it was believed is concluded: from a PONG to the PING behind it, and
+    from the connection being there a moment later, for the PONG may be quicker than the verdict on the AUTH.
+ 2. A granted address is believed only with the right hash, and kept for next time once it is confirmed.
+ 3. Routes of the connection before hold until this one has told all: candy.2 says so itself; else the other messages of
+    a relay are right behind its first, and where none came within a verdict's time there are none.
+ 4. No I/O, no clock, no random numbers: `now` is monotonic seconds, `wall` Unix seconds, randomness an
+    argument.
+
+This module does not know how a connection is made, nor when it is tried again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from math import inf
+
+from candy.errors import WireError
+from candy.member.routeset import RouteSet
+from candy.protocol import auth, wire
+from candy.protocol.wire import DropReason
+from candy.relay.pool import is_unicast
+from candy.relay.session import Close, Drop, Log, Ping, Send
+
+ANSWER_S = 10.0
+"""How long the relay may take to grant an address."""
+CONFIRM_S = 1.0
+"""Rule 1's moment. Nobody wants to wait for all that a relay may still find; a wrong word is put right then."""
+ROUTES_S = 1.0
+"""Rule 3's: how long the next ROUTE of a relay without candy.2 may take."""
+VERDICT_S = 11.0
+"""A connection that ends sooner after its AUTH counts as refused: our relay asks another holder of the address for 3 s,
+and delays a refusal by up to 10 s after many failures."""
+SHORTEST_PREFIX = 8
+"""A granted address is not covered by the hash: a shorter prefix could draw half of the world into the tunnel."""
+CLOSE_POLICY = 1008
+ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Give the interface this address."""
+
+    address: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Let packets pass between the connection and the interface."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Remember the address for next time."""
+
+    address: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True)
+class SetRoutes:
+    """Send to these destinations through members, and to no others; first match first."""
+
+    routes: tuple[wire.RouteEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Keep what another member says of itself, for a direct link."""
+
+    message: wire.Udp4Conn | wire.Discovery | wire.General
+
+
+Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | SetRoutes | Learn
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a connection, or the attempt to make one, ended: one line for the user, and what Backoff wants to know."""
+
+    text: str
+    refused: bool = False
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """What this member says of itself on every connection.
+
+    `vmac` has 16 ASCII hex characters, `address` is None for one that the relay grants, `hello` is the
+    payload of the PING behind AUTH, `randbytes(n)` gives n random bytes.
+    """
+
+    password: bytes = field(repr=False)
+    vmac: bytes
+    address: IPv4Interface | None
+    hello: bytes
+    randbytes: Callable[[int], bytes]
+
+
+class Conversation:
+    """One connection, from the upgrade to its end. Actions are to be carried out in order.
+
+    Args:
+        member: who speaks.
+        connection: the engine's number.
+        timestamp: for all messages of this connection, and never used before: an AUTH with the same timestamp
+            would be the same bytes, which the relay takes for a replay.
+        last: the address that was granted last time, None for none.
+        routes: what earlier connections were told, and this one adds to.
+        extended: candy.2 was agreed on.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        connection: int,
+        timestamp: int,
+        last: IPv4Interface | None,
+        routes: RouteSet,
+        *,
+        extended: bool = False,
+    ) -> None:
+        self._member = member
+        self._connection = connection
+        self._timestamp = timestamp
+        self._last = last
+        self._routes = routes
+        self._extended = extended
+        self._address: IPv4Interface | None = None
+        """With which AUTH was sent; None while asking for one."""
+        self._joined = 0.0
+        """When that was."""
+        self._ponged = False
+        self._confirmed = False
+        self._ending: Ending | None = None
+        """Decided here, before the connection is closed."""
+        self._due = inf
+        """When the log-in is to go on."""
+        self._told_all_at = inf
+        """Rule 3."""
+
+    @property
+    def deadline(self) -> float:
+        """When expired() is to be called."""
+        return min(self._due, self._told_all_at)
+
+    def opened(self, now: float) -> list[Action]:
+        """The connection is upgraded and the engine's."""
+        member, timestamp = self._member, self._timestamp
+        digest = auth.vmac_digest(member.password, member.vmac, timestamp)
+        greeting = self._hashed(wire.Vmac(member.vmac, timestamp, digest))
+        if member.address is not None:
+            return [greeting, *self._join(member.address, now)]
+        self._due = now + ANSWER_S
+        digest = auth.expttun_digest(member.password, timestamp)
+        return [greeting, self._hashed(wire.Expttun(timestamp, self._last or ANY_ADDRESS, digest))]
+
+    def received(self, payload: bytes, now: float, wall: int) -> list[Action]:
+        """A message that is no packet."""
+        if self._ending is not None:
+            return []
+        try:
+            message = wire.decode(payload)
+            match message:
+                case wire.Expttun() if self._address is None:
+                    return self._on_expttun(message, now, wall)
+                case wire.Route() if self._address is not None:
+                    return self._on_route(message, now)
+                case wire.Udp4Conn() | wire.Discovery() | wire.General() if self._address is not None:
+                    return self._on_relayed(message, self._address.ip)
+            return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
+        except WireError as error:
+            drop = Drop(self._connection, error.reason)
+            if payload[:1] != bytes([wire.Kind.ROUTE]):
+                return [drop]
+            self._routes.abandon()
+            return [drop, Log("warning", f"routes that the relay told can't be used: {error.reason}")]
+
+    def ponged(self, now: float) -> list[Action]:
+        """A PONG with any payload: the original relay's is 1500 bytes of its own."""
+        if self._address is None or self._ponged:
+            return []
+        self._ponged = True
+        self._due = self._joined + CONFIRM_S
+        return self.expired(now)
+
+    def expired(self, now: float) -> list[Action]:
+        """The deadline may have come."""
+        actions: list[Action] = []
+        if now >= self._told_all_at:
+            self._told_all_at = inf
+            self._routes.settle()
+            actions.append(SetRoutes(self._routes.routes))
+        if now < self._due:
+            return actions
+        if self._address is None:
+            return self._end(f"the relay granted no address within {ANSWER_S:g} s: has it a pool?")
+        self._due = inf
+        self._confirmed = True
+        if self._member.address is None:
+            actions.append(Keep(self._address))
+        return [*actions, Log("info", f"connected as {self._address} (the relay answers)")]
+
+    def closed(self, cause: str, now: float) -> Ending:
+        """The connection is gone; `cause` is one of the engine's CAUSES."""
+        if self._ending is not None:
+            return self._ending
+        if cause == "silent":
+            return Ending("the relay fell silent", held=self._confirmed)
+        if cause not in ("peer", "eof", "reset"):
+            return Ending(f"the relay broke the protocol ({cause})")
+        if self._address is None:
+            return Ending(
+                "closed right after the handshake: wrong password, a clock off by more than 300 s, or no address free",
+                refused=True,
+            )
+        if now - self._joined >= VERDICT_S:
+            return Ending(
+                "the relay closed the connection" if cause == "peer" else "the connection was lost", held=True
+            )
+        if self._confirmed:
+            return Ending(
+                f"closed soon after the handshake: the relay ended, or the address {self._address.ip} is taken",
+                refused=True,
+            )
+        return Ending(
+            "closed right after the handshake: wrong password, a clock off by more than 300 s, "
+            f"or the address {self._address.ip} is taken or outside of the pool",
+            refused=True,
+        )
+
+    def _on_expttun(self, message: wire.Expttun, now: float, wall: int) -> list[Action]:
+        expected = auth.expttun_digest(self._member.password, message.timestamp)
+        if not auth.digest_matches(expected, message.digest):
+            return self._end(
+                "the relay's hash is wrong: it has another password, or is no relay of yours", refused=True
+            )
+        if not auth.is_timely(message.timestamp, wall):
+            skew = message.timestamp - wall
+            return self._end(
+                f"the relay's clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} this machine's: "
+                "set the one that is wrong, for example by NTP",
+                refused=True,
+            )
+        if not _is_usable(message.address):
+            return self._end(f"the relay granted {message.address}, which no member can have", refused=True)
+        actions = self._join(message.address, now)
+        if self._last is not None and self._last != message.address:
+            actions.insert(0, Log("warning", f"the relay granted {message.address} in place of {self._last}"))
+        return actions
+
+    def _on_route(self, message: wire.Route, now: float) -> list[Action]:
+        self._routes.received(message)
+        if self._routes.is_settled:
+            self._told_all_at = inf
+        elif not self._extended:
+            self._told_all_at = now + ROUTES_S
+        return [SetRoutes(self._routes.routes)]
+
+    def _on_relayed(self, message: wire.Udp4Conn | wire.Discovery | wire.General, own: IPv4Address) -> list[Action]:
+        if message.src == own or not is_unicast(message.src):
+            raise WireError(DropReason.FOREIGN_SOURCE)
+        if message.dst != own and (message.dst != wire.BROADCAST or isinstance(message, wire.Udp4Conn)):
+            raise WireError(DropReason.FOREIGN_DESTINATION)
+        if isinstance(message, wire.General):
+            # Nobody sends another one, so nobody could tell what it means.
+            _ = message.lan_endpoint
+        return [Learn(message)]
+
+    def _join(self, address: IPv4Interface, now: float) -> list[Action]:
+        self._address = address
+        self._joined = now
+        self._due = inf
+        self._routes.begin(address.ip, extended=self._extended)
+        if not self._routes.is_settled:
+            self._told_all_at = now + VERDICT_S
+        timestamp = self._timestamp
+        digest = auth.auth_digest(self._member.password, address.ip, timestamp)
+        return [
+            Configure(address),
+            # Those of before as well: the kernel's may be gone with an address, or stand in the way of this relay.
+            SetRoutes(self._routes.routes),
+            self._hashed(wire.Auth(address.ip, timestamp, digest)),
+            # Behind AUTH, for what comes before it is dropped.
+            Join(self._connection),
+            Ping(self._connection, self._member.hello),
+        ]
+
+    def _hashed(self, message: wire.Vmac | wire.Expttun | wire.Auth) -> Send:
+        return Send(self._connection, message.encode(wire.draw_confusion(self._member.randbytes)))
+
+    def _end(self, text: str, refused: bool = False) -> list[Action]:
+        self._ending = Ending(text, refused=refused)
+        self._due = self._told_all_at = inf
+        return [Close(self._connection, CLOSE_POLICY, "")]
+
+
+def _is_usable(address: IPv4Interface) -> bool:
+    network = address.network
+    if network.prefixlen < SHORTEST_PREFIX or not is_unicast(address.ip):
+        return False
+    return network.prefixlen > 30 or address.ip not in (network.network_address, network.broadcast_address)

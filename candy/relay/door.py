@@ -1,0 +1,85 @@
+"""aiohttp's server, with a clock and a count on whoever has not authenticated.
+
+    TCP accepts ─▶ numbered -1, -2, … ─▶ request ─▶ upgraded: the engine's number, 1 and more ─▶ authenticated: left
+                        └───────────── one Admission counts both, by source ─────────────┘
+
+aiohttp by itself would wait for a first request forever. Here it has to come within the time that a member has for
+its authentication (which starts anew with the upgrade, and is then the network's to watch).
+
+It does not know what a request asks for.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from candy.relay.admission import Admission
+
+log = logging.getLogger("candy.relay")
+
+
+class Door(web.Server):
+    """Accepts HTTP connections for one handler.
+
+    Args:
+        handler: answers a request.
+        close_connection: ends a connection that the engine has.
+        timeout_s: seconds from TCP's accept to the end of aiohttp's part.
+        limit_per_source: connections of one address that have not authenticated.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        *,
+        close_connection: Callable[[int], object],
+        timeout_s: float,
+        limit_per_source: int,
+    ) -> None:
+        super().__init__(handler, access_log=None, keepalive_timeout=timeout_s)
+        self._close_connection = close_connection
+        self._timeout_s = timeout_s
+        self._admission = Admission(limit_per_source)
+        self._last = 0
+        self._numbers: dict[RequestHandler, tuple[int, asyncio.TimerHandle]] = {}
+        self._transports: dict[int, asyncio.Transport] = {}
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._last -= 1
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, transport.abort)
+        self._numbers[handler] = (self._last, timer)
+        self._transports[self._last] = transport
+        peer = transport.get_extra_info("peername")
+        self.admit(self._last, peer[0] if peer else "unknown")
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        number, timer = self._numbers.pop(handler)
+        timer.cancel()
+        del self._transports[number]
+        self.left(number)
+
+    def upgraded(self, handler: RequestHandler, connection: int, source: str) -> None:
+        """The engine has it from now on: it counts under that number, and not for a moment under both."""
+        if handler in self._numbers:
+            self.left(self._numbers[handler][0])
+        self.admit(connection, source)
+
+    def admit(self, number: int, source: str) -> None:
+        """Count a connection that has not authenticated; its source's oldest goes when they are too many."""
+        oldest = self._admission.arrived(number, source)
+        if oldest is None:
+            return
+        log.debug("%s: too many connections that have not authenticated: the oldest goes", source)
+        if oldest > 0:
+            self._close_connection(oldest)
+        else:
+            self._transports[oldest].abort()
+
+    def left(self, number: int) -> None:
+        """It has authenticated, or is gone."""
+        self._admission.left(number)

@@ -1,0 +1,136 @@
+"""The server's half of the WebSocket handshake (RFC 6455, section 4.2), and the way out of aiohttp for its socket.
+
+    request ──check──▶ refusal, no_such_network, not_alone: an ordinary response
+               └─────▶ hand_over(): bytes read ahead, a duplicate of the descriptor ──▶ Engine.adopt ──▶ 101
+
+Rules:
+ 1. From set_parser() to the return of hand_over() nothing awaits, so no byte can arrive in between.
+ 2. The engine writes the 101, so that nothing the peer gets can come before it.
+ 3. aiohttp closes its own descriptor. The duplicate lives on, so no FIN is sent.
+
+It knows neither sessions nor passwords.
+"""
+
+import base64
+import binascii
+import os
+import socket
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from candy._fastpath import Engine
+from candy.carrier import pump
+from candy.carrier.handover import Tail, accept_for
+from candy.protocol.wire import SUBPROTOCOL
+
+
+def refusal(request: web.BaseRequest) -> web.Response | None:
+    """Why this request is not upgraded, as the response to send, or None for a sound one."""
+    headers = request.headers
+    if not _has_token(request, "Upgrade", "websocket") or not _has_token(request, "Connection", "upgrade"):
+        return _refuse(426, "This is a candy relay: join it with a candy client.", Upgrade="websocket")
+    if headers.get("Sec-WebSocket-Version") != "13":
+        return _refuse(426, "Only WebSocket version 13 is spoken here.", **{"Sec-WebSocket-Version": "13"})
+    if request.method != "GET" or request.version < (1, 1):
+        return _refuse(400, "An upgrade is a GET of HTTP/1.1.")
+    # The body would be taken for frames, and a 100 would be sent between the request and the 101.
+    if request.body_exists or "Transfer-Encoding" in headers or "Expect" in headers:
+        return _refuse(400, "An upgrade has no body and no Expect.")
+    if not _is_key(headers.get("Sec-WebSocket-Key", "")):
+        return _refuse(400, "Sec-WebSocket-Key is not the base64 of 16 bytes.")
+    return None
+
+
+def no_such_network() -> web.Response:
+    """The response to a sound request for a path at which nothing is."""
+    return _refuse(404, "There is no network at this path.")
+
+
+def not_alone() -> web.Response:
+    """The response to a request whose connection is gone, or has answers to earlier requests left to write."""
+    return _refuse(400, "An upgrade waits for the answers to earlier requests.")
+
+
+def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[int, "HandedOver"]:
+    """Give the socket of a sound request to the engine.
+
+    Returns:
+        the connection, and the response to return to aiohttp, which writes nothing and ends aiohttp's part.
+
+    Raises:
+        ConnectionError: the connection is gone, or not idle: not_alone() is the answer.
+        OSError: the engine or the kernel refused; nothing was written, and the socket is aiohttp's still.
+    """
+    extended = SUBPROTOCOL in (word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","))
+    transport = request.transport
+    # A peer that is gone, or that pipelined requests and has not read the answers.
+    if transport is None or transport.is_closing() or transport.get_write_buffer_size() != 0:
+        raise ConnectionError("the connection is gone, or not idle")
+    tail = Tail()
+    # In this order: set_parser() may resume reading.
+    request.protocol.set_parser(tail)  # type: ignore[arg-type]
+    transport.pause_reading()
+    preamble = _switching(request.headers["Sec-WebSocket-Key"], extended)
+    if transport.get_extra_info("sslcontext") is None:
+        fd = os.dup(transport.get_extra_info("socket").fileno())
+        ahead = tail.received
+    else:
+        fd = pump.join(transport, tail.received)
+        ahead = b""
+    try:
+        connection = engine.adopt(fd, network=network, extended=extended, preamble=preamble, tail=ahead)
+    except BaseException:
+        socket.close(fd)
+        raise
+    return connection, HandedOver(extended)
+
+
+class HandedOver(web.StreamResponse):
+    """What aiohttp gets for a connection that is no longer its own: nothing to send, and the end.
+
+    Args:
+        extended: candy.2 was agreed on.
+    """
+
+    def __init__(self, extended: bool) -> None:
+        super().__init__(status=101)
+        self.extended = extended
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        pass
+
+
+def _switching(key: str, extended: bool) -> bytes:
+    """The 101 response."""
+    lines = [
+        b"HTTP/1.1 101 Switching Protocols",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: " + accept_for(key).encode(),
+    ]
+    if extended:
+        lines.append(b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode())
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text.strip(), validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _has_token(request: web.BaseRequest, name: str, token: str) -> bool:
+    return any(word.strip().lower() == token for value in request.headers.getall(name, ()) for word in value.split(","))
+
+
+def _refuse(status: int, text: str, **headers: Any) -> web.Response:
+    response = web.Response(status=status, text=text + "\n", headers=headers)
+    response.force_close()
+    return response

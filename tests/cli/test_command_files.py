@@ -1,0 +1,254 @@
+"""Configuration files given to the two commands: which line is wrong, several networks, reading again, the examples."""
+
+import tomllib
+from collections.abc import Callable
+from importlib import resources
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab.commands import Ran, call, join, refuse, serve, serve_one
+
+from candy.cli import client as client_command
+from candy.cli import server as server_command
+from candy.cli.command import Command
+from candy.cli.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
+from candy.errors import ConfigError
+from candy.relay.rules import Rule
+from candy.relay.settings import NetworkSettings
+
+pytestmark = pytest.mark.usefixtures("state", "log_level")
+
+
+# Files
+
+
+def test_file_of_the_original(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "candy.conf"
+    file.write_text(
+        'mode = "client"\nwebsocket = "wss://relay";\npassword = "a b"\nmtu=1300\ndiscovery = 300\nworkers=0\ndhcp = x'
+    )
+    settings, said = join(ran, "-c", str(file), "--mtu", "1200")
+    assert (settings.url, settings.password, settings.mtu) == ("wss://relay/", b"a b", 1200)
+    assert said.splitlines() == [
+        f"candy-client: warning: {file}:6: workers: passed over: unknown in this kind of file",
+        f"candy-client: warning: {file}:5: discovery: has no effect yet",
+        f"candy-client: warning: {file}:7: dhcp: is an option of candy-server: ignored",
+    ]
+
+
+def test_file_names_the_line_of_a_wrong_value(tmp_path: Path) -> None:
+    file = tmp_path / "candy.cfg"
+    file.write_text("websocket = ws://relay\npassword = pw\n\nmtu = 9000\n")
+    assert f"{file}:4: mtu: '9000' is too large" in refuse(client_command.main, "-c", str(file))
+
+
+@pytest.mark.parametrize("name", ["server.toml", "server.cfg"])
+def test_server_file_without_dhcp_has_no_pool(ran: Ran, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text('websocket = "ws://127.0.0.1:26816"\n')
+    assert serve_one(ran, "-c", str(file)).pool is None
+    assert serve_one(ran, "-c", str(file), "-d", "10.0.0.0/24").pool == IPv4Network("10.0.0.0/24")
+    file.write_text('dhcp = "10.0.1.0/24"\n')
+    assert serve_one(ran, "-c", str(file)).pool == IPv4Network("10.0.1.0/24")
+    assert serve_one(ran, "-d", "").pool is None
+
+
+def test_file_switches_the_time_off(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("no_timestamp = true")
+    assert not serve(ran, "-c", str(file))[0].timestamps
+
+
+# Several networks
+
+
+def test_networks_of_a_file(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANDY_PASSWORD", "of the environment")
+    (tmp_path / "written").write_bytes(b"of its file\n")
+    file = tmp_path / "server.toml"
+    file.write_text(
+        f"""dhcp = "10.0.0.0/24"
+no_broadcast = true
+[network."/home"]
+password = "of its own"
+[network."/office/eu"]
+password_file = "{tmp_path}/written"
+dhcp = "10.0.0.0/24"
+no_source_check = true
+routes = [{{ device = "10.0.0.1", destination = "172.17.0.0/16", via = "10.0.0.2" }}]
+"""
+    )
+    settings, said = serve(ran, "-c", str(file), "-d", "10.1.0.0/24")
+    assert said == ""
+    main, home, office = settings.networks
+    assert main == NetworkSettings(
+        password=b"of the environment", pool=IPv4Network("10.1.0.0/24"), forward_broadcast=False
+    )
+    assert home == NetworkSettings(path="/home", password=b"of its own", pool=None)
+    assert office == NetworkSettings(
+        path="/office/eu",
+        password=b"of its file",
+        pool=IPv4Network("10.0.0.0/24"),
+        check_source=False,
+        rules=(Rule.parse("10.0.0.1/32,172.17.0.0/16,10.0.0.2"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("[network.'/home']", "3: network: '/home' has no password: add password or password_file to its table"),
+        ("[network.'/home']\npassword = ''", "4: password: an empty password lets everybody in: write one"),
+        ("[network.'/home']\npassword_file = '/no'", "4: password_file: cannot read /no: No such file or directory"),
+        ("[network.home]\npassword = 'x'", "3: network: 'home' is no path: write it like /home"),
+        ("[network.'/']\npassword = 'x'", "3: network: '/' is the network that stands at the top of the file"),
+        (
+            "[network.'/home']\npassword = 'x'\n[network.'/home/']\npassword = 'x'",
+            "5: network: '/home/' is the second network at /home: give each a path of its own",
+        ),
+        ("[network.'/home']\npassword = 'x'\ndhcp = '10.0.0.0/31'", "5: dhcp: '10.0.0.0/31' is no size for a pool"),
+        ("routes = [\n{ device = '10.0.0.1' },\n]", "4: routes: destination is missing, or no text in quotes"),
+        (
+            "routes = [\n{ device = '10.0.0.1', destination = '10.0.0.0/16', via = '10.0.0.2' },\n]",
+            "4: routes: '10.0.0.1,10.0.0.0/16,10.0.0.2' is a route into the pool 10.0.0.0/24",
+        ),
+        (
+            "[network.'/home']\npassword = 'x'\nsdwan = '10.0.0.1,10.9.0.0/16,10.0.0.2;10.0.0.1,10.9.0.0/24,10.0.0.3'",
+            "5: sdwan: rule 2: '10.0.0.1,10.9.0.0/24,10.0.0.3' overlaps '10.0.0.1,10.9.0.0/16,10.0.0.2'",
+        ),
+    ],
+)
+def test_networks_that_cannot_be(tmp_path: Path, table: str, said: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(f'# first\ndhcp = "10.0.0.0/24"\n{table}\n')
+    assert refuse(server_command.main, "--check", "-c", str(file)).startswith(f"candy-server: {file}:{said}")
+
+
+def test_rules_on_the_command_line_win(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(
+        'sdwan = "10.0.0.1,172.17.0.0/16,10.0.0.2"\n'
+        'routes = [{ device = "10.0.0.1", destination = "172.18.0.0/16", via = "10.0.0.2" }]'
+    )
+    assert len(serve_one(ran, "-c", str(file)).rules) == 2
+    rule = "10.0.0.1/32,172.19.0.0/16,10.0.0.2"
+    assert serve_one(ran, "-c", str(file), "--sdwan", rule).rules == (Rule.parse(rule),)
+    assert serve_one(ran, "-c", str(file), "--sdwan", "").rules == ()
+
+
+def test_rules_in_a_file_of_the_original(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "candy.cfg"
+    rules = ["192.168.202.1/32,172.17.0.0/16,192.168.202.2", "192.168.202.2/32,172.16.0.0/16,192.168.202.1"]
+    file.write_text(f'dhcp = "192.168.202.0/24"\nsdwan = "{";".join(rules)}";\n')
+    assert serve_one(ran, "-c", str(file)).rules == tuple(Rule.parse(rule) for rule in rules)
+
+
+# Reading them again
+
+
+def test_settings_are_read_again(ran: Ran, state: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "candy.cfg"
+    file.write_text('dhcp = "10.0.0.0/24"\nworkers = 2\n')
+    settings, said = serve(ran, "-c", str(file), "--no-timestamp", "-n", "x")
+    assert said.count("warning") == 2
+    assert ran.reread is not None
+    (state / "password").unlink()
+    again = ran.reread()
+    assert caplog.records == []
+    # As for a check: nothing is written, so a password that was made is not known.
+    assert not (state / "password").exists()
+    assert again.networks[0] == settings.networks[0].model_copy(update={"password": b""})
+    assert again.timestamps is False
+    file.write_text('dhcp = "10.0.0.0/24"\nsdwan = "10.0.0.1,172.17.0.0/16,10.0.0.2"\nrestart = 2')
+    assert ran.reread().networks[0].rules == (Rule.parse("10.0.0.1/32,172.17.0.0/16,10.0.0.2"),)
+    assert [record.message for record in caplog.records] == [
+        f"{file}:3: restart: passed over: unknown in this kind of file"
+    ]
+    file.write_text("sdwan = nonsense")
+    with pytest.raises(ConfigError, match=rf"^{file}:1: sdwan: rule 1: 'nonsense' is no rule"):
+        ran.reread()
+    file.unlink()
+    with pytest.raises(ConfigError, match="cannot read"):
+        ran.reread()
+
+
+# The examples
+
+
+def examples() -> list[tuple[str, str]]:
+    folder = resources.files("candy") / "examples"
+    return sorted((file.name, file.read_text()) for file in folder.iterdir())
+
+
+def test_there_is_an_example_of_each_file() -> None:
+    assert [name for name, _ in examples()] == ["client.cfg", "client.toml", "server.cfg", "server.toml"]
+
+
+def is_setting(line: str) -> bool:
+    """Whether a comment would be a line of the file: it begins right behind the sign, or goes on with a list."""
+    return line.startswith("#") and (line[1:2].strip() != "" or line.startswith("#    "))
+
+
+def in_force(content: str, folder: Path) -> list[str]:
+    """All lines of a file, comments that show a setting included, with files that are there."""
+    lines = [line.removeprefix("#") if is_setting(line) else line for line in content.splitlines()]
+    for path in ("/etc/candy/password", "/etc/candy/relay.pem", "/etc/candy/relay.key", "/etc/candy/ca.pem"):
+        (folder / Path(path).name).write_text("x")
+        lines = [line.replace(path, str(folder / Path(path).name)) for line in lines]
+    if "tls_key" in content:
+        lines = [line.replace('websocket = "ws:', 'websocket = "wss:') for line in lines]
+    return lines
+
+
+@pytest.mark.parametrize(("name", "content"), examples())
+def test_example(name: str, content: str, tmp_path: Path, ran: Ran) -> None:
+    """Every example is sound, as it is and with all of its lines in force, and shows every setting its form has."""
+    side, _, form = name.partition(".")
+    assert side in ("server", "client")
+    command: Command[Any] = server_command.main if side == "server" else client_command.main
+    file = tmp_path / name
+    file.write_text(content)
+    assert call(command, "-c", str(file), "--check").stderr == ""
+    lines = in_force(content, tmp_path)
+    file.write_text("\n".join(lines))
+    result = call(command, "-c", str(file), "--check")
+    assert (result.exit_code, result.stdout) == (0, f"candy-{side}: the settings are sound\n"), result.stderr
+    assert all("has no effect yet" in line for line in result.stderr.splitlines())
+    known = {option.key for option in OPTIONS[side]}  # type: ignore[index]
+    if form == "toml":
+        assert tomllib.loads("\n".join(lines)).keys() == known
+    else:
+        keys = {line.partition(" =")[0] for line in lines if line and not line.startswith("#")}
+        assert keys == known & ORIGINAL_KEYS | {"mode"}
+
+
+def test_example_of_a_further_network(tmp_path: Path, ran: Ran) -> None:
+    content = dict(examples())["server.toml"]
+    file = tmp_path / "server.toml"
+    file.write_text("\n".join(in_force(content, tmp_path)))
+    settings, _ = serve(ran, "-c", str(file))
+    main, home = settings.networks
+    assert (home.path, str(home.pool), str(home.tun), len(home.rules)) == ("/home", "10.77.0.0/16", "10.77.0.1/16", 2)
+    assert len(main.rules) == 3
+    table = tomllib.loads(file.read_text())["network"]["/home"]
+    assert table.keys() <= {option.key for option in NETWORK_OPTIONS}
+
+
+@pytest.mark.parametrize("name", ["server.toml", "client.toml"])
+def test_example_shows_the_defaults(name: str, tmp_path: Path, ran: Ran) -> None:
+    """A commented line that is not an example says what is so without it."""
+    content = dict(examples())[name].partition("#[network")[0]
+    start: Callable[..., tuple[Any, str]] = serve if name == "server.toml" else join
+    lines = content.splitlines()
+    shown = [line.removeprefix("#") for line in lines if is_setting(line)]
+    made_up = ("example", "/etc/candy", "192.168.", '"home"', "workers")
+    defaults = [line for line in shown if not any(word in line for word in made_up)]
+    assert len(defaults) >= 6
+    written = [line for line in lines if line and not line.startswith("#")]
+    file = tmp_path / name
+    file.write_text("\n".join(written))
+    as_it_is = start(ran, "-c", str(file))[0]
+    file.write_text("\n".join(written + defaults))
+    assert start(ran, "-c", str(file))[0] == as_it_is

@@ -1,0 +1,213 @@
+"""A gateway's forwarding and NAT, in a fresh network namespace: set, taken away, and what is in the way of either."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import candy
+from candy.errors import OperationalError
+from candy.host import masquerade
+from candy.host.masquerade import Masquerade
+
+CLONE_NEWNET = 0x40000000
+RULESET = """table ip candy-masquerade {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		iifname "candy" oifname != "candy" masquerade
+		oifname "candy" iifname != "candy" masquerade
+	}
+}
+"""
+NOTE = """table ip candy-ip-forward-was-off {
+}
+"""
+
+
+def in_new_namespace(test: Callable[[], None]) -> None:
+    """Run a function on a thread of its own, in a network namespace of its own."""
+
+    def thread() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        forward("0")
+        test()
+
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(thread).result()
+
+
+def forward(value: str) -> None:
+    Path("/proc/sys/net/ipv4/ip_forward").write_text(value)
+
+
+def forwards() -> str:
+    return Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
+
+
+def nft(*arguments: str) -> str:
+    return subprocess.run(["nft", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def link(*arguments: str) -> None:
+    subprocess.run(["ip", "link", *arguments], check=True)
+
+
+@pytest.mark.netns
+def test_set_and_taken_away() -> None:
+    def test() -> None:
+        nft("add table ip filter")
+        with Masquerade("candy"):
+            assert forwards() == "1"
+            assert nft("list ruleset") == "table ip filter {\n}\n" + RULESET + NOTE
+        assert forwards() == "0"
+        assert nft("list ruleset") == "table ip filter {\n}\n"
+
+    in_new_namespace(test)
+
+
+@pytest.mark.netns
+def test_what_was_forwarded_before_still_is() -> None:
+    def test() -> None:
+        forward("1")
+        with Masquerade("candy"):
+            assert nft("list ruleset") == RULESET
+        assert forwards() == "1"
+        assert nft("list ruleset") == ""
+
+    in_new_namespace(test)
+
+
+CRASH = """
+import os, signal
+from candy.host.masquerade import Masquerade
+with Masquerade("candy"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.netns
+def test_what_a_crash_left_is_replaced_and_taken_away() -> None:
+    def test() -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(candy.__file__).parent.parent)}
+        crashed = subprocess.run([sys.executable, "-c", CRASH], check=False, env=environment)
+        assert crashed.returncode == -signal.SIGKILL
+        nft('add rule ip candy-masquerade postrouting iifname "old" masquerade')
+        assert forwards() == "1"
+        with Masquerade("candy"):
+            assert nft("list ruleset") == NOTE + RULESET
+        # As it was before the one that crashed.
+        assert forwards() == "0"
+        assert nft("list ruleset") == ""
+
+    in_new_namespace(test)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_last_of_several_ends_forwarding(first: int) -> None:
+    def test() -> None:
+        names = ["candy", "candy-a.b_c"]
+        for name in names:
+            link("add", name, "type", "bridge")
+        running = [Masquerade(name).__enter__() for name in names]
+        running.pop(first).__exit__(None, None, None)
+        assert forwards() == "1"
+        assert set(nft("list tables").split()[2::3]) == {masquerade.NOTE, f"{names[1 - first]}-masquerade"}
+        running.pop().__exit__(None, None, None)
+        assert forwards() == "0"
+        assert nft("list ruleset") == ""
+
+    in_new_namespace(test)
+
+
+@pytest.mark.netns
+def test_a_table_without_its_interface_keeps_nobody_forwarding() -> None:
+    def test() -> None:
+        nft("add table ip candy-gone-masquerade")
+        with Masquerade("candy"):
+            pass
+        assert forwards() == "0"
+        assert nft("list tables") == "table ip candy-gone-masquerade\n"
+
+    in_new_namespace(test)
+
+
+@pytest.mark.netns
+def test_somebody_else_flushed_all_rules(caplog: pytest.LogCaptureFixture) -> None:
+    def test() -> None:
+        with Masquerade("candy"):
+            nft("flush ruleset")
+        assert nft("list ruleset") == ""
+        assert forwards() == "0"
+        assert caplog.messages == []
+
+    in_new_namespace(test)
+
+
+def test_without_nft(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name, path: None)
+    with pytest.raises(OperationalError) as caught:
+        Masquerade("candy")
+    assert str(caught.value) == "--masquerade needs the program nft: apt install nftables"
+
+
+@pytest.fixture
+def refusing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program nft that refuses everything."""
+    program = tmp_path / "nft"
+    program.write_text(
+        "#!/bin/sh\necho 'Error: Could not process rule: Operation not supported' >&2\necho more >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return program
+
+
+REFUSED = (
+    "--masquerade: nft: Error: Could not process rule: Operation not supported: "
+    "it takes CAP_NET_ADMIN, and a kernel with nf_tables"
+)
+
+
+def test_a_kernel_that_refuses(refusing: Path) -> None:
+    gateway = Masquerade("candy")
+    with pytest.raises(OperationalError) as caught:
+        gateway.__enter__()
+    assert str(caught.value) == REFUSED
+
+
+@pytest.mark.netns
+def test_a_kernel_that_refuses_at_the_end(refusing: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test() -> None:
+        kept = refusing.rename(refusing.with_name("kept"))
+        gateway = Masquerade("candy")
+        with gateway:
+            gateway._nft = str(kept)
+        assert caplog.messages == [REFUSED]
+
+    in_new_namespace(test)
+
+
+@pytest.mark.netns
+def test_a_setting_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with systemd's ProtectKernelTunables: even root can't write it."""
+
+    def test() -> None:
+        monkeypatch.setattr(masquerade, "_forwards", lambda: False)
+        monkeypatch.setattr(masquerade, "IP_FORWARD", tmp_path)
+        with pytest.raises(OperationalError) as caught, Masquerade("candy"):
+            pass
+        assert str(caught.value) == (
+            "--masquerade: cannot set net.ipv4.ip_forward to 1: Is a directory: set it yourself, with sysctl"
+        )
+        assert nft("list ruleset") == ""
+
+    in_new_namespace(test)

@@ -1,0 +1,174 @@
+"""Attempts through a proxy, on loopback: which one is asked, what it is told, and how each refusal reads."""
+
+import asyncio
+import base64
+import ssl
+from collections.abc import AsyncIterator
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from lab.answering import SOON_S, echo, failure, header, listening, switching
+from lab.proxy import carry
+from yarl import URL
+
+from candy.errors import ConfigError
+from candy.member.dial import Dialer, proxy_for
+
+pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
+
+
+class Proxy:
+    """A CONNECT proxy; `refusal` is its answer instead, when it has any."""
+
+    def __init__(self) -> None:
+        self.heads: list[str] = []
+        self.refusal = b""
+        self.answer = b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n"
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
+        method, target, _ = head.split(" ", 2)
+        if self.refusal or method != "CONNECT":
+            writer.write(self.refusal or b"HTTP/1.1 405 Method Not Allowed\r\n\r\n")
+            writer.close()
+            return
+        port = target.rpartition(":")[2]
+        # Everything is on this machine.
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", int(port))
+        writer.write(self.answer)
+        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    proxy = Proxy()
+    async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
+        proxy.port = server.sockets[0].getsockname()[1]
+        yield proxy
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+async def test_ws_through_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, variable: str) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+    async with listening(switching) as relay:
+        # The name is the proxy's to resolve.
+        upgraded = await Dialer(f"ws://relay.test:{relay.port}/path").dial()
+        await echo(upgraded, relay)
+        assert proxy.heads == [f"CONNECT relay.test:{relay.port} HTTP/1.1\r\nHost: relay.test:{relay.port}\r\n\r\n"]
+        assert relay.heads[0].startswith("GET /path HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy"])
+async def test_wss_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, server_tls: ssl.SSLContext, ca_file: Path, variable: str
+) -> None:
+    monkeypatch.setenv(variable, f"127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with listening(switching, server_tls) as relay:
+        upgraded = await Dialer(f"wss://relay.test:{relay.port}", ca_file=ca_file).dial()
+        await echo(upgraded, relay)
+        assert len(proxy.heads) == 1
+        assert upgraded.transport is not None
+        upgraded.transport.abort()
+
+
+async def test_credentials_of_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://me%40here:p%3Aw@127.0.0.1:{proxy.port}")
+    async with listening(switching) as relay:
+        await echo(await Dialer(f"ws://127.0.0.1:{relay.port}").dial(), relay)
+    credentials = base64.b64encode(b"me@here:p:w").decode()
+    assert header(proxy.heads[0], "Proxy-Authorization") == f"Basic {credentials}"
+
+
+async def test_an_ipv6_address_through_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+    async with listening(switching) as relay:
+        await echo(await Dialer(f"ws://[::1]:{relay.port}").dial(), relay)
+        assert proxy.heads[0].startswith(f"CONNECT [::1]:{relay.port} HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("exception", ["127.0.0.1", "other.test, 127.0.0.1", "*"])
+async def test_no_proxy(monkeypatch: pytest.MonkeyPatch, exception: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", exception)
+    async with listening(switching) as relay:
+        await echo(await Dialer(f"ws://127.0.0.1:{relay.port}").dial(), relay)
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy", "expected"),
+    [
+        ("ws://relay.test", "", "http://ws.proxy:3128"),
+        ("wss://relay.test", "", "http://wss.proxy"),
+        ("ws://relay.test", "test", None),
+        ("ws://relay.test", ".relay.test", None),
+        ("ws://relay.test:81", "relay.test:81", None),
+        ("ws://relay.test:81", "relay.test:82", "http://ws.proxy:3128"),
+        ("ws://relay.test", "elay.test", "http://ws.proxy:3128"),
+        ("ws://[::1]:81", "::1", None),
+    ],
+)
+def test_which_proxy(monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str, expected: str | None) -> None:
+    monkeypatch.setenv("http_proxy", "http://ws.proxy:3128")
+    monkeypatch.setenv("https_proxy", "wss.proxy")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert proxy_for(URL(url)) == (URL(expected) if expected else None)
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "")
+    assert proxy_for(URL("ws://relay.test")) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["socks5://127.0.0.1:1080", "http://", "http://[::1", "http://host:port", "http://h:0"]
+)
+def test_proxies_that_are_not_understood(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("https_proxy", value)
+    with pytest.raises(ConfigError) as caught:
+        Dialer("wss://relay.test")
+    assert str(caught.value) == (f"https_proxy is {value!r}: candy knows http://[user:password@]host:port proxies only")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (
+            b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+            "the proxy refused to connect to relay.test:26816: HTTP 403 Forbidden: "
+            "have it allowed there, or name the relay's host in NO_PROXY to go without",
+        ),
+        (
+            b"HTTP/1.0 407 Proxy Authentication Required\r\n\r\n",
+            "the proxy asks for a user and password: put http://user:password@host:port in the variable",
+        ),
+        (b"SSH-2.0-x\r\n\r\n", "the proxy's answer is not HTTP: does the variable name a proxy?"),
+        (b"HTTP/1.1 200 OK\r\n", "the proxy's answer is not HTTP: does the variable name a proxy?"),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", "the proxy's answer is not HTTP: does the variable name a proxy?"),
+        (bytes(20_000), "the proxy's answer is not HTTP: does the variable name a proxy?"),
+        (b"\xff\r\n\r\n", "the proxy's answer is not HTTP: does the variable name a proxy?"),
+    ],
+)
+async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, answer: bytes, text: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+    proxy.refusal = answer
+    assert await failure(Dialer("ws://relay.test:26816")) == text
+
+
+async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    dialer = Dialer("ws://relay.test:26816")
+    assert await failure(dialer) == (
+        "cannot connect to the proxy at 127.0.0.1:1: connection refused: is it running there, and is the port right?"
+    )
+    assert dialer.addresses == {IPv4Address("127.0.0.1")}
+
+
+async def test_a_silent_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with listening(lambda head: b"") as silent:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{silent.port}")
+        why = await failure(Dialer("ws://relay.test"), attempt_s=SOON_S)
+    assert why == f"no success within 0.5 s, while waiting for the proxy 127.0.0.1:{silent.port}"

@@ -1,0 +1,101 @@
+"""Attempts through TLS, on loopback: what is trusted, what is not, and how each failure reads."""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+from lab.answering import SOON_S, echo, failure, http, listening, switching
+from lab.tls import tls_for
+
+from candy.errors import ConfigError
+from candy.member.dial import Dialer
+
+pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
+
+
+async def test_tls_with_a_ca_file(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    async with listening(switching, server_tls) as relay:
+        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
+        assert upgraded.transport is not None
+        assert relay.alpn == "http/1.1"
+        await echo(upgraded, relay)
+        while not upgraded.transport.is_closing():
+            await asyncio.sleep(0)
+        upgraded.transport.abort()
+
+
+async def test_tls_with_bytes_behind_the_answer(server_tls: ssl.SSLContext, ca_file: Path) -> None:
+    async with listening(lambda head: switching(head) + b"behind", server_tls) as relay:
+        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
+        assert upgraded.tail == b""
+        with socket.socket(fileno=upgraded.fd) as mine:
+            mine.setblocking(False)
+            received = b""
+            while len(received) < 6:
+                received += await asyncio.get_running_loop().sock_recv(mine, 6)
+            assert received == b"behind"
+        assert upgraded.transport is not None
+        upgraded.transport.abort()
+
+
+async def test_any_certificate_when_told_so(server_tls: ssl.SSLContext) -> None:
+    async with listening(http("404 Not Found"), server_tls) as relay:
+        assert "HTTP 404" in await failure(Dialer(f"wss://127.0.0.1:{relay.port}", insecure=True))
+
+
+async def test_an_unknown_certificate(server_tls: ssl.SSLContext) -> None:
+    async with listening(switching, server_tls) as relay:
+        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
+    assert why.startswith("its TLS certificate is not trusted (")
+    assert why.endswith("): name its CA with --ca-file, or give --insecure to accept any certificate")
+
+
+async def test_a_certificate_for_another_name(authority: trustme.CA, ca_file: Path) -> None:
+    async with listening(switching, tls_for(authority, "other.test")) as relay:
+        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file))
+    assert why.startswith("its TLS certificate is not trusted (IP address mismatch")
+
+
+async def test_tls_to_a_port_without(ca_file: Path) -> None:
+    async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hello, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
+    assert why.startswith("TLS failed (")
+    assert why.endswith("): is it a wss:// port, or rather ws://?")
+
+
+async def test_a_hang_up_during_the_tls_handshake(ca_file: Path) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
+    assert why.startswith("the connection was lost during the TLS handshake")
+
+
+async def test_no_tls_answer_in_time(ca_file: Path) -> None:
+    async with listening(lambda head: b"") as relay:
+        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=SOON_S)
+    assert why == "no success within 0.5 s, while negotiating TLS"
+
+
+def test_ca_files_that_are_none(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    with pytest.raises(ConfigError, match=rf"^--ca-file {empty}: no PEM certificates in it$"):
+        Dialer("wss://relay.test", ca_file=empty)
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(ConfigError, match=rf"^--ca-file {missing}: No such file or directory: "):
+        Dialer("wss://relay.test", ca_file=missing)
+    Dialer("ws://relay.test", ca_file=missing)

@@ -1,0 +1,72 @@
+"""The line for a member: right for a shell, and with an address at which the relay can be reached."""
+
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from candy.relay import invitation
+from candy.relay.settings import NetworkSettings, ServerSettings
+
+
+def line(
+    address: str, port: int | None = None, *, generated: bytes | None = b"x", path: str = "/", **relay: Any
+) -> str:
+    password = b"a user's own" if generated is None else generated
+    network = NetworkSettings(path=path, password=password, password_is_generated=generated is not None)
+    return invitation.member_line(ServerSettings(networks=(network,), **relay), network, address, port)
+
+
+@pytest.mark.parametrize("password", [b"simple", b'it\'s "quoted" $HOME `id` \\n', "schlüssel".encode()])
+def test_it_is_shell(password: bytes, tmp_path: Path) -> None:
+    command = tmp_path / "candy-client"
+    command.write_text('#!/bin/sh\nprintf %s "$CANDY_PASSWORD" "$@"\n')
+    command.chmod(0o700)
+    said = subprocess.run(
+        ["sh", "-c", line("192.0.2.7", generated=password)],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+    )
+    assert said.stdout == password + b"-wws://192.0.2.7:26816"
+
+
+def test_line(tmp_path: Path) -> None:
+    assert line("relay") == "CANDY_PASSWORD='x' candy-client -w ws://relay:26816"
+    assert line("::1", 99) == "CANDY_PASSWORD='x' candy-client -w ws://[::1]:99"
+    assert line("relay", path="/office/eu").endswith(" -w ws://relay:26816/office/eu")
+    pem = tmp_path / "file.pem"
+    pem.touch()
+    assert line("relay", port=443, tls_certificate=pem, tls_key=pem).endswith(" -w wss://relay:443")
+
+
+def test_a_password_of_the_users_own_is_not_repeated() -> None:
+    assert line("relay", generated=None).startswith("CANDY_PASSWORD='<your password>' candy-client ")
+
+
+def test_member_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invitation, "default_route_address", lambda: "198.51.100.9")
+    assert invitation.member_address("0.0.0.0") == invitation.member_address("::") == "198.51.100.9"
+    assert invitation.member_address("127.0.0.1") == "127.0.0.1"
+
+
+class Unrouted(socket.socket):
+    def connect(self, address: Any) -> None:
+        raise OSError(101, "Network is unreachable")
+
+
+class Routed(socket.socket):
+    def connect(self, address: Any) -> None:
+        assert self.type == socket.SOCK_DGRAM
+        # Loopback is the one route that every machine has.
+        super().connect(("127.0.0.1", address[1]))
+
+
+def test_default_route_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", Routed)
+    assert invitation.default_route_address() == "127.0.0.1"
+    monkeypatch.setattr(socket, "socket", Unrouted)
+    assert invitation.default_route_address() is None
+    assert invitation.member_address("0.0.0.0") == socket.gethostname()

@@ -1,0 +1,171 @@
+"""Where a relay listens: `[::]` is both families, all else is what it says. And what is said when it can't."""
+
+import errno
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from lab.member import Member
+from lab.programs import PATIENCE_S, Program, Relay, environment, server
+
+from candy.errors import OperationalError
+from candy.relay.listen import listen
+from candy.relay.settings import NetworkSettings, ServerSettings
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    with Relay(tmp_path, host="[::]") as relay:
+        yield relay
+
+
+def test_both_families_on_one_port(relay: Relay) -> None:
+    port = relay.address[1]
+    relay.wait_for(rf"listening on \[::\]:{port} and 0\.0\.0\.0:{port}, addresses from ")
+    for host, name in (("::1", "::1"), ("127.0.0.1", "127.0.0.1")):
+        with Member.connect((host, port)) as member:
+            ip = member.ask().ip
+            member.log_in(str(ip))
+            # Not ::ffff:127.0.0.1, which no limit and no reader would know.
+            relay.wait_for(rf"INFO {re.escape(name)}: logged in as {ip}$")
+
+
+def test_a_port_that_is_taken_in_one_family(tmp_path: Path) -> None:
+    with closing(socket.create_server(("0.0.0.0", 0))) as holder:
+        port = holder.getsockname()[1]
+        why = f"0.0.0.0:{port} is in use: end what listens there, or choose another with -w"
+        assert refusal(tmp_path, server("-w", f"ws://[::]:{port}")) == why
+
+
+@pytest.mark.parametrize(("host", "other"), [("0.0.0.0", "::1"), ("[::1]", "127.0.0.1")])
+def test_one_family_where_one_is_named(tmp_path: Path, host: str, other: str) -> None:
+    with Relay(tmp_path, host=host) as relay:
+        relay.wait_for(rf"listening on {re.escape(host)}:{relay.address[1]}, ")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((other, relay.address[1]), PATIENCE_S)
+
+
+def test_two_relays_share_a_port_when_each_has_a_family(tmp_path: Path) -> None:
+    with Relay(tmp_path, host="0.0.0.0") as one, Relay(tmp_path, host="[::1]", port=one.address[1]) as other:
+        for host, relay in (("127.0.0.1", one), ("::1", other)):
+            with Member.connect((host, relay.address[1])) as member:
+                member.log_in(str(member.ask().ip))
+            relay.wait_for(rf"{re.escape(host)}: logged in")
+
+
+def refusal(folder: Path, argv: list[str]) -> str:
+    """Why the relay does not start. It has no terminal from which it could ask anything."""
+    done = subprocess.run(
+        argv,
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        start_new_session=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    return line.removeprefix("candy-server: ")
+
+
+@pytest.mark.netns
+def test_a_low_port(tmp_path: Path) -> None:
+    without = ["unshare", "--net", "setpriv", "--bounding-set=-net_bind_service", "--"]
+    assert refusal(tmp_path, [*without, *server("-w", "ws://0.0.0.0")]) == (
+        "cannot listen on 0.0.0.0:80: low ports take root or CAP_NET_BIND_SERVICE: choose another with -w"
+    )
+
+
+def test_a_name_without_an_address(tmp_path: Path) -> None:
+    why = refusal(tmp_path, server("-w", "ws://relay.invalid:26816"))
+    assert re.fullmatch(r"cannot listen on relay\.invalid:26816: [A-Z][a-z ]+: choose another with -w", why)
+
+
+@pytest.mark.parametrize("fault", ["no chain", "no key", "encrypted", "another's"])
+def test_certificates_that_are_no_use(tmp_path: Path, fault: str) -> None:
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    certificate = trustme.CA().issue_cert("relay.test")
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    certificate.private_key_pem.write_to_path(key)
+    why = "one of them is not what it should be"
+    match fault:
+        case "no chain":
+            chain.write_text("no certificate")
+        case "no key":
+            key.write_text("no key")
+        case "encrypted":
+            unencrypted = load_pem_private_key(key.read_bytes(), None)
+            key.write_bytes(unencrypted.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")))
+        case _:
+            trustme.CA().issue_cert("other.test").private_key_pem.write_to_path(key)
+            why = "the key is of another certificate"
+    argv = server("-w", "wss://127.0.0.1:0", "--tls-certificate", str(chain), "--tls-key", str(key))
+    assert refusal(tmp_path, argv) == f"cannot use {chain} with {key}: {why}: give a PEM chain and its unencrypted key"
+
+
+async def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without(socket.socket):
+        def __init__(self, family: int = -1, *arguments: Any, **more: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *arguments, **more)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError("nobody can ask")
+
+    settings = ServerSettings(networks=(NetworkSettings(password=b"a password"),), host="::", port=0)
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    monkeypatch.setattr(socket, "socket", Without)
+    try:
+        with pytest.raises(OperationalError) as caught:
+            await listen(runner, settings)
+    finally:
+        await runner.cleanup()
+    assert str(caught.value) == (
+        "cannot listen on [::]:0: there is no socket for it: has this machine IPv6, and a descriptor left?"
+    )
+
+
+def test_lines_for_members_that_nobody_takes(tmp_path: Path) -> None:
+    """Neither a full disk nor a reader that has gone ends a relay."""
+    argv = ["sh", "-c", 'exec "$@" > /dev/full', "sh", *server("-w", "ws://127.0.0.1:0")]
+    with Program("relay", argv, environment(tmp_path)) as relay:
+        relay.wait_for("WARNING the lines for members can't be printed: No space left on device$")
+        address = ("127.0.0.1", int(relay.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
+        with Member.connect(address) as member:
+            member.log_in(str(member.ask().ip))
+        relay.signal(signal.SIGTERM)
+        assert relay.wait() == 0
+
+
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    """Members are told, as at any other end; but with nohup it goes on."""
+    for settled, status in ((["env", "--default-signal=HUP"], 0), (["env", "--ignore-signal=HUP"], None)):
+        argv = [*settled, *server("-w", "ws://127.0.0.1:0")]
+        with Program("relay", argv, environment(tmp_path)) as relay:
+            address = ("127.0.0.1", int(relay.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
+            with Member.connect(address) as member:
+                relay.signal(signal.SIGHUP)
+                if status is None:
+                    member.log_in(str(member.ask().ip))
+                else:
+                    assert member.end() == 1001
+                    assert relay.wait() == status

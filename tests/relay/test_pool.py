@@ -1,0 +1,257 @@
+"""The pool: which address is granted, who holds it, and which pools are refused."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from candy.errors import ConfigError, PoolFull
+from candy.relay.pool import Pool, is_unicast
+
+ONE = b"1111111111111111"
+TWO = b"2222222222222222"
+ANY = IPv4Address("0.0.0.0")
+
+
+def ip(last: int) -> IPv4Address:
+    return IPv4Address(f"192.168.202.{last}")
+
+
+def pool_of(text: str = "192.168.202.0/24", lease_limit: int = 100) -> Pool:
+    return Pool(IPv4Network(text), lease_limit=lease_limit)
+
+
+def grant(pool: Pool, connection: int, asked: IPv4Address = ANY, vmac: bytes | None = None) -> IPv4Address:
+    return pool.ask(asked, vmac, connection).ip
+
+
+def test_addresses_are_granted_in_turn_with_the_prefix() -> None:
+    pool = pool_of()
+    assert str(pool.ask(ANY, None, 1)) == "192.168.202.1/24"
+    assert str(pool.ask(ANY, None, 2)) == "192.168.202.2/24"
+
+
+def test_the_first_address_can_be_chosen_and_the_turn_goes_round() -> None:
+    pool = Pool(IPv4Network("192.168.202.0/29"), first=ip(5))
+    assert [grant(pool, connection) for connection in range(6)] == [ip(n) for n in (5, 6, 1, 2, 3, 4)]
+    with pytest.raises(PoolFull, match=r"192\.168\.202\.0/29 is full: all 6 addresses"):
+        pool.ask(ANY, None, 6)
+
+
+def test_a_freed_address_is_not_granted_before_the_turn_comes_to_it() -> None:
+    pool = pool_of("192.168.202.0/29")
+    assert grant(pool, 1) == ip(1)
+    pool.release(1)
+    assert [grant(pool, connection) for connection in range(2, 8)] == [ip(n) for n in (2, 3, 4, 5, 6, 1)]
+
+
+def test_the_asked_address_is_granted_when_it_is_free() -> None:
+    pool = pool_of()
+    assert grant(pool, 1, asked=ip(77)) == ip(77)
+    assert grant(pool, 2, asked=ip(77)) == ip(1)
+
+
+@pytest.mark.parametrize("asked", ["192.168.202.0", "192.168.202.255", "192.168.203.7", "0.0.0.0", "224.0.0.1"])
+def test_never_the_network_the_broadcast_or_a_foreign_address(asked: str) -> None:
+    assert grant(pool_of(), 1, asked=IPv4Address(asked)) == ip(1)
+
+
+def test_a_held_address_is_granted_to_the_same_vmac_alone() -> None:
+    pool = pool_of()
+    pool.claim(ip(7), ONE, 1)
+    assert grant(pool, 2, asked=ip(7), vmac=TWO) == ip(1)
+    assert grant(pool, 3, asked=ip(7), vmac=None) == ip(2)
+    assert grant(pool, 4, asked=ip(7), vmac=ONE) == ip(7)
+    assert pool.holder(ip(7)) == 1
+    pool.claim(ip(7), ONE, 4)
+    assert pool.holder(ip(7)) == 4
+    assert list(pool.holders()) == [4]
+
+
+def test_members_without_vmac_are_not_one_installation() -> None:
+    pool = pool_of()
+    pool.claim(ip(7), None, 1)
+    assert grant(pool, 2, asked=ip(7), vmac=None) == ip(1)
+
+
+def test_a_reserved_address_moves_to_the_newer_connection_of_the_same_vmac() -> None:
+    pool = pool_of()
+    assert grant(pool, 1, asked=ip(7), vmac=ONE) == ip(7)
+    assert grant(pool, 2, asked=ip(7), vmac=ONE) == ip(7)
+    pool.release(1)
+    assert grant(pool, 3, asked=ip(7), vmac=TWO) == ip(1)
+    pool.release(2)
+    assert grant(pool, 4, asked=ip(7), vmac=TWO) == ip(7)
+
+
+def test_the_last_address_of_a_vmac_is_granted_again() -> None:
+    pool = pool_of()
+    pool.claim(ip(99), ONE, 1)
+    pool.release(1)
+    assert grant(pool, 2, vmac=TWO) == ip(1)
+    assert grant(pool, 3, vmac=ONE) == ip(99)
+
+
+def test_an_address_that_was_only_reserved_is_not_remembered() -> None:
+    pool = pool_of()
+    assert grant(pool, 1, asked=ip(99), vmac=ONE) == ip(99)
+    pool.release(1)
+    assert grant(pool, 2, vmac=ONE) == ip(1)
+
+
+def test_memory_alone_never_grants_an_address_in_use() -> None:
+    pool = pool_of()
+    pool.claim(ip(7), ONE, 1)
+    assert grant(pool, 2, vmac=ONE) == ip(1)
+    pool.claim(ip(1), ONE, 2)
+    pool.release(2)
+    assert grant(pool, 3, asked=ip(1)) == ip(1)
+    assert grant(pool, 4, vmac=ONE) == ip(2)
+
+
+def test_the_memory_of_leases_is_bounded() -> None:
+    pool = pool_of(lease_limit=2)
+    vmacs = [bytes([n]) * 16 for n in (1, 2, 3)]
+    for connection, vmac in enumerate(vmacs):
+        pool.claim(ip(100 + connection), vmac, connection)
+        pool.release(connection)
+    assert grant(pool, 10, vmac=vmacs[0]) == ip(1)
+    assert grant(pool, 11, vmac=vmacs[1]) == ip(101)
+    assert grant(pool, 12, vmac=vmacs[2]) == ip(102)
+
+
+def test_the_lease_that_was_claimed_longest_ago_is_forgotten_first() -> None:
+    pool = pool_of(lease_limit=2)
+    for last, vmac in ((101, ONE), (102, TWO), (101, ONE), (103, b"3" * 16)):
+        pool.claim(ip(last), vmac, last)
+        pool.release(last)
+    assert grant(pool, 1, vmac=ONE) == ip(101)
+    assert grant(pool, 2, vmac=TWO) == ip(1)
+
+
+def test_an_address_outside_the_network_is_remembered_but_not_granted() -> None:
+    pool = pool_of()
+    outside = IPv4Address("10.9.9.9")
+    pool.claim(outside, ONE, 1)
+    assert pool.holder(outside) == 1
+    pool.release(1)
+    assert pool.holder(outside) is None
+    assert grant(pool, 2, vmac=ONE) == ip(1)
+
+
+def test_claims_outside_do_not_count_as_used() -> None:
+    pool = pool_of("192.168.202.0/30")
+    for connection in range(10, 15):
+        pool.claim(IPv4Address(connection), None, connection)
+    pool.claim(ip(0), None, 20)
+    pool.claim(ip(3), None, 21)
+    assert {grant(pool, 1), grant(pool, 2)} == {ip(1), ip(2)}
+    with pytest.raises(PoolFull):
+        pool.ask(ANY, None, 3)
+
+
+def test_a_connection_holds_one_address_at_most() -> None:
+    pool = pool_of("192.168.202.0/30")
+    assert grant(pool, 1, asked=ip(1)) == ip(1)
+    assert grant(pool, 1, asked=ip(2)) == ip(2)
+    assert grant(pool, 2) == ip(1)
+    pool.claim(ip(2), None, 2)
+    assert pool.holder(ip(2)) == 2
+    assert grant(pool, 3) == ip(1)
+
+
+def test_asking_again_for_any_address_grants_the_same() -> None:
+    pool = pool_of()
+    assert [grant(pool, 1), grant(pool, 1)] == [ip(1), ip(1)]
+
+
+def test_a_reservation_stands_against_everyone_else() -> None:
+    pool = pool_of()
+    pool.ask(ip(7), ONE, 1)
+    assert pool.is_reserved_against(ip(7), TWO, 2)
+    assert pool.is_reserved_against(ip(7), None, 2)
+    assert not pool.is_reserved_against(ip(7), ONE, 2)
+    assert not pool.is_reserved_against(ip(7), None, 1)
+    assert not pool.is_reserved_against(ip(8), None, 2)
+    pool.release(1)
+    assert not pool.is_reserved_against(ip(7), TWO, 2)
+
+
+def test_a_reservation_of_a_member_without_vmac_stands_too() -> None:
+    pool = pool_of()
+    pool.ask(ip(7), None, 1)
+    assert pool.is_reserved_against(ip(7), None, 2)
+
+
+def test_releasing_what_is_not_held_does_nothing() -> None:
+    pool = pool_of("192.168.202.0/30")
+    pool.release(1)
+    pool.claim(ip(1), None, 1)
+    pool.release(1)
+    pool.release(1)
+    assert {grant(pool, 2), grant(pool, 3)} == {ip(1), ip(2)}
+
+
+def test_without_a_network_nothing_is_granted_and_anything_can_be_claimed() -> None:
+    pool = Pool(None)
+    with pytest.raises(PoolFull, match="no address pool"):
+        pool.ask(ip(7), ONE, 1)
+    pool.claim(ip(7), ONE, 1)
+    assert pool.holder(ip(7)) == 1
+    assert not pool.contains(ip(7))
+    assert not pool.contains(IPv4Address("0.0.0.0"))
+
+
+def test_ten_thousand_members_of_a_sixteen() -> None:
+    pool = pool_of("10.20.0.0/16")
+    granted = set()
+    for connection in range(10_000):
+        address = grant(pool, connection)
+        pool.claim(address, None, connection)
+        granted.add(address)
+    assert len(granted) == 10_000
+    assert IPv4Address("10.20.0.0") not in granted
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("192.168.202.1", "use /30 or a shorter prefix"),
+        ("192.168.202.0/31", "use /30 or a shorter prefix"),
+        ("192.168.202.0/32", "use /30 or a shorter prefix"),
+        ("224.0.0.0/24", "overlaps 224.0.0.0/3"),
+        ("127.0.0.0/16", "overlaps 127.0.0.0/8"),
+        ("0.0.0.0/0", "overlaps 0.0.0.0/8"),
+    ],
+)
+def test_bad_pools_are_refused_in_one_line_that_says_how_to_mend_it(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Pool(IPv4Network(text))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("first", ["192.168.202.0", "192.168.202.255", "10.0.0.1"])
+def test_a_first_address_outside_is_refused(first: str) -> None:
+    with pytest.raises(ConfigError, match="first address"):
+        Pool(IPv4Network("192.168.202.0/24"), first=IPv4Address(first))
+
+
+@pytest.mark.parametrize(
+    ("address", "unicast"),
+    [
+        ("10.0.0.1", True),
+        ("192.168.202.255", True),
+        ("1.0.0.0", True),
+        ("126.255.255.255", True),
+        ("223.255.255.255", True),
+        ("0.0.0.0", False),
+        ("0.1.2.3", False),
+        ("127.0.0.1", False),
+        ("224.0.0.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+    ],
+)
+def test_unicast(address: str, unicast: bool) -> None:
+    assert is_unicast(IPv4Address(address)) is unicast

@@ -1,0 +1,410 @@
+"""A relay's settings: defaults, what every wrong value is answered with, and networks that have to get along."""
+
+import os
+from collections.abc import Sequence
+from ipaddress import IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+from candy.errors import ConfigError
+from candy.relay.rules import MAX_RULES, Rule
+from candy.relay.settings import (
+    MAX_NETWORKS,
+    GivenNetwork,
+    NetworkSettings,
+    ServerSettings,
+    canonical_path,
+    needs_restart,
+    server_settings,
+)
+from candy.settings import Given
+
+
+def on_line(**values: Any) -> dict[str, Given]:
+    return {key: Given(value, f"--{key}") for key, value in values.items()}
+
+
+def server(networks: Sequence[GivenNetwork] = (), /, **values: Any) -> ServerSettings:
+    return server_settings(on_line(**values), password=b"secret", networks=networks)
+
+
+def main(**values: Any) -> NetworkSettings:
+    """The network `/`."""
+    return server(**values).networks[0]
+
+
+def further(path: str, password: bytes | None = b"other", **values: Any) -> GivenNetwork:
+    given = {key: Given(value, f"file.toml:9: {key}") for key, value in values.items()}
+    origin = "file.toml:8: network"
+    return GivenNetwork(Given(path, origin), given, None if password is None else Given(password, origin))
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> str:
+    path = tmp_path / "file.pem"
+    path.touch()
+    return str(path)
+
+
+def test_server_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert server().model_dump() == {
+        "state_dir": Path("/somewhere"),
+        "debug": False,
+        "timestamps": True,
+        "networks": (
+            {
+                "path": "/",
+                "password": b"secret",
+                "password_is_generated": False,
+                "pool": IPv4Network("192.168.202.0/24"),
+                "allow_outside_pool": False,
+                "rules": (),
+                "tun": None,
+                "check_source": True,
+                "forward_broadcast": True,
+                "auth_timeout": 10.0,
+                "clock_tolerance": 300,
+                "max_members": 0,
+            },
+        ),
+        "host": "0.0.0.0",
+        "port": 26816,
+        "tls_certificate": None,
+        "tls_key": None,
+        "unauthenticated_per_source": 64,
+        "failures_per_minute": 60,
+        "workers": 7,
+        "queue_bytes": 4 * 1024 * 1024,
+        "max_connections": 65536,
+    }
+
+
+def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
+    assert server().workers == 1
+
+
+@pytest.mark.parametrize("settings", [server(), main()])
+def test_settings_are_immutable(settings: ServerSettings | NetworkSettings) -> None:
+    name = next(iter(type(settings).model_fields))
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        setattr(settings, name, None)
+
+
+def test_passwords_are_in_no_repr() -> None:
+    settings = server([further("/home", b"secret too")])
+    assert [network.password for network in settings.networks] == [b"secret", b"secret too"]
+    assert "secret" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("ws://0.0.0.0:26816", "0.0.0.0", 26816),
+        ("ws://127.0.0.1:0/any/path", "127.0.0.1", 0),
+        ("ws://relay.example.org", "relay.example.org", 80),
+        ("ws://[::1]:8080/", "::1", 8080),
+        ("ws://[0::0]:26816", "::", 26816),
+    ],
+)
+def test_server_listens(url: str, host: str, port: int) -> None:
+    settings = server(websocket=url)
+    assert (settings.host, settings.port, settings.tls_certificate) == (host, port, None)
+
+
+def test_server_with_tls(pem: str) -> None:
+    settings = server(websocket="wss://0.0.0.0", tls_certificate=pem, tls_key=pem)
+    assert (settings.port, settings.tls_certificate, settings.tls_key) == (443, Path(pem), Path(pem))
+    assert server(tls_certificate=pem, tls_key=pem).port == 26816
+
+
+@pytest.mark.parametrize(
+    ("written", "pool"),
+    [
+        ("192.168.202.0/24", "192.168.202.0/24"),
+        ("192.168.202.17/24", "192.168.202.0/24"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.0.0.0/255.255.255.252", "10.0.0.0/30"),
+    ],
+)
+def test_pool(written: str, pool: str) -> None:
+    assert main(dhcp=written).pool == IPv4Network(pool)
+
+
+def test_no_pool() -> None:
+    assert main(dhcp="").pool is None
+
+
+URL = "write it like ws://host:26816 or wss://host"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("websocket", "", f"'' is no WebSocket URL: {URL}"),
+        ("websocket", "0.0.0.0:26816", f"'0.0.0.0:26816' is no WebSocket URL: {URL}"),
+        ("websocket", "http://0.0.0.0", f"'http://0.0.0.0' is no WebSocket URL: {URL}"),
+        ("websocket", "ws://:26816", f"'ws://:26816' is no WebSocket URL: {URL}"),
+        ("websocket", "ws://0.0.0.0:65536", "'ws://0.0.0.0:65536' has no port from 0 to 65535: write it"),
+        ("websocket", "ws://0.0.0.0:http", "'ws://0.0.0.0:http' has no port from 0 to 65535: write it"),
+        ("websocket", "ws://[::1", "'ws://[::1' is no URL: write it"),
+        ("websocket", "wss://0.0.0.0", "'wss://0.0.0.0' needs --tls-certificate and --tls-key, or write ws://"),
+        ("dhcp", "192.168.202.0", "'192.168.202.0' is no size for a pool: use a /8 to a /30"),
+        ("dhcp", "192.168.202.0/31", "'192.168.202.0/31' is no size for a pool"),
+        ("dhcp", "0.0.0.0/0", "'0.0.0.0/0' is no size for a pool"),
+        ("dhcp", "192.168.202.0/33", "is no IPv4 network: write it like 192.168.202.0/24"),
+        ("dhcp", "fd00::/64", "is no IPv4 network"),
+        ("dhcp", "127.0.0.0/16", "'127.0.0.0/16' overlaps 127.0.0.0/8, where no member can be"),
+        ("tun", "192.168.202.1", "'192.168.202.1' has no prefix length: write it like 192.168.202.1/24"),
+        ("tun", "192.168.202.0/24", "'192.168.202.0/24' is the network's own or its broadcast address"),
+        ("tun", "192.168.203.1/24", "'192.168.203.1/24' is no member's address in the pool 192.168.202.0/24"),
+        ("tun", "192.168.202.255/16", "'192.168.202.255/16' is no member's address in the pool 192.168.202.0/24"),
+        ("max_members", "-1", "'-1' is too small: use 0 or more"),
+        ("tls_certificate", "/nowhere.pem", "'/nowhere.pem' is no file: give the path of one that exists"),
+        ("auth_timeout", "0", "'0' is too small: it must be more than 0"),
+        ("auth_timeout", "nan", "'nan' is no number"),
+        ("auth_timeout", "soon", "'soon' is no number"),
+        ("auth_timeout", "3601", "'3601' is too large: use 3600"),
+        ("clock_tolerance", "-1", "'-1' is too small: use 1 or more"),
+        ("unauthenticated_per_source", "0", "'0' is too small: use 1 or more"),
+        ("failures_per_minute", "many", "'many' is no whole number"),
+        ("workers", "65", "'65' is too large: use 64 or less"),
+        ("queue_bytes", "1500", "'1500' is too small: use 131072 or more"),
+        ("max_connections", "9" * 5000, "is too large"),
+    ],
+)
+def test_server_refuses(key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        server(**{key: value})
+    assert str(refused.value).startswith(f"--{key}: ")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_certificate_and_key_need_each_other(pem: str) -> None:
+    for half in ("tls_certificate", "tls_key"):
+        with pytest.raises(ConfigError, match=r"^--tls-certificate and --tls-key need each other: give"):
+            server(**{half: pem})
+
+
+def test_certificate_and_ws_contradict_each_other(pem: str) -> None:
+    with pytest.raises(ConfigError, match=r"is without TLS, but a certificate is given: write wss://"):
+        server(websocket="ws://0.0.0.0", tls_certificate=pem, tls_key=pem)
+
+
+# Rules
+
+
+RULES = "192.168.202.1/32,172.17.0.0/16,192.168.202.2;192.168.202.2/32, 172.16.0.0/16 , 192.168.202.1;"
+
+
+def tables(*rules: str, **more: Any) -> list[Given]:
+    """Rules as a TOML file gives them."""
+    keys = ("device", "destination", "via")
+    lines = enumerate(rules, 5)
+    return [Given(dict(zip(keys, rule.split(","), strict=True)) | more, f"file.toml:{n}: routes") for n, rule in lines]
+
+
+def test_rules_in_both_forms() -> None:
+    expected = tuple(Rule.parse(rule) for rule in RULES.rstrip(";").split(";"))
+    assert main(sdwan=RULES).rules == expected
+    assert main(routes=tables(*map(str, expected))).rules == expected
+    assert main(sdwan=str(expected[0]), routes=tables(str(expected[1]))).rules == expected
+    assert main(sdwan="").rules == main(sdwan=" ; ;").rules == main(routes=[]).rules == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        ("192.168.202.1/32,172.17.0.0/16", "is no rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2"),
+        ("192.168.202.1/33,172.17.0.0/16,192.168.202.2", "has '192.168.202.1/33' for its device: write a network"),
+        ("192.168.202.1/32,172.17/16,192.168.202.2", "has '172.17/16' for its destination: write a network"),
+        ("192.168.202.1/32,172.17.0.0/16,gateway", "has 'gateway' for its next hop: write an address"),
+        ("192.168.202.1/32,172.17.0.0/16,192.168.203.2", "has a next hop that is no member's address in the pool"),
+        ("192.168.202.1/32,192.168.0.0/16,192.168.202.2", "is a route into the pool 192.168.202.0/24"),
+        ("192.168.202.0/24,172.16.5.0/24,192.168.202.9", "overlaps '192.168.202.2/32,172.16.0.0/12,192.168.202.1'"),
+    ],
+)
+def test_a_rule_is_refused_by_its_name(rule: str, why: str) -> None:
+    first = "192.168.202.2/32,172.16.0.0/12,192.168.202.1"
+    with pytest.raises(ConfigError) as refused:
+        server(sdwan=f"{first};{rule}")
+    assert str(refused.value).startswith(f"--sdwan: rule 2: {rule!r} {why}")
+    if rule.count(",") == 2:
+        with pytest.raises(ConfigError) as refused:
+            server(routes=tables(first, rule))
+        assert str(refused.value).startswith(f"file.toml:6: routes: {rule!r} {why}")
+
+
+def test_rules_where_addresses_may_be_anywhere() -> None:
+    rule = "10.9.0.0/16,172.17.0.0/16,10.9.0.2"
+    assert main(dhcp="", sdwan=rule).rules == (Rule.parse(rule),)
+    assert main(allow_outside_pool=True, sdwan=rule).rules == (Rule.parse(rule),)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"device": "10.0.0.0/8", "destination": "10.0.0.0/8"}, "via is missing, or no text in quotes"),
+        ({"device": 5, "destination": "10.0.0.0/8", "via": "10.0.0.1"}, "device is missing, or no text in quotes"),
+        (
+            {"device": "10.0.0.0/8", "destination": "10.0.0.0/8", "via": "10.0.0.1", "metric": 1},
+            "metric is no part of a rule: write device, destination, via",
+        ),
+    ],
+)
+def test_a_table_that_is_no_rule(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        server(routes=[Given(table, "file.toml:5: routes")])
+    assert str(refused.value) == f"file.toml:5: routes: {said}"
+
+
+def test_too_many_rules() -> None:
+    rules = [f"192.168.202.0/24,10.{n // 256}.{n % 256}.0/24,192.168.202.2" for n in range(MAX_RULES + 1)]
+    assert len(main(sdwan=";".join(rules[:-1])).rules) == MAX_RULES
+    with pytest.raises(ConfigError, match=rf"^--sdwan: rule 1001: '{rules[-1]}' is one rule too many"):
+        server(sdwan=";".join(rules))
+
+
+# Several networks
+
+
+def test_networks_share_nothing() -> None:
+    settings = server(
+        [further("/home", dhcp="10.0.0.0/8")],
+        dhcp="192.168.7.0/24",
+        auth_timeout="3",
+        sdwan="192.168.7.1/32,172.17.0.0/16,192.168.7.2",
+        allow_outside_pool=True,
+        check_source=False,
+    )
+    home = settings.networks[1]
+    assert home == NetworkSettings(path="/home", password=b"other", pool=IPv4Network("10.0.0.0/8"))
+    assert (home.auth_timeout, home.rules, home.allow_outside_pool, home.check_source) == (10.0, (), False, True)
+
+
+def test_the_same_addresses_in_several_networks() -> None:
+    rules = "192.168.202.1/32,172.17.0.0/16,192.168.202.2"
+    settings = server([further(path, sdwan=rules) for path in ("/home", "/home2")], sdwan=rules)
+    assert [network.path for network in settings.networks] == ["/", "/home", "/home2"]
+    assert len({network.rules for network in settings.networks}) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "canonical"),
+    [("/", "/"), ("", "/"), ("/home", "/home"), ("/home/", "/home"), ("/office/eu", "/office/eu"), ("//", "/")],
+)
+def test_canonical_path(path: str, canonical: str) -> None:
+    assert canonical_path(path) == canonical
+
+
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        ([further("/home"), further("/home/")], "'/home/' is the second network at /home: give each a path of its own"),
+        ([further("/")], "'/' is the network that stands at the top of the file, before all tables"),
+        ([further("home")], "'home' is no path: write it like /home or /office/eu"),
+        ([further("")], "'' is no path"),
+        ([further("//home")], "'//home' is no path"),
+        ([further("/home?a=b")], "'/home?a=b' is no path"),
+        ([further("/../home")], "'/../home' is no path"),
+        ([further("/hö")], "'/hö' is no path"),
+        ([further("/home", None)], "'/home' has no password: add password or password_file to its table"),
+        ([further(f"/{n}") for n in range(MAX_NETWORKS)], "'/999' is one network too many: a relay has at most 1000"),
+    ],
+)
+def test_networks_that_cannot_be(networks: list[GivenNetwork], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        server(networks)
+    assert str(refused.value).startswith(f"file.toml:8: network: {said}")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_wrong_value_of_a_further_network() -> None:
+    with pytest.raises(ConfigError, match=r"^file.toml:9: dhcp: '10.0.0.0/31' is no size for a pool"):
+        server([further("/home", dhcp="10.0.0.0/31")])
+
+
+# Interfaces of the relay's own
+
+
+def test_interface() -> None:
+    assert main(tun="192.168.202.1/24").tun == IPv4Interface("192.168.202.1/24")
+    assert main(tun="10.9.9.9/24", allow_outside_pool=True).tun == IPv4Interface("10.9.9.9/24")
+    assert main(tun="10.9.9.9/24", dhcp="").tun == IPv4Interface("10.9.9.9/24")
+    assert main(tun="").tun is None
+
+
+def test_a_rule_into_the_interface_s_own_network() -> None:
+    rule = "10.9.0.5,10.9.9.0/24,10.8.0.2"
+    assert main(dhcp="", sdwan=rule).rules
+    with pytest.raises(ConfigError, match=r"^--sdwan: rule 1: '.*' is a route into 10.9.0.0/16, where this machine is"):
+        server(dhcp="", sdwan=rule, tun="10.9.0.1/16")
+
+
+def test_names_of_interfaces() -> None:
+    paths = ["/", "/home", "/office/eu", "/office/europe", "/office/america", "/" + "x" * 12, "/" + "x" * 13]
+    names = [NetworkSettings(path=path, password=b"").interface for path in paths]
+    assert names[:3] == ["candy-server", "cs-home", "cs-office-eu"]
+    assert names[5] == "cs-" + "x" * 12
+    assert len(set(names)) == len(paths)
+    assert all(len(name) <= 15 for name in names)
+
+
+def test_interfaces_that_a_machine_cannot_tell_apart() -> None:
+    def two(one: tuple[str, str], other: tuple[str, str]) -> ServerSettings:
+        return server([further(path, dhcp="", tun=tun) for path, tun in (one, other)])
+
+    assert two(("/a", "10.1.0.1/16"), ("/b", "10.2.0.1/16"))
+    with pytest.raises(ConfigError) as refused:
+        two(("/a", "10.1.0.1/16"), ("/b", "10.1.2.1/24"))
+    said = "'10.1.2.1/24' overlaps 10.1.0.1/16, this machine's interface in the network /a"
+    assert str(refused.value) == f"file.toml:9: tun: {said}"
+    with pytest.raises(ConfigError, match=r"'10.2.0.1/16' needs an interface cs-a-b, as /a/b does"):
+        two(("/a/b", "10.1.0.1/16"), ("/a-b", "10.2.0.1/16"))
+
+
+# What a relay that runs can change
+
+
+def test_rules_need_no_restart() -> None:
+    before = server([further("/home")])
+    after = server([further("/home", sdwan="192.168.202.1,10.0.0.0/8,192.168.202.2")], sdwan=RULES)
+    assert needs_restart(before, after) == []
+    assert needs_restart(before, before) == []
+
+
+def test_what_needs_a_restart_is_named(pem: str) -> None:
+    before = server([further("/home"), further("/gone")])
+    after = server(
+        [further("/new"), further("/home", b"changed", dhcp="10.0.0.0/8", check_source=False)],
+        websocket="wss://127.0.0.1",
+        tls_certificate=pem,
+        tls_key=pem,
+        timestamps=False,
+        forward_broadcast=False,
+    )
+    assert needs_restart(before, after) == [
+        "websocket",
+        "no_timestamp",
+        "tls_certificate",
+        "tls_key",
+        "network /gone",
+        "network /new",
+        "no_broadcast",
+        "network /home: no_source_check",
+        "network /home: password",
+        "network /home: dhcp",
+    ]
+
+
+def test_a_password_that_was_made_is_not_a_change() -> None:
+    made = server_settings({}, password=b"made", password_is_generated=True)
+    check = server_settings({}, password=b"", password_is_generated=True)
+    assert needs_restart(made, check) == []
+    assert needs_restart(made, server()) == ["password"]
