@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv/bin
-ENGINE := $(wildcard candy/_fastpath.*x candy/_fastpath.pxd candy/engine/*)
+ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
 .PHONY: run test lint types demo build bench fuzz asan tsan clean
@@ -22,7 +22,8 @@ lint: build
 types: build
 	@echo types
 	@$(VENV)/mypy --no-error-summary $(TYPED)
-	@$(VENV)/python -m mypy.stubtest --concise --allowlist scripts/stubtest-allowed.txt candy._fastpath
+	@$(VENV)/python -m mypy.stubtest --concise --ignore-unused-allowlist --allowlist scripts/stubtest-allowed.txt candy._fastpath
+	@MYPYPATH=bench PYTHONPATH=bench $(VENV)/python -m mypy.stubtest --concise --ignore-unused-allowlist --allowlist scripts/stubtest-allowed.txt _endpoints
 
 demo: build
 	@scripts/bootstrap.sh tools
@@ -42,7 +43,7 @@ asan tsan: build
 	@scripts/sanitize.sh $@
 
 clean:
-	@rm -rf .venv build dist *.egg-info candy/*.so candy/_fastpath.c .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv build dist *.egg-info candy/*.so bench/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find candy tests scripts bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || :
 
 .venv/made:
@@ -57,6 +58,6 @@ clean:
 	@touch $@
 
 .venv/engine: .venv/installed setup.py $(ENGINE)
-	@echo "build candy._fastpath"
+	@echo "build the engine"
 	@$(VENV)/python setup.py -q build_ext --inplace
 	@touch $@

@@ -1,4 +1,7 @@
-"""Compiles candy's one extension module, `candy._fastpath`; everything else stands in pyproject.toml.
+"""Compiles candy's extension modules; everything else stands in pyproject.toml.
+
+    candy._fastpath      the engine
+    bench._endpoints     what the benchmarks measure with: built in place alone, never installed
 
 CANDY_BUILD chooses how:
     fast      (default) what users get; runs on any machine of the architecture, so never -march=native
@@ -53,44 +56,51 @@ MACROS: list[tuple[str, str | None]] = [] if checked else [("CYTHON_WITHOUT_ASSE
 Options.warning_errors = True
 
 
-class BuildEngine(build_ext):
+class BuildExtensions(build_ext):
     """build_ext with the variant's directives, that never takes another variant's file for its own."""
 
     def finalize_options(self) -> None:
         if self.inplace or self.editable_mode:
-            # Built here, then copied into candy/.
+            # Built here, then copied to the sources.
             self.build_lib = self.build_lib or f"build/{variant}/lib"
             self.build_temp = self.build_temp or f"build/{variant}/objects"
-        elif self.build_lib is None:
-            # A wheel is built in folders that all variants share.
-            self.force = True
+        else:
+            self.distribution.ext_modules = [engine]
+            if self.build_lib is None:
+                # A wheel is built in folders that all variants share.
+                self.force = True
         super().finalize_options()
 
     def build_extension(self, extension: Extension) -> None:
         folder = f"build/{variant}"
+        [source] = extension.sources
         # cythonize() sees a change of any part of the engine, but not one of the directives.
-        force = self.force or newer("setup.py", f"{folder}/candy/_fastpath.c")
+        force = self.force or newer("setup.py", f"{folder}/{source.removesuffix('.pyx')}.c")
         [translated] = cythonize([extension], build_dir=folder, compiler_directives=DIRECTIVES, force=force, quiet=True)
         extension.sources = translated.sources
         super().build_extension(extension)
 
     def copy_extensions_to_source(self) -> None:
-        # Unless forced, a file in candy/ that is newer stays, also when it is another variant's.
+        # Unless forced, a file beside the sources that is newer stays, also when it is another variant's.
         self.force = True
         super().copy_extensions_to_source()
 
 
-setup(
-    ext_modules=[
-        Extension(
-            "candy._fastpath",
-            ["candy/_fastpath.pyx"],
-            depends=["candy/_fastpath.pxd", *sorted(glob("candy/engine/*"))],
-            include_dirs=["candy"],
-            define_macros=MACROS,
-            extra_compile_args=[*FLAGS[variant], "-fno-strict-aliasing", "-pthread", *WARNINGS],
-            extra_link_args=["-pthread", *(f for f in FLAGS[variant] if f.startswith("-fsanitize="))],
-        )
-    ],
-    cmdclass={"build_ext": BuildEngine},
-)
+def extension(name: str, *parts: str) -> Extension:
+    """A module of Cython, and the files that it includes."""
+    return Extension(
+        name,
+        [f"{name.replace('.', '/')}.pyx"],
+        depends=[*sorted(glob("candy/engine/*")), *parts],
+        include_dirs=["candy"],
+        define_macros=MACROS,
+        extra_compile_args=[*FLAGS[variant], "-fno-strict-aliasing", "-pthread", *WARNINGS],
+        extra_link_args=["-pthread", *(f for f in FLAGS[variant] if f.startswith("-fsanitize="))],
+    )
+
+
+engine = extension("candy._fastpath")
+endpoints = extension("bench._endpoints", *sorted(glob("bench/*.pxi")))
+
+# A source distribution and a checkout have bench/, and only a build in place has a use for it.
+setup(ext_modules=[engine, endpoints], cmdclass={"build_ext": BuildExtensions})

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import _endpoints
 from machine import Cores, congestion_of, pin_congestion
 from topology import Topology
 
@@ -36,7 +37,7 @@ class Contestant(ABC):
 
     name: str
     topology: Topology
-    endpoints: _fastpath.Endpoints
+    endpoints: _endpoints.Endpoints
 
     @abstractmethod
     def cpu_ns(self) -> int:
@@ -109,7 +110,7 @@ class Candy(Contestant):
         for number, (member, relay) in enumerate(connected_pairs(len(topology.routes))):
             self._members.append(member)
             connection = self._engine.adopt(relay.detach(), extended=extended)
-            self._engine.bind(connection, _fastpath.MEMBER_BASE + number)
+            self._engine.bind(connection, _endpoints.MEMBER_BASE + number)
         self.endpoints = endpoints(self._members, topology, size)
 
     def cpu_ns(self) -> int:
@@ -139,9 +140,9 @@ class Limit(Contestant):
         pairs = connected_pairs(len(topology.routes))
         self._members = [member for member, _ in pairs]
         self._ends = [relay for _, relay in pairs]
-        frame = _fastpath.masked_frame_size(size) if topology.mixes else 0
+        frame = _endpoints.masked_frame_size(size) if topology.mixes else 0
         with cores.for_relay():
-            self._relay = _fastpath.BareRelay(
+            self._relay = _endpoints.BareRelay(
                 [relay.fileno() for relay in self._ends], topology.routes, frame=frame, unmasks=unmasks
             )
         self.endpoints = endpoints(self._members, topology, size, masked=True, addressed=not topology.mixes)
@@ -178,11 +179,11 @@ class Program(Contestant):
             address = listener.getsockname()
             self._members = [connect(listener) for _ in topology.routes]
         for number, member in enumerate(self._members):
-            log_in(member, address, IPv4Address(_fastpath.MEMBER_BASE + number), password.encode())
+            log_in(member, address, IPv4Address(_endpoints.MEMBER_BASE + number), password.encode())
         self.endpoints = endpoints(self._members, topology, size)
 
     def cpu_ns(self) -> int:
-        return _fastpath.process_cpu_ns(self._process.pid)
+        return _endpoints.process_cpu_ns(self._process.pid)
 
     def close(self) -> None:
         close_all(self._members)
@@ -234,8 +235,8 @@ def receive_until(member: socket.socket, end: bytes) -> bytes:
 
 def endpoints(
     members: Sequence[socket.socket], topology: Topology, size: int, *, masked: bool = False, addressed: bool = True
-) -> _fastpath.Endpoints:
-    return _fastpath.Endpoints(
+) -> _endpoints.Endpoints:
+    return _endpoints.Endpoints(
         [member.fileno() for member in members],
         topology.routes,
         size,

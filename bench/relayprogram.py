@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from _endpoints import process_cpu_ns
+
 import candy
-from candy import _fastpath
 
 PASSWORD = b"a password"
 _LISTENING = re.compile(r"listening on ([\d.]+):(\d+)")
@@ -91,4 +92,4 @@ class RelayProgram:
 
     def cpu_ns(self) -> int:
         """CPU time of all its threads."""
-        return _fastpath.process_cpu_ns(self.pid)
+        return process_cpu_ns(self.pid)

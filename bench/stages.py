@@ -24,8 +24,8 @@ FREQUENCY_HZ = 4000
 STAGES: dict[str, tuple[str, ...]] = {
     # How names of functions begin: the kernel's and libc's entries, then the engine's own. The first stage with one of
     # a sample's functions has it.
-    "receive": ("__sys_recv", "___sys_recv", "__x64_sys_recv", "__libc_recv", "__recv", "recv"),
-    "send": ("__sys_send", "___sys_send", "__x64_sys_send", "__libc_send", "__send", "send"),
+    "receive": ("__sys_recv", "___sys_recv", "__x64_sys_recv", "__libc_recv", "__recv", "recv", "transport_read"),
+    "send": ("__sys_send", "___sys_send", "__x64_sys_send", "__libc_send", "__send", "send", "transport_write"),
     "wait": ("do_epoll_wait", "__x64_sys_epoll", "epoll_wait", "ep_"),
     "look up": ("route_find", "foreign_source", "lan_holds"),
     "queue": ("place", "emit", "run_end", "queue_", "inbox_", "records_", "flow_", "codel_", "frame_", "block"),

@@ -7,9 +7,8 @@ engine's.
 import socket
 import sys
 
+from _endpoints import BareRelay
 from machine import pin_congestion
-
-from candy._fastpath import BareRelay
 
 
 def main() -> None:

@@ -19,10 +19,9 @@ from machine import CONGESTION
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 import trustme
+from _endpoints import process_cpu_ns
 from lab.namespaces import Namespace
 from lab.programs import Program, Relay, client, environment
-
-from candy._fastpath import process_cpu_ns
 
 IPERF_PORT = 5201
 PROXY_PORT = 5300

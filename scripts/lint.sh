@@ -13,8 +13,8 @@ ruff check --quiet .
 copies=build/lint
 rm -rf $copies
 mkdir -p $copies
-for part in candy/engine/*.pxi; do
+for part in candy/engine/*.pxi bench/*.pxi; do
     cp "$part" "$copies/$(basename "$part" .pxi).pyx"
 done
-cython-lint candy/*.pyx candy/*.pxd $copies/*.pyx
+cython-lint candy/*.pyx bench/*.pyx $copies/*.pyx
 rm -r $copies

@@ -5,56 +5,6 @@
 
 cdef enum:
     CLOSE_WAIT_NS = 1000000000      # how long the peer may take to close after our close frame
-    EV_MESSAGE = 1
-    EV_PONG = 2
-    EV_CLOSED = 3
-    EV_LOST = 4
-
-
-cdef inline uint64_t slot_connection(Worker *w, Slot *s) noexcept nogil:
-    """The connection number: generation and slot."""
-    return load_relaxed64(&s.generation) << 32 | <uint64_t>(s - w.engine.slots)
-
-
-cdef void tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length) noexcept nogil:
-    """Put an event into the outbox, unless this connection or all together have too many there."""
-    cdef Outbox *o = &w.engine.outbox
-    cdef uint8_t *more
-    cdef size_t needed
-    cdef size_t room
-    cdef uint64_t connection = slot_connection(w, s)
-    cdef bint fits = load_relaxed64(&s.pending) < PENDING_MAX
-    if fits:
-        pthread_mutex_lock(&o.lock)
-        needed = o.used + 16 + length
-        if needed > o.room:
-            room = o.room * 2 if o.room * 2 > needed else needed + 4096
-            more = <uint8_t *>realloc(o.bytes, room) if room <= OUTBOX_BYTES_MAX else NULL
-            if more == NULL:
-                fits = False
-            else:
-                o.bytes = more
-                o.room = room
-        if fits:
-            memcpy(o.bytes + o.used, &connection, 8)
-            memcpy(o.bytes + o.used + 8, &kind, 4)
-            memcpy(o.bytes + o.used + 12, &length, 4)
-            if length != 0:
-                memcpy(o.bytes + o.used + 16, detail, length)
-            o.used = needed
-            add_relaxed64(&s.pending, 1)
-            outbox_signal(o)
-        pthread_mutex_unlock(&o.lock)
-    if not fits:
-        drop(w, s, DROP_EVENTS)
-
-
-cdef void outbox_signal(Outbox *o) noexcept nogil:
-    """Make Python's descriptor readable (outbox lock held)."""
-    cdef uint64_t one = 1
-    if not o.signalled:
-        o.signalled = True
-        write_fd(o.signal, &one, 8)
 
 
 cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
@@ -92,25 +42,6 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     w.departed_count += 1
 
 
-cdef void report_departed(Worker *w) noexcept nogil:
-    """Tell Python which connections ended. Not before this worker is through with them: Python may use the slots
-    again."""
-    cdef Outbox *o = &w.engine.outbox
-    cdef uint32_t i
-    cdef Slot *s
-    if w.departed_count == 0:
-        return
-    pthread_mutex_lock(&o.lock)
-    for i in range(w.departed_count):
-        s = &w.engine.slots[w.departed[i]]
-        o.closed[o.closed_count] = (load_relaxed64(&s.generation) - 1) << 32 | w.departed[i]
-        o.closed_cause[o.closed_count] = <uint8_t>s.cause
-        o.closed_count += 1
-    outbox_signal(o)
-    pthread_mutex_unlock(&o.lock)
-    w.departed_count = 0
-
-
 cdef void post_close(Worker *w, Slot *s, const uint8_t *body, uint32_t length) noexcept nogil:
     """Send a close frame, once, and from here on nothing: "the application MUST NOT send any more data frames after
     sending a Close frame"."""
@@ -138,8 +69,7 @@ cdef void connection_finish(Worker *w, Slot *s) noexcept nogil:
         queue_send(w, s)
     if not s.finished and not s.broken and (s.queue == NULL or (
             s.queue.flows[CONTROL_FLOW].head == NULL and queue_committed(s.queue) == 0)):
-        s.finished = True
-        shutdown(s.fd, SHUT_WR)
+        transport_finish(s)
     done = s.broken or (s.finished and s.cause == CAUSE_PEER)   # both close frames are sent
     pthread_mutex_unlock(&s.send_lock)
     if done:
@@ -151,7 +81,7 @@ cdef void connection_fail(Worker *w, Slot *s, uint16_t code) noexcept nogil:
     cdef uint8_t body[2]
     store_be16(body, code)
     post_close(w, s, body, 2)
-    connection_begin_close(w, s, CAUSE_TOO_LARGE if code == 1009 else CAUSE_PROTOCOL)
+    connection_begin_close(w, s, CAUSE_TOO_LARGE if code == CLOSE_TOO_LARGE else CAUSE_PROTOCOL)
 
 
 cdef void connection_answer_close(Worker *w, Slot *s, Frame *f) noexcept nogil:

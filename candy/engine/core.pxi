@@ -3,8 +3,6 @@
 
 import os
 
-_SECOND_NS = 1000000000
-
 
 cdef void state_free(EngineState *e) noexcept nogil:
     """Free everything that workers used; none runs any more."""
@@ -35,7 +33,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(w.arena)
         free(w.merge)
         free(w.scratch)
-        free(w.segments)
+        free(w.runs)
         free(w.targets)
         free(w.target_of)
         free(w.iov)
@@ -77,14 +75,14 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.buffer = <uint8_t *>malloc(RECEIVE_BYTES + FRAME_HEADER_MAX)
     w.arena = <uint8_t *>malloc(ARENA_CHUNKS * ARENA_CHUNK)
     w.merge = <Merge *>calloc(1, sizeof(Merge))
-    w.segments = <Segment *>calloc(SEGMENTS_MAX, sizeof(Segment))
+    w.runs = <Run *>calloc(RUNS_MAX, sizeof(Run))
     w.targets = <Target *>calloc(TARGETS_MAX, sizeof(Target))
     w.target_of = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.slots = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.waiting = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
-    if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.segments == NULL or w.targets == NULL
+    if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.runs == NULL or w.targets == NULL
             or w.target_of == NULL or w.slots == NULL
             or w.ready == NULL or w.departed == NULL or w.waiting == NULL):
         return False
@@ -122,8 +120,8 @@ cdef class _Core:
         e.free_slot = NO_INDEX
         e.queue_bytes = queue_bytes
         e.pool.limit_bytes = memory_bytes
-        e.ping_after_ns = <uint64_t>(ping_after * _SECOND_NS)
-        e.dead_after_ns = <uint64_t>(dead_after * _SECOND_NS)
+        e.ping_after_ns = <uint64_t>(ping_after * SECOND_NS)
+        e.dead_after_ns = <uint64_t>(dead_after * SECOND_NS)
         e.ping_when_quiet = ping_when_quiet
         e.broadcast_rate = broadcast_rate
         pthread_mutex_init(&e.pool.lock, NULL)
@@ -193,7 +191,7 @@ cdef class _Core:
             raise RuntimeError("the engine is stopped")
         return self.state
 
-    cdef Worker *own(self) noexcept:
+    cdef Worker *sender(self) noexcept:
         """Python's own worker: scratch memory, counters and a clock for sending."""
         cdef Worker *w = &self.state.workers[self.state.worker_count]
         w.now = now_ns()
@@ -238,7 +236,7 @@ cdef class _Core:
                 s.owner = i
         e.workers[s.owner].load += 1
         store_relaxed64(&s.address, 0)
-        store_relaxed64(&s.next_hop, 0)
+        store_relaxed64(&s.uplink, 0)
         store_relaxed64(&s.pending, 0)
         store_relaxed64(&s.closing, 0)
         store_relaxed64(&s.queued_bytes, 0)

@@ -1,5 +1,8 @@
 # The Python face: what _fastpath.pyi promises. Runs on one Python thread.
 
+cdef enum:
+    USER_TIMEOUT_MS = 45000
+
 VERSION = "1"
 MAX_PAYLOAD = WIRE_PAYLOAD_MAX
 LEGACY_PAYLOAD = WIRE_PAYLOAD_LEGACY
@@ -127,8 +130,8 @@ cdef class Engine(_Core):
         cdef Slot *t = self.find(tun)
         if s == NULL or t == NULL or s.kind == SLOT_TUN or t.kind != SLOT_TUN:
             return False
-        store_release64(&s.next_hop, tun)
-        store_release64(&t.next_hop, connection)
+        store_release64(&s.uplink, tun)
+        store_release64(&t.uplink, connection)
         return True
 
     def bind(self, connection, uint32_t ip):
@@ -220,7 +223,7 @@ cdef class Engine(_Core):
         s.routes, fresh = fresh, s.routes
         store_relaxed64(&s.route_count, n)
         pthread_mutex_unlock(&network.lock)
-        store_relaxed64(&s.own, address)
+        store_relaxed64(&s.own_address, address)
         free(fresh)
         return True
 
@@ -238,7 +241,7 @@ cdef class Engine(_Core):
         cdef Slot *s = self.find(connection)
         if s == NULL or s.kind == SLOT_TUN:
             return False
-        return post_message(self.own(), connection, opcode,
+        return post_message(self.sender(), connection, opcode,
                             <const uint8_t *><const char *>payload, <uint32_t>len(payload))
 
     def close(self, connection, code=None, str reason=""):
@@ -248,8 +251,8 @@ cdef class Engine(_Core):
             return False
         if code is not None:
             body = int(code).to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
-            post_close(self.own(), s, <const uint8_t *><const char *>body, <uint32_t>len(body))
-        if not command(self.own(), s, connection, ABORT if code is None else END):
+            post_close(self.sender(), s, <const uint8_t *><const char *>body, <uint32_t>len(body))
+        if not command(self.sender(), s, connection, ABORT if code is None else END):
             raise MemoryError
         return True
 
@@ -338,7 +341,7 @@ cdef class Engine(_Core):
         if s.queue != NULL:
             oldest = queue_oldest(s.queue)
         pthread_mutex_unlock(&s.send_lock)
-        settle(self.own(), s)
+        settle(self.sender(), s)
         now = now_ns()
         return {
             "queue_age_ns": since(now, oldest) if oldest else 0,
@@ -367,7 +370,7 @@ cdef class Engine(_Core):
         for i in range(e.worker_count):
             if pthread_getcpuclockid(e.workers[i].thread, &clock) != 0 or clock_gettime(clock, &t) != 0:
                 raise OSError(errno, os.strerror(errno))
-            used.append(t.tv_sec * _SECOND_NS + t.tv_nsec)
+            used.append(t.tv_sec * SECOND_NS + t.tv_nsec)
         return used
 
 

@@ -1,13 +1,17 @@
 # Gathering: the frames of one batch, brought to their final places and linked by destination.
 #
 # 1. place()    says where a frame is put together
-# 2. emit()     adds it to its destination's segments: runs in the receive buffer, pieces of the worker's arena
+# 2. emit()     adds it to its destination's runs, which lie in the receive buffer or in the worker's arena
 # 3. flush()    hands each destination's on, to deliver()
+
+cdef enum:
+    GATHER_BELOW = 8192             # runs shorter than this are worth gathering
+
 
 cdef inline uint8_t *place(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size) noexcept nogil:
     """Where the next frame, of at most `size` bytes in its final form and now at `frame`, is to be put together.
 
-    In a run to one destination each frame moves left, to where the one before ended: the run becomes one segment
+    In a run to one destination each frame moves left, to where the one before ended: the run becomes one piece
     without further copying. Where destinations alternate, the frame, which has to be unmasked anyhow, goes straight to
     the destination's own piece of the worker's arena, for system calls of many tiny pieces are slow.
     """
@@ -20,15 +24,15 @@ cdef uint8_t *place_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32
     """The slower half of place()."""
     cdef uint32_t index
     cdef Target *t
-    if w.segment_count == SEGMENTS_MAX or w.target_count == TARGETS_MAX:
+    if w.run_count == RUNS_MAX or w.target_count == TARGETS_MAX:
         flush(w)                    # before anything is put into the arena, which this empties
     run_end(w)
     index = w.target_of[<uint32_t>connection]
     if index == 0 or size > ARENA_CHUNK:
         return frame
     t = &w.targets[index - 1]
-    if t.last == SEGMENTS_MAX or (w.segments[t.last].length >= GATHER_BELOW and not t.chunk_left):
-        return frame                # nothing there yet, or runs, though short ones: worth a segment each
+    if t.last == RUNS_MAX or (w.runs[t.last].length >= GATHER_BELOW and not t.chunk_left):
+        return frame                # nothing there yet, or long runs, which go as they are
     if t.chunk_left < size:
         if w.arena_used == ARENA_CHUNKS:
             return frame
@@ -39,12 +43,12 @@ cdef uint8_t *place_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32
 
 
 cdef inline bint emit(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
-    """Add one wire-ready frame to its destination's segments. It stays where it is until flush(). False: dropped."""
+    """Add one wire-ready frame to its destination's runs. It stays where it is until flush(). False: dropped."""
     cdef Target *t
-    cdef Segment *g
+    cdef Run *g
     if likely(connection == w.run_connection):
         t = &w.targets[w.run_target]
-        g = &w.segments[t.last]
+        g = &w.runs[t.last]
         if likely(frame == w.run_end and payload <= t.payload_max):
             g.length += size
             t.packets += 1
@@ -58,9 +62,9 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
     cdef uint32_t slot = <uint32_t>connection
     cdef uint32_t index
     cdef Target *t
-    cdef Segment *g
+    cdef Run *g
     cdef Slot *s = &w.engine.slots[slot]
-    if w.segment_count == SEGMENTS_MAX or w.target_count == TARGETS_MAX:
+    if w.run_count == RUNS_MAX or w.target_count == TARGETS_MAX:
         send_targets(w)             # not flush(): this very frame may lie in the arena
     run_end(w)
     index = w.target_of[slot]
@@ -69,7 +73,7 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
         w.target_count += 1
         w.target_of[slot] = w.target_count
         t.connection = connection
-        t.first = t.last = SEGMENTS_MAX
+        t.first = t.last = RUNS_MAX
         t.packets = 0
         t.chunk = NULL
         t.chunk_left = 0
@@ -84,19 +88,19 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
     if unlikely(payload > t.payload_max):
         drop(w, s, DROP_TOO_LARGE)
         return False
-    if t.last != SEGMENTS_MAX and w.segments[t.last].bytes + w.segments[t.last].length == frame:
-        w.segments[t.last].length += size
+    if t.last != RUNS_MAX and w.runs[t.last].bytes + w.runs[t.last].length == frame:
+        w.runs[t.last].length += size
     else:
-        g = &w.segments[w.segment_count]
+        g = &w.runs[w.run_count]
         g.bytes = frame
         g.length = size
-        g.next = SEGMENTS_MAX
-        if t.first == SEGMENTS_MAX:
-            t.first = w.segment_count
+        g.next = RUNS_MAX
+        if t.first == RUNS_MAX:
+            t.first = w.run_count
         else:
-            w.segments[t.last].next = w.segment_count
-        t.last = w.segment_count
-        w.segment_count += 1
+            w.runs[t.last].next = w.run_count
+        t.last = w.run_count
+        w.run_count += 1
     t.packets += 1
     w.run_connection = connection
     w.run_target = index - 1
@@ -104,6 +108,17 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
     # In the arena a run ends with the chunk; in the receive buffer what moves left can't outgrow what it came from.
     w.run_limit = t.chunk + t.chunk_left if frame == t.chunk else <uint8_t *>UINTPTR_MAX
     return True
+
+
+cdef uint8_t *arena_take(Worker *w, uint32_t size) noexcept nogil:
+    """Room in the arena, for the caller to move w.bump over what it used. What is emitted from here ends its run."""
+    if w.bump_left < size:
+        if w.arena_used == ARENA_CHUNKS:
+            flush(w)
+        w.bump = w.arena + <size_t>w.arena_used * ARENA_CHUNK
+        w.bump_left = ARENA_CHUNK
+        w.arena_used += 1
+    return w.bump
 
 
 cdef inline void run_end(Worker *w) noexcept nogil:
@@ -131,5 +146,5 @@ cdef void send_targets(Worker *w) noexcept nogil:
         w.target_of[<uint32_t>w.targets[i].connection] = 0
         deliver(w, &w.targets[i])
     w.target_count = 0
-    w.segment_count = 0
+    w.run_count = 0
     w.run_connection = 0

@@ -4,10 +4,6 @@
 # packet of the user's own, to which kernels give an id, and which is not for us to unwrap.
 # field: old clients send an outer header that is all zero but for protocol, source and destination.
 
-cdef enum:
-    IPIP_BYTES = 20
-
-
 cdef void ipip_wrap(uint8_t *out, uint32_t source, uint32_t destination, uint32_t inner_length) noexcept nogil:
     """Write the outer header for an inner packet of this length."""
     memset(out, 0, IPIP_BYTES)

@@ -1,9 +1,13 @@
 # Sending to members that did not agree on the extension, under their send lock.
 #
 # field: old clients lose the connection when a read finds part of a frame. So each frame is a TCP segment of its own:
-# 1. MSG_EOR ends the segment with the frame, and nothing is ever appended to it;
+# 1. MSG_EOR ends the TCP segment with the frame, and nothing is ever appended to it;
 # 2. the kernel gets no more than fits the peer's window. What it held beyond that would be cut: a probe of a window
 #    that stays too small sends whatever does fit. What it does not get waits in our queue, and the worker looks again.
+
+cdef enum:
+    TCPI_SND_WND = 228              # offset of tcpi_snd_wnd in struct tcp_info
+
 
 cdef inline uint64_t legacy_window(int fd) noexcept nogil:
     """Bytes that the peer's window has room for, less what the kernel holds already; no bound where this is no TCP."""
@@ -56,14 +60,13 @@ cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
             w.messages[i].msg_hdr.msg_iovlen = 1
         count(&w.counters.sends, 1)
         count(&s.traffic.sends, 1)
-        r = sendmmsg(s.fd, w.messages, part,
-                     MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR | (MSG_MORE if done + part < fits else 0))
+        r = transport_write_each(s, w.messages, part, MSG_EOR | (MSG_MORE if done + part < fits else 0))
         if r < 0:
             if errno == EINTR:
                 continue
             if errno == EAGAIN:
                 return total
-            return total if total else broken(s)
+            return total if total else transport_break(s)
         for i in range(<uint32_t>r):
             total += w.messages[i].msg_len
             if w.messages[i].msg_len < iov[done + i].iov_len:

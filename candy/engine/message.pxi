@@ -14,7 +14,7 @@ cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
         return GOING_ON
     if f.opcode == OP_CLOSE:
         if not close_code_valid(f.payload, f.length):
-            connection_fail(w, s, 1002)
+            connection_fail(w, s, CLOSE_PROTOCOL_ERROR)
         else:
             connection_answer_close(w, s, f)
         return ENDED
@@ -26,10 +26,10 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
     cdef Block *b
     if f.opcode == OP_CONTINUATION:
         if s.fragments == NULL:
-            connection_fail(w, s, 1002)
+            connection_fail(w, s, CLOSE_PROTOCOL_ERROR)
             return ENDED
     elif s.fragments != NULL:
-        connection_fail(w, s, 1002)             # "fragments of one message MUST NOT be interleaved"
+        connection_fail(w, s, CLOSE_PROTOCOL_ERROR)             # "fragments of one message MUST NOT be interleaved"
         return ENDED
     elif f.final:
         handle_message(w, s, f.opcode, f.payload, f.length)
@@ -39,7 +39,7 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
         s.fragments = block_take(&w.engine.pool, f.length, FOR_INPUT)
     b = s.fragments
     if b != NULL and b.end + f.length > WIRE_PAYLOAD_MAX:
-        connection_fail(w, s, 1009)
+        connection_fail(w, s, CLOSE_TOO_LARGE)
         return ENDED
     if b != NULL and b.end + f.length > b.capacity:
         b = s.fragments = block_grow(&w.engine.pool, b, b.end + f.length)

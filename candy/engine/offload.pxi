@@ -12,21 +12,6 @@
 # repeated on every segment.
 
 cdef enum:
-    VNET_NEEDS_CSUM = 1
-    VNET_DATA_VALID = 2
-    GSO_NONE = 0
-    GSO_TCP4 = 1
-    GSO_UDP = 5
-    GSO_ECN = 0x80
-    TCP = 6
-    UDP = 17
-    IPIP = 4
-    TCP_FIN = 0x01
-    TCP_SYN = 0x02
-    TCP_RST = 0x04
-    TCP_PSH = 0x08
-    TCP_ACK = 0x10
-    TCP_CWR = 0x80
     # What a kernel makes at its extremes (TCP_MIN_GSO_SIZE, UDP_MAX_SEGMENTS). Without a bound one frame would be
     # 65,495 packets, and cost everybody else a worker's time.
     GSO_TCP_MIN = 8
@@ -94,34 +79,6 @@ cdef inline uint32_t super_segment_size(const Super *u) noexcept nogil:
     return u.length if u.gso_size == 0 else min(u.length, u.headers + u.gso_size)
 
 
-cdef void ipv4_finish(uint8_t *ip, uint32_t length, uint32_t id_step) noexcept nogil:
-    """Length, id and checksum of an IPv4 header that was copied from the super-packet's."""
-    cdef uint32_t header = (ip[0] & 15) * 4
-    store_be16(ip + 2, <uint16_t>length)
-    store_be16(ip + 4, <uint16_t>(load_be16(ip + 4) + id_step))
-    store_be16(ip + 10, 0)
-    store_be16(ip + 10, <uint16_t>~checksum_fold(checksum_add(ip, header, 0)))
-
-
-cdef uint64_t pseudo_header(const uint8_t *ip, uint32_t length) noexcept nogil:
-    """The sum over the pseudo header of TCP and UDP; `length` is the transport header's and payload's."""
-    cdef uint8_t tail[4]
-    tail[0] = 0
-    tail[1] = ip[9]
-    store_be16(tail + 2, <uint16_t>length)
-    return checksum_add(tail, 4, checksum_add(ip + 12, 8, 0))
-
-
-cdef void transport_finish(uint8_t *ip, uint8_t *transport, uint32_t length) noexcept nogil:
-    """Compute the checksum of a TCP or UDP packet."""
-    cdef uint32_t at = 16 if ip[9] == TCP else 6
-    cdef uint16_t value
-    store_be16(transport + at, 0)
-    value = <uint16_t>~checksum_fold(checksum_add(transport, length, pseudo_header(ip, length)))
-    # "If the computed checksum is zero, it is transmitted as all ones": zero is UDP's word for none.
-    store_be16(transport + at, 0xFFFF if value == 0 and ip[9] == UDP else value)
-
-
 cdef uint32_t super_segment(const Super *u, uint32_t index, uint8_t *out) noexcept nogil:
     """Write the packet number `index` of super_count(); returns its size. `out` has room for super_segment_size()."""
     cdef uint32_t offset = index * u.gso_size
@@ -136,7 +93,7 @@ cdef uint32_t super_segment(const Super *u, uint32_t index, uint8_t *out) noexce
         last = offset + part == payload
     size = super_cut(u, index, offset, part, last, out)
     if u.needs_checksum:
-        transport_finish(ip, transport, size - u.transport)
+        checksum_finish(ip, transport, size - u.transport)
     return size
 
 
@@ -194,40 +151,3 @@ cdef void super_header(const Super *u, uint8_t *vnet) noexcept nogil:
         store_le16(vnet + 4, <uint16_t>u.gso_size)
         store_le16(vnet + 6, <uint16_t>(u.transport - u.inner))
         store_le16(vnet + 8, 16 if u.protocol == TCP else 6)
-
-
-cdef bint segment_emit(Worker *w, uint64_t connection, const Super *u) noexcept nogil:
-    """Turn a super-packet into plain FORWARD frames for a destination that doesn't know them. False: dropped."""
-    cdef Slot *to = &w.engine.slots[<uint32_t>connection]
-    cdef uint64_t kind = load_relaxed64(&to.kind)
-    cdef bint masked = kind == SLOT_CLIENT
-    cdef uint8_t payload[WIRE_PAYLOAD_LEGACY]
-    cdef uint8_t *out
-    cdef uint32_t n = super_count(u)
-    cdef uint32_t i, length, size
-    if super_segment_size(u) + 1 > WIRE_PAYLOAD_LEGACY:
-        drop(w, to, DROP_TOO_LARGE)
-        return False
-    payload[0] = KIND_FORWARD
-    for i in range(n):
-        length = super_segment(u, i, payload + 1) + 1
-        out = arena_take(w, length + FRAME_HEADER_MAX)
-        size = build_frame(out, OP_BINARY, payload, length, masked, next_mask(to) if masked else 0)
-        w.bump += size
-        w.bump_left -= size
-        if not emit(w, connection, out, size, length):
-            run_end(w)
-            return False
-    run_end(w)
-    return True
-
-
-cdef uint8_t *arena_take(Worker *w, uint32_t size) noexcept nogil:
-    """Room in the arena, for the caller to move w.bump over what it used. What is emitted from here ends its run."""
-    if w.bump_left < size:
-        if w.arena_used == ARENA_CHUNKS:
-            flush(w)
-        w.bump = w.arena + <size_t>w.arena_used * ARENA_CHUNK
-        w.bump_left = ARENA_CHUNK
-        w.arena_used += 1
-    return w.bump

@@ -5,6 +5,9 @@ cdef enum:
     FOR_INPUT
     FOR_CERTAIN
 
+cdef enum:
+    POOL_KEEP = 1024                # free blocks kept for the next backlog
+
 
 cdef inline uint8_t *block_bytes(Block *b) noexcept nogil:
     return <uint8_t *>(b + 1)

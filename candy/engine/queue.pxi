@@ -12,16 +12,10 @@ cdef enum:
     # a peer that took nothing for this long, with a full queue: new frames aren't even unmasked
     STALLED_NS = 250000000
     RATE_WINDOW_NS = 20000000
-
-
-cdef inline void drops(Worker *w, Slot *s, int reason, uint64_t n) noexcept nogil:
-    """Count packets or messages that go no further, with the connection that sent them or that they were for."""
-    count(&w.counters.drops[reason], n)
-    add_relaxed64(&s.drops[reason], n)
-
-
-cdef inline void drop(Worker *w, Slot *s, int reason) noexcept nogil:
-    drops(w, s, reason, 1)
+    COMMIT_MIN = 4096               # bytes handed to one send from a backlog: what it leaves can't be dropped any more
+    COMMIT_MAX = 262144
+    NOTSENT_LOWAT_MIN = 4096
+    NOTSENT_LOWAT_MAX = 262144
 
 
 cdef inline void round_push(Queue *q, Round *r, int32_t flow) noexcept nogil:
@@ -65,6 +59,15 @@ cdef uint64_t records_packets(Block *b) noexcept nogil:
             at += size + STAMP_BYTES
         b = b.next
     return n
+
+
+cdef inline uint32_t queue_committed(Queue *q) noexcept nogil:
+    """Bytes in the commit block."""
+    return q.committed.end - q.committed.start if q.committed != NULL else 0
+
+
+cdef inline bint queue_idle(Queue *q) noexcept nogil:
+    return q == NULL or (q.bytes == 0 and queue_committed(q) == 0)
 
 
 cdef void queue_free(Worker *w, Slot *s) noexcept nogil:

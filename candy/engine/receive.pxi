@@ -10,6 +10,9 @@ cdef enum:
     GOING_ON = 0
     ENDED = 1                       # the connection is closing or closed: the rest of its input is void
 
+cdef enum:
+    SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a longer one read on where it lies
+
 
 cdef bint receive(Worker *w, Slot *s) noexcept nogil:
     """Read and process until the socket is empty or this connection had its turn; True: more may be there."""
@@ -86,21 +89,19 @@ cdef void clear_buffer(Worker *w) noexcept nogil:
 cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) noexcept nogil:
     """One read, first into the incomplete frame if there is one, then into the buffer behind `have` bytes."""
     cdef Block *b = s.spill
-    cdef msghdr message
+    cdef size_t pieces
     count(&w.counters.receives, 1)
     if likely(b == NULL):
         room[0] = RECEIVE_BYTES - have
-        return recv(s.fd, w.buffer + have, room[0], MSG_DONTWAIT)
+        return transport_read(s, w.buffer + have, room[0])
     w.iov[0].iov_base = block_bytes(b) + b.end
     w.iov[0].iov_len = min(b.capacity, s.spill_size) - b.end
     w.iov[1].iov_base = w.buffer
     w.iov[1].iov_len = RECEIVE_BYTES
-    memset(&message, 0, sizeof(message))
-    message.msg_iov = w.iov
     # The frame may outgrow this block; then nothing may be read past its end yet.
-    message.msg_iovlen = 2 if b.capacity >= s.spill_size else 1
-    room[0] = w.iov[0].iov_len + (RECEIVE_BYTES if message.msg_iovlen == 2 else 0)
-    return recvmsg(s.fd, &message, MSG_DONTWAIT)
+    pieces = 2 if b.capacity >= s.spill_size else 1
+    room[0] = w.iov[0].iov_len + (RECEIVE_BYTES if pieces == 2 else 0)
+    return transport_read_into(s, w.iov, pieces)
 
 
 cdef size_t take_in(Worker *w, Slot *s, size_t have, size_t n) noexcept nogil:
@@ -214,7 +215,7 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
     cdef uint32_t mask = rotate_mask(f.mask, SOURCE_AT + shift)         # DESTINATION_AT rotates alike
     cdef uint32_t source
     cdef uint32_t destination
-    cdef uint64_t connection = load_relaxed64(&s.next_hop)
+    cdef uint64_t connection = load_relaxed64(&s.uplink)
     cdef uint32_t header
     cdef uint8_t *out
     cdef Slot *to
@@ -259,11 +260,6 @@ cdef bint foreign_source(Worker *w, Slot *s, uint32_t source) noexcept nogil:
     return True
 
 
-cdef inline bint takes_super(Slot *to) noexcept nogil:
-    """Whether a super-packet goes to this destination as it is."""
-    return load_relaxed64(&to.extended) != 0 or load_relaxed64(&to.kind) == SLOT_TUN
-
-
 cdef bint forward_parse(Worker *w, Slot *s, Frame *f, Super *u) noexcept nogil:
     """Unmask a SUPER where it lies and check it; False: it was dropped."""
     unmask(f.payload, f.payload, f.length, f.mask)
@@ -276,7 +272,7 @@ cdef bint forward_parse(Worker *w, Slot *s, Frame *f, Super *u) noexcept nogil:
 cdef void forward_segmented(Worker *w, Slot *s, Frame *f, uint64_t connection) noexcept nogil:
     """A SUPER for a member that doesn't know it."""
     cdef Super u
-    if forward_parse(w, s, f, &u) and not segment_emit(w, connection, &u):
+    if forward_parse(w, s, f, &u) and not emit_segments(w, connection, &u):
         if super_segment_size(&u) >= WIRE_PAYLOAD_LEGACY:
             icmp_too_large(w, s, u.packet, u.length)
 
@@ -291,52 +287,11 @@ cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_
         drop(w, s, DROP_NO_ROUTE)
     elif shift != 0:
         if forward_parse(w, s, f, &u):
-            segment_broadcast(w, s, &u)
+            broadcast_segments(w, s, &u)
     else:
         unmask(frame + header, f.payload, f.length, f.mask)
         write_header(frame, OP_BINARY, f.length, False, 0)
-        broadcast(w, s, frame, header + f.length, f.length)
-
-
-cdef void broadcast(Worker *w, Slot *s, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
-    """One frame to every other member of the network, within the sender's allowance of copies a second."""
-    cdef Network *network = w.engine.networks[s.network]
-    cdef uint64_t self = load_relaxed64(&s.generation) << 32 | <uint64_t>(s - w.engine.slots)
-    cdef uint64_t rate = w.engine.broadcast_rate
-    cdef uint64_t earned = min(since(w.now, s.copies_stamp_ns), <uint64_t>1000000000) * rate // 1000000000
-    cdef uint32_t i
-    cdef uint8_t *copy
-    cdef Slot *member
-    if earned != 0:
-        s.copies_stamp_ns = w.now
-        s.copies_left = min(rate, s.copies_left + min(earned, rate))
-    if not network.forward_broadcast:
-        drop(w, s, DROP_NO_ROUTE)
-        return
-    pthread_mutex_lock(&network.lock)
-    if network.member_count > s.copies_left + 1:
-        drop(w, s, DROP_BROADCAST_LIMIT)
-    else:
-        for i in range(network.member_count):
-            if network.members[i] != self:
-                s.copies_left -= 1
-                count(&w.counters.copies, 1)
-                member = &w.engine.slots[<uint32_t>network.members[i]]
-                if load_relaxed64(&member.kind) != SLOT_TUN:
-                    emit_apart(w, network.members[i], frame, size, payload)
-                    continue
-                # Coalescing writes to what a device is given, and all others share this frame, which may itself lie in
-                # the arena: so that is not emptied here.
-                if size > ARENA_CHUNK or (w.bump_left < size and w.arena_used == ARENA_CHUNKS):
-                    drop(w, member, DROP_MEMORY)
-                    continue
-                copy = arena_take(w, size)
-                memcpy(copy, frame, size)
-                w.bump += size
-                w.bump_left -= size
-                emit_apart(w, network.members[i], copy, size, payload)
-    pthread_mutex_unlock(&network.lock)
-    run_end(w)
+        broadcast_frame(w, s, frame, header + f.length, f.length)
 
 
 cdef void icmp_too_large(Worker *w, Slot *s, const uint8_t *packet, uint32_t length) noexcept nogil:

@@ -72,7 +72,7 @@ cdef bint lan_holds(Network *network, Slot *s, uint32_t source) noexcept nogil:
     return found
 
 
-cdef uint32_t next_hop(Network *network, Slot *s, uint32_t destination) noexcept nogil:
+cdef uint32_t find_next_hop(Network *network, Slot *s, uint32_t destination) noexcept nogil:
     """The member through which a device reaches this destination, 0 for directly."""
     cdef uint32_t i
     cdef uint32_t found = 0
@@ -82,7 +82,7 @@ cdef uint32_t next_hop(Network *network, Slot *s, uint32_t destination) noexcept
             found = s.routes[i].next_hop
             break
     pthread_mutex_unlock(&network.lock)
-    return 0 if found == <uint32_t>load_relaxed64(&s.own) else found
+    return 0 if found == <uint32_t>load_relaxed64(&s.own_address) else found
 
 
 cdef Network *network_make(uint32_t broadcast) noexcept nogil:

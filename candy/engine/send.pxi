@@ -22,10 +22,10 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
     elif load_relaxed64(&s.closing) or s.broken:
         drops(w, s, DROP_CLOSED, t.packets)
     elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue) and not worth_cutting(w, s, t):
-        send_segments(w, s, t)
+        send_runs(w, s, t)
     else:
         inbox_drain(w, s)
-        queue_segments(w, s, t, t.first, 0)
+        queue_runs(w, s, t, t.first, 0)
         if s.queue != NULL:
             queue_send(w, s)
     pthread_mutex_unlock(&s.send_lock)
@@ -42,120 +42,97 @@ cdef void settle(Worker *w, Slot *s) noexcept nogil:
         pthread_mutex_unlock(&s.send_lock)
 
 
-cdef void sent(Worker *w, Slot *s, uint64_t packets, uint64_t size) noexcept nogil:
-    """Count what the kernel took."""
-    count(&w.counters.packets_out, packets)
-    count(&w.counters.bytes_out, size)
-    count(&s.traffic.packets_out, packets)
-    count(&s.traffic.bytes_out, size)
-    store_relaxed64(&s.sent_ns, w.now)
-
-
 cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n, int flags) noexcept nogil:
     """Send these pieces, each of them one frame where the peer is an old one. Bytes taken; 0 when the socket is full;
     -1 when it is broken."""
-    cdef msghdr message
     cdef ssize_t r
     if not s.extended:
         return legacy_send(w, s, iov, n)
     while True:
         count(&w.counters.sends, 1)
         count(&s.traffic.sends, 1)
-        if n == 1:
-            r = send(s.fd, iov[0].iov_base, iov[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL | flags)
-        else:
-            memset(&message, 0, sizeof(message))
-            message.msg_iov = iov
-            message.msg_iovlen = n
-            r = sendmsg(s.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | flags)
+        r = transport_write(s, iov, n, flags)
         if r >= 0 or errno != EINTR:
             break
     if r >= 0:
         return r
-    return 0 if errno == EAGAIN else broken(s)
+    return 0 if errno == EAGAIN else transport_break(s)
 
 
-cdef ssize_t broken(Slot *s) noexcept nogil:
-    """Nothing more can be sent. The owner, who closes the connection, hears of it from epoll."""
-    s.broken = True
-    shutdown(s.fd, SHUT_RDWR)
-    return -1
-
-
-cdef void send_segments(Worker *w, Slot *s, Target *t) noexcept nogil:
-    """Nothing waits: send a target's segments from where they lie, and queue what the kernel leaves."""
+cdef void send_runs(Worker *w, Slot *s, Target *t) noexcept nogil:
+    """Nothing waits: send a target's runs from where they lie, and queue what the kernel leaves."""
     cdef uint32_t index = t.first
-    cdef uint32_t offset = 0        # within the segment: where the next send begins
+    cdef uint32_t offset = 0        # within the run: where the next send begins
     cdef uint32_t n, covered
     cdef uint64_t wanted
     cdef uint64_t total = 0
     cdef uint32_t from_index, from_offset
     cdef uint32_t left
     cdef ssize_t r
-    while index != SEGMENTS_MAX:
+    while index != RUNS_MAX:
         n = 0
         wanted = 0
         from_index = index
         from_offset = offset
-        while index != SEGMENTS_MAX and n < IOV_MAX_SEND:
+        while index != RUNS_MAX and n < IOV_MAX_SEND:
             if s.extended:
-                w.iov[n].iov_base = w.segments[index].bytes
-                w.iov[n].iov_len = w.segments[index].length
-                wanted += w.segments[index].length
+                w.iov[n].iov_base = w.runs[index].bytes
+                w.iov[n].iov_len = w.runs[index].length
+                wanted += w.runs[index].length
                 n += 1
             else:
-                covered = frames_iov(w, w.segments[index].bytes + offset, w.segments[index].length - offset, &n)
+                covered = frames_iov(w, w.runs[index].bytes + offset, w.runs[index].length - offset, &n)
                 wanted += covered
                 offset += covered
-                if offset < w.segments[index].length:
+                if offset < w.runs[index].length:
                     break
                 offset = 0
-            index = w.segments[index].next
+            index = w.runs[index].next
         r = kernel_send(w, s, w.iov, n, 0)
         if r < 0:
-            left = segments_frames(w, from_index, from_offset)
+            left = runs_frames(w, from_index, from_offset)
             drops(w, s, DROP_CLOSED, left)
             sent(w, s, t.packets - left, total)
             return
         total += <uint64_t>r
         if <uint64_t>r < wanted:
             sent(w, s, 0, total)
-            # Skip what was taken; queue_segments() finds the frame in which the kernel stopped.
+            # Skip what was taken; queue_runs() finds the frame in which the kernel stopped.
             while True:
-                covered = w.segments[from_index].length - from_offset
+                covered = w.runs[from_index].length - from_offset
                 if <uint64_t>r < covered:
                     break
                 r -= covered
-                from_index = w.segments[from_index].next
+                from_index = w.runs[from_index].next
                 from_offset = 0
-            queue_segments(w, s, t, from_index, from_offset + <uint32_t>r)
+            queue_runs(w, s, t, from_index, from_offset + <uint32_t>r)
             if s.queue != NULL:
                 queue_begin(s.queue, w.now)
             return
     sent(w, s, t.packets, total)
 
 
-cdef uint32_t segments_frames(Worker *w, uint32_t index, uint32_t offset) noexcept nogil:
-    """How many frames a target's segments hold, from the one that begins at this byte on."""
+cdef uint32_t runs_frames(Worker *w, uint32_t index, uint32_t offset) noexcept nogil:
+    """How many frames a target's runs hold, from the one that begins at this byte on."""
     cdef uint32_t n = 0
-    while index != SEGMENTS_MAX:
-        while offset < w.segments[index].length:
-            offset += frame_size(w.segments[index].bytes + offset)
+    while index != RUNS_MAX:
+        while offset < w.runs[index].length:
+            offset += frame_size(w.runs[index].bytes + offset)
             n += 1
         offset = 0
-        index = w.segments[index].next
+        index = w.runs[index].next
     return n
 
 
-cdef void queue_segments(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t offset) noexcept nogil:
+cdef void queue_runs(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t offset) noexcept nogil:
     """Queue a target's frames from this byte on; a frame that begins before it is finished first of all."""
     cdef uint32_t at, size, length
     cdef uint8_t *data
     cdef bint first = offset != 0
     cdef uint64_t left = 0
-    while index != SEGMENTS_MAX:
-        data = w.segments[index].bytes
-        length = w.segments[index].length
+    while index != RUNS_MAX:
+        data = w.runs[index].bytes
+        length = w.runs[index].length
         at = 0
         while at < length:
             size = frame_size(data + at)
@@ -169,7 +146,7 @@ cdef void queue_segments(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t
                 queue_append(w, s, data + at, size, w.now)
             at += size
         first = False
-        index = w.segments[index].next
+        index = w.runs[index].next
     queue_mirror(s)
     if t.packets > left:
         sent(w, s, t.packets - left, 0)
@@ -179,7 +156,7 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
     """Keep the rest of a begun frame, which must be finished: half a frame would garble all that follow."""
     cdef Queue *q = queue_of(w, s)
     if q == NULL or not commit_room(w, q, size):
-        broken(s)                   # the stream can't be continued
+        transport_break(s)                   # the stream can't be continued
         return
     q.progress_ns = w.now
     memcpy(block_bytes(q.committed), rest, size)
@@ -232,15 +209,6 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     return True
 
 
-cdef inline uint32_t queue_committed(Queue *q) noexcept nogil:
-    """Bytes in the commit block."""
-    return q.committed.end - q.committed.start if q.committed != NULL else 0
-
-
-cdef inline bint queue_idle(Queue *q) noexcept nogil:
-    return q == NULL or (q.bytes == 0 and queue_committed(q) == 0)
-
-
 cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
     """Whether the batch has a super-packet that takes too long for a destination known to be slow, so that it goes by
     the queue, which cuts it; not where that has no room for the batch."""
@@ -254,14 +222,14 @@ cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
     limit = commit_limit(q)
     if limit >= WIRE_PAYLOAD_MAX:
         return False
-    while index != SEGMENTS_MAX:
+    while index != RUNS_MAX:
         at = 0
-        while at < w.segments[index].length:
-            size = frame_size(w.segments[index].bytes + at)
+        while at < w.runs[index].length:
+            size = frame_size(w.runs[index].bytes + at)
             found |= size > limit
             total += size
             at += size
-        index = w.segments[index].next
+        index = w.runs[index].next
     total *= 2                      # headers of the parts, and blocks that are not full
     return (found and total <= w.engine.queue_bytes
             and load_relaxed64(&w.engine.pool.used_bytes) + total <= w.engine.pool.limit_bytes // 8 * 7)
@@ -292,7 +260,7 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
                 w.iov[0].iov_len = q.cut
                 n = 1
             wanted = q.cut + frames_iov(w, data + q.cut, wanted - q.cut, &n)
-        # The kernel appends to a segment in its backlog up to 64 KB past TCP_NOTSENT_LOWAT, unless the segment is
+        # The kernel appends to a TCP segment in its backlog up to 64 KB past TCP_NOTSENT_LOWAT, unless that is
         # closed: on a slow link those would be milliseconds that no ping can overtake.
         r = kernel_send(w, s, w.iov, n, MSG_EOR)
         if r < 0:
@@ -323,14 +291,14 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
     if load_relaxed64(&s.generation) != t.connection >> 32:
         count(&w.counters.drops[DROP_STALE], t.packets)
     else:
-        while index != SEGMENTS_MAX:
+        while index != RUNS_MAX:
             at = 0
-            while at < w.segments[index].length:
-                size = frame_size(w.segments[index].bytes + at)
-                if not inbox_put(w, s, w.segments[index].bytes + at, size, FOR_PACKETS):
+            while at < w.runs[index].length:
+                size = frame_size(w.runs[index].bytes + at)
+                if not inbox_put(w, s, w.runs[index].bytes + at, size, FOR_PACKETS):
                     drop(w, s, DROP_QUEUE_FULL)
                 at += size
-            index = w.segments[index].next
+            index = w.runs[index].next
     pthread_mutex_unlock(&s.inbox_lock)
 
 
@@ -398,11 +366,3 @@ cdef bint post_message(Worker *w, uint64_t connection, uint8_t opcode, const uin
         return False
     size = build_frame(frame, opcode, payload, length, load_relaxed64(&s.kind) == SLOT_CLIENT, next_mask(s))
     return post(w, connection, frame, size)
-
-
-cdef inline uint32_t next_mask(Slot *s) noexcept nogil:
-    """The connection's next mask: splitmix64 over a counter, so that any thread may draw, seeded by getrandom."""
-    cdef uint64_t z = load_relaxed64(&s.mask_seed) + add_relaxed64(&s.mask_counter, 1) * <uint64_t>0x9E3779B97F4A7C15
-    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
-    return <uint32_t>((z ^ (z >> 31)) >> 16)

@@ -37,7 +37,7 @@ cdef class FrameParser:
                 break
             unmask(f.payload, f.payload, f.length, f.mask)
             if f.opcode == OP_CLOSE and not close_code_valid(f.payload, f.length):
-                self.error = 1002
+                self.error = CLOSE_PROTOCOL_ERROR
             else:
                 self.take(f.opcode, f.final, (<char *>f.payload)[:f.length], frames)
             at += f.header + f.length
@@ -49,14 +49,14 @@ cdef class FrameParser:
             frames.append((opcode, payload))
             return
         if (opcode == OP_CONTINUATION) != (self.fragments is not None):
-            self.error = 1002
+            self.error = CLOSE_PROTOCOL_ERROR
             return
         if opcode != OP_CONTINUATION:
             self.fragments = b""
             self.fragment_opcode = opcode
         self.fragments += payload
         if len(self.fragments) > WIRE_PAYLOAD_MAX:
-            self.error = 1009
+            self.error = CLOSE_TOO_LARGE
         elif final:
             frames.append((self.fragment_opcode, self.fragments))
             self.fragments = None
@@ -140,7 +140,7 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
         kernel.setblocking(False)
         s.fd = ours.fileno()
         s.vnet = vnet
-        s.own = own
+        s.own_address = own
         for payload in payloads:
             if len(payload) < (SUPER_MIN if payload[:1] == b"\x10" else FORWARD_MIN):
                 raise ValueError("too short for what comes to a device")
@@ -150,9 +150,9 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
             copies.append(<size_t>data)
             memcpy(data, <const char *>payload, len(payload))
             tun_packet(w, s, m, data, <uint32_t>len(payload))
-            written(kernel, found)
+            collect_written(kernel, found)
         merge_write(w, s, m)
-        written(kernel, found)
+        collect_written(kernel, found)
         return found, {DROPS[i]: w.counters.drops[i] for i in range(DROPS_COUNT) if w.counters.drops[i]}
     finally:
         for copy in copies:
@@ -164,7 +164,7 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
         kernel.close()
 
 
-cdef written(kernel, list found):
+cdef collect_written(kernel, list found):
     while True:
         try:
             found.append(kernel.recv(65535 + VNET_BYTES))

@@ -4,6 +4,12 @@
 # 2. tun_forward()  one packet: its destination, and the frame that this destination understands
 # 3. tun_write()    the other way: what is for the device, coalesced
 
+cdef enum:
+    TUN_BATCH_PACKETS = 64
+    TUN_BATCH_BYTES = 262144
+    TUN_HEADROOM = 35               # FRAME_HEADER_MAX, the kind, an outer IPv4 header
+
+
 cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
     """Drain the device, at most one batch. True: more may be there.
 
@@ -44,7 +50,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     """Send on one packet as it was read; `out` is where its frame may begin. Returns the bytes used there."""
     cdef Super u
     cdef uint8_t *vnet = NULL
-    cdef uint64_t connection = load_relaxed64(&s.next_hop)
+    cdef uint64_t connection = load_relaxed64(&s.uplink)
     cdef uint32_t destination, hop
     if s.vnet:
         if length < VNET_BYTES:
@@ -66,7 +72,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
             vnet = NULL
     destination = load_be32(packet + 16)
     if load_relaxed64(&s.route_count) != 0:
-        hop = next_hop(w.engine.networks[s.network], s, destination)
+        hop = find_next_hop(w.engine.networks[s.network], s, destination)
         if hop != 0:
             return tun_gateway(w, s, out, packet, length, vnet, &u, hop)
     if connection == 0:
@@ -79,18 +85,18 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
 cdef uint32_t tun_gateway(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
                           uint32_t hop) noexcept nogil:
     """A packet for a network behind the member `hop`: wrapped, it goes there. TUN_HEADROOM has room for the header."""
-    cdef uint64_t connection = load_relaxed64(&s.next_hop)
+    cdef uint64_t connection = load_relaxed64(&s.uplink)
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], hop)
     if connection == 0 or (vnet == NULL and length + IPIP_BYTES > 65535) or (vnet != NULL and u.inner != 0):
         drop(w, s, DROP_NO_ROUTE if connection == 0 else DROP_TOO_LARGE)
         return 0
     if vnet == NULL:
-        ipip_wrap(packet - IPIP_BYTES, <uint32_t>load_relaxed64(&s.own), hop, length)
+        ipip_wrap(packet - IPIP_BYTES, <uint32_t>load_relaxed64(&s.own_address), hop, length)
     else:
         memmove(vnet - IPIP_BYTES, vnet, VNET_BYTES)
         vnet -= IPIP_BYTES
-        ipip_super(u, <uint32_t>load_relaxed64(&s.own), hop)
+        ipip_super(u, <uint32_t>load_relaxed64(&s.own_address), hop)
     return tun_send(w, s, connection, out, packet - IPIP_BYTES, length + IPIP_BYTES, vnet, u)
 
 
@@ -101,7 +107,7 @@ cdef uint32_t tun_send(Worker *w, Slot *s, uint64_t connection, uint8_t *out, ui
         return tun_frame(w, s, connection, out, packet - 1, KIND_FORWARD, length + 1)
     if length <= 65535 and load_relaxed64(&w.engine.slots[<uint32_t>connection].extended):
         return tun_frame(w, s, connection, out, vnet - 1, KIND_SUPER, length + VNET_BYTES + 1)
-    segment_emit(w, connection, u)
+    emit_segments(w, connection, u)
     return 0
 
 
@@ -138,32 +144,13 @@ cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, ui
         drop(w, s, DROP_NO_ROUTE)
         return 0
     if vnet != NULL:
-        segment_broadcast(w, s, u)
+        broadcast_segments(w, s, u)
         return 0
     packet -= 1
     packet[0] = KIND_FORWARD
     size = build_frame(out, OP_BINARY, packet, length + 1, False, 0)
-    broadcast(w, s, out, size, length + 1)
+    broadcast_frame(w, s, out, size, length + 1)
     return size
-
-
-cdef void segment_broadcast(Worker *w, Slot *s, const Super *u) noexcept nogil:
-    """A super-packet for everybody: as plain packets, which all of them understand."""
-    cdef uint32_t n = super_count(u)
-    cdef uint32_t i, length, size
-    cdef uint8_t *out
-    cdef uint8_t payload[WIRE_PAYLOAD_LEGACY]
-    if super_segment_size(u) + 1 > WIRE_PAYLOAD_LEGACY:
-        drop(w, s, DROP_TOO_LARGE)
-        return
-    payload[0] = KIND_FORWARD
-    for i in range(n):
-        length = super_segment(u, i, payload + 1) + 1
-        out = arena_take(w, length + FRAME_HEADER_MAX)
-        size = build_frame(out, OP_BINARY, payload, length, False, 0)
-        w.bump += size
-        w.bump_left -= size
-        broadcast(w, s, out, size, length)
 
 
 cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:
@@ -176,15 +163,15 @@ cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:
     cdef uint8_t *frame
     cdef Merge *m = w.merge
     m.pieces = 0
-    while index != SEGMENTS_MAX:
+    while index != RUNS_MAX:
         at = 0
-        while at < w.segments[index].length:
-            frame = w.segments[index].bytes + at
+        while at < w.runs[index].length:
+            frame = w.runs[index].bytes + at
             size = frame_size(frame)
             header = frame_header(frame)
             tun_packet(w, s, m, frame + header, size - header)
             at += size
-        index = w.segments[index].next
+        index = w.runs[index].next
     merge_write(w, s, m)
 
 
@@ -202,7 +189,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
             drop(w, s, DROP_SUPER)
         elif s.vnet:
             super_header(&u, payload + 1)
-            if u.inner != 0 and ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own)):
+            if u.inner != 0 and ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own_address)):
                 memmove(payload + 1 + u.inner, payload + 1, VNET_BYTES)
                 payload += u.inner
                 length -= u.inner
@@ -215,10 +202,10 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
             n = super_count(&u)
             for i in range(n):
                 size = super_segment(&u, i, m.scratch)
-                skip = u.inner if ipip_ours(m.scratch, size, <uint32_t>load_relaxed64(&s.own)) else 0
+                skip = u.inner if ipip_ours(m.scratch, size, <uint32_t>load_relaxed64(&s.own_address)) else 0
                 tun_count(w, s, write_fd(s.fd, m.scratch + skip, size - skip), 1, size - skip)
         return
-    if ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own)):
+    if ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own_address)):
         packet += IPIP_BYTES
         length -= IPIP_BYTES
     if not ipv4_plausible(packet, length):
@@ -239,15 +226,3 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
     m.iov[1].iov_base = packet
     m.iov[1].iov_len = length
     merge_write(w, s, m)
-
-
-cdef inline void tun_count(Worker *w, Slot *s, ssize_t written, uint32_t packets, uint32_t length) noexcept nogil:
-    """Count what a write came to."""
-    if written < 0:
-        drops(w, s, DROP_TUN_WRITE, packets)
-        return
-    count(&w.counters.sends, 1)
-    count(&w.counters.packets_out, packets)
-    count(&w.counters.bytes_out, length)
-    add_relaxed64(&s.traffic.packets_out, packets)
-    add_relaxed64(&s.traffic.bytes_out, length)

@@ -1,5 +1,10 @@
 # RFC 6455 frames, both ends. The one frame parser and the one frame builder of the product.
 
+cdef enum:
+    FRAME_OK = 0
+    FRAME_SHORT = -1                # more bytes are needed; any positive result is the close code deserved
+
+
 cdef inline int parse_frame(uint8_t *p, size_t have, bint from_client, Frame *f) noexcept nogil:
     """Parse one frame at p of which `have` bytes are there.
 
@@ -17,34 +22,34 @@ cdef inline int parse_frame(uint8_t *p, size_t have, bint from_client, Frame *f)
     f.final = first >> 7
     # "RSV1, RSV2, RSV3: MUST be 0 unless an extension is negotiated"; opcodes 3-7 and 11-15 are reserved.
     if unlikely((first & 0x70) != 0 or not (f.opcode <= OP_BINARY or OP_CLOSE <= f.opcode <= OP_PONG)):
-        return 1002
+        return CLOSE_PROTOCOL_ERROR
     # "a server MUST close the connection upon receiving a frame that is not masked", and a client one that is.
     if unlikely((p[1] >> 7) != from_client):
-        return 1002
+        return CLOSE_PROTOCOL_ERROR
     length = p[1] & 127
     if f.opcode >= OP_CLOSE:
         # Control frames "MUST have a payload length of 125 bytes or less and MUST NOT be fragmented". The original
         # server answers PING with a PONG of 1500 bytes, which a client has to survive.
         if unlikely(not f.final or (length > 125 and (from_client or f.opcode != OP_PONG or length == 127))):
-            return 1002
+            return CLOSE_PROTOCOL_ERROR
     if length == 126:
         if have < 4:
             return FRAME_SHORT
         length = load_be16(p + 2)
         header = 4
         if unlikely(length < 126):          # "the minimal number of bytes MUST be used to encode the length"
-            return 1002
+            return CLOSE_PROTOCOL_ERROR
         if unlikely(f.opcode >= OP_CLOSE and length > WIRE_PAYLOAD_LEGACY):
-            return 1002
+            return CLOSE_PROTOCOL_ERROR
     elif length == 127:
         if have < 10:
             return FRAME_SHORT
         length = load_be64(p + 2)
         header = 10
         if unlikely(length < 65536 or length >> 63):
-            return 1002
+            return CLOSE_PROTOCOL_ERROR
         if unlikely(length > WIRE_PAYLOAD_MAX):
-            return 1009
+            return CLOSE_TOO_LARGE
     if from_client:
         if have < header + 4:
             return FRAME_SHORT

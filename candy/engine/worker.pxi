@@ -1,20 +1,12 @@
 # A worker thread: one epoll, set up once per connection, edge-triggered, and the loop around it.
 
 cdef enum:
-    TICK_NS = 1000000000
+    TICK_NS = SECOND_NS
     CLOSING_TICK_MS = 20            # while connections wait for their close frames
     WAITING_TICK_MS = 1             # while old peers' windows are too small for a frame
 
 
 cdef uint64_t WAKE = 0xFFFFFFFFFFFFFFFF
-
-
-cdef Slot *slot_if_current(Worker *w, uint64_t connection) noexcept nogil:
-    """The slot, if the number is not stale and this worker has not closed it."""
-    cdef Slot *s = &w.engine.slots[<uint32_t>connection]
-    if load_relaxed64(&s.generation) != connection >> 32:
-        return NULL
-    return s
 
 
 cdef void *worker_main(void *argument) noexcept nogil:
@@ -46,7 +38,7 @@ cdef void handle_event(Worker *w, uint64_t connection, uint32_t events) noexcept
     cdef Slot *s = slot_if_current(w, connection)
     if s == NULL:
         return
-    own(w, s, connection)
+    enlist(w, s, connection)
     if s.kind == SLOT_TUN:
         if events & (EPOLLIN | EPOLLHUP | EPOLLERR) and tun_read(w, s):
             make_ready(w, s, connection)
@@ -73,14 +65,6 @@ cdef void drain(Worker *w, Slot *s) noexcept nogil:
     settle(w, s)
 
 
-cdef inline void make_ready(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
-    """It had its turn and has more: the others first. An edge won't come for input that is already there."""
-    if not s.ready:
-        s.ready = True
-        w.ready[w.ready_count] = connection
-        w.ready_count += 1
-
-
 cdef void run_ready(Worker *w) noexcept nogil:
     """One more turn for each connection with input left."""
     cdef uint32_t n = w.ready_count
@@ -102,29 +86,6 @@ cdef void run_ready(Worker *w) noexcept nogil:
     memmove(w.ready, w.ready + n, w.ready_count * sizeof(uint64_t))
 
 
-cdef bint command(Worker *from_, Slot *s, uint64_t connection, int what) noexcept nogil:
-    """Ask the worker that owns a connection for something; False when memory is out."""
-    cdef Worker *w = &from_.engine.workers[s.owner]
-    cdef Command *more
-    cdef uint64_t one = 1
-    cdef bint taken = True
-    pthread_mutex_lock(&w.command_lock)
-    if w.command_count == w.command_room:
-        more = <Command *>realloc(w.commands, (w.command_room * 2 + 16) * sizeof(Command))
-        if more == NULL:
-            taken = False
-        else:
-            w.commands = more
-            w.command_room = w.command_room * 2 + 16
-    if taken:
-        w.commands[w.command_count].connection = connection
-        w.commands[w.command_count].what = what
-        w.command_count += 1
-    pthread_mutex_unlock(&w.command_lock)
-    write_fd(w.wake, &one, 8)
-    return taken
-
-
 cdef void run_commands(Worker *w) noexcept nogil:
     """What others asked for."""
     cdef Command *commands
@@ -141,7 +102,7 @@ cdef void run_commands(Worker *w) noexcept nogil:
         s = slot_if_current(w, commands[i].connection)
         if s == NULL:
             continue
-        own(w, s, commands[i].connection)
+        enlist(w, s, commands[i].connection)
         if commands[i].what == ABORT:
             connection_close(w, s, CAUSE_LOCAL)
         elif commands[i].what == END:
@@ -150,14 +111,6 @@ cdef void run_commands(Worker *w) noexcept nogil:
             w.waiting[w.waiting_count] = commands[i].connection
             w.waiting_count += 1
     free(commands)
-
-
-cdef inline void own(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
-    """Enter a connection into this worker's list, the first time that it hears of it."""
-    if s.worker_index == NO_INDEX:
-        s.worker_index = w.slot_count
-        w.slots[w.slot_count] = <uint32_t>connection
-        w.slot_count += 1
 
 
 cdef void tick(Worker *w) noexcept nogil:
@@ -200,8 +153,3 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
                 queue_free(w, s)
         pthread_mutex_unlock(&s.send_lock)
         settle(w, s)
-
-
-cdef inline uint64_t since(uint64_t now, uint64_t then) noexcept nogil:
-    """Nanoseconds from then to now; 0 when another thread's clock reading is the later one."""
-    return now - then if now > then else 0

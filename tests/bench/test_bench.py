@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from _endpoints import MEMBER_BASE, BareRelay, Endpoints, masked_frame_size, process_cpu_ns
 
-from candy._fastpath import MEMBER_BASE, BareRelay, Endpoints, Engine, masked_frame_size, process_cpu_ns
+from candy._fastpath import Engine
 
 BENCH = Path(__file__).parents[2] / "bench"
 SIZE = 200

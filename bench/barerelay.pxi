@@ -7,6 +7,8 @@
 # Where streams are joined or divided it is told the size of a frame, for that can only be done between frames. It knows
 # neither headers nor addresses.
 
+import os
+
 cdef extern from "<time.h>" nogil:
     int clock_getcpuclockid(int pid, clockid_t *clock)
 
@@ -113,7 +115,7 @@ cdef void *bare_main(void *argument) noexcept nogil:
 
 
 cdef class BareRelay:
-    """See _fastpath.pyi."""
+    """See _endpoints.pyi."""
     cdef BareState *state
     cdef bint running
 
@@ -207,7 +209,7 @@ cdef bench_clock(clockid_t clock):
     cdef timespec t
     if clock_gettime(clock, &t) != 0:
         raise OSError(errno, os.strerror(errno))
-    return t.tv_sec * _SECOND_NS + t.tv_nsec
+    return t.tv_sec * SECOND_NS + t.tv_nsec
 
 
 def process_cpu_ns(int pid):

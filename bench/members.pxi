@@ -7,8 +7,6 @@
 # A packet: an IPv4 header whose addresses are MEMBER_BASE + the members' numbers, the sender's sequence number, and a
 # body that follows from the sender and the number of the frame in the sender's buffer.
 
-from libc.string cimport memcmp
-
 cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_TRUNC
 
@@ -313,7 +311,7 @@ cdef void bench_run(BenchState *b, uint64_t packets, uint64_t duration_ns) noexc
 
 
 cdef class Endpoints:
-    """See _fastpath.pyi."""
+    """See _endpoints.pyi."""
     cdef BenchState state
 
     def __cinit__(self, list fds not None, list routes not None, uint32_t size, *, uint64_t window_bytes,
@@ -384,7 +382,7 @@ cdef class Endpoints:
     def run(self, *, uint64_t packets=0, double seconds=3600):
         cdef BenchState *b = &self.state
         with nogil:
-            bench_run(b, packets, <uint64_t>(seconds * TICK_NS))
+            bench_run(b, packets, <uint64_t>(seconds * SECOND_NS))
         if b.broken:
             raise ConnectionError("the relay ended a connection")
         return b.tally

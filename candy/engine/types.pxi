@@ -1,4 +1,4 @@
-# Declarations of the engine: what every structure holds, who may touch each field, and for how long.
+# What the engine is made of: every structure, who may touch each of its fields, and for how long.
 #
 # Owners, named in the comments below:
 #   static   set before another thread can see the structure, then constant
@@ -8,209 +8,27 @@
 #   python   only the Python thread that uses the Engine
 #   atomic   anybody, through the atomics of engine/fastpath.h
 
-from libc.stdint cimport UINT32_MAX, UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.math cimport sqrt
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
-
-cdef extern from "engine/fastpath.h" nogil:
-    uint64_t load_relaxed64 "candy_load_relaxed" (uint64_t *p)
-    uint64_t load_acquire64 "candy_load_acquire" (uint64_t *p)
-    uint64_t load_ordered64 "candy_load_ordered" (uint64_t *p)
-    void store_relaxed64 "candy_store_relaxed" (uint64_t *p, uint64_t v)
-    void store_release64 "candy_store_release" (uint64_t *p, uint64_t v)
-    void store_ordered64 "candy_store_ordered" (uint64_t *p, uint64_t v)
-    uint64_t add_relaxed64 "candy_add_relaxed" (uint64_t *p, uint64_t v)
-    void count "candy_count" (uint64_t *p, uint64_t v)
-    void *load_pointer "candy_load_acquire" (void **p)
-    void store_pointer "candy_store_release" (void **p, void *v)
-    bint likely "candy_likely" (bint x)
-    bint unlikely "candy_unlikely" (bint x)
-    uint32_t load32 "candy_load32" (const void *p)
-    uint64_t load64 "candy_load64" (const void *p)
-    uint16_t load_le16 "candy_load_le16" (const void *p)
-    void store_le16 "candy_store_le16" (void *p, uint16_t v)
-    uint64_t checksum_add "candy_checksum_add" (const uint8_t *data, size_t n, uint64_t total)
-    uint16_t checksum_fold "candy_checksum_fold" (uint64_t total)
-    uint16_t load_be16 "candy_load_be16" (const void *p)
-    uint32_t load_be32 "candy_load_be32" (const void *p)
-    uint64_t load_be64 "candy_load_be64" (const void *p)
-    void store_be16 "candy_store_be16" (void *p, uint16_t v)
-    void store_be32 "candy_store_be32" (void *p, uint32_t v)
-    void store_be64 "candy_store_be64" (void *p, uint64_t v)
-    uint32_t swap32 "__builtin_bswap32" (uint32_t v)
-    uint64_t now_ns "candy_now_ns" ()
-    uint32_t rotate_mask "candy_rotate" (uint32_t mask, size_t count)
-    void choose_unmask "candy_choose_unmask" ()
-    void unmask "candy_unmask" (uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_t:
-        pass
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef int clockid_t
-    int pthread_create(pthread_t *thread, const void *attr, void *(*run)(void *) noexcept nogil, void *arg)
-    int pthread_join(pthread_t thread, void **result)
-    int pthread_getcpuclockid(pthread_t thread, clockid_t *clock)
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attr)
-    int pthread_mutex_destroy(pthread_mutex_t *mutex)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_trylock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
-
-cdef extern from "<signal.h>" nogil:
-    ctypedef struct sigset_t:
-        pass
-    enum: SIG_SETMASK
-    int sigfillset(sigset_t *signals)
-    int pthread_sigmask(int how, const sigset_t *signals, sigset_t *old)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(clockid_t clock, timespec *t)
-
-cdef extern from "<errno.h>" nogil:
-    int errno
-    enum: EAGAIN, EINTR, ENFILE, ENOMEM, EBADF, EINVAL, EPROTOTYPE
-
-cdef extern from "<unistd.h>" nogil:
-    int close_fd "close" (int fd)
-    ssize_t read_fd "read" (int fd, void *data, size_t n)
-    ssize_t write_fd "write" (int fd, const void *data, size_t n)
-
-cdef extern from "<fcntl.h>" nogil:
-    enum: F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, O_NONBLOCK
-    int fcntl(int fd, int command, ...)
-
-cdef extern from "<sys/random.h>" nogil:
-    ssize_t getrandom(void *data, size_t n, unsigned int flags)
-
-cdef extern from "<sys/mman.h>" nogil:
-    enum: PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
-    void *MAP_FAILED
-    void *mmap(void *where, size_t n, int protection, int flags, int fd, int64_t offset)
-    int munmap(void *where, size_t n)
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    enum: EFD_NONBLOCK, EFD_CLOEXEC
-    int eventfd(unsigned int initial, int flags)
-
-cdef extern from "<sys/epoll.h>" nogil:
-    enum: EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
-    enum: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int ep, int operation, int fd, epoll_event *event)
-    int epoll_wait(int ep, epoll_event *events, int most, int timeout_ms)
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    ssize_t writev(int fd, const iovec *pieces, int n)
-
-cdef extern from "<sys/socket.h>" nogil:
-    ctypedef unsigned int socklen_t
-    struct msghdr:
-        void *msg_name
-        socklen_t msg_namelen
-        iovec *msg_iov
-        size_t msg_iovlen
-        void *msg_control
-        size_t msg_controllen
-        int msg_flags
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_MORE, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
-    ssize_t recv(int fd, void *data, size_t n, int flags)
-    ssize_t recvmsg(int fd, msghdr *message, int flags)
-    ssize_t send(int fd, const void *data, size_t n, int flags)
-    ssize_t sendmsg(int fd, const msghdr *message, int flags)
-    int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
-    int shutdown(int fd, int how)
-    int getsockopt(int fd, int level, int option, void *value, socklen_t *n)
-    int setsockopt(int fd, int level, int option, const void *value, socklen_t n)
-
-cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request, ...)
-
-cdef extern from "<linux/sockios.h>" nogil:
-    enum: SIOCOUTQ
-
-cdef extern from "<netinet/in.h>" nogil:
-    enum: IPPROTO_TCP
-
-cdef extern from "<netinet/tcp.h>" nogil:
-    enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_INFO
-
-# Constants of the wire (../docs/protocol.md).
+# Constants of this implementation that several parts use, or that size a structure; others stand where they are used.
 cdef enum:
-    KIND_FORWARD = 1
-    KIND_SUPER = 16
-    WIRE_PAYLOAD_MAX = 65546        # more closes with 1009
-    WIRE_PAYLOAD_LEGACY = 1500      # most that an original client holds
-    FRAME_HEADER_MAX = 14           # 2, 8 of extended length, 4 of mask
-    FORWARD_MIN = 21                # the kind and an IPv4 header
-    SOURCE_AT = 13                  # of a FORWARD's payload: kind, then the header's offset 12
-    DESTINATION_AT = 17
-    VNET_BYTES = 10                 # a virtio header
-    SUPER_MIN = 31                  # the kind, a virtio header and an IPv4 header
-    SUPER_SHIFT = 10                # by so much a SUPER's addresses lie behind a FORWARD's
-
-# Constants of this implementation.
-cdef enum:
+    SECOND_NS = 1000000000
     RECEIVE_BYTES = 524288          # a worker's receive buffer: smaller reads cost throughput, larger ones the cache
-    SEGMENTS_MAX = 8192             # runs of frames gathered before they are sent
+    RUNS_MAX = 8192             # runs of frames gathered before they are sent
     TARGETS_MAX = 1024              # destinations gathered before they are sent
     ARENA_CHUNK = 65536             # bytes gathered in one piece for a destination; untouched parts cost nothing
     ARENA_CHUNKS = 128
-    GATHER_BELOW = 8192             # segments shorter than this are worth gathering
     IOV_MAX_SEND = 1024             # the kernel's UIO_MAXIOV
     MESSAGES_MAX = 256              # frames in one sendmmsg
     EVENTS_MAX = 256                # of one epoll_wait
-    TUN_BATCH_PACKETS = 64
-    TUN_BATCH_BYTES = 262144
-    TUN_HEADROOM = 35               # FRAME_HEADER_MAX, the kind, an outer IPv4 header
     MERGE_MAX = 128                 # packets in one super-packet
     FLOWS = 32                      # sub-queues of a destination, a power of two
     CONTROL_FLOW = 32               # and one for what is not a packet, always first
     FLOWS_ALL = 33
-    SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a longer one read on where it lies
     BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
-    COMMIT_MIN = 4096               # bytes handed to one send from a backlog: what it leaves can't be dropped any more
-    COMMIT_MAX = 262144
     STAMP_BYTES = 8                 # of the time stamp before each frame in a queue or inbox
-    POOL_KEEP = 1024                # free blocks kept for the next backlog
     CONTROL_BYTES_MAX = 65536       # control frames waiting for one peer
-    PENDING_MAX = 64                # events of one connection that Python has not seen yet
-    OUTBOX_BYTES_MAX = 8388608      # and of all together
     NETWORKS_MAX = 4096
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
-    NOTSENT_LOWAT_MIN = 4096
-    NOTSENT_LOWAT_MAX = 262144
-    USER_TIMEOUT_MS = 45000
-    TCPI_SND_WND = 228              # offset of tcpi_snd_wnd in struct tcp_info
-
-cdef enum:
-    FRAME_OK = 0
-    FRAME_SHORT = -1                # more bytes are needed; any positive result is the close code deserved
-
-cdef enum:
-    OP_CONTINUATION = 0
-    OP_TEXT = 1
-    OP_BINARY = 2
-    OP_CLOSE = 8
-    OP_PING = 9
-    OP_PONG = 10
 
 cdef enum SlotKind:
     SLOT_SERVER                     # we are the WebSocket server: masked in, unmasked out
@@ -357,7 +175,7 @@ cdef struct Slot:
     # atomic
     uint64_t generation             # low 32 bits count; moves on under the send lock before fd is closed
     uint64_t address                # bound IPv4 address, 0 while unauthenticated
-    uint64_t next_hop               # 0, or the connection that gets everything from here
+    uint64_t uplink                 # 0, or the connection that gets everything from here
     uint64_t received_ns
     uint64_t sent_ns
     uint64_t pending                # events that Python has not taken
@@ -368,7 +186,7 @@ cdef struct Slot:
     uint64_t mask_counter
     uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it
     uint64_t route_count            # written under the network's lock
-    uint64_t own                    # a device's own address, once it has routes; 0 before
+    uint64_t own_address            # a device's own address, once it has routes; 0 before
     uint64_t closing                # set once a close frame is queued: packets are no longer sent
     Traffic traffic                 # *_in: worker, *_out and sends: lock
     # worker
@@ -421,10 +239,10 @@ cdef struct Network:
     uint32_t member_count
     uint32_t member_room
 
-cdef struct Segment:                # frames back to back in the receive buffer
+cdef struct Run:                # frames back to back in the receive buffer
     uint8_t *bytes
     uint32_t length
-    uint32_t next                   # of the same target, SEGMENTS_MAX at the end
+    uint32_t next                   # of the same target, RUNS_MAX at the end
 
 cdef struct Target:                 # one destination of the batch at hand
     uint64_t connection
@@ -468,8 +286,8 @@ cdef struct Worker:
     uint8_t *buffer
     uint64_t rest_of                # connection that read last
     size_t rest_size                # and its incomplete frame at the start of the buffer, bytes
-    Segment *segments
-    uint32_t segment_count
+    Run *runs
+    uint32_t run_count
     Target *targets
     uint32_t target_count
     uint32_t *target_of             # by slot: index + 1 into targets

@@ -1,0 +1,109 @@
+# What threads tell each other: a worker is asked for something (commands), Python is told something (the outbox), and a
+# worker notes for itself who has more to do (the ready list) and who ended.
+
+cdef enum:
+    EV_MESSAGE = 1
+    EV_PONG = 2
+    EV_CLOSED = 3
+    EV_LOST = 4
+    PENDING_MAX = 64                # events of one connection that Python has not seen yet
+    OUTBOX_BYTES_MAX = 8388608      # and of all together
+
+
+cdef bint command(Worker *from_, Slot *s, uint64_t connection, int what) noexcept nogil:
+    """Ask the worker that owns a connection for something; False when memory is out."""
+    cdef Worker *w = &from_.engine.workers[s.owner]
+    cdef Command *more
+    cdef uint64_t one = 1
+    cdef bint taken = True
+    pthread_mutex_lock(&w.command_lock)
+    if w.command_count == w.command_room:
+        more = <Command *>realloc(w.commands, (w.command_room * 2 + 16) * sizeof(Command))
+        if more == NULL:
+            taken = False
+        else:
+            w.commands = more
+            w.command_room = w.command_room * 2 + 16
+    if taken:
+        w.commands[w.command_count].connection = connection
+        w.commands[w.command_count].what = what
+        w.command_count += 1
+    pthread_mutex_unlock(&w.command_lock)
+    write_fd(w.wake, &one, 8)
+    return taken
+
+
+cdef void tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length) noexcept nogil:
+    """Put an event into the outbox, unless this connection or all together have too many there."""
+    cdef Outbox *o = &w.engine.outbox
+    cdef uint8_t *more
+    cdef size_t needed
+    cdef size_t room
+    cdef uint64_t connection = slot_connection(w, s)
+    cdef bint fits = load_relaxed64(&s.pending) < PENDING_MAX
+    if fits:
+        pthread_mutex_lock(&o.lock)
+        needed = o.used + 16 + length
+        if needed > o.room:
+            room = o.room * 2 if o.room * 2 > needed else needed + 4096
+            more = <uint8_t *>realloc(o.bytes, room) if room <= OUTBOX_BYTES_MAX else NULL
+            if more == NULL:
+                fits = False
+            else:
+                o.bytes = more
+                o.room = room
+        if fits:
+            memcpy(o.bytes + o.used, &connection, 8)
+            memcpy(o.bytes + o.used + 8, &kind, 4)
+            memcpy(o.bytes + o.used + 12, &length, 4)
+            if length != 0:
+                memcpy(o.bytes + o.used + 16, detail, length)
+            o.used = needed
+            add_relaxed64(&s.pending, 1)
+            outbox_signal(o)
+        pthread_mutex_unlock(&o.lock)
+    if not fits:
+        drop(w, s, DROP_EVENTS)
+
+
+cdef void outbox_signal(Outbox *o) noexcept nogil:
+    """Make Python's descriptor readable (outbox lock held)."""
+    cdef uint64_t one = 1
+    if not o.signalled:
+        o.signalled = True
+        write_fd(o.signal, &one, 8)
+
+
+cdef void report_departed(Worker *w) noexcept nogil:
+    """Tell Python which connections ended. Not before this worker is through with them: Python may use the slots
+    again."""
+    cdef Outbox *o = &w.engine.outbox
+    cdef uint32_t i
+    cdef Slot *s
+    if w.departed_count == 0:
+        return
+    pthread_mutex_lock(&o.lock)
+    for i in range(w.departed_count):
+        s = &w.engine.slots[w.departed[i]]
+        o.closed[o.closed_count] = (load_relaxed64(&s.generation) - 1) << 32 | w.departed[i]
+        o.closed_cause[o.closed_count] = <uint8_t>s.cause
+        o.closed_count += 1
+    outbox_signal(o)
+    pthread_mutex_unlock(&o.lock)
+    w.departed_count = 0
+
+
+cdef inline void make_ready(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
+    """It had its turn and has more: the others first. An edge won't come for input that is already there."""
+    if not s.ready:
+        s.ready = True
+        w.ready[w.ready_count] = connection
+        w.ready_count += 1
+
+
+cdef inline void enlist(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
+    """Enter a connection into this worker's list, the first time that it hears of it."""
+    if s.worker_index == NO_INDEX:
+        s.worker_index = w.slot_count
+        w.slots[w.slot_count] = <uint32_t>connection
+        w.slot_count += 1

@@ -1,0 +1,63 @@
+# A slot as every part sees it: its number, what is counted for it, its masks.
+
+
+cdef inline uint64_t since(uint64_t now, uint64_t then) noexcept nogil:
+    """Nanoseconds from then to now; 0 when another thread's clock reading is the later one."""
+    return now - then if now > then else 0
+
+
+cdef inline uint64_t slot_connection(Worker *w, Slot *s) noexcept nogil:
+    """The connection number: generation and slot."""
+    return load_relaxed64(&s.generation) << 32 | <uint64_t>(s - w.engine.slots)
+
+
+cdef Slot *slot_if_current(Worker *w, uint64_t connection) noexcept nogil:
+    """The slot, if the number is not stale and this worker has not closed it."""
+    cdef Slot *s = &w.engine.slots[<uint32_t>connection]
+    if load_relaxed64(&s.generation) != connection >> 32:
+        return NULL
+    return s
+
+
+cdef inline void drops(Worker *w, Slot *s, int reason, uint64_t n) noexcept nogil:
+    """Count packets or messages that go no further, with the connection that sent them or that they were for."""
+    count(&w.counters.drops[reason], n)
+    add_relaxed64(&s.drops[reason], n)
+
+
+cdef inline void drop(Worker *w, Slot *s, int reason) noexcept nogil:
+    drops(w, s, reason, 1)
+
+
+cdef void sent(Worker *w, Slot *s, uint64_t packets, uint64_t size) noexcept nogil:
+    """Count what the kernel took."""
+    count(&w.counters.packets_out, packets)
+    count(&w.counters.bytes_out, size)
+    count(&s.traffic.packets_out, packets)
+    count(&s.traffic.bytes_out, size)
+    store_relaxed64(&s.sent_ns, w.now)
+
+
+cdef inline void tun_count(Worker *w, Slot *s, ssize_t written, uint32_t packets, uint32_t length) noexcept nogil:
+    """Count what a write came to."""
+    if written < 0:
+        drops(w, s, DROP_TUN_WRITE, packets)
+        return
+    count(&w.counters.sends, 1)
+    count(&w.counters.packets_out, packets)
+    count(&w.counters.bytes_out, length)
+    add_relaxed64(&s.traffic.packets_out, packets)
+    add_relaxed64(&s.traffic.bytes_out, length)
+
+
+cdef inline uint32_t next_mask(Slot *s) noexcept nogil:
+    """The connection's next mask: splitmix64 over a counter, so that any thread may draw, seeded by getrandom."""
+    cdef uint64_t z = load_relaxed64(&s.mask_seed) + add_relaxed64(&s.mask_counter, 1) * <uint64_t>0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
+    return <uint32_t>((z ^ (z >> 31)) >> 16)
+
+
+cdef inline bint takes_super(Slot *to) noexcept nogil:
+    """Whether a super-packet goes to this destination as it is."""
+    return load_relaxed64(&to.extended) != 0 or load_relaxed64(&to.kind) == SLOT_TUN

@@ -1,0 +1,48 @@
+# The numbers of the wire: candy's frames (../docs/protocol.md), WebSocket (RFC 6455), IPv4 and its transports, virtio.
+
+# candy
+cdef enum:
+    KIND_FORWARD = 1
+    KIND_SUPER = 16
+    WIRE_PAYLOAD_MAX = 65546        # more closes with CLOSE_TOO_LARGE
+    WIRE_PAYLOAD_LEGACY = 1500      # most that an original client holds
+    FORWARD_MIN = 21                # the kind and an IPv4 header
+    SOURCE_AT = 13                  # of a FORWARD's payload: kind, then the header's offset 12
+    DESTINATION_AT = 17
+    SUPER_MIN = 31                  # the kind, a virtio header and an IPv4 header
+    SUPER_SHIFT = 10                # by so much a SUPER's addresses lie behind a FORWARD's
+
+# WebSocket
+cdef enum:
+    FRAME_HEADER_MAX = 14           # 2, 8 of extended length, 4 of mask
+    OP_CONTINUATION = 0
+    OP_TEXT = 1
+    OP_BINARY = 2
+    OP_CLOSE = 8
+    OP_PING = 9
+    OP_PONG = 10
+    CLOSE_PROTOCOL_ERROR = 1002
+    CLOSE_TOO_LARGE = 1009
+
+# IPv4, TCP, UDP
+cdef enum:
+    IPIP = 4
+    TCP = 6
+    UDP = 17
+    IPIP_BYTES = 20                 # of the outer header that we write
+    TCP_FIN = 0x01
+    TCP_SYN = 0x02
+    TCP_RST = 0x04
+    TCP_PSH = 0x08
+    TCP_ACK = 0x10
+    TCP_CWR = 0x80
+
+# virtio: the header before a super-packet, drawn in offload.pxi
+cdef enum:
+    VNET_BYTES = 10
+    VNET_NEEDS_CSUM = 1
+    VNET_DATA_VALID = 2
+    GSO_NONE = 0
+    GSO_TCP4 = 1
+    GSO_UDP = 5
+    GSO_ECN = 0x80
