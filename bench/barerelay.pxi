@@ -1,7 +1,7 @@
 # The limit that benchmarks compare the engine with, compiled like it: a thread that receives and sends the same bytes,
 # with a buffer as the engine's, without looking at them. Nothing of the product uses it.
 #
-# Asked to unmask it passes over every byte once more, as whoever reads masked packets has to; the mask is 0, so that
+# Asked to unmask it passes over every byte once more, as every reader of masked packets has to; the mask is 0, so that
 # what it sends can be checked.
 #
 # Where streams are joined or divided it is told the size of a frame, for that can only be done between frames. It knows

@@ -1,8 +1,8 @@
 # Endpoints of the benchmarks, compiled like the engine that they measure. Nothing of the product uses them.
 #
 # All members of a measurement are in the calling thread: it sends what was framed beforehand, as fast as the window
-# lets it, receives, and checks what arrives. One thread, for a relay and two endpoint threads on two cores would take
-# each other's time. They know nothing of the relay between them.
+# lets it, receives, and checks what arrives. One thread, because a relay and two endpoint threads on two cores would
+# take each other's time. They know nothing of the relay between them.
 #
 # A packet: an IPv4 header whose addresses are MEMBER_BASE + the members' numbers, the sender's sequence number, and a
 # body that follows from the sender and the number of the frame in the sender's buffer.
@@ -148,7 +148,7 @@ cdef uint64_t bench_allowed(BenchState *b, BenchMember *m) noexcept nogil:
     cdef uint32_t i
     cdef BenchMember *other
     if bench_live(b, m, m.destination_count) == 0:
-        # Nobody it sends to reads: it keeps step with the first sender that is heard.
+        # No member that it sends to reads: it keeps step with the first sender that is heard.
         for i in range(b.count):
             other = &b.members[i]
             if other.frames != NULL and bench_live(b, other, other.destination_count) != 0:

@@ -24,7 +24,7 @@ EVENT_PONG: Final[int]
 EVENT_CLOSED: Final[int]
 """The connection is gone, and its number is dead from here on; the detail is the cause as ASCII (see CAUSES)."""
 EVENT_LOST: Final[int]
-"""Somebody removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
+"""Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
 CAUSES: Final[tuple[str, ...]]
 """Why a connection ended: what the detail of EVENT_CLOSED can be."""
@@ -119,7 +119,7 @@ class Engine:
         without source check and route table (a client)."""
 
     def bind(self, connection: int, ip: int) -> bool:
-        """Authenticate a member: map ip to it in its network's route table, replacing whoever held it."""
+        """Authenticate a member: map ip to it in its network's route table, replacing its holder."""
 
     def unbind(self, connection: int) -> bool:
         """Take the member's address away; its packets are dropped from here on."""

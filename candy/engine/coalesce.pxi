@@ -1,4 +1,4 @@
-# Coalescing: consecutive packets of one TCP flow become one super-packet before the kernel sees them, for a write to
+# Coalescing: consecutive packets of one TCP flow become one super-packet before the kernel sees them: a write to
 # the device costs more than the packet itself. For what comes from members without the extension.
 #
 # Only what the kernel could take apart again into the very same packets is put together: same addresses, ports, TTL,

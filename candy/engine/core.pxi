@@ -267,7 +267,7 @@ cdef class _Core:
         e.workers[s.owner].load -= 1
 
     cdef object publish(self, Slot *s, int fd):
-        """Give the slot to its worker; from here on only the worker may touch what is the worker's."""
+        """Give the slot to its worker; from here on only the worker may touch its fields."""
         cdef uint64_t connection = load_relaxed64(&s.generation) << 32 | <uint64_t>(s - self.state.slots)
         cdef epoll_event event
         event.events = <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET

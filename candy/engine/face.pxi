@@ -18,7 +18,7 @@ CAUSES = ("local", "peer", "eof", "reset", "silent", "protocol_error", "too_larg
 DROPS = (
     "not_authenticated",        # a packet before AUTH
     "spoofed_source",           # its source address is not its sender's
-    "no_route",                 # nobody owns its destination
+    "no_route",                 # no member has its destination
     "stale",                    # the destination went while the packet was on its way
     "too_large",                # more than the destination, or Python, may get
     "too_short",                # no room for an IPv4 header
@@ -336,7 +336,7 @@ cdef class Engine(_Core):
         cdef uint64_t now
         if s == NULL:
             return None
-        # Nobody waits for this lock: who finds it taken leaves its packets in the inbox.
+        # No worker waits for this lock: one that finds it taken leaves its packets in the inbox.
         pthread_mutex_lock(&s.send_lock)
         if s.queue != NULL:
             oldest = queue_oldest(s.queue)

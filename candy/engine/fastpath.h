@@ -1,7 +1,7 @@
 /* What Cython can't spell: atomics, unaligned loads and the unmasking loop. Nothing here knows of candy.
  *
  * Memory order is named by use: "relaxed" for counters and flags whose readers tolerate age, "acquire"/"release" for
- * what publishes other memory, "exchange" (sequentially consistent) where two flags are checked crosswise.
+ * what publishes other memory, "ordered" (sequentially consistent) where two flags are checked crosswise.
  */
 #ifndef CANDY_FASTPATH_H
 #define CANDY_FASTPATH_H

@@ -13,7 +13,7 @@ cdef inline uint8_t *place(Worker *w, uint64_t connection, uint8_t *frame, uint3
 
     In a run to one destination each frame moves left, to where the one before ended: the run becomes one piece
     without further copying. Where destinations alternate, the frame, which has to be unmasked anyhow, goes straight to
-    the destination's own piece of the worker's arena, for system calls of many tiny pieces are slow.
+    the destination's own piece of the worker's arena, because system calls of many tiny pieces are slow.
     """
     if likely(connection == w.run_connection and <size_t>(w.run_limit - w.run_end) >= size):
         return w.run_end
@@ -111,7 +111,7 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
 
 
 cdef uint8_t *arena_take(Worker *w, uint32_t size) noexcept nogil:
-    """Room in the arena, for the caller to move w.bump over what it used. What is emitted from here ends its run."""
+    """Room in the arena; the caller moves w.bump over the part that it used. A frame emitted from here ends its run."""
     if w.bump_left < size:
         if w.arena_used == ARENA_CHUNKS:
             flush(w)

@@ -37,8 +37,8 @@ cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length) noexcept 
 
 cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length,
                                         uint16_t mtu) noexcept nogil:
-    """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, for a relay
-    has no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later
+    """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, because a
+    relay has no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later
     fragment, or ICMP.
     """
     cdef uint32_t quoted = (packet[0] & 15) * 4 + 8

@@ -50,7 +50,7 @@ cdef bint super_parse(const uint8_t *vnet, uint8_t *packet, uint32_t length, Sup
     u.needs_checksum = (flags & VNET_NEEDS_CSUM) != 0
     if not u.needs_checksum:
         return vnet[1] == GSO_NONE
-    # A fragment has no whole transport header, and whoever sends one has completed its checksum.
+    # A fragment has no whole transport header, and its sender has completed its checksum.
     if load_be16(ip + 6) & 0x3FFF or load_le16(vnet + 6) != u.transport - u.inner:
         return False
     segment = packet + u.transport

@@ -155,8 +155,8 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
 
 cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32_t size,
                       uint64_t stamp_ns) noexcept nogil:
-    """Queue a frame that takes longer than a commit: a super-packet as several shorter ones, for what has begun can't
-    be overtaken, and 64 KB are 10 ms at 50 Mbit/s."""
+    """Queue a frame that takes longer than a commit: a super-packet as several shorter ones. A frame that has
+    begun can't be overtaken, and 64 KB are 10 ms at 50 Mbit/s."""
     cdef uint32_t header = frame_header(frame)
     cdef uint32_t payload = size - header
     cdef uint32_t mask = load32(frame + header - 4) if frame[1] >> 7 else 0
@@ -289,7 +289,7 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
         f = &q.flows[index]
         if f.head == NULL:
             round_pop(q, r)
-            # An emptied new flow makes one turn among the old ones, lest it come back as new ahead of them all.
+            # An emptied new flow makes one turn among the old ones, or it would come back as new ahead of them all.
             if r == &q.fresh and q.old.head >= 0:
                 round_push(q, &q.old, index)
             else:

@@ -4,7 +4,7 @@
 # 2. process()        takes the buffer apart, frame by frame
 # 3. forward()        FORWARD: source check, route table, unmask to the final place, emit()
 # 4. handle_frame()   all else: control frames, fragments, messages for Python
-# Input is read whatever the state of any destination: nobody waits for somebody else.
+# A connection is read whatever the state of any destination: no member waits for another.
 
 cdef enum:
     GOING_ON = 0
@@ -143,7 +143,7 @@ cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nog
 
 
 cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
-    """Keep an incomplete frame from the buffer until more of it comes. Whoever sends a long one byte by byte has it
+    """Keep an incomplete frame from the buffer until more of it comes. A long one that comes byte by byte is
     copied once: the rest is read into where it lies."""
     cdef Frame f
     if have == 0 or s.state != STATE_OPEN:
@@ -279,7 +279,7 @@ cdef void forward_segmented(Worker *w, Slot *s, Frame *f, uint64_t connection) n
 
 cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t destination,
                            uint32_t shift) noexcept nogil:
-    """A destination that nobody owns: everybody, or nobody."""
+    """A destination that no member has: a group, or unknown."""
     cdef Network *network = w.engine.networks[s.network]
     cdef uint32_t header = f.header - 4
     cdef Super u

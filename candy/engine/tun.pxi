@@ -31,7 +31,7 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
         if n <= 0:
             if n < 0 and errno != EAGAIN and not s.hung_up:
                 s.hung_up = True
-                tell(w, s, EV_LOST, NULL, 0)    # somebody deleted the interface
+                tell(w, s, EV_LOST, NULL, 0)    # another program deleted the interface
             more = False
             break
         packets += 1
@@ -138,7 +138,7 @@ cdef uint32_t tun_frame(Worker *w, Slot *s, uint64_t connection, uint8_t *out, u
 
 cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
                            uint32_t destination) noexcept nogil:
-    """A packet for nobody in particular: for everybody, or dropped."""
+    """A packet for no single member: for a group, or dropped."""
     cdef uint32_t size
     if not is_group(destination) and destination != w.engine.networks[s.network].broadcast:
         drop(w, s, DROP_NO_ROUTE)
@@ -194,7 +194,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
                 payload += u.inner
                 length -= u.inner
             elif u.inner != 0:
-                # Nobody to unwrap it, and the kernel would take the header for the outer packet's.
+                # This device does not unwrap it, and the kernel would take the virtio header for the outer packet's.
                 drop(w, s, DROP_SUPER)
                 return
             tun_count(w, s, write_fd(s.fd, payload + 1, length + VNET_BYTES), 1, length)

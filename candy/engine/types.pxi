@@ -3,10 +3,10 @@
 # Owners, named in the comments below:
 #   static   set before another thread can see the structure, then constant
 #   worker   only the worker thread that owns the connection
-#   lock     whoever holds the connection's send lock
-#   inbox    whoever holds the connection's inbox lock
+#   lock     the thread that holds the connection's send lock
+#   inbox    the thread that holds the connection's inbox lock
 #   python   only the Python thread that uses the Engine
-#   atomic   anybody, through the atomics of engine/fastpath.h
+#   atomic   every thread, through the atomics of engine/fastpath.h
 
 # Constants of this implementation that several parts use, or that size a structure; others stand where they are used.
 cdef enum:
@@ -167,7 +167,7 @@ cdef struct Slot:
     int fd
     uint32_t network
     uint32_t owner                  # worker
-    # static while open too, but atomic, for a stale number leads others here while Python uses the slot again
+    # static while open too, but atomic: a stale number leads other threads here while Python reuses the slot
     uint64_t kind                   # SlotKind
     uint64_t extended
     uint64_t mask_seed

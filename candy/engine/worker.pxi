@@ -114,8 +114,8 @@ cdef void run_commands(Worker *w) noexcept nogil:
 
 
 cdef void tick(Worker *w) noexcept nogil:
-    """Deadlines: of closing connections always, of silence and idle queues once a second. Backwards, for closing moves
-    the last slot into the gap."""
+    """Deadlines: of closing connections always, of silence and idle queues once a second. Backwards, because closing
+    moves the last slot into the gap."""
     cdef uint32_t i = w.slot_count
     cdef bint full = w.now >= w.next_tick_ns
     cdef Slot *s
