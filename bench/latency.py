@@ -26,6 +26,7 @@ from machine import Bystanders, describe
 from rich.console import Console
 from rich.table import Table
 from shapedlink import BURST, LATENCY, MTU, RATE_MBIT, ShapedLink
+from target import Target, missed
 
 from candy import _fastpath
 
@@ -202,7 +203,7 @@ def table(rows: list[Row]) -> Table:
     return drawn
 
 
-def targets(rows: list[Row]) -> Iterator[str]:
+def targets(rows: list[Row]) -> Iterator[Target]:
     """What must be reached: little more than idle, and the bulk has the link."""
     idle = {row.extended: row.p50_ms for row in rows if row.load == "idle"}
     for row in rows:
@@ -210,10 +211,10 @@ def targets(rows: list[Row]) -> Iterator[str]:
             continue
         more = row.p99_ms - idle[row.extended]
         reached = more <= P99_MS_MAX and row.share >= SHARE_MIN
-        yield (
-            f"{'reached' if reached else 'missed ':8} {'candy.2' if row.extended else 'without candy.2'}, {row.load}: "
-            f"p99 is idle + {more:.1f} ms (must be ≤ {P99_MS_MAX:g}), the bulk has {row.share:.1%} "
-            f"(must be ≥ {SHARE_MIN:.0%})"
+        yield Target(
+            f"{'candy.2' if row.extended else 'without candy.2'}, {row.load}: p99 is idle + {more:.1f} ms "
+            f"(must be ≤ {P99_MS_MAX:g}), the bulk has {row.share:.1%} (must be ≥ {SHARE_MIN:.0%})",
+            reached,
         )
 
 
@@ -248,9 +249,13 @@ def main(seconds: float, congestion: str, json_file: Path | None) -> None:
         f"others used {bystanders.share():.0%} of the machine meanwhile; over 10 % members and relay wait for them too"
     )
     console = Console()
-    Console(width=console.width if console.is_terminal else 150).print(*head, table(rows), *targets(rows), sep="\n")
+    width = console.width if console.is_terminal else 150
+    judged = list(targets(rows))
+    Console(width=width).print(*head, table(rows), *map(str, judged), sep="\n")
     if json_file is not None:
         json_file.write_text(json.dumps({"head": head, "rows": [asdict(row) for row in rows]}, indent=1))
+    if missed(judged):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from machine import Bystanders, describe
 from relayprogram import PASSWORD, RelayProgram
 from rich.console import Console
 from rich.table import Table
+from target import Target, missed
 
 from candy.protocol import auth, wire
 
@@ -247,7 +248,7 @@ def table(rows: list[Row]) -> Table:
     return drawn
 
 
-def targets(rows: list[Row], forwardings: list[Forwarding]) -> Iterator[str]:
+def targets(rows: list[Row], forwardings: list[Forwarding]) -> Iterator[Target]:
     """What must be reached: with all members there, in memory; over all of them, in time."""
     for forwarding in forwardings:
         own = [row for row in rows if row.granted == forwarding.granted]
@@ -255,21 +256,18 @@ def targets(rows: list[Row], forwardings: list[Forwarding]) -> Iterator[str]:
         counts = [row.members - before for row, before in zip(own, [0, *(row.members for row in own)], strict=False)]
         seconds = sum(n / row.logins_per_second for n, row in zip(counts, own, strict=True))
         rate = forwarding.packets / seconds
-        yield f"{verdict(rate >= LOGINS_MIN)} {which}: {rate:.0f} log-ins/s over all (must be ≥ {LOGINS_MIN:g})"
+        yield Target(f"{which}: {rate:.0f} log-ins/s over all (must be ≥ {LOGINS_MIN:g})", rate >= LOGINS_MIN)
         memory = own[-1].resident_mb
-        yield (
-            f"{verdict(memory <= MEMORY_MB_MAX)} {which}: {memory:.1f} MB resident with {forwarding.packets} members "
-            f"(must be ≤ {MEMORY_MB_MAX:g} with {MOST})"
+        yield Target(
+            f"{which}: {memory:.1f} MB resident with {forwarding.packets} members "
+            f"(must be ≤ {MEMORY_MB_MAX:g} with {MOST})",
+            memory <= MEMORY_MB_MAX,
         )
-        yield (
-            f"{verdict(forwarding.delivered == forwarding.packets)} {which}: {forwarding.delivered} of "
-            f"{forwarding.packets} packets among them arrived in {forwarding.seconds * 1000:.0f} ms, "
-            f"{forwarding.resident_mb:.1f} MB resident afterwards"
+        yield Target(
+            f"{which}: {forwarding.delivered} of {forwarding.packets} packets among them arrived in "
+            f"{forwarding.seconds * 1000:.0f} ms, {forwarding.resident_mb:.1f} MB resident afterwards",
+            forwarding.delivered == forwarding.packets,
         )
-
-
-def verdict(reached: bool) -> str:
-    return "reached" if reached else "missed "
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -302,12 +300,14 @@ def main(members: int, json_file: Path | None) -> None:
         f"others used {bystanders.share():.0%} of the machine meanwhile; over 10 % the log-ins/s are too low",
     ]
     console = Console()
-    Console(width=console.width if console.is_terminal else 120).print(
-        *head, table(rows), *targets(rows, forwardings), sep="\n"
-    )
+    width = console.width if console.is_terminal else 120
+    judged = list(targets(rows, forwardings))
+    Console(width=width).print(*head, table(rows), *map(str, judged), sep="\n")
     if json_file is not None:
         figures = {"rows": [asdict(row) for row in rows], "forwarding": [asdict(one) for one in forwardings]}
         json_file.write_text(json.dumps({"head": head, "baseline_mb": baselines, **figures}, indent=1))
+    if missed(judged):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

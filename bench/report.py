@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from measurement import Ratio, Round, Series
 from rich.table import Table
 from stages import Stages
+from target import Target
 
 COLUMNS = (
     ("pattern", "left"),
@@ -111,7 +112,7 @@ def left_out(programs_max: int) -> str:
     )
 
 
-def targets(found: Sequence[Series]) -> Iterator[str]:
+def targets(found: Sequence[Series]) -> Iterator[Target]:
     """What the engine must reach, line by line, as far as it was measured."""
     for series in found:
         limit = reference(found, series)
@@ -143,13 +144,13 @@ def targets(found: Sequence[Series]) -> Iterator[str]:
             if unmasking is not None:
                 share = Ratio.of(per_cpu_second, unmasking, limit).median
                 rest = Ratio.of(per_cpu_second, series, unmasking).median
-                yield f"{'':8} (unmasking alone leaves {share:.1%} of the limit; candy reaches {rest:.1%} of that)"
+                yield Target(f"(unmasking alone leaves {share:.1%} of the limit; candy reaches {rest:.1%} of that)")
         if series.size >= 1300 and series.topology.startswith("1→") and series.topology != "1→1":
             yield verdict(f"{where}, alternating: {cpu:.1%} of the limit per CPU second", cpu, 0.85)
         if series.topology.endswith("single"):
             yield verdict(f"{where}: {cpu:.1%} of the limit per CPU second, {speed:.1%} of its packets/s", cpu, 0.85)
 
 
-def verdict(text: str, figure: float, target: float) -> str:
+def verdict(text: str, figure: float, target: float) -> Target:
     goal = f"{target:.0%}" if target < 1 and "%" in text else f"{target:g}"
-    return f"{'reached' if figure >= target else 'missed ':8} {text} (must be ≥ {goal})"
+    return Target(f"{text} (must be ≥ {goal})", figure >= target)

@@ -26,6 +26,7 @@ from report import left_out, stages_table, table, targets
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stages import Stages, observe
+from target import missed
 from topology import TOPOLOGIES, Topology, pairwise, single_packets, with_stalled_receiver
 
 SIZES = (64, 100, 256, 512, 1300, 4096, 65000)
@@ -177,7 +178,8 @@ def main(
         f"others used {bystanders.share():.0%} of the machine meanwhile; over 3 % nothing of this can be relied on"
     )
     width = console.width if console.is_terminal else 170
-    Console(width=width).print(*head, table(found), left_out(PROGRAMS_MAX), *targets(found), sep="\n")
+    judged = list(targets(found))
+    Console(width=width).print(*head, table(found), left_out(PROGRAMS_MAX), *map(str, judged), sep="\n")
     by_cell = [(cell.topology.name, cell.size, stages) for cell, stages in profiles]
     if by_cell:
         Console(width=width).print(stages_table(by_cell))
@@ -188,6 +190,8 @@ def main(
             "profiles": [{"topology": name, "size": size, **asdict(stages)} for name, size, stages in by_cell],
         }
         json_file.write_text(json.dumps(figures, indent=1, default=str))
+    if missed(judged):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

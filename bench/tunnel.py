@@ -33,6 +33,7 @@ import click
 from machine import CONGESTION, Bystanders, describe
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from target import missed
 from tunnel_lab import IPERF_PORT, MODES, PROXY_PORT, TunnelLab, Way
 from tunnel_report import Figures, Found, table, targets
 
@@ -308,10 +309,13 @@ def main(names: tuple[str, ...], seconds: int, rounds: int, json_file: Path | No
         "ratios of neighbours mean anything"
     )
     width = console.width if console.is_terminal else 150
-    Console(width=width).print(*head, table(found), *targets(found), sep="\n")
+    judged = list(targets(found))
+    Console(width=width).print(*head, table(found), *map(str, judged), sep="\n")
     if json_file is not None:
         samples = {name: one.samples for name, one in found.items()}
         json_file.write_text(json.dumps({"head": head, "samples": samples}, indent=1))
+    if failed or missed(judged):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

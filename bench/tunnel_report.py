@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rich.table import Table
+from target import Target
 
 Figures = dict[str, float]
 
@@ -76,7 +77,7 @@ def table(found: Mapping[str, Found]) -> Table:
     return drawn
 
 
-def targets(found: Mapping[str, Found]) -> Iterator[str]:
+def targets(found: Mapping[str, Found]) -> Iterator[Target]:
     """What an endpoint must reach, line by line, as far as it was measured."""
     for name, least in (("ext", 6.0), ("one", 1.0), ("none", 1.0)):
         for figure, way in (("tcp1 to", "→"), ("tcp1 back", "←")):
@@ -86,7 +87,7 @@ def targets(found: Mapping[str, Found]) -> Iterator[str]:
         return
     part = share(found, "ext")
     if part is not None:
-        yield verdict(part >= 0.25, f"ext: 1 TCP stream →, {part:.0%} of the proxy's (must be ≥ 25 %)")
+        yield Target(f"ext: 1 TCP stream →, {part:.0%} of the proxy's (must be ≥ 25 %)", part >= 0.25)
     yield from at_most(found, "ext", "cpu machine", "CPU seconds per GB, whole machine", 3)
     yield from at_least(found, "ext", "udp100", "UDP of 100 bytes, 1000/s delivered", 120)
     unloaded, reference = found["ext"].median("ping idle avg"), found["proxy"].median("ping idle avg")
@@ -97,20 +98,16 @@ def targets(found: Mapping[str, Found]) -> Iterator[str]:
     # One reply in two hundred that the machine was late for moves an average by a third, whoever sent it.
     typical = found["ext"].median("ping idle p50"), found["proxy"].median("ping idle p50")
     if typical[0] is not None and typical[1] is not None:
-        yield f"{'':7}  (by medians {typical[0] / typical[1]:.2f} times the proxy's)"
+        yield Target(f"(by medians {typical[0] / typical[1]:.2f} times the proxy's)")
 
 
-def at_least(found: Mapping[str, Found], name: str, figure: str, what: str, least: float) -> Iterator[str]:
+def at_least(found: Mapping[str, Found], name: str, figure: str, what: str, least: float) -> Iterator[Target]:
     value = found[name].median(figure)
     if value is not None:
-        yield verdict(value >= least, f"{name}: {what}: {value:.2f} (must be ≥ {least:g})")
+        yield Target(f"{name}: {what}: {value:.2f} (must be ≥ {least:g})", value >= least)
 
 
-def at_most(found: Mapping[str, Found], name: str, figure: str, what: str, most: float) -> Iterator[str]:
+def at_most(found: Mapping[str, Found], name: str, figure: str, what: str, most: float) -> Iterator[Target]:
     value = found[name].median(figure)
     if value is not None:
-        yield verdict(value <= most, f"{name}: {what}: {value:.2f} (must be ≤ {most:.2f})")
-
-
-def verdict(reached: bool, text: str) -> str:
-    return f"{'reached' if reached else 'missed '}  {text}"
+        yield Target(f"{name}: {what}: {value:.2f} (must be ≤ {most:.2f})", value <= most)

@@ -234,7 +234,8 @@ def test_the_table_is_drawn_and_written(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(BENCH / "throughput.py"), "--size", "100", "--pairs", "2", "--rounds", "1"]
     ran = subprocess.run([*command, "--seconds", "0.02", "--json", str(figures)], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    # So short a run may miss anything; then, and only then, it ends with status 1.
+    assert ran.returncode == ("missed  " in ran.stdout), ran.stderr
     for name in (
         "candy",
         "limit",
