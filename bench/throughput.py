@@ -1,6 +1,7 @@
 """The relay against the limit of the machine, and against what a user would write instead.
 
     python bench/throughput.py
+    python bench/throughput.py --against DIR     # or this build against another checkout's
 
 One table: packets of several sizes, in several patterns, through candy's engine, through a thread that receives and
 sends the same bytes without looking at them (the limit), and through plain aiohttp and picows relays. See
@@ -17,9 +18,11 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import against
 import checkout  # noqa: F401
 import click
 from contestant import Aiohttp, Candy, Contestant, Limit, Picows, congestion
+from engineprocess import OWN, check_built
 from machine import Bystanders, Cores, describe
 from measurement import WARM_UP_SECONDS, CheckError, Series, measure
 from report import left_out, stages_table, table, targets
@@ -34,8 +37,11 @@ LARGE_MIN = 1300
 """From here on what each byte costs counts for more than what each packet does."""
 PROGRAMS_MAX = 1300
 """The largest packet for relays without the extension, and for aiohttp and picows."""
+SINGLE_SIZES = (100,)
+STALLED_SIZES = (100, 1300)
 STALLED_PAIRS = 8
 PATTERNS = (*TOPOLOGIES, "single", "stalled")
+ROUNDS, SECONDS = 5, 0.15
 PROFILE_SECONDS = 1.0
 """Under observation, once for each pattern and size: some thousand samples."""
 
@@ -68,11 +74,28 @@ def cells(
                 contestants += programs
             yield Cell(make(pairs), size, contestants)
     if "single" in patterns:
-        for size in sizes or (100,):
+        for size in sizes or SINGLE_SIZES:
             yield Cell(single_packets(), size, [candy, Limit, *programs])
     if "stalled" in patterns:
-        for size in sizes or (100, 1300):
+        for size in sizes or STALLED_SIZES:
             yield Cell(pairwise(STALLED_PAIRS), size, [candy, lambda t, s, c: candy(with_stalled_receiver(t), s, c)])
+
+
+def matches(patterns: Sequence[str], sizes: Sequence[int], pairs: int) -> Iterator[against.Match]:
+    """Candy's rows of all that was asked for."""
+    for name, make in TOPOLOGIES.items():
+        if name not in patterns:
+            continue
+        for size in sizes or SIZES:
+            yield against.Match(make(pairs), size)
+            if size <= PROGRAMS_MAX and name == "1-1":
+                yield against.Match(make(pairs), size, extended=False)
+    if "single" in patterns:
+        for size in sizes or SINGLE_SIZES:
+            yield against.Match(single_packets(), size)
+    if "stalled" in patterns:
+        for size in sizes or STALLED_SIZES:
+            yield against.Match(with_stalled_receiver(pairwise(STALLED_PAIRS)), size)
 
 
 def run_cell(cell: Cell, cores: Cores, rounds: int, seconds: float, advance: Callable[[], None]) -> list[Series]:
@@ -101,14 +124,86 @@ def profile_cell(cell: Cell, cores: Cores, workers: int, folder: Path) -> Stages
         candy.close()
 
 
+def progress_bar() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    # Drawn between the runs: a thread that draws would take time from the members.
+    return Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=True)
+
+
+def compare_builds(
+    chosen: Sequence[against.Match],
+    rival: Path,
+    cores: Cores,
+    workers: int,
+    rounds: int,
+    seconds: float,
+    json_file: Path | None,
+) -> None:
+    """The whole of --against; ends the program with status 1 when a row is slower."""
+    try:
+        check_built(rival)
+    except FileNotFoundError as error:
+        sys.exit(f"throughput: {error}")
+    head = [
+        describe(),
+        f"this build: {OWN}; the other: {rival.resolve()}",
+        f"TCP on 127.0.0.1, {congestion()}; {workers} worker{'s' * (workers != 1)}; {cores}; {rounds} rounds of "
+        f"{seconds} s in turn, at most {rounds * against.MOST} for a row that is not settled",
+    ]
+    found: list[against.Row] = []
+    bystanders = Bystanders()
+    with progress_bar() as progress:
+        task = progress.add_task("", total=len(chosen))
+        try:
+            for match in chosen:
+                row = against.Row(match)
+                found.append(row)
+                for _ in against.compare(row, rival, cores, workers=workers, rounds=rounds, seconds=seconds):
+                    where = f"{match.topology.name}, {match.size} bytes, {len(row.own)} rounds"
+                    progress.update(task, description=where, refresh=True)
+                progress.update(task, advance=1, refresh=True)
+        except CheckError as error:
+            sys.exit(f"throughput: {error}: a relay that does so is not measured")
+        except (ConnectionError, RuntimeError) as error:
+            sys.exit(f"throughput: {error}")
+        finally:
+            cores.release()
+    head.append(f"others used {bystanders.share():.0%} of the machine meanwhile; where they do, it takes more rounds")
+    slower = sum(row.verdict == against.SLOWER for row in found)
+    foot = (
+        "Each interval is that of the median, by order statistics; a verdict means that all of it lies there.\n"
+        f"{slower} of {len(found)} rows {against.SLOWER}"
+    )
+    console = Console()
+    width = console.width if console.is_terminal else 150
+    Console(width=width).print(*head, against.table(found), foot, sep="\n")
+    if json_file is not None:
+        json_file.write_text(json.dumps({"head": head, "rows": [row.figures() for row in found]}, indent=1))
+    if slower:
+        sys.exit(1)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--size", "sizes", type=click.IntRange(24, 65500), multiple=True, help="Packet size in bytes; repeat for more."
 )
 @click.option("--topology", "patterns", type=click.Choice(PATTERNS), multiple=True, help="Pattern; repeat for more.")
 @click.option("--pairs", type=click.IntRange(2, 1000), default=50, show_default=True, help="The N of N→N, N→1 and 1→N.")
-@click.option("--seconds", type=click.FloatRange(0.02, 60), default=0.15, show_default=True, help="Length of a round.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Rounds of each contestant.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.02, 60),
+    help=f"Length of a round. [default: {SECONDS}; {against.SECONDS} with --against]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    help=f"Rounds of each contestant. [default: {ROUNDS}; {against.ROUNDS} with --against]",
+)
 @click.option("--workers", type=click.IntRange(1, 64), help="The engine's threads. [default: cores - 1, at least 1]")
 @click.option("--pin/--no-pin", default=True, show_default=True, help="Relay on one core, members on another.")
 @click.option("--programs/--no-programs", default=True, show_default=True, help="The aiohttp and picows relays too.")
@@ -123,23 +218,41 @@ def profile_cell(cell: Cell, cores: Cores, workers: int, folder: Path) -> Stages
     flag_value=Path("profile"),
     help="Also show where the engine's time goes by stage; what perf recorded is written to this folder. [./profile]",
 )
+@click.option(
+    "--against",
+    "rival",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Compare this build with that of the checkout DIR instead.",
+)
 def main(
     sizes: tuple[int, ...],
     patterns: tuple[str, ...],
     pairs: int,
-    seconds: float,
-    rounds: int,
+    seconds: float | None,
+    rounds: int | None,
     workers: int | None,
     pin: bool,
     programs: bool,
     json_file: Path | None,
     folder: Path | None,
+    rival: Path | None,
 ) -> None:
-    """Measure candy's engine against the limit of the machine and against aiohttp and picows."""
+    """Measure candy's engine against the limit of the machine and against aiohttp and picows.
+
+    The exit status is 1 when a target is missed or, with --against, when a row is slower than the other build's.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     workers = workers or max(1, len(os.sched_getaffinity(0)) - 1)
     cores = Cores(pinned=pin and workers == 1)
+    if rival is not None:
+        if folder is not None:
+            raise click.UsageError("--profile is not for --against")
+        rows = list(matches(patterns or PATTERNS, sizes, pairs))
+        compare_builds(rows, rival, cores, workers, rounds or against.ROUNDS, seconds or against.SECONDS, json_file)
+        return
+    rounds, seconds = rounds or ROUNDS, seconds or SECONDS
     rivals: list[Maker] = [Aiohttp, *([Picows] if find_spec("picows") else [])] if programs else []
     chosen = list(cells(patterns or PATTERNS, sizes, pairs, workers, rivals))
     head = [
@@ -148,18 +261,10 @@ def main(
         f"{rounds} rounds of {seconds} s in turn",
     ]
     console = Console()
-    errors = Console(stderr=True)
     found: list[Series] = []
     profiles: list[tuple[Cell, Stages]] = []
     bystanders = Bystanders()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    # Drawn between the runs: a thread that draws would take time from the members.
-    with Progress(*columns, console=errors, auto_refresh=False, transient=True) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("", total=sum(len(cell.contestants) for cell in chosen) * rounds)
         try:
             for cell in chosen:
