@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import _endpoints
 from contestant import Contestant, close_all, connected_pairs, endpoints
 from machine import Cores
 from topology import Topology
@@ -59,7 +60,7 @@ class EngineProcess(Contestant):
                     stdout=subprocess.PIPE,
                     text=True,
                 )
-            addresses = {end.fileno(): _fastpath.MEMBER_BASE + number for number, end in enumerate(ends)}
+            addresses = {end.fileno(): _endpoints.MEMBER_BASE + number for number, end in enumerate(ends)}
         finally:
             close_all(ends)
         try:

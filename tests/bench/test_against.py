@@ -13,7 +13,7 @@ import pytest
 
 from candy import _fastpath
 
-BENCH = Path(__file__).parent.parent / "bench"
+BENCH = Path(__file__).parents[2] / "bench"
 CHECKOUT = Path(_fastpath.__file__).parent.parent
 
 
