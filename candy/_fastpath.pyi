@@ -43,7 +43,9 @@ class Engine:
         ping_after: seconds without a byte from a peer after which it is pinged; 0 never.
         dead_after: seconds without a byte from a peer after which it is given up (cause "silent"); 0 never.
         ping_when_quiet: ping also when nothing was *sent* for ping_after seconds (clients).
-        broadcast_rate: copies of broadcast packets a second that one member may cause; more are dropped.
+        broadcast_rate: copies of broadcast packets a second that one member may cause, and as many times 1,514 bytes. A
+            packet passes while something of that is left, to however many members, and its sender waits afterwards.
+        first_generation: for tests: of a slot when it is used for the first time, 1 to 2³² - 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -61,6 +63,7 @@ class Engine:
         dead_after: float = 45.0,
         ping_when_quiet: bool = False,
         broadcast_rate: int = 20000,
+        first_generation: int = 1,
     ) -> Self: ...
     def fileno(self) -> int:
         """An eventfd, readable while events() has something to give."""

@@ -31,3 +31,11 @@ cdef void checksum_finish(uint8_t *ip, uint8_t *transport, uint32_t length) noex
     value = <uint16_t>~checksum_fold(checksum_add(transport, length, pseudo_header(ip, length)))
     # "If the computed checksum is zero, it is transmitted as all ones": zero is UDP's word for none.
     store_be16(transport + at, 0xFFFF if value == 0 and ip[9] == UDP else value)
+
+
+cdef inline uint16_t checksum_update(uint16_t checksum, uint16_t before, uint16_t after) noexcept nogil:
+    """The checksum of a header in which one 16-bit word changed (RFC 1624, equation 3). All in host order."""
+    cdef uint32_t total = <uint32_t>(<uint16_t>~checksum) + <uint16_t>~before + after
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return <uint16_t>~total

@@ -72,6 +72,7 @@ cdef bint merge_add(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil:
 cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
     """Hand what was put together to the kernel."""
     cdef uint8_t vnet[VNET_BYTES]
+    cdef ssize_t written
     memset(vnet, 0, VNET_BYTES)
     if m.pieces == 0:
         return
@@ -87,5 +88,32 @@ cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
         store_be16(m.packet + 36, checksum_fold(pseudo_header(m.packet, m.length - 20)))
     m.iov[0].iov_base = vnet
     m.iov[0].iov_len = VNET_BYTES
-    tun_count(w, s, writev(s.fd, m.iov, m.pieces + 1), m.pieces, m.length)
+    written = writev(s.fd, m.iov, m.pieces + 1)
+    if written < 0 and errno == EINVAL and m.pieces > 1:
+        merge_write_each(w, s, m, vnet)
+    else:
+        tun_count(w, s, written, m.pieces, m.length)
     m.pieces = 0
+
+
+cdef void merge_write_each(Worker *w, Slot *s, Merge *m, uint8_t *vnet) noexcept nogil:
+    """The kernel does not take what was put together: write the packets one by one, cut as the kernel would have."""
+    cdef Super u
+    cdef uint32_t i, size
+    cdef uint32_t at = 0
+    cdef uint8_t *whole = w.scratch
+    cdef uint8_t *packet = w.scratch + WIRE_PAYLOAD_MAX
+    cdef uint8_t plain[VNET_BYTES]
+    for i in range(m.pieces):
+        memcpy(whole + at, m.iov[1 + i].iov_base, m.iov[1 + i].iov_len)
+        at += <uint32_t>m.iov[1 + i].iov_len
+    if not super_parse(vnet, whole, at, &u):
+        drops(w, s, DROP_TUN_WRITE, m.pieces)
+        return
+    memset(plain, 0, VNET_BYTES)
+    m.iov[0].iov_base = plain
+    for i in range(super_count(&u)):
+        size = super_segment(&u, i, packet)
+        m.iov[1].iov_base = packet
+        m.iov[1].iov_len = size
+        tun_count(w, s, writev(s.fd, m.iov, 2), 1, size)

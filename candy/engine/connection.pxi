@@ -10,16 +10,21 @@ cdef enum:
 cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     """End it now. Its number is dead from here on; Python hears of it from report_departed()."""
     cdef uint32_t moved
-    cdef Block *inbox
+    cdef Record *inbox
     if s.state == STATE_CLOSING:
         w.closing_count -= 1
+        moved = w.closing[w.closing_count]
+        w.closing[s.closing_index] = moved
+        w.engine.slots[moved].closing_index = s.closing_index
     s.state = STATE_CLOSED
+    s.departed = slot_connection(w, s)
     if s.cause == CAUSE_NONE:
         s.cause = cause
     pthread_mutex_lock(&s.send_lock)
     # First the generation, then the descriptor, both under the lock: else the kernel could give its number to another
     # connection while a packet for this one is being sent.
-    store_ordered64(&s.generation, load_relaxed64(&s.generation) + 1)
+    store_ordered64(&s.generation, next_generation(s))
+    point(POINT_MOVED_ON)
     epoll_ctl(w.ep, EPOLL_CTL_DEL, s.fd, NULL)
     close_fd(s.fd)
     s.fd = -1
@@ -28,18 +33,19 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     # a new queue of the closed slot, and the slot's next owner would get it.
     inbox = inbox_take(s)
     pthread_mutex_unlock(&s.send_lock)
-    drops(w, s, DROP_CLOSED, records_packets(inbox))
-    blocks_give(&w.engine.pool, inbox)
-    blocks_give(&w.engine.pool, s.spill)
-    blocks_give(&w.engine.pool, s.fragments)
+    drops(w, s, DROP_CLOSED, records_free(w, inbox, w.engine.flow_key))
+    block_give(w, s.spill)
+    block_give(w, s.fragments)
     s.spill = NULL
     s.fragments = NULL
+    fanout_end(w, s)
     w.slot_count -= 1
     moved = w.slots[w.slot_count]
     w.slots[s.worker_index] = moved
     w.engine.slots[moved].worker_index = s.worker_index
     w.departed[w.departed_count] = <uint32_t>(s - w.engine.slots)
     w.departed_count += 1
+    point(POINT_CLOSED)
 
 
 cdef void post_close(Worker *w, Slot *s, const uint8_t *body, uint32_t length) noexcept nogil:
@@ -56,6 +62,8 @@ cdef void connection_begin_close(Worker *w, Slot *s, Cause cause) noexcept nogil
     s.state = STATE_CLOSING
     s.cause = cause
     s.deadline_ns = w.now + CLOSE_WAIT_NS
+    s.closing_index = w.closing_count
+    w.closing[w.closing_count] = <uint32_t>(s - w.engine.slots)
     w.closing_count += 1
     connection_finish(w, s)
 
@@ -68,7 +76,7 @@ cdef void connection_finish(Worker *w, Slot *s) noexcept nogil:
     if s.queue != NULL:
         queue_send(w, s)
     if not s.finished and not s.broken and (s.queue == NULL or (
-            s.queue.flows[CONTROL_FLOW].head == NULL and queue_committed(s.queue) == 0)):
+            s.queue.control.head == NULL and queue_committed(s.queue) == 0)):
         transport_finish(s)
     done = s.broken or (s.finished and s.cause == CAUSE_PEER)   # both close frames are sent
     pthread_mutex_unlock(&s.send_lock)
@@ -80,11 +88,13 @@ cdef void connection_fail(Worker *w, Slot *s, uint16_t code) noexcept nogil:
     """The peer broke the protocol: tell it the code that it deserves, and end."""
     cdef uint8_t body[2]
     store_be16(body, code)
+    flush(w)                        # what it sent before, to itself too, goes before the close frame
     post_close(w, s, body, 2)
     connection_begin_close(w, s, CAUSE_TOO_LARGE if code == CLOSE_TOO_LARGE else CAUSE_PROTOCOL)
 
 
 cdef void connection_answer_close(Worker *w, Slot *s, Frame *f) noexcept nogil:
     """The peer's close frame: "an endpoint MUST send a Close frame in response", with the code it received."""
+    flush(w)
     post_close(w, s, f.payload, 2 if f.length >= 2 else 0)
     connection_begin_close(w, s, CAUSE_PEER)

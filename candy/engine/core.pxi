@@ -11,20 +11,23 @@ cdef void state_free(EngineState *e) noexcept nogil:
     cdef Worker *w
     for i in range(e.high_slot):
         s = &e.slots[i]
+        w = &e.workers[e.worker_count]
         if s.fd >= 0:
             close_fd(s.fd)
-        queue_free(&e.workers[e.worker_count], s)
-        blocks_give(&e.pool, s.inbox_head)
-        blocks_give(&e.pool, s.spill)
-        blocks_give(&e.pool, s.fragments)
+        queue_free(w, s)
+        records_free(w, s.inbox_head, e.flow_key)
+        block_give(w, s.spill)
+        block_give(w, s.fragments)
+        fanout_end(w, s)
         free(s.lans)
         free(s.routes)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
     if e.slots != NULL:
         munmap(e.slots, e.max_slots * sizeof(Slot))
-    for i in range(e.worker_count + 1):
+    for i in range(e.worker_count + 1 if e.workers != NULL else 0):
         w = &e.workers[i]
+        spare_free(w)
         if w.ep >= 0:
             close_fd(w.ep)
         if w.wake >= 0:
@@ -42,8 +45,10 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(w.ready)
         free(w.departed)
         free(w.waiting)
-        free(w.commands)
-        pthread_mutex_destroy(&w.command_lock)
+        free(w.closing)
+        free(w.requests)
+        free(w.taken)
+        pthread_mutex_destroy(&w.request_lock)
     free(e.workers)
     for i in range(e.network_count):
         network_free(e.networks[i])
@@ -52,9 +57,9 @@ cdef void state_free(EngineState *e) noexcept nogil:
     free(e.outbox.bytes)
     free(e.outbox.closed)
     free(e.outbox.closed_cause)
+    free(e.outbox.closed_spare)
+    free(e.outbox.closed_cause_spare)
     pthread_mutex_destroy(&e.outbox.lock)
-    pool_empty(&e.pool)
-    pthread_mutex_destroy(&e.pool.lock)
     free(e)
 
 
@@ -81,10 +86,14 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.slots = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
-    w.waiting = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
+    w.waiting = <Wait *>calloc(e.max_slots * 2, sizeof(Wait))
+    w.closing = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
+    w.requests = <uint32_t *>calloc(e.max_slots * 2, sizeof(uint32_t))
+    w.taken = <uint32_t *>calloc(e.max_slots * 2, sizeof(uint32_t))
     if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.runs == NULL or w.targets == NULL
             or w.target_of == NULL or w.slots == NULL
-            or w.ready == NULL or w.departed == NULL or w.waiting == NULL):
+            or w.ready == NULL or w.departed == NULL or w.waiting == NULL
+            or w.closing == NULL or w.requests == NULL or w.taken == NULL):
         return False
     event.events = EPOLLIN
     event.data.u64 = WAKE
@@ -95,9 +104,11 @@ cdef class _Core:
     """The engine without its Python face."""
     cdef EngineState *state
     cdef uint32_t running
+    cdef uint32_t first_generation
 
     def __cinit__(self, workers=1, *, queue_bytes=4194304, memory_bytes=268435456, max_connections=65536,
-                  ping_after=15.0, dead_after=45.0, ping_when_quiet=False, broadcast_rate=20000):
+                  ping_after=15.0, dead_after=45.0, ping_when_quiet=False, broadcast_rate=20000,
+                  first_generation=1):
         cdef EngineState *e
         cdef uint32_t i
         for name, value, least, most in (
@@ -108,6 +119,7 @@ cdef class _Core:
             ("ping_after", ping_after, 0, 86400),
             ("dead_after", dead_after, 0, 86400),
             ("broadcast_rate", broadcast_rate, 0, 1 << 30),
+            ("first_generation", first_generation, 1, (1 << 32) - 1),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value}")
@@ -124,11 +136,15 @@ cdef class _Core:
         e.dead_after_ns = <uint64_t>(dead_after * SECOND_NS)
         e.ping_when_quiet = ping_when_quiet
         e.broadcast_rate = broadcast_rate
-        pthread_mutex_init(&e.pool.lock, NULL)
+        self.first_generation = first_generation
         pthread_mutex_init(&e.outbox.lock, NULL)
         e.outbox.signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         e.outbox.closed = <uint64_t *>calloc(e.max_slots, sizeof(uint64_t))
         e.outbox.closed_cause = <uint8_t *>calloc(e.max_slots, 1)
+        e.outbox.closed_spare = <uint64_t *>calloc(e.max_slots, sizeof(uint64_t))
+        e.outbox.closed_cause_spare = <uint8_t *>calloc(e.max_slots, 1)
+        if getrandom(e.flow_key, sizeof(e.flow_key), 0) != sizeof(e.flow_key):
+            raise OSError(errno, os.strerror(errno))
         e.workers = <Worker *>calloc(e.worker_count + 1, sizeof(Worker))
         if e.workers == NULL:
             e.worker_count = 0
@@ -136,13 +152,14 @@ cdef class _Core:
         for i in range(e.worker_count + 1):
             e.workers[i].ep = -1
             e.workers[i].wake = -1
-            pthread_mutex_init(&e.workers[i].command_lock, NULL)
+            pthread_mutex_init(&e.workers[i].request_lock, NULL)
         e.slots = <Slot *>mmap(NULL, e.max_slots * sizeof(Slot), PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if e.slots == MAP_FAILED:
             e.slots = NULL
             raise MemoryError
-        if e.outbox.signal < 0 or e.outbox.closed == NULL or e.outbox.closed_cause == NULL:
+        if (e.outbox.signal < 0 or e.outbox.closed == NULL or e.outbox.closed_cause == NULL
+                or e.outbox.closed_spare == NULL or e.outbox.closed_cause_spare == NULL):
             raise OSError(errno, os.strerror(errno))
         for i in range(e.worker_count + 1):
             if not worker_make(&e.workers[i], e, i):
@@ -195,6 +212,7 @@ cdef class _Core:
         """Python's own worker: scratch memory, counters and a clock for sending."""
         cdef Worker *w = &self.state.workers[self.state.worker_count]
         w.now = now_ns()
+        w.work = WORK_TURN
         return w
 
     cdef Slot *find(self, connection) noexcept:
@@ -207,7 +225,7 @@ cdef class _Core:
         if <uint32_t>number >= self.state.high_slot:
             return NULL
         s = &self.state.slots[<uint32_t>number]
-        return s if load_relaxed64(&s.generation) == number >> 32 else NULL
+        return s if is_current(s, number) else NULL
 
     cdef Slot *take_slot(self, int network) except NULL:
         """A free slot, its fields set as far as connections and devices share them."""
@@ -222,7 +240,7 @@ cdef class _Core:
         elif e.high_slot < e.max_slots:
             s = &e.slots[e.high_slot]
             e.high_slot += 1
-            s.generation = 1
+            s.generation = self.first_generation
             s.fd = -1
             pthread_mutex_init(&s.send_lock, NULL)
             pthread_mutex_init(&s.inbox_lock, NULL)
@@ -243,13 +261,18 @@ cdef class _Core:
         store_relaxed64(&s.control_bytes, 0)
         store_relaxed64(&s.stalled, 0)
         store_relaxed64(&s.extended, 0)
+        store_ordered64(&s.asked, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
         for i in range(<uint32_t>DROPS_COUNT):
             store_relaxed64(&s.drops[i], 0)
         s.state = STATE_OPEN
         s.cause = CAUSE_NONE
-        s.hung_up = s.ready = s.fresh = s.broken = s.finished = s.waiting = False
-        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.copies_left = s.icmp_stamp_ns = 0
+        s.hung_up = s.ready = s.readable = s.writable = s.held = s.fragmented = False
+        s.broken = s.finished = s.waiting = s.short_of_room = False
+        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.icmp_stamp_ns = 0
+        s.copies_left = s.copy_bytes_left = 0
+        s.skip = 0
+        s.read_most = READ_FIRST
         s.worker_index = s.member_index = NO_INDEX
         store_relaxed64(&s.received_ns, now_ns())
         store_relaxed64(&s.sent_ns, load_relaxed64(&s.received_ns))
@@ -266,6 +289,13 @@ cdef class _Core:
         e.open_slots -= 1
         e.workers[s.owner].load -= 1
 
+    cdef discard(self, Slot *s):
+        """Take a slot back that was never published."""
+        block_give(self.sender(), s.spill)
+        s.spill = NULL
+        queue_free(self.sender(), s)
+        self.give_slot(s)
+
     cdef object publish(self, Slot *s, int fd):
         """Give the slot to its worker; from here on only the worker may touch its fields."""
         cdef uint64_t connection = load_relaxed64(&s.generation) << 32 | <uint64_t>(s - self.state.slots)
@@ -276,8 +306,6 @@ cdef class _Core:
         if epoll_ctl(self.state.workers[s.owner].ep, EPOLL_CTL_ADD, fd, &event) != 0:
             error = errno
             s.fd = -1
-            blocks_give(&self.state.pool, s.spill)
-            s.spill = NULL
-            self.give_slot(s)
+            self.discard(s)
             raise OSError(error, os.strerror(error))
         return connection

@@ -1,4 +1,4 @@
-# What threads tell each other: a worker is asked for something (commands), Python is told something (the outbox), and a
+# What threads tell each other: a worker is asked for something (requests), Python is told something (the outbox), and a
 # worker notes for itself who has more to do (the ready list) and who ended.
 
 cdef enum:
@@ -10,27 +10,23 @@ cdef enum:
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 
 
-cdef bint command(Worker *from_, Slot *s, uint64_t connection, int what) noexcept nogil:
-    """Ask the worker that owns a connection for something; False when memory is out."""
+cdef void ask(Worker *from_, Slot *s, uint64_t what) noexcept nogil:
+    """Ask the worker that owns a connection for something (see enum Request). Python asks for what it found open, and
+    others ask under the send lock, so what is asked for is never another connection's. Nothing is allocated, and no
+    request is lost: the thread that sets the first bit makes the entry, and the worker takes all bits with it."""
     cdef Worker *w = &from_.engine.workers[s.owner]
-    cdef Command *more
     cdef uint64_t one = 1
-    cdef bint taken = True
-    pthread_mutex_lock(&w.command_lock)
-    if w.command_count == w.command_room:
-        more = <Command *>realloc(w.commands, (w.command_room * 2 + 16) * sizeof(Command))
-        if more == NULL:
-            taken = False
-        else:
-            w.commands = more
-            w.command_room = w.command_room * 2 + 16
-    if taken:
-        w.commands[w.command_count].connection = connection
-        w.commands[w.command_count].what = what
-        w.command_count += 1
-    pthread_mutex_unlock(&w.command_lock)
-    write_fd(w.wake, &one, 8)
-    return taken
+    cdef bint first
+    if or_ordered64(&s.asked, what) != 0:
+        return
+    pthread_mutex_lock(&w.request_lock)
+    first = w.request_count == 0
+    w.requests[w.request_count] = <uint32_t>(s - from_.engine.slots)
+    store_relaxed32(&w.request_count, w.request_count + 1)
+    pthread_mutex_unlock(&w.request_lock)
+    # A worker looks for requests before it waits, so it need not wake itself.
+    if first and from_ != w:
+        write_fd(w.wake, &one, 8)
 
 
 cdef void tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length) noexcept nogil:
@@ -85,7 +81,7 @@ cdef void report_departed(Worker *w) noexcept nogil:
     pthread_mutex_lock(&o.lock)
     for i in range(w.departed_count):
         s = &w.engine.slots[w.departed[i]]
-        o.closed[o.closed_count] = (load_relaxed64(&s.generation) - 1) << 32 | w.departed[i]
+        o.closed[o.closed_count] = s.departed
         o.closed_cause[o.closed_count] = <uint8_t>s.cause
         o.closed_count += 1
     outbox_signal(o)

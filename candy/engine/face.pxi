@@ -89,24 +89,24 @@ cdef class Engine(_Core):
         store_relaxed64(&s.kind, SLOT_CLIENT if client else SLOT_SERVER)
         store_relaxed64(&s.extended, extended)
         store_relaxed64(&s.mask_seed, seed)
-        try:
-            if tail:
-                s.spill = block_of(&self.state.pool, tail, <uint32_t>len(tail), FOR_CERTAIN)
-                if s.spill == NULL:
-                    raise MemoryError
-                s.fresh = True
-                s.spill_size = 0
-            # A fresh socket has room for a few hundred bytes; one that hasn't is not worth having. MSG_EOR: the first
-            # frame to an old peer is not to share its segment.
-            if preamble and send(fd, <const char *>preamble, len(preamble),
-                                 MSG_DONTWAIT | MSG_NOSIGNAL | MSG_EOR) != len(preamble):
-                raise OSError(errno, "the upgrade response can't be written")
-        except BaseException:
-            blocks_give(&self.state.pool, s.spill)
-            s.spill = NULL
-            self.give_slot(s)
-            raise
+        if tail:
+            s.spill = block_of(self.sender(), tail, <uint32_t>len(tail), FOR_CERTAIN)
+            s.held = True
+        if (tail and s.spill == NULL) or (preamble and not self.begin_with(s, preamble)):
+            self.discard(s)
+            raise MemoryError
         return self.publish(s, fd)
+
+    cdef bint begin_with(self, Slot *s, bytes preamble):
+        """Have these bytes leave before everything else, by the worker: written here, they could not be taken back when
+        the kernel then refuses to watch the connection. False: there is no memory for them."""
+        cdef Queue *q = queue_of(self.sender(), s)
+        if q == NULL or not commit_room(self.sender(), q, <uint32_t>len(preamble)):
+            return False
+        memcpy(block_bytes(q.committed), <const char *>preamble, len(preamble))
+        q.committed.end = <uint32_t>len(preamble)
+        q.cut = q.committed.end         # a message of its own: the first frame to an old peer is not to share its segment
+        return True
 
     def adopt_tun(self, int fd, *, int network=0, bint vnet=False):
         cdef Slot *s
@@ -121,7 +121,7 @@ cdef class Engine(_Core):
             store_relaxed64(&s.kind, SLOT_TUN)
             s.vnet = vnet
             return self.publish(s, own)
-        except BaseException:
+        except OSError:
             close_fd(own)
             raise
 
@@ -151,7 +151,7 @@ cdef class Engine(_Core):
             self.release_address(s)
         if not route_set(network, ip, connection):
             raise MemoryError
-        if s.member_index == NO_INDEX and not member_add(network, self.state, connection):
+        if s.member_index == NO_INDEX and not member_add(network, s, connection):
             raise MemoryError
         store_release64(&s.address, ip)
         return True
@@ -171,7 +171,7 @@ cdef class Engine(_Core):
         store_release64(&s.address, 0)
         if ip != 0 and <uint32_t>route_find(network, ip) == index:
             route_set(network, ip, 0)
-        member_remove(network, self.state, s)
+        member_remove(network, s)
 
     def allow_sources(self, connection, lans):
         cdef Slot *s = self.find(connection)
@@ -252,8 +252,7 @@ cdef class Engine(_Core):
         if code is not None:
             body = int(code).to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
             post_close(self.sender(), s, <const uint8_t *><const char *>body, <uint32_t>len(body))
-        if not command(self.sender(), s, connection, ABORT if code is None else END):
-            raise MemoryError
+        ask(self.sender(), s, ABORT if code is None else END)
         return True
 
     def events(self):
@@ -278,7 +277,8 @@ cdef class Engine(_Core):
         o.room = 0
         o.signalled = False
         ended = o.closed_count
-        over = [(o.closed[i], o.closed_cause[i]) for i in range(ended)]
+        o.closed, o.closed_spare = o.closed_spare, o.closed
+        o.closed_cause, o.closed_cause_spare = o.closed_cause_spare, o.closed_cause
         o.closed_count = 0
         pthread_mutex_unlock(&o.lock)
         while at < used:
@@ -290,12 +290,12 @@ cdef class Engine(_Core):
             add_relaxed64(&s.pending, <uint64_t>-1)
             at += 16 + length
         free(data)
-        for number, cause in over:
-            connection = number
+        for i in range(ended):
+            connection = o.closed_spare[i]
             s = &self.state.slots[<uint32_t>connection]
             self.release_address(s)
             self.give_slot(s)
-            found.append((number, EV_CLOSED, CAUSES[cause - 1].encode()))
+            found.append((connection, EV_CLOSED, CAUSES[o.closed_cause_spare[i] - 1].encode()))
         return found
 
     def received_ns(self, connection):

@@ -26,6 +26,8 @@
 #define candy_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define candy_store_ordered(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
 #define candy_add_relaxed(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
+#define candy_or_ordered(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+#define candy_take_ordered(p) __atomic_exchange_n((p), 0, __ATOMIC_SEQ_CST)
 /* A counter with a single writer: no locked instruction, but no torn read either. */
 #define candy_count(p, v) __atomic_store_n((p), __atomic_load_n((p), __ATOMIC_RELAXED) + (v), __ATOMIC_RELAXED)
 
@@ -48,6 +50,20 @@ static inline uint64_t candy_now_ns(void) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
+
+/* A hash's step: both halves of the product of two words. Its caller mixes a key into each. */
+static inline uint64_t candy_fold(uint64_t a, uint64_t b) {
+    const __uint128_t product = (__uint128_t)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Where a build for tests may hold a thread: see tests/engine/test_interleavings.py. Nothing in any other build. */
+enum { CANDY_POINTS_COUNT = 8 };
+#ifdef CANDY_POINTS
+void candy_point(int point);
+#else
+#define candy_point(point) ((void)0)
+#endif
 
 /* XOR n bytes with the 4-byte mask (in memory order, starting at mask byte 0) from src to dst.
  * dst may equal src or lie anywhere before it: every load happens before a store can reach it. Touches exactly n bytes

@@ -53,6 +53,7 @@ cdef inline bint emit(Worker *w, uint64_t connection, uint8_t *frame, uint32_t s
             g.length += size
             t.packets += 1
             w.run_end = frame + size
+            w.work -= w.run_work
             return True
     return emit_apart(w, connection, frame, size, payload)
 
@@ -77,9 +78,8 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
         t.packets = 0
         t.chunk = NULL
         t.chunk_left = 0
-        t.payload_max = WIRE_PAYLOAD_LEGACY
-        if load_relaxed64(&s.extended) or load_relaxed64(&s.kind) == SLOT_TUN:
-            t.payload_max = WIRE_PAYLOAD_MAX
+        t.payload_max = WIRE_PAYLOAD_MAX if takes_super(s) else WIRE_PAYLOAD_LEGACY
+        w.work -= WORK_CALL
         index = w.target_count
     t = &w.targets[index - 1]
     if unlikely(t.connection != connection):
@@ -104,6 +104,8 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
     t.packets += 1
     w.run_connection = connection
     w.run_target = index - 1
+    w.run_work = 0 if t.payload_max == WIRE_PAYLOAD_MAX else <uint32_t>WORK_SEGMENT
+    w.work -= w.run_work
     w.run_end = frame + size
     # In the arena a run ends with the chunk; in the receive buffer what moves left can't outgrow what it came from.
     w.run_limit = t.chunk + t.chunk_left if frame == t.chunk else <uint8_t *>UINTPTR_MAX

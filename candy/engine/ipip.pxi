@@ -16,11 +16,14 @@ cdef void ipip_wrap(uint8_t *out, uint32_t source, uint32_t destination, uint32_
     ipv4_finish(out, IPIP_BYTES + inner_length, 0)
 
 
+cdef inline bint ipip_wrapped(const uint8_t *packet) noexcept nogil:
+    """Whether these 20 bytes are an outer header that a member's device wrote."""
+    return packet[9] == IPIP and (packet[0] == 0 or (packet[0] == 0x45 and load32(packet + 4) == 0x00400000))
+
+
 cdef bint ipip_ours(const uint8_t *packet, uint32_t length, uint32_t own) noexcept nogil:
     """Whether this is an outer header that a member wrapped for the device with this address."""
-    if length < 2 * IPIP_BYTES or packet[9] != IPIP or own == 0 or load_be32(packet + 16) != own:
-        return False
-    return packet[0] == 0 or (packet[0] == 0x45 and load32(packet + 4) == 0x00400000)
+    return length >= 2 * IPIP_BYTES and own != 0 and load_be32(packet + 16) == own and ipip_wrapped(packet)
 
 
 cdef uint32_t ipip_super(Super *u, uint32_t own, uint32_t hop) noexcept nogil:

@@ -20,19 +20,17 @@ cdef inline bint is_group(uint32_t address) noexcept nogil:
     return address >> 28 == 14 or address == <uint32_t>0xFFFFFFFF
 
 
-cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length) noexcept nogil:
-    """Spread flows over sub-queues: addresses, protocol and, where they are at hand, ports. At least 20 bytes."""
-    cdef uint32_t h = load32(packet + 12) ^ (load32(packet + 16) * <uint32_t>0x9E3779B1)
+cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length, const uint64_t *key) noexcept nogil:
+    """Tell flows apart: addresses, protocol and, where they are at hand, ports, mixed with a key of three words, so that
+    no stranger can choose flows that share a sub-queue (RFC 8290, section 6.2). At least 20 bytes."""
     cdef uint32_t header = (packet[0] & 15) * 4
     cdef uint8_t protocol = packet[9]
-    h ^= protocol
+    cdef uint64_t rest = protocol
     # The first fragment has ports and the others haven't: all of a packet must go the same way, so fragments use none.
-    if ((protocol == 6 or protocol == 17) and header >= 20 and length >= header + 4
+    if ((protocol == TCP or protocol == UDP) and header >= 20 and length >= header + 4
             and (load_be16(packet + 6) & 0x3FFF) == 0):
-        h ^= load32(packet + header) * <uint32_t>0x85EBCA6B
-    h ^= h >> 15
-    h *= <uint32_t>0x2C1B3C6D
-    return h ^ (h >> 12)
+        rest |= <uint64_t>load32(packet + header) << 8
+    return <uint32_t>fold(fold(load64(packet + 12) ^ key[0], rest ^ key[1]), key[2])
 
 
 cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length,

@@ -35,6 +35,14 @@ cdef uint32_t frames_iov(Worker *w, const uint8_t *data, uint32_t length, uint32
     return at
 
 
+cdef void look_again(Worker *w, Slot *s) noexcept nogil:
+    """No event will tell when this connection takes more: have its worker look (send lock)."""
+    s.short_of_room = True
+    if not s.waiting:
+        s.waiting = True
+        ask(w, s, RETRY)
+
+
 cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept nogil:
     """kernel_send() for an old peer: each piece is a frame."""
     cdef uint64_t window = legacy_window(s.fd)
@@ -47,10 +55,8 @@ cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
     while fits < n and iov[fits].iov_len <= window:
         window -= iov[fits].iov_len
         fits += 1
-    if fits < n and not s.waiting:
-        # No event will tell that the window is open again.
-        s.waiting = True
-        command(w, s, slot_connection(w, s), RETRY)
+    if fits < n:
+        look_again(w, s)
     while done < fits:
         # All but the last are corked, which saves the pushing of each by itself; MSG_EOR keeps them apart all the same.
         part = min(fits - done - 1 if fits - done > 1 else 1, <uint32_t>MESSAGES_MAX)
@@ -66,6 +72,9 @@ cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
                 continue
             if errno == EAGAIN:
                 return total
+            if errno == ENOBUFS or errno == ENOMEM:
+                look_again(w, s)
+                return total
             return total if total else transport_break(s)
         for i in range(<uint32_t>r):
             total += w.messages[i].msg_len
@@ -73,22 +82,3 @@ cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
                 return total
         done += <uint32_t>r
     return total
-
-
-cdef void legacy_retry(Worker *w) noexcept nogil:
-    """Look again at the old peers whose windows were too small."""
-    cdef uint32_t i = w.waiting_count
-    cdef Slot *s
-    while i > 0:
-        i -= 1
-        s = slot_if_current(w, w.waiting[i])
-        if s != NULL:
-            pthread_mutex_lock(&s.send_lock)
-            s.waiting = False
-            inbox_drain(w, s)
-            if s.queue != NULL:
-                queue_send(w, s)            # may ask for another look, through run_commands()
-            pthread_mutex_unlock(&s.send_lock)
-            settle(w, s)
-        w.waiting_count -= 1
-        w.waiting[i] = w.waiting[w.waiting_count]

@@ -1,15 +1,20 @@
 # What does not take the short way through forward(): control frames, fragments, and messages for Python.
 
+cdef enum:
+    FRAGMENTS_MIN = 112             # room for a fragmented message at first
+
+
 cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
     """Everything but a whole FORWARD. ENDED when the connection goes down with it."""
     unmask(f.payload, f.payload, f.length, f.mask)
     if f.opcode == OP_PING:
         # "a Pong frame sent in response to a Ping frame must have identical Application data"
-        if not post_message(w, slot_connection(w, s), OP_PONG, f.payload, f.length):
+        if not answer(w, s, OP_PONG, f.payload, f.length):
             drop(w, s, DROP_CONTROL)
         return GOING_ON
     if f.opcode == OP_PONG:
         if f.length != 0:
+            w.work -= WORK_ANSWER
             tell(w, s, EV_PONG, f.payload, f.length)
         return GOING_ON
     if f.opcode == OP_CLOSE:
@@ -24,35 +29,47 @@ cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
 cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
     """A data frame: whole, or a part of a fragmented message, which is put together here."""
     cdef Block *b
+    cdef int use = FOR_STRANGERS if is_stranger(s) else FOR_INPUT
     if f.opcode == OP_CONTINUATION:
-        if s.fragments == NULL:
+        if not s.fragmented:
             connection_fail(w, s, CLOSE_PROTOCOL_ERROR)
             return ENDED
-    elif s.fragments != NULL:
+    elif s.fragmented:
         connection_fail(w, s, CLOSE_PROTOCOL_ERROR)             # "fragments of one message MUST NOT be interleaved"
         return ENDED
     elif f.final:
         handle_message(w, s, f.opcode, f.payload, f.length)
         return GOING_ON
     else:
+        s.fragmented = True
         s.fragment_opcode = f.opcode
-        s.fragments = block_take(&w.engine.pool, f.length, FOR_INPUT)
+        s.fragment_bytes = 0
+        s.fragments = NULL
+        if use == FOR_INPUT or f.length <= STRANGER_BYTES:
+            s.fragments = block_take(w, max(f.length, <uint32_t>FRAGMENTS_MIN), use)
     b = s.fragments
-    if b != NULL and b.end + f.length > WIRE_PAYLOAD_MAX:
+    s.fragment_bytes += f.length
+    if s.fragment_bytes > WIRE_PAYLOAD_MAX:
         connection_fail(w, s, CLOSE_TOO_LARGE)
         return ENDED
-    if b != NULL and b.end + f.length > b.capacity:
-        b = s.fragments = block_grow(&w.engine.pool, b, b.end + f.length)
-    if b == NULL:
-        drop(w, s, DROP_MEMORY)
-        connection_close(w, s, CAUSE_RESET)
-        return ENDED
-    memcpy(block_bytes(b) + b.end, f.payload, f.length)
-    b.end += f.length
+    if b != NULL and use == FOR_STRANGERS and s.fragment_bytes > STRANGER_BYTES:
+        block_give(w, b)
+        b = NULL
+    elif b != NULL and s.fragment_bytes > b.capacity:
+        b = block_grow(w, b, s.fragment_bytes, use)
+    s.fragments = b
+    if b != NULL:
+        memcpy(block_bytes(b) + b.end, f.payload, f.length)
+        b.end += f.length
     if f.final:
+        s.fragmented = False
         s.fragments = NULL
-        handle_message(w, s, s.fragment_opcode, block_bytes(b), b.end)
-        block_give(&w.engine.pool, b)
+        if b == NULL:
+            # There was no room to put it together. That is this message's loss, and no reason to end a connection.
+            lose_message(w, s, DROP_NOT_AUTHENTICATED if use == FOR_STRANGERS else DROP_MEMORY)
+        else:
+            handle_message(w, s, s.fragment_opcode, block_bytes(b), b.end)
+            block_give(w, b)
     return GOING_ON
 
 
@@ -75,12 +92,13 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
     elif length > WIRE_PAYLOAD_LEGACY:
         drop(w, s, DROP_TOO_LARGE)
     else:
+        w.work -= WORK_ANSWER
         tell(w, s, EV_MESSAGE, payload, length)
 
 
 cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t length) noexcept nogil:
     """A fragmented FORWARD: the slow way round through the same door, as one frame in a block."""
-    cdef Block *b = block_take(&w.engine.pool, length + FRAME_HEADER_MAX, FOR_INPUT)
+    cdef Block *b = block_take(w, length + FRAME_HEADER_MAX, FOR_INPUT)
     cdef Frame f
     cdef bint masked = s.kind == SLOT_SERVER
     if b == NULL:
@@ -93,4 +111,4 @@ cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t lengt
     count(&w.counters.bytes_in, length)
     forward(w, s, block_bytes(b), &f, SUPER_SHIFT if payload[0] == KIND_SUPER else 0)
     flush(w)
-    block_give(&w.engine.pool, b)
+    block_give(w, b)

@@ -12,10 +12,10 @@
 # repeated on every segment.
 
 cdef enum:
-    # What a kernel makes at its extremes (TCP_MIN_GSO_SIZE, UDP_MAX_SEGMENTS). Without a bound one frame would be
-    # 65,495 packets, and cost everybody else a worker's time.
-    GSO_TCP_MIN = 8
-    GSO_UDP_PACKETS = 128
+    GSO_TCP_MIN = 8                 # the least that a kernel makes (TCP_MIN_GSO_SIZE)
+    # What one super-packet may stand for. Without a bound one frame would be 8,000 packets to an old member, and cost all
+    # others a tenth of a second of their worker. Full packets of an MSS of 512 fit; a device is told (gso_max_segs).
+    SUPER_PACKETS_MAX = 128
 
 
 cdef inline uint32_t super_count(const Super *u) noexcept nogil:
@@ -27,7 +27,13 @@ cdef inline uint32_t super_count(const Super *u) noexcept nogil:
 
 
 cdef bint super_parse(const uint8_t *vnet, uint8_t *packet, uint32_t length, Super *u) noexcept nogil:
-    """Check a virtio header against its packet and fill u; False when either is not what it claims to be."""
+    """Check a virtio header that came over the network, and fill u; False when it or its packet is not what it claims
+    to be, or it stands for more packets than one may."""
+    return super_parse_any(vnet, packet, length, u) and super_count(u) <= SUPER_PACKETS_MAX
+
+
+cdef bint super_parse_any(const uint8_t *vnet, uint8_t *packet, uint32_t length, Super *u) noexcept nogil:
+    """The same for one of this machine's kernel, for any number of packets."""
     cdef uint8_t flags = vnet[0]
     cdef uint8_t kind = vnet[1] & ~<uint8_t>GSO_ECN
     cdef uint8_t *ip
@@ -71,7 +77,7 @@ cdef bint super_parse(const uint8_t *vnet, uint8_t *packet, uint32_t length, Sup
     # "hdr_len" is a hint that senders get wrong; nothing here looks at it.
     if kind == GSO_TCP4:
         return u.protocol == TCP and u.gso_size >= GSO_TCP_MIN
-    return vnet[1] == GSO_UDP and u.protocol == UDP and u.gso_size != 0 and super_count(u) <= GSO_UDP_PACKETS
+    return vnet[1] == GSO_UDP and u.protocol == UDP and u.gso_size != 0
 
 
 cdef inline uint32_t super_segment_size(const Super *u) noexcept nogil:

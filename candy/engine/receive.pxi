@@ -1,30 +1,36 @@
 # Receiving: from a member's socket to emit(). Runs on the worker that owns the connection.
 #
-# 1. receive()        reads into the worker's buffer, behind what is there of an incomplete frame
-# 2. process()        takes the buffer apart, frame by frame
+# 1. receive()        one turn: goes on where the last one stopped, then reads into the worker's buffer, behind an
+#                     incomplete frame
+# 2. process()        takes the buffer apart, frame by frame, until the turn's work is used up
 # 3. forward()        FORWARD: source check, route table, unmask to the final place, emit()
 # 4. handle_frame()   all else: control frames, fragments, messages for Python
-# A connection is read whatever the state of any destination: no member waits for another.
+#
+# A connection is read whatever the state of any destination: no member waits for another. A turn is bounded by work
+# (WORK_TURN), not by bytes: what a turn leaves of its input is held in a block, and the others have theirs first.
+# A frame for which there is no memory is passed over by its length and counted; it is never a reason to close.
 
 cdef enum:
     GOING_ON = 0
     ENDED = 1                       # the connection is closing or closed: the rest of its input is void
 
 cdef enum:
+    READ_FIRST = 16384              # bytes of a connection's first read, doubled by each that leaves more and costs little
+    READ_LEAST = 4096
     SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a longer one read on where it lies
+    SPILL_SMALL = 16384             # a longer block is for who has filled one of this size
 
 
 cdef bint receive(Worker *w, Slot *s) noexcept nogil:
     """Read and process until the socket is empty or this connection had its turn; True: more may be there."""
-    cdef size_t have = enter_buffer(w, s)       # bytes at the start of the buffer that were read before
-    cdef size_t turn = 0
+    cdef size_t have                # bytes at the start of the buffer that were read before
     cdef size_t room
     cdef ssize_t n
-    if s.fresh:
-        s.fresh = False
-        have = take_apart(w, s, w.buffer, have)
-        if s.state == STATE_CLOSED:
-            return False
+    if s.fanout != NULL and not fanout_go_on(w, s):
+        return True
+    if s.held and not take_held(w, s):
+        return s.state != STATE_CLOSED
+    have = enter_buffer(w, s)
     while True:
         n = read_behind(w, s, have, &room)
         if n < 0:
@@ -40,14 +46,44 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
             return False
         store_relaxed64(&s.received_ns, w.now)
         s.pinged_ns = 0
-        turn += <size_t>n
+        w.work -= n
         have = take_in(w, s, have, <size_t>n)
         if s.state == STATE_CLOSED:
             return False
-        # A short read has emptied the socket, unless its end was announced: then read up to that.
-        if (<size_t>n < room and not s.hung_up) or turn >= RECEIVE_BYTES:
+        if s.held or s.fanout != NULL:
+            s.read_most = max(s.read_most // 2, <uint32_t>READ_LEAST)
             leave_rest(w, s, have)
-            return turn >= RECEIVE_BYTES
+            return True
+        # A short read has emptied the socket, unless its end was announced: then read up to that.
+        if <size_t>n < room and not s.hung_up:
+            leave_rest(w, s, have)
+            return False
+        if w.work < RECEIVE_BYTES or room >= RECEIVE_BYTES - WIRE_PAYLOAD_MAX or is_stranger(s):
+            leave_rest(w, s, have)
+            return True
+        s.read_most = min(2 * s.read_most, <uint32_t>RECEIVE_BYTES)
+
+
+cdef bint take_held(Worker *w, Slot *s) noexcept nogil:
+    """Process input that the last turn left, or that came with the upgrade. False: the turn or the connection is
+    over."""
+    cdef Block *b = s.spill
+    if s.state == STATE_OPEN:
+        b.start += <uint32_t>process(w, s, block_bytes(b) + b.start, b.end - b.start)
+        flush(w)
+    if s.state == STATE_CLOSED:
+        return False
+    if s.state != STATE_OPEN or b.start == b.end:
+        block_give(w, b)
+        s.spill = NULL
+        s.held = False
+        return s.fanout == NULL
+    if w.stopped or s.fanout != NULL:
+        return False
+    # The beginning of a frame: enter_buffer() copies it back.
+    s.held = False
+    s.spill_size = 0
+    return True
 
 
 cdef inline size_t enter_buffer(Worker *w, Slot *s) noexcept nogil:
@@ -59,11 +95,10 @@ cdef inline size_t enter_buffer(Worker *w, Slot *s) noexcept nogil:
         return have
     clear_buffer(w)
     if s.spill != NULL and (s.spill_size == 0 or s.spill.end <= SPILL_COPY):
-        # Little, or not even a whole header, or what came with the upgrade: copied, it goes out in one send with what
-        # follows it.
-        have = s.spill.end
-        memcpy(w.buffer, block_bytes(s.spill), have)
-        block_give(&w.engine.pool, s.spill)
+        # Little, or not even a whole header: copied, it goes out in one send with what follows it.
+        have = s.spill.end - s.spill.start
+        memcpy(w.buffer, block_bytes(s.spill) + s.spill.start, have)
+        block_give(w, s.spill)
         s.spill = NULL
     return have
 
@@ -90,17 +125,20 @@ cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) n
     """One read, first into the incomplete frame if there is one, then into the buffer behind `have` bytes."""
     cdef Block *b = s.spill
     cdef size_t pieces
+    cdef size_t most = s.read_most
     count(&w.counters.receives, 1)
+    if unlikely(is_stranger(s)):
+        most = STRANGER_BYTES
     if likely(b == NULL):
-        room[0] = RECEIVE_BYTES - have
+        room[0] = min(<size_t>RECEIVE_BYTES - have, most)
         return transport_read(s, w.buffer + have, room[0])
     w.iov[0].iov_base = block_bytes(b) + b.end
     w.iov[0].iov_len = min(b.capacity, s.spill_size) - b.end
     w.iov[1].iov_base = w.buffer
-    w.iov[1].iov_len = RECEIVE_BYTES
+    w.iov[1].iov_len = most
     # The frame may outgrow this block; then nothing may be read past its end yet.
     pieces = 2 if b.capacity >= s.spill_size else 1
-    room[0] = w.iov[0].iov_len + (RECEIVE_BYTES if pieces == 2 else 0)
+    room[0] = w.iov[0].iov_len + (most if pieces == 2 else 0)
     return transport_read_into(s, w.iov, pieces)
 
 
@@ -110,6 +148,10 @@ cdef size_t take_in(Worker *w, Slot *s, size_t have, size_t n) noexcept nogil:
     cdef size_t part
     if s.state != STATE_OPEN:
         return 0                    # closing: thrown away, so that the peer gets our close frame and no reset
+    if unlikely(s.skip != 0):       # and then nothing is kept of the frame
+        part = min(n, <size_t>s.skip)
+        s.skip -= <uint32_t>part
+        return take_apart(w, s, w.buffer + part, n - part) if n > part else 0
     if likely(b == NULL):
         return take_apart(w, s, w.buffer, have + n)
     part = min(n, <size_t>(min(b.capacity, s.spill_size) - b.end))
@@ -119,60 +161,120 @@ cdef size_t take_in(Worker *w, Slot *s, size_t have, size_t n) noexcept nogil:
             spill_grow(w, s)
         return 0
     s.spill = NULL
-    process(w, s, block_bytes(b), b.end)
+    process_whole(w, s, block_bytes(b), b.end)
     run_end(w)                      # a run never goes on from one piece of memory to another
     have = 0
     if s.state == STATE_OPEN:
         have = take_apart(w, s, w.buffer, n - part)
     else:
         flush(w)
-    block_give(&w.engine.pool, b)
+    block_give(w, b)
     return have
+
+
+cdef inline void process_whole(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
+    """Process one frame that is whole now, whatever work is left: a turn has at least one."""
+    if w.work <= 0:
+        w.work = 1
+    process(w, s, p, have)
 
 
 cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
-    """Process and send the whole frames at the start of the buffer, move the rest there; returns how much it is."""
+    """Process and send the whole frames in these bytes of the buffer, move an incomplete one to its start; returns how
+    much that is. Whole frames for which the turn has no work are held."""
     cdef size_t used = process(w, s, p, have)
     flush(w)
+    while unlikely(w.stopped) and s.state == STATE_OPEN and used < have and not hold(w, s, p + used, have - used):
+        # No memory to hold it: then it is this turn's all the same. Nothing of a member's is lost for want of that.
+        w.work = WORK_TURN
+        if s.fanout == NULL or fanout_go_on(w, s):
+            used += process(w, s, p + used, have - used)
+            flush(w)
     have -= used
-    if s.state != STATE_OPEN:
+    if s.state != STATE_OPEN or s.held:
         return 0
-    if have != 0 and used != 0:
-        memmove(p, p + used, have)
+    if have != 0 and unlikely(is_stranger(s)):
+        have = pass_over(w, s, p + used, have, STRANGER_BYTES, DROP_NOT_AUTHENTICATED)
+    if have != 0 and p + used != w.buffer:
+        memmove(w.buffer, p + used, have)
     return have
 
 
-cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
-    """Keep an incomplete frame from the buffer until more of it comes. A long one that comes byte by byte is
-    copied once: the rest is read into where it lies."""
+cdef bint hold(Worker *w, Slot *s, const uint8_t *p, size_t have) noexcept nogil:
+    """Keep input for the next turn; False when there is no memory for it."""
+    s.spill = block_of(w, p, <uint32_t>have, FOR_STRANGERS if is_stranger(s) else FOR_INPUT)
+    s.held = s.spill != NULL
+    return s.held
+
+
+cdef size_t pass_over(Worker *w, Slot *s, uint8_t *p, size_t have, uint32_t most, int reason) noexcept nogil:
+    """An incomplete frame that would be longer than `most`: drop it, and the rest of it as it comes. Returns how much of
+    it is to be kept, all or nothing."""
     cdef Frame f
+    f.header = 0
+    parse_frame(p, have, s.kind == SLOT_SERVER, &f)
+    if f.header == 0 or f.header + f.length <= most:
+        return have
+    if (f.opcode == OP_CONTINUATION) != s.fragmented:
+        connection_fail(w, s, CLOSE_PROTOCOL_ERROR)
+        return 0
+    block_give(w, s.fragments)
+    s.fragments = NULL
+    s.fragmented = not f.final
+    s.skip = f.header + f.length - <uint32_t>have
+    if f.final:
+        lose_message(w, s, reason)
+    return 0
+
+
+cdef void lose_message(Worker *w, Slot *s, int reason) noexcept nogil:
+    """Count a message that could not be kept. It would have been a packet, most likely."""
+    count(&w.counters.packets_in, 1)
+    count(&s.traffic.packets_in, 1)
+    drop(w, s, reason)
+
+
+cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
+    """Keep an incomplete frame from the buffer until more of it comes. A long one that comes byte by byte is copied
+    once: the rest is read into where it lies."""
+    cdef Frame f
+    cdef uint32_t size
+    cdef int use = FOR_STRANGERS if is_stranger(s) else FOR_INPUT
     if have == 0 or s.state != STATE_OPEN:
         return
     f.header = 0
     parse_frame(w.buffer, have, s.kind == SLOT_SERVER, &f)
     s.spill_size = f.header + f.length if f.header else 0
     # A length is only a promise: a large block is for who has sent a small one full.
-    s.spill = block_take(&w.engine.pool, s.spill_size if have >= BLOCK_SMALL else <uint32_t>have, FOR_INPUT)
+    size = <uint32_t>max(min(<uint64_t>s.spill_size, <uint64_t>SPILL_SMALL), <uint64_t>have)
+    if have >= SPILL_SMALL:
+        size = s.spill_size
+    if have < FRAME_HEADER_MAX:
+        size = FRAME_HEADER_MAX
+        use = FOR_CERTAIN
+    s.spill = block_take(w, size, use)
     if s.spill == NULL:
-        drop(w, s, DROP_MEMORY)
-        connection_close(w, s, CAUSE_RESET)
+        pass_over(w, s, w.buffer, have, 0, DROP_NOT_AUTHENTICATED if use == FOR_STRANGERS else DROP_MEMORY)
         return
     memcpy(block_bytes(s.spill), w.buffer, have)
     s.spill.end = <uint32_t>have
-    if s.spill.end == s.spill.capacity:
+    if s.spill.end == s.spill.capacity and s.spill_size != 0:
         spill_grow(w, s)
 
 
 cdef void spill_grow(Worker *w, Slot *s) noexcept nogil:
-    """Move the incomplete frame to a block that holds all of it."""
-    s.spill = block_grow(&w.engine.pool, s.spill, s.spill_size)
+    """Move the incomplete frame to a block that holds all of it, or pass over it."""
+    cdef Frame f
+    cdef uint32_t have = s.spill.end
+    cdef uint8_t start[FRAME_HEADER_MAX]
+    memcpy(start, block_bytes(s.spill), FRAME_HEADER_MAX)
+    s.spill = block_grow(w, s.spill, s.spill_size, FOR_STRANGERS if is_stranger(s) else FOR_INPUT)
     if s.spill == NULL:
-        drop(w, s, DROP_MEMORY)
-        connection_close(w, s, CAUSE_RESET)
+        pass_over(w, s, start, have, 0, DROP_MEMORY)
 
 
 cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
-    """Handle all whole frames in these bytes; returns how many bytes they were. Overwrites them."""
+    """Handle the whole frames in these bytes while there is work; returns how many bytes they were. Overwrites them."""
     cdef Frame f
     cdef size_t at = 0
     cdef int status
@@ -180,6 +282,7 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     cdef uint64_t packets = 0
     cdef uint64_t size = 0
     cdef uint8_t kind
+    w.stopped = False
     while True:
         status = parse_frame(p + at, have - at, from_client, &f)
         if unlikely(status != FRAME_OK):
@@ -187,14 +290,18 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
                 connection_fail(w, s, <uint16_t>status)
                 at = have
             break
+        if unlikely(w.work <= 0):
+            w.stopped = True
+            break
+        w.work -= WORK_FRAME
         kind = f.payload[0] ^ <uint8_t>f.mask if f.length else 0
         if likely(kind == KIND_FORWARD and f.length >= FORWARD_MIN and f.final and f.opcode == OP_BINARY
-                  and s.fragments == NULL):
+                  and not s.fragmented):
             packets += 1
             size += f.header + f.length
             forward(w, s, p + at, &f, 0)
         elif (kind == KIND_SUPER and f.length >= SUPER_MIN and f.final and f.opcode == OP_BINARY
-                and s.fragments == NULL and s.extended):
+                and not s.fragmented and s.extended):
             packets += 1
             size += f.header + f.length
             forward(w, s, p + at, &f, SUPER_SHIFT)
@@ -226,7 +333,7 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
         destination = swap32(load32(f.payload + DESTINATION_AT + shift) ^ mask)
         connection = route_find(w.engine.networks[s.network], destination)
         if unlikely(connection == 0):
-            forward_unrouted(w, s, frame, f, destination, shift)
+            forward_unrouted(w, s, f, destination, shift)
             return
         to = &w.engine.slots[<uint32_t>connection]
         if unlikely(load_relaxed64(&to.stalled) != 0):
@@ -277,11 +384,9 @@ cdef void forward_segmented(Worker *w, Slot *s, Frame *f, uint64_t connection) n
             icmp_too_large(w, s, u.packet, u.length)
 
 
-cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t destination,
-                           uint32_t shift) noexcept nogil:
+cdef void forward_unrouted(Worker *w, Slot *s, Frame *f, uint32_t destination, uint32_t shift) noexcept nogil:
     """A destination that no member has: a group, or unknown."""
     cdef Network *network = w.engine.networks[s.network]
-    cdef uint32_t header = f.header - 4
     cdef Super u
     if not is_group(destination) and destination != network.broadcast:
         drop(w, s, DROP_NO_ROUTE)
@@ -289,9 +394,8 @@ cdef void forward_unrouted(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_
         if forward_parse(w, s, f, &u):
             broadcast_segments(w, s, &u)
     else:
-        unmask(frame + header, f.payload, f.length, f.mask)
-        write_header(frame, OP_BINARY, f.length, False, 0)
-        broadcast_frame(w, s, frame, header + f.length, f.length)
+        unmask(f.payload, f.payload, f.length, f.mask)
+        broadcast_frame(w, s, f.payload, f.length)
 
 
 cdef void icmp_too_large(Worker *w, Slot *s, const uint8_t *packet, uint32_t length) noexcept nogil:
@@ -304,4 +408,4 @@ cdef void icmp_too_large(Worker *w, Slot *s, const uint8_t *packet, uint32_t len
     n = icmp_fragmentation_needed(message + 1, packet, length, WIRE_PAYLOAD_LEGACY - 1)
     if n != 0:
         s.icmp_stamp_ns = w.now
-        post_message(w, slot_connection(w, s), OP_BINARY, message, n + 1)
+        answer(w, s, OP_BINARY, message, n + 1)

@@ -25,37 +25,63 @@ cdef bint route_set(Network *network, uint32_t address, uint64_t connection) noe
     return True
 
 
-cdef bint member_add(Network *network, EngineState *engine, uint64_t connection) noexcept nogil:
+cdef bint member_add(Network *network, Slot *s, uint64_t connection) noexcept nogil:
     """Enter a member into the list for broadcasts; False when memory is out."""
-    cdef Slot *s = &engine.slots[<uint32_t>connection]
-    cdef uint64_t *more
     cdef bint fits = True
     pthread_mutex_lock(&network.lock)
-    if network.member_count == network.member_room:
-        more = <uint64_t *>realloc(network.members, (network.member_room * 2 + 16) * sizeof(uint64_t))
-        if more == NULL:
-            fits = False
-        else:
-            network.members = more
-            network.member_room = network.member_room * 2 + 16
+    if network.member_free == NO_INDEX and network.member_high == network.member_room:
+        fits = members_grow(network)
     if fits:
-        s.member_index = network.member_count
-        network.members[network.member_count] = connection
+        if network.member_free != NO_INDEX:
+            s.member_index = network.member_free
+            network.member_free = network.free_next[s.member_index]
+        else:
+            s.member_index = network.member_high
+            network.member_high += 1
+        network.members[s.member_index] = connection
         network.member_count += 1
     pthread_mutex_unlock(&network.lock)
     return fits
 
 
-cdef void member_remove(Network *network, EngineState *engine, Slot *s) noexcept nogil:
-    cdef uint64_t moved
+cdef bint members_grow(Network *network) noexcept nogil:
+    """Room for more members (network's lock)."""
+    cdef uint32_t room = network.member_room * 2 + 16
+    cdef uint64_t *members = <uint64_t *>realloc(network.members, room * sizeof(uint64_t))
+    cdef uint32_t *free_next
+    if members == NULL:
+        return False
+    network.members = members
+    free_next = <uint32_t *>realloc(network.free_next, room * sizeof(uint32_t))
+    if free_next == NULL:
+        return False
+    network.free_next = free_next
+    network.member_room = room
+    return True
+
+
+cdef void member_remove(Network *network, Slot *s) noexcept nogil:
+    """Take a member out of the list. The others keep their places, so that a broadcast on its way neither misses one
+    nor comes to one twice."""
     pthread_mutex_lock(&network.lock)
     if s.member_index != NO_INDEX:
+        network.members[s.member_index] = 0
+        network.free_next[s.member_index] = network.member_free
+        network.member_free = s.member_index
         network.member_count -= 1
-        moved = network.members[network.member_count]
-        network.members[s.member_index] = moved
-        engine.slots[<uint32_t>moved].member_index = s.member_index
         s.member_index = NO_INDEX
     pthread_mutex_unlock(&network.lock)
+
+
+cdef uint32_t members_copy(Network *network, uint32_t place, uint64_t *out, uint32_t most) noexcept nogil:
+    """Copy up to `most` places of the list, of which some may be 0; returns how many there were."""
+    cdef uint32_t n = 0
+    pthread_mutex_lock(&network.lock)
+    if place < network.member_high:
+        n = min(most, network.member_high - place)
+        memcpy(out, network.members + place, n * sizeof(uint64_t))
+    pthread_mutex_unlock(&network.lock)
+    return n
 
 
 cdef bint lan_holds(Network *network, Slot *s, uint32_t source) noexcept nogil:
@@ -89,6 +115,7 @@ cdef Network *network_make(uint32_t broadcast) noexcept nogil:
     cdef Network *network = <Network *>calloc(1, sizeof(Network))
     if network != NULL:
         network.broadcast = broadcast
+        network.member_free = NO_INDEX
         pthread_mutex_init(&network.lock, NULL)
     return network
 
@@ -98,5 +125,6 @@ cdef void network_free(Network *network) noexcept nogil:
     for i in range(65536):
         free(network.pages[i])
     free(network.members)
+    free(network.free_next)
     pthread_mutex_destroy(&network.lock)
     free(network)

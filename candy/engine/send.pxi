@@ -6,18 +6,21 @@
 
 cdef void deliver(Worker *w, Target *t) noexcept nogil:
     cdef Slot *s = &w.engine.slots[<uint32_t>t.connection]
-    if load_relaxed64(&s.kind) == SLOT_TUN and load_relaxed64(&s.generation) == t.connection >> 32:
+    if load_relaxed64(&s.kind) == SLOT_TUN and is_current(s, t.connection):
         tun_write(w, s, t)          # a device's number only goes stale when the engine stops
         if s.owner == w.index:
-            make_ready(w, s, t.connection)      # an answer is often there already
+            s.readable = True                   # an answer is often there already
+            make_ready(w, s, t.connection)
         return
     if pthread_mutex_trylock(&s.send_lock) != 0:
         inbox_append(w, s, t)
+        point(POINT_APPENDED)
         settle(w, s)
         return
     # The descriptor is only closed under this lock and after the generation moved on: checked here, it is the right
     # one.
-    if load_relaxed64(&s.generation) != t.connection >> 32:
+    point(POINT_LOCKED)
+    if not is_current(s, t.connection):
         count(&w.counters.drops[DROP_STALE], t.packets)
     elif load_relaxed64(&s.closing) or s.broken:
         drops(w, s, DROP_CLOSED, t.packets)
@@ -29,6 +32,7 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
         if s.queue != NULL:
             queue_send(w, s)
     pthread_mutex_unlock(&s.send_lock)
+    point(POINT_UNLOCKED)
     settle(w, s)
 
 
@@ -56,7 +60,12 @@ cdef ssize_t kernel_send(Worker *w, Slot *s, iovec *iov, uint32_t n, int flags) 
             break
     if r >= 0:
         return r
-    return 0 if errno == EAGAIN else transport_break(s)
+    if errno == EAGAIN:
+        return 0
+    if errno == ENOBUFS or errno == ENOMEM:
+        look_again(w, s)
+        return 0
+    return transport_break(s)
 
 
 cdef void send_runs(Worker *w, Slot *s, Target *t) noexcept nogil:
@@ -166,10 +175,10 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
 
 
 cdef bint commit_room(Worker *w, Queue *q, uint32_t size) noexcept nogil:
-    """Make the (empty) commit block hold at least `size` bytes. Not subject to the memory limit: see block_take."""
+    """Make the (empty) commit block hold at least `size` bytes. Not subject to the memory limit: see memory_take."""
     if q.committed == NULL or q.committed.capacity < size:
-        blocks_give(&w.engine.pool, q.committed)
-        q.committed = block_take(&w.engine.pool, size, FOR_CERTAIN)
+        block_give(w, q.committed)
+        q.committed = block_take(w, size, FOR_CERTAIN)
     if q.committed == NULL:
         return False
     q.committed.start = 0
@@ -187,22 +196,22 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     cdef Flow *f = queue_next(w, s, q, control_only)
     if f == NULL:
         return False
-    size = frame_size(record_frame(f.head))
-    if not commit_room(w, q, max(limit, size)):
+    size = record_size(f.head)
+    if not commit_room(w, q, <uint32_t>max(min(<uint64_t>limit, q.bytes), <uint64_t>size)):
         return False
     b = q.committed
     while True:
         memcpy(block_bytes(b) + b.end, record_frame(f.head), size)
         b.end += size
-        packets += f != &q.flows[CONTROL_FLOW]
+        packets += f != &q.control
         f.credit -= <int32_t>size
-        flow_advance(w, q, f, size)
+        record_give(w, flow_take(q, f, size))
         if b.end >= limit:
             break
         f = queue_next(w, s, q, control_only)
         if f == NULL:
             break
-        size = frame_size(record_frame(f.head))
+        size = record_size(f.head)
         if b.end + size > b.capacity:
             break                   # stays at the head of its flow
     sent(w, s, packets, 0)
@@ -230,19 +239,22 @@ cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
             total += size
             at += size
         index = w.runs[index].next
-    total *= 2                      # headers of the parts, and blocks that are not full
-    return (found and total <= w.engine.queue_bytes
-            and load_relaxed64(&w.engine.pool.used_bytes) + total <= w.engine.pool.limit_bytes // 8 * 7)
+    total *= 2                      # headers of the parts
+    return found and total <= queue_share(w)
 
 
 cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
-    """Hand the backlog to the kernel until it takes no more or nothing is left; afterwards there may be no queue."""
+    """Hand the backlog to the kernel until it takes no more or nothing is left, or the turn's work is used up: then the
+    destination's worker goes on. Afterwards there may be no queue."""
     cdef Queue *q = s.queue
     cdef Block *b
     cdef uint32_t wanted, n, size
     cdef uint8_t *data
     cdef ssize_t r
     while not s.broken and not s.finished:
+        if w.work <= 0:
+            ask(w, s, DRAIN)
+            break
         b = q.committed
         if b == NULL or b.start == b.end:
             if not queue_commit(w, s, q):
@@ -260,11 +272,13 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
                 w.iov[0].iov_len = q.cut
                 n = 1
             wanted = q.cut + frames_iov(w, data + q.cut, wanted - q.cut, &n)
+            w.work -= n * WORK_SEGMENT
         # The kernel appends to a TCP segment in its backlog up to 64 KB past TCP_NOTSENT_LOWAT, unless that is
         # closed: on a slow link those would be milliseconds that no ping can overtake.
         r = kernel_send(w, s, w.iov, n, MSG_EOR)
         if r < 0:
             break
+        w.work -= WORK_CALL + r
         sent(w, s, 0, <uint64_t>r)
         queue_rate(s, q, <uint64_t>r, w.now)
         if not s.extended:
@@ -288,9 +302,10 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
     cdef uint32_t index = t.first
     cdef uint32_t at, size
     pthread_mutex_lock(&s.inbox_lock)
-    if load_relaxed64(&s.generation) != t.connection >> 32:
+    if not is_current(s, t.connection):
         count(&w.counters.drops[DROP_STALE], t.packets)
     else:
+        point(POINT_INBOX)
         while index != RUNS_MAX:
             at = 0
             while at < w.runs[index].length:
@@ -305,64 +320,95 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
 cdef bint inbox_put(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, int use) noexcept nogil:
     """Append one frame (inbox lock held); False when the bound or memory is reached."""
     cdef uint64_t waiting = load_relaxed64(&s.inbox_bytes)
+    cdef Record *r
     if waiting + size > w.engine.queue_bytes:
         return False
-    if not records_append(&w.engine.pool, &s.inbox_head, &s.inbox_tail, frame, size, w.now, use):
+    r = record_of(w, frame, size, w.now, use)
+    if r == NULL:
         return False
+    if s.inbox_tail == NULL:
+        s.inbox_head = r
+    else:
+        s.inbox_tail.next = r
+    s.inbox_tail = r
     store_ordered64(&s.inbox_bytes, waiting + size)
     return True
 
 
-cdef Block *inbox_take(Slot *s) noexcept nogil:
-    cdef Block *b
+cdef Record *inbox_take(Slot *s) noexcept nogil:
+    """Everything in the inbox."""
+    cdef Record *r
     pthread_mutex_lock(&s.inbox_lock)
-    b = s.inbox_head
+    r = s.inbox_head
     s.inbox_head = NULL
     s.inbox_tail = NULL
+    s.inbox_control = 0
     store_ordered64(&s.inbox_bytes, 0)
     pthread_mutex_unlock(&s.inbox_lock)
-    return b
+    return r
 
 
 cdef void inbox_drain(Worker *w, Slot *s) noexcept nogil:
     """Move the inbox to the queue (send lock held)."""
-    cdef Block *b
-    cdef Block *following
-    cdef uint32_t size
+    cdef Record *r
+    cdef Record *following
     if load_ordered64(&s.inbox_bytes) == 0:
         return
-    b = inbox_take(s)
-    while b != NULL:
-        while b.start < b.end:
-            size = frame_size(record_frame(b))
-            queue_append(w, s, record_frame(b), size, record_stamp(b))
-            b.start += size + STAMP_BYTES
-        following = b.next
-        block_give(&w.engine.pool, b)
-        b = following
+    r = inbox_take(s)
+    while r != NULL:
+        following = r.next
+        queue_adopt(w, s, r)
+        r = following
     queue_mirror(s)
 
 
-cdef bint post(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t size) noexcept nogil:
-    """Send one frame that is not part of a batch (control frames, messages). False: it is gone or full."""
+cdef bint inbox_control(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t size) noexcept nogil:
+    """Leave a frame that is not part of a batch (control frames, messages). False: the connection is gone, or has as
+    much of that waiting as it may: little while it has not authenticated, and nothing more once it stops reading."""
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
+    cdef uint64_t most = CONTROL_BYTES_MAX
+    cdef uint64_t waiting
     cdef bint taken = False
     pthread_mutex_lock(&s.inbox_lock)
-    if (load_relaxed64(&s.generation) == connection >> 32
-            and load_relaxed64(&s.control_bytes) + size <= CONTROL_BYTES_MAX):
-        taken = inbox_put(w, s, frame, size, FOR_INPUT)
+    if is_current(s, connection):
+        if load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) == 0:
+            most = STRANGER_BYTES
+        if frame[0] & 15 == OP_CLOSE:
+            most += FRAME_HEADER_MAX + 125      # the last word always has room
+        waiting = load_relaxed64(&s.control_bytes) + s.inbox_control
+        if waiting == 0 or waiting + size <= most:
+            taken = inbox_put(w, s, frame, size, FOR_INPUT)
+            s.inbox_control += size if taken else 0
     pthread_mutex_unlock(&s.inbox_lock)
-    settle(w, s)
     return taken
 
 
 cdef bint post_message(Worker *w, uint64_t connection, uint8_t opcode, const uint8_t *payload,
                        uint32_t length) noexcept nogil:
-    """Frame up to WIRE_PAYLOAD_LEGACY bytes as the connection's end demands, and post them."""
+    """Frame up to WIRE_PAYLOAD_LEGACY bytes as the connection's end demands, and send them. False: it is gone or has too
+    much waiting."""
+    cdef bint taken = leave_message(w, connection, opcode, payload, length)
+    if taken:
+        settle(w, &w.engine.slots[<uint32_t>connection])
+    return taken
+
+
+cdef bint answer(Worker *w, Slot *s, uint8_t opcode, const uint8_t *payload, uint32_t length) noexcept nogil:
+    """The same for the connection whose turn it is: all answers of a turn leave with its end."""
+    w.work -= WORK_ANSWER
+    if not leave_message(w, slot_connection(w, s), opcode, payload, length):
+        return False
+    w.answered = True
+    return True
+
+
+cdef bint leave_message(Worker *w, uint64_t connection, uint8_t opcode, const uint8_t *payload,
+                        uint32_t length) noexcept nogil:
+    """Frame a message and leave it in the inbox."""
     cdef uint8_t frame[1514]        # WIRE_PAYLOAD_LEGACY + FRAME_HEADER_MAX
     cdef uint32_t size
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
     if length > WIRE_PAYLOAD_LEGACY or (opcode != OP_CLOSE and load_relaxed64(&s.closing)):
         return False
     size = build_frame(frame, opcode, payload, length, load_relaxed64(&s.kind) == SLOT_CLIENT, next_mask(s))
-    return post(w, connection, frame, size)
+    return inbox_control(w, connection, frame, size)

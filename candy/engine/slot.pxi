@@ -11,10 +11,15 @@ cdef inline uint64_t slot_connection(Worker *w, Slot *s) noexcept nogil:
     return load_relaxed64(&s.generation) << 32 | <uint64_t>(s - w.engine.slots)
 
 
+cdef inline bint is_current(Slot *s, uint64_t connection) noexcept nogil:
+    """Whether a connection number is the one that the slot has now. Only 32 bits of a generation are in it."""
+    return <uint32_t>load_relaxed64(&s.generation) == <uint32_t>(connection >> 32)
+
+
 cdef Slot *slot_if_current(Worker *w, uint64_t connection) noexcept nogil:
     """The slot, if the number is not stale and this worker has not closed it."""
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
-    if load_relaxed64(&s.generation) != connection >> 32:
+    if not is_current(s, connection):
         return NULL
     return s
 
@@ -61,3 +66,14 @@ cdef inline uint32_t next_mask(Slot *s) noexcept nogil:
 cdef inline bint takes_super(Slot *to) noexcept nogil:
     """Whether a super-packet goes to this destination as it is."""
     return load_relaxed64(&to.extended) != 0 or load_relaxed64(&to.kind) == SLOT_TUN
+
+
+cdef inline uint32_t next_generation(Slot *s) noexcept nogil:
+    """The generation behind this one. Never 0, which with slot 0 would be no connection at all."""
+    cdef uint32_t generation = <uint32_t>load_relaxed64(&s.generation) + 1
+    return generation if generation else 1
+
+
+cdef inline bint is_stranger(Slot *s) noexcept nogil:
+    """Whether this connection has not authenticated."""
+    return s.kind == SLOT_SERVER and load_relaxed64(&s.address) == 0

@@ -13,7 +13,13 @@ cdef extern from "engine/fastpath.h" nogil:
     void store_release64 "candy_store_release" (uint64_t *p, uint64_t v)
     void store_ordered64 "candy_store_ordered" (uint64_t *p, uint64_t v)
     uint64_t add_relaxed64 "candy_add_relaxed" (uint64_t *p, uint64_t v)
+    uint64_t or_ordered64 "candy_or_ordered" (uint64_t *p, uint64_t v)
+    uint64_t take_ordered64 "candy_take_ordered" (uint64_t *p)
+    uint32_t load_relaxed32 "candy_load_relaxed" (uint32_t *p)
+    void store_relaxed32 "candy_store_relaxed" (uint32_t *p, uint32_t v)
     void count "candy_count" (uint64_t *p, uint64_t v)
+    uint64_t fold "candy_fold" (uint64_t a, uint64_t b)
+    void point "candy_point" (int point)
     void *load_pointer "candy_load_acquire" (void **p)
     void store_pointer "candy_store_release" (void **p, void *v)
     bint likely "candy_likely" (bint x)
@@ -64,7 +70,7 @@ cdef extern from "<time.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EAGAIN, EINTR, ENFILE, ENOMEM, EBADF, EINVAL, EPROTOTYPE
+    enum: EAGAIN, EINTR, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTOTYPE
 
 cdef extern from "<unistd.h>" nogil:
     int close_fd "close" (int fd)

@@ -134,7 +134,9 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
     found = []
     ours, kernel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        if w == NULL or s == NULL or m == NULL:
+        if w != NULL:
+            w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
+        if w == NULL or w.scratch == NULL or s == NULL or m == NULL:
             raise MemoryError
         ours.setblocking(False)
         kernel.setblocking(False)
@@ -157,6 +159,8 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
     finally:
         for copy in copies:
             free(<void *><size_t>copy)
+        if w != NULL:
+            free(w.scratch)
         free(w)
         free(s)
         free(m)

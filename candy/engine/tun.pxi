@@ -21,8 +21,10 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
     cdef ssize_t n
     cdef uint8_t *packet
     cdef bint more = True
+    if s.fanout != NULL and not fanout_go_on(w, s):
+        return True
     clear_buffer(w)
-    while packets < TUN_BATCH_PACKETS and at < TUN_BATCH_BYTES:
+    while packets < TUN_BATCH_PACKETS and at < TUN_BATCH_BYTES and w.work > 0 and s.fanout == NULL:
         # Room for the longest frame header, the kind and an outer header; the frame is then built leftwards.
         packet = w.buffer + at + TUN_HEADROOM
         n = read_fd(s.fd, packet, 65535 + VNET_BYTES)
@@ -36,6 +38,7 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
             break
         packets += 1
         total += <uint64_t>n
+        w.work -= WORK_FRAME + n
         at += tun_forward(w, s, w.buffer + at, packet, <uint32_t>n)
     count(&w.counters.receives, packets)
     count(&w.counters.packets_in, packets)
@@ -65,7 +68,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
         drop(w, s, DROP_NOT_IPV4)               # IPv6 router solicitations, mostly
         return 0
     if vnet != NULL:
-        if not super_parse(vnet, packet, length, &u):
+        if not super_parse_any(vnet, packet, length, &u):
             if not tun_foreign(vnet, packet, length):
                 drop(w, s, DROP_SUPER)
                 return 0
@@ -78,7 +81,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], destination)
     if connection == 0:
-        return tun_unrouted(w, s, out, packet, length, vnet, &u, destination)
+        return tun_unrouted(w, s, packet, length, vnet, &u, destination)
     return tun_send(w, s, connection, out, packet, length, vnet, &u)
 
 
@@ -105,10 +108,34 @@ cdef uint32_t tun_send(Worker *w, Slot *s, uint64_t connection, uint8_t *out, ui
     """To one destination, in the form that it understands."""
     if vnet == NULL:
         return tun_frame(w, s, connection, out, packet - 1, KIND_FORWARD, length + 1)
-    if length <= 65535 and load_relaxed64(&w.engine.slots[<uint32_t>connection].extended):
-        return tun_frame(w, s, connection, out, vnet - 1, KIND_SUPER, length + VNET_BYTES + 1)
-    emit_segments(w, connection, u)
-    return 0
+    if not load_relaxed64(&w.engine.slots[<uint32_t>connection].extended) or length > 65535:
+        emit_segments(w, connection, u)
+        return 0
+    if super_count(u) > SUPER_PACKETS_MAX:
+        tun_parts(w, connection, vnet[1], u)
+        return 0
+    return tun_frame(w, s, connection, out, vnet - 1, KIND_SUPER, length + VNET_BYTES + 1)
+
+
+cdef void tun_parts(Worker *w, uint64_t connection, uint8_t kind, const Super *u) noexcept nogil:
+    """A super-packet of more packets than one may stand for, of a kernel that does not heed gso_max_segs: as several."""
+    cdef Slot *to = &w.engine.slots[<uint32_t>connection]
+    cdef bint masked = load_relaxed64(&to.kind) == SLOT_CLIENT
+    cdef uint32_t i = 0
+    cdef uint32_t length, size
+    cdef uint8_t *part = w.scratch
+    cdef uint8_t *out
+    while i < super_count(u):
+        part[0] = KIND_SUPER
+        length = 1 + super_part(u, kind, i, SUPER_PACKETS_MAX, part + 1)
+        # 128 packets of less than 512 bytes: it fits a chunk of the arena.
+        out = arena_take(w, length + FRAME_HEADER_MAX)
+        size = build_frame(out, OP_BINARY, part, length, masked, next_mask(to) if masked else 0)
+        w.bump += size
+        w.bump_left -= size
+        emit(w, connection, out, size, length)
+        i += SUPER_PACKETS_MAX
+    run_end(w)
 
 
 cdef bint tun_foreign(uint8_t *vnet, uint8_t *packet, uint32_t length) noexcept nogil:
@@ -136,10 +163,9 @@ cdef uint32_t tun_frame(Worker *w, Slot *s, uint64_t connection, uint8_t *out, u
     return size if emit(w, connection, out, size, length) else 0
 
 
-cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
+cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
                            uint32_t destination) noexcept nogil:
     """A packet for no single member: for a group, or dropped."""
-    cdef uint32_t size
     if not is_group(destination) and destination != w.engine.networks[s.network].broadcast:
         drop(w, s, DROP_NO_ROUTE)
         return 0
@@ -148,9 +174,8 @@ cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, ui
         return 0
     packet -= 1
     packet[0] = KIND_FORWARD
-    size = build_frame(out, OP_BINARY, packet, length + 1, False, 0)
-    broadcast_frame(w, s, out, size, length + 1)
-    return size
+    broadcast_frame(w, s, packet, length + 1)
+    return 0
 
 
 cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:

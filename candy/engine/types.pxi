@@ -12,7 +12,7 @@
 cdef enum:
     SECOND_NS = 1000000000
     RECEIVE_BYTES = 524288          # a worker's receive buffer: smaller reads cost throughput, larger ones the cache
-    RUNS_MAX = 8192             # runs of frames gathered before they are sent
+    RUNS_MAX = 8192                 # runs of frames gathered before they are sent
     TARGETS_MAX = 1024              # destinations gathered before they are sent
     ARENA_CHUNK = 65536             # bytes gathered in one piece for a destination; untouched parts cost nothing
     ARENA_CHUNKS = 128
@@ -20,15 +20,34 @@ cdef enum:
     MESSAGES_MAX = 256              # frames in one sendmmsg
     EVENTS_MAX = 256                # of one epoll_wait
     MERGE_MAX = 128                 # packets in one super-packet
-    FLOWS = 32                      # sub-queues of a destination, a power of two
-    CONTROL_FLOW = 32               # and one for what is not a packet, always first
-    FLOWS_ALL = 33
-    BLOCK_SMALL = 16384             # capacity of the pooled blocks; anything larger is allocated for itself
-    STAMP_BYTES = 8                 # of the time stamp before each frame in a queue or inbox
+    FLOW_SETS = 32                  # sub-queues of a destination, in sets: a flow has any place of the set it hashes to
+    FLOW_WAYS = 8
+    FLOWS = 256
+    SPARE_CLASSES = 128             # sizes of memory that a worker keeps for reuse, each a multiple of MEMORY_UNIT
+    MEMORY_UNIT = 16
     CONTROL_BYTES_MAX = 65536       # control frames waiting for one peer
+    STRANGER_BYTES = 1024           # the same, and input, of one that has not authenticated
     NETWORKS_MAX = 4096
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
+
+# Where a build for tests may hold a thread (point()); what each stands for is in docs/architecture.md.
+cdef enum:
+    POINT_APPENDED                  # deliver(): appended to the inbox, the lock not tried again yet
+    POINT_LOCKED                    # deliver(): has the send lock, the generation not compared yet
+    POINT_UNLOCKED                  # deliver(): unlocked, the inbox not looked at again yet
+    POINT_INBOX                     # inbox_append(): the generation compared, nothing appended yet
+    POINT_MOVED_ON                  # connection_close(): the generation moved on, the descriptor still open
+    POINT_CLOSED                    # connection_close(): done, its worker not through with the input at hand
+
+# Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
+cdef enum:
+    WORK_TURN = 2097152             # half a millisecond: a turn ends when this is used up, whatever is left of its input
+    WORK_FRAME = 100                # to parse, check and place one
+    WORK_RECORD = 100               # to free one that waited
+    WORK_ANSWER = 1600              # to build and queue an answer, or to tell Python something
+    WORK_CALL = 12000               # a system call
+    WORK_SEGMENT = 8400             # a TCP segment for one frame alone
 
 cdef enum SlotKind:
     SLOT_SERVER                     # we are the WebSocket server: masked in, unmasked out
@@ -106,41 +125,47 @@ cdef struct Merge:
     iovec iov[130]                  # the virtio header, then MERGE_MAX pieces
     uint8_t scratch[65536]          # one packet of a super-packet, for a device without offloads
 
-# A piece of pooled memory: records, frames back to back, or the beginning of a frame. Its bytes follow the struct.
+# A piece of memory: input that was not processed yet, or frames on their way to the kernel. Its bytes follow the struct.
 cdef struct Block:
-    Block *next
     uint32_t start                  # first byte not yet taken
     uint32_t end
     uint32_t capacity
+    uint32_t use                    # what it was taken for: see memory_take()
 
-cdef struct BlockPool:
-    pthread_mutex_t lock
-    Block *free                     # of BLOCK_SMALL
-    uint64_t free_count
+# A wire-ready frame that waits. It follows the struct.
+cdef struct Record:
+    Record *next
+    uint64_t stamp_ns               # CLOCK_MONOTONIC, when it was put in
+
+cdef struct Pool:
     uint64_t limit_bytes            # static
-    uint64_t used_bytes             # atomic, written under the lock
+    uint64_t used_bytes             # atomic
+    uint64_t stranger_bytes         # atomic: of these, input of connections that have not authenticated
 
-# One sub-queue: the frames of some flows to one destination.
+# One sub-queue: the frames of one flow to one destination; of several where their places in the set are all taken.
 cdef struct Flow:
-    Block *head
-    Block *tail
+    Record *head
+    Record *tail
+    Flow *next                      # in the round
     uint32_t bytes
     int32_t credit                  # deficit round robin
-    int32_t next                    # in the round, -1 at its end
-    bint listed
-    bint dropping                   # CoDel
-    uint32_t drop_count
+    uint32_t tag                    # the flow's hash
+    uint32_t drop_count             # CoDel, RFC 8289: count
+    uint32_t last_count             # and lastcount
+    uint8_t listed
+    uint8_t dropping
     uint64_t first_above_ns
     uint64_t drop_next_ns
 
 cdef struct Round:                  # a list of flows
-    int32_t head
-    int32_t tail
+    Flow *head
+    Flow *tail
 
 # The backlog of one destination (lock). Made at the first backlog, freed when it is empty: at once, or, when packets
 # have waited in it, by the tick before which none did.
 cdef struct Queue:
-    Flow flows[FLOWS_ALL]
+    Flow control                    # what is not a packet, always first
+    Flow **ways                     # sub-queues by set and way, NULL where there is none; NULL before the first packet
     Round fresh
     Round old
     Block *committed                # frames on their way to the kernel: whole but for the first, never dropped
@@ -173,16 +198,17 @@ cdef struct Slot:
     uint64_t mask_seed
     bint vnet                       # a device with virtio headers
     # atomic
-    uint64_t generation             # low 32 bits count; moves on under the send lock before fd is closed
+    uint64_t generation             # low 32 bits, never 0; moves on under the send lock before fd is closed
     uint64_t address                # bound IPv4 address, 0 while unauthenticated
     uint64_t uplink                 # 0, or the connection that gets everything from here
     uint64_t received_ns
     uint64_t sent_ns
     uint64_t pending                # events that Python has not taken
     uint64_t inbox_bytes            # written under the inbox lock
+    uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t control_bytes          # mirror of its control flow's
-    uint64_t stalled                # its queue is full and it has taken nothing for STALLED_NS; written under the lock
+    uint64_t stalled                # over its share of memory, and has taken nothing for STALLED_NS; under the lock
     uint64_t mask_counter
     uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it
     uint64_t route_count            # written under the network's lock
@@ -192,29 +218,41 @@ cdef struct Slot:
     # worker
     SlotState state
     Cause cause
-    Block *spill                    # an incomplete frame
-    uint32_t spill_size             # its size when it is whole, 0 while its header isn't
-    Block *fragments                # the message of which fragments have come
+    Block *spill                    # input that was read and not processed
+    bint held                       # the spill may have whole frames: those of the last turn, or what came with the 101
+    uint32_t spill_size             # else it is an incomplete frame: its size when it is whole, 0 while its header isn't
+    uint32_t skip                   # bytes of a frame to be read and thrown away
+    uint32_t read_most              # bytes of one read: more for who uses little work for each
+    bint fragmented                 # fragments of a message have come, and its end has not
+    Block *fragments                # they, or NULL where there was no room for them
     uint8_t fragment_opcode
+    uint32_t fragment_bytes         # of the message so far
     bint hung_up                    # the kernel reported the peer's FIN or an error: read to the end
     bint ready                      # in the worker's ready list
-    bint fresh                      # nothing was read yet: the spill may hold whole frames
+    bint readable                   # there: it has input
+    bint writable                   # there: its socket takes bytes
+    Fanout *fanout                  # a packet of its own that has not gone to all members yet
     uint64_t pinged_ns
     uint64_t deadline_ns            # while closing
     uint64_t copies_stamp_ns        # broadcast allowance
-    uint64_t copies_left
+    int64_t copies_left             # below 0 after one to more members than were left
+    int64_t copy_bytes_left
     uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
     uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
+    uint32_t closing_index          # and in that of closing connections
+    uint64_t departed               # the number that it had when it was closed
     # lock
     pthread_mutex_t send_lock
     Queue *queue
     bint broken                     # a send failed: the worker will hear of it from epoll
     bint finished                   # the writing side is shut down
-    bint waiting                    # the owner was asked to look at the peer's window
+    bint waiting                    # the owner looks again: the peer's window was too small, or the kernel out of memory
+    bint short_of_room              # the last send left something for that reason
     # inbox
     pthread_mutex_t inbox_lock
-    Block *inbox_head
-    Block *inbox_tail
+    Record *inbox_head
+    Record *inbox_tail
+    uint64_t inbox_control          # bytes in it that are not packets'
     # the network's lock
     uint32_t *lans                  # address and mask of each network that it may send from beside its own address
     uint32_t lan_count
@@ -233,13 +271,28 @@ cdef struct Network:
     uint32_t broadcast              # static
     bint forward_broadcast          # static
     bint check_source               # static
-    # Of the member list, and of its slots' lans: for broadcasts, log-ins, and packets from a LAN behind a member.
+    # Of the member list, and of its slots' lans: for broadcasts, log-ins, and packets from a LAN behind a member. Held
+    # for copies alone.
     pthread_mutex_t lock
-    uint64_t *members
-    uint32_t member_count
+    uint64_t *members               # 0 where one left, so that the others keep their places
+    uint32_t member_count           # those that are not 0
+    uint32_t member_high            # places used
+    uint32_t member_free            # first of those that are 0, a list through free_next; NO_INDEX none
+    uint32_t *free_next
     uint32_t member_room
 
-cdef struct Run:                # frames back to back in the receive buffer
+# One packet for all members of a network, on its way: a turn that runs out of work goes on with it the next time.
+cdef struct Fanout:
+    uint32_t size                   # of all this in memory
+    uint32_t place                  # in the member list: the next one to get it
+    uint32_t segment                # number of the packet at hand
+    uint32_t segments
+    bint cut                        # it is a super-packet
+    Super whole                     # then: what it is cut from, which follows the frame
+    uint32_t frame_size             # of the packet at hand, which follows this struct
+    uint32_t payload
+
+cdef struct Run:                    # frames back to back in the receive buffer
     uint8_t *bytes
     uint32_t length
     uint32_t next                   # of the same target, RUNS_MAX at the end
@@ -263,14 +316,17 @@ cdef struct Counters:               # one set for each worker and one for Python
     uint64_t copies                 # of broadcast and multicast packets
     uint64_t drops[DROPS_COUNT]
 
-cdef enum:                          # what a worker can be asked for
-    ABORT                           # close at once
-    END                             # a close frame is on its way
-    RETRY                           # send again when the peer's window may have opened
+cdef enum Request:                  # what a worker can be asked for
+    ABORT = 1                       # close at once
+    END = 2                         # a close frame is on its way
+    RETRY = 4                       # look again whether it takes more: no event will tell
+    DRAIN = 8                       # send on: the thread that did so had no work left
+    CUT = 16                        # it is stalled: keep STALLED_BYTES
 
-cdef struct Command:
+cdef struct Wait:                   # a connection that is looked at again
     uint64_t connection
-    int what
+    uint64_t due_ns
+    uint64_t pause_ns               # until the look after that
 
 cdef struct Worker:
     EngineState *engine             # static
@@ -282,7 +338,15 @@ cdef struct Worker:
     Counters counters
     # everything below: worker
     uint64_t now
+    int64_t work                    # left in this turn
+    bint stopped                    # the turn's work was used up before its input
+    bint answered                   # answers of this turn wait in the inbox of the connection that has it
+    void *spare[SPARE_CLASSES]      # memory for reuse, by size
+    uint64_t spare_bytes
     uint64_t next_tick_ns
+    uint32_t tick_place             # in slots: those below it are still to be looked at in this round
+    uint64_t next_closing_ns
+    uint32_t closing_place
     uint8_t *buffer
     uint64_t rest_of                # connection that read last
     size_t rest_size                # and its incomplete frame at the start of the buffer, bytes
@@ -293,6 +357,7 @@ cdef struct Worker:
     uint32_t *target_of             # by slot: index + 1 into targets
     uint64_t run_connection         # destination of the frame before, 0 none
     uint32_t run_target
+    uint32_t run_work               # for each further frame
     uint8_t *run_end                # where a further frame of the run would go
     uint8_t *run_limit              # and how far, UINTPTR_MAX in the receive buffer
     uint8_t *arena                  # ARENA_CHUNKS of ARENA_CHUNK bytes, for gathering
@@ -307,16 +372,18 @@ cdef struct Worker:
     uint32_t slot_count
     uint64_t *ready                 # connections with input left
     uint32_t ready_count
+    uint32_t *closing               # slots that wait for their close frames
     uint32_t closing_count
     uint32_t *departed              # slots closed that Python was not told of
     uint32_t departed_count
-    uint64_t *waiting               # old peers whose windows were too small; at most one entry each, and stale ones
+    Wait *waiting                   # at most one entry for each connection, and stale ones
     uint32_t waiting_count
-    # commands (command_lock)
-    pthread_mutex_t command_lock
-    Command *commands
-    uint32_t command_count
-    uint32_t command_room
+    uint64_t waiting_due_ns         # the earliest
+    uint32_t *taken                 # requests taken from the list below
+    # requests (request_lock)
+    pthread_mutex_t request_lock
+    uint32_t *requests              # slots with bits in `asked`; room for each twice: it may have been used again since
+    uint32_t request_count
 
 cdef struct Outbox:                 # events for Python
     pthread_mutex_t lock
@@ -327,6 +394,8 @@ cdef struct Outbox:                 # events for Python
     uint64_t *closed                # connection numbers, room for every slot
     uint8_t *closed_cause
     uint32_t closed_count
+    uint64_t *closed_spare          # Python's: exchanged for the two above when it looks
+    uint8_t *closed_cause_spare
     bint signalled
 
 cdef struct EngineState:
@@ -339,7 +408,8 @@ cdef struct EngineState:
     uint32_t worker_count
     Network *networks[NETWORKS_MAX]         # atomic pointers
     uint32_t network_count
-    BlockPool pool
+    Pool pool
+    uint64_t flow_key[3]            # static: of the hash that spreads flows over sub-queues
     Outbox outbox
     uint64_t queue_bytes
     uint64_t ping_after_ns

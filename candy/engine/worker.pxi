@@ -1,10 +1,29 @@
 # A worker thread: one epoll, set up once per connection, edge-triggered, and the loop around it.
+#
+# In each round of the loop every connection with something to do has one turn of at most WORK_TURN, whatever there is
+# for it. What may happen where:
+#
+#     function          may close `s`   wakes its own eventfd   flushes the batch   ends with the batch empty
+#     run_requests      yes             no                      yes                 yes
+#     turn: drain       no              no                      no                  yes
+#     turn: receive     yes             no                      yes                 yes
+#     turn: tun_read    no              no                      yes                 yes
+#     look_around       no              no                      no                  yes
+#     tick, close_late  yes             no                      no                  yes
+#     report_departed   no              no                      no                  yes
+#
+# A connection that was closed is reported to Python behind the turn that closed it, so no function finds its slot used
+# again under its feet; behind a call that may close, only s.state may be read.
 
 cdef enum:
-    TICK_NS = SECOND_NS
-    CLOSING_TICK_MS = 20            # while connections wait for their close frames
-    WAITING_TICK_MS = 1             # while old peers' windows are too small for a frame
-
+    TICK_NS = SECOND_NS             # a round of look-ups of all connections: liveness, idle queues
+    TICK_SLOTS = 128                # looked at in one go; more in as many goes a second as that takes
+    CLOSING_NS = 20000000           # between two looks at connections that wait for their close frames
+    CLOSING_SLOTS = 512             # looked at in one go
+    WAITING_NS = 1000000            # until the first look whether a connection takes more, doubled by each in vain
+    WAITING_MOST_NS = 128000000
+    LOOKS_MAX = 256                 # in one go
+    WORK_CLOCK = 200000             # behind a turn of more than this the clock is read anew
 
 cdef uint64_t WAKE = 0xFFFFFFFFFFFFFFFF
 
@@ -12,47 +31,96 @@ cdef uint64_t WAKE = 0xFFFFFFFFFFFFFFFF
 cdef void *worker_main(void *argument) noexcept nogil:
     cdef Worker *w = <Worker *>argument
     cdef epoll_event events[EVENTS_MAX]
-    cdef int n, i, timeout
-    cdef uint64_t turn
+    cdef int n, i
+    cdef uint64_t wakes
     while not load_acquire64(&w.engine.stopping):
-        timeout = (0 if w.ready_count else WAITING_TICK_MS if w.waiting_count
-                   else CLOSING_TICK_MS if w.closing_count else 1000)
-        n = epoll_wait(w.ep, events, EVENTS_MAX, timeout)
+        n = epoll_wait(w.ep, events, EVENTS_MAX, pause_ms(w))
         w.now = now_ns()
         for i in range(n):
             if events[i].data.u64 == WAKE:
-                read_fd(w.wake, &turn, 8)
-                run_commands(w)
+                read_fd(w.wake, &wakes, 8)
             else:
-                handle_event(w, events[i].data.u64, events[i].events)
-            report_departed(w)
+                note(w, events[i].data.u64, events[i].events)
+        run_requests(w)
         run_ready(w)
-        legacy_retry(w)
-        if w.now >= w.next_tick_ns or w.closing_count:
+        look_around(w)
+        if w.closing_count != 0 and w.now >= w.next_closing_ns:
+            close_late(w)
+        if w.now >= w.next_tick_ns:
             tick(w)
         report_departed(w)
     return NULL
 
 
-cdef void handle_event(Worker *w, uint64_t connection, uint32_t events) noexcept nogil:
+cdef int pause_ms(Worker *w) noexcept nogil:
+    """How long to wait for events at most, milliseconds."""
+    cdef uint64_t until
+    if w.ready_count != 0 or load_relaxed32(&w.request_count) != 0:
+        return 0
+    until = w.next_tick_ns
+    if w.waiting_count != 0:
+        until = min(until, w.waiting_due_ns)
+    if w.closing_count != 0:
+        until = min(until, w.next_closing_ns)
+    w.now = now_ns()
+    return <int>((until - w.now + 999999) // 1000000) if until > w.now else 0
+
+
+cdef void note(Worker *w, uint64_t connection, uint32_t events) noexcept nogil:
+    """An event: its connection gets a turn."""
     cdef Slot *s = slot_if_current(w, connection)
     if s == NULL:
         return
     enlist(w, s, connection)
-    if s.kind == SLOT_TUN:
-        if events & (EPOLLIN | EPOLLHUP | EPOLLERR) and tun_read(w, s):
-            make_ready(w, s, connection)
-        return
     if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-        s.hung_up = True
-    if events & EPOLLOUT:
+        s.hung_up |= s.kind != SLOT_TUN
+        s.readable = True
+    s.readable |= (events & EPOLLIN) != 0 or s.held
+    s.writable |= (events & EPOLLOUT) != 0
+    make_ready(w, s, connection)
+
+
+cdef void run_ready(Worker *w) noexcept nogil:
+    """One turn for each connection that has something to do. Those that have more come behind the next events."""
+    cdef uint32_t n = w.ready_count
+    cdef uint32_t i
+    cdef uint64_t connection
+    cdef Slot *s
+    for i in range(n):
+        connection = w.ready[i]
+        s = slot_if_current(w, connection)
+        if s == NULL:
+            continue
+        s.ready = False
+        w.work = WORK_TURN
+        if turn(w, s, connection):
+            make_ready(w, s, connection)
+        report_departed(w)
+        if w.work < WORK_TURN - WORK_CLOCK:
+            w.now = now_ns()
+    w.ready_count -= n
+    memmove(w.ready, w.ready + n, w.ready_count * sizeof(uint64_t))
+
+
+cdef bint turn(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
+    """What a connection has to do, as far as there is work. True: more is left. An edge won't come for what is there
+    already."""
+    if s.kind == SLOT_TUN:
+        s.readable = s.readable and tun_read(w, s)
+        return s.readable
+    if s.writable:
+        s.writable = False
         if s.state == STATE_CLOSING:
             connection_finish(w, s)
         else:
             drain(w, s)
-    if s.state != STATE_CLOSED and (s.hung_up or s.fresh or events & EPOLLIN):
-        if receive(w, s):
-            make_ready(w, s, connection)
+    if s.readable and s.state != STATE_CLOSED:
+        s.readable = receive(w, s)
+    if w.answered:
+        w.answered = False
+        if is_current(s, connection):
+            settle(w, s)
+    return s.state != STATE_CLOSED and (s.readable or s.writable)
 
 
 cdef void drain(Worker *w, Slot *s) noexcept nogil:
@@ -65,76 +133,142 @@ cdef void drain(Worker *w, Slot *s) noexcept nogil:
     settle(w, s)
 
 
-cdef void run_ready(Worker *w) noexcept nogil:
-    """One more turn for each connection with input left."""
-    cdef uint32_t n = w.ready_count
-    cdef uint32_t i
-    cdef uint64_t connection
-    cdef Slot *s
-    cdef bint more
-    for i in range(n):
-        connection = w.ready[i]
-        s = slot_if_current(w, connection)
-        if s == NULL:
-            continue
-        s.ready = False
-        w.now = now_ns()
-        more = tun_read(w, s) if s.kind == SLOT_TUN else receive(w, s)
-        if more:
-            make_ready(w, s, connection)
-    w.ready_count -= n
-    memmove(w.ready, w.ready + n, w.ready_count * sizeof(uint64_t))
-
-
-cdef void run_commands(Worker *w) noexcept nogil:
-    """What others asked for."""
-    cdef Command *commands
+cdef void run_requests(Worker *w) noexcept nogil:
+    """What this and other threads asked for. A slot whose bits are 0 was used again since."""
     cdef uint32_t n, i
+    cdef uint64_t what
     cdef Slot *s
-    pthread_mutex_lock(&w.command_lock)
-    commands = w.commands
-    n = w.command_count
-    w.commands = NULL
-    w.command_count = 0
-    w.command_room = 0
-    pthread_mutex_unlock(&w.command_lock)
+    if load_relaxed32(&w.request_count) == 0:
+        return
+    pthread_mutex_lock(&w.request_lock)
+    n = w.request_count
+    w.requests, w.taken = w.taken, w.requests
+    store_relaxed32(&w.request_count, 0)
+    pthread_mutex_unlock(&w.request_lock)
     for i in range(n):
-        s = slot_if_current(w, commands[i].connection)
-        if s == NULL:
+        s = &w.engine.slots[w.taken[i]]
+        what = take_ordered64(&s.asked)
+        if what == 0 or s.state == STATE_CLOSED:
             continue
-        enlist(w, s, commands[i].connection)
-        if commands[i].what == ABORT:
+        w.work = WORK_TURN
+        enlist(w, s, slot_connection(w, s))
+        if what & ABORT:
             connection_close(w, s, CAUSE_LOCAL)
-        elif commands[i].what == END:
+            continue
+        if what & RETRY:
+            wait_for(w, s)
+        if what & CUT:
+            pthread_mutex_lock(&s.send_lock)
+            queue_cut(w, s)
+            pthread_mutex_unlock(&s.send_lock)
+        if what & DRAIN:
+            s.writable = True
+            make_ready(w, s, slot_connection(w, s))
+        if what & END:
             connection_begin_close(w, s, CAUSE_LOCAL)
+
+
+cdef void wait_for(Worker *w, Slot *s) noexcept nogil:
+    """Look again soon whether a connection takes more."""
+    cdef Wait *wait = &w.waiting[w.waiting_count]
+    wait.connection = slot_connection(w, s)
+    wait.pause_ns = WAITING_NS
+    wait.due_ns = w.now + WAITING_NS
+    if w.waiting_count == 0 or wait.due_ns < w.waiting_due_ns:
+        w.waiting_due_ns = wait.due_ns
+    w.waiting_count += 1
+
+
+cdef void look_around(Worker *w) noexcept nogil:
+    """Look at connections for which no event will tell that they take more. One that takes nothing is looked at more
+    and more seldom, so that a thousand of them cost next to nothing."""
+    cdef uint32_t i = w.waiting_count
+    cdef uint32_t looks = 0
+    cdef uint64_t due = 0
+    cdef Wait *wait
+    if i == 0 or w.now < w.waiting_due_ns:
+        return
+    while i > 0:
+        i -= 1
+        wait = &w.waiting[i]
+        if wait.due_ns <= w.now and looks < LOOKS_MAX:
+            looks += 1
+            w.work = WORK_TURN
+            if not look_at(w, wait):
+                w.waiting_count -= 1
+                w.waiting[i] = w.waiting[w.waiting_count]
+                continue
+        if due == 0 or wait.due_ns < due:
+            due = wait.due_ns
+    w.waiting_due_ns = due
+
+
+cdef bint look_at(Worker *w, Wait *wait) noexcept nogil:
+    """Send what a connection takes now; False: it need not be looked at again."""
+    cdef Slot *s = slot_if_current(w, wait.connection)
+    cdef bint again
+    cdef uint64_t before
+    if s == NULL:
+        return False
+    pthread_mutex_lock(&s.send_lock)
+    before = load_relaxed64(&s.traffic.bytes_out)
+    s.short_of_room = False
+    inbox_drain(w, s)
+    if s.queue != NULL:
+        queue_send(w, s)
+    again = s.short_of_room
+    s.waiting = again
+    if load_relaxed64(&s.traffic.bytes_out) != before:
+        wait.pause_ns = WAITING_NS
+    else:
+        wait.pause_ns = min(2 * wait.pause_ns, <uint64_t>WAITING_MOST_NS)
+    pthread_mutex_unlock(&s.send_lock)
+    wait.due_ns = w.now + wait.pause_ns
+    settle(w, s)
+    return again
+
+
+cdef void close_late(Worker *w) noexcept nogil:
+    """Connections that wait for their close frames, some at a time: has the frame left, is the deadline there?
+    Backwards, because closing moves the last one into the gap."""
+    cdef uint32_t left = min(w.closing_count, <uint32_t>CLOSING_SLOTS)
+    cdef Slot *s
+    w.work = WORK_TURN
+    while left > 0 and w.closing_count > 0:
+        left -= 1
+        if w.closing_place == 0 or w.closing_place > w.closing_count:
+            w.closing_place = w.closing_count
+        w.closing_place -= 1
+        s = &w.engine.slots[w.closing[w.closing_place]]
+        if w.now >= s.deadline_ns:
+            connection_close(w, s, s.cause)
         else:
-            w.waiting[w.waiting_count] = commands[i].connection
-            w.waiting_count += 1
-    free(commands)
+            connection_finish(w, s)
+    w.next_closing_ns = w.now + CLOSING_NS
 
 
 cdef void tick(Worker *w) noexcept nogil:
-    """Deadlines: of closing connections always, of silence and idle queues once a second. Backwards, because closing
-    moves the last slot into the gap."""
-    cdef uint32_t i = w.slot_count
-    cdef bint full = w.now >= w.next_tick_ns
+    """Look at some of the connections; at all of them within TICK_NS. Backwards, because closing moves the last one into
+    the gap: one may be looked at twice, and none is missed."""
+    cdef uint32_t goes = (w.slot_count + TICK_SLOTS - 1) // TICK_SLOTS
+    cdef uint32_t left = TICK_SLOTS
     cdef Slot *s
-    while i > 0:
-        i -= 1
-        s = &w.engine.slots[w.slots[i]]
-        if s.state == STATE_CLOSING:
-            if w.now >= s.deadline_ns:
-                connection_close(w, s, s.cause)
-            else:
-                connection_finish(w, s)
-        elif full and s.kind != SLOT_TUN:
+    w.work = WORK_TURN
+    if w.tick_place == 0 or w.tick_place > w.slot_count:
+        w.tick_place = w.slot_count
+    while left > 0 and w.tick_place > 0 and w.work > 0:
+        left -= 1
+        w.tick_place -= 1
+        s = &w.engine.slots[w.slots[w.tick_place]]
+        if s.kind != SLOT_TUN and s.state == STATE_OPEN:
             tick_open(w, s)
-    if full:
-        w.next_tick_ns = w.now + TICK_NS
+        w.tick_place = min(w.tick_place, w.slot_count)
+    w.next_tick_ns = w.now + TICK_NS // max(goes, <uint32_t>1)
 
 
 cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
-    """Liveness of one connection, and its queue given back when no packet waited in it since the last tick."""
+    """Liveness of one connection; its queue given back when no packet waited in it since the last look, and cut when it
+    has more than its share and takes nothing."""
     cdef EngineState *e = w.engine
     cdef uint64_t silent = since(w.now, load_relaxed64(&s.received_ns))
     if e.dead_after_ns and silent > e.dead_after_ns:
@@ -144,12 +278,17 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
             silent > e.ping_after_ns
             or (e.ping_when_quiet and since(w.now, load_relaxed64(&s.sent_ns)) > e.ping_after_ns)):
         s.pinged_ns = w.now
+        w.work -= WORK_CALL
         post_message(w, slot_connection(w, s), OP_PING, NULL, 0)
-    if pthread_mutex_trylock(&s.send_lock) == 0:
-        if s.queue != NULL and queue_idle(s.queue):
-            if s.queue.carried:
-                s.queue.carried = False         # it knows a drain rate that may be of use again at once
-            else:
-                queue_free(w, s)
-        pthread_mutex_unlock(&s.send_lock)
-        settle(w, s)
+    if pthread_mutex_trylock(&s.send_lock) != 0:
+        return
+    if s.queue != NULL and queue_idle(s.queue):
+        if s.queue.carried:
+            s.queue.carried = False             # it knows a drain rate that may be of use again at once
+        else:
+            queue_free(w, s)
+    elif s.queue != NULL and queue_stalled(w, s.queue) and s.queue.bytes > queue_share(w):
+        store_relaxed64(&s.stalled, 1)
+        queue_cut(w, s)
+    pthread_mutex_unlock(&s.send_lock)
+    settle(w, s)

@@ -63,13 +63,21 @@ def test_packets_before_authentication() -> None:
         assert relay.dropped() == {"not_authenticated": 6}
 
 
-@pytest.mark.parametrize("message", [b"", b"\0", b"\x02" * 73, b"\x07", b"\xfe\0", b"\xff" + bytes(1499)], ids=len)
+@pytest.mark.parametrize("message", [b"", b"\0", b"\x02" * 73, b"\x07", b"\xfe\0", b"\xff" + bytes(1015)], ids=len)
 def test_whatever_is_not_forwarded_is_pythons(message: bytes) -> None:
     """Unknown kinds and the empty message as well: Python judges messages."""
     with Relay() as relay:
         peer = relay.adopt()
         peer.send(BINARY, message)
         assert relay.details(peer.connection, MESSAGE) == [message]
+        assert relay.dropped() == {}
+
+
+def test_a_member_may_send_longer_messages() -> None:
+    with Relay() as relay:
+        peer = relay.member(A)
+        peer.send(BINARY, b"\xff" + bytes(1499))
+        assert relay.details(peer.connection, MESSAGE) == [b"\xff" + bytes(1499)]
         assert relay.dropped() == {}
 
 

@@ -7,12 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RECURSION = {
-    ("legacy", "send"): {"inbox_drain", "queue_send", "settle"},
     ("send", "tun"): {"tun_write"},
     ("receive", "message"): {"handle_frame"},
 }
-"""The uses against the order: an old peer's retry sends what waits, a packet may be for a device, and what does not
-take the short way may come back as a packet."""
+"""The uses against the order: a packet may be for a device, and what does not take the short way may come back as a
+packet."""
 
 _DEFINED = re.compile(r"^cdef (?!extern|enum|struct|class)[^()\n]*?\b(\w+)\(", re.MULTILINE)
 _USED = re.compile(r"(?<![\w.])(\w+)(?=\()|\b(\w+_main)\b")

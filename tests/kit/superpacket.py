@@ -19,7 +19,7 @@ FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 NO_VNET = bytes(10)
 TCP_SEGMENT_MIN = 8
 """Bytes of payload: Linux' TCP_MIN_GSO_SIZE."""
-UDP_SEGMENTS_MAX = 128
+SEGMENTS_MAX = 128
 """Linux' UDP_MAX_SEGMENTS."""
 
 
@@ -154,8 +154,7 @@ def segments(vnet: bytes, packet: bytes) -> list[bytes] | None:
     if head.gso_type == GSO_NONE:
         parts = [payload]
     elif head.gso_size and (head.gso_type, protocol) in {(GSO_TCP4, TCP), (GSO_TCP4 | GSO_ECN, TCP), (GSO_UDP, UDP)}:
-        # No kernel goes further.
-        if head.gso_size < TCP_SEGMENT_MIN if protocol == TCP else len(payload) > UDP_SEGMENTS_MAX * head.gso_size:
+        if (protocol == TCP and head.gso_size < TCP_SEGMENT_MIN) or len(payload) > SEGMENTS_MAX * head.gso_size:
             return None
         parts = [payload[at : at + head.gso_size] for at in range(0, len(payload), head.gso_size)] or [b""]
     else:
@@ -241,6 +240,7 @@ HOSTILE = {
     "UDP said to be TCP": (replace(ANY, csum_offset=6), udp(pattern(3000))),
     "65,495 packets": (replace(ANY, gso_size=1), tcp(pattern(65_495))),
     "TCP by sevens": (replace(ANY, gso_size=7), tcp(pattern(70))),
+    "129 packets": (replace(ANY, gso_size=8), tcp(pattern(1025))),
     "129 datagrams": (replace(ANY, gso_type=GSO_UDP, gso_size=10, csum_offset=6), udp(pattern(1281))),
     "segments of nothing": (replace(ANY, gso_size=0), tcp(pattern(3000))),
     **{f"start {n}": (replace(ANY, csum_start=n), tcp(pattern(3000))) for n in (0, 19, 21, 24, 3040, 0xFFFF)},
