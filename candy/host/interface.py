@@ -14,7 +14,7 @@ from ipaddress import IPv4Interface
 from candy._fastpath import Engine
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
-from candy.relay.rules import Routes
+from candy.relay.rules import Rules
 from candy.settings import DEFAULT_MTU
 
 
@@ -51,7 +51,7 @@ class HostInterface:
         await self._tun.configure(self._address)
         self.connection = self._engine.adopt_tun(self._tun.fileno(), network=self._network, vnet=self._tun.vnet)
 
-    async def route(self, routes: Routes) -> None:
+    async def route(self, routes: Rules) -> None:
         """Follow these rules instead of those before.
 
         Raises:

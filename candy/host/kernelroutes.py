@@ -23,6 +23,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
 from candy.errors import OperationalError
+from candy.protocol.addresses import NOT_UNICAST, SHORTEST_PREFIX
 from candy.protocol.wire import RouteEntry
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 PROTOCOL = 202
 """Who made a route, in `ip route` and in netlink's rtm_protocol: a number that no routing program has."""
-SHORTEST_PREFIX = 8
-"""ROUTE is covered by no hash: a shorter prefix could draw half of the world into the tunnel."""
-NOT_HOSTS = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
 
 # From <linux/rtnetlink.h>.
 RT_SCOPE_LINK = 253
@@ -162,7 +160,7 @@ def refusal(
     """
     if destination.prefixlen < SHORTEST_PREFIX:
         return f"it is more than a /{SHORTEST_PREFIX}, which is more than a network behind a member"
-    if any(destination.overlaps(network) for network in NOT_HOSTS):
+    if any(destination.overlaps(network) for network in NOT_UNICAST):
         return "it is no network of hosts"
     for network, name in connected:
         # Within the members' own network there may well be one behind a member.

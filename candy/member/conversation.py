@@ -25,9 +25,10 @@ from math import inf
 from candy.errors import WireError
 from candy.member.routeset import RouteSet
 from candy.protocol import auth, wire
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
+from candy.protocol.closing import CloseCode
 from candy.protocol.wire import DropReason
-from candy.relay.pool import is_unicast
-from candy.relay.session import Close, Drop, Log, Ping, Send
 
 ANSWER_S = 10.0
 """How long the relay may take to grant an address."""
@@ -38,9 +39,6 @@ ROUTES_S = 1.0
 VERDICT_S = 11.0
 """A connection that ends sooner after its AUTH counts as refused: our relay asks another holder of the address for 3 s,
 and delays a refusal by up to 10 s after many failures."""
-SHORTEST_PREFIX = 8
-"""A granted address is not covered by the hash: a shorter prefix could draw half of the world into the tunnel."""
-CLOSE_POLICY = 1008
 ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
 
 
@@ -301,7 +299,7 @@ class Conversation:
     def _end(self, text: str, refused: bool = False) -> list[Action]:
         self._ending = Ending(text, refused=refused)
         self._due = self._told_all_at = inf
-        return [Close(self._connection, CLOSE_POLICY, "")]
+        return [Close(self._connection, CloseCode.POLICY_VIOLATION, "")]
 
 
 def _is_usable(address: IPv4Interface) -> bool:

@@ -47,13 +47,13 @@ from candy.member.conversation import (
 from candy.member.dial import Dialer, Upgraded
 from candy.member.peers import Peers
 from candy.member.routeset import RouteSet
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.closing import CloseCode
 from candy.protocol.wire import RouteEntry
-from candy.relay.session import Close, Drop, Log, Ping, Send
 from candy.settings import ClientSettings
 
 GOODBYE_S = 2.0
 """How long the relay may take to answer our close frame."""
-CLOSE_GOING_AWAY = 1001
 WORKERS_MAX = 2
 """One for each direction, where there are cores for them; on two, one is as fast, and a ping is back sooner."""
 MAX_CONNECTIONS = 64
@@ -252,7 +252,7 @@ class Client:
 
     async def _say_goodbye(self, connection: int) -> None:
         deadline = asyncio.get_running_loop().time() + GOODBYE_S
-        open_ = self._engine.close(connection, CLOSE_GOING_AWAY, "")
+        open_ = self._engine.close(connection, CloseCode.GOING_AWAY, "")
         while open_ and asyncio.get_running_loop().time() < deadline:
             await self._wait_for_events(deadline)
             open_ = (connection, EVENT_CLOSED) not in {(s, event) for s, event, _ in self._engine.events()}

@@ -19,8 +19,8 @@ This module knows neither kernels nor engines, and whether a destination may be 
 from ipaddress import IPv4Address, IPv4Network
 
 from candy.errors import WireError
+from candy.protocol.addresses import is_unicast
 from candy.protocol.wire import DropReason, Route, RouteEntry
-from candy.relay.pool import is_unicast
 
 MAX_ROUTES = 1000
 """Destinations that a relay may name: each packet of ours is compared with one after another."""

@@ -25,17 +25,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from candy.errors import ConfigError, PoolFull
+from candy.protocol.addresses import NOT_UNICAST
 
 LEASE_LIMIT = 65536
 """VMACs whose last address is remembered; the one that claimed longest ago is forgotten first."""
 LARGEST_PREFIX = 30
 """A relay needs two members, and a /31 has none but its network and broadcast address."""
-_NOT_UNICAST = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv4Network("224.0.0.0/3"))
-
-
-def is_unicast(ip: IPv4Address) -> bool:
-    """Whether a member can have this address at all: not 0/8, loopback, multicast, reserved or broadcast."""
-    return not any(ip in network for network in _NOT_UNICAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +167,6 @@ class Pool:
 def _check(network: IPv4Network) -> None:
     if network.prefixlen > LARGEST_PREFIX:
         raise ConfigError(f"pool {network} has no room for two members: use /{LARGEST_PREFIX} or a shorter prefix")
-    for other in _NOT_UNICAST:
+    for other in NOT_UNICAST:
         if network.overlaps(other):
             raise ConfigError(f"pool {network} overlaps {other}, where no member can be: use a private network")

@@ -34,22 +34,23 @@ from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG,
 from candy.carrier.handover import RELAY_FULL
 from candy.errors import ConfigError, OperationalError
 from candy.host.interface import HostInterface
-from candy.protocol.auth import FailureLimiter
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.closing import CloseCode
 from candy.protocol.wire import Kind
 from candy.relay import upgrade
 from candy.relay.door import Door
+from candy.relay.guessing import FailureLimiter
 from candy.relay.invitation import member_address, member_line
 from candy.relay.listen import hosts, listen
 from candy.relay.network import Network
 from candy.relay.pool import Pool
-from candy.relay.rules import Routes, Rule
-from candy.relay.session import CLOSE_ROUTES_CHANGED, Action, AllowSources, Bind, Close, Drop, Log, Ping, Send, Unbind
+from candy.relay.rules import Rule, Rules
+from candy.relay.session import Action, AllowSources, Bind, Unbind
 from candy.relay.settings import NetworkSettings, ServerSettings, canonical_path, needs_restart
 from candy.settings import host_port
 
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
-GOING_AWAY = 1001
 
 log = logging.getLogger("candy.relay")
 
@@ -190,7 +191,7 @@ class Relay:
             tolerance=settings.clock_tolerance,
             allow_outside_pool=settings.allow_outside_pool,
             forward_broadcast=settings.forward_broadcast,
-            routes=Routes(settings.rules),
+            rules=Rules(settings.rules),
             max_members=settings.max_members or None,
             authentication_timeout=settings.auth_timeout,
         )
@@ -210,7 +211,7 @@ class Relay:
             stack.callback(interface.close)
             await interface.start()
             self._act(served, served.network.host(interface.connection, address.ip))
-            await interface.route(Routes(served.settings.rules))
+            await interface.route(Rules(served.settings.rules))
             served.interface = interface
             log.info("%sthis machine is %s on interface %s", served.label, address, interface.name)
 
@@ -259,19 +260,19 @@ class Relay:
             if served is not None and set(settings.rules) != set(served.settings.rules):
                 self._change_rules(served, settings.rules)
 
-    def _change_rules(self, served: _Served, rules: tuple[Rule, ...]) -> None:
-        served.settings = served.settings.model_copy(update={"rules": rules})
-        routes = Routes(rules)
-        self._act(served, served.network.set_routes(routes, self._loop.time()))
+    def _change_rules(self, served: _Served, written: tuple[Rule, ...]) -> None:
+        served.settings = served.settings.model_copy(update={"rules": written})
+        rules = Rules(written)
+        self._act(served, served.network.set_rules(rules, self._loop.time()))
         self._set_timer()
         if served.interface is not None:
-            following = self._loop.create_task(self._follow(served, served.interface, routes))
+            following = self._loop.create_task(self._follow(served, served.interface, rules))
             self._following.add(following)
             following.add_done_callback(self._following.discard)
 
-    async def _follow(self, served: _Served, interface: HostInterface, routes: Routes) -> None:
+    async def _follow(self, served: _Served, interface: HostInterface, rules: Rules) -> None:
         try:
-            await interface.route(routes)
+            await interface.route(rules)
         except OperationalError as error:
             log.error("%s%s", served.label, error)
 
@@ -279,7 +280,7 @@ class Relay:
         """Tell every member that the relay ends, and wait for their answers for a moment."""
         self._ending = self._loop.create_future()
         for connection in self._connections:
-            self._engine.close(connection, GOING_AWAY, "the relay ends")
+            self._engine.close(connection, CloseCode.GOING_AWAY, "the relay ends")
         if self._connections:
             await asyncio.wait([self._ending], timeout=GOODBYE_S)
 
@@ -314,7 +315,7 @@ class Relay:
         self._drops["control"] += 1
         if message.payload[0] == Kind.ROUTE:
             # A part of a set would be worse than none: it comes back to the whole.
-            self._engine.close(message.connection, CLOSE_ROUTES_CHANGED, "no room for the routes")
+            self._engine.close(message.connection, CloseCode.SERVICE_RESTART, "no room for the routes")
 
     def _on_lost(self, connection: int) -> None:
         for served in self._served.values():

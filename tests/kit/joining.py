@@ -10,8 +10,8 @@ from kit.recorded import GRANTED, PASSWORD, STEPS, VMAC, WALL
 from candy.member.conversation import CONFIRM_S, Action, Conversation, Member
 from candy.member.routeset import RouteSet
 from candy.protocol import auth, wire
+from candy.protocol.actions import Ping, Send
 from candy.protocol.wire import Route, RouteEntry
-from candy.relay.session import Ping, Send
 
 CONNECTION = 3
 OWN, OTHER, FAR = (IPv4Address(f"192.168.202.{last}") for last in (7, 9, 2))

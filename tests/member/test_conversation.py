@@ -12,8 +12,8 @@ from kit.recorded import GRANTED, PASSWORD, STEPS, WALL
 
 from candy.member.conversation import ANSWER_S, CONFIRM_S, VERDICT_S, Configure, Ending, Join, Keep, SetRoutes
 from candy.protocol import auth, wire
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.wire import DropReason
-from candy.relay.session import Close, Drop, Log, Ping, Send
 
 
 def test_the_recorded_conversation() -> None:

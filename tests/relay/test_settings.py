@@ -221,11 +221,11 @@ def test_rules_in_both_forms() -> None:
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        ("192.168.202.1/32,172.17.0.0/16", "is no rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2"),
+        ("192.168.202.1/32,172.17.0.0/16", "is not a rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2"),
         ("192.168.202.1/33,172.17.0.0/16,192.168.202.2", "has '192.168.202.1/33' for its device: write a network"),
         ("192.168.202.1/32,172.17/16,192.168.202.2", "has '172.17/16' for its destination: write a network"),
         ("192.168.202.1/32,172.17.0.0/16,gateway", "has 'gateway' for its next hop: write an address"),
-        ("192.168.202.1/32,172.17.0.0/16,192.168.203.2", "has a next hop that is no member's address in the pool"),
+        ("192.168.202.1/32,172.17.0.0/16,192.168.203.2", "has a next hop that is not a member's address in the pool"),
         ("192.168.202.1/32,192.168.0.0/16,192.168.202.2", "is a route into the pool 192.168.202.0/24"),
         ("192.168.202.0/24,172.16.5.0/24,192.168.202.9", "overlaps '192.168.202.2/32,172.16.0.0/12,192.168.202.1'"),
     ],
