@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
-from candy.settings import ClientSettings, client_settings
+from candy.member.settings import MemberSettings, member_settings
 
 
-def configure(gathered: Gathered, check: bool) -> ClientSettings:
+def configure(gathered: Gathered, check: bool) -> MemberSettings:
     """The client's settings. Nothing is written, with or without check.
 
     Raises:
@@ -15,13 +15,13 @@ def configure(gathered: Gathered, check: bool) -> ClientSettings:
     """
     # An empty password is one, too: networks of the original may do without.
     password = gathered.password
-    settings = client_settings(gathered.given, password=password.value if password else b"")
+    settings = member_settings(gathered.given, password=password.value if password else b"")
     if password is None:
         raise ConfigError("no password given: set CANDY_PASSWORD, or add --password-file FILE")
     return settings
 
 
-def run(settings: ClientSettings, reread: Callable[[], ClientSettings] | None) -> int:
+def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None) -> int:
     """Stay in the network until a signal ends it; returns the exit status."""
     from candy.member import member as client
 

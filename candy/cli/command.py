@@ -24,14 +24,15 @@ import click
 
 from candy import __version__
 from candy.cli.files import Written, read_file
-from candy.cli.options import OPTIONS, SWITCHES_OFF, Option, Side, options_of_other_side, other_side
 from candy.errors import ConfigError, OperationalError
-from candy.relay.settings import GivenNetwork, ServerSettings
-from candy.settings import ClientSettings, Given
+from candy.member.settings import MemberSettings
+from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
+from candy.relay.settings import GivenNetwork, RelaySettings
+from candy.settings import Given
 
 log = logging.getLogger("candy")
 
-Settings = TypeVar("Settings", ServerSettings, ClientSettings)
+Settings = TypeVar("Settings", RelaySettings, MemberSettings)
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _click_option(option: Option, hidden: bool = False) -> click.Option:
     return click.Option(
         names,
         metavar=option.metavar,
-        help=option.meaning + (" (no effect yet)" if option.idle else ""),
+        help=option.help,
         is_flag=option.kind is bool,
         default=None,
         hidden=hidden,
@@ -196,26 +197,22 @@ def gather(
     if "sdwan" in line:
         # Rules in another form are rules, too.
         given.pop("routes", None)
-    ours = {option.key: option for option in OPTIONS[side]}
+    ours = by_key(side)
     for key, value in list(given.items()):
         option = ours.get(key)
-        if option is not None and option.idle:
+        if option is not None and option.is_idle:
             warn(f"{value.origin}: has no effect yet")
         elif option is None and key != "mode":
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
         if option is None:
             del given[key]
-    networks = tuple(GivenNetwork(path, _settings(table), _password(table)) for path, table in file.networks)
-    return Gathered(_settings(given), password, networks, config is not None)
+    networks = tuple(GivenNetwork(path, _without_password(table), _password(table)) for path, table in file.networks)
+    return Gathered(_without_password(given), password, networks, config is not None)
 
 
-def _settings(given: Mapping[str, Given]) -> dict[str, Given]:
-    """Without passwords, which have more sources, and with what a switch negates in its place."""
-    settings = {key: value for key, value in given.items() if key not in ("password", "password_file")}
-    for switch, field in SWITCHES_OFF.items():
-        if off := settings.pop(switch, None):
-            settings[field] = Given(not off.value, off.origin)
-    return settings
+def _without_password(given: Mapping[str, Given]) -> dict[str, Given]:
+    """The password has more sources, and is gathered for itself."""
+    return {key: value for key, value in given.items() if key not in ("password", "password_file")}
 
 
 def _check_mode(side: Side, mode: Given | None) -> None:

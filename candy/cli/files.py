@@ -5,7 +5,7 @@
     original    websocket = "wss://example.org";     lenient: all values are text; an unknown key and a line
                 mtu = 1400                           that is no `key = value` are passed over with a warning
 
-This module knows the options' names and kinds; candy.relay.settings and candy.settings judge the values.
+This module knows the options' names and kinds; the settings of both sides judge the values.
 """
 
 import re
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from candy.cli.lines import Lines, Place
-from candy.cli.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS, Option, Side, other_side
 from candy.errors import ConfigError
+from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS, Option, Side, other_side
 from candy.settings import Given
 
 _KINDS: Mapping[type, str] = {

@@ -14,8 +14,8 @@ from ipaddress import IPv4Interface
 from candy._fastpath import Engine
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
+from candy.options import DEFAULT_MTU
 from candy.relay.rules import Rules
-from candy.settings import DEFAULT_MTU
 
 
 class HostInterface:

@@ -1,6 +1,6 @@
 """The client: one conversation after another, under an interface that stays.
 
-    Dialer ──fd──▶ Engine ──events──▶ Conversation ──actions──▶ Engine, Tun, KernelRoutes, ClientState, Peers, log
+    Dialer ──fd──▶ Engine ──events──▶ Conversation ──actions──▶ Engine, Tun, KernelRoutes, MemberState, Peers, log
        ▲           ▲ packets            │      ▲
        │          Tun                Ending  RouteSet
        └───────────── Backoff ◀─────────┘
@@ -28,7 +28,6 @@ from math import inf
 from candy import __version__, counters
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.errors import OperationalError
-from candy.host.files import ClientState
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.masquerade import Masquerade
 from candy.host.tun import Tun
@@ -47,10 +46,11 @@ from candy.member.conversation import (
 from candy.member.dial import Dialer, Upgraded
 from candy.member.peers import Peers
 from candy.member.routeset import RouteSet
+from candy.member.settings import MemberSettings
+from candy.member.state import MemberState
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.wire import RouteEntry
-from candy.settings import ClientSettings
 
 GOODBYE_S = 2.0
 """How long the relay may take to answer our close frame."""
@@ -80,7 +80,7 @@ class Client:
     def __init__(
         self,
         member: Member,
-        state: ClientState,
+        state: MemberState,
         dialer: Dialer,
         engine: Engine,
         tun: Tun,
@@ -284,7 +284,7 @@ async def _stay_until_signal(client: Client, masquerade: Masquerade | None) -> N
             await staying
 
 
-def run(settings: ClientSettings) -> int:
+def run(settings: MemberSettings) -> int:
     """Be a member until SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     Raises:
@@ -294,7 +294,7 @@ def run(settings: ClientSettings) -> int:
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
     dialer = Dialer(settings.url, ca_file=settings.ca_file, insecure=settings.insecure, extension=settings.extension)
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
-        state = ClientState(settings.state_dir, settings.name)
+        state = MemberState(settings.state_dir, settings.name)
         member = Member(
             password=settings.password,
             vmac=state.vmac(secrets.token_bytes),

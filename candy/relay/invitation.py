@@ -5,11 +5,11 @@ This module opens nothing and knows neither sessions nor the engine.
 
 import socket
 
-from candy.relay.settings import NetworkSettings, ServerSettings
+from candy.relay.settings import NetworkSettings, RelaySettings
 from candy.settings import host_port
 
 
-def member_line(settings: ServerSettings, network: NetworkSettings, address: str, port: int | None = None) -> str:
+def member_line(settings: RelaySettings, network: NetworkSettings, address: str, port: int | None = None) -> str:
     """The command that joins a member, for a POSIX shell.
 
     A password of the user's own is not repeated: what the relay prints ends up in logs.

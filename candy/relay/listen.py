@@ -1,6 +1,6 @@
 """Where the relay listens: its sockets, with or without TLS.
 
-    ServerSettings ─▶ listen() ─▶ a TCPSite of aiohttp for each of hosts(), all on one port
+    RelaySettings ─▶ listen() ─▶ a TCPSite of aiohttp for each of hosts(), all on one port
 
 Rules: nothing is opened by halves, so one socket that is not to be had is an error, told in one line that says how to
 mend it. This module does not know what comes in.
@@ -13,20 +13,20 @@ import ssl
 from aiohttp import web
 
 from candy.errors import OperationalError
-from candy.relay.settings import ServerSettings
+from candy.relay.settings import RelaySettings
 from candy.settings import host_port
 
 BACKLOG = 4096
 """Connections that the kernel may hold for us: after a restart everybody returns at once."""
 
 
-def hosts(settings: ServerSettings) -> tuple[str, ...]:
+def hosts(settings: RelaySettings) -> tuple[str, ...]:
     """What is listened on. asyncio opens `::` for IPv6 alone, but who writes it means everybody. A socket for each
     family, not one for both: whoever comes over IPv4 then has its IPv4 address in the log and in the limits."""
     return ("::", "0.0.0.0") if settings.host == "::" else (settings.host,)
 
 
-async def listen(runner: web.ServerRunner, settings: ServerSettings) -> int:
+async def listen(runner: web.ServerRunner, settings: RelaySettings) -> int:
     """Open the endpoints, all on one port.
 
     Returns:
@@ -68,7 +68,7 @@ async def _open(runner: web.ServerRunner, host: str, port: int, context: ssl.SSL
         )
 
 
-def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+def _tls_context(settings: RelaySettings) -> ssl.SSLContext | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

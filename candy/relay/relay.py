@@ -46,7 +46,7 @@ from candy.relay.network import Network
 from candy.relay.pool import Pool
 from candy.relay.rules import Rule, Rules
 from candy.relay.session import Action, AllowSources, Bind, Unbind
-from candy.relay.settings import NetworkSettings, ServerSettings, canonical_path, needs_restart
+from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path, needs_restart
 from candy.settings import host_port
 
 GOODBYE_S = 2.0
@@ -55,7 +55,7 @@ GOODBYE_S = 2.0
 log = logging.getLogger("candy.relay")
 
 
-def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None = None) -> int:
+def run(settings: RelaySettings, reread: Callable[[], RelaySettings] | None = None) -> int:
     """Serve until SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     Args:
@@ -70,7 +70,7 @@ def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None = 
     return 0
 
 
-async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] | None) -> None:
+async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | None) -> None:
     _raise_descriptor_limit()
     # To the engine this machine's interfaces are connections, too.
     slots = settings.max_connections + sum(network.tun is not None for network in settings.networks)
@@ -108,7 +108,7 @@ async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] 
             engine.stop()
 
 
-def _announce(settings: ServerSettings, port: int) -> None:
+def _announce(settings: RelaySettings, port: int) -> None:
     main, *others = settings.networks
     where = " and ".join(host_port(host, port) for host in hosts(settings))
     log.info("listening on %s, %s", where, _describe_pool(main))
@@ -155,7 +155,7 @@ class _Served:
 class Relay:
     """Between the engine, which reports, and the networks, which decide."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+    def __init__(self, settings: RelaySettings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
         self._loop = asyncio.get_running_loop()
@@ -245,7 +245,7 @@ class Relay:
         # "Any path", which the original's users may have given.
         return self._served["/"] if served is None and len(self._served) == 1 else served
 
-    def reload(self, reread: Callable[[], ServerSettings]) -> None:
+    def reload(self, reread: Callable[[], RelaySettings]) -> None:
         """Read the settings again (SIGHUP); when they are sound, use what can be used without a restart."""
         try:
             wanted = reread()

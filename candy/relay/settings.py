@@ -1,7 +1,7 @@
 """The relay's settings: its own, and those of each of its networks.
 
     given, password ─▶ the network `/` ┐
-    GivenNetwork … ──▶ further networks ├─▶ ServerSettings
+    GivenNetwork … ──▶ further networks ├─▶ RelaySettings
     given ───────────▶ the relay's own ┘
 
 Rules:
@@ -22,22 +22,23 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
 from candy.errors import ConfigError
-from candy.protocol.auth import TOLERANCE_S
+from candy.options import DEFAULT_POOL, DEFAULT_PORT, NETWORK_OPTIONS, OPTIONS, by_key
 from candy.relay.pool import Pool
 from candy.relay.rules import MAX_RULES, Rule, first_overlap, split_rules, why_impossible
 from candy.settings import (
-    DEFAULT_PORT,
     INTERFACE_BYTES,
     Frozen,
     Given,
     OwnAddress,
     Settings,
+    by_field,
     complaint,
+    setting,
     split_url,
     validated,
 )
 
-DEFAULT_POOL = IPv4Network("192.168.202.0/24")
+_OPTIONS = by_key("server")
 MAX_NETWORKS = 1000
 RULE_KEYS = ("device", "destination", "via")
 """Of a rule in a TOML file, in the original's order."""
@@ -62,6 +63,11 @@ def _check_pool(pool: IPv4Network | None) -> IPv4Network | None:
     return pool
 
 
+def _spare_cores() -> int:
+    """All cores that the process may use but one, which Python and the kernel need."""
+    return max(1, len(os.sched_getaffinity(0)) - 1)
+
+
 def _canonical_host(host: str) -> str:
     try:
         return str(ip_address(host))
@@ -78,22 +84,24 @@ class NetworkSettings(Frozen):
     """Raw bytes, as they go into every digest."""
     password_is_generated: bool = False
     """Made by us: its user has to be told."""
-    pool: Annotated[IPv4Network | None, BeforeValidator(_parse_pool), AfterValidator(_check_pool)] = DEFAULT_POOL
+    pool: Annotated[IPv4Network | None, BeforeValidator(_parse_pool), AfterValidator(_check_pool)] = setting(
+        _OPTIONS["dhcp"]
+    )
     """None: dynamic requests are refused, and a member may claim any address."""
-    allow_outside_pool: bool = False
+    allow_outside_pool: bool = setting(_OPTIONS["allow_outside_pool"])
     rules: tuple[Rule, ...] = ()
     """SD-WAN."""
     tun: OwnAddress = None
     """The address of an interface of the relay's own; None: it has none."""
-    check_source: bool = True
+    check_source: bool = setting(_OPTIONS["no_source_check"])
     """Members send from their own addresses, and from the networks behind them, only."""
-    forward_broadcast: bool = True
+    forward_broadcast: bool = setting(_OPTIONS["no_broadcast"])
     """To everybody: packets and messages."""
-    auth_timeout: float = Field(default=10.0, gt=0, le=3600)
+    auth_timeout: float = setting(_OPTIONS["auth_timeout"])
     """Seconds."""
-    clock_tolerance: int = Field(default=TOLERANCE_S, ge=1, le=86400)
+    clock_tolerance: int = setting(_OPTIONS["clock_tolerance"])
     """Seconds, to both sides."""
-    max_members: int = Field(default=0, ge=0, le=1 << 20)
+    max_members: int = setting(_OPTIONS["max_members"])
     """0: as many as there are connections."""
 
     @property
@@ -106,8 +114,8 @@ class NetworkSettings(Frozen):
         return name if len(name) <= INTERFACE_BYTES else "cs-" + sha256(self.path.encode()).hexdigest()[:12]
 
 
-class ServerSettings(Settings):
-    """What `candy.relay.relay.run` is told."""
+class RelaySettings(Settings):
+    """What `candy.relay.lifecycle.run` is given."""
 
     networks: tuple[NetworkSettings, ...] = Field(min_length=1)
     """The first one is `/`."""
@@ -119,12 +127,12 @@ class ServerSettings(Settings):
     tls_certificate: FilePath | None = None
     """None: ws://; else wss://, with tls_key."""
     tls_key: FilePath | None = None
-    unauthenticated_per_source: int = Field(default=64, ge=1, le=1_000_000)
-    failures_per_minute: int = Field(default=60, ge=1, le=1_000_000)
-    workers: int = Field(default_factory=lambda: max(1, len(os.sched_getaffinity(0)) - 1), ge=1, le=64)
-    queue_bytes: int = Field(default=4 << 20, ge=128 << 10, le=1 << 30)
+    unauthenticated_per_source: int = setting(_OPTIONS["unauthenticated_per_source"])
+    failures_per_minute: int = setting(_OPTIONS["failures_per_minute"])
+    workers: int = Field(default_factory=_spare_cores, ge=_OPTIONS["workers"].least, le=_OPTIONS["workers"].most)
+    queue_bytes: int = setting(_OPTIONS["queue_bytes"])
     """Per member."""
-    max_connections: int = Field(default=65536, ge=1, le=1 << 20)
+    max_connections: int = setting(_OPTIONS["max_connections"])
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
@@ -148,40 +156,40 @@ def canonical_path(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def server_settings(
+def relay_settings(
     given: Mapping[str, Given],
     *,
     password: bytes,
     password_is_generated: bool = False,
     networks: Sequence[GivenNetwork] = (),
-) -> ServerSettings:
+) -> RelaySettings:
     """Validate what was given to candy-server.
 
     Args:
-        given: values by the options' names (`websocket` and `dhcp`, not `host` and `pool`), for the relay and for its
-            network `/`.
+        given: values by the options' names, for the relay and for its network `/`.
         password: of that network, as chosen among its sources.
         networks: the others.
 
     Raises:
         ConfigError: a value can't be meant; the text names its origin.
     """
-    of_network = {key: value for key, value in given.items() if key in _NETWORK_KEYS}
-    fields = {key: value for key, value in given.items() if key not in _NETWORK_KEYS}
+    keys = {option.key for option in NETWORK_OPTIONS}
+    of_network = {key: value for key, value in given.items() if key in keys}
+    fields = by_field(OPTIONS["server"], {key: value for key, value in given.items() if key not in keys})
     own = {"password": password, "password_is_generated": password_is_generated}
     all_networks = (_network_settings(of_network, own), *_further_networks(networks))
     _check_tuns(all_networks, (of_network, *(network.given for network in networks)))
     fixed = {"networks": all_networks}
     websocket = fields.pop("websocket", None)
     if websocket is None:
-        return validated(ServerSettings, fields, fixed)
+        return validated(RelaySettings, fields, fixed)
     try:
         url = split_url(websocket.value)
     except ValueError as error:
         raise complaint(websocket, str(error)) from None
     port = url.port if url.port is not None else {"ws": 80, "wss": 443}[url.scheme]
     fields |= {"host": Given(url.hostname, websocket.origin), "port": Given(port, websocket.origin)}
-    settings = validated(ServerSettings, fields, fixed)
+    settings = validated(RelaySettings, fields, fixed)
     if url.scheme == "wss" and not settings.tls_certificate:
         raise complaint(websocket, "needs --tls-certificate and --tls-key, or write ws://")
     if url.scheme == "ws" and settings.tls_certificate:
@@ -208,8 +216,8 @@ def _further_networks(networks: Sequence[GivenNetwork]) -> Iterable[NetworkSetti
 
 
 def _network_settings(given: Mapping[str, Given], fixed: Mapping[str, Any]) -> NetworkSettings:
-    fields = {"pool" if key == "dhcp" else key: value for key, value in given.items()}
-    written = [*_split_sdwan(fields.pop("sdwan", None)), *_join_routes(fields.pop("routes", None))]
+    fields = by_field(NETWORK_OPTIONS, {key: given[key] for key in given.keys() - {"sdwan", "routes"}})
+    written = [*_split_sdwan(given.get("sdwan")), *_join_routes(given.get("routes"))]
     if len(written) > MAX_RULES:
         raise complaint(written[MAX_RULES], f"is one rule too many: a network has at most {MAX_RULES}")
     rules = [_parse_rule(rule) for rule in written]
@@ -271,35 +279,27 @@ def _check_tuns(networks: Sequence[NetworkSettings], given: Sequence[Mapping[str
         made.append(network)
 
 
-def needs_restart(running: ServerSettings, wanted: ServerSettings) -> list[str]:
-    """The names of all that is different and can't be changed in a relay that runs: everything but rules."""
-    changed = [_OPTION.get(name, name) for name in _differences(running, wanted, {"networks"})]
+def needs_restart(running: RelaySettings, wanted: RelaySettings) -> list[str]:
+    """The names of all that is different and that a running relay can't change."""
+    changed = _differences(running, wanted, {"networks"})
     before = {network.path: network for network in running.networks}
     after = {network.path: network for network in wanted.networks}
     changed += [f"network {path}" for path in sorted(before.keys() ^ after.keys())]
     for path in sorted(before.keys() & after.keys()):
         old, new = before[path], after[path]
-        except_for = {"rules"}
-        if old.password_is_generated and new.password_is_generated:
-            except_for.add("password")
+        # A password that was generated is read from the state folder again, so it is not a change.
+        except_for = {"password"} if old.password_is_generated and new.password_is_generated else set()
         prefix = "" if path == "/" else f"network {path}: "
-        changed += [prefix + _OPTION.get(name, name) for name in _differences(old, new, except_for)]
+        changed += [prefix + name for name in _differences(old, new, except_for)]
     return list(dict.fromkeys(changed))
 
 
 def _differences(one: Frozen, other: Frozen, except_for: set[str]) -> list[str]:
-    fields = type(one).model_fields.keys() - except_for
-    return sorted(name for name in fields if getattr(one, name) != getattr(other, name))
+    """The options whose settings are different, but for those that a reload applies."""
+    fields = type(one).model_fields.keys() - except_for - _RELOADED
+    return [_NAMES.get(name, name) for name in sorted(fields) if getattr(one, name) != getattr(other, name)]
 
 
-_OPTION = {
-    "pool": "dhcp",
-    "host": "websocket",
-    "port": "websocket",
-    "timestamps": "no_timestamp",
-    "check_source": "no_source_check",
-    "forward_broadcast": "no_broadcast",
-    "password_is_generated": "password",
-}
-"""Fields that users know by another name."""
-_NETWORK_KEYS = NetworkSettings.model_fields.keys() | {"dhcp", "sdwan", "routes"}
+_NAMES = {field: option.key for option in reversed(OPTIONS["server"]) for field in option.decides}
+"""Of the option that decides a field: the first one where several do."""
+_RELOADED = {field for option in OPTIONS["server"] if option.reloads for field in option.decides}

@@ -17,10 +17,10 @@ from candy import __version__
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
-from candy.cli.options import OPTIONS
 from candy.errors import ConfigError, OperationalError
+from candy.options import OPTIONS
 from candy.relay.rules import Rule
-from candy.relay.settings import ServerSettings
+from candy.relay.settings import RelaySettings
 
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 
@@ -191,7 +191,7 @@ def test_usage_error(line: list[str], said: str) -> None:
     [(OperationalError("port 26816 is in use"), 1), (ConfigError("no such pool"), 2), (KeyboardInterrupt(), 130)],
 )
 def test_errors_of_the_run(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(settings: ServerSettings, reread: object) -> int:
+    def fail(settings: RelaySettings, reread: object) -> int:
         raise error
 
     monkeypatch.setattr(server_command.main, "run", fail)
@@ -206,7 +206,7 @@ def test_status_of_the_run_is_the_commands(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_engine_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(settings: ServerSettings, reread: object) -> int:
+    def start(settings: RelaySettings, reread: object) -> int:
         raise ModuleNotFoundError("No module named 'candy._fastpath'", name="candy._fastpath")
 
     monkeypatch.setattr(server_command.main, "run", start)
@@ -216,7 +216,7 @@ def test_an_engine_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(settings: ServerSettings, reread: object) -> int:
+    def start(settings: RelaySettings, reread: object) -> int:
         raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
 
     monkeypatch.setattr(server_command.main, "run", start)

@@ -13,8 +13,8 @@ from lab.commands import Ran, call, join, refuse, serve, serve_one
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
-from candy.cli.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
 from candy.errors import ConfigError
+from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
 from candy.relay.rules import Rule
 from candy.relay.settings import NetworkSettings
 
@@ -167,7 +167,7 @@ def test_settings_are_read_again(ran: Ran, state: Path, tmp_path: Path, caplog: 
         f"{file}:3: restart: passed over: unknown in this kind of file"
     ]
     file.write_text("sdwan = nonsense")
-    with pytest.raises(ConfigError, match=rf"^{file}:1: sdwan: rule 1: 'nonsense' is no rule"):
+    with pytest.raises(ConfigError, match=rf"^{file}:1: sdwan: rule 1: 'nonsense' is not a rule"):
         ran.reread()
     file.unlink()
     with pytest.raises(ConfigError, match="cannot read"):

@@ -24,13 +24,13 @@ from lab.programs import PATIENCE_S
 
 from candy._fastpath import Engine
 from candy.errors import OperationalError
-from candy.host.files import ClientState
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
 from candy.member import conversation
 from candy.member.conversation import Member
 from candy.member.dial import Dialer
 from candy.member.member import Client
+from candy.member.state import MemberState
 from candy.protocol import auth, wire
 from candy.protocol.wire import Route, RouteEntry
 
@@ -202,7 +202,7 @@ class Setting:
     def start(
         self, *, scheme: str = "ws", address: IPv4Interface | None = None, ca_file: Path | None = None, port: int = 0
     ) -> None:
-        state = ClientState(self.folder)
+        state = MemberState(self.folder)
         member = Member(
             password=PASSWORD,
             vmac=state.vmac(os.urandom),

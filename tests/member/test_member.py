@@ -27,8 +27,8 @@ from candy.errors import OperationalError
 from candy.member import conversation
 from candy.member import member as client
 from candy.member.member import hello
+from candy.member.settings import MemberSettings
 from candy.protocol import wire
-from candy.settings import ClientSettings
 
 
 @pytest.mark.parametrize("protocols", [(), ("candy.2",)])
@@ -294,8 +294,8 @@ def test_hello(host: str) -> None:
     assert len(text) <= 125
 
 
-def settings(folder: Path, **more: object) -> ClientSettings:
-    return ClientSettings.model_validate(
+def settings(folder: Path, **more: object) -> MemberSettings:
+    return MemberSettings.model_validate(
         {"password": PASSWORD, "state_dir": folder, "url": "ws://127.0.0.1:1/", **more}
     )
 
@@ -313,10 +313,10 @@ def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pyt
 RUN = """
 import logging, pathlib, signal, sys
 from candy.member import member as client
-from candy.settings import ClientSettings
+from candy.member.settings import MemberSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-sys.exit(client.run(ClientSettings.model_validate({
+sys.exit(client.run(MemberSettings.model_validate({
     "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
     "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
 })))

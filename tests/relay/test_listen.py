@@ -25,7 +25,7 @@ from lab.programs import PATIENCE_S, Program, Relay, environment, server
 
 from candy.errors import OperationalError
 from candy.relay.listen import listen
-from candy.relay.settings import NetworkSettings, ServerSettings
+from candy.relay.settings import NetworkSettings, RelaySettings
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ async def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         raise AssertionError("nobody can ask")
 
-    settings = ServerSettings(networks=(NetworkSettings(password=b"a password"),), host="::", port=0)
+    settings = RelaySettings(networks=(NetworkSettings(password=b"a password"),), host="::", port=0)
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()
     monkeypatch.setattr(socket, "socket", Without)

@@ -15,10 +15,10 @@ from candy.relay.settings import (
     MAX_NETWORKS,
     GivenNetwork,
     NetworkSettings,
-    ServerSettings,
+    RelaySettings,
     canonical_path,
     needs_restart,
-    server_settings,
+    relay_settings,
 )
 from candy.settings import Given
 
@@ -27,8 +27,8 @@ def on_line(**values: Any) -> dict[str, Given]:
     return {key: Given(value, f"--{key}") for key, value in values.items()}
 
 
-def server(networks: Sequence[GivenNetwork] = (), /, **values: Any) -> ServerSettings:
-    return server_settings(on_line(**values), password=b"secret", networks=networks)
+def server(networks: Sequence[GivenNetwork] = (), /, **values: Any) -> RelaySettings:
+    return relay_settings(on_line(**values), password=b"secret", networks=networks)
 
 
 def main(**values: Any) -> NetworkSettings:
@@ -90,7 +90,7 @@ def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("settings", [server(), main()])
-def test_settings_are_immutable(settings: ServerSettings | NetworkSettings) -> None:
+def test_settings_are_immutable(settings: RelaySettings | NetworkSettings) -> None:
     name = next(iter(type(settings).model_fields))
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         setattr(settings, name, None)
@@ -281,7 +281,7 @@ def test_networks_share_nothing() -> None:
         auth_timeout="3",
         sdwan="192.168.7.1/32,172.17.0.0/16,192.168.7.2",
         allow_outside_pool=True,
-        check_source=False,
+        no_source_check=True,
     )
     home = settings.networks[1]
     assert home == NetworkSettings(path="/home", password=b"other", pool=IPv4Network("10.0.0.0/8"))
@@ -357,7 +357,7 @@ def test_names_of_interfaces() -> None:
 
 
 def test_interfaces_that_a_machine_cannot_tell_apart() -> None:
-    def two(one: tuple[str, str], other: tuple[str, str]) -> ServerSettings:
+    def two(one: tuple[str, str], other: tuple[str, str]) -> RelaySettings:
         return server([further(path, dhcp="", tun=tun) for path, tun in (one, other)])
 
     assert two(("/a", "10.1.0.1/16"), ("/b", "10.2.0.1/16"))
@@ -382,12 +382,12 @@ def test_rules_need_no_restart() -> None:
 def test_what_needs_a_restart_is_named(pem: str) -> None:
     before = server([further("/home"), further("/gone")])
     after = server(
-        [further("/new"), further("/home", b"changed", dhcp="10.0.0.0/8", check_source=False)],
+        [further("/new"), further("/home", b"changed", dhcp="10.0.0.0/8", no_source_check=True)],
         websocket="wss://127.0.0.1",
         tls_certificate=pem,
         tls_key=pem,
-        timestamps=False,
-        forward_broadcast=False,
+        no_timestamp=True,
+        no_broadcast=True,
     )
     assert needs_restart(before, after) == [
         "websocket",
@@ -404,7 +404,7 @@ def test_what_needs_a_restart_is_named(pem: str) -> None:
 
 
 def test_a_password_that_was_made_is_not_a_change() -> None:
-    made = server_settings({}, password=b"made", password_is_generated=True)
-    check = server_settings({}, password=b"", password_is_generated=True)
+    made = relay_settings({}, password=b"made", password_is_generated=True)
+    check = relay_settings({}, password=b"", password_is_generated=True)
     assert needs_restart(made, check) == []
     assert needs_restart(made, server()) == ["password"]
