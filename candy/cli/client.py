@@ -23,9 +23,9 @@ def configure(gathered: Gathered, check: bool) -> MemberSettings:
 
 def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None) -> int:
     """Stay in the network until a signal ends it; returns the exit status."""
-    from candy.member import member as client
+    from candy.member import lifecycle
 
-    return client.run(settings)
+    return lifecycle.run(settings)
 
 
 main = Command(

@@ -47,9 +47,9 @@ def _without_pool(given: Mapping[str, Given]) -> Mapping[str, Given]:
 
 def run(settings: RelaySettings, reread: Callable[[], RelaySettings] | None) -> int:
     """Serve until a signal ends it; returns the exit status."""
-    from candy.relay import relay as server
+    from candy.relay import lifecycle
 
-    return server.run(settings, reread)
+    return lifecycle.run(settings, reread)
 
 
 main = Command(

@@ -90,7 +90,7 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Identity:
     """What this member says of itself on every connection.
 
     `vmac` has 16 ASCII hex characters, `address` is None for one that the relay grants, `hello` is the
@@ -108,7 +108,7 @@ class Conversation:
     """One connection, from the upgrade to its end. Actions are to be carried out in order.
 
     Args:
-        member: who speaks.
+        identity: what the member says of itself.
         connection: the engine's number.
         timestamp: for all messages of this connection, and never used before: an AUTH with the same timestamp
             would be the same bytes, which the relay takes for a replay.
@@ -119,7 +119,7 @@ class Conversation:
 
     def __init__(
         self,
-        member: Member,
+        identity: Identity,
         connection: int,
         timestamp: int,
         last: IPv4Interface | None,
@@ -127,7 +127,7 @@ class Conversation:
         *,
         extended: bool = False,
     ) -> None:
-        self._member = member
+        self._identity = identity
         self._connection = connection
         self._timestamp = timestamp
         self._last = last
@@ -153,13 +153,13 @@ class Conversation:
 
     def opened(self, now: float) -> list[Action]:
         """The connection is upgraded and the engine's."""
-        member, timestamp = self._member, self._timestamp
-        digest = auth.vmac_digest(member.password, member.vmac, timestamp)
-        greeting = self._hashed(wire.Vmac(member.vmac, timestamp, digest))
-        if member.address is not None:
-            return [greeting, *self._join(member.address, now)]
+        identity, timestamp = self._identity, self._timestamp
+        digest = auth.vmac_digest(identity.password, identity.vmac, timestamp)
+        greeting = self._hashed(wire.Vmac(identity.vmac, timestamp, digest))
+        if identity.address is not None:
+            return [greeting, *self._join(identity.address, now)]
         self._due = now + ANSWER_S
-        digest = auth.expttun_digest(member.password, timestamp)
+        digest = auth.expttun_digest(identity.password, timestamp)
         return [greeting, self._hashed(wire.Expttun(timestamp, self._last or ANY_ADDRESS, digest))]
 
     def received(self, payload: bytes, now: float, wall: int) -> list[Action]:
@@ -204,7 +204,7 @@ class Conversation:
             return self._end(f"the relay granted no address within {ANSWER_S:g} s: has it a pool?")
         self._due = inf
         self._confirmed = True
-        if self._member.address is None:
+        if self._identity.address is None:
             actions.append(Keep(self._address))
         return [*actions, Log("info", f"connected as {self._address} (the relay answers)")]
 
@@ -237,7 +237,7 @@ class Conversation:
         )
 
     def _on_expttun(self, message: wire.Expttun, now: float, wall: int) -> list[Action]:
-        expected = auth.expttun_digest(self._member.password, message.timestamp)
+        expected = auth.expttun_digest(self._identity.password, message.timestamp)
         if not auth.digest_matches(expected, message.digest):
             return self._end(
                 "the relay's hash is wrong: it has another password, or is no relay of yours", refused=True
@@ -282,7 +282,7 @@ class Conversation:
         if not self._routes.is_settled:
             self._told_all_at = now + VERDICT_S
         timestamp = self._timestamp
-        digest = auth.auth_digest(self._member.password, address.ip, timestamp)
+        digest = auth.auth_digest(self._identity.password, address.ip, timestamp)
         return [
             Configure(address),
             # Those of before as well: the kernel's may be gone with an address, or stand in the way of this relay.
@@ -290,11 +290,11 @@ class Conversation:
             self._hashed(wire.Auth(address.ip, timestamp, digest)),
             # Behind AUTH, for what comes before it is dropped.
             Join(self._connection),
-            Ping(self._connection, self._member.hello),
+            Ping(self._connection, self._identity.hello),
         ]
 
     def _hashed(self, message: wire.Vmac | wire.Expttun | wire.Auth) -> Send:
-        return Send(self._connection, message.encode(wire.draw_confusion(self._member.randbytes)))
+        return Send(self._connection, message.encode(wire.draw_confusion(self._identity.randbytes)))
 
     def _end(self, text: str, refused: bool = False) -> list[Action]:
         self._ending = Ending(text, refused=refused)

@@ -259,7 +259,8 @@ def run_program(side: str, *line: str, then: str = "") -> subprocess.CompletedPr
 @pytest.mark.parametrize("side", ["server", "client"])
 @pytest.mark.parametrize("line", ["--help", "--version", "--check"])
 def test_what_works_without_the_engine(side: str, line: str) -> None:
-    heavy = "'aiohttp', 'asyncio', 'candy._fastpath', 'candy.relay.relay', 'candy.member.member', 'pyroute2', 'rich'"
+    sides = "'candy.relay.relay', 'candy.relay.lifecycle', 'candy.member.member', 'candy.member.lifecycle'"
+    heavy = f"'aiohttp', 'asyncio', 'candy._fastpath', {sides}, 'pyroute2', 'rich'"
     ran = run_program(side, line, *RELAY, "-p", "x", then=f"print({{{heavy}}} & set(sys.modules))")
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "set()"), ran.stderr
 

@@ -1,6 +1,6 @@
-"""The client against a relay as the original is, with the real engine: what it says, keeps, tells and when it returns.
+"""The member against a relay as the original is, with the real engine: what it says, keeps, tells and when it returns.
 
-Routes are in test_client_routes.py. Nothing here needs root but the last tests.
+Routes are in test_member_routes.py. Nothing here needs root but the last tests.
 """
 
 import asyncio
@@ -24,9 +24,8 @@ from lab.setting import OTHER, PACKET, Journal, Setting, log_in, packets_pass, t
 from candy import __version__
 from candy._fastpath import Engine
 from candy.errors import OperationalError
-from candy.member import conversation
-from candy.member import member as client
-from candy.member.member import hello
+from candy.member import conversation, lifecycle, member
+from candy.member.lifecycle import hello
 from candy.member.settings import MemberSettings
 from candy.protocol import wire
 
@@ -41,7 +40,7 @@ async def test_the_recorded_conversation(setting: Setting, journal: Journal, pro
     await visitor.socket.send_bytes(bytes.fromhex(STEPS[2]["hex"]))
     assert await visitor.receive() == (aiohttp.WSMsgType.BINARY, bytes.fromhex(STEPS[3]["hex"]))
     assert await visitor.receive() == (aiohttp.WSMsgType.PING, bytes.fromhex(STEPS[4]["hex"]))
-    assert setting.interface.addresses == [GRANTED]
+    assert setting.device.addresses == [GRANTED]
     visitor.pong_as_the_original()
     assert await journal.said("connected") == "connected as 192.168.202.7/24 (the relay answers)"
     assert setting.kept("address") == "192.168.202.7/24"
@@ -53,7 +52,7 @@ async def test_an_address_of_its_own(setting: Setting, journal: Journal) -> None
     setting.start(address=GRANTED)
     visitor = await setting.relay.member()
     # It has its address before there is a relay.
-    assert setting.interface.addresses == [GRANTED]
+    assert setting.device.addresses == [GRANTED]
     assert await visitor.messages(3) == [STEPS[0]["hex"], STEPS[3]["hex"], STEPS[4]["hex"]]
     visitor.pong_as_the_original()
     await journal.said("connected as 192.168.202.7/24")
@@ -83,7 +82,7 @@ async def test_it_comes_back_with_the_same_address_and_a_new_timestamp(
     await journal.said("trying again")
     assert timestamps == [(conversation.ANY_ADDRESS, WALL), (GRANTED, WALL + 1), (GRANTED, WALL + 2)]
     # Nothing was done to the interface, and what held is no row of failures.
-    assert setting.interface.addresses == [GRANTED]
+    assert setting.device.addresses == [GRANTED]
     assert setting.delays[:2] == [1.0, 1.0]
     assert setting.kept("timestamp") >= str(WALL + 2)
 
@@ -95,7 +94,7 @@ async def test_another_address_moves_the_interface(setting: Setting, journal: Jo
     visitor.hang_up()
     visitor = await setting.relay.member()
     await log_in(visitor, OTHER)
-    assert setting.interface.addresses == [GRANTED, OTHER]
+    assert setting.device.addresses == [GRANTED, OTHER]
     assert "the relay granted 192.168.202.9/24 in place of 192.168.202.7/24" in journal.warnings
     await packets_pass(setting, visitor)
 
@@ -148,7 +147,7 @@ async def test_a_relay_with_another_password(setting: Setting, journal: Journal)
     assert journal.warnings == [
         "the relay's hash is wrong: it has another password, or is no relay of yours; trying again in 1.0 s"
     ]
-    assert setting.interface.addresses == []
+    assert setting.device.addresses == []
 
 
 async def test_a_relay_that_grants_nothing(setting: Setting, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +179,7 @@ async def test_goodbye(setting: Setting) -> None:
 
 
 async def test_goodbye_to_a_relay_that_does_not_answer(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(member, "GOODBYE_S", 0.0)
     setting.start()
     await setting.relay.member()
     await setting.stop()
@@ -198,7 +197,7 @@ async def test_no_slot_for_the_connection(setting: Setting, journal: Journal) ->
 
 
 async def test_an_interface_that_fails_ends_it(setting: Setting) -> None:
-    setting.interface.refusal = OperationalError("interface candy is gone: start again")
+    setting.device.refusal = OperationalError("interface candy is gone: start again")
     setting.start()
     visitor = await setting.relay.member()
     await visitor.messages(2)
@@ -222,7 +221,7 @@ async def test_a_member_that_sends_nothing_pings(setting: Setting) -> None:
     async def flood() -> None:
         while True:
             await visitor.socket.send_bytes(b"\x01" + PACKET)
-            await loop.sock_recv(setting.interface.kernel, 2000)
+            await loop.sock_recv(setting.device.kernel, 2000)
 
     flooding = asyncio.create_task(flood())
     assert (await visitor.receive())[0] == aiohttp.WSMsgType.PING
@@ -255,7 +254,7 @@ async def test_counters_routes_and_members_are_shown(setting: Setting, journal: 
         await visitor.socket.send_bytes(message)
     await tell(setting, visitor, LAN_A)
     await packets_pass(setting, visitor)
-    setting.client.log_counters()
+    setting.member.log_counters()
     assert {
         "connections: 2",
         "dropped unknown_kind: 1",
@@ -306,17 +305,17 @@ def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(pytun, "TunTapDevice", refuse)
     with pytest.raises(OperationalError, match=r"^/dev/net/tun is closed to this user: run as root"):
-        client.run(settings(tmp_path))
+        lifecycle.run(settings(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 RUN = """
 import logging, pathlib, signal, sys
-from candy.member import member as client
+from candy.member import lifecycle
 from candy.member.settings import MemberSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-sys.exit(client.run(MemberSettings.model_validate({
+sys.exit(lifecycle.run(MemberSettings.model_validate({
     "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
     "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
 })))
