@@ -46,6 +46,21 @@ def test_examples_name_the_bounds() -> None:
         assert f"{mtu.least} to {mtu.most}." in (resources.files("candy") / "examples" / name).read_text()
 
 
+@pytest.mark.parametrize("side", get_args(Side))
+def test_the_readme_has_a_row_of_each_option(side: Side) -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index(f"| `candy-{side}` |") :].partition("\n\n")[0].splitlines()
+    rows = []
+    for option in OPTIONS[side]:
+        names = "".join(f"`{name}`, " for name in (option.short,) if name) + f"`{option.flag}"
+        names += f" {option.metavar}`" if option.metavar else "`"
+        meaning, _, default = option.help.partition("  [")
+        if option.is_flag:
+            rows.append(f"| {names} | {meaning} | {default.removesuffix(']')} |".replace("|  |", "| |"))
+    # Behind the header; -c, --check and --version are click's.
+    assert [row for row in table[2:] if not re.search("`(-c|--check|--version)`", row)] == rows
+
+
 @pytest.mark.parametrize("document", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
 def test_documents_name_options_that_there_are(document: str) -> None:
     text = (ROOT / "docs" / document).read_text()
