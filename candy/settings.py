@@ -40,14 +40,14 @@ def _parse_tun(value: object) -> object:
     try:
         return IPv4Interface(value) if value else None
     except ValueError:
-        raise ValueError("is no address with prefix length: write it like 192.168.202.5/24") from None
+        raise ValueError("is not an address with prefix length: write it like 192.168.202.5/24") from None
 
 
 def _check_tun(tun: IPv4Interface | None) -> IPv4Interface | None:
     if tun is None:
         return None
     if not tun.network.prefixlen or tun.is_unspecified or tun.is_loopback or tun.is_multicast or tun.is_reserved:
-        raise ValueError("is no address for a member: use one like 192.168.202.5/24")
+        raise ValueError("is not an address for a member: use one like 192.168.202.5/24")
     if tun.network.prefixlen <= 30 and tun.ip in (tun.network[0], tun.network[-1]):
         raise ValueError(f"is the network's own or its broadcast address: choose another in {tun.network}")
     return tun
@@ -61,18 +61,18 @@ def split_url(value: str) -> SplitResult:
     """A WebSocket URL in parts, its port checked."""
     example = f"write it like ws://host:{DEFAULT_PORT} or wss://host"
     if re.search(r"[\s\x00-\x1f\x7f]", value):
-        raise ValueError(f"is no URL: {example}")
+        raise ValueError(f"is not a URL: {example}")
     try:
         url = urlsplit(value)
     except ValueError:
-        raise ValueError(f"is no URL: {example}") from None
+        raise ValueError(f"is not a URL: {example}") from None
     try:
         _ = url.port
     except ValueError:
-        # Its own words would repeat what it takes for a port, which may be a password.
+        # Not urlsplit's text: it repeats what stands in the port's place, which may be a password.
         raise ValueError(f"has no port from 0 to 65535: {example}") from None
     if url.scheme not in ("ws", "wss") or not url.hostname:
-        raise ValueError(f"is no WebSocket URL: {example}")
+        raise ValueError(f"is not a WebSocket URL: {example}")
     return url
 
 
@@ -146,16 +146,16 @@ _Model = TypeVar("_Model", bound=Frozen)
 
 _COMPLAINTS = {
     "bool_parsing": "is neither true nor false",
-    "finite_number": "is no number",
-    "float_parsing": "is no number",
+    "finite_number": "is not a number",
+    "float_parsing": "is not a number",
     "greater_than": "is too small: it must be more than {gt}",
     "greater_than_equal": "is too small: use {ge} or more",
-    "int_parsing": "is no whole number",
+    "int_parsing": "is not a whole number",
     "int_parsing_size": "is too large",
-    "ip_v4_address": "is no IPv4 address: write it like 192.168.1.5",
+    "ip_v4_address": "is not an IPv4 address: write it like 192.168.1.5",
     "less_than_equal": "is too large: use {le} or less",
-    "path_not_file": "is no file: give the path of one that exists",
-    "string_unicode": "is no UTF-8 text",
+    "path_not_file": "is not a file: give the path of one that exists",
+    "string_unicode": "is not UTF-8 text",
     "value_error": "{error}",
 }
 """pydantic's kinds of error in our words."""

@@ -8,12 +8,12 @@ from candy.member.settings import MemberSettings, member_settings
 
 
 def configure(gathered: Gathered, check: bool) -> MemberSettings:
-    """The client's settings. Nothing is written, with or without check.
+    """The member's settings. Nothing is written, with or without check.
 
     Raises:
-        ConfigError: a value can't be meant, or there is no password.
+        ConfigError: a value can't be right, or no password is given.
     """
-    # An empty password is one, too: networks of the original may do without.
+    # An empty password counts as one: networks of the original may have it.
     password = gathered.password
     settings = member_settings(gathered.given, password=password.value if password else b"")
     if password is None:
@@ -22,7 +22,7 @@ def configure(gathered: Gathered, check: bool) -> MemberSettings:
 
 
 def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None) -> int:
-    """Stay in the network until a signal ends it; returns the exit status."""
+    """Stay in the network until a signal ends the program; returns the exit status."""
     from candy.member import lifecycle
 
     return lifecycle.run(settings)

@@ -6,9 +6,9 @@
 
 Rules:
  1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file.
- 2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for what
-    went wrong later. This is the one place where candy's exceptions become that.
- 3. Relay, client and engine are imported when they start: --help, --version and --check work without them.
+ 2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for a later
+    failure. Only here do candy's exceptions become lines.
+ 3. Relay, member and engine are imported when they start: --help, --version and --check work without them.
 """
 
 import logging
@@ -40,7 +40,7 @@ class Gathered:
     """Everything the user wrote."""
 
     given: dict[str, Given]
-    """By option name, without the password's and without what has no effect."""
+    """By option name, without the password's options and without the other command's."""
     password: Given | None
     """Bytes."""
     networks: tuple[GivenNetwork, ...]
@@ -56,8 +56,8 @@ class Command(click.Command, Generic[Settings]):
         side: names the command and chooses its options.
         about: the first sentence of --help.
         configure: validates, and with the second argument set leaves no trace anywhere (--check).
-        run: starts the side; returns its exit status. It may read the settings again by its second argument, which
-            raises what is wrong with them, and is None without a file.
+        run: starts the side; returns its exit status. Its second argument reads the settings again and raises their
+            errors; it is None without a file.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Command(click.Command, Generic[Settings]):
             level=logging.DEBUG if settings.debug else logging.INFO,
             format=("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s",
         )
-        # Other people's debugging. pyroute2 forgets a level of its topmost logger when it is imported, which is later.
+        # The libraries' own debugging. pyroute2 resets the level of its topmost logger when it is imported, later.
         for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
             logging.getLogger(library).setLevel(logging.WARNING)
         try:
@@ -143,7 +143,7 @@ class Command(click.Command, Generic[Settings]):
 
     def _say(self, message: str) -> None:
         line = " ".join(message.splitlines())
-        # What is quoted may be no text at all, and no terminal is to obey it.
+        # A quoted value may be binary, and the terminal must not act on its control characters.
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
         click.echo(f"{self.name}: {shown}", err=True)
 
@@ -175,7 +175,7 @@ def gather(
         mode: the -m option.
         written: the other options by name; None where not given.
         environ: for CANDY_PASSWORD.
-        warn: told, once each, of what the user should know.
+        warn: called with each warning.
 
     Raises:
         ConfigError: a file can't be read or understood, or this is the wrong command.
@@ -195,7 +195,7 @@ def gather(
 
     given = file.given | line
     if "sdwan" in line:
-        # Rules in another form are rules, too.
+        # Rules on the command line replace the file's in either form.
         given.pop("routes", None)
     ours = by_key(side)
     for key, value in list(given.items()):
@@ -220,7 +220,7 @@ def _check_mode(side: Side, mode: Given | None) -> None:
         return
     if mode.value == other_side(side):
         raise ConfigError(f"{mode.origin}: this is candy-{side}: run candy-{mode.value} for mode {mode.value}")
-    raise ConfigError(f"{mode.origin}: {mode.value!r} is no mode: use client or server, or leave it out")
+    raise ConfigError(f"{mode.origin}: {mode.value!r} is not a mode: use client or server, or leave it out")
 
 
 def _password(source: Mapping[str, Given]) -> Given | None:
@@ -236,7 +236,7 @@ def _password(source: Mapping[str, Given]) -> Given | None:
         content = Path(file.value).read_bytes()
     except OSError as error:
         raise ConfigError(f"{file.origin}: cannot read {file.value}: {error.strerror}: name a readable file") from None
-    # The end of the line is an editor's, not the password's.
+    # An editor adds the end of the line; it is not part of the password.
     password_bytes = content.removesuffix(b"\n").removesuffix(b"\r")
     if not password_bytes:
         raise ConfigError(f"{file.origin}: {file.value} is empty: write the password into it")

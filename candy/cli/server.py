@@ -11,19 +11,19 @@ from candy.settings import Given
 
 
 def configure(gathered: Gathered, check: bool) -> RelaySettings:
-    """The relay's settings. The network `/` has a password made for it if it is given none; it is kept unless this is a
+    """The relay's settings. If no password is given for the network `/`, one is generated, and kept unless this is a
     check.
 
     Raises:
-        ConfigError: a value can't be meant.
+        ConfigError: a value can't be right.
         OperationalError: the state folder can't be used.
     """
     password = gathered.password
     if password is not None and not password.value:
-        raise ConfigError(f"{password.origin}: an empty password lets everybody in: leave it out to have one made")
+        raise ConfigError(f"{password.origin}: an empty password lets every machine in: leave it out to have one made")
     for network in gathered.networks:
         if network.password is not None and not network.password.value:
-            raise ConfigError(f"{network.password.origin}: an empty password lets everybody in: write one")
+            raise ConfigError(f"{network.password.origin}: an empty password lets every machine in: write one")
     # As with the original, a file has a pool only if it says so.
     given = _without_pool(gathered.given) if gathered.from_file else gathered.given
     networks = [network._replace(given=_without_pool(network.given)) for network in gathered.networks]
@@ -46,7 +46,7 @@ def _without_pool(given: Mapping[str, Given]) -> Mapping[str, Given]:
 
 
 def run(settings: RelaySettings, reread: Callable[[], RelaySettings] | None) -> int:
-    """Serve until a signal ends it; returns the exit status."""
+    """Serve until a signal ends the program; returns the exit status."""
     from candy.relay import lifecycle
 
     return lifecycle.run(settings, reread)

@@ -26,11 +26,11 @@ def _none_if_empty(value: object) -> object:
 
 
 def _check_name(name: str | None) -> str | None:
-    # It becomes part of an interface's and the whole of a file's name; "%" would be a pattern to Linux.
+    # The name becomes part of an interface's name and the whole of a file's; Linux takes "%" for a pattern.
     if name is None:
         return None
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name in (".", ".."):
-        raise ValueError("is no name for an interface: use letters and digits")
+        raise ValueError("is not a name for an interface: use letters and digits")
     if len(f"candy-{name}") > INTERFACE_BYTES:
         raise ValueError(f"is too long: candy-NAME may have {INTERFACE_BYTES} letters, so NAME 9")
     return name
@@ -40,7 +40,7 @@ def _check_url(value: str) -> str:
     url = split_url(value)
     if url.port == 0:
         raise ValueError("has port 0: give the port that the relay listens on")
-    # The original asks for "/" when there is no path.
+    # The original asks for "/" when there is not a path.
     return url._replace(path=url.path or "/", fragment="").geturl()
 
 
@@ -53,7 +53,7 @@ def _check_stun(value: str | None) -> str | None:
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError("is no STUN server: write it like stun://stun.example.org")
+        raise ValueError("is not a STUN server: write it like stun://stun.example.org")
     return value
 
 

@@ -1,7 +1,7 @@
 """Every WebSocket close code that candy sends, and what each means here.
 
     code  sent by        when
-    1000  nobody         a peer may; the engine answers any close frame with the peer's own code
+    1000  -              a peer may send it; the engine answers a close frame with the peer's own code
     1001  relay, member  the program ends
     1002  engine         the peer's bytes are not WebSocket frames
     1008  member         the relay has another password or clock, or granted an address that a member can't have

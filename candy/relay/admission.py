@@ -30,7 +30,7 @@ class Admission:
         return len(self._source_of)
 
     def arrived(self, connection: int, source: str) -> int | None:
-        """Count a new connection. Returns the one to close for it, which counts no more, or None."""
+        """Count a new connection. Returns the one to close in its place, which is not counted any more, or None."""
         if is_loopback(source):
             return None
         connections = self._by_source.setdefault(source, OrderedDict())
@@ -43,7 +43,7 @@ class Admission:
         return oldest
 
     def left(self, connection: int) -> None:
-        """The connection authenticated, or is gone; nothing happens for one that is not counted."""
+        """The connection has authenticated, or has ended. One that is not counted is ignored."""
         source = self._source_of.pop(connection, None)
         if source is None:
             return

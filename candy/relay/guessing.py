@@ -22,7 +22,7 @@ class _Failures:
 
 
 class FailureLimiter:
-    """Counts wrong hashes per source address and says how long the closing after one is to be delayed.
+    """Counts wrong hashes per source address and says by how much the close after one is delayed.
 
     The first `limit` (at least 1) within any 60 s cost nothing. The next delay by `FIRST_DELAY_S`, each
     further one a little more up to `MAX_DELAY_S`, until the rate falls below the limit again. At most

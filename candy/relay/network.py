@@ -2,7 +2,7 @@
 
 The adapter calls `opened` once per connection, then `received`, `ponged` and `closed` as the engine reports
 them, and `expired` when `next_deadline` has come. Each returns actions to be carried out in order. A
-connection that was closed here is forgotten at once: what is still reported of it is ignored.
+connection that was closed here is forgotten at once: later reports of it are ignored.
 
 The relay may have an interface of its own in the network (`host`). It holds its address as a member does, but has no
 session. It is local, so it is never probed.
@@ -107,7 +107,7 @@ class Network:
         self._sessions: dict[int, Session] = {}
         self._probes: dict[IPv4Address, _Probe] = {}
         self._due: dict[int, float] = {}
-        """When the network has to act on a session that is no member yet, by connection."""
+        """When the network has to act on a session that is not a member yet, by connection."""
         self._deadlines: list[tuple[float, int]] = []
         """A heap of (when, connection). An entry counts only while `_due` says the same."""
 

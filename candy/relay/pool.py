@@ -1,4 +1,4 @@
-"""The pool: who holds which address, and which one to grant next.
+"""The pool: which connection holds which address, and which address to grant next.
 
     ask ──▶ reserved ──claim──▶ claimed
              │                   │
@@ -8,13 +8,13 @@ Rules:
  1. A connection holds at most one address: the one it was granted and has not claimed yet (a reservation), or
     the one it claimed. Asking again, claiming and releasing each give up what it held before.
  2. The address asked for is granted when it is free, or when all who hold or reserved it have the same VMAC:
-    it is one installation that came back before its old connection was found dead. Else the one the
-    connection itself held until now, else the one this VMAC had last, else the next free one. What is only
-    remembered is never granted while in use: several clients of one host share a VMAC.
+    one installation came back before its old connection was found dead. Else the one the
+    connection itself held until now, else the one this VMAC had last, else the next free one. An address that is
+    only remembered is never granted while in use: several clients of one host share a VMAC.
  3. The network and the broadcast address are never granted, nor is one outside the network. They can be
-    claimed: whether they may be is the session's to decide.
+    claimed: whether a member may have them, the session decides.
 
-Reservations have no time of their own: they end with `claim` or `release`, and whoever calls keeps the
+Reservations have no deadlines: they end with `claim` or `release`, and the network keeps the
 deadlines. This module knows neither sessions nor passwords; a connection is an opaque number, a VMAC 16 bytes
 or None.
 """
@@ -80,8 +80,8 @@ class Pool:
     def ask(self, asked: IPv4Address, vmac: bytes | None, connection: int) -> IPv4Interface:
         """Reserve an address for `connection` by rule 2, and return it with the network's prefix.
 
-        Any address outside the pool, such as 0.0.0.0, asks for none in particular. Raises PoolFull when there
-        is none left.
+        Any address outside the pool, such as 0.0.0.0, asks for none in particular. Raises PoolFull when
+        none is left.
         """
         if self.network is None:
             raise PoolFull("the network has no address pool: a member needs a fixed address")
@@ -103,7 +103,7 @@ class Pool:
         return IPv4Interface((ip, self.network.prefixlen))
 
     def claim(self, ip: IPv4Address, vmac: bytes | None, connection: int) -> None:
-        """Make `connection` the holder of `ip`, instead of whoever held or reserved it."""
+        """Make `connection` the holder of `ip`, instead of the connection that held or reserved it."""
         self.release(connection)
         for hold in self._holds_on(int(ip)):
             self.release(hold.connection)

@@ -41,10 +41,10 @@ class ReplayMemory:
     def _forget(self, wall: int) -> None:
         oldest = wall - self._tolerance
         passed: Sequence[int] = range(self._oldest, oldest)
-        # A clock that jumped would make this long: then what is there is looked through instead.
+        # After a clock that jumped this would be long: then the digests at hand are gone through instead.
         if len(passed) > len(self._by_timestamp):
             passed = [timestamp for timestamp in self._by_timestamp if timestamp < oldest]
         for timestamp in passed:
             self._by_timestamp.pop(timestamp, None)
-        # Follows a clock that is set back too, so that what is remembered then is swept later as well.
+        # Follows a clock that is set back too, so that digests remembered then are swept later as well.
         self._oldest = oldest

@@ -83,7 +83,7 @@ def why_impossible(rule: Rule, pool: IPv4Network | None, allow_outside_pool: boo
     if first == last == int(next_hop):
         return "is for its own next hop alone"
     if _has_no_hosts(destination):
-        return "leads to where nobody can be"
+        return "leads to where no member can be"
     if pool is not None and destination.overlaps(pool):
         return f"is a route into the pool {pool}: members are reached without one"
     if next_hop in destination:

@@ -95,7 +95,7 @@ def test_an_answer_with_confusion(tail: bytes) -> None:
 @pytest.mark.parametrize(
     ("payload", "text"),
     [
-        (answer(password=b"other"), "the relay's hash is wrong: it has another password, or is no relay of yours"),
+        (answer(password=b"other"), "the relay's hash is wrong: it has another password, or is not your relay"),
         (
             answer(timestamp=WALL + 301),
             "the relay's clock is 301 s ahead of this machine's: set the one that is wrong, for example by NTP",

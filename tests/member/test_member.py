@@ -145,7 +145,7 @@ async def test_a_relay_with_another_password(setting: Setting, journal: Journal)
     visitor.hang_up()
     await setting.relay.member()
     assert journal.warnings == [
-        "the relay's hash is wrong: it has another password, or is no relay of yours; trying again in 1.0 s"
+        "the relay's hash is wrong: it has another password, or is not your relay; trying again in 1.0 s"
     ]
     assert setting.device.addresses == []
 

@@ -146,33 +146,33 @@ URL = "write it like ws://host:26816 or wss://host"
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("websocket", "", f"'' is no WebSocket URL: {URL}"),
-        ("websocket", "0.0.0.0:26816", f"'0.0.0.0:26816' is no WebSocket URL: {URL}"),
-        ("websocket", "http://0.0.0.0", f"'http://0.0.0.0' is no WebSocket URL: {URL}"),
-        ("websocket", "ws://:26816", f"'ws://:26816' is no WebSocket URL: {URL}"),
+        ("websocket", "", f"'' is not a WebSocket URL: {URL}"),
+        ("websocket", "0.0.0.0:26816", f"'0.0.0.0:26816' is not a WebSocket URL: {URL}"),
+        ("websocket", "http://0.0.0.0", f"'http://0.0.0.0' is not a WebSocket URL: {URL}"),
+        ("websocket", "ws://:26816", f"'ws://:26816' is not a WebSocket URL: {URL}"),
         ("websocket", "ws://0.0.0.0:65536", "'ws://0.0.0.0:65536' has no port from 0 to 65535: write it"),
         ("websocket", "ws://0.0.0.0:http", "'ws://0.0.0.0:http' has no port from 0 to 65535: write it"),
-        ("websocket", "ws://[::1", "'ws://[::1' is no URL: write it"),
+        ("websocket", "ws://[::1", "'ws://[::1' is not a URL: write it"),
         ("websocket", "wss://0.0.0.0", "'wss://0.0.0.0' needs --tls-certificate and --tls-key, or write ws://"),
-        ("dhcp", "192.168.202.0", "'192.168.202.0' is no size for a pool: use a /8 to a /30"),
-        ("dhcp", "192.168.202.0/31", "'192.168.202.0/31' is no size for a pool"),
-        ("dhcp", "0.0.0.0/0", "'0.0.0.0/0' is no size for a pool"),
-        ("dhcp", "192.168.202.0/33", "is no IPv4 network: write it like 192.168.202.0/24"),
-        ("dhcp", "fd00::/64", "is no IPv4 network"),
+        ("dhcp", "192.168.202.0", "'192.168.202.0' is not a size for a pool: use a /8 to a /30"),
+        ("dhcp", "192.168.202.0/31", "'192.168.202.0/31' is not a size for a pool"),
+        ("dhcp", "0.0.0.0/0", "'0.0.0.0/0' is not a size for a pool"),
+        ("dhcp", "192.168.202.0/33", "is not an IPv4 network: write it like 192.168.202.0/24"),
+        ("dhcp", "fd00::/64", "is not an IPv4 network"),
         ("dhcp", "127.0.0.0/16", "'127.0.0.0/16' overlaps 127.0.0.0/8, where no member can be"),
         ("tun", "192.168.202.1", "'192.168.202.1' has no prefix length: write it like 192.168.202.1/24"),
         ("tun", "192.168.202.0/24", "'192.168.202.0/24' is the network's own or its broadcast address"),
-        ("tun", "192.168.203.1/24", "'192.168.203.1/24' is no member's address in the pool 192.168.202.0/24"),
-        ("tun", "192.168.202.255/16", "'192.168.202.255/16' is no member's address in the pool 192.168.202.0/24"),
+        ("tun", "192.168.203.1/24", "'192.168.203.1/24' is not a member's address in the pool 192.168.202.0/24"),
+        ("tun", "192.168.202.255/16", "'192.168.202.255/16' is not a member's address in the pool 192.168.202.0/24"),
         ("max_members", "-1", "'-1' is too small: use 0 or more"),
-        ("tls_certificate", "/nowhere.pem", "'/nowhere.pem' is no file: give the path of one that exists"),
+        ("tls_certificate", "/nowhere.pem", "'/nowhere.pem' is not a file: give the path of one that exists"),
         ("auth_timeout", "0", "'0' is too small: it must be more than 0"),
-        ("auth_timeout", "nan", "'nan' is no number"),
-        ("auth_timeout", "soon", "'soon' is no number"),
+        ("auth_timeout", "nan", "'nan' is not a number"),
+        ("auth_timeout", "soon", "'soon' is not a number"),
         ("auth_timeout", "3601", "'3601' is too large: use 3600"),
         ("clock_tolerance", "-1", "'-1' is too small: use 1 or more"),
         ("unauthenticated_per_source", "0", "'0' is too small: use 1 or more"),
-        ("failures_per_minute", "many", "'many' is no whole number"),
+        ("failures_per_minute", "many", "'many' is not a whole number"),
         ("workers", "65", "'65' is too large: use 64 or less"),
         ("queue_bytes", "1500", "'1500' is too small: use 131072 or more"),
         ("max_connections", "9" * 5000, "is too large"),
@@ -250,11 +250,11 @@ def test_rules_where_addresses_may_be_anywhere() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"device": "10.0.0.0/8", "destination": "10.0.0.0/8"}, "via is missing, or no text in quotes"),
-        ({"device": 5, "destination": "10.0.0.0/8", "via": "10.0.0.1"}, "device is missing, or no text in quotes"),
+        ({"device": "10.0.0.0/8", "destination": "10.0.0.0/8"}, "via is missing, or not text in quotes"),
+        ({"device": 5, "destination": "10.0.0.0/8", "via": "10.0.0.1"}, "device is missing, or not text in quotes"),
         (
             {"device": "10.0.0.0/8", "destination": "10.0.0.0/8", "via": "10.0.0.1", "metric": 1},
-            "metric is no part of a rule: write device, destination, via",
+            "metric is not a part of a rule: write device, destination, via",
         ),
     ],
 )
@@ -308,12 +308,12 @@ def test_canonical_path(path: str, canonical: str) -> None:
     [
         ([further("/home"), further("/home/")], "'/home/' is the second network at /home: give each a path of its own"),
         ([further("/")], "'/' is the network that stands at the top of the file, before all tables"),
-        ([further("home")], "'home' is no path: write it like /home or /office/eu"),
-        ([further("")], "'' is no path"),
-        ([further("//home")], "'//home' is no path"),
-        ([further("/home?a=b")], "'/home?a=b' is no path"),
-        ([further("/../home")], "'/../home' is no path"),
-        ([further("/hö")], "'/hö' is no path"),
+        ([further("home")], "'home' is not a path: write it like /home or /office/eu"),
+        ([further("")], "'' is not a path"),
+        ([further("//home")], "'//home' is not a path"),
+        ([further("/home?a=b")], "'/home?a=b' is not a path"),
+        ([further("/../home")], "'/../home' is not a path"),
+        ([further("/hö")], "'/hö' is not a path"),
         ([further("/home", None)], "'/home' has no password: add password or password_file to its table"),
         ([further(f"/{n}") for n in range(MAX_NETWORKS)], "'/999' is one network too many: a relay has at most 1000"),
     ],
@@ -326,7 +326,7 @@ def test_networks_that_cannot_be(networks: list[GivenNetwork], said: str) -> Non
 
 
 def test_a_wrong_value_of_a_further_network() -> None:
-    with pytest.raises(ConfigError, match=r"^file.toml:9: dhcp: '10.0.0.0/31' is no size for a pool"):
+    with pytest.raises(ConfigError, match=r"^file.toml:9: dhcp: '10.0.0.0/31' is not a size for a pool"):
         server([further("/home", dhcp="10.0.0.0/31")])
 
 
