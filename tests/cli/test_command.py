@@ -1,6 +1,6 @@
 """The two commands: options and their sources, notices, the one line of an error, and exit statuses.
 
-Configuration files are in test_cli_files.py.
+Configuration files are in test_command_files.py.
 """
 
 import os

@@ -16,7 +16,7 @@ def on_line(**values: Any) -> dict[str, Given]:
     return {key: Given(value, f"--{key}") for key, value in values.items()}
 
 
-def client(**values: Any) -> MemberSettings:
+def member(**values: Any) -> MemberSettings:
     return member_settings(on_line(**{"websocket": "ws://relay:26816"} | values), password=b"secret")
 
 
@@ -27,9 +27,9 @@ def pem(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_client_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
-    assert client().model_dump() == {
+    assert member().model_dump() == {
         "password": b"secret",
         "state_dir": Path("/somewhere"),
         "debug": False,
@@ -53,11 +53,11 @@ def test_client_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_are_immutable() -> None:
     with pytest.raises(pydantic.ValidationError, match="frozen"):
-        client().debug = True  # type: ignore[misc]
+        member().debug = True  # type: ignore[misc]
 
 
 def test_password_is_in_no_repr() -> None:
-    settings = client()
+    settings = member()
     assert settings.password == b"secret"
     assert "secret" not in f"{settings} {settings!r}"
 
@@ -72,12 +72,12 @@ def test_password_is_in_no_repr() -> None:
         ("ws://[::1]:26816", "ws://[::1]:26816/"),
     ],
 )
-def test_client_url(written: str, url: str) -> None:
-    assert client(websocket=written).url == url
+def test_url(written: str, url: str) -> None:
+    assert member(websocket=written).url == url
 
 
-def test_client_values_as_text(pem: str) -> None:
-    settings = client(
+def test_values_as_text(pem: str) -> None:
+    settings = member(
         name="home",
         tun="192.168.202.5/24",
         mtu="1479",
@@ -97,14 +97,14 @@ def test_client_values_as_text(pem: str) -> None:
 
 @pytest.mark.parametrize("key", ["name", "tun", "stun", "localhost"])
 def test_empty_text_is_nothing(key: str) -> None:
-    assert getattr(client(**{key: ""}), key) is None
+    assert getattr(member(**{key: ""}), key) is None
 
 
 @pytest.mark.parametrize(
     ("name", "interface"), [(None, "candy"), ("home", "candy-home"), ("123456789", "candy-123456789")]
 )
 def test_interface(name: str | None, interface: str) -> None:
-    assert client(**({"name": name} if name else {})).interface == interface
+    assert member(**({"name": name} if name else {})).interface == interface
 
 
 URL = "write it like ws://host:26816 or wss://host"
@@ -141,15 +141,15 @@ URL = "write it like ws://host:26816 or wss://host"
         ("debug", "perhaps", "'perhaps' is neither true nor false"),
     ],
 )
-def test_client_refuses(key: str, value: str, message: str) -> None:
+def test_refuses(key: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        client(**{key: value})
+        member(**{key: value})
     assert str(refused.value).startswith(f"--{key}: ")
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("given", [{}, {"websocket": Given("", "candy.cfg:3: websocket")}])
-def test_client_needs_a_relay(given: dict[str, Given]) -> None:
+def test_needs_a_relay(given: dict[str, Given]) -> None:
     with pytest.raises(ConfigError, match=r"^no relay given: add -w ws"):
         member_settings(given, password=b"secret")

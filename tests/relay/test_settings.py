@@ -27,13 +27,13 @@ def on_line(**values: Any) -> dict[str, Given]:
     return {key: Given(value, f"--{key}") for key, value in values.items()}
 
 
-def server(networks: Sequence[GivenNetwork] = (), /, **values: Any) -> RelaySettings:
+def relay(networks: Sequence[GivenNetwork] = (), /, **values: Any) -> RelaySettings:
     return relay_settings(on_line(**values), password=b"secret", networks=networks)
 
 
 def main(**values: Any) -> NetworkSettings:
     """The network `/`."""
-    return server(**values).networks[0]
+    return relay(**values).networks[0]
 
 
 def further(path: str, password: bytes | None = b"other", **values: Any) -> GivenNetwork:
@@ -49,10 +49,10 @@ def pem(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_server_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert server().model_dump() == {
+    assert relay().model_dump() == {
         "state_dir": Path("/somewhere"),
         "debug": False,
         "timestamps": True,
@@ -86,10 +86,10 @@ def test_server_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
-    assert server().workers == 1
+    assert relay().workers == 1
 
 
-@pytest.mark.parametrize("settings", [server(), main()])
+@pytest.mark.parametrize("settings", [relay(), main()])
 def test_settings_are_immutable(settings: RelaySettings | NetworkSettings) -> None:
     name = next(iter(type(settings).model_fields))
     with pytest.raises(pydantic.ValidationError, match="frozen"):
@@ -97,7 +97,7 @@ def test_settings_are_immutable(settings: RelaySettings | NetworkSettings) -> No
 
 
 def test_passwords_are_in_no_repr() -> None:
-    settings = server([further("/home", b"secret too")])
+    settings = relay([further("/home", b"secret too")])
     assert [network.password for network in settings.networks] == [b"secret", b"secret too"]
     assert "secret" not in f"{settings} {settings!r}"
 
@@ -112,15 +112,15 @@ def test_passwords_are_in_no_repr() -> None:
         ("ws://[0::0]:26816", "::", 26816),
     ],
 )
-def test_server_listens(url: str, host: str, port: int) -> None:
-    settings = server(websocket=url)
+def test_listens(url: str, host: str, port: int) -> None:
+    settings = relay(websocket=url)
     assert (settings.host, settings.port, settings.tls_certificate) == (host, port, None)
 
 
-def test_server_with_tls(pem: str) -> None:
-    settings = server(websocket="wss://0.0.0.0", tls_certificate=pem, tls_key=pem)
+def test_with_tls(pem: str) -> None:
+    settings = relay(websocket="wss://0.0.0.0", tls_certificate=pem, tls_key=pem)
     assert (settings.port, settings.tls_certificate, settings.tls_key) == (443, Path(pem), Path(pem))
-    assert server(tls_certificate=pem, tls_key=pem).port == 26816
+    assert relay(tls_certificate=pem, tls_key=pem).port == 26816
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ URL = "write it like ws://host:26816 or wss://host"
         ("max_connections", "9" * 5000, "is too large"),
     ],
 )
-def test_server_refuses(key: str, value: str, message: str) -> None:
+def test_refuses(key: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        server(**{key: value})
+        relay(**{key: value})
     assert str(refused.value).startswith(f"--{key}: ")
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -189,12 +189,12 @@ def test_server_refuses(key: str, value: str, message: str) -> None:
 def test_certificate_and_key_need_each_other(pem: str) -> None:
     for half in ("tls_certificate", "tls_key"):
         with pytest.raises(ConfigError, match=r"^--tls-certificate and --tls-key need each other: give"):
-            server(**{half: pem})
+            relay(**{half: pem})
 
 
 def test_certificate_and_ws_contradict_each_other(pem: str) -> None:
     with pytest.raises(ConfigError, match=r"is without TLS, but a certificate is given: write wss://"):
-        server(websocket="ws://0.0.0.0", tls_certificate=pem, tls_key=pem)
+        relay(websocket="ws://0.0.0.0", tls_certificate=pem, tls_key=pem)
 
 
 # Rules
@@ -233,11 +233,11 @@ def test_rules_in_both_forms() -> None:
 def test_a_rule_is_refused_by_its_name(rule: str, why: str) -> None:
     first = "192.168.202.2/32,172.16.0.0/12,192.168.202.1"
     with pytest.raises(ConfigError) as refused:
-        server(sdwan=f"{first};{rule}")
+        relay(sdwan=f"{first};{rule}")
     assert str(refused.value).startswith(f"--sdwan: rule 2: {rule!r} {why}")
     if rule.count(",") == 2:
         with pytest.raises(ConfigError) as refused:
-            server(routes=tables(first, rule))
+            relay(routes=tables(first, rule))
         assert str(refused.value).startswith(f"file.toml:6: routes: {rule!r} {why}")
 
 
@@ -260,7 +260,7 @@ def test_rules_where_addresses_may_be_anywhere() -> None:
 )
 def test_a_table_that_is_no_rule(table: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        server(routes=[Given(table, "file.toml:5: routes")])
+        relay(routes=[Given(table, "file.toml:5: routes")])
     assert str(refused.value) == f"file.toml:5: routes: {said}"
 
 
@@ -268,14 +268,14 @@ def test_too_many_rules() -> None:
     rules = [f"192.168.202.0/24,10.{n // 256}.{n % 256}.0/24,192.168.202.2" for n in range(MAX_RULES + 1)]
     assert len(main(sdwan=";".join(rules[:-1])).rules) == MAX_RULES
     with pytest.raises(ConfigError, match=rf"^--sdwan: rule 1001: '{rules[-1]}' is one rule too many"):
-        server(sdwan=";".join(rules))
+        relay(sdwan=";".join(rules))
 
 
 # Several networks
 
 
 def test_networks_share_nothing() -> None:
-    settings = server(
+    settings = relay(
         [further("/home", dhcp="10.0.0.0/8")],
         dhcp="192.168.7.0/24",
         auth_timeout="3",
@@ -290,7 +290,7 @@ def test_networks_share_nothing() -> None:
 
 def test_the_same_addresses_in_several_networks() -> None:
     rules = "192.168.202.1/32,172.17.0.0/16,192.168.202.2"
-    settings = server([further(path, sdwan=rules) for path in ("/home", "/home2")], sdwan=rules)
+    settings = relay([further(path, sdwan=rules) for path in ("/home", "/home2")], sdwan=rules)
     assert [network.path for network in settings.networks] == ["/", "/home", "/home2"]
     assert len({network.rules for network in settings.networks}) == 1
 
@@ -320,14 +320,14 @@ def test_canonical_path(path: str, canonical: str) -> None:
 )
 def test_networks_that_cannot_be(networks: list[GivenNetwork], said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        server(networks)
+        relay(networks)
     assert str(refused.value).startswith(f"file.toml:8: network: {said}")
     assert "\n" not in str(refused.value)
 
 
 def test_a_wrong_value_of_a_further_network() -> None:
     with pytest.raises(ConfigError, match=r"^file.toml:9: dhcp: '10.0.0.0/31' is not a size for a pool"):
-        server([further("/home", dhcp="10.0.0.0/31")])
+        relay([further("/home", dhcp="10.0.0.0/31")])
 
 
 # Interfaces of the relay's own
@@ -344,7 +344,7 @@ def test_a_rule_into_the_interface_s_own_network() -> None:
     rule = "10.9.0.5,10.9.9.0/24,10.8.0.2"
     assert main(dhcp="", sdwan=rule).rules
     with pytest.raises(ConfigError, match=r"^--sdwan: rule 1: '.*' is a route into 10.9.0.0/16, where this machine is"):
-        server(dhcp="", sdwan=rule, tun="10.9.0.1/16")
+        relay(dhcp="", sdwan=rule, tun="10.9.0.1/16")
 
 
 def test_names_of_interfaces() -> None:
@@ -358,7 +358,7 @@ def test_names_of_interfaces() -> None:
 
 def test_interfaces_that_a_machine_cannot_tell_apart() -> None:
     def two(one: tuple[str, str], other: tuple[str, str]) -> RelaySettings:
-        return server([further(path, dhcp="", tun=tun) for path, tun in (one, other)])
+        return relay([further(path, dhcp="", tun=tun) for path, tun in (one, other)])
 
     assert two(("/a", "10.1.0.1/16"), ("/b", "10.2.0.1/16"))
     with pytest.raises(ConfigError) as refused:
@@ -373,15 +373,15 @@ def test_interfaces_that_a_machine_cannot_tell_apart() -> None:
 
 
 def test_rules_need_no_restart() -> None:
-    before = server([further("/home")])
-    after = server([further("/home", sdwan="192.168.202.1,10.0.0.0/8,192.168.202.2")], sdwan=RULES)
+    before = relay([further("/home")])
+    after = relay([further("/home", sdwan="192.168.202.1,10.0.0.0/8,192.168.202.2")], sdwan=RULES)
     assert needs_restart(before, after) == []
     assert needs_restart(before, before) == []
 
 
 def test_what_needs_a_restart_is_named(pem: str) -> None:
-    before = server([further("/home"), further("/gone")])
-    after = server(
+    before = relay([further("/home"), further("/gone")])
+    after = relay(
         [further("/new"), further("/home", b"changed", dhcp="10.0.0.0/8", no_source_check=True)],
         websocket="wss://127.0.0.1",
         tls_certificate=pem,
@@ -407,4 +407,4 @@ def test_a_password_that_was_made_is_not_a_change() -> None:
     made = relay_settings({}, password=b"made", password_is_generated=True)
     check = relay_settings({}, password=b"", password_is_generated=True)
     assert needs_restart(made, check) == []
-    assert needs_restart(made, server()) == ["password"]
+    assert needs_restart(made, relay()) == ["password"]
