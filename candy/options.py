@@ -20,6 +20,7 @@ from candy.protocol.auth import TOLERANCE_S
 Side = Literal["server", "client"]
 """The command that takes an option."""
 
+DEFAULT_HOST = "0.0.0.0"
 DEFAULT_PORT = 26816
 """TCP, of a relay."""
 DEFAULT_POOL = IPv4Network("192.168.202.0/24")
@@ -158,7 +159,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "listen here  [{default}]",
             "URL",
             "-w",
-            default=f"ws://0.0.0.0:{DEFAULT_PORT}",
+            default=f"ws://{DEFAULT_HOST}:{DEFAULT_PORT}",
             fields=("host", "port"),
             is_original=True,
         ),

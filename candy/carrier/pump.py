@@ -27,8 +27,8 @@ READ_BYTES = 65536
 HIGH_WATER_BYTES = 65536
 """Bytes in the transport's write buffer from which on the engine's end is not read."""
 USER_TIMEOUT_MS = 45_000
-"""How long sent bytes may stay unacknowledged before the kernel gives the peer up: as long as the
-relay bears silence."""
+"""How long sent bytes may stay unacknowledged before the kernel gives the peer up: as long as a peer of
+the engine may be silent."""
 
 
 def join(transport: asyncio.Transport, tail: bytes = b"") -> int:

@@ -6,7 +6,7 @@
 aiohttp by itself would wait for a first request forever. Here the request has to come within the time that a member
 has for its authentication. That time starts anew with the upgrade, and is then watched by the network.
 
-It does not know what a request asks for.
+This module does not know what a request asks for.
 """
 
 import asyncio

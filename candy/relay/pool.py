@@ -8,15 +8,14 @@ Rules:
  1. A connection holds at most one address: the one it was granted and has not claimed yet (a reservation), or
     the one it claimed. Asking again, claiming and releasing each give up what it held before.
  2. The address asked for is granted when it is free, or when all who hold or reserved it have the same VMAC:
-    one installation came back before its old connection was found dead. Else the one the
-    connection itself held until now, else the one this VMAC had last, else the next free one. An address that is
-    only remembered is never granted while in use: several clients of one host share a VMAC.
+    one installation came back before its old connection was found dead. Else the one the connection itself held
+    until now, else the one this VMAC had last, else the next free one. An address that is only remembered is never
+    granted while in use: several clients of one host share a VMAC.
  3. The network and the broadcast address are never granted, nor is one outside the network. They can be
     claimed: whether a member may have them, the session decides.
 
-Reservations have no deadlines: they end with `claim` or `release`, and the network keeps the
-deadlines. This module knows neither sessions nor passwords; a connection is an opaque number, a VMAC 16 bytes
-or None.
+A reservation ends with `claim` or `release`; its deadline is the network's. This module knows neither sessions nor
+passwords; a connection is an opaque number, a VMAC 16 bytes or None.
 """
 
 from collections import OrderedDict
@@ -29,7 +28,7 @@ from candy.protocol.addresses import NOT_UNICAST
 
 LEASE_LIMIT = 65536
 """VMACs whose last address is remembered; the one that claimed longest ago is forgotten first."""
-LARGEST_PREFIX = 30
+LONGEST_PREFIX = 30
 """A relay needs two members, and a /31 has none but its network and broadcast address."""
 
 
@@ -165,8 +164,8 @@ class Pool:
 
 
 def _check(network: IPv4Network) -> None:
-    if network.prefixlen > LARGEST_PREFIX:
-        raise ConfigError(f"pool {network} has no room for two members: use /{LARGEST_PREFIX} or a shorter prefix")
+    if network.prefixlen > LONGEST_PREFIX:
+        raise ConfigError(f"pool {network} has no room for two members: use /{LONGEST_PREFIX} or a shorter prefix")
     for other in NOT_UNICAST:
         if network.overlaps(other):
             raise ConfigError(f"pool {network} overlaps {other}, where no member can be: use a private network")

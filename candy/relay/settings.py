@@ -23,8 +23,9 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
 from candy.errors import ConfigError
-from candy.options import DEFAULT_POOL, DEFAULT_PORT, NETWORK_OPTIONS, OPTIONS, by_key
-from candy.relay.pool import Pool
+from candy.options import DEFAULT_HOST, DEFAULT_POOL, DEFAULT_PORT, NETWORK_OPTIONS, OPTIONS, by_key
+from candy.protocol.addresses import SHORTEST_PREFIX
+from candy.relay.pool import LONGEST_PREFIX, Pool
 from candy.relay.rules import MAX_RULES, Rule, first_overlap, split_rules, why_impossible
 from candy.settings import (
     INTERFACE_BYTES,
@@ -55,8 +56,8 @@ def _parse_pool(value: object) -> object:
 
 
 def _check_pool(pool: IPv4Network | None) -> IPv4Network | None:
-    if pool is not None and not 8 <= pool.prefixlen <= 30:
-        raise ValueError("is not a size for a pool: use a /8 to a /30")
+    if pool is not None and not SHORTEST_PREFIX <= pool.prefixlen <= LONGEST_PREFIX:
+        raise ValueError(f"is not a size for a pool: use a /{SHORTEST_PREFIX} to a /{LONGEST_PREFIX}")
     try:
         Pool(pool)
     except ConfigError as error:
@@ -121,7 +122,7 @@ class RelaySettings(Settings):
     networks: tuple[NetworkSettings, ...] = Field(min_length=1)
     """The first one is `/`."""
 
-    host: Annotated[str, AfterValidator(_canonical_host)] = "0.0.0.0"
+    host: Annotated[str, AfterValidator(_canonical_host)] = DEFAULT_HOST
     """A name, or an address in its shortest form; `::` includes IPv4."""
     port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
     """0: any free one."""
