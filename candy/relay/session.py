@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
@@ -104,16 +104,6 @@ class Realm:
     """The number of the relay's own interface in the network, which holds an address but has no session."""
 
 
-class Received(NamedTuple):
-    """What follows from a message: actions, and what the network has to do next."""
-
-    actions: list[Action]
-    claims: bool
-    """The session claims its address: the network decides."""
-    ended: bool
-    """The session has ended: the network forgets it."""
-
-
 class Session:
     """One connection, from its opening to its end. Small, because there is one per member.
 
@@ -146,10 +136,15 @@ class Session:
     def is_waiting(self) -> bool:
         return self.state is State.WAITING
 
-    def received(self, payload: bytes, now: float, wall: int) -> Received:
-        """Act on one message."""
+    def received(self, payload: bytes, now: float, wall: int) -> tuple[list[Action], bool, bool]:
+        """Act on one message.
+
+        Returns:
+            actions; whether the session claims its address now, on which the network decides; whether the session has
+            ended, so that the network forgets it.
+        """
         actions = self._act_on(payload, now, wall)
-        return Received(actions, claims=self.state is State.CLAIMING, ended=self.state is State.CLOSED)
+        return actions, self.state is State.CLAIMING, self.state is State.CLOSED
 
     def claimed(self) -> None:
         """The network gives the session the address that it claimed."""
