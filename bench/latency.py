@@ -63,8 +63,8 @@ class Row:
     """Packets that the engine dropped, by reason."""
 
 
-class Member:
-    """One end: what it has to send, and what it got."""
+class End:
+    """A member's end of a connection: what it has to send, and what it got."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -91,14 +91,14 @@ class Member:
         return self._frames.feed(data)
 
 
-class Conversation:
+class Exchange:
     """The members of one row, and their flows.
 
     Args:
         members: behind the link, the pinger, the bulk's sender.
     """
 
-    def __init__(self, members: list[Member], bulk: Bulk | None) -> None:
+    def __init__(self, members: list[End], bulk: Bulk | None) -> None:
         self._member, self._pinger, self._sender = members
         self._bulk = bulk
         self.ping = Ping(PING_INTERVAL_S)
@@ -116,7 +116,7 @@ class Conversation:
                     self._receive(key.data)
                 self._send()
 
-    def _receive(self, member: Member) -> None:
+    def _receive(self, member: End) -> None:
         for port, sequence, size in member.receive():
             now = time.monotonic()
             if member is self._pinger:
@@ -150,18 +150,18 @@ def measure(link: ShapedLink, load: str, *, extended: bool, seconds: float) -> R
         for address in (MEMBER, PINGER, BULK):
             end, relay = link.connect(stack, shaped=address is MEMBER)
             engine.bind(engine.adopt(relay.detach(), extended=extended), int.from_bytes(address, "big"))
-            members.append(Member(end))
+            members.append(End(end))
         make = LOADS[load]
-        conversation = Conversation(members, make() if make else None)
-        conversation.run(min(WARM_UP_S, seconds))
-        conversation.ping.restart()
-        conversation.bulk_bytes = 0
+        exchange = Exchange(members, make() if make else None)
+        exchange.run(min(WARM_UP_S, seconds))
+        exchange.ping.restart()
+        exchange.bulk_bytes = 0
         _, link_drops = link.counters()
         drops = engine.drops()
         start = time.monotonic()
-        conversation.run(seconds)
+        exchange.run(seconds)
         elapsed = time.monotonic() - start
-        ping = conversation.ping
+        ping = exchange.ping
         if len(ping.round_trips_s) < 2:
             raise ConnectionError("no ping was answered")
         percentiles = statistics.quantiles(ping.round_trips_s, n=100)
@@ -173,7 +173,7 @@ def measure(link: ShapedLink, load: str, *, extended: bool, seconds: float) -> R
             p50_ms=percentiles[49] * 1000,
             p99_ms=percentiles[98] * 1000,
             most_ms=max(ping.round_trips_s) * 1000,
-            share=conversation.bulk_bytes * 8 / elapsed / RATE_MBIT / 1e6,
+            share=exchange.bulk_bytes * 8 / elapsed / RATE_MBIT / 1e6,
             link_drops=link.counters()[1] - link_drops,
             drops={name: count - drops[name] for name, count in engine.drops().items() if count != drops[name]},
         )

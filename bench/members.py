@@ -31,6 +31,10 @@ from target import Target, missed
 
 from candy.protocol import auth, wire
 
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from kit.peer import BINARY, Frame, build_frame, read_frame
+
 POOL = "10.64.0.0/16"
 FIRST = int(IPv4Address("10.64.0.1"))
 AT_ONCE = 128
@@ -82,14 +86,14 @@ class Forwarding:
     resident_mb: float
 
 
-class Member:
+class Newcomer:
     """One connection, through its log-in.
 
     The relay answers an AUTH with nothing; but it passes on a DISCOVERY to its own sender, and only a member's.
     """
 
-    def __init__(self, number: int, server: tuple[str, int], *, asks: bool, now: int) -> None:
-        self.connection = socket.create_connection(server)
+    def __init__(self, number: int, relay: tuple[str, int], *, asks: bool, now: int) -> None:
+        self.connection = socket.create_connection(relay)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CLOSED_AT_ONCE)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection.setblocking(False)
@@ -134,33 +138,29 @@ class Member:
         self._send(wire.Discovery(self.ip, self.ip).encode())
 
     def _send(self, message: bytes) -> None:
-        """A binary frame with the mask 0, which is one as good as any."""
-        length = len(message)
-        start = struct.pack("!BB", 0x82, 128 | length) if length < 126 else struct.pack("!BBH", 0x82, 128 | 126, length)
-        self.connection.send(start + bytes(4) + message)
+        """A binary frame; the relay takes any mask, so 0 as well."""
+        self.connection.send(build_frame(BINARY, message, mask=bytes(4)))
 
     def _message(self) -> wire.Message | None:
         """The next message of the relay, if it is whole."""
-        if len(self._got) < 4:
+        read = read_frame(self._got)
+        if read == 0:
             return None
-        length, start = self._got[1], 2
-        if length == 126:
-            length, start = int.from_bytes(self._got[2:4]), 4
-        if len(self._got) < start + length:
-            return None
-        message, self._got = self._got[start : start + length], self._got[start + length :]
-        return wire.decode(message)
+        if not isinstance(read, Frame):
+            raise RelayError(f"sent {self.ip} bytes that deserve close code {read}")
+        self._got = self._got[read.size :]
+        return wire.decode(read.payload)
 
 
 class Crowd:
     """All members of one relay."""
 
-    def __init__(self, stack: ExitStack, server: tuple[str, int], *, asks: bool) -> None:
+    def __init__(self, stack: ExitStack, relay: tuple[str, int], *, asks: bool) -> None:
         self._stack = stack
-        self._server = server
+        self._relay = relay
         self._asks = asks
         self._selector = stack.enter_context(selectors.EpollSelector())
-        self.members: list[Member] = []
+        self.members: list[Newcomer] = []
 
     def grow(self, size: int) -> None:
         """Log in until there are so many."""
@@ -168,7 +168,7 @@ class Crowd:
         now = int(time.time())
         while under_way or len(self.members) < size:
             while under_way < AT_ONCE and len(self.members) < size:
-                member = Member(len(self.members), self._server, asks=self._asks, now=now)
+                member = Newcomer(len(self.members), self._relay, asks=self._asks, now=now)
                 self._stack.callback(member.connection.close)
                 self._selector.register(member.connection, selectors.EVENT_READ, member)
                 self.members.append(member)
@@ -180,7 +180,7 @@ class Crowd:
 
     def forward(self) -> int:
         """Each sends a packet to its neighbour; returns how many arrived."""
-        expected: dict[Member, bytes] = {}
+        expected: dict[Newcomer, bytes] = {}
         for i, member in enumerate(self.members):
             to = self.members[i ^ 1] if i ^ 1 < len(self.members) else member
             sent = frame(member.ip.packed, to.ip.packed, PING_PORT, i, ACK_SIZE)
@@ -194,7 +194,7 @@ class Crowd:
                     del expected[member]
         return len(self.members) - len(expected)
 
-    def _readable(self) -> Iterator[Member]:
+    def _readable(self) -> Iterator[Newcomer]:
         ready = self._selector.select(PATIENCE_S)
         if not ready:
             raise RelayError(f"said nothing for {PATIENCE_S:g} s")

@@ -4,8 +4,8 @@
     …
     dropped no_route: 3
 
-Rules: every total is there, also one that is zero; of the reasons only those for which something was dropped, for most
-never come up. This module does not know what is counted, nor who logs it.
+Rules: every total has a line, also when it is zero; a reason has one only when something was dropped for it, because
+most reasons never occur. This module does not know what is counted, nor which side logs it.
 """
 
 from collections import Counter

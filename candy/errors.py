@@ -1,7 +1,7 @@
 """Every exception that candy raises on purpose, in one tree.
 
     CandyError
-    ├── ConfigError        what the user wrote cannot be meant: exit status 2
+    ├── ConfigError        what the user wrote can't be right: exit status 2
     ├── OperationalError   the machine or the network refused: exit status 1
     ├── WireError          a message that is not one of the protocol
     └── PoolFull           no address left to grant
@@ -9,14 +9,14 @@
 Rules: the text of a ConfigError or OperationalError is one line that says what is wrong and how to mend it;
 the commands print it as it is and exit with `exit_status`. WireError and PoolFull never leave the protocol
 core: a bad message costs a counter, not the relay. Nothing outside this tree is caught at the top, so that a
-bug shows itself with its traceback.
+bug shows with its traceback.
 """
 
 from typing import ClassVar
 
 
 class CandyError(Exception):
-    """The root: whatever derives from it was foreseen."""
+    """The root: what derives from it was foreseen."""
 
 
 class ConfigError(CandyError):
@@ -26,7 +26,7 @@ class ConfigError(CandyError):
 
 
 class OperationalError(CandyError):
-    """The settings are sound, but a port, a device, a file or a peer was not to be had."""
+    """The settings are sound, but the machine or the network refused: a port, a device, a file or a peer."""
 
     exit_status: ClassVar[int] = 1
 

@@ -1,154 +1,32 @@
-"""A member's settings: defaults, and what every wrong value is answered with."""
+"""Where state is kept."""
 
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
-from typing import Any
 
-import pydantic
 import pytest
 
 from candy.errors import ConfigError
-from candy.settings import ClientSettings, Given, client_settings
-
-
-def on_line(**values: Any) -> dict[str, Given]:
-    return {key: Given(value, f"--{key}") for key, value in values.items()}
-
-
-def client(**values: Any) -> ClientSettings:
-    return client_settings(on_line(**{"websocket": "ws://relay:26816"} | values), password=b"secret")
-
-
-@pytest.fixture
-def pem(tmp_path: Path) -> str:
-    path = tmp_path / "file.pem"
-    path.touch()
-    return str(path)
-
-
-def test_client_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
-    assert client().model_dump() == {
-        "password": b"secret",
-        "state_dir": Path("/somewhere"),
-        "debug": False,
-        "timestamps": True,
-        "url": "ws://relay:26816/",
-        "name": None,
-        "tun": None,
-        "mtu": 1400,
-        "extension": True,
-        "masquerade": False,
-        "offload": True,
-        "insecure": False,
-        "ca_file": None,
-        "stun": None,
-        "port": 0,
-        "localhost": None,
-        "discovery": 0,
-        "route": 0,
-    }
-
-
-def test_settings_are_immutable() -> None:
-    with pytest.raises(pydantic.ValidationError, match="frozen"):
-        client().debug = True  # type: ignore[misc]
-
-
-def test_password_is_in_no_repr() -> None:
-    settings = client()
-    assert settings.password == b"secret"
-    assert "secret" not in f"{settings} {settings!r}"
+from candy.settings import state_folder
 
 
 @pytest.mark.parametrize(
-    ("written", "url"),
+    ("environ", "uid", "folder"),
     [
-        ("ws://relay", "ws://relay/"),
-        ("wss://relay.example.org", "wss://relay.example.org/"),
-        ("ws://127.0.0.1:26816/office/eu", "ws://127.0.0.1:26816/office/eu"),
-        ("wss://relay:1/?a=b", "wss://relay:1/?a=b"),
-        ("ws://[::1]:26816", "ws://[::1]:26816/"),
+        ({"CANDY_STATE_DIR": "/a", "STATE_DIRECTORY": "/b", "HOME": "/h"}, 0, "/a"),
+        ({"CANDY_STATE_DIR": "", "STATE_DIRECTORY": "/b:/c", "HOME": "/h"}, 1000, "/b"),
+        ({"HOME": "/root", "XDG_STATE_HOME": "/x"}, 0, "/var/lib/candy"),
+        ({"HOME": "/h", "XDG_STATE_HOME": "/x"}, 1000, "/x/candy"),
+        ({"HOME": "/h", "XDG_STATE_HOME": "relative"}, 1000, "/h/.local/state/candy"),
+        ({"HOME": "/h"}, 1000, "/h/.local/state/candy"),
     ],
 )
-def test_client_url(written: str, url: str) -> None:
-    assert client(websocket=written).url == url
+def test_folder(environ: dict[str, str], uid: int, folder: str) -> None:
+    assert state_folder(environ, uid) == Path(folder)
 
 
-def test_client_values_as_text(pem: str) -> None:
-    settings = client(
-        name="home",
-        tun="192.168.202.5/24",
-        mtu="1479",
-        ca_file=pem,
-        stun="stun://stun.example.org:3478",
-        port="26817",
-        localhost="192.168.1.5",
-        discovery="300",
-        route="5",
-        debug="true",
-    )
-    assert settings.tun == IPv4Interface("192.168.202.5/24")
-    assert settings.localhost == IPv4Address("192.168.1.5")
-    assert (settings.mtu, settings.port, settings.discovery, settings.route) == (1479, 26817, 300, 5)
-    assert (settings.ca_file, settings.debug) == (Path(pem), True)
+def test_folder_relative_to_the_current_one() -> None:
+    assert state_folder({"CANDY_STATE_DIR": "here"}, 0) == Path.cwd() / "here"
 
 
-@pytest.mark.parametrize("key", ["name", "tun", "stun", "localhost"])
-def test_empty_text_is_nothing(key: str) -> None:
-    assert getattr(client(**{key: ""}), key) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "interface"), [(None, "candy"), ("home", "candy-home"), ("123456789", "candy-123456789")]
-)
-def test_interface(name: str | None, interface: str) -> None:
-    assert client(**({"name": name} if name else {})).interface == interface
-
-
-URL = "write it like ws://host:26816 or wss://host"
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("websocket", "relay.example.org", f"'relay.example.org' is no WebSocket URL: {URL}"),
-        ("websocket", "ws://relay:0", "'ws://relay:0' has port 0: give the port that the relay listens on"),
-        ("websocket", "ws://re lay", f"'ws://re lay' is no URL: {URL}"),
-        ("websocket", "ws://relay\n", f"'ws://relay\\n' is no URL: {URL}"),
-        ("name", "1234567890", "'1234567890' is too long: candy-NAME may have 15 letters, so NAME 9"),
-        ("name", "a/b", "'a/b' is no name for an interface: use letters and digits"),
-        ("name", "..", "'..' is no name for an interface"),
-        ("name", "%d", "'%d' is no name for an interface"),
-        ("tun", "192.168.202.5", "'192.168.202.5' has no prefix length: write it like 192.168.202.5/24"),
-        ("tun", "192.168.202.5/33", "is no address with prefix length: write it like 192.168.202.5/24"),
-        ("tun", "192.168.202.256/24", "is no address with prefix length"),
-        ("tun", "192.168.202.0/24", "broadcast address: choose another in 192.168.202.0/24"),
-        ("tun", "192.168.202.255/24", "broadcast address: choose another in 192.168.202.0/24"),
-        ("tun", "0.0.0.0/0", "is no address for a member"),
-        ("tun", "127.0.0.1/8", "is no address for a member"),
-        ("tun", "224.0.0.1/24", "is no address for a member"),
-        ("mtu", "575", "'575' is too small: use 576 or more"),
-        ("mtu", "1480", "'1480' is too large: use 1479 or less"),
-        ("mtu", "", "'' is no whole number"),
-        ("ca_file", "/", "'/' is no file: give the path of one that exists"),
-        ("stun", "stun.example.org", "is no STUN server: write it like stun://stun.example.org"),
-        ("port", "65536", "'65536' is too large: use 65535 or less"),
-        ("localhost", "::1", "'::1' is no IPv4 address: write it like 192.168.1.5"),
-        ("discovery", "-1", "'-1' is too small: use 0 or more"),
-        ("route", "1001", "'1001' is too large: use 1000 or less"),
-        ("debug", "perhaps", "'perhaps' is neither true nor false"),
-    ],
-)
-def test_client_refuses(key: str, value: str, message: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        client(**{key: value})
-    assert str(refused.value).startswith(f"--{key}: ")
-    assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("given", [{}, {"websocket": Given("", "candy.cfg:3: websocket")}])
-def test_client_needs_a_relay(given: dict[str, Given]) -> None:
-    with pytest.raises(ConfigError, match=r"^no relay given: add -w ws"):
-        client_settings(given, password=b"secret")
+def test_folder_without_home() -> None:
+    with pytest.raises(ConfigError, match="CANDY_STATE_DIR"):
+        state_folder({}, 1000)

@@ -1,14 +1,13 @@
-"""What both halves of the WebSocket handshake (RFC 6455, section 4) have in common, and need to take a socket out of
-aiohttp's hands.
+"""What both halves of the WebSocket handshake (RFC 6455, section 4) share, and need to take a socket from aiohttp.
 
-It knows neither requests nor the engine: upgrade.py is the server's half, dial.py the client's.
+It knows neither requests nor the engine: relay/upgrade.py is the relay's half, member/dial.py the member's.
 """
 
 import base64
 from hashlib import sha1
 
 RELAY_FULL = "The relay is full; try again later.\n"
-"""Body of the relay's own 503, by which a client tells it from that of a web server in front: bodies pass through."""
+"""Body of the relay's own 503, by which a member tells it from a web server's: proxies pass bodies on."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -32,4 +31,4 @@ class Tail:
         return False, b""
 
     def feed_eof(self) -> None:
-        """An end is told to whoever reads the socket next."""
+        """The engine, which reads the socket next, sees the EOF itself."""

@@ -4,15 +4,15 @@
                              ◀─────write──────       ◀──recv── ┆ of a socketpair
 
 Rules:
- 1. Bounded both ways. What the engine's end does not take at once is kept, and the transport is not read
-    until that is gone; while the transport's write buffer is above its high-water mark, the engine's end is
+ 1. Bounded both ways. Bytes that the engine's end does not take at once are kept, and the transport is not read
+    until they are sent; while the transport's write buffer is above its high-water mark, the engine's end is
     not read.
- 2. All bytes before an end are delivered before the end is. The peer's end reaches the engine as an end of
-    stream; the engine's closes the transport, which says close_notify to the peer. A TLS transport of asyncio
-    cannot be half closed any further: it takes nothing more once either side has ended.
- 3. A transport that fails drops what is left: the engine's end is closed at once.
+ 2. All bytes before an EOF are delivered before the EOF is. The peer's EOF reaches the engine as one; the engine's
+    closes the transport, which sends close_notify to the peer. A TLS transport of asyncio can't be half closed: it
+    takes nothing more once either side has ended.
+ 3. When a transport fails, the bytes left are dropped: the engine's end is closed at once.
 
-It does not know WebSocket frames, and serves a client's transport as well as a server's.
+It does not know WebSocket frames, and serves a member's transport as well as a relay's.
 """
 
 import asyncio
@@ -27,7 +27,8 @@ READ_BYTES = 65536
 HIGH_WATER_BYTES = 65536
 """Bytes in the transport's write buffer from which on the engine's end is not read."""
 USER_TIMEOUT_MS = 45_000
-"""How long sent bytes may stay unacknowledged before the kernel gives the peer up: as the relay's rule of silence."""
+"""How long sent bytes may stay unacknowledged before the kernel gives the peer up: as long as a peer of
+the engine may be silent."""
 
 
 def join(transport: asyncio.Transport, tail: bytes = b"") -> int:
@@ -43,7 +44,7 @@ def join(transport: asyncio.Transport, tail: bytes = b"") -> int:
         a non-blocking stream socket for Engine.adopt(), owned by the caller.
 
     Raises:
-        OSError: no socketpair is to be had; the transport is as before.
+        OSError: a socketpair could not be created; the transport is as before.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -70,7 +71,7 @@ class Pump(asyncio.Protocol):
         self._peer_ended = False
         self._transport_is_lost = False
         self._inner_is_broken = False
-        """The engine's end takes nothing more; its last words may still wait to be read."""
+        """The engine's end takes nothing more; its last bytes may still wait to be read."""
 
     def start(self, tail: bytes) -> None:
         outer: socket.socket | None = self._transport.get_extra_info("socket")
@@ -81,7 +82,7 @@ class Pump(asyncio.Protocol):
             outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         self._loop.add_reader(self._inner, self._read_inner)
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
-        # Whoever handed it over paused it.
+        # The caller of join() paused it.
         self._transport.resume_reading()
         if tail:
             self.data_received(tail)
@@ -148,7 +149,7 @@ class Pump(asyncio.Protocol):
         except BlockingIOError:
             return
         except OSError:
-            # The engine closed with bytes of ours unread: an end like any other.
+            # The engine closed with bytes unread: treated as an EOF.
             data = b""
         if data:
             self._transport.write(data)

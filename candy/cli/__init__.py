@@ -1,1 +1,1 @@
-"""The two commands. Whatever the user writes is read here; whatever it means is the settings'."""
+"""The two commands. What the user writes is read here; what it means, the settings decide."""

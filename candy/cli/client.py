@@ -4,28 +4,28 @@ from collections.abc import Callable
 
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
-from candy.settings import ClientSettings, client_settings
+from candy.member.settings import MemberSettings, member_settings
 
 
-def configure(gathered: Gathered, check: bool) -> ClientSettings:
-    """The client's settings. Nothing is written, with or without check.
+def configure(gathered: Gathered, check: bool) -> MemberSettings:
+    """The member's settings. Nothing is written, with or without check.
 
     Raises:
-        ConfigError: a value can't be meant, or there is no password.
+        ConfigError: a value can't be right, or no password is given.
     """
-    # An empty password is one, too: networks of the original may do without.
+    # An empty password counts as one: networks of the original may have it.
     password = gathered.password
-    settings = client_settings(gathered.given, password=password.value if password else b"")
+    settings = member_settings(gathered.given, password=password.value if password else b"")
     if password is None:
         raise ConfigError("no password given: set CANDY_PASSWORD, or add --password-file FILE")
     return settings
 
 
-def run(settings: ClientSettings, reread: Callable[[], ClientSettings] | None) -> int:
-    """Stay in the network until a signal ends it; returns the exit status."""
-    from candy.member import member as client
+def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None) -> int:
+    """Stay in the network until a signal ends the program; returns the exit status."""
+    from candy.member import lifecycle
 
-    return client.run(settings)
+    return lifecycle.run(settings)
 
 
 main = Command(

@@ -6,9 +6,9 @@
 
 Rules:
  1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file.
- 2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for what
-    went wrong later. This is the one place where candy's exceptions become that.
- 3. Relay, client and engine are imported when they start: --help, --version and --check work without them.
+ 2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for a later
+    failure. Only here do candy's exceptions become lines.
+ 3. Relay, member and engine are imported when they start: --help, --version and --check work without them.
 """
 
 import logging
@@ -24,14 +24,15 @@ import click
 
 from candy import __version__
 from candy.cli.files import Written, read_file
-from candy.cli.options import OPTIONS, SWITCHES_OFF, Option, Side, options_of_other_side, other_side
 from candy.errors import ConfigError, OperationalError
-from candy.relay.settings import GivenNetwork, ServerSettings
-from candy.settings import ClientSettings, Given
+from candy.member.settings import MemberSettings
+from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
+from candy.relay.settings import GivenNetwork, RelaySettings
+from candy.settings import Given
 
 log = logging.getLogger("candy")
 
-Settings = TypeVar("Settings", ServerSettings, ClientSettings)
+Settings = TypeVar("Settings", RelaySettings, MemberSettings)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Gathered:
     """Everything the user wrote."""
 
     given: dict[str, Given]
-    """By option name, without the password's and without what has no effect."""
+    """By option name, without the password's options and without the other command's."""
     password: Given | None
     """Bytes."""
     networks: tuple[GivenNetwork, ...]
@@ -55,8 +56,8 @@ class Command(click.Command, Generic[Settings]):
         side: names the command and chooses its options.
         about: the first sentence of --help.
         configure: validates, and with the second argument set leaves no trace anywhere (--check).
-        run: starts the side; returns its exit status. It may read the settings again by its second argument, which
-            raises what is wrong with them, and is None without a file.
+        run: starts the side; returns its exit status. Its second argument reads the settings again and raises their
+            errors; it is None without a file.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Command(click.Command, Generic[Settings]):
             level=logging.DEBUG if settings.debug else logging.INFO,
             format=("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s",
         )
-        # Other people's debugging. pyroute2 forgets a level of its topmost logger when it is imported, which is later.
+        # The libraries' own debugging. pyroute2 resets the level of its topmost logger when it is imported, later.
         for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
             logging.getLogger(library).setLevel(logging.WARNING)
         try:
@@ -142,7 +143,7 @@ class Command(click.Command, Generic[Settings]):
 
     def _say(self, message: str) -> None:
         line = " ".join(message.splitlines())
-        # What is quoted may be no text at all, and no terminal is to obey it.
+        # A quoted value may be binary, and the terminal must not act on its control characters.
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
         click.echo(f"{self.name}: {shown}", err=True)
 
@@ -152,7 +153,7 @@ def _click_option(option: Option, hidden: bool = False) -> click.Option:
     return click.Option(
         names,
         metavar=option.metavar,
-        help=option.meaning + (" (no effect yet)" if option.idle else ""),
+        help=option.help,
         is_flag=option.kind is bool,
         default=None,
         hidden=hidden,
@@ -174,7 +175,7 @@ def gather(
         mode: the -m option.
         written: the other options by name; None where not given.
         environ: for CANDY_PASSWORD.
-        warn: told, once each, of what the user should know.
+        warn: called with each warning.
 
     Raises:
         ConfigError: a file can't be read or understood, or this is the wrong command.
@@ -194,28 +195,24 @@ def gather(
 
     given = file.given | line
     if "sdwan" in line:
-        # Rules in another form are rules, too.
+        # Rules on the command line replace the file's in either form.
         given.pop("routes", None)
-    ours = {option.key: option for option in OPTIONS[side]}
+    ours = by_key(side)
     for key, value in list(given.items()):
         option = ours.get(key)
-        if option is not None and option.idle:
+        if option is not None and option.is_idle:
             warn(f"{value.origin}: has no effect yet")
         elif option is None and key != "mode":
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
         if option is None:
             del given[key]
-    networks = tuple(GivenNetwork(path, _settings(table), _password(table)) for path, table in file.networks)
-    return Gathered(_settings(given), password, networks, config is not None)
+    networks = tuple(GivenNetwork(path, _without_password(table), _password(table)) for path, table in file.networks)
+    return Gathered(_without_password(given), password, networks, config is not None)
 
 
-def _settings(given: Mapping[str, Given]) -> dict[str, Given]:
-    """Without passwords, which have more sources, and with what a switch negates in its place."""
-    settings = {key: value for key, value in given.items() if key not in ("password", "password_file")}
-    for switch, field in SWITCHES_OFF.items():
-        if off := settings.pop(switch, None):
-            settings[field] = Given(not off.value, off.origin)
-    return settings
+def _without_password(given: Mapping[str, Given]) -> dict[str, Given]:
+    """The password has more sources, and is gathered for itself."""
+    return {key: value for key, value in given.items() if key not in ("password", "password_file")}
 
 
 def _check_mode(side: Side, mode: Given | None) -> None:
@@ -223,7 +220,7 @@ def _check_mode(side: Side, mode: Given | None) -> None:
         return
     if mode.value == other_side(side):
         raise ConfigError(f"{mode.origin}: this is candy-{side}: run candy-{mode.value} for mode {mode.value}")
-    raise ConfigError(f"{mode.origin}: {mode.value!r} is no mode: use client or server, or leave it out")
+    raise ConfigError(f"{mode.origin}: {mode.value!r} is not a mode: use client or server, or leave it out")
 
 
 def _password(source: Mapping[str, Given]) -> Given | None:
@@ -239,7 +236,7 @@ def _password(source: Mapping[str, Given]) -> Given | None:
         content = Path(file.value).read_bytes()
     except OSError as error:
         raise ConfigError(f"{file.origin}: cannot read {file.value}: {error.strerror}: name a readable file") from None
-    # The end of the line is an editor's, not the password's.
+    # An editor adds the end of the line; it is not part of the password.
     password_bytes = content.removesuffix(b"\n").removesuffix(b"\r")
     if not password_bytes:
         raise ConfigError(f"{file.origin}: {file.value} is empty: write the password into it")

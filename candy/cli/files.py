@@ -3,9 +3,9 @@
     TOML        websocket = "wss://example.org"      strict: an unknown key or a wrong type is an error;
                 mtu = 1400                           a relay's further networks are tables [network."/path"]
     original    websocket = "wss://example.org";     lenient: all values are text; an unknown key and a line
-                mtu = 1400                           that is no `key = value` are passed over with a warning
+                mtu = 1400                           that is not `key = value` are skipped with a warning
 
-This module knows the options' names and kinds; candy.relay.settings and candy.settings judge the values.
+This module knows the options' names and kinds; the settings of both sides judge the values.
 """
 
 import re
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from candy.cli.lines import Lines, Place
-from candy.cli.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS, Option, Side, other_side
 from candy.errors import ConfigError
+from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS, Option, Side, other_side
 from candy.settings import Given
 
 _KINDS: Mapping[type, str] = {
@@ -32,14 +32,14 @@ _KINDS: Mapping[type, str] = {
 
 @dataclass(frozen=True)
 class Written:
-    """What a file says."""
+    """The content of a file."""
 
     given: dict[str, Given] = field(default_factory=dict)
     """Values by option name. That of a list is a list of Given."""
     networks: list[tuple[Given, dict[str, Given]]] = field(default_factory=list)
     """Further networks: the path, and the same."""
     warnings: list[str] = field(default_factory=list)
-    """For what was passed over."""
+    """For skipped lines."""
 
 
 def read_file(path: Path, side: Side) -> Written:
@@ -109,7 +109,7 @@ def _unknown(key: str, side: Side, in_network: bool) -> str:
         return "is a setting of the whole relay, not of one network: write it before all tables"
     if any(option.key == key for option in OPTIONS[other_side(side)]):
         return f"is a setting of candy-{other_side(side)}, not of candy-{side}: remove it"
-    return f"is no setting of candy-{side}: see candy-{side} --help for their names"
+    return f"is not a setting of candy-{side}: see candy-{side} --help for their names"
 
 
 def _read_original(path: Path, content: bytes) -> Written:
@@ -125,10 +125,10 @@ def _read_original(path: Path, content: bytes) -> Written:
 
 
 def _original_lines(content: bytes) -> Iterator[tuple[int, str, str | None]]:
-    """(line number, key, value) of each line that says something; value None where there is no "=".
+    """(line number, key, value) of each line but blanks and comments; value None where there is no "=".
 
     Blanks and semicolons at the end are cut off, then the outer quotes; between these nothing is special.
-    Bytes that are not UTF-8 are kept, for a password may hold any.
+    Bytes that are not UTF-8 are kept, because a password may hold any.
     """
     blank = " \t\r\v\f"
     for number, line in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1):

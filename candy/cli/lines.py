@@ -1,4 +1,4 @@
-"""Where things stand in a TOML file, for tomllib keeps no positions.
+"""The lines of keys and tables in a TOML file, because tomllib keeps no positions.
 
     routes = [                             ("routes",)                        line 1
         { device = "10.0.0.0/24", … },     ("routes", 0)                      line 2
@@ -6,8 +6,8 @@
     [network."/home"]                      ("network", "/home")               line 4
     dhcp = "10.1.0.0/24"                   ("network", "/home", "dhcp")       line 5
 
-Rules: only for text that tomllib has accepted, so nothing is checked here. Keys are read by tomllib itself. What has no
-line of its own has that of what it is in.
+Rules: only for text that tomllib has accepted, so nothing is checked here. Keys are read by tomllib itself. A place
+without a line of its own has the line of the place around it.
 """
 
 import re
@@ -46,7 +46,7 @@ class Lines:
         self._path = path
         self._lines: dict[Place, int] = {}
         for place, line in _places(text):
-            # A table's first header counts, and a key's only line.
+            # Of a table the first header counts; a key has one line only.
             self._lines.setdefault(place, line)
 
     def origin(self, place: Place, name: str | None = None) -> str:

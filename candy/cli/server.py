@@ -5,36 +5,36 @@ from collections.abc import Callable, Mapping
 
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
-from candy.host.files import server_password
-from candy.relay.settings import ServerSettings, server_settings
+from candy.relay.settings import RelaySettings, relay_settings
+from candy.relay.state import kept_password
 from candy.settings import Given
 
 
-def configure(gathered: Gathered, check: bool) -> ServerSettings:
-    """The relay's settings. The network `/` has a password made for it if it is given none; it is kept unless this is a
+def configure(gathered: Gathered, check: bool) -> RelaySettings:
+    """The relay's settings. If no password is given for the network `/`, one is generated, and kept unless this is a
     check.
 
     Raises:
-        ConfigError: a value can't be meant.
+        ConfigError: a value can't be right.
         OperationalError: the state folder can't be used.
     """
     password = gathered.password
     if password is not None and not password.value:
-        raise ConfigError(f"{password.origin}: an empty password lets everybody in: leave it out to have one made")
+        raise ConfigError(f"{password.origin}: an empty password lets every machine in: leave it out to have one made")
     for network in gathered.networks:
         if network.password is not None and not network.password.value:
-            raise ConfigError(f"{network.password.origin}: an empty password lets everybody in: write one")
+            raise ConfigError(f"{network.password.origin}: an empty password lets every machine in: write one")
     # As with the original, a file has a pool only if it says so.
     given = _without_pool(gathered.given) if gathered.from_file else gathered.given
     networks = [network._replace(given=_without_pool(network.given)) for network in gathered.networks]
-    settings = server_settings(
+    settings = relay_settings(
         given,
         password=password.value if password else b"",
         password_is_generated=password is None,
         networks=networks,
     )
     if password is None and not check:
-        made = server_password(settings.state_dir, secrets.token_urlsafe)
+        made = kept_password(settings.state_dir, secrets.token_urlsafe)
         main, *others = settings.networks
         main = main.model_copy(update={"password": made})
         settings = settings.model_copy(update={"networks": (main, *others)})
@@ -45,11 +45,11 @@ def _without_pool(given: Mapping[str, Given]) -> Mapping[str, Given]:
     return {"dhcp": Given("", "--dhcp"), **given}
 
 
-def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None) -> int:
-    """Serve until a signal ends it; returns the exit status."""
-    from candy.relay import relay as server
+def run(settings: RelaySettings, reread: Callable[[], RelaySettings] | None) -> int:
+    """Serve until a signal ends the program; returns the exit status."""
+    from candy.relay import lifecycle
 
-    return server.run(settings, reread)
+    return lifecycle.run(settings, reread)
 
 
 main = Command(

@@ -1,17 +1,17 @@
 """The kernel's routes to networks behind other members: through the interface, and nowhere else.
 
-    install(entries, …) ─▶ refuse what would do harm ─▶ add what is missing ─▶ delete what is not wanted any more
+    install(entries, …) ─▶ refuse what would do harm ─▶ add what is missing ─▶ delete the others
                                                                      the kernel's table is what was installed
 
 Rules:
- 1. Changed by difference: a route that stays is not touched, so that what uses it goes on. Ours are told apart by
-    PROTOCOL, and no other route is ever touched. They go with the interface.
- 2. The way to the relay may not lead through the relay: no route that would take the place of the one in use.
+ 1. Changed by difference: a route that stays is not touched, so that connections over it live on. Ours are told apart
+    by PROTOCOL, and no other route is ever touched. The kernel deletes them with the interface.
+ 2. The route to the relay must not lead through the relay: a destination that would replace the one in use is refused.
  3. A network that this machine is part of stays where it is, and so does a destination that has a route of the same
     length already.
- 4. What is refused is told in one line, once, and costs the others nothing.
+ 4. A refusal is one line in the log, once, and leaves the other routes as they are.
 
-This module does not know what is behind a destination, nor how a packet finds its next hop.
+This module does not know what lies behind a destination, nor how a packet finds its next hop.
 """
 
 import errno
@@ -23,16 +23,14 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
 from candy.errors import OperationalError
+from candy.protocol.addresses import NOT_UNICAST, SHORTEST_PREFIX
 from candy.protocol.wire import RouteEntry
 
 if TYPE_CHECKING:
     from pyroute2 import AsyncIPRoute
 
 PROTOCOL = 202
-"""Who made a route, in `ip route` and in netlink's rtm_protocol: a number that no routing program has."""
-SHORTEST_PREFIX = 8
-"""ROUTE is covered by no hash: a shorter prefix could draw half of the world into the tunnel."""
-NOT_HOSTS = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
+"""Marks our routes, in `ip route` and in netlink's rtm_protocol: a number that no routing program uses."""
 
 # From <linux/rtnetlink.h>.
 RT_SCOPE_LINK = 253
@@ -58,7 +56,7 @@ class KernelRoutes:
     def __init__(self, interface: str) -> None:
         self._interface = interface
         self.installed: dict[IPv4Network, IPv4Address] = {}
-        """Destination and next hop, as told to the user."""
+        """Destination and next hop, as shown to the user."""
         self._refused: dict[IPv4Network, str] = {}
 
     async def install(
@@ -81,7 +79,7 @@ class KernelRoutes:
         if not wanted and not self.installed:
             self._refused = {}
             return ()
-        # Here, as in candy.host.tun: it takes a tenth of a second and 15 MB.
+        # Imported here, as in candy.host.tun: it takes a tenth of a second and 15 MB.
         from pyroute2 import AsyncIPRoute, NetlinkError
 
         try:
@@ -129,13 +127,13 @@ class KernelRoutes:
             try:
                 await netlink.route("del", **_route(destination, index))
             except NetlinkError as error:
-                # Somebody was quicker.
+                # Another program deleted it first.
                 if error.code != errno.ESRCH:
                     raise
         return refused
 
     def _tell(self, installed: dict[IPv4Network, IPv4Address], refused: dict[IPv4Network, str]) -> None:
-        """Say what has changed."""
+        """Log what has changed."""
         for destination, next_hop in installed.items():
             if self.installed.get(destination) != next_hop:
                 _log.info("%s is reached through %s", destination, next_hop)
@@ -162,14 +160,14 @@ def refusal(
     """
     if destination.prefixlen < SHORTEST_PREFIX:
         return f"it is more than a /{SHORTEST_PREFIX}, which is more than a network behind a member"
-    if any(destination.overlaps(network) for network in NOT_HOSTS):
-        return "it is no network of hosts"
+    if any(destination.overlaps(network) for network in NOT_UNICAST):
+        return "it is not a network of hosts"
     for network, name in connected:
-        # Within the members' own network there may well be one behind a member.
+        # A network behind a member may lie within the members' own network.
         if destination == network or (name != interface and destination.subnet_of(network)):
             return f"this machine is part of {network} by {name}"
     for address, way in ways.items():
-        # The longest prefix wins, so one that is shorter than what leads to the relay now does no harm.
+        # The longest prefix wins, so a destination shorter than the route to the relay does no harm.
         if address in destination and (way is None or way.prefixlen <= destination.prefixlen):
             return f"the relay is reached at {address}, and so would be reached through itself"
     return None
@@ -185,7 +183,7 @@ async def _connected_networks(netlink: "AsyncIPRoute") -> list[Connected]:
 
 
 async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, index: int) -> IPv4Network | None:
-    """The destination of the route that the kernel takes to an address; None if there is none but our interface's."""
+    """The destination of the route that the kernel takes to an address; None if it has none but our interface's."""
     from pyroute2 import NetlinkError
 
     try:

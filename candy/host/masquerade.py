@@ -1,17 +1,17 @@
 """Forwarding between the candy network and this machine's other networks, with NAT: a gateway in one option.
 
     __enter__:  table ip candy-masquerade  ─▶  net.ipv4.ip_forward = 1
-    __exit__:   the table deleted          ─▶  net.ipv4.ip_forward = 0, if it was and nobody else of ours needs it
+    __exit__:   the table deleted          ─▶  net.ipv4.ip_forward = 0, if it was and no other member here needs it
 
-What passes between the two sides takes this machine's address on the other one, so that neither side needs a route
+Packets between the two sides get this machine's address on the other side, so that neither side needs a route
 back. Rules:
- 1. All is done by `nft`, one transaction each, in tables of our own names; no table or rule of anybody else's is
-    touched. What a crash left behind is replaced at the next start, or deleted at its end.
+ 1. All is done by `nft`, one transaction each, in tables of our own names; no table or rule of another program is
+    touched. Tables that a crash left behind are replaced at the next start, or deleted at its end.
  2. That ip_forward was off is remembered by the table NOTE. It lives exactly as long as the setting itself: until the
     network namespace ends.
- 3. Forwarding ends with the last of several clients on one machine.
+ 3. Forwarding ends with the last of several members on one machine.
 
-This module does not know what is routed where.
+This module does not know the routes.
 """
 
 import logging
@@ -37,16 +37,16 @@ class Masquerade:
     """While this is entered, the machine is a gateway.
 
     Args:
-        interface: of the candy network, which has not to be there yet.
+        interface: of the candy network; it need not exist yet.
 
     Raises:
-        OperationalError: there is no nft.
+        OperationalError: the program nft is missing.
     """
 
     def __init__(self, interface: str) -> None:
         self._interface = interface
         self._table = f"{interface}-masquerade"
-        # Debian keeps it where only root's PATH looks.
+        # Debian installs nft into a folder that only root's PATH has.
         nft = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
         if nft is None:
             raise OperationalError("--masquerade needs the program nft: apt install nftables")
@@ -72,7 +72,7 @@ class Masquerade:
         try:
             if _forwards():
                 return self
-            # The note first: whatever happens in between, the setting is put back.
+            # The note first, so that the setting is put back also after a crash in between.
             self._run(f"table ip {NOTE} {{ }}")
             _forward("1")
             self._was_off = True
@@ -97,7 +97,7 @@ class Masquerade:
 
     def _run(self, script: str) -> str:
         """Carry out commands, all or none, and return what they print."""
-        # A session of its own: the terminal's ^C is for us, who then need it once more.
+        # In a session of its own: the terminal's ^C must end candy alone, which then runs nft once more.
         done = subprocess.run(
             [self._nft, "-f", "-"], input=script, capture_output=True, text=True, check=False, start_new_session=True
         )
@@ -108,12 +108,12 @@ class Masquerade:
 
 
 def _absent(table: str) -> str:
-    """Delete a table, be it there or not."""
+    """Delete a table, whether or not it exists."""
     return f"table ip {table}\ndelete table ip {table}\n"
 
 
 def _is_interface(name: str) -> bool:
-    # A table without its interface is what a crash left.
+    # A table without its interface was left by a crash.
     return name in (other for _, other in socket.if_nameindex())
 
 

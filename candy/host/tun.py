@@ -3,9 +3,9 @@
     Tun(name, mtu) ─▶ configure(address) ─▶ configure(another address) … ─▶ close()
     no address, down      up                    the old one replaced            gone
 
-Rules: the interface is made exclusively, so that nobody else's is ever taken over; it lives as long as one
-descriptor of it is open, the engine's duplicate included; whatever fails is an OperationalError of one line
-that says what to do. This module knows neither packets nor the relay.
+Rules: the interface is created exclusively, so that another program's is never taken over; it lives as long as one
+descriptor of it is open, the engine's duplicate included; a failure is an OperationalError of one line that says
+what to do. This module knows neither packets nor the relay.
 """
 
 import errno
@@ -23,8 +23,9 @@ from candy.errors import OperationalError
 
 NODE = "/dev/net/tun"
 QUEUE_PACKETS = 500
-"""Packets that wait in the kernel for us to read them: room for the fragments of a few of the longest datagrams, which
-a forwarding kernel hands over at once; no more, for the queue that manages delay is the engine's."""
+"""Packets that wait in the kernel until the engine reads them: room for the fragments of a few of the longest
+datagrams, which a forwarding kernel hands over at once. Not more, because the engine has the queue that manages
+delay."""
 
 
 # From <linux/if_tun.h>.
@@ -39,29 +40,29 @@ TUN_F_USO6 = 0x40
 
 VNET_BYTES = 10
 OFFLOADS = (
-    # UDP segmentation came with Linux 6.2, which takes it for both address families or for none.
+    # UDP segmentation came with Linux 6.2, which takes it for both address families or not at all.
     TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
     TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN,
     TUN_F_CSUM | TUN_F_TSO4,
     TUN_F_CSUM,
     0,
 )
-"""What the kernel may leave to us, most first."""
+"""Work that the kernel may leave to the engine, most first."""
 
 
 class Tun:
     """An interface with IPv4 packets on its descriptor, one a read and one a write.
 
-    With offloads each has a little-endian virtio header of 10 bytes before it, and may stand for many: up to 64 KB of
-    one flow. `vnet` tells whether it is so.
+    With offloads (`vnet`) each has a little-endian virtio header of 10 bytes before it, and may stand for many: up to
+    64 KB of one flow.
 
     Args:
         name: of the interface, at most 15 bytes.
         mtu: bytes.
-        offload: ask the kernel for offloads; where it has none, there are none.
+        offload: ask the kernel for all offloads that it has.
 
     Raises:
-        OperationalError: it can't be made.
+        OperationalError: the interface could not be created.
     """
 
     def __init__(self, name: str, mtu: int, *, offload: bool = True) -> None:
@@ -93,7 +94,7 @@ class Tun:
         return int(self._device.fileno())
 
     def _enable_offloads(self) -> None:
-        """Agree with the kernel on the header, and on as much as it offers."""
+        """Agree with the kernel on the header, and on as many offloads as it has."""
         fcntl.ioctl(self._device.fileno(), TUNSETVNETHDRSZ, struct.pack("i", VNET_BYTES))
         fcntl.ioctl(self._device.fileno(), TUNSETVNETLE, struct.pack("i", 1))
         for offloads in OFFLOADS:
@@ -113,7 +114,7 @@ class Tun:
         """
         if address == self.address:
             return
-        # Here, for it takes a tenth of a second and 15 MB, and whoever only asks for --help needs neither.
+        # Imported here: it takes a tenth of a second and 15 MB, and --help needs neither.
         from pyroute2 import AsyncIPRoute, NetlinkError
 
         try:
@@ -146,10 +147,10 @@ def _taken(address: IPv4Interface, holder: str) -> str:
 def _explain(name: str, error: OSError) -> str:
     match error.errno:
         case errno.EACCES:
-            # Of the file's mode: what makes interfaces was not even asked.
+            # The file's mode: the kernel did not get to the capability.
             return f"{NODE} is closed to this user: run as root, or `chmod 666 {NODE}` and run with CAP_NET_ADMIN"
         case errno.EPERM if not _opens():
-            # Of a device cgroup.
+            # A device cgroup.
             return f"{NODE} is withheld: give a container `--device {NODE}`, a systemd unit `DeviceAllow={NODE} rw`"
         case errno.EPERM:
             return (
@@ -168,7 +169,7 @@ def _explain(name: str, error: OSError) -> str:
 
 
 def _opens() -> bool:
-    """Whether this process may open the device: python-pytun says the same of that as of what comes behind it."""
+    """Whether this process may open the device: python-pytun raises one error for that and the step behind it."""
     try:
         os.close(os.open(NODE, os.O_RDWR | os.O_CLOEXEC))
     except OSError:

@@ -5,7 +5,7 @@
     refused              1 to 1.5   2 to 3    4 to 6     8 to 12   16 to 24    20 to 30    seconds
 
 Rules: never under `LEAST_S`; a connection that held, and a failure of the other sort, start the row anew: a
-relay that was away for an hour and then refuses once is tried again soon. The width of a step spreads clients
+relay that was away for an hour and then refuses once is tried again soon. The width of a step spreads members
 that all lost the same relay.
 """
 
@@ -33,7 +33,7 @@ class Backoff:
         self._failures = 0
 
     def held(self) -> None:
-        """A connection did its work."""
+        """A connection was confirmed."""
         self._failures = 0
 
     def next_delay(self, *, refused: bool) -> float:

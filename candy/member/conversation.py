@@ -1,16 +1,15 @@
-"""One connection as a client leads it, from the upgrade to its end: what comes in, and what is to be done
-about it.
+"""One connection as a member leads it, from the upgrade to its end: a message comes in, actions go out.
 
     opened ──VMAC, EXPTTUN──▶ ASKING ──right answer──▶ AUTH, PING ──▶ JOINED ──▶ CONFIRMED
-       └──────VMAC, with an address of its own───────▶┘          PONG, and still there a moment later
+       └──────VMAC, with an address of its own───────▶┘          PONG, and still open a moment later
                                                          ROUTE ─▶ RouteSet;  UDP4CONN, DISCOVERY, GENERAL ─▶ Learn
 
 Rules:
- 1. The relay never answers AUTH. That it was believed is concluded: from a PONG to the PING behind it, and
-    from the connection being there a moment later, for the PONG may be quicker than the verdict on the AUTH.
+ 1. The relay never answers AUTH. That it believed the AUTH is concluded from two facts: a PONG answered the PING behind
+    it, and the connection is still open a moment later, because the PONG may be quicker than the verdict on the AUTH.
  2. A granted address is believed only with the right hash, and kept for next time once it is confirmed.
  3. Routes of the connection before hold until this one has told all: candy.2 says so itself; else the other messages of
-    a relay are right behind its first, and where none came within a verdict's time there are none.
+    a relay follow right behind its first, and a relay that sends none within a verdict's time has none.
  4. No I/O, no clock, no random numbers: `now` is monotonic seconds, `wall` Unix seconds, randomness an
     argument.
 
@@ -25,22 +24,20 @@ from math import inf
 from candy.errors import WireError
 from candy.member.routeset import RouteSet
 from candy.protocol import auth, wire
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
+from candy.protocol.closing import CloseCode
 from candy.protocol.wire import DropReason
-from candy.relay.pool import is_unicast
-from candy.relay.session import Close, Drop, Log, Ping, Send
 
 ANSWER_S = 10.0
 """How long the relay may take to grant an address."""
 CONFIRM_S = 1.0
-"""Rule 1's moment. Nobody wants to wait for all that a relay may still find; a wrong word is put right then."""
+"""Rule 1's moment. Shorter than a verdict may take, so that the user need not wait: a later refusal is told as one."""
 ROUTES_S = 1.0
 """Rule 3's: how long the next ROUTE of a relay without candy.2 may take."""
 VERDICT_S = 11.0
-"""A connection that ends sooner after its AUTH counts as refused: our relay asks another holder of the address for 3 s,
-and delays a refusal by up to 10 s after many failures."""
-SHORTEST_PREFIX = 8
-"""A granted address is not covered by the hash: a shorter prefix could draw half of the world into the tunnel."""
-CLOSE_POLICY = 1008
+"""A connection that ends sooner after its AUTH counts as refused: our relay probes another holder of the address for
+3 s, and delays a refusal by up to 10 s after many failures."""
 ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
 
 
@@ -74,7 +71,7 @@ class SetRoutes:
 
 @dataclass(frozen=True, slots=True)
 class Learn:
-    """Keep what another member says of itself, for a direct link."""
+    """Keep what another member says of itself, for direct links."""
 
     message: wire.Udp4Conn | wire.Discovery | wire.General
 
@@ -84,7 +81,7 @@ Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | SetRoutes 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection, or the attempt to make one, ended: one line for the user, and what Backoff wants to know."""
+    """How a connection, or the attempt to make one, ended: one line for the user, and Backoff's arguments."""
 
     text: str
     refused: bool = False
@@ -92,7 +89,7 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class Identity:
     """What this member says of itself on every connection.
 
     `vmac` has 16 ASCII hex characters, `address` is None for one that the relay grants, `hello` is the
@@ -110,7 +107,7 @@ class Conversation:
     """One connection, from the upgrade to its end. Actions are to be carried out in order.
 
     Args:
-        member: who speaks.
+        identity: what the member says of itself.
         connection: the engine's number.
         timestamp: for all messages of this connection, and never used before: an AUTH with the same timestamp
             would be the same bytes, which the relay takes for a replay.
@@ -121,7 +118,7 @@ class Conversation:
 
     def __init__(
         self,
-        member: Member,
+        identity: Identity,
         connection: int,
         timestamp: int,
         last: IPv4Interface | None,
@@ -129,43 +126,43 @@ class Conversation:
         *,
         extended: bool = False,
     ) -> None:
-        self._member = member
+        self._identity = identity
         self._connection = connection
         self._timestamp = timestamp
         self._last = last
         self._routes = routes
         self._extended = extended
         self._address: IPv4Interface | None = None
-        """With which AUTH was sent; None while asking for one."""
+        """The one in the AUTH; None while asking for one."""
         self._joined = 0.0
-        """When that was."""
+        """When AUTH was sent."""
         self._ponged = False
         self._confirmed = False
         self._ending: Ending | None = None
-        """Decided here, before the connection is closed."""
+        """Set when the member ends the connection itself."""
         self._due = inf
-        """When the log-in is to go on."""
+        """The log-in's next deadline."""
         self._told_all_at = inf
-        """Rule 3."""
+        """Rule 3's deadline."""
 
     @property
     def deadline(self) -> float:
-        """When expired() is to be called."""
+        """When expired() has to be called."""
         return min(self._due, self._told_all_at)
 
     def opened(self, now: float) -> list[Action]:
-        """The connection is upgraded and the engine's."""
-        member, timestamp = self._member, self._timestamp
-        digest = auth.vmac_digest(member.password, member.vmac, timestamp)
-        greeting = self._hashed(wire.Vmac(member.vmac, timestamp, digest))
-        if member.address is not None:
-            return [greeting, *self._join(member.address, now)]
+        """The connection is upgraded, and the engine owns it."""
+        identity, timestamp = self._identity, self._timestamp
+        digest = auth.vmac_digest(identity.password, identity.vmac, timestamp)
+        greeting = self._hashed(wire.Vmac(identity.vmac, timestamp, digest))
+        if identity.address is not None:
+            return [greeting, *self._join(identity.address, now)]
         self._due = now + ANSWER_S
-        digest = auth.expttun_digest(member.password, timestamp)
+        digest = auth.expttun_digest(identity.password, timestamp)
         return [greeting, self._hashed(wire.Expttun(timestamp, self._last or ANY_ADDRESS, digest))]
 
     def received(self, payload: bytes, now: float, wall: int) -> list[Action]:
-        """A message that is no packet."""
+        """A message other than a packet."""
         if self._ending is not None:
             return []
         try:
@@ -194,7 +191,7 @@ class Conversation:
         return self.expired(now)
 
     def expired(self, now: float) -> list[Action]:
-        """The deadline may have come."""
+        """Act on the deadlines up to `now`."""
         actions: list[Action] = []
         if now >= self._told_all_at:
             self._told_all_at = inf
@@ -206,7 +203,7 @@ class Conversation:
             return self._end(f"the relay granted no address within {ANSWER_S:g} s: has it a pool?")
         self._due = inf
         self._confirmed = True
-        if self._member.address is None:
+        if self._identity.address is None:
             actions.append(Keep(self._address))
         return [*actions, Log("info", f"connected as {self._address} (the relay answers)")]
 
@@ -239,11 +236,9 @@ class Conversation:
         )
 
     def _on_expttun(self, message: wire.Expttun, now: float, wall: int) -> list[Action]:
-        expected = auth.expttun_digest(self._member.password, message.timestamp)
+        expected = auth.expttun_digest(self._identity.password, message.timestamp)
         if not auth.digest_matches(expected, message.digest):
-            return self._end(
-                "the relay's hash is wrong: it has another password, or is no relay of yours", refused=True
-            )
+            return self._end("the relay's hash is wrong: it has another password, or is not your relay", refused=True)
         if not auth.is_timely(message.timestamp, wall):
             skew = message.timestamp - wall
             return self._end(
@@ -272,7 +267,7 @@ class Conversation:
         if message.dst != own and (message.dst != wire.BROADCAST or isinstance(message, wire.Udp4Conn)):
             raise WireError(DropReason.FOREIGN_DESTINATION)
         if isinstance(message, wire.General):
-            # Nobody sends another one, so nobody could tell what it means.
+            # Raises for any other GENERAL: no member sends one.
             _ = message.lan_endpoint
         return [Learn(message)]
 
@@ -284,24 +279,24 @@ class Conversation:
         if not self._routes.is_settled:
             self._told_all_at = now + VERDICT_S
         timestamp = self._timestamp
-        digest = auth.auth_digest(self._member.password, address.ip, timestamp)
+        digest = auth.auth_digest(self._identity.password, address.ip, timestamp)
         return [
             Configure(address),
-            # Those of before as well: the kernel's may be gone with an address, or stand in the way of this relay.
+            # Also those told before: the kernel drops routes with an address, and one may be in this relay's way now.
             SetRoutes(self._routes.routes),
             self._hashed(wire.Auth(address.ip, timestamp, digest)),
-            # Behind AUTH, for what comes before it is dropped.
+            # Behind AUTH, because the relay drops packets that come before it.
             Join(self._connection),
-            Ping(self._connection, self._member.hello),
+            Ping(self._connection, self._identity.hello),
         ]
 
     def _hashed(self, message: wire.Vmac | wire.Expttun | wire.Auth) -> Send:
-        return Send(self._connection, message.encode(wire.draw_confusion(self._member.randbytes)))
+        return Send(self._connection, message.encode(wire.draw_confusion(self._identity.randbytes)))
 
     def _end(self, text: str, refused: bool = False) -> list[Action]:
         self._ending = Ending(text, refused=refused)
         self._due = self._told_all_at = inf
-        return [Close(self._connection, CLOSE_POLICY, "")]
+        return [Close(self._connection, CloseCode.POLICY_VIOLATION, "")]
 
 
 def _is_usable(address: IPv4Interface) -> bool:

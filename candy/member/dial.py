@@ -1,19 +1,15 @@
 """Makes the upgraded connection to a relay, and takes its socket away from aiohttp.
 
-    1 proxy      HTTP_PROXY for ws://, HTTPS_PROXY for wss://, none for NO_PROXY
-    2 name       the relay's or the proxy's, resolved anew at each attempt
-    3 TCP        its addresses raced as in RFC 8305
-    4 CONNECT    through the proxy, for both schemes
+    1 proxy      candy.member.proxy: which one the environment names
+    2 resolve    candy.member.resolve: the relay's name or the proxy's, at each attempt
+    3 TCP        the addresses raced as in RFC 8305
+    4 CONNECT    candy.member.proxy: through the proxy, for both schemes
     5 TLS        for wss://
     6 upgrade    aiohttp's request; the answer checked as RFC 6455 section 4.1 asks
     7 hand-over  a duplicate of the socket and the bytes read behind the answer; TLS through candy.carrier.pump
 
-Rules: whatever fails is an OperationalError of one line that says what the user can do; all steps together
-have one deadline; a failed attempt leaves no descriptor behind. This module knows neither messages nor when
-to try again.
-
-aiohttp's own use of proxies would not do: it looks for WS_PROXY, and asks a proxy for ws:// URLs instead of
-for a tunnel.
+Rules: a failure is an OperationalError of one line that says what the user can do; all steps together have one
+deadline; a failed attempt leaves no descriptor behind. This module knows neither messages nor when to try again.
 """
 
 import asyncio
@@ -23,40 +19,36 @@ import os
 import secrets
 import socket
 import ssl
-import threading
-import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from urllib.parse import unquote
 
 import aiohttp
-from aiohappyeyeballs import AddrInfoType, start_connection
+from aiohappyeyeballs import start_connection
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 from yarl import URL
 
 from candy import __version__
-from candy.carrier import pump
+from candy.carrier import pump, tls
 from candy.carrier.handover import RELAY_FULL, Tail, accept_for
 from candy.errors import ConfigError, OperationalError
+from candy.member.proxy import proxy_for, quoted, tunnel
+from candy.member.resolve import resolve
 from candy.protocol.wire import SUBPROTOCOL
-from candy.settings import host_port, without_credentials
+from candy.settings import host_port
 
 ATTEMPT_S = 10.0
 NEXT_ADDRESS_S = 0.25
 """Head start of one address before the next is tried as well: RFC 8305's Connection Attempt Delay."""
 TLS_SHUTDOWN_S = 3.0
 """How long a relay may take to answer our close_notify."""
-MAX_PROXY_ANSWER = 16384
-MAX_QUOTE = 200
-"""Characters of a stranger's text in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
-    """A connection behind its WebSocket upgrade, owned by whoever got it.
+    """A connection behind its WebSocket upgrade, owned by the caller that it is returned to.
 
     `fd` is for Engine.adopt(), `extended` says whether the relay chose `candy.2`, `tail` are the bytes read
     behind its answer. `transport` is the TLS transport that ends when fd is closed; None when fd is the
@@ -93,9 +85,9 @@ class Dialer:
         self.relay = str(self._url.with_user(None))
         """The URL without credentials, for messages."""
         self.addresses: frozenset[IPv4Address] = frozenset()
-        """What the relay's name, or its proxy's, was last found to mean: where connections go to."""
+        """The addresses that the relay's name, or its proxy's, last resolved to: where connections go to."""
         self._proxy = proxy_for(self._url)
-        self._tls = _tls_context(ca_file, insecure) if self._url.scheme == "wss" else None
+        self._tls = tls.connecting(ca_file, insecure) if self._url.scheme == "wss" else None
         self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
 
     async def dial(self, attempt_s: float = ATTEMPT_S) -> Upgraded:
@@ -127,7 +119,7 @@ class Dialer:
         except OperationalError as error:
             why = str(error)
         finally:
-            # Of an attempt that failed as well: it may have failed for the way there.
+            # Also after a failure: a route to these addresses may be its cause.
             self.addresses = connector.addresses or self.addresses
         raise OperationalError(f"{self.relay}: {why}")
 
@@ -156,45 +148,6 @@ class Dialer:
             response.close()
 
 
-def proxy_for(url: URL) -> URL | None:
-    """The proxy that the environment names for this URL, or None.
-
-    Raises:
-        ConfigError: it is not an http:// proxy.
-    """
-    variable = "https_proxy" if url.scheme == "wss" else "http_proxy"
-    text = urllib.request.getproxies().get(variable.removesuffix("_proxy"))
-    if not text:
-        return None
-    host = url.raw_host or ""
-    # NO_PROXY may name the host with or without its port.
-    if urllib.request.proxy_bypass(host) or urllib.request.proxy_bypass(f"{host}:{url.port}"):
-        return None
-    try:
-        proxy = URL(text if "://" in text else f"http://{text}")
-    except ValueError:
-        proxy = URL()
-    if proxy.scheme != "http" or not proxy.raw_host or not proxy.port:
-        raise ConfigError(
-            f"{variable} is {without_credentials(text)!r}: candy knows http://[user:password@]host:port proxies only"
-        )
-    return proxy
-
-
-def _tls_context(ca_file: Path | None, insecure: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError as error:
-        raise ConfigError(f"--ca-file {ca_file}: no PEM certificates in it") from error
-    except OSError as error:
-        raise ConfigError(f"--ca-file {ca_file}: {error.strerror}: give a file this user can read") from error
-    context.set_alpn_protocols(["http/1.1"])
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 class _Connector(aiohttp.BaseConnector):
     """Steps 2 to 5, for one connection."""
 
@@ -210,7 +163,7 @@ class _Connector(aiohttp.BaseConnector):
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> ResponseHandler:
         if self._used:
-            # aiohttp repeats a GET at once when the server hangs up on it, which is for Backoff to decide.
+            # aiohttp repeats a GET at once when the server closes the connection. When to try again, Backoff decides.
             raise aiohttp.ServerDisconnectedError
         self._used = True
         host, port = req.url.raw_host or "", req.url.port or 0
@@ -223,8 +176,8 @@ class _Connector(aiohttp.BaseConnector):
                 opened = await self._connect("the proxy", *via)
                 cleanup.callback(opened.close)
                 self.stage = f"waiting for the proxy {host_port(*via)}"
-                await _tunnel(opened, host_port(host, port), self._proxy)
-            # From here on it is the transport's, also when TLS fails.
+                await tunnel(opened, host_port(host, port), self._proxy)
+            # From here on the transport owns the socket, also when TLS fails.
             cleanup.pop_all()
         self.stage = "negotiating TLS" if self._tls else "waiting for the answer to the upgrade request"
         try:
@@ -251,7 +204,7 @@ class _Connector(aiohttp.BaseConnector):
 
     async def _connect(self, what: str, host: str, port: int) -> socket.socket:
         self.stage = f"looking up {host}"
-        addresses = await _resolve(host, port)
+        addresses = await resolve(host, port)
         self.addresses = frozenset(IPv4Address(to[0]) for family, *_, to in addresses if family == socket.AF_INET)
         where = host_port(host, port)
         self.stage = f"connecting to {what} {where}"
@@ -268,102 +221,30 @@ class _Connector(aiohttp.BaseConnector):
             raise OperationalError(f"cannot connect to {what} at {where}: {why}") from error
 
 
-async def _resolve(host: str, port: int) -> list[AddrInfoType]:
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[AddrInfoType]] = loop.create_future()
-
-    def settle(result: list[AddrInfoType] | OSError | UnicodeError) -> None:
-        if answer.cancelled():
-            return
-        if isinstance(result, list):
-            answer.set_result(result)
-        else:
-            answer.set_exception(result)
-
-    def look_up() -> None:
-        result: list[AddrInfoType] | OSError | UnicodeError
-        try:
-            result = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            result = error
-        # The loop may be closed by now: then nobody waits for it.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, result)
-
-    # Not in the loop's executor: its threads are joined at exit, which a silent name server would delay.
-    threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
-    try:
-        return await answer
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_AGAIN:
-            why = "the name server does not answer: is this machine online?"
-        else:
-            why = "name not found: check the spelling, and this machine's name server"
-        raise OperationalError(f"{host}: {why}") from error
-    except (OSError, UnicodeError) as error:
-        raise OperationalError(f"{host}: not a host name ({error})") from error
-
-
-async def _tunnel(opened: socket.socket, target: str, proxy: URL) -> None:
-    """Have the proxy connect this socket to the target (RFC 9110 section 9.3.6)."""
-    loop = asyncio.get_running_loop()
-    request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
-    if proxy.raw_user is not None:
-        credentials = f"{unquote(proxy.raw_user)}:{unquote(proxy.raw_password or '')}"
-        request += f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode('ascii')}\r\n"
-    answer = b""
-    try:
-        await loop.sock_sendall(opened, f"{request}\r\n".encode("ascii"))
-        while b"\r\n\r\n" not in answer and len(answer) < MAX_PROXY_ANSWER:
-            received = await loop.sock_recv(opened, 4096)
-            if not received:
-                break
-            answer += received
-    except OSError as error:
-        raise OperationalError(f"the connection to the proxy was lost ({error.strerror})") from error
-    head, end, rest = answer.partition(b"\r\n\r\n")
-    status_line = head.partition(b"\r\n")[0].decode("ascii", "replace")
-    version, _, status = status_line.partition(" ")
-    # The relay speaks only when asked, so whatever follows the head is not its.
-    if not end or not version.startswith("HTTP/1.") or (status.startswith("2") and rest):
-        raise OperationalError("the proxy's answer is not HTTP: does the variable name a proxy?")
-    if status.startswith("407"):
-        raise OperationalError(
-            "the proxy asks for a user and password: put http://user:password@host:port in the variable"
-        )
-    if not status.startswith("2"):
-        raise OperationalError(
-            f"the proxy refused to connect to {target}: HTTP {_quote(status)}: "
-            "have it allowed there, or name the relay's host in NO_PROXY to go without"
-        )
-
-
-def _quote(text: str) -> str:
-    """What a stranger sent, fit for a log: of bounded length, in printable ASCII."""
-    return text[:MAX_QUOTE].encode("unicode_escape").decode("ascii")
-
-
 async def _is_full(response: aiohttp.ClientResponse) -> bool:
-    """Whether it is the relay itself that has no room."""
+    """Whether the answer is the relay's own refusal for want of room, not a web server's 503."""
     if response.status != 503:
         return False
     try:
         return await response.content.read(len(RELAY_FULL) + 1) == RELAY_FULL.encode("ascii")
     except aiohttp.ClientPayloadError:
-        # It hung up within its answer, of which the head says enough.
+        # The connection ended within the body; a web server's 503 is told by its head.
         return False
 
 
 def _check(response: aiohttp.ClientResponse, key: str) -> bool:
-    """Whether the relay chose the extension; an OperationalError when the answer is not the upgrade that was
-    asked for."""
+    """Whether the relay chose the extension.
+
+    Raises:
+        OperationalError: the answer is not the upgrade that was asked for.
+    """
     headers = response.headers
     status = response.status
     if status != 101:
-        answer = f"the server answered HTTP {status} {_quote(response.reason or '')}".rstrip()
+        answer = f"the server answered HTTP {status} {quoted(response.reason or '')}".rstrip()
         if 300 <= status < 400 and (location := headers.get("Location")):
             raise OperationalError(
-                f"{answer} to {_quote(location)}: candy follows no redirects, give the address it leads to"
+                f"{answer} to {quoted(location)}: candy follows no redirects, give the address it leads to"
             )
         if status == 404:
             raise OperationalError(f"{answer}: no relay at this path, check the end of the URL")
@@ -390,14 +271,14 @@ def _check(response: aiohttp.ClientResponse, key: str) -> bool:
 
 
 def _take(response: aiohttp.ClientResponse, extended: bool) -> Upgraded:
-    """Take the connection from aiohttp. There is no await in here: no byte may come in between."""
+    """Take the connection from aiohttp. Nothing in here awaits, so that no byte is read in between."""
     connection = response.connection
     transport = connection.transport if connection is not None else None
     if connection is None or connection.protocol is None or transport is None or transport.is_closing():
         raise OperationalError("the server closed the connection right behind its answer")
     tail = Tail()
     connection.protocol.set_parser(tail, None)
-    # Only now: set_parser() resumes a transport that was paused because much came behind the answer.
+    # Only now: set_parser() resumes a transport that was paused because many bytes came behind the answer.
     transport.pause_reading()
     if transport.get_write_buffer_size():
         raise OperationalError("the server answered before it had read the request")

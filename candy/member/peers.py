@@ -1,11 +1,12 @@
-"""What other members said of themselves, kept for direct links: where each can be reached, and who asked for one.
+"""What other members said of themselves, kept for direct links: where each can be reached, and which asked for one.
 
     UDP4CONN ──▶ public endpoint ┐
     GENERAL ───▶ LAN endpoint    ├─ Peer, by its address in the network
     DISCOVERY ─▶ asks            ┘
 
-Rules: only the last word of a peer counts; the peer that was silent for longest makes room for another; whoever speaks
-is believed, for the relay lets nobody speak for somebody else. This module knows neither connections nor links.
+Rules: only a peer's last message of a kind counts; the peer that was silent for longest makes room for another; a
+message's source is believed, because the relay lets members send from their own addresses alone. This module knows
+neither connections nor links.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What is known of one member; None is unknown."""
+    """All that is known of one member; None is unknown."""
 
     public: Endpoint | None = None
     """From outside its LAN."""
@@ -55,7 +56,7 @@ class Peers:
         return iter(self._peers.items())
 
     def learn(self, message: wire.Udp4Conn | wire.Discovery | wire.General) -> Peer:
-        """Take in what a member says; returns all that is known of it now.
+        """Take in what a member says; returns all that is known of that member now.
 
         Raises:
             WireError: a GENERAL that is not about a LAN endpoint.

@@ -8,29 +8,29 @@ Rules:
     an empty one withdraws it; incomplete, it changes nothing.
  2. Without, "within one connection entries accumulate, first match wins, and only a reconnect starts afresh".
  3. What was in force when a connection ended stays so, behind what the next one tells, until that one has told all;
-    so what is open through a gateway survives a reconnect. When that is, without candy.2, is for the caller to say.
+    so connections through a gateway survive a reconnect. Without candy.2 the caller decides when it has told all.
  4. Rules are about addresses: with another address all that was told before is gone at once.
  5. Of several entries for one destination the first counts. One that leads to this member itself is known, and shadows
-    others, but is no route.
+    others, but is not a route.
 
-This module knows neither kernels nor engines, and whether a destination may be had is for others to say.
+This module knows neither kernels nor engines, nor which destinations the kernel refuses.
 """
 
 from ipaddress import IPv4Address, IPv4Network
 
 from candy.errors import WireError
+from candy.protocol.addresses import is_unicast
 from candy.protocol.wire import DropReason, Route, RouteEntry
-from candy.relay.pool import is_unicast
 
 MAX_ROUTES = 1000
-"""Destinations that a relay may name: each packet of ours is compared with one after another."""
+"""Destinations that a relay may name: the engine compares each packet of the device with one after another."""
 
 _Entries = dict[IPv4Network, RouteEntry]
 """In the order in which they were told."""
 
 
 class RouteSet:
-    """All that the relay said where to send."""
+    """All destinations that the relay named, and their next hops."""
 
     def __init__(self) -> None:
         self._address: IPv4Address | None = None
@@ -40,7 +40,7 @@ class RouteSet:
         self._former: _Entries = {}
         """In force when the one before ended; empty once this one has told all."""
         self._coming: _Entries | None = None
-        """The set of which the last message has not come yet."""
+        """A set whose last message has not come yet."""
 
     @property
     def routes(self) -> tuple[RouteEntry, ...]:
@@ -85,7 +85,7 @@ class RouteSet:
         self._coming = None
 
     def settle(self) -> None:
-        """This connection has told all: what it did not repeat is gone."""
+        """This connection has told all: routes that it did not repeat are gone."""
         self._former = {}
 
     def _in_force(self) -> _Entries:

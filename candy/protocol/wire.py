@@ -37,9 +37,9 @@ The number under a name is the shortest message in bytes, then who sends it (C m
 unchanged). `flags` of ROUTE is used with the extension `candy.2` alone: bit 0 first, bit 1 last message of a
 set. GENERAL with subtype 0 and extra 0 carries the sender's LAN endpoint: ip 4, port 2.
 
-Rules: the length is checked before the first field is read. Bytes that are no message raise WireError with a
+Rules: the length is checked before the first field is read. Bytes that are not a message raise WireError with a
 DropReason and nothing else. FORWARD and SUPER are the engine's and are not decoded here. This module knows
-neither passwords nor sessions: whether a well-formed message may be believed is for others to say.
+neither passwords nor sessions, nor whether a well-formed message may be believed.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ from candy.errors import WireError
 
 SUBPROTOCOL = "candy.2"
 MAX_PAYLOAD = 65546
-"""Bytes of payload accepted from anyone (a SUPER with the longest IPv4 packet); more is close code 1009."""
+"""Bytes of payload accepted from anyone (a SUPER with the longest IPv4 packet); more is closed with MESSAGE_TOO_BIG."""
 LEGACY_PAYLOAD = 1500
 """Bytes of payload an endpoint without the extension can hold; it drops the connection beyond that."""
 MAX_ROUTE_ENTRIES = 100
@@ -81,7 +81,7 @@ class DropReason(StrEnum):
     """Why a message was dropped without a consequence for its connection. The values name counters."""
 
     EMPTY_MESSAGE = "empty_message"
-    """No byte at all, so no kind."""
+    """Without a byte, so without a kind."""
     UNKNOWN_KIND = "unknown_kind"
     """A kind that is not drawn above, or one that the engine alone handles."""
     TOO_SHORT = "too_short"
@@ -91,7 +91,7 @@ class DropReason(StrEnum):
     BAD_MASK = "bad_mask"
     """The mask of a ROUTE entry is not ones followed by zeros."""
     BAD_NEXT_HOP = "bad_next_hop"
-    """The next hop of a ROUTE entry is no address that a member can have."""
+    """The next hop of a ROUTE entry is not an address that a member can have."""
     OUTSIDE_SET = "outside_set"
     """A ROUTE that continues a set which was not begun, or of which an earlier message was dropped."""
     TOO_MANY_ROUTES = "too_many_routes"
@@ -99,9 +99,9 @@ class DropReason(StrEnum):
     UNKNOWN_SUBTYPE = "unknown_subtype"
     """A GENERAL for us that is not the LAN endpoint of its sender."""
     FOREIGN_DESTINATION = "foreign_destination"
-    """Relayed to us, with a destination that is neither our address nor everybody's."""
+    """Relayed to us, with a destination that is neither our address nor the broadcast address."""
     UNEXPECTED_KIND = "unexpected_kind"
-    """A kind that only the relay sends, coming from a member; or from the relay, what it never sends, or not then."""
+    """From a member: a kind that only the relay sends. From the relay: one that it never sends, or not at that time."""
     NOT_AUTHENTICATED = "not_authenticated"
     """To be relayed, but its sender has no address yet."""
     TOO_LARGE = "too_large"
@@ -115,7 +115,7 @@ class DropReason(StrEnum):
     VMAC_AFTER_AUTH = "vmac_after_auth"
     """A VMAC that comes too late to identify the member."""
     EXPTTUN_AFTER_AUTH = "expttun_after_auth"
-    """A request for an address from somebody who claimed one."""
+    """A request for an address on a connection that claimed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class Vmac:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """DISCOVERY: `src` asks `dst`, or everyone for 255.255.255.255, to try a direct link."""
+    """DISCOVERY: `src` asks `dst`, or all members by 255.255.255.255, to try a direct link."""
 
     LAYOUT: ClassVar[Struct] = Struct(">BII")
 
@@ -268,7 +268,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class General:
-    """GENERAL: anything between members; the relay reads `src` and `dst` alone."""
+    """GENERAL: any data between members; the relay reads `src` and `dst` alone."""
 
     LAYOUT: ClassVar[Struct] = Struct(">BBHII")
     ENDPOINT: ClassVar[Struct] = Struct(">IH")
@@ -281,7 +281,7 @@ class General:
 
     @property
     def lan_endpoint(self) -> tuple[IPv4Address, int]:
-        """The sender's, address and port. Raises WireError where the data is none."""
+        """The sender's, address and port. Raises WireError where the data is not one."""
         if (self.subtype, self.extra) != (0, 0):
             raise WireError(DropReason.UNKNOWN_SUBTYPE)
         if len(self.data) < self.ENDPOINT.size:
@@ -313,7 +313,7 @@ _BY_KIND: dict[int, type[Message]] = {
 
 
 def decode(message: bytes) -> Message:
-    """The message that these bytes are. Raises WireError, and nothing else, for any that are none."""
+    """The message that these bytes encode. Raises WireError, and nothing else, for bytes that are not a message."""
     if not message:
         raise WireError(DropReason.EMPTY_MESSAGE)
     message_type = _BY_KIND.get(message[0])

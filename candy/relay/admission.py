@@ -1,28 +1,27 @@
-"""Admission: how many connections of one source address may be unauthenticated at a time.
+"""The limit on unauthenticated connections of one source address.
 
     arrived ──▶ counted, oldest first ──left──▶ not counted (authenticated or gone)
                       └── more than the limit: the oldest is named, and is to be closed
 
-Rules: a newcomer is never turned away, so that whoever fills the limit with idle connections keeps nobody
-out; its own oldest ones pay. Every operation is O(1), and nothing is kept of a source without such a
-connection. The count runs over all networks of a server. Loopback is not counted, for a reverse proxy sits there and
-all members share it. This module closes nothing and knows neither time
-nor sessions.
+Rules: a newcomer is never turned away, so a source that fills the limit with idle connections keeps no other out: its
+own oldest connections pay. Every operation is O(1), and nothing is kept of a source without such a connection. The
+count runs over all networks of a relay. Loopback is not counted, because a reverse proxy connects from there for all
+of its members.
+
+This module closes nothing and knows neither time nor sessions.
 """
 
 from collections import OrderedDict
 
-from candy.protocol.auth import is_loopback
-
-LIMIT_PER_SOURCE = 64
+from candy.protocol.addresses import is_loopback
 
 
 class Admission:
-    """The unauthenticated connections of a server, by source address."""
+    """The unauthenticated connections of a relay, by source address."""
 
     __slots__ = ("_by_source", "_limit", "_source_of")
 
-    def __init__(self, limit_per_source: int = LIMIT_PER_SOURCE) -> None:
+    def __init__(self, limit_per_source: int) -> None:
         self._limit = limit_per_source
         self._by_source: dict[str, OrderedDict[int, None]] = {}
         self._source_of: dict[int, str] = {}
@@ -31,7 +30,7 @@ class Admission:
         return len(self._source_of)
 
     def arrived(self, connection: int, source: str) -> int | None:
-        """Count a new connection. Returns the one to close for it, which counts no more, or None."""
+        """Count a new connection. Returns the one to close in its place, which is not counted any more, or None."""
         if is_loopback(source):
             return None
         connections = self._by_source.setdefault(source, OrderedDict())
@@ -44,7 +43,7 @@ class Admission:
         return oldest
 
     def left(self, connection: int) -> None:
-        """The connection authenticated, or is gone; nothing happens for one that is not counted."""
+        """The connection has authenticated, or has ended. One that is not counted is ignored."""
         source = self._source_of.pop(connection, None)
         if source is None:
             return

@@ -1,12 +1,12 @@
-"""aiohttp's server, with a clock and a count on whoever has not authenticated.
+"""aiohttp's server, with a deadline and a limit on unauthenticated connections.
 
     TCP accepts ─▶ numbered -1, -2, … ─▶ request ─▶ upgraded: the engine's number, 1 and more ─▶ authenticated: left
                         └───────────── one Admission counts both, by source ─────────────┘
 
-aiohttp by itself would wait for a first request forever. Here it has to come within the time that a member has for
-its authentication (which starts anew with the upgrade, and is then the network's to watch).
+aiohttp by itself would wait for a first request forever. Here the request has to come within the time that a member
+has for its authentication. That time starts anew with the upgrade, and is then watched by the network.
 
-It does not know what a request asks for.
+This module does not know what a request asks for.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Door(web.Server):
         handler: answers a request.
         close_connection: ends a connection that the engine has.
         timeout_s: seconds from TCP's accept to the end of aiohttp's part.
-        limit_per_source: connections of one address that have not authenticated.
+        limit_per_source: unauthenticated connections of one address.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Door(web.Server):
         self.left(number)
 
     def upgraded(self, handler: RequestHandler, connection: int, source: str) -> None:
-        """The engine has it from now on: it counts under that number, and not for a moment under both."""
+        """The engine owns the connection now, which counts under the engine's number, and never under both at once."""
         if handler in self._numbers:
             self.left(self._numbers[handler][0])
         self.admit(connection, source)
 
     def admit(self, number: int, source: str) -> None:
-        """Count a connection that has not authenticated; its source's oldest goes when they are too many."""
+        """Count an unauthenticated connection; beyond the limit its source's oldest is closed."""
         oldest = self._admission.arrived(number, source)
         if oldest is None:
             return
@@ -81,5 +81,5 @@ class Door(web.Server):
             self._transports[oldest].abort()
 
     def left(self, number: int) -> None:
-        """It has authenticated, or is gone."""
+        """The connection has authenticated, or has ended."""
         self._admission.left(number)

@@ -5,18 +5,18 @@ This module opens nothing and knows neither sessions nor the engine.
 
 import socket
 
-from candy.relay.settings import NetworkSettings, ServerSettings
+from candy.relay.settings import NetworkSettings, RelaySettings
 from candy.settings import host_port
 
 
-def member_line(settings: ServerSettings, network: NetworkSettings, address: str, port: int | None = None) -> str:
+def member_line(settings: RelaySettings, network: NetworkSettings, address: str, port: int | None = None) -> str:
     """The command that joins a member, for a POSIX shell.
 
-    A password of the user's own is not repeated: what the relay prints ends up in logs.
+    A password that the user chose is not printed, because the relay's output ends up in logs.
 
     Args:
         address: host name or IP address at which members reach the relay, see member_address.
-        port: the one listened on, where the settings leave it open.
+        port: the relay's, where the settings leave it open.
     """
     scheme = "wss" if settings.tls_certificate else "ws"
     where = host_port(address, port or settings.port)
@@ -28,7 +28,7 @@ def member_line(settings: ServerSettings, network: NetworkSettings, address: str
 
 def member_address(host: str) -> str:
     """Where members reach a relay that listens on this host: there, or, for any address, on the default
-    route; on a machine without one its name is the best guess."""
+    route; on a machine without one the host's name is the best guess."""
     if host not in ("0.0.0.0", "::"):
         return host
     return default_route_address() or socket.gethostname()
@@ -38,7 +38,7 @@ def default_route_address() -> str | None:
     """This machine's address towards the default route, None without one. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Connecting a UDP socket only chooses its source address; 203.0.113.1 is nobody's (RFC 5737).
+            # Connecting a UDP socket only chooses its source address; 203.0.113.1 belongs to no host (RFC 5737).
             probe.connect(("203.0.113.1", 9))
         except OSError:
             return None

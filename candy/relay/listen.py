@@ -1,9 +1,9 @@
 """Where the relay listens: its sockets, with or without TLS.
 
-    ServerSettings ─▶ listen() ─▶ a TCPSite of aiohttp for each of hosts(), all on one port
+    RelaySettings ─▶ listen() ─▶ a TCPSite of aiohttp for each of hosts(), all on one port
 
-Rules: nothing is opened by halves, so one socket that is not to be had is an error, told in one line that says how to
-mend it. This module does not know what comes in.
+Rule: all sockets open or none do. One that can't be opened is an error, told in one line that says how to mend it.
+This module does not know what comes in.
 """
 
 import errno
@@ -12,30 +12,33 @@ import ssl
 
 from aiohttp import web
 
+from candy.carrier import tls
 from candy.errors import OperationalError
-from candy.relay.settings import ServerSettings
+from candy.relay.settings import RelaySettings
 from candy.settings import host_port
 
 BACKLOG = 4096
-"""Connections that the kernel may hold for us: after a restart everybody returns at once."""
+"""Connections that the kernel may hold until they are accepted: after a restart all members return at once."""
 
 
-def hosts(settings: ServerSettings) -> tuple[str, ...]:
-    """What is listened on. asyncio opens `::` for IPv6 alone, but who writes it means everybody. A socket for each
-    family, not one for both: whoever comes over IPv4 then has its IPv4 address in the log and in the limits."""
+def hosts(settings: RelaySettings) -> tuple[str, ...]:
+    """The addresses to listen on. asyncio opens `::` for IPv6 alone, but a user who writes it means both families. Each
+    family has a socket of its own, so that the log and the limits show a peer's IPv4 address as one."""
     return ("::", "0.0.0.0") if settings.host == "::" else (settings.host,)
 
 
-async def listen(runner: web.ServerRunner, settings: ServerSettings) -> int:
-    """Open the endpoints, all on one port.
+async def listen(runner: web.ServerRunner, settings: RelaySettings) -> int:
+    """Open the sockets, all on one port.
 
     Returns:
         the port.
 
     Raises:
-        OperationalError: the address, the port or the certificate is not to be had.
+        OperationalError: the address or the port can't be listened on, or the certificate can't be used.
     """
-    context = _tls_context(settings)
+    context = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        context = tls.serving(settings.tls_certificate, settings.tls_key)
     port = settings.port
     for host in hosts(settings):
         await _open(runner, host, port, context)
@@ -58,32 +61,11 @@ async def _open(runner: web.ServerRunner, host: str, port: int, context: ssl.SSL
             raise OperationalError(
                 f"cannot listen on {where}: low ports take root or CAP_NET_BIND_SERVICE: choose another with -w"
             ) from None
-        # Of a name that is not found the number is negative, and the text is right.
+        # The number of a name that is not found is negative, and the text is right.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise OperationalError(f"cannot listen on {where}: {reason}: choose another with -w") from None
-    # asyncio passes over a socket that the kernel does not give.
+    # asyncio skips a socket that the kernel refuses to make.
     if len(runner.addresses) == before:
         raise OperationalError(
             f"cannot listen on {where}: there is no socket for it: has this machine {family}, and a descriptor left?"
         )
-
-
-def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # Without any password OpenSSL would ask the terminal for that of an encrypted key.
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
-    except OSError as error:
-        if not isinstance(error, ssl.SSLError):
-            why = error.strerror or str(error)
-        elif error.reason == "KEY_VALUES_MISMATCH":
-            why = "the key is of another certificate"
-        else:
-            why = "one of them is not what it should be"
-        raise OperationalError(
-            f"cannot use {settings.tls_certificate} with {settings.tls_key}: {why}: "
-            "give a PEM chain and its unencrypted key"
-        ) from None
-    return context

@@ -1,4 +1,4 @@
-"""The pool: who holds which address, and which one to grant next.
+"""The pool: which connection holds which address, and which address to grant next.
 
     ask ──▶ reserved ──claim──▶ claimed
              │                   │
@@ -8,15 +8,14 @@ Rules:
  1. A connection holds at most one address: the one it was granted and has not claimed yet (a reservation), or
     the one it claimed. Asking again, claiming and releasing each give up what it held before.
  2. The address asked for is granted when it is free, or when all who hold or reserved it have the same VMAC:
-    it is one installation that came back before its old connection was found dead. Else the one the
-    connection itself held until now, else the one this VMAC had last, else the next free one. What is only
-    remembered is never granted while in use: several clients of one host share a VMAC.
+    one installation came back before its old connection was found dead. Else the one the connection itself held
+    until now, else the one this VMAC had last, else the next free one. An address that is only remembered is never
+    granted while in use: several clients of one host share a VMAC.
  3. The network and the broadcast address are never granted, nor is one outside the network. They can be
-    claimed: whether they may be is the session's to decide.
+    claimed: whether a member may have them, the session decides.
 
-Reservations have no time of their own: they end with `claim` or `release`, and whoever calls keeps the
-deadlines. This module knows neither sessions nor passwords; a connection is an opaque number, a VMAC 16 bytes
-or None.
+A reservation ends with `claim` or `release`; its deadline is the network's. This module knows neither sessions nor
+passwords; a connection is an opaque number, a VMAC 16 bytes or None.
 """
 
 from collections import OrderedDict
@@ -25,17 +24,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from candy.errors import ConfigError, PoolFull
+from candy.protocol.addresses import NOT_UNICAST
 
 LEASE_LIMIT = 65536
 """VMACs whose last address is remembered; the one that claimed longest ago is forgotten first."""
-LARGEST_PREFIX = 30
+LONGEST_PREFIX = 30
 """A relay needs two members, and a /31 has none but its network and broadcast address."""
-_NOT_UNICAST = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv4Network("224.0.0.0/3"))
-
-
-def is_unicast(ip: IPv4Address) -> bool:
-    """Whether a member can have this address at all: not 0/8, loopback, multicast, reserved or broadcast."""
-    return not any(ip in network for network in _NOT_UNICAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +79,8 @@ class Pool:
     def ask(self, asked: IPv4Address, vmac: bytes | None, connection: int) -> IPv4Interface:
         """Reserve an address for `connection` by rule 2, and return it with the network's prefix.
 
-        Any address outside the pool, such as 0.0.0.0, asks for none in particular. Raises PoolFull when there
-        is none left.
+        Any address outside the pool, such as 0.0.0.0, asks for none in particular. Raises PoolFull when
+        none is left.
         """
         if self.network is None:
             raise PoolFull("the network has no address pool: a member needs a fixed address")
@@ -108,7 +102,7 @@ class Pool:
         return IPv4Interface((ip, self.network.prefixlen))
 
     def claim(self, ip: IPv4Address, vmac: bytes | None, connection: int) -> None:
-        """Make `connection` the holder of `ip`, instead of whoever held or reserved it."""
+        """Make `connection` the holder of `ip`, instead of the connection that held or reserved it."""
         self.release(connection)
         for hold in self._holds_on(int(ip)):
             self.release(hold.connection)
@@ -170,8 +164,8 @@ class Pool:
 
 
 def _check(network: IPv4Network) -> None:
-    if network.prefixlen > LARGEST_PREFIX:
-        raise ConfigError(f"pool {network} has no room for two members: use /{LARGEST_PREFIX} or a shorter prefix")
-    for other in _NOT_UNICAST:
+    if network.prefixlen > LONGEST_PREFIX:
+        raise ConfigError(f"pool {network} has no room for two members: use /{LONGEST_PREFIX} or a shorter prefix")
+    for other in NOT_UNICAST:
         if network.overlaps(other):
             raise ConfigError(f"pool {network} overlaps {other}, where no member can be: use a private network")

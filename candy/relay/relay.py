@@ -1,25 +1,23 @@
-"""The relay: aiohttp at the door, the engine behind it, and the networks' decisions carried out between the two.
+"""The relay's adapter: aiohttp at the door, the engine behind it, and the networks' actions carried out between them.
 
     TCP ─▶ Door (aiohttp) ─▶ Relay.answer ─▶ upgrade.hand_over ─▶ engine ──events──▶ Relay ──▶ Network of the path
                                                                  engine ◀───────── actions ◀──────┘
 
 Rules:
- 1. This is the only part of the relay that awaits, reads clocks and draws random numbers.
- 2. One Session per member is all that is kept of it in Python; aiohttp's objects go with the upgrade.
- 3. Whoever has not authenticated is on a clock from the moment TCP accepted it, and counts against its source.
- 4. A connection is of one network, found by the path of its URL, and what a network decides reaches its own alone. A
-    relay whose only network is `/` takes any path, as the original does.
- 5. Of settings that are read again (SIGHUP) the rules are used; all else needs a restart, and is named in the log.
+ 1. Decisions are the networks'. The adapter gives them clocks and randomness, and carries out their actions in order.
+ 2. Of a member Python keeps one Session; aiohttp's objects go with the upgrade.
+ 3. An unauthenticated connection has a deadline from TCP's accept on, and counts against its source's limit.
+ 4. A connection belongs to one network, found by the path of its URL, and a network's actions reach its own connections
+    alone. A relay whose only network is `/` takes any path, as the original does.
+ 5. Of settings that are read again (SIGHUP) the relay applies those that candy.options says a reload applies; a change
+    of any other needs a restart, and is named in the log.
 
-It never sees a forwarded packet.
+It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle.
 """
 
 import asyncio
 import logging
 import os
-import resource
-import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -33,107 +31,26 @@ from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.carrier.handover import RELAY_FULL
 from candy.errors import ConfigError, OperationalError
-from candy.host.interface import HostInterface
-from candy.protocol.auth import FailureLimiter
+from candy.host.interface import Interface
+from candy.host.kernelroutes import KernelRoutes
+from candy.host.tun import Tun
+from candy.options import DEFAULT_MTU
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.closing import CloseCode
 from candy.protocol.wire import Kind
 from candy.relay import upgrade
 from candy.relay.door import Door
-from candy.relay.invitation import member_address, member_line
-from candy.relay.listen import hosts, listen
+from candy.relay.guessing import FailureLimiter
 from candy.relay.network import Network
 from candy.relay.pool import Pool
-from candy.relay.rules import Routes, Rule
-from candy.relay.session import CLOSE_ROUTES_CHANGED, Action, AllowSources, Bind, Close, Drop, Log, Ping, Send, Unbind
-from candy.relay.settings import NetworkSettings, ServerSettings, canonical_path, needs_restart
-from candy.settings import host_port
+from candy.relay.rules import Rule, Rules
+from candy.relay.session import Action, AllowSources, Bind, Unbind
+from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path, needs_restart
 
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
-GOING_AWAY = 1001
 
 log = logging.getLogger("candy.relay")
-
-
-def run(settings: ServerSettings, reread: Callable[[], ServerSettings] | None = None) -> int:
-    """Serve until SIGTERM, SIGINT or SIGHUP; returns the exit status.
-
-    Args:
-        reread: gives the settings anew, for SIGHUP, which then does not end it.
-
-    Raises:
-        OperationalError: the address, the certificate, an interface or the machine's resources are not to be had.
-    """
-    # aiohttp complains of every malformed request, which here are everybody's to send.
-    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    asyncio.run(_serve(settings, reread))
-    return 0
-
-
-async def _serve(settings: ServerSettings, reread: Callable[[], ServerSettings] | None) -> None:
-    _raise_descriptor_limit()
-    # To the engine this machine's interfaces are connections, too.
-    slots = settings.max_connections + sum(network.tun is not None for network in settings.networks)
-    try:
-        engine = Engine(settings.workers, queue_bytes=settings.queue_bytes, max_connections=slots)
-    except OSError as error:
-        raise OperationalError(f"cannot start {settings.workers} workers: {error.strerror}: use --workers 1") from None
-    relay = Relay(settings, engine)
-    runner = web.ServerRunner(relay.door, handle_signals=False)
-    await runner.setup()
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    with ExitStack() as interfaces:
-        try:
-            await relay.make_interfaces(interfaces)
-            port = await listen(runner, settings)
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(signum, stopped.set)
-            loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
-            if reread is not None:
-                loop.add_signal_handler(signal.SIGHUP, relay.reload, reread)
-            elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-                # A terminal that is closed, unless nohup was to see to that.
-                loop.add_signal_handler(signal.SIGHUP, stopped.set)
-            _announce(settings, port)
-            await stopped.wait()
-            log.info("ending")
-            for site in list(runner.sites):
-                await site.stop()
-            await relay.close_all()
-        finally:
-            await runner.cleanup()
-            relay.stop()
-            # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.
-            engine.stop()
-
-
-def _announce(settings: ServerSettings, port: int) -> None:
-    main, *others = settings.networks
-    where = " and ".join(host_port(host, port) for host in hosts(settings))
-    log.info("listening on %s, %s", where, _describe_pool(main))
-    for network in others:
-        log.info("network %s: %s", network.path, _describe_pool(network))
-    address = member_address(settings.host)
-    try:
-        for network in settings.networks:
-            which = "this network" if network.path == "/" else f"the network {network.path}"
-            print(f"To join {which}, run on another machine:", flush=True)
-            print("  " + member_line(settings, network, address, port), flush=True)
-    except OSError as error:
-        # A full disk, or a reader that has gone, ends no relay. What is in the buffer would fail once more at the exit.
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-        log.warning("the lines for members can't be printed: %s", error.strerror)
-
-
-def _describe_pool(network: NetworkSettings) -> str:
-    return f"addresses from {network.pool}" if network.pool else "no pool: members bring their addresses"
-
-
-def _raise_descriptor_limit() -> None:
-    """Every member is a descriptor: take what the hard limit allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass(slots=True)
@@ -143,18 +60,18 @@ class _Served:
     settings: NetworkSettings
     number: int
     network: Network
-    interface: HostInterface | None = None
+    interface: Interface | None = None
 
     @property
     def label(self) -> str:
-        """What its lines in the log begin with."""
+        """The beginning of its lines in the log."""
         return "" if self.settings.path == "/" else f"{self.settings.path}: "
 
 
 class Relay:
     """Between the engine, which reports, and the networks, which decide."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+    def __init__(self, settings: RelaySettings, engine: Engine) -> None:
         self._settings = settings
         self._engine = engine
         self._loop = asyncio.get_running_loop()
@@ -162,7 +79,7 @@ class Relay:
         self.door = Door(
             self.answer,
             close_connection=engine.close,
-            # Whose member it will be shows with its request.
+            # Which network's timeout it is shows with the request.
             timeout_s=max(network.auth_timeout for network in settings.networks),
             limit_per_source=settings.unauthenticated_per_source,
         )
@@ -171,7 +88,7 @@ class Relay:
         self._connections: dict[int, _Served] = {}
         self._ending: asyncio.Future[None] | None = None
         self._following: set[asyncio.Task[None]] = set()
-        """Of this machine's interfaces, new rules."""
+        """Tasks: interfaces of this machine that follow new rules."""
         failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: self._serve(network, failures) for network in settings.networks}
 
@@ -190,7 +107,7 @@ class Relay:
             tolerance=settings.clock_tolerance,
             allow_outside_pool=settings.allow_outside_pool,
             forward_broadcast=settings.forward_broadcast,
-            routes=Routes(settings.rules),
+            rules=Rules(settings.rules),
             max_members=settings.max_members or None,
             authentication_timeout=settings.auth_timeout,
         )
@@ -200,19 +117,26 @@ class Relay:
         """Give this machine its interfaces in the networks; they are closed with the stack.
 
         Raises:
-            OperationalError: one is not to be had.
+            OperationalError: an interface could not be created.
         """
         for served in self._served.values():
             address = served.settings.tun
             if address is None:
                 continue
-            interface = HostInterface(served.settings.interface, address, self._engine, served.number)
-            stack.callback(interface.close)
-            await interface.start()
+            tun = Tun(served.settings.interface, DEFAULT_MTU)
+            stack.callback(tun.close)
+            interface = served.interface = Interface(tun, KernelRoutes(tun.name), self._engine, served.number)
+            # Bound before it is up, so that none of its first packets is dropped.
             self._act(served, served.network.host(interface.connection, address.ip))
-            await interface.route(Routes(served.settings.rules))
-            served.interface = interface
+            await interface.configure(address)
+            await self._follow(served, interface, Rules(served.settings.rules))
             log.info("%sthis machine is %s on interface %s", served.label, address, interface.name)
+
+    async def _follow(self, served: _Served, interface: Interface, rules: Rules) -> None:
+        assert served.settings.tun is not None
+        own = served.settings.tun.ip
+        # Without `relay`: the relay is here, so no route can be in its way.
+        await interface.follow(rules.entries(own), is_gateway=bool(rules.lans(own)))
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler: a refusal, or the hand-over to the engine."""
@@ -241,11 +165,11 @@ class Relay:
     def _find(self, path: str) -> _Served | None:
         """The network at the path of a URL."""
         served = self._served.get(canonical_path(path))
-        # "Any path", which the original's users may have given.
+        # The original takes "any path", and its users may have given one.
         return self._served["/"] if served is None and len(self._served) == 1 else served
 
-    def reload(self, reread: Callable[[], ServerSettings]) -> None:
-        """Read the settings again (SIGHUP); when they are sound, use what can be used without a restart."""
+    def reload(self, reread: Callable[[], RelaySettings]) -> None:
+        """Read the settings again (SIGHUP); when they are sound, apply those that need no restart."""
         try:
             wanted = reread()
         except (ConfigError, OperationalError) as error:
@@ -259,27 +183,27 @@ class Relay:
             if served is not None and set(settings.rules) != set(served.settings.rules):
                 self._change_rules(served, settings.rules)
 
-    def _change_rules(self, served: _Served, rules: tuple[Rule, ...]) -> None:
-        served.settings = served.settings.model_copy(update={"rules": rules})
-        routes = Routes(rules)
-        self._act(served, served.network.set_routes(routes, self._loop.time()))
+    def _change_rules(self, served: _Served, written: tuple[Rule, ...]) -> None:
+        served.settings = served.settings.model_copy(update={"rules": written})
+        rules = Rules(written)
+        self._act(served, served.network.set_rules(rules, self._loop.time()))
         self._set_timer()
         if served.interface is not None:
-            following = self._loop.create_task(self._follow(served, served.interface, routes))
+            following = self._loop.create_task(self._follow_anew(served, served.interface, rules))
             self._following.add(following)
             following.add_done_callback(self._following.discard)
 
-    async def _follow(self, served: _Served, interface: HostInterface, routes: Routes) -> None:
+    async def _follow_anew(self, served: _Served, interface: Interface, rules: Rules) -> None:
         try:
-            await interface.route(routes)
+            await self._follow(served, interface, rules)
         except OperationalError as error:
             log.error("%s%s", served.label, error)
 
     async def close_all(self) -> None:
-        """Tell every member that the relay ends, and wait for their answers for a moment."""
+        """Tell every member that the relay ends, and wait at most GOODBYE_S for their answers."""
         self._ending = self._loop.create_future()
         for connection in self._connections:
-            self._engine.close(connection, GOING_AWAY, "the relay ends")
+            self._engine.close(connection, CloseCode.GOING_AWAY, "the relay ends")
         if self._connections:
             await asyncio.wait([self._ending], timeout=GOODBYE_S)
 
@@ -310,11 +234,11 @@ class Relay:
         self._set_timer()
 
     def _on_undelivered(self, message: Send) -> None:
-        # As the engine counts what finds no room ahead of packets.
+        # The engine counts control frames that find no room under the same name.
         self._drops["control"] += 1
         if message.payload[0] == Kind.ROUTE:
-            # A part of a set would be worse than none: it comes back to the whole.
-            self._engine.close(message.connection, CLOSE_ROUTES_CHANGED, "no room for the routes")
+            # A part of a set would be worse than none: the member reconnects, and is told the whole set.
+            self._engine.close(message.connection, CloseCode.SERVICE_RESTART, "no room for the routes")
 
     def _on_lost(self, connection: int) -> None:
         for served in self._served.values():

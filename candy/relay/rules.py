@@ -1,21 +1,21 @@
-"""SD-WAN rules: which networks lie behind which members, and who is told so.
+"""SD-WAN rules: which networks lie behind which members, and which members are told so.
 
     device, destination, next hop        192.168.202.0/24,172.17.0.0/16,192.168.202.2
       │          │           └─ behind this member
       │          └─ there is this network,
-      └─ and members with these addresses are to use it, the next hop itself excepted
+      └─ and members with these addresses are to use it, except the next hop itself
 
-    rules ─▶ Routes ─▶ entries(member): what it is told ─▶ messages(): ROUTE, in batches
-                   └─▶ lans(member): what is behind it, and what it may therefore send from
+    rules ─▶ Rules ─▶ entries(member): what it is told ─▶ messages(): ROUTE, in batches
+                  └─▶ lans(member): what is behind it, and what it may therefore send from
 
 Rules about rules:
  1. A member never gets two rules whose destinations overlap: existing peers take the first match, kernels the
     longest, so no order would mean the same to all.
- 2. A rule that can never do what it says is refused (`why_impossible`), for it is a mistake: a next hop or a device
-    that no member can be, a destination that is nowhere, or among the members.
+ 2. A rule that can never do what it says is a mistake, and is refused (`why_impossible`): a next hop or a device that
+    no member can be, a destination without hosts, or one among the members.
  3. Host bits of device and destination don't count, as with a pool.
 
-This module knows neither sessions nor connections; whoever refuses a rule names it and the place where it stands.
+This module knows neither sessions nor connections. The caller that refuses a rule names it and the place it stands at.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Self
 
+from candy.protocol.addresses import is_unicast
 from candy.protocol.wire import MAX_ROUTE_ENTRIES, Route, RouteEntry
-from candy.relay.pool import is_unicast
 
 MAX_RULES = 1000
-"""Rules of one network; so many destinations a client of ours takes."""
+"""Rules of one network: as many destinations as our member takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class Rule:
         """The rule of a text like `192.168.202.0/24,172.17.0.0/16,192.168.202.2`.
 
         Raises:
-            ValueError: it is none; the message completes the sentence "<text> …".
+            ValueError: it is not a rule; the message completes the sentence "<text> …".
         """
         parts = [part.strip() for part in text.split(",")]
         if len(parts) != 3:
-            raise ValueError("is no rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2")
+            raise ValueError("is not a rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2")
         return cls(_network("device", parts[0]), _network("destination", parts[1]), _address("next hop", parts[2]))
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Rule:
 
 
 def split_rules(text: str) -> list[str]:
-    """The rules of an `--sdwan "rule;rule;…"`, not looked at."""
+    """The rules of an `--sdwan "rule;rule;…"`, as text."""
     return [rule for rule in (part.strip() for part in text.split(";")) if rule]
 
 
@@ -63,8 +63,8 @@ def why_impossible(rule: Rule, pool: IPv4Network | None, allow_outside_pool: boo
     """Why a rule can't do what it says, as the end of the sentence "<rule> …"; None if it can.
 
     Args:
-        pool: what the members' addresses are granted from; None: from anywhere.
-        allow_outside_pool: they may be elsewhere all the same.
+        pool: the members' addresses are granted from it; None: they may be any.
+        allow_outside_pool: a member's address may be outside of the pool.
     """
     device, destination, next_hop = rule.device, rule.destination, rule.next_hop
     first, last = int(device[0]), int(device[-1])
@@ -72,7 +72,7 @@ def why_impossible(rule: Rule, pool: IPv4Network | None, allow_outside_pool: boo
     if pool is not None and strict:
         lowest, highest = int(pool[1]), int(pool[-2])
         if not lowest <= int(next_hop) <= highest:
-            return f"has a next hop that is no member's address in the pool {pool}"
+            return f"has a next hop that is not a member's address in the pool {pool}"
         first, last = max(first, lowest), min(last, highest)
         if first > last:
             return f"is for devices that have no member's address in the pool {pool}"
@@ -83,7 +83,7 @@ def why_impossible(rule: Rule, pool: IPv4Network | None, allow_outside_pool: boo
     if first == last == int(next_hop):
         return "is for its own next hop alone"
     if _has_no_hosts(destination):
-        return "leads to where nobody can be"
+        return "leads to where no member can be"
     if pool is not None and destination.overlaps(pool):
         return f"is a route into the pool {pool}: members are reached without one"
     if next_hop in destination:
@@ -94,7 +94,7 @@ def why_impossible(rule: Rule, pool: IPv4Network | None, allow_outside_pool: boo
 def first_overlap(rules: Sequence[Rule]) -> tuple[int, int] | None:
     """The first rule that gives some member a destination which overlaps another rule's, and that earlier rule: their
     places in the sequence, or None."""
-    # As integers, for there are many pairs: two networks overlap when they agree where both of their masks look.
+    # As integers, because there are many pairs: two networks overlap when they agree in the bits that both masks cover.
     spans = [(int(rule.destination[0]), int(rule.destination.netmask)) for rule in rules]
     for place, (first, mask) in enumerate(spans):
         for earlier in range(place):
@@ -108,8 +108,8 @@ def messages(entries: Sequence[RouteEntry], extended: bool) -> list[bytes]:
     """The ROUTE messages that tell a member these entries.
 
     Args:
-        extended: candy.2 was agreed on: the messages are a set, which replaces the one before; no entries withdraw it.
-            Otherwise they add to what the member was told since it connected, and no entries are no message.
+        extended: candy.2 was agreed on: the messages are a set, which replaces the one before; an empty set withdraws
+            it. Otherwise they add to what the member was told since it connected; without entries no message is needed.
     """
     batches = [tuple(entries[at : at + MAX_ROUTE_ENTRIES]) for at in range(0, len(entries), MAX_ROUTE_ENTRIES)]
     if not extended:
@@ -121,7 +121,7 @@ def messages(entries: Sequence[RouteEntry], extended: bool) -> list[bytes]:
     return [Route(batch, flag).encode() for batch, flag in zip(batches, flags, strict=True)]
 
 
-class Routes:
+class Rules:
     """The rules of one network, made ready for every member that logs in. Immutable."""
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
@@ -153,7 +153,7 @@ class Routes:
 
 
 def _share_a_member(one: Rule, other: Rule) -> bool:
-    """Whether somebody is a device of both, and neither's next hop."""
+    """Whether some member is a device of both, and neither's next hop."""
     if not one.device.overlaps(other.device):
         return False
     both = max(one.device, other.device, key=lambda network: network.prefixlen)

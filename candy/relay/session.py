@@ -1,22 +1,23 @@
-"""One member's state machine: a message comes in, actions go out.
+"""One connection's state machine, up to its log-in and behind it: a message comes in, actions go out.
 
                  VMAC, EXPTTUN (answered)
                      ┌────┐
-                     ▼    │
-    opened ──────▶ GREETING ───AUTH──▶ CLAIMING ──free, or same VMAC──▶ MEMBER ──replaced──▶ CLOSED
-                      │                  │   │                             ▲
-       wrong hash or clock, replay,      │   │ held                        │ holder silent or gone
-       bad address, deadline, pool full  │   └─────────────────────────▶ WAITING
-                      ▼                  ▼                                 │
-                    CLOSED ◀─────────────┴──reserved, contested────────────┘ holder answers
+                     ▼    │                  claimed(): free, or same VMAC
+    opened ──────▶ GREETING ───AUTH──▶ CLAIMING ──────────────────────▶ MEMBER ──end(): replaced──▶ CLOSED
+                      │                  │   │ waiting(): held             ▲
+       wrong hash or clock, replay,      │   └─────────────────────────▶ WAITING
+       bad address, deadline, pool full  │                                 │  claimed(): holder silent or gone
+                      ▼                  ▼                                 ▼
+                    CLOSED ◀─────────────┴─refuse(): reserved, contested───┘  refuse(): holder answers
 
 Rules:
- 1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered; whoever fails to
-    authenticate is closed without a word. The hash is looked at first: only who has the password is told
-    apart any further, in the log alone.
+ 1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered, and a failed log-in ends without a
+    close frame. The hash is checked first: only a peer that has the password learns more, and only from the log.
  2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
- 3. A session decides what concerns its member alone, and stops at CLAIMING. Whether the address can be had,
-    and all that takes time, concerns others too: that is the network's part.
+ 3. A session decides what concerns its member alone, and stops at CLAIMING, which received() tells the network. Whether
+    the address is free, and all that takes time, concerns others too: the network decides it, and calls claimed(),
+    waiting(), refuse() or end().
+ 4. `state` changes in this file alone.
 
 Nothing here waits, reads a clock or draws a random number by itself; `now` is monotonic seconds, `wall` Unix
 seconds.
@@ -31,38 +32,28 @@ from typing import Literal
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.addresses import is_unicast
+from candy.protocol.closing import CloseCode
 from candy.protocol.wire import DropReason
-from candy.relay.pool import Pool, is_unicast
-from candy.relay.rules import Routes
+from candy.relay.guessing import FailureLimiter
+from candy.relay.pool import Pool
+from candy.relay.replays import ReplayMemory
+from candy.relay.rules import Rules
 
 _UNSPECIFIED = IPv4Address("0.0.0.0")
 
-CLOSE_ROUTES_CHANGED = 1012
-"""Close code ("service restart") for a member that can be told a new set of routes on a new connection alone."""
-CLOSE_TRY_LATER = 1013
-"""Close code for whom there is no address to grant, or no room."""
-CLOSE_REPLACED = 4001
-"""Close code, from the private range, for a member whose address another connection took over."""
-
 COPIES_PER_S = 200
-"""Messages that one member may cause in the long run by sending to everybody: each is a call from Python."""
+"""Messages that one member may cause in the long run by sending to all others: each is a call from Python."""
 COPIES_AHEAD_S = 5.0
-"""How far it may be ahead of that rate."""
+"""How far a member may be ahead of that rate."""
 BROADCAST_LIMIT = "broadcast_limit"
-"""The engine's counter of packets that exceed such an allowance, and ours of messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send one binary message."""
-
-    connection: int
-    payload: bytes
+"""The name under which the engine counts packets beyond such an allowance, and Python messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """The connection is authenticated: map `ip`, as an integer, to it."""
+    """The connection is authenticated: have the engine route `ip`, an integer, to it."""
 
     connection: int
     ip: int
@@ -70,7 +61,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class AllowSources:
-    """The member may send from these networks too, and from none of those named before."""
+    """Let the member send from these networks too, instead of those named before."""
 
     connection: int
     lans: tuple[IPv4Network, ...]
@@ -81,40 +72,6 @@ class Unbind:
     """Take the connection's address away."""
 
     connection: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Send a PING; its PONG is to be reported by `Network.ponged`."""
-
-    connection: int
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End the connection in `delay` seconds; `code` None means without a word, so `reason` is not sent."""
-
-    connection: int
-    code: int | None
-    reason: str
-    delay: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Count a message that was not acted upon; `reason` is a DropReason."""
-
-    connection: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """Write a line to the log; the text names the source."""
-
-    level: Literal["debug", "info", "warning"]
-    text: str
 
 
 Action = Send | Bind | AllowSources | Unbind | Ping | Close | Drop | Log
@@ -132,44 +89,84 @@ class State(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Realm:
-    """What the sessions of one network share: its password and what it knows of all of them."""
+    """What the sessions of one network share: its password, its settings and what it knows of all of them."""
 
     password: bytes
     pool: Pool
-    replays: auth.ReplayMemory
-    failures: auth.FailureLimiter
+    replays: ReplayMemory
+    failures: FailureLimiter
     randbytes: Callable[[int], bytes]
     tolerance: int
     allow_outside_pool: bool
     forward_broadcast: bool
-    routes: Routes
+    rules: Rules
     host: int | None = None
-    """The relay's own interface in the network: a member that has a connection's number, but no session."""
+    """The number of the relay's own interface in the network, which holds an address but has no session."""
 
 
 class Session:
-    """One connection, from its opening to its end. Small, for there are as many as members.
+    """One connection, from its opening to its end. Small, because there is one per member.
 
-    `ip` is the address that its AUTH claimed, 0.0.0.0 while GREETING; `deadline` is the monotonic time at
-    which the network has to act on it, infinite for a member; `extended` tells that candy.2 was agreed on.
+    Args:
+        realm: shared with the network's other sessions.
+        connection: the engine's number.
+        source: the peer's IP address as text.
+        extended: candy.2 was agreed on.
     """
 
-    __slots__ = ("_copies_until", "_realm", "connection", "deadline", "extended", "ip", "source", "state", "vmac")
+    __slots__ = ("_copies_until", "_realm", "connection", "extended", "ip", "source", "state", "vmac")
 
     def __init__(self, realm: Realm, connection: int, source: str, extended: bool) -> None:
         self._realm = realm
         self._copies_until = -inf
-        """When the copies that it caused are paid for, at COPIES_PER_S."""
+        """The time until which its member has used its allowance of copies, at COPIES_PER_S."""
         self.connection = connection
         self.source = source
         self.extended = extended
-        self.deadline = inf
         self.state = State.GREETING
         self.vmac: bytes | None = None
         self.ip = _UNSPECIFIED
+        """The address that its AUTH claimed."""
 
-    def received(self, payload: bytes, now: float, wall: int) -> list[Action]:
-        """Act on one message. Afterwards the state says whether a claim or an end is left to the network."""
+    @property
+    def is_member(self) -> bool:
+        return self.state is State.MEMBER
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.state is State.WAITING
+
+    def received(self, payload: bytes, now: float, wall: int) -> tuple[list[Action], bool, bool]:
+        """Act on one message.
+
+        Returns:
+            actions; whether the session claims its address now, on which the network decides; whether the session has
+            ended, so that the network forgets it.
+        """
+        actions = self._act_on(payload, now, wall)
+        return actions, self.state is State.CLAIMING, self.state is State.CLOSED
+
+    def claimed(self) -> None:
+        """The network gives the session the address that it claimed."""
+        self.state = State.MEMBER
+
+    def waiting(self) -> None:
+        """The network probes the holder of the address first."""
+        self.state = State.WAITING
+
+    def end(self, code: CloseCode | None, reason: str, delay: float = 0.0) -> list[Action]:
+        """Close the connection; a member's address is taken away first."""
+        unbind: list[Action] = [Unbind(self.connection)] if self.is_member else []
+        self.state = State.CLOSED
+        return [*unbind, Close(self.connection, code, reason, delay)]
+
+    def refuse(self, why: str, delay: float = 0.0) -> list[Action]:
+        """End a failed log-in: a line in the log, and no close frame."""
+        # A source that has to be slowed down would fill the log as well.
+        level: Literal["debug", "warning"] = "debug" if delay else "warning"
+        return [Log(level, f"{self.source}: refused: {why}"), *self.end(None, "authentication failed", delay)]
+
+    def _act_on(self, payload: bytes, now: float, wall: int) -> list[Action]:
         try:
             message = wire.decode(payload)
         except WireError as error:
@@ -185,18 +182,6 @@ class Session:
                 return self._on_relayed(message, payload, now)
             case wire.Route():
                 return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
-
-    def end(self, code: int | None, reason: str, delay: float = 0.0) -> list[Action]:
-        """Close the connection, and take a member's address away first."""
-        unbind: list[Action] = [Unbind(self.connection)] if self.state is State.MEMBER else []
-        self.state = State.CLOSED
-        return [*unbind, Close(self.connection, code, reason, delay)]
-
-    def refuse(self, why: str, delay: float = 0.0) -> list[Action]:
-        """End a failed authentication: a line in the log, not a word to the peer."""
-        # Whoever has to be slowed down would fill the log as well.
-        level: Literal["debug", "warning"] = "debug" if delay else "warning"
-        return [Log(level, f"{self.source}: refused: {why}"), *self.end(None, "authentication failed", delay)]
 
     def _on_vmac(self, message: wire.Vmac, now: float, wall: int) -> list[Action]:
         if self.state is not State.GREETING:
@@ -219,7 +204,7 @@ class Session:
             granted = realm.pool.ask(message.address.ip, self.vmac, self.connection)
         except PoolFull as full:
             log = Log("warning", f"{self.source}: no address granted: {full}")
-            return [log, *self.end(CLOSE_TRY_LATER, str(full))]
+            return [log, *self.end(CloseCode.TRY_AGAIN_LATER, str(full))]
         answer = wire.Expttun(wall, granted, auth.expttun_digest(realm.password, wall))
         return [
             Send(self.connection, answer.encode(wire.draw_confusion(realm.randbytes))),
@@ -244,14 +229,14 @@ class Session:
                 f"{ip} is not a member's address in the pool {realm.pool.network}; "
                 "--allow-outside-pool admits such addresses"
             )
-        # "Reserved for that connection until its AUTH": this is it, whatever address it claims.
+        # "Reserved for that connection until its AUTH": this is the AUTH, for any address.
         realm.pool.release(self.connection)
         self.ip = ip
         self.state = State.CLAIMING
         return []
 
     def _verify(self, name: str, expected: bytes, digest: bytes, timestamp: int, now: float, wall: int) -> list[Action]:
-        """The refusal of a hashed message, empty for one with the right hash and a timely timestamp."""
+        """The refusal of a hashed message; empty when the hash is right and the timestamp timely."""
         if not auth.digest_matches(expected, digest):
             delay = self._realm.failures.failed(self.source, now)
             return self.refuse(f"wrong password in {name}", delay)
@@ -263,7 +248,7 @@ class Session:
     def _on_relayed(
         self, message: wire.Udp4Conn | wire.Discovery | wire.General, payload: bytes, now: float
     ) -> list[Action]:
-        if self.state is not State.MEMBER:
+        if not self.is_member:
             return [Drop(self.connection, DropReason.NOT_AUTHENTICATED)]
         if len(payload) > wire.LEGACY_PAYLOAD:
             return [Drop(self.connection, DropReason.TOO_LARGE)]
@@ -271,18 +256,18 @@ class Session:
             return [Drop(self.connection, DropReason.FOREIGN_SOURCE)]
         realm = self._realm
         if message.dst == wire.BROADCAST and realm.forward_broadcast and not isinstance(message, wire.Udp4Conn):
-            return self._to_everybody(payload, now)
+            return self._to_all_others(payload, now)
         receiver = realm.pool.holder(message.dst)
-        # The relay's own interface has no use for messages: it needs no direct links.
+        # The relay's own interface takes no messages, because it needs no direct links.
         if receiver is None or receiver == realm.host:
             return [Drop(self.connection, DropReason.NO_SUCH_MEMBER)]
         return [Send(receiver, payload)]
 
-    def _to_everybody(self, payload: bytes, now: float) -> list[Action]:
+    def _to_all_others(self, payload: bytes, now: float) -> list[Action]:
         if self._copies_until > now + COPIES_AHEAD_S:
             return [Drop(self.connection, BROADCAST_LIMIT)]
         not_to = (self.connection, self._realm.host)
         copies: list[Action] = [Send(other, payload) for other in self._realm.pool.holders() if other not in not_to]
-        # Paid for afterwards, so that there is no network too large for a message to everybody.
+        # Counted afterwards, so that a message to all others is possible in a network of any size.
         self._copies_until = max(self._copies_until, now) + len(copies) / COPIES_PER_S
         return copies

@@ -1,11 +1,11 @@
-"""The server's half of the WebSocket handshake (RFC 6455, section 4.2), and the way out of aiohttp for its socket.
+"""The relay's half of the WebSocket handshake (RFC 6455, section 4.2), and the way out of aiohttp for its socket.
 
     request ──check──▶ refusal, no_such_network, not_alone: an ordinary response
                └─────▶ hand_over(): bytes read ahead, a duplicate of the descriptor ──▶ Engine.adopt ──▶ 101
 
 Rules:
  1. From set_parser() to the return of hand_over() nothing awaits, so no byte can arrive in between.
- 2. The engine writes the 101, so that nothing the peer gets can come before it.
+ 2. The engine writes the 101, so that no frame can reach the peer before it.
  3. aiohttp closes its own descriptor. The duplicate lives on, so no FIN is sent.
 
 It knows neither sessions nor passwords.
@@ -35,7 +35,7 @@ def refusal(request: web.BaseRequest) -> web.Response | None:
         return _refuse(426, "Only WebSocket version 13 is spoken here.", **{"Sec-WebSocket-Version": "13"})
     if request.method != "GET" or request.version < (1, 1):
         return _refuse(400, "An upgrade is a GET of HTTP/1.1.")
-    # The body would be taken for frames, and a 100 would be sent between the request and the 101.
+    # A body would be taken for frames, and a 100 would be sent between the request and the 101.
     if request.body_exists or "Transfer-Encoding" in headers or "Expect" in headers:
         return _refuse(400, "An upgrade has no body and no Expect.")
     if not _is_key(headers.get("Sec-WebSocket-Key", "")):
@@ -44,12 +44,12 @@ def refusal(request: web.BaseRequest) -> web.Response | None:
 
 
 def no_such_network() -> web.Response:
-    """The response to a sound request for a path at which nothing is."""
+    """The response to a sound request for a path without a network."""
     return _refuse(404, "There is no network at this path.")
 
 
 def not_alone() -> web.Response:
-    """The response to a request whose connection is gone, or has answers to earlier requests left to write."""
+    """The response to a request whose connection has ended, or has answers to earlier requests left to write."""
     return _refuse(400, "An upgrade waits for the answers to earlier requests.")
 
 
@@ -60,12 +60,12 @@ def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[i
         the connection, and the response to return to aiohttp, which writes nothing and ends aiohttp's part.
 
     Raises:
-        ConnectionError: the connection is gone, or not idle: not_alone() is the answer.
-        OSError: the engine or the kernel refused; nothing was written, and the socket is aiohttp's still.
+        ConnectionError: the connection has ended, or is not idle: not_alone() is the answer.
+        OSError: the engine or the kernel refused; nothing was written, and aiohttp still owns the socket.
     """
     extended = SUBPROTOCOL in (word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","))
     transport = request.transport
-    # A peer that is gone, or that pipelined requests and has not read the answers.
+    # The peer has left, or it pipelined requests and has not read the answers.
     if transport is None or transport.is_closing() or transport.get_write_buffer_size() != 0:
         raise ConnectionError("the connection is gone, or not idle")
     tail = Tail()
@@ -88,7 +88,7 @@ def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[i
 
 
 class HandedOver(web.StreamResponse):
-    """What aiohttp gets for a connection that is no longer its own: nothing to send, and the end.
+    """aiohttp's response for a connection that the engine owns: it writes nothing, and ends aiohttp's part.
 
     Args:
         extended: candy.2 was agreed on.

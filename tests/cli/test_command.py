@@ -1,6 +1,6 @@
 """The two commands: options and their sources, notices, the one line of an error, and exit statuses.
 
-Configuration files are in test_cli_files.py.
+Configuration files are in test_command_files.py.
 """
 
 import os
@@ -17,10 +17,10 @@ from candy import __version__
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
-from candy.cli.options import OPTIONS
 from candy.errors import ConfigError, OperationalError
+from candy.options import OPTIONS
 from candy.relay.rules import Rule
-from candy.relay.settings import ServerSettings
+from candy.relay.settings import RelaySettings
 
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 
@@ -113,7 +113,7 @@ def test_mode_of_the_other_command(command: Command[Any], mode: str, right: str,
 
 
 def test_mode_that_is_none() -> None:
-    assert "--mode: 'relay' is no mode: use client or server" in refuse(server_command.main, "-m", "relay")
+    assert "--mode: 'relay' is not a mode: use client or server" in refuse(server_command.main, "-m", "relay")
 
 
 # The password and its sources
@@ -154,7 +154,7 @@ def test_client_needs_a_password(ran: Ran) -> None:
 
 
 def test_server_refuses_an_empty_password(state: Path) -> None:
-    assert "--password: an empty password lets everybody in" in refuse(server_command.main, "-p", "")
+    assert "--password: an empty password lets every machine in" in refuse(server_command.main, "-p", "")
     assert not state.exists()
 
 
@@ -178,8 +178,8 @@ def test_server_with_a_password_keeps_none(ran: Ran, state: Path, monkeypatch: p
         (["--auth-timeout", "1"], "--auth-timeout"),
         ([*RELAY, "-p", "x", "--mtu", "9000"], "--mtu: '9000' is too large: use 1479 or less"),
         ([*RELAY, "-p", "x", "-t", "192.168.202.0/24"], "--tun: '192.168.202.0/24' is the network's own"),
-        ([*RELAY, "-p", "x", "--ca-file", "/nowhere"], "--ca-file: '/nowhere' is no file"),
-        (["-w", "relay:26816", "-p", "x"], "--websocket: 'relay:26816' is no WebSocket URL"),
+        ([*RELAY, "-p", "x", "--ca-file", "/nowhere"], "--ca-file: '/nowhere' is not a file"),
+        (["-w", "relay:26816", "-p", "x"], "--websocket: 'relay:26816' is not a WebSocket URL"),
     ],
 )
 def test_usage_error(line: list[str], said: str) -> None:
@@ -191,7 +191,7 @@ def test_usage_error(line: list[str], said: str) -> None:
     [(OperationalError("port 26816 is in use"), 1), (ConfigError("no such pool"), 2), (KeyboardInterrupt(), 130)],
 )
 def test_errors_of_the_run(error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(settings: ServerSettings, reread: object) -> int:
+    def fail(settings: RelaySettings, reread: object) -> int:
         raise error
 
     monkeypatch.setattr(server_command.main, "run", fail)
@@ -206,7 +206,7 @@ def test_status_of_the_run_is_the_commands(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_engine_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(settings: ServerSettings, reread: object) -> int:
+    def start(settings: RelaySettings, reread: object) -> int:
         raise ModuleNotFoundError("No module named 'candy._fastpath'", name="candy._fastpath")
 
     monkeypatch.setattr(server_command.main, "run", start)
@@ -216,7 +216,7 @@ def test_an_engine_that_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_bug_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(settings: ServerSettings, reread: object) -> int:
+    def start(settings: RelaySettings, reread: object) -> int:
         raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
 
     monkeypatch.setattr(server_command.main, "run", start)
@@ -235,7 +235,7 @@ def test_check_leaves_nothing_behind(state: Path) -> None:
     result = call(server_command.main, "--check")
     assert (result.exit_code, result.stdout) == (0, "candy-server: the settings are sound\n")
     assert not state.exists()
-    assert "--workers: 'x' is no whole number" in refuse(server_command.main, "--check", "--workers", "x")
+    assert "--workers: 'x' is not a whole number" in refuse(server_command.main, "--check", "--workers", "x")
 
 
 @pytest.mark.parametrize("command", [server_command.main, client_command.main])
@@ -259,7 +259,8 @@ def run_program(side: str, *line: str, then: str = "") -> subprocess.CompletedPr
 @pytest.mark.parametrize("side", ["server", "client"])
 @pytest.mark.parametrize("line", ["--help", "--version", "--check"])
 def test_what_works_without_the_engine(side: str, line: str) -> None:
-    heavy = "'aiohttp', 'asyncio', 'candy._fastpath', 'candy.relay.relay', 'candy.member.member', 'pyroute2', 'rich'"
+    sides = "'candy.relay.relay', 'candy.relay.lifecycle', 'candy.member.member', 'candy.member.lifecycle'"
+    heavy = f"'aiohttp', 'asyncio', 'candy._fastpath', {sides}, 'pyroute2', 'rich'"
     ran = run_program(side, line, *RELAY, "-p", "x", then=f"print({{{heavy}}} & set(sys.modules))")
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "set()"), ran.stderr
 
@@ -267,11 +268,11 @@ def test_what_works_without_the_engine(side: str, line: str) -> None:
 def test_program_without_sense() -> None:
     ran = run_program("server", "-w", "nonsense")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("candy-server: --websocket: 'nonsense' is no WebSocket URL: write it like ")
+    assert ran.stderr.startswith("candy-server: --websocket: 'nonsense' is not a WebSocket URL: write it like ")
     assert ran.stderr.count("\n") == 1
 
 
 def test_program_with_bytes_that_are_no_text() -> None:
     ran = run_program("server", "--workers", os.fsdecode(b"\xff\n"))
     assert ran.returncode == 2
-    assert ran.stderr == "candy-server: --workers: '\\udcff\\n' is no UTF-8 text\n"
+    assert ran.stderr == "candy-server: --workers: '\\udcff\\n' is not UTF-8 text\n"

@@ -13,8 +13,8 @@ from lab.commands import Ran, call, join, refuse, serve, serve_one
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
-from candy.cli.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
 from candy.errors import ConfigError
+from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
 from candy.relay.rules import Rule
 from candy.relay.settings import NetworkSettings
 
@@ -100,16 +100,16 @@ routes = [{{ device = "10.0.0.1", destination = "172.17.0.0/16", via = "10.0.0.2
     ("table", "said"),
     [
         ("[network.'/home']", "3: network: '/home' has no password: add password or password_file to its table"),
-        ("[network.'/home']\npassword = ''", "4: password: an empty password lets everybody in: write one"),
+        ("[network.'/home']\npassword = ''", "4: password: an empty password lets every machine in: write one"),
         ("[network.'/home']\npassword_file = '/no'", "4: password_file: cannot read /no: No such file or directory"),
-        ("[network.home]\npassword = 'x'", "3: network: 'home' is no path: write it like /home"),
+        ("[network.home]\npassword = 'x'", "3: network: 'home' is not a path: write it like /home"),
         ("[network.'/']\npassword = 'x'", "3: network: '/' is the network that stands at the top of the file"),
         (
             "[network.'/home']\npassword = 'x'\n[network.'/home/']\npassword = 'x'",
             "5: network: '/home/' is the second network at /home: give each a path of its own",
         ),
-        ("[network.'/home']\npassword = 'x'\ndhcp = '10.0.0.0/31'", "5: dhcp: '10.0.0.0/31' is no size for a pool"),
-        ("routes = [\n{ device = '10.0.0.1' },\n]", "4: routes: destination is missing, or no text in quotes"),
+        ("[network.'/home']\npassword = 'x'\ndhcp = '10.0.0.0/31'", "5: dhcp: '10.0.0.0/31' is not a size for a pool"),
+        ("routes = [\n{ device = '10.0.0.1' },\n]", "4: routes: destination is missing, or not text in quotes"),
         (
             "routes = [\n{ device = '10.0.0.1', destination = '10.0.0.0/16', via = '10.0.0.2' },\n]",
             "4: routes: '10.0.0.1,10.0.0.0/16,10.0.0.2' is a route into the pool 10.0.0.0/24",
@@ -167,7 +167,7 @@ def test_settings_are_read_again(ran: Ran, state: Path, tmp_path: Path, caplog: 
         f"{file}:3: restart: passed over: unknown in this kind of file"
     ]
     file.write_text("sdwan = nonsense")
-    with pytest.raises(ConfigError, match=rf"^{file}:1: sdwan: rule 1: 'nonsense' is no rule"):
+    with pytest.raises(ConfigError, match=rf"^{file}:1: sdwan: rule 1: 'nonsense' is not a rule"):
         ran.reread()
     file.unlink()
     with pytest.raises(ConfigError, match="cannot read"):

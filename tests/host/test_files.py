@@ -1,209 +1,57 @@
-"""The state folder: where it is, what is made once, what garbage does."""
+"""Files written whole: what a reader finds, whatever happens meanwhile."""
 
-import logging
 import os
 import stat
-import tempfile
-from ipaddress import IPv4Interface
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from candy.errors import ConfigError, OperationalError
-from candy.host.files import ClientState, server_password, state_folder
+from candy.errors import OperationalError
+from candy.host import files
 
 
-def counting(count: int) -> bytes:
-    return bytes(range(count))
+def test_no_file(tmp_path: Path) -> None:
+    assert files.read(tmp_path / "none") is None
 
 
-def other(count: int) -> bytes:
-    return b"\xff" * count
-
-
-def mode_of(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-@pytest.mark.parametrize(
-    ("environ", "uid", "folder"),
-    [
-        ({"CANDY_STATE_DIR": "/a", "STATE_DIRECTORY": "/b", "HOME": "/h"}, 0, "/a"),
-        ({"CANDY_STATE_DIR": "", "STATE_DIRECTORY": "/b:/c", "HOME": "/h"}, 1000, "/b"),
-        ({"HOME": "/root", "XDG_STATE_HOME": "/x"}, 0, "/var/lib/candy"),
-        ({"HOME": "/h", "XDG_STATE_HOME": "/x"}, 1000, "/x/candy"),
-        ({"HOME": "/h", "XDG_STATE_HOME": "relative"}, 1000, "/h/.local/state/candy"),
-        ({"HOME": "/h"}, 1000, "/h/.local/state/candy"),
-    ],
-)
-def test_folder(environ: dict[str, str], uid: int, folder: str) -> None:
-    assert state_folder(environ, uid) == Path(folder)
-
-
-def test_folder_relative_to_the_current_one() -> None:
-    assert state_folder({"CANDY_STATE_DIR": "here"}, 0) == Path.cwd() / "here"
-
-
-def test_folder_without_home() -> None:
-    with pytest.raises(ConfigError, match="CANDY_STATE_DIR"):
-        state_folder({}, 1000)
-
-
-def test_password_is_made_once(tmp_path: Path) -> None:
+def test_create_makes_the_folder_and_a_file_of_its_owners(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "candy"
-    assert server_password(folder, lambda: "first") == b"first"
-    assert server_password(folder, lambda: "second") == b"first"
-    assert mode_of(folder) == 0o700
-    assert mode_of(folder / "password") == 0o600
-    assert [path.name for path in folder.iterdir()] == ["password"]
+    assert files.create(folder, folder / "kind" / "name", b"first") == b"first"
+    assert files.create(folder, folder / "kind" / "name", b"second") == b"first"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "kind")] == [0o700, 0o700]
+    assert stat.S_IMODE((folder / "kind" / "name").stat().st_mode) == 0o600
+    assert [path.name for path in (folder / "kind").iterdir()] == ["name"]
 
 
-def test_password_of_two_that_start_together(tmp_path: Path) -> None:
-    # The other one is done between our looking and our writing.
-    assert server_password(tmp_path, lambda: server_password(tmp_path, lambda: "theirs").decode() + "!") == b"theirs"
-    assert [path.name for path in tmp_path.iterdir()] == ["password"]
-
-
-def test_password_written_by_hand(tmp_path: Path) -> None:
-    (tmp_path / "password").write_bytes(b" with blanks \r\n")
-    assert server_password(tmp_path, str) == b" with blanks "
-
-
-def test_password_file_that_is_empty(tmp_path: Path) -> None:
-    (tmp_path / "password").write_bytes(b"\n")
-    with pytest.raises(OperationalError, match="password is empty: remove it"):
-        server_password(tmp_path, lambda: "new")
-
-
-def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for use in (
-        lambda folder: server_password(folder, lambda: "x"),
-        lambda folder: ClientState(folder).vmac(counting),
-        lambda folder: ClientState(folder).address(),
-        lambda folder: ClientState(folder).keep_address(IPv4Interface("10.0.0.1/8")),
-        lambda folder: ClientState(folder).next_timestamp(1),
-    ):
-        with pytest.raises(OperationalError, match=r"^cannot .*Not a directory.*CANDY_STATE_DIR[^\n]*$"):
-            use(tmp_path / "file" / "candy")
-
-
-def test_vmac_is_made_once(tmp_path: Path) -> None:
-    assert ClientState(tmp_path, "home").vmac(counting) == b"0001020304050607"
-    assert ClientState(tmp_path, "home").vmac(other) == b"0001020304050607"
-    assert (tmp_path / "vmac" / "home").read_bytes() == b"0001020304050607"
-    assert mode_of(tmp_path / "vmac" / "home") == 0o600
-    assert mode_of(tmp_path / "vmac") == 0o700
-
-
-def test_vmac_of_the_original(tmp_path: Path) -> None:
-    (tmp_path / "vmac").mkdir()
-    (tmp_path / "vmac" / "__noname__").write_bytes(b"4510e588d451970f")
-    (tmp_path / "vmac" / "own").write_bytes(b"AAAAAAAAAAAAAAAA\n")
-    assert ClientState(tmp_path).vmac(other) == b"4510e588d451970f"
-    assert ClientState(tmp_path, "").vmac(other) == b"4510e588d451970f"
-    assert ClientState(tmp_path, "without").vmac(other) == b"4510e588d451970f"
-    assert ClientState(tmp_path, "own").vmac(other) == b"AAAAAAAAAAAAAAAA"
-    assert not (tmp_path / "vmac" / "without").exists()
-
-
-@pytest.mark.parametrize("garbage", [b"", b"4510e588", b"4510e588d451970fff", b"4510e588d451970g", b"\0" * 16])
-def test_vmac_that_is_garbled(tmp_path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "vmac" / "__noname__"
-    path.parent.mkdir()
-    path.write_bytes(garbage)
-    assert ClientState(tmp_path).vmac(counting) == b"0001020304050607"
-    assert path.read_bytes() == b"0001020304050607"
-    assert caplog.record_tuples[0][1:] == (
-        logging.WARNING,
-        f"{path} holds no VMAC (16 hex characters): not used",
-    )
-
-
-def test_address(tmp_path: Path) -> None:
-    state = ClientState(tmp_path)
-    assert state.address() is None
-    state.keep_address(IPv4Interface("192.168.202.7/24"))
-    state.keep_address(IPv4Interface("192.168.202.8/24"))
-    assert (tmp_path / "address" / "__noname__").read_bytes() == b"192.168.202.8/24"
-    assert ClientState(tmp_path).address() == IPv4Interface("192.168.202.8/24")
-    assert ClientState(tmp_path, "home").address() == IPv4Interface("192.168.202.8/24")
-    assert [path.name for path in (tmp_path / "address").iterdir()] == ["__noname__"]
-
-
-def test_address_of_ones_own_first(tmp_path: Path) -> None:
-    ClientState(tmp_path).keep_address(IPv4Interface("192.168.202.7/24"))
-    ClientState(tmp_path, "home").keep_address(IPv4Interface("10.0.0.2/8"))
-    assert ClientState(tmp_path, "home").address() == IPv4Interface("10.0.0.2/8")
-
-
-@pytest.mark.parametrize("garbage", [b"", b"192.168.202.7/33", b"192.168.202/24", b"\xff\xfe", b"x" * 5000])
-def test_address_that_is_garbled(tmp_path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "address").mkdir()
-    (tmp_path / "address" / "__noname__").write_bytes(garbage)
-    assert ClientState(tmp_path).address() is None
-    assert caplog.messages == [f"{tmp_path}/address/__noname__ holds no address: not used"]
-
-
-def test_address_that_asks_for_any(tmp_path: Path) -> None:
-    (tmp_path / "address").mkdir()
-    (tmp_path / "address" / "__noname__").write_bytes(b"0.0.0.0/0")
-    assert ClientState(tmp_path).address() is None
-
-
-def test_timestamp_never_twice(tmp_path: Path) -> None:
-    state = ClientState(tmp_path)
-    assert [state.next_timestamp(now) for now in (1000, 1000, 1001, 1005)] == [1000, 1001, 1002, 1005]
-    assert ClientState(tmp_path).next_timestamp(1005) == 1006
-    assert (tmp_path / "timestamp" / "__noname__").read_bytes() == b"1006"
-    assert ClientState(tmp_path, "home").next_timestamp(1005) == 1005
-
-
-@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=30))
-def test_timestamp_across_restarts(steps: list[tuple[int, bool]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        state, now, used = ClientState(Path(folder)), 1_795_333_712, []
-        for step, restart in steps:
-            now += step
-            state = ClientState(Path(folder)) if restart else state
-            used.append(state.next_timestamp(now))
-            assert used[-1] >= now
-    assert used == sorted(set(used))
-
-
-def test_timestamp_of_a_clock_that_was_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    state = ClientState(tmp_path)
-    assert state.next_timestamp(5000) == 5000
-    assert state.next_timestamp(4700) == 5001
-    assert state.next_timestamp(4700) == 4700
-    assert caplog.messages == [f"{tmp_path}/timestamp/__noname__ is 301 s ahead of the clock: not used"]
-
-
-@pytest.mark.parametrize("garbage", [b"", b"-5", b"1e9", b"9" * 5000, b"\xff"])
-def test_timestamp_that_is_garbled(tmp_path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "timestamp").mkdir()
-    (tmp_path / "timestamp" / "__noname__").write_bytes(garbage)
-    assert ClientState(tmp_path).next_timestamp(1000) == 1000
-    assert caplog.messages == [f"{tmp_path}/timestamp/__noname__ holds no timestamp: not used"]
-
-
-@pytest.mark.parametrize("name", ["a/b", "/etc/passwd", "..", ".", "a\0b"])
-def test_name_that_is_no_file_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="can't be used as a file name"):
-        ClientState(tmp_path, name)
+def test_replace(tmp_path: Path) -> None:
+    for content in (b"old", b"new"):
+        files.replace(tmp_path, tmp_path / "name", content)
+        assert files.read(tmp_path / "name") == content
+    assert stat.S_IMODE((tmp_path / "name").stat().st_mode) == 0o600
 
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = ClientState(tmp_path)
-    state.keep_address(IPv4Interface("10.0.0.1/8"))
+    files.replace(tmp_path, tmp_path / "name", b"old")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OperationalError, match="No space left on device"):
-        state.keep_address(IPv4Interface("10.0.0.2/8"))
-    assert state.address() == IPv4Interface("10.0.0.1/8")
-    assert [path.name for path in (tmp_path / "address").iterdir()] == ["__noname__"]
+        files.replace(tmp_path, tmp_path / "name", b"new")
+    assert files.read(tmp_path / "name") == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+
+
+def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "candy"
+    uses: list[Callable[[], object]] = [
+        lambda: files.read(folder / "name"),
+        lambda: files.create(folder, folder / "name", b""),
+        lambda: files.replace(folder, folder / "name", b""),
+    ]
+    for use in uses:
+        with pytest.raises(OperationalError, match=r"^cannot .*Not a directory.*CANDY_STATE_DIR[^\n]*$"):
+            use()

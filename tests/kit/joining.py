@@ -1,4 +1,4 @@
-"""A client's half of a conversation, in memory, as far as tests of it begin alike.
+"""A member's half of a conversation, in memory, as far as tests of it begin alike.
 
 Rules: it is WALL by every clock unless a test says otherwise; what the relay says is right.
 """
@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from kit.recorded import GRANTED, PASSWORD, STEPS, VMAC, WALL
 
-from candy.member.conversation import CONFIRM_S, Action, Conversation, Member
+from candy.member.conversation import CONFIRM_S, Action, Conversation, Identity
 from candy.member.routeset import RouteSet
 from candy.protocol import auth, wire
+from candy.protocol.actions import Ping, Send
 from candy.protocol.wire import Route, RouteEntry
-from candy.relay.session import Ping, Send
 
 CONNECTION = 3
 OWN, OTHER, FAR = (IPv4Address(f"192.168.202.{last}") for last in (7, 9, 2))
@@ -27,14 +27,14 @@ def conversation(
     extended: bool = False,
 ) -> Conversation:
     """One at time WALL. `confusion` is the number of bytes behind each hashed message."""
-    member = Member(
+    identity = Identity(
         password=PASSWORD,
         vmac=VMAC,
         address=address,
         hello=bytes.fromhex(STEPS[4]["hex"]),
         randbytes=lambda n: bytes([confusion]) * n,
     )
-    return Conversation(member, CONNECTION, WALL, last, routes or RouteSet(), extended=extended)
+    return Conversation(identity, CONNECTION, WALL, last, routes or RouteSet(), extended=extended)
 
 
 def answer(address: str = str(GRANTED), *, timestamp: int = WALL, password: bytes = PASSWORD) -> bytes:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from candy.protocol import auth, wire
+from candy.protocol.actions import Log, Ping, Send
+from candy.relay.guessing import FailureLimiter
 from candy.relay.network import Network
 from candy.relay.pool import Pool
-from candy.relay.session import Action, Bind, Log, Ping, Send
+from candy.relay.session import Action, Bind
 
 PASSWORD = b"secret"
 ONE, TWO = b"1111111111111111", b"2222222222222222"
@@ -26,7 +28,13 @@ def ip(last: int) -> IPv4Address:
     return IPv4Address(f"192.168.202.{last}")
 
 
-class Conversation:
+def network(pool: Pool | None, *, password: bytes = PASSWORD, **options: Any) -> Network:
+    """With the limits that a relay has unless it is told otherwise."""
+    limits: dict[str, Any] = {"failures": FailureLimiter(60), "authentication_timeout": 10.0, "randbytes": bytes}
+    return Network(password, pool, **(limits | options))
+
+
+class Talk:
     """A network with members that speak to it; `now` and `wall` stand still unless a test moves them.
 
     Each method returns the actions without the log lines, which gather in `log`.
@@ -38,12 +46,7 @@ class Conversation:
         randbytes: Callable[[int], bytes] = bytes,
         **options: Any,
     ) -> None:
-        self.network = Network(
-            PASSWORD,
-            None if pool is None else Pool(IPv4Network(pool)),
-            randbytes=randbytes,
-            **options,
-        )
+        self.network = network(None if pool is None else Pool(IPv4Network(pool)), randbytes=randbytes, **options)
         self.now = 1000.0
         self.wall = WALL
         self.log: list[tuple[str, str]] = []
@@ -128,6 +131,6 @@ class Conversation:
 
 
 @pytest.fixture
-def talk() -> Conversation:
+def talk() -> Talk:
     """With a network as it is unless it is told otherwise."""
-    return Conversation()
+    return Talk()

@@ -2,7 +2,7 @@
 
     async with listening(answer) as relay ─▶ Dialer(…).dial(), or failure(Dialer(…)) ─▶ echo(upgraded, relay)
 
-`answer` gets the request's head and returns the bytes to send; what was asked is in `Relay.heads`.
+`answer` gets the request's head and returns the bytes to send; what was asked is in `Answering.heads`.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def http(status: str, *headers: str) -> Answer:
     return lambda head: "\r\n".join([f"HTTP/1.1 {status}", "Content-Length: 0", *headers, "", ""]).encode()
 
 
-class Relay:
+class Answering:
     """A server that reads the head of a request and sends an answer; the connection stays open."""
 
     def __init__(self, answer: Answer) -> None:
@@ -81,8 +81,8 @@ class Relay:
 
 
 @asynccontextmanager
-async def listening(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[Relay]:
-    relay = Relay(answer)
+async def listening(answer: Answer, context: ssl.SSLContext | None = None) -> AsyncIterator[Answering]:
+    relay = Answering(answer)
     async with await asyncio.start_server(relay.serve, "127.0.0.1", 0, ssl=context) as server:
         relay.port = server.sockets[0].getsockname()[1]
         yield relay
@@ -100,7 +100,7 @@ async def failure(dialer: Dialer, attempt_s: float = 10.0) -> str:
     return text.removeprefix(f"{dialer.relay}: ")
 
 
-async def echo(upgraded: Upgraded, relay: Relay) -> None:
+async def echo(upgraded: Upgraded, relay: Answering) -> None:
     """Bytes pass both ways, and no end was sent: neither by us nor by what aiohttp closed."""
     loop = asyncio.get_running_loop()
     reader, writer = await relay.peers.get()

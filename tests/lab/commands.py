@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
-from candy.relay.settings import NetworkSettings, ServerSettings
-from candy.settings import ClientSettings
+from candy.member.settings import MemberSettings
+from candy.relay.settings import NetworkSettings, RelaySettings
 
 RELAY = ["-w", "ws://relay:26816"]
 
@@ -44,7 +44,7 @@ class Ran(list[Any]):
     reread: Callable[[], Any] | None = None
     """Gives those of the last one anew."""
 
-    def start(self, settings: ServerSettings | ClientSettings, reread: Callable[[], Any] | None) -> int:
+    def start(self, settings: RelaySettings | MemberSettings, reread: Callable[[], Any] | None) -> int:
         self.append(settings)
         self.reread = reread
         return 0
@@ -62,10 +62,10 @@ def call(command: Command[Any], *line: str) -> Result:
     return CliRunner().invoke(command, line)
 
 
-def serve(ran: Ran, *line: str) -> tuple[ServerSettings, str]:
+def serve(ran: Ran, *line: str) -> tuple[RelaySettings, str]:
     result = call(server_command.main, *line)
     assert (result.exit_code, result.stdout) == (0, ""), result.output
-    assert isinstance(ran[-1], ServerSettings)
+    assert isinstance(ran[-1], RelaySettings)
     return ran[-1], result.stderr
 
 
@@ -76,10 +76,10 @@ def serve_one(ran: Ran, *line: str) -> NetworkSettings:
     return network
 
 
-def join(ran: Ran, *line: str) -> tuple[ClientSettings, str]:
+def join(ran: Ran, *line: str) -> tuple[MemberSettings, str]:
     result = call(client_command.main, *line)
     assert (result.exit_code, result.stdout) == (0, ""), result.output
-    assert isinstance(ran[-1], ClientSettings)
+    assert isinstance(ran[-1], MemberSettings)
     return ran[-1], result.stderr
 
 

@@ -2,7 +2,7 @@
 
     connect() ─▶ 101 ─▶ send(…), log_in(ip), … ─▶ receive() ─▶ close()
 
-It masks as RFC 6455 asks, and otherwise believes nothing and checks nothing.
+Frames are kit.peer's, which reads them strictly; of the messages in them nothing is believed and nothing checked.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from types import TracebackType
 from typing import Self
 
-from kit.peer import BINARY, CLOSE, PING, PONG, build_frame
+from kit.peer import BINARY, CLOSE, PING, PONG, Peer, build_frame
 from lab.programs import PASSWORD, PATIENCE_S
 
 from candy.protocol import auth, wire
@@ -133,17 +133,22 @@ class Member(Speaker):
     ) -> None:
         super().__init__(vmac, password)
         self.socket = opened
+        self._peer = Peer(opened)
         self.socket.settimeout(PATIENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answers_pings = True
         self.ip: IPv4Address | None = None
-        self._received = b""
         self.socket.sendall(upgrade_request(path=path, extended=extended) + ahead)
-        while b"\r\n\r\n" not in self._received:
-            self._more()
-        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        received = b""
+        while b"\r\n\r\n" not in received:
+            data = self.socket.recv(65536)
+            if not data:
+                raise Ended("end of stream")
+            received += data
+        head, _, self._peer.buffer = received.partition(b"\r\n\r\n")
         self.head = head.decode("latin-1")
         assert self.head.startswith("HTTP/1.1 101 "), self.head
+        self._peer.take()
 
     @classmethod
     def connect(
@@ -182,20 +187,13 @@ class Member(Speaker):
         Raises:
             Ended: there is none any more.
         """
-        while len(self._received) < 2:
-            self._more()
-        short = self._received[1] & 0x7F
-        header = {126: 4, 127: 10}.get(short, 2)
-        while len(self._received) < header:
-            self._more()
-        size = short if header == 2 else int.from_bytes(self._received[2:header], "big")
-        while len(self._received) < header + size:
-            self._more()
-        opcode, payload = self._received[0] & 0x0F, self._received[header : header + size]
-        self._received = self._received[header + size :]
-        if opcode == PING and self.answers_pings:
-            self.send(payload, PONG)
-        return opcode, payload
+        try:
+            frame = self._peer.receive()
+        except (EOFError, ConnectionError) as error:
+            raise Ended(str(error) or "end of stream") from error
+        if frame.opcode == PING and self.answers_pings:
+            self.send(frame.payload, PONG)
+        return frame.opcode, frame.payload
 
     def receive_message(self) -> bytes:
         """The next binary message; control frames are passed over, but for the end.
@@ -261,12 +259,3 @@ class Member(Speaker):
             while (received := self.receive_message()) != message:
                 came.append(received)
         return came
-
-    def _more(self) -> None:
-        try:
-            data = self.socket.recv(65536)
-        except ConnectionError as error:
-            raise Ended(str(error)) from error
-        if not data:
-            raise Ended("end of stream")
-        self._received += data

@@ -1,9 +1,9 @@
-"""A client with the real engine, against a relay as the original is: fixtures, known to every test.
+"""A member with the real engine, against a relay as the original is: fixtures, known to every test.
 
     setting.start() ─▶ visitor = await setting.relay.member() ─▶ log_in(visitor) ─▶ packets_pass(setting, visitor)
 
 Rules: the interface is one end of a packet socket and the kernel's routes are a dict, so nothing here needs root. The
-client's clock stands still, and it never really sleeps between two attempts.
+member's clock stands still, and it never really sleeps between two attempts.
 """
 
 import asyncio
@@ -24,13 +24,14 @@ from lab.programs import PATIENCE_S
 
 from candy._fastpath import Engine
 from candy.errors import OperationalError
-from candy.host.files import ClientState
+from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
 from candy.member import conversation
-from candy.member.conversation import Member
+from candy.member.conversation import Identity
 from candy.member.dial import Dialer
-from candy.member.member import Client
+from candy.member.member import Member
+from candy.member.state import MemberState
 from candy.protocol import auth, wire
 from candy.protocol.wire import Route, RouteEntry
 
@@ -38,11 +39,11 @@ OTHER = IPv4Interface("192.168.202.9/24")
 PACKET = bytes.fromhex("4500001c000100004011000cc0a8ca07c0a8ca0900010002000800ff")
 """UDP from 192.168.202.7 to .9, without payload."""
 DELAYS = 8
-"""After as many the client sleeps for good."""
+"""After as many the member sleeps for good."""
 
 
-class Interface:
-    """What the client sees of a Tun: its packets are at the socket `kernel`."""
+class Device:
+    """What an Interface uses of a Tun: its packets are at the socket `kernel`."""
 
     name = "candy"
     vnet = False
@@ -72,7 +73,7 @@ class Interface:
 
 
 class Kernel:
-    """What the client sees of KernelRoutes; `refused` are destinations that it may not have."""
+    """What an Interface uses of KernelRoutes; `refused` are destinations that it may not have."""
 
     def __init__(self) -> None:
         self.refused: set[IPv4Network] = set()
@@ -93,7 +94,7 @@ class Kernel:
         return taken
 
     async def reviewed(self, count: int) -> None:
-        """Return once the client has set its routes this often."""
+        """Return once the member has set its routes this often."""
         async with asyncio.timeout(PATIENCE_S):
             while self.reviews < count:
                 self._more.clear()
@@ -133,7 +134,7 @@ class Visitor:
         self.request.transport.abort()
 
 
-class Relay:
+class StagedRelay:
     """The original's side of the wire, by hand: no subprotocol, nothing by itself."""
 
     def __init__(self) -> None:
@@ -183,17 +184,17 @@ class Journal(logging.Handler):
 
 
 class Setting:
-    """A client, its parts, and what it did."""
+    """A member, its parts, and what it did."""
 
-    def __init__(self, folder: Path, engine: Engine, interface: Interface, relay: Relay) -> None:
+    def __init__(self, folder: Path, engine: Engine, device: Device, relay: StagedRelay) -> None:
         self.folder = folder
         self.engine = engine
-        self.interface = interface
+        self.device = device
         self.relay = relay
         self.kernel = Kernel()
         self.delays: list[float] = []
         self._slept_enough = asyncio.Event()
-        self.client: Client
+        self.member: Member
         self.staying: asyncio.Task[None]
         state = folder / "vmac"
         state.mkdir()
@@ -202,26 +203,25 @@ class Setting:
     def start(
         self, *, scheme: str = "ws", address: IPv4Interface | None = None, ca_file: Path | None = None, port: int = 0
     ) -> None:
-        state = ClientState(self.folder)
-        member = Member(
+        state = MemberState(self.folder)
+        identity = Identity(
             password=PASSWORD,
             vmac=state.vmac(os.urandom),
             address=address,
             hello=bytes.fromhex(STEPS[4]["hex"]),
             randbytes=bytes,
         )
-        self.client = Client(
-            member,
+        self.member = Member(
+            identity,
             state,
             Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", ca_file=ca_file),
             self.engine,
-            cast(Tun, self.interface),
-            cast(KernelRoutes, self.kernel),
+            Interface(cast(Tun, self.device), cast(KernelRoutes, self.kernel), self.engine),
             random=lambda: 0.0,
             wall=lambda: float(WALL),
             sleep=self._sleep,
         )
-        self.staying = asyncio.create_task(self.client.stay())
+        self.staying = asyncio.create_task(self.member.stay())
 
     async def _sleep(self, seconds: float) -> None:
         self.delays.append(seconds)
@@ -230,7 +230,7 @@ class Setting:
             await asyncio.Event().wait()
 
     async def given_up(self) -> None:
-        """Return once the client has slept as often as it may."""
+        """Return once the member has slept as often as it may."""
         await asyncio.wait_for(self._slept_enough.wait(), PATIENCE_S)
 
     async def stop(self) -> None:
@@ -254,19 +254,19 @@ async def setting(
     monkeypatch.setattr(conversation, "CONFIRM_S", 0.0)
     engine = Engine(2, max_connections=8, ping_when_quiet=True)
     engine.add_network()
-    interface, relay = Interface(), Relay()
+    device, relay = Device(), StagedRelay()
     application = web.Application()
     application.router.add_get("/{path:.*}", relay.serve)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=relay_tls).start()
     relay.port = runner.addresses[0][1]
-    setting = Setting(tmp_path, engine, interface, relay)
+    setting = Setting(tmp_path, engine, device, relay)
     yield setting
     await setting.stop()
     relay.end()
     await runner.cleanup()
-    interface.close()
+    device.close()
     engine.stop()
 
 
@@ -290,14 +290,14 @@ async def log_in(visitor: Visitor, address: IPv4Interface = GRANTED) -> None:
 
 async def packets_pass(setting: Setting, visitor: Visitor) -> None:
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(setting.interface.kernel, PACKET)
+    await loop.sock_sendall(setting.device.kernel, PACKET)
     assert await visitor.receive() == (aiohttp.WSMsgType.BINARY, b"\x01" + PACKET)
     await visitor.socket.send_bytes(b"\x01" + PACKET)
-    assert await loop.sock_recv(setting.interface.kernel, 2000) == PACKET
+    assert await loop.sock_recv(setting.device.kernel, 2000) == PACKET
 
 
 async def tell(setting: Setting, visitor: Visitor, *entries: RouteEntry, flags: int = 0) -> None:
-    """Send a ROUTE, and wait until the client has acted upon it."""
+    """Send a ROUTE, and wait until the member has acted upon it."""
     count = setting.kernel.reviews
     await visitor.socket.send_bytes(Route(entries, flags).encode())
     await setting.kernel.reviewed(count + 1)

@@ -12,8 +12,8 @@ from kit.recorded import GRANTED, PASSWORD, STEPS, WALL
 
 from candy.member.conversation import ANSWER_S, CONFIRM_S, VERDICT_S, Configure, Ending, Join, Keep, SetRoutes
 from candy.protocol import auth, wire
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.wire import DropReason
-from candy.relay.session import Close, Drop, Log, Ping, Send
 
 
 def test_the_recorded_conversation() -> None:
@@ -95,7 +95,7 @@ def test_an_answer_with_confusion(tail: bytes) -> None:
 @pytest.mark.parametrize(
     ("payload", "text"),
     [
-        (answer(password=b"other"), "the relay's hash is wrong: it has another password, or is no relay of yours"),
+        (answer(password=b"other"), "the relay's hash is wrong: it has another password, or is not your relay"),
         (
             answer(timestamp=WALL + 301),
             "the relay's clock is 301 s ahead of this machine's: set the one that is wrong, for example by NTP",

@@ -12,8 +12,8 @@ from kit.recorded import GRANTED, STEPS, WALL
 from candy.member.conversation import ROUTES_S, VERDICT_S, Configure, Learn, SetRoutes
 from candy.member.routeset import RouteSet
 from candy.protocol import wire
+from candy.protocol.actions import Close, Drop, Log
 from candy.protocol.wire import DropReason, Route
-from candy.relay.session import Close, Drop, Log
 
 
 def test_routes_of_an_original_server() -> None:

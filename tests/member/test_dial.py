@@ -8,7 +8,6 @@ import base64
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -202,32 +201,6 @@ async def test_no_route() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (
-            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
-            "relay.test: name not found: check the spelling, and this machine's name server",
-        ),
-        (
-            socket.gaierror(socket.EAI_NODATA, "No address associated with hostname"),
-            "relay.test: name not found: check the spelling, and this machine's name server",
-        ),
-        (
-            socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
-            "relay.test: the name server does not answer: is this machine online?",
-        ),
-        (UnicodeError("label too long"), "relay.test: not a host name (label too long)"),
-    ],
-)
-async def test_names_that_are_not_found(monkeypatch: pytest.MonkeyPatch, error: Exception, text: str) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert await failure(Dialer("ws://relay.test:26816")) == text
-
-
 async def test_names_are_resolved_at_each_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
@@ -243,22 +216,6 @@ async def test_names_are_resolved_at_each_attempt(monkeypatch: pytest.MonkeyPatc
         await failure(dialer)
         assert [header(head, "Host") for head in relay.heads] == ["relay.test", "relay.test"]
     assert asked == [("relay.test", 80)] * 2
-
-
-async def test_a_silent_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = threading.Event()
-
-    def wait(*_: object, **__: object) -> list[object]:
-        late.wait()
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", wait)
-    try:
-        why = await failure(Dialer("ws://relay.test"), attempt_s=SOON_S)
-    finally:
-        # Nothing else ends its thread.
-        late.set()
-    assert why == "no success within 0.5 s, while looking up relay.test"
 
 
 async def test_the_second_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:

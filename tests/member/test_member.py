@@ -1,34 +1,23 @@
-"""The client against a relay as the original is, with the real engine: what it says, keeps, tells and when it returns.
+"""The member against a relay as the original is, with the real engine: what it says, keeps, tells and when it returns.
 
-Routes are in test_client_routes.py. Nothing here needs root but the last tests.
+Routes are in test_member_routes.py. Nothing here needs root.
 """
 
 import asyncio
-import re
-import signal
 import ssl
-import sys
-from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import aiohttp
 import pytest
-import pytun
 from kit.joining import FAR, LAN_A
-from kit.recorded import GRANTED, PASSWORD, STEPS, WALL
-from lab.namespaces import Namespace
-from lab.programs import Program, environment
+from kit.recorded import GRANTED, STEPS, WALL
 from lab.setting import OTHER, PACKET, Journal, Setting, log_in, packets_pass, tell
 
-from candy import __version__
 from candy._fastpath import Engine
 from candy.errors import OperationalError
-from candy.member import conversation
-from candy.member import member as client
-from candy.member.member import hello
+from candy.member import conversation, member
 from candy.protocol import wire
-from candy.settings import ClientSettings
 
 
 @pytest.mark.parametrize("protocols", [(), ("candy.2",)])
@@ -41,7 +30,7 @@ async def test_the_recorded_conversation(setting: Setting, journal: Journal, pro
     await visitor.socket.send_bytes(bytes.fromhex(STEPS[2]["hex"]))
     assert await visitor.receive() == (aiohttp.WSMsgType.BINARY, bytes.fromhex(STEPS[3]["hex"]))
     assert await visitor.receive() == (aiohttp.WSMsgType.PING, bytes.fromhex(STEPS[4]["hex"]))
-    assert setting.interface.addresses == [GRANTED]
+    assert setting.device.addresses == [GRANTED]
     visitor.pong_as_the_original()
     assert await journal.said("connected") == "connected as 192.168.202.7/24 (the relay answers)"
     assert setting.kept("address") == "192.168.202.7/24"
@@ -53,7 +42,7 @@ async def test_an_address_of_its_own(setting: Setting, journal: Journal) -> None
     setting.start(address=GRANTED)
     visitor = await setting.relay.member()
     # It has its address before there is a relay.
-    assert setting.interface.addresses == [GRANTED]
+    assert setting.device.addresses == [GRANTED]
     assert await visitor.messages(3) == [STEPS[0]["hex"], STEPS[3]["hex"], STEPS[4]["hex"]]
     visitor.pong_as_the_original()
     await journal.said("connected as 192.168.202.7/24")
@@ -83,7 +72,7 @@ async def test_it_comes_back_with_the_same_address_and_a_new_timestamp(
     await journal.said("trying again")
     assert timestamps == [(conversation.ANY_ADDRESS, WALL), (GRANTED, WALL + 1), (GRANTED, WALL + 2)]
     # Nothing was done to the interface, and what held is no row of failures.
-    assert setting.interface.addresses == [GRANTED]
+    assert setting.device.addresses == [GRANTED]
     assert setting.delays[:2] == [1.0, 1.0]
     assert setting.kept("timestamp") >= str(WALL + 2)
 
@@ -95,7 +84,7 @@ async def test_another_address_moves_the_interface(setting: Setting, journal: Jo
     visitor.hang_up()
     visitor = await setting.relay.member()
     await log_in(visitor, OTHER)
-    assert setting.interface.addresses == [GRANTED, OTHER]
+    assert setting.device.addresses == [GRANTED, OTHER]
     assert "the relay granted 192.168.202.9/24 in place of 192.168.202.7/24" in journal.warnings
     await packets_pass(setting, visitor)
 
@@ -146,9 +135,9 @@ async def test_a_relay_with_another_password(setting: Setting, journal: Journal)
     visitor.hang_up()
     await setting.relay.member()
     assert journal.warnings == [
-        "the relay's hash is wrong: it has another password, or is no relay of yours; trying again in 1.0 s"
+        "the relay's hash is wrong: it has another password, or is not your relay; trying again in 1.0 s"
     ]
-    assert setting.interface.addresses == []
+    assert setting.device.addresses == []
 
 
 async def test_a_relay_that_grants_nothing(setting: Setting, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +169,7 @@ async def test_goodbye(setting: Setting) -> None:
 
 
 async def test_goodbye_to_a_relay_that_does_not_answer(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(member, "GOODBYE_S", 0.0)
     setting.start()
     await setting.relay.member()
     await setting.stop()
@@ -198,7 +187,7 @@ async def test_no_slot_for_the_connection(setting: Setting, journal: Journal) ->
 
 
 async def test_an_interface_that_fails_ends_it(setting: Setting) -> None:
-    setting.interface.refusal = OperationalError("interface candy is gone: start again")
+    setting.device.refusal = OperationalError("interface candy is gone: start again")
     setting.start()
     visitor = await setting.relay.member()
     await visitor.messages(2)
@@ -222,7 +211,7 @@ async def test_a_member_that_sends_nothing_pings(setting: Setting) -> None:
     async def flood() -> None:
         while True:
             await visitor.socket.send_bytes(b"\x01" + PACKET)
-            await loop.sock_recv(setting.interface.kernel, 2000)
+            await loop.sock_recv(setting.device.kernel, 2000)
 
     flooding = asyncio.create_task(flood())
     assert (await visitor.receive())[0] == aiohttp.WSMsgType.PING
@@ -255,7 +244,7 @@ async def test_counters_routes_and_members_are_shown(setting: Setting, journal: 
         await visitor.socket.send_bytes(message)
     await tell(setting, visitor, LAN_A)
     await packets_pass(setting, visitor)
-    setting.client.log_counters()
+    setting.member.log_counters()
     assert {
         "connections: 2",
         "dropped unknown_kind: 1",
@@ -285,60 +274,3 @@ class TestThroughTls:
         leaving = asyncio.create_task(setting.stop())
         assert await visitor.receive() == (aiohttp.WSMsgType.CLOSE, 1001)
         await leaving
-
-
-@pytest.mark.parametrize("host", ["vm", "h" * 200, "hôte" * 50])
-def test_hello(host: str) -> None:
-    text = hello(host)
-    assert text.startswith(f"candy::linux::{__version__}::{host[:2]}".encode())
-    assert len(text) <= 125
-
-
-def settings(folder: Path, **more: object) -> ClientSettings:
-    return ClientSettings.model_validate(
-        {"password": PASSWORD, "state_dir": folder, "url": "ws://127.0.0.1:1/", **more}
-    )
-
-
-def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: object) -> None:
-        raise pytun.Error(13, "Permission denied")
-
-    monkeypatch.setattr(pytun, "TunTapDevice", refuse)
-    with pytest.raises(OperationalError, match=r"^/dev/net/tun is closed to this user: run as root"):
-        client.run(settings(tmp_path))
-    assert list(tmp_path.iterdir()) == []
-
-
-RUN = """
-import logging, pathlib, signal, sys
-from candy.member import member as client
-from candy.settings import ClientSettings
-logging.basicConfig(level=logging.INFO, format="%(message)s")
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-sys.exit(client.run(ClientSettings.model_validate({
-    "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
-    "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
-})))
-"""
-
-
-@pytest.mark.netns
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_the_program_ends_with_a_signal_and_takes_its_interface_along(
-    tmp_path: Path, stack: ExitStack, number: int
-) -> None:
-    host = Namespace("host")
-    stack.callback(host.close)
-    with host:
-        program = Program("client", [sys.executable, "-c", RUN, str(tmp_path)], environment(tmp_path))
-    with program:
-        refused = program.wait_for(r"connection refused: .*; trying again in 1\.\d s$")
-        made = "interface candy-test is made; connecting to ws://127.0.0.1:1/"
-        assert program.lines[:2] == [made, refused.string]
-        assert "inet 10.9.8.7/24 " in host.run("ip", "-o", "address", "show", "dev", "candy-test")
-        program.signal(number)
-        assert program.wait() == 0
-        assert program.lines[-1] == "ending"
-    assert "candy-test" not in host.run("ip", "link")
-    assert re.fullmatch(r"[0-9a-f]{16}", (tmp_path / "vmac" / "test").read_text())

@@ -1,4 +1,4 @@
-"""The client and the networks behind members: which routes it sets, what it wraps for them, and what it unwraps."""
+"""The member and the networks behind members: which routes it sets, what it wraps for them, and what it unwraps."""
 
 import asyncio
 from ipaddress import IPv4Address, IPv4Network
@@ -26,7 +26,7 @@ def checksum_is_right(header: bytes) -> bool:
 
 async def sent(setting: Setting, visitor: Visitor, packet: bytes) -> bytes:
     """What the relay gets when this machine sends a packet."""
-    await asyncio.get_running_loop().sock_sendall(setting.interface.kernel, packet)
+    await asyncio.get_running_loop().sock_sendall(setting.device.kernel, packet)
     kind, message = await visitor.receive()
     assert (kind, message[0]) == (aiohttp.WSMsgType.BINARY, wire.Kind.FORWARD)
     return cast(bytes, message[1:])
@@ -68,7 +68,7 @@ async def test_an_all_zero_outer_header(setting: Setting) -> None:
     await log_in(visitor)
     outer = bytes(9) + b"\x04" + bytes(2) + FAR.packed + GRANTED.ip.packed
     await visitor.socket.send_bytes(b"\x01" + outer + FROM_LAN_A)
-    assert await asyncio.get_running_loop().sock_recv(setting.interface.kernel, 2000) == FROM_LAN_A
+    assert await asyncio.get_running_loop().sock_recv(setting.device.kernel, 2000) == FROM_LAN_A
 
 
 async def test_a_resent_packet_of_somebody_else(setting: Setting) -> None:
@@ -79,7 +79,7 @@ async def test_a_resent_packet_of_somebody_else(setting: Setting) -> None:
     await log_in(visitor)
     foreign = PACKET[:16] + FAR.packed + PACKET[20:]
     await visitor.socket.send_bytes(b"\x01" + foreign)
-    assert await asyncio.get_running_loop().sock_recv(setting.interface.kernel, 2000) == foreign
+    assert await asyncio.get_running_loop().sock_recv(setting.device.kernel, 2000) == foreign
     await packets_pass(setting, visitor)
 
 
@@ -148,5 +148,5 @@ async def test_another_address_changes_the_outer_source(setting: Setting) -> Non
     for own, unwrapped in ((GRANTED, False), (OTHER, True)):
         outer = (await sent(setting, visitor, TO_LAN_A))[:12] + FAR.packed + own.ip.packed
         await visitor.socket.send_bytes(b"\x01" + outer + FROM_LAN_A)
-        received = await loop.sock_recv(setting.interface.kernel, 2000)
+        received = await loop.sock_recv(setting.device.kernel, 2000)
         assert received == (FROM_LAN_A if unwrapped else outer + FROM_LAN_A)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from candy.protocol import wire
 from candy.protocol.wire import RouteEntry
-from candy.relay.rules import Routes, Rule, first_overlap, messages, why_impossible
+from candy.relay.rules import Rule, Rules, first_overlap, messages, why_impossible
 
 MEMBERS = IPv4Network("10.0.0.0/29")
 BEHIND = IPv4Network("172.16.0.0/28")
@@ -29,7 +29,7 @@ def concerns(rule: Rule, member: IPv4Address) -> bool:
 
 @given(rules)
 def test_members_are_told_their_rules_in_order(rules: list[Rule]) -> None:
-    routes = Routes(rules)
+    routes = Rules(rules)
     for member in MEMBERS:
         expected = [RouteEntry(rule.destination, rule.next_hop) for rule in rules if concerns(rule, member)]
         assert list(routes.entries(member)) == expected
@@ -37,7 +37,7 @@ def test_members_are_told_their_rules_in_order(rules: list[Rule]) -> None:
 
 @given(rules)
 def test_members_send_from_what_lies_behind_them(rules: list[Rule]) -> None:
-    routes = Routes(rules)
+    routes = Rules(rules)
     for member in MEMBERS:
         behind = {address for rule in rules if rule.next_hop == member for address in rule.destination}
         lans = routes.lans(member)

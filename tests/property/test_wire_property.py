@@ -4,10 +4,10 @@ from ipaddress import IPv4Interface, IPv4Network
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.talk import network
 
 from candy.errors import WireError
 from candy.protocol import wire
-from candy.relay.network import Network
 from candy.relay.pool import Pool
 
 addresses = st.ip_addresses(v=4)
@@ -91,8 +91,8 @@ def test_any_bytes_are_a_message_or_a_wire_error_and_encoding_is_a_fix_point(pay
 @settings(max_examples=200)
 @given(st.lists(anything, max_size=8))
 def test_any_bytes_at_all_never_upset_a_network(payloads: list[bytes]) -> None:
-    network = Network(b"secret", Pool(IPv4Network("10.0.0.0/30")), randbytes=bytes)
-    network.opened(1, "203.0.113.5", 0.0)
+    net = network(Pool(IPv4Network("10.0.0.0/30")))
+    net.opened(1, "203.0.113.5", 0.0)
     for payload in payloads:
-        network.received(1, payload, 0.0, 0)
-        network.ponged(1, payload, 0.0, 0)
+        net.received(1, payload, 0.0, 0)
+        net.ponged(1, payload, 0.0, 0)

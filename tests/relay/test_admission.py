@@ -4,7 +4,7 @@ from candy.relay.admission import Admission
 
 
 def test_up_to_the_limit_nobody_goes() -> None:
-    admission = Admission()
+    admission = Admission(limit_per_source=64)
     assert [admission.arrived(connection, "203.0.113.5") for connection in range(64)] == [None] * 64
     assert len(admission) == 64
 

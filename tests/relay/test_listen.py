@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -21,11 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from lab.member import Member
-from lab.programs import PATIENCE_S, Program, Relay, environment, server
+from lab.programs import PATIENCE_S, Relay, environment, server
 
 from candy.errors import OperationalError
 from candy.relay.listen import listen
-from candy.relay.settings import NetworkSettings, ServerSettings
+from candy.relay.settings import NetworkSettings, RelaySettings
 
 
 @pytest.fixture
@@ -130,7 +129,7 @@ async def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         raise AssertionError("nobody can ask")
 
-    settings = ServerSettings(networks=(NetworkSettings(password=b"a password"),), host="::", port=0)
+    settings = RelaySettings(networks=(NetworkSettings(password=b"a password"),), host="::", port=0)
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()
     monkeypatch.setattr(socket, "socket", Without)
@@ -142,30 +141,3 @@ async def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == (
         "cannot listen on [::]:0: there is no socket for it: has this machine IPv6, and a descriptor left?"
     )
-
-
-def test_lines_for_members_that_nobody_takes(tmp_path: Path) -> None:
-    """Neither a full disk nor a reader that has gone ends a relay."""
-    argv = ["sh", "-c", 'exec "$@" > /dev/full', "sh", *server("-w", "ws://127.0.0.1:0")]
-    with Program("relay", argv, environment(tmp_path)) as relay:
-        relay.wait_for("WARNING the lines for members can't be printed: No space left on device$")
-        address = ("127.0.0.1", int(relay.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
-        with Member.connect(address) as member:
-            member.log_in(str(member.ask().ip))
-        relay.signal(signal.SIGTERM)
-        assert relay.wait() == 0
-
-
-def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
-    """Members are told, as at any other end; but with nohup it goes on."""
-    for settled, status in ((["env", "--default-signal=HUP"], 0), (["env", "--ignore-signal=HUP"], None)):
-        argv = [*settled, *server("-w", "ws://127.0.0.1:0")]
-        with Program("relay", argv, environment(tmp_path)) as relay:
-            address = ("127.0.0.1", int(relay.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
-            with Member.connect(address) as member:
-                relay.signal(signal.SIGHUP)
-                if status is None:
-                    member.log_in(str(member.ask().ip))
-                else:
-                    assert member.end() == 1001
-                    assert relay.wait() == status

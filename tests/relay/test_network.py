@@ -6,13 +6,14 @@ Log-ins are in test_session.py, conflicts in test_session_addresses.py.
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from kit.talk import FAILED, ONE, PASSWORD, TAKEN_OVER, TWO, WALL, Conversation, ip
+from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, WALL, Talk, ip, network
 
-from candy.protocol import auth, wire
+from candy.protocol import wire
+from candy.protocol.actions import Close, Drop, Ping, Send
 from candy.protocol.wire import DropReason, RouteEntry
-from candy.relay.network import Network
-from candy.relay.rules import Routes, Rule, messages
-from candy.relay.session import Action, AllowSources, Bind, Close, Drop, Ping, Send, Unbind
+from candy.relay.guessing import FailureLimiter
+from candy.relay.rules import Rule, Rules, messages
+from candy.relay.session import Action, AllowSources, Bind, Unbind
 
 LAN_A, LAN_B = IPv4Network("172.16.0.0/16"), IPv4Network("172.17.0.0/16")
 TO_A = "192.168.202.0/24,172.16.0.0/16,192.168.202.1"
@@ -21,11 +22,11 @@ VIA_A, VIA_B = RouteEntry(LAN_A, ip(1)), RouteEntry(LAN_B, ip(2))
 CHANGED = "the routes have changed"
 
 
-def routes(*rules: str) -> Routes:
-    return Routes(Rule.parse(rule) for rule in rules)
+def rules(*texts: str) -> Rules:
+    return Rules(Rule.parse(text) for text in texts)
 
 
-def log_in(talk: Conversation, address: IPv4Address, *, extended: bool = False) -> tuple[int, list[Action]]:
+def log_in(talk: Talk, address: IPv4Address, *, extended: bool = False) -> tuple[int, list[Action]]:
     """A new connection, and what its AUTH causes; a second goes by, so that it is no replay."""
     talk.wall += 1
     connection = talk.open(extended=extended)
@@ -36,8 +37,8 @@ def told(connection: int, entries: list[RouteEntry], *, extended: bool = False) 
     return [Send(connection, message) for message in messages(entries, extended)]
 
 
-def change(talk: Conversation, *rules: str) -> list[Action]:
-    return talk.keep(talk.network.set_routes(routes(*rules), talk.now))
+def change(talk: Talk, *texts: str) -> list[Action]:
+    return talk.keep(talk.network.set_rules(rules(*texts), talk.now))
 
 
 # Rules
@@ -45,20 +46,20 @@ def change(talk: Conversation, *rules: str) -> list[Action]:
 
 @pytest.mark.parametrize("extended", [False, True])
 def test_whom_rules_concern_is_told_behind_its_log_in(extended: bool) -> None:
-    talk = Conversation(routes=routes(TO_A, TO_B))
+    talk = Talk(rules=rules(TO_A, TO_B))
     connection, actions = log_in(talk, ip(3), extended=extended)
     assert actions == [Bind(connection, int(ip(3))), *told(connection, [VIA_A, VIA_B], extended=extended)]
 
 
 @pytest.mark.parametrize("extended", [False, True])
 def test_whom_rules_do_not_concern_is_told_nothing(extended: bool) -> None:
-    talk = Conversation(routes=routes("192.168.202.3,172.17.0.0/16,192.168.202.2"))
+    talk = Talk(rules=rules("192.168.202.3,172.17.0.0/16,192.168.202.2"))
     connection, actions = log_in(talk, ip(4), extended=extended)
     assert actions == [Bind(connection, int(ip(4)))]
 
 
 def test_a_gateway_may_send_from_the_networks_behind_it() -> None:
-    talk = Conversation(routes=routes(TO_A, "192.168.202.9,10.0.0.0/8,192.168.202.1", TO_B))
+    talk = Talk(rules=rules(TO_A, "192.168.202.9,10.0.0.0/8,192.168.202.1", TO_B))
     connection, actions = log_in(talk, ip(1))
     allowed = AllowSources(connection, (LAN_A, IPv4Network("10.0.0.0/8")))
     assert actions == [Bind(connection, int(ip(1))), allowed, *told(connection, [VIA_B])]
@@ -67,7 +68,7 @@ def test_a_gateway_may_send_from_the_networks_behind_it() -> None:
 def test_many_rules_are_told_in_batches() -> None:
     """field: at most 100 entries a message."""
     many = [f"192.168.202.3,10.{n}.0.0/16,192.168.202.2" for n in range(250)]
-    talk = Conversation(routes=routes(*many))
+    talk = Talk(rules=rules(*many))
     _, (bind, *sent) = log_in(talk, ip(3))
     assert isinstance(bind, Bind)
     batches = [wire.decode(action.payload) for action in sent if isinstance(action, Send)]
@@ -76,7 +77,7 @@ def test_many_rules_are_told_in_batches() -> None:
 
 def test_rules_that_change_are_told_anew() -> None:
     """Members with candy.2 "get the new set, the others are closed with 1012 and come back to it"."""
-    talk = Conversation(routes=routes(TO_A))
+    talk = Talk(rules=rules(TO_A))
     new, _ = log_in(talk, ip(3), extended=True)
     old, _ = log_in(talk, ip(4))
     assert change(talk, TO_A, TO_B) == [
@@ -91,7 +92,7 @@ def test_rules_that_change_are_told_anew() -> None:
 
 
 def test_rules_that_are_withdrawn() -> None:
-    talk = Conversation(routes=routes(TO_A))
+    talk = Talk(rules=rules(TO_A))
     new, _ = log_in(talk, ip(3), extended=True)
     old, _ = log_in(talk, ip(4))
     assert change(talk) == [Send(new, bytes([6, 0, 3, 0])), Unbind(old), Close(old, 1012, CHANGED)]
@@ -100,7 +101,7 @@ def test_rules_that_are_withdrawn() -> None:
 @pytest.mark.parametrize("extended", [False, True])
 def test_whom_a_change_does_not_concern_notices_nothing(extended: bool) -> None:
     mine = "192.168.202.3,172.16.0.0/16,192.168.202.1"
-    talk = Conversation(routes=routes(mine, TO_B))
+    talk = Talk(rules=rules(mine, TO_B))
     log_in(talk, ip(3), extended=extended)
     other = "192.168.202.4,10.0.0.0/8,192.168.202.2"
     assert change(talk, TO_B, mine, other) == []
@@ -109,7 +110,7 @@ def test_whom_a_change_does_not_concern_notices_nothing(extended: bool) -> None:
 
 def test_what_a_gateway_may_send_from_follows_the_rules() -> None:
     for_nobody_here = "192.168.202.9,172.16.0.0/16,192.168.202.1"
-    talk = Conversation()
+    talk = Talk()
     gateway, _ = log_in(talk, ip(1))
     assert change(talk, for_nobody_here) == [AllowSources(gateway, (LAN_A,))]
     assert change(talk, for_nobody_here) == []
@@ -117,14 +118,14 @@ def test_what_a_gateway_may_send_from_follows_the_rules() -> None:
 
 
 def test_whoever_is_not_in_yet_is_told_the_rules_that_hold_then() -> None:
-    talk = Conversation(routes=routes(TO_A))
+    talk = Talk(rules=rules(TO_A))
     connection = talk.open()
     assert change(talk, TO_B) == []
     assert talk.auth(connection, ip(3)) == [Bind(connection, int(ip(3))), *told(connection, [VIA_B])]
 
 
 def test_whoever_waits_for_the_address_of_a_member_that_is_closed_gets_it() -> None:
-    talk = Conversation(routes=routes(TO_A))
+    talk = Talk(rules=rules(TO_A))
     holder, _ = log_in(talk, ip(3))
     newcomer, (ping,) = log_in(talk, ip(3))
     assert isinstance(ping, Ping)
@@ -144,13 +145,13 @@ HOST = 1 << 32
 
 
 @pytest.fixture
-def hosting() -> Conversation:
-    talk = Conversation("192.168.202.0/29")
+def hosting() -> Talk:
+    talk = Talk("192.168.202.0/29")
     assert talk.network.host(HOST, ip(1)) == [Bind(HOST, int(ip(1)))]
     return talk
 
 
-def test_its_address_is_granted_to_nobody(hosting: Conversation) -> None:
+def test_its_address_is_granted_to_nobody(hosting: Talk) -> None:
     assert hosting.granted(hosting.open()) == "192.168.202.2/29"
     assert hosting.granted(hosting.open(), "192.168.202.1/29") == "192.168.202.3/29"
     last = [hosting.granted(hosting.open()) for _ in range(3)]
@@ -159,13 +160,13 @@ def test_its_address_is_granted_to_nobody(hosting: Conversation) -> None:
 
 
 @pytest.mark.parametrize("vmac", [None, ONE])
-def test_its_address_is_left_to_nobody(hosting: Conversation, vmac: bytes | None) -> None:
+def test_its_address_is_left_to_nobody(hosting: Talk, vmac: bytes | None) -> None:
     newcomer, actions = hosting.newcomer(ip(1), vmac)
     assert actions == [Close(newcomer, None, FAILED)]
     assert hosting.logged("refused: 192.168.202.1 is this relay's own")
 
 
-def test_it_gets_no_messages(hosting: Conversation) -> None:
+def test_it_gets_no_messages(hosting: Talk) -> None:
     two, three = hosting.member(ip(2)), hosting.member(ip(3))
     to_everybody = wire.Discovery(ip(2), wire.BROADCAST).encode()
     assert hosting.receive(two, to_everybody) == [Send(three, to_everybody)]
@@ -174,7 +175,7 @@ def test_it_gets_no_messages(hosting: Conversation) -> None:
 
 
 def test_a_network_may_lie_behind_it() -> None:
-    talk = Conversation(routes=routes(TO_A))
+    talk = Talk(rules=rules(TO_A))
     assert talk.network.host(HOST, ip(1)) == [Bind(HOST, int(ip(1))), AllowSources(HOST, (LAN_A,))]
     assert change(talk, TO_B) == [AllowSources(HOST, ())]
 
@@ -183,7 +184,7 @@ def test_a_network_may_lie_behind_it() -> None:
 
 
 def test_no_more_members_than_allowed() -> None:
-    talk = Conversation(max_members=2)
+    talk = Talk(max_members=2)
     first = talk.member(ip(1))
     talk.member(ip(2), TWO)
     third, actions = log_in(talk, ip(3))
@@ -195,7 +196,7 @@ def test_no_more_members_than_allowed() -> None:
 
 
 def test_a_full_network_takes_its_members_back() -> None:
-    talk = Conversation(max_members=1)
+    talk = Talk(max_members=1)
     old = talk.member(ip(7), ONE)
     new, actions = talk.newcomer(ip(7), ONE)
     assert actions == [Unbind(old), Close(old, 4001, TAKEN_OVER), Bind(new, int(ip(7)))]
@@ -209,7 +210,7 @@ def test_a_full_network_takes_its_members_back() -> None:
 
 
 def test_messages_to_everybody_are_bounded_by_the_copies_that_they_cost() -> None:
-    talk = Conversation("10.0.0.0/16")
+    talk = Talk("10.0.0.0/16")
     sender = IPv4Address("10.0.255.1")
     loud = talk.member(sender)
     others = [talk.member(IPv4Address(f"10.0.{n // 100}.{n % 100 + 1}")) for n in range(500)]
@@ -233,7 +234,7 @@ def test_messages_to_everybody_are_bounded_by_the_copies_that_they_cost() -> Non
 
 
 def test_a_network_without_broadcast() -> None:
-    talk = Conversation(forward_broadcast=False)
+    talk = Talk(forward_broadcast=False)
     five, six = talk.member(ip(5)), talk.member(ip(6))
     for message in (
         wire.Discovery(ip(5), wire.BROADCAST).encode(),
@@ -249,7 +250,7 @@ def test_a_network_without_broadcast() -> None:
 
 def test_networks_know_nothing_of_each_other() -> None:
     """One VMAC, one address, one digest: each network has its own. "Leases are keyed by (network, VMAC)"."""
-    home, office = Conversation(), Conversation()
+    home, office = Talk(), Talk()
     for talk in (home, office):
         connection = talk.open("198.51.100.1")
         assert talk.vmac(connection, ONE) == []
@@ -266,11 +267,11 @@ def test_networks_know_nothing_of_each_other() -> None:
 
 
 def test_failures_are_counted_over_all_networks() -> None:
-    failures = auth.FailureLimiter(limit=1)
-    one, two = (Network(PASSWORD, None, randbytes=bytes, failures=failures) for _ in range(2))
+    failures = FailureLimiter(limit=1)
+    one, two = (network(None, failures=failures) for _ in range(2))
     message = wire.Auth(ip(5), WALL, bytes(32)).encode()
     delays = []
-    for network in (one, two):
-        network.opened(1, "198.51.100.1", 0.0)
-        delays += [a.delay for a in network.received(1, message, 0.0, WALL) if isinstance(a, Close)]
+    for which in (one, two):
+        which.opened(1, "198.51.100.1", 0.0)
+        delays += [a.delay for a in which.received(1, message, 0.0, WALL) if isinstance(a, Close)]
     assert delays == [0.0, 2.0]

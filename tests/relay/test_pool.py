@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from candy.errors import ConfigError, PoolFull
-from candy.relay.pool import Pool, is_unicast
+from candy.relay.pool import Pool
 
 ONE = b"1111111111111111"
 TWO = b"2222222222222222"
@@ -235,23 +235,3 @@ def test_bad_pools_are_refused_in_one_line_that_says_how_to_mend_it(text: str, w
 def test_a_first_address_outside_is_refused(first: str) -> None:
     with pytest.raises(ConfigError, match="first address"):
         Pool(IPv4Network("192.168.202.0/24"), first=IPv4Address(first))
-
-
-@pytest.mark.parametrize(
-    ("address", "unicast"),
-    [
-        ("10.0.0.1", True),
-        ("192.168.202.255", True),
-        ("1.0.0.0", True),
-        ("126.255.255.255", True),
-        ("223.255.255.255", True),
-        ("0.0.0.0", False),
-        ("0.1.2.3", False),
-        ("127.0.0.1", False),
-        ("224.0.0.1", False),
-        ("240.0.0.1", False),
-        ("255.255.255.255", False),
-    ],
-)
-def test_unicast(address: str, unicast: bool) -> None:
-    assert is_unicast(IPv4Address(address)) is unicast

@@ -1,6 +1,6 @@
 """A relay as users start it: whole sessions, frames that break the protocol, its end and its start.
 
-Who is let in is in test_server_auth.py, what members send in test_server_messages.py.
+Who is let in is in test_relay_auth.py, what members send in test_relay_messages.py.
 """
 
 import signal

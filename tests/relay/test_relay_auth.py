@@ -121,7 +121,7 @@ class TestAuthentication:
             relay.wait_for(r"WARNING 127\.0\.0\.1: no address granted: ")
             # An address that was granted and is not taken goes back at the end of its connection.
             members[0].close()
-            relay.wait_for("gone before it was logged in")
+            relay.wait_for("left before it was logged in")
             with Member.connect(relay.address) as late:
                 assert str(late.ask()) in {"10.9.9.1/30", "10.9.9.2/30"}
             for member in members:

@@ -1,6 +1,6 @@
 """Several networks on one relay, at the wire: what each has for itself, and that nothing crosses.
 
-Rules that change are in test_server_rules.py.
+Rules that change are in test_relay_rules.py.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """What clients that were there before this relay send and get, played at the wire: frames, packets, messages, rules.
 
-Their sessions are in test_server_old_sessions.py.
+Their sessions are in test_relay_old_sessions.py.
 
 A test that begins with "field:" shows one of the remarks of that name in the protocol's description, as far as it is
 the relay's: how existing peers behave, which is not for us to choose.

@@ -6,7 +6,7 @@ import pytest
 
 from candy.protocol import wire
 from candy.protocol.wire import RouteEntry
-from candy.relay.rules import Routes, Rule, first_overlap, messages, split_rules, why_impossible
+from candy.relay.rules import Rule, Rules, first_overlap, messages, split_rules, why_impossible
 
 POOL = IPv4Network("192.168.202.0/24")
 TO_B = "192.168.202.1/32,172.17.0.0/16,192.168.202.2"
@@ -43,7 +43,7 @@ def test_a_rule(text: str, rule: str) -> None:
     assert Rule.parse(rule) == Rule.parse(text)
 
 
-NO_RULE = "is no rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2"
+NO_RULE = "is not a rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2"
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_rules_are_separated_by_semicolons() -> None:
         ("192.168.202.0/24,172.17.0.0/16,192.168.202.2", None, None),
         ("192.0.0.0/8,172.17.0.0/16,192.168.202.2", None, None),
         ("0.0.0.0/0,0.0.0.0/1,192.168.202.2", None, None),
-        ("192.168.202.1,10.0.0.0/8,192.168.203.2", "has a next hop that is no member's address in the pool", None),
-        ("192.168.202.1,10.0.0.0/8,192.168.202.0", "has a next hop that is no member's address in the pool", None),
-        ("192.168.202.1,10.0.0.0/8,192.168.202.255", "has a next hop that is no member's address in the pool", None),
+        ("192.168.202.1,10.0.0.0/8,192.168.203.2", "has a next hop that is not a member's address in the pool", None),
+        ("192.168.202.1,10.0.0.0/8,192.168.202.0", "has a next hop that is not a member's address in the pool", None),
+        ("192.168.202.1,10.0.0.0/8,192.168.202.255", "has a next hop that is not a member's address in the pool", None),
         ("192.168.203.0/24,10.0.0.0/8,192.168.202.2", "is for devices that have no member's address in the", None),
         ("192.168.202.0/32,10.0.0.0/8,192.168.202.2", "is for devices that have no member's address in the", None),
         ("192.168.202.2/32,10.0.0.0/8,192.168.202.2", *["is for its own next hop alone"] * 2),
@@ -90,10 +90,10 @@ def test_rules_are_separated_by_semicolons() -> None:
         ("192.168.202.1,192.168.202.128/25,192.168.202.2", *["is a route into the pool 192.168.202.0/24"] * 2),
         ("192.168.202.1,192.168.0.0/16,192.168.202.2", *["is a route into the pool 192.168.202.0/24"] * 2),
         ("192.168.202.1,0.0.0.0/0,192.168.202.2", *["is a route into the pool 192.168.202.0/24"] * 2),
-        ("192.168.202.1,127.1.0.0/16,192.168.202.2", *["leads to where nobody can be"] * 2),
-        ("192.168.202.1,224.0.0.0/4,192.168.202.2", *["leads to where nobody can be"] * 2),
-        ("192.168.202.1,255.255.255.255,192.168.202.2", *["leads to where nobody can be"] * 2),
-        ("192.168.202.1,0.1.0.0/16,192.168.202.2", *["leads to where nobody can be"] * 2),
+        ("192.168.202.1,127.1.0.0/16,192.168.202.2", *["leads to where no member can be"] * 2),
+        ("192.168.202.1,224.0.0.0/4,192.168.202.2", *["leads to where no member can be"] * 2),
+        ("192.168.202.1,255.255.255.255,192.168.202.2", *["leads to where no member can be"] * 2),
+        ("192.168.202.1,0.1.0.0/16,192.168.202.2", *["leads to where no member can be"] * 2),
     ],
 )
 def test_what_is_impossible_with_a_pool(text: str, strict: str | None, lax: str | None) -> None:
@@ -142,18 +142,18 @@ def test_overlaps(texts: list[str], overlap: tuple[int, int] | None) -> None:
 
 def test_what_a_member_is_told() -> None:
     everybody = "192.168.202.0/24,10.0.0.0/8,192.168.202.2"
-    routes = Routes(rules(TO_B, TO_A, everybody))
+    routes = Rules(rules(TO_B, TO_A, everybody))
     to_a, to_b = RouteEntry(IPv4Network("172.16.0.0/16"), ip(1)), RouteEntry(IPv4Network("172.17.0.0/16"), ip(2))
     to_ten = RouteEntry(IPv4Network("10.0.0.0/8"), ip(2))
     assert routes.entries(ip(1)) == (to_b, to_ten)
     assert routes.entries(ip(2)) == (to_a,)
     assert routes.entries(ip(3)) == (to_ten,)
     assert routes.entries(IPv4Address("192.168.203.1")) == ()
-    assert Routes().entries(ip(1)) == ()
+    assert Rules().entries(ip(1)) == ()
 
 
 def test_what_lies_behind_a_member() -> None:
-    routes = Routes(
+    routes = Rules(
         rules(TO_B, TO_A, "192.168.202.3,172.17.0.0/16,192.168.202.2", "192.168.202.3,10.0.0.0/8,192.168.202.2")
     )
     assert routes.lans(ip(1)) == (IPv4Network("172.16.0.0/16"),)
@@ -162,7 +162,7 @@ def test_what_lies_behind_a_member() -> None:
 
 
 def test_messages_byte_by_byte() -> None:
-    told = Routes(rules(TO_B)).entries(ip(1))
+    told = Rules(rules(TO_B)).entries(ip(1))
     body = bytes.fromhex("ac110000 ffff0000 c0a8ca02")
     assert messages(told, extended=False) == [bytes([6, 1, 0, 0]) + body]
     assert messages(told, extended=True) == [bytes([6, 1, 3, 0]) + body]

@@ -7,21 +7,21 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 from kit import recorded
-from kit.talk import ONE, PASSWORD, WALL, Conversation, ip
+from kit.talk import ONE, PASSWORD, WALL, Talk, ip, network
 
 from candy.protocol import auth, wire
+from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.wire import DropReason
-from candy.relay.network import Network
 from candy.relay.pool import Pool
-from candy.relay.session import Bind, Drop, Log, Send
+from candy.relay.session import Bind
 
 # The recorded conversation
 
 
 def test_the_recorded_conversation_byte_for_byte() -> None:
     pool = Pool(IPv4Network("192.168.202.0/24"), first=ip(7))
-    network = Network(recorded.PASSWORD, pool, randbytes=bytes)
-    network.opened(1, "203.0.113.5", 0.0)
+    net = network(pool, password=recorded.PASSWORD)
+    net.opened(1, "203.0.113.5", 0.0)
     sent: list[bytes] = []
     bound: list[int] = []
     for step in recorded.MESSAGES:
@@ -29,7 +29,7 @@ def test_the_recorded_conversation_byte_for_byte() -> None:
         if step["from"] == "server":
             assert sent.pop(0) == payload
             continue
-        for action in network.received(1, payload, 0.0, step["timestamp"]):
+        for action in net.received(1, payload, 0.0, step["timestamp"]):
             match action:
                 case Send():
                     sent.append(action.payload)
@@ -44,7 +44,7 @@ def test_the_recorded_conversation_byte_for_byte() -> None:
     assert bound == [int(ip(7))]
 
 
-def test_the_computed_auth_logs_in(talk: Conversation) -> None:
+def test_the_computed_auth_logs_in(talk: Talk) -> None:
     (entry,) = recorded.COMPUTED
     talk.wall = entry["timestamp"]
     connection = talk.open()
@@ -54,13 +54,13 @@ def test_the_computed_auth_logs_in(talk: Conversation) -> None:
 # Logging in
 
 
-def test_a_static_member_without_vmac(talk: Conversation) -> None:
+def test_a_static_member_without_vmac(talk: Talk) -> None:
     connection = talk.open("198.51.100.1")
     assert talk.auth(connection, ip(5)) == [Bind(connection, int(ip(5)))]
     assert talk.log == [("info", "198.51.100.1: logged in as 192.168.202.5")]
 
 
-def test_a_dynamic_member_with_vmac_comes_back_to_its_address(talk: Conversation) -> None:
+def test_a_dynamic_member_with_vmac_comes_back_to_its_address(talk: Talk) -> None:
     first = talk.open()
     assert talk.vmac(first, ONE) == []
     assert talk.granted(first) == "192.168.202.1/24"
@@ -73,19 +73,19 @@ def test_a_dynamic_member_with_vmac_comes_back_to_its_address(talk: Conversation
     assert talk.granted(third) == "192.168.202.1/24"
 
 
-def test_the_asked_address_is_granted(talk: Conversation) -> None:
+def test_the_asked_address_is_granted(talk: Talk) -> None:
     assert talk.granted(talk.open(), "192.168.202.77/24") == "192.168.202.77/24"
     assert talk.granted(talk.open(), "192.168.202.77/24") == "192.168.202.1/24"
     assert talk.granted(talk.open(), "10.0.0.1/8") == "192.168.202.2/24"
 
 
-def test_an_all_zero_vmac_is_none(talk: Conversation) -> None:
+def test_an_all_zero_vmac_is_none(talk: Talk) -> None:
     holder = talk.member(ip(7), bytes(16))
     talk.contest(ip(7), holder, bytes(16))
 
 
 def test_an_answer_carries_confusion_from_the_given_randomness() -> None:
-    talk = Conversation(randbytes=lambda count: b"\x40" * count)
+    talk = Talk(randbytes=lambda count: b"\x40" * count)
     connection = talk.open()
     (send,) = talk.expttun(connection)
     assert isinstance(send, Send)
@@ -93,12 +93,12 @@ def test_an_answer_carries_confusion_from_the_given_randomness() -> None:
     assert send.payload[73:] == b"\x40" * 64
 
 
-def test_two_members_may_send_the_same_expttun_in_the_same_second(talk: Conversation) -> None:
+def test_two_members_may_send_the_same_expttun_in_the_same_second(talk: Talk) -> None:
     assert talk.granted(talk.open()) == "192.168.202.1/24"
     assert talk.granted(talk.open()) == "192.168.202.2/24"
 
 
-def test_confusion_on_what_a_member_sends_is_ignored(talk: Conversation) -> None:
+def test_confusion_on_what_a_member_sends_is_ignored(talk: Talk) -> None:
     connection = talk.open()
     digest = auth.auth_digest(PASSWORD, ip(5), WALL)
     message = wire.Auth(ip(5), WALL, digest).encode(b"\xff" * 64)
@@ -113,14 +113,14 @@ GENERAL = wire.General(0, 0, ip(5), ip(6), bytes(6)).encode()
 
 
 @pytest.mark.parametrize("message", [UDP4CONN, DISCOVERY, GENERAL, UDP4CONN + b"~", DISCOVERY + b"~"])
-def test_messages_between_members_are_relayed_unchanged(talk: Conversation, message: bytes) -> None:
+def test_messages_between_members_are_relayed_unchanged(talk: Talk, message: bytes) -> None:
     five, six = talk.member(ip(5)), talk.member(ip(6))
     talk.member(ip(7))
     assert talk.receive(five, message) == [Send(six, message)]
 
 
 @pytest.mark.parametrize("message", [UDP4CONN, DISCOVERY, GENERAL])
-def test_nothing_is_relayed_for_strangers_impostors_or_to_nobody(talk: Conversation, message: bytes) -> None:
+def test_nothing_is_relayed_for_strangers_impostors_or_to_nobody(talk: Talk, message: bytes) -> None:
     stranger = talk.open()
     assert talk.receive(stranger, message) == [Drop(stranger, DropReason.NOT_AUTHENTICATED)]
     five = talk.member(ip(5))
@@ -140,7 +140,7 @@ def test_nothing_is_relayed_for_strangers_impostors_or_to_nobody(talk: Conversat
         wire.General(9, 9, ip(5), wire.BROADCAST, b"x").encode(),
     ],
 )
-def test_discovery_and_general_may_go_to_everyone_else(talk: Conversation, message: bytes) -> None:
+def test_discovery_and_general_may_go_to_everyone_else(talk: Talk, message: bytes) -> None:
     five = talk.member(ip(5))
     assert talk.receive(five, message) == []
     others = [talk.member(ip(last)) for last in (6, 7, 8)]
@@ -149,14 +149,14 @@ def test_discovery_and_general_may_go_to_everyone_else(talk: Conversation, messa
     assert talk.receive(five, message) == [Send(other, message) for other in others]
 
 
-def test_udp4conn_does_not_go_to_everyone(talk: Conversation) -> None:
+def test_udp4conn_does_not_go_to_everyone(talk: Talk) -> None:
     five = talk.member(ip(5))
     talk.member(ip(6))
     message = wire.Udp4Conn(ip(5), wire.BROADCAST, ip(5), 1).encode()
     assert talk.receive(five, message) == [Drop(five, DropReason.NO_SUCH_MEMBER)]
 
 
-def test_what_an_old_member_cannot_hold_is_not_relayed(talk: Conversation) -> None:
+def test_what_an_old_member_cannot_hold_is_not_relayed(talk: Talk) -> None:
     five, six = talk.member(ip(5)), talk.member(ip(6))
     fits = wire.General(0, 0, ip(5), ip(6), bytes(1488)).encode()
     assert len(fits) == 1500
@@ -168,7 +168,7 @@ def test_what_an_old_member_cannot_hold_is_not_relayed(talk: Conversation) -> No
 
 
 def test_many_members_come_and_go_and_nothing_of_them_is_left() -> None:
-    talk = Conversation("10.20.0.0/16")
+    talk = Talk("10.20.0.0/16")
     members = []
     for _ in range(2000):
         connection = talk.open("198.51.100.1")

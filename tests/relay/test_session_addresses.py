@@ -3,37 +3,38 @@
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
-from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, Conversation, ip
+from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, Talk, ip
 
 from candy.protocol import wire
-from candy.relay.session import Bind, Close, Ping, Send, Unbind
+from candy.protocol.actions import Close, Ping, Send
+from candy.relay.session import Bind, Unbind
 
 # Which addresses
 
 
 @pytest.mark.parametrize("address", ["192.168.202.0", "192.168.202.255", "192.168.203.1", "10.0.0.1"])
 def test_an_address_that_is_not_of_the_pool_is_refused_unless_allowed(address: str) -> None:
-    talk = Conversation()
+    talk = Talk()
     assert talk.auth(talk.open("198.51.100.1"), IPv4Address(address)) == [Close(1, None, FAILED)]
     ((level, text),) = talk.log
     assert level == "warning"
     assert address in text
     assert "192.168.202.0/24" in text
     assert "--allow-outside-pool" in text
-    lax = Conversation(allow_outside_pool=True)
+    lax = Talk(allow_outside_pool=True)
     assert lax.auth(lax.open(), IPv4Address(address)) == [Bind(1, int(IPv4Address(address)))]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
 @pytest.mark.parametrize("pool", ["192.168.202.0/24", None])
 def test_an_address_that_no_member_can_have_is_refused_always(address: str, pool: str | None) -> None:
-    talk = Conversation(pool, allow_outside_pool=True)
+    talk = Talk(pool, allow_outside_pool=True)
     assert talk.auth(talk.open(), IPv4Address(address)) == [Close(1, None, FAILED)]
     assert talk.logged("not an address that a member can have")
 
 
 def test_without_a_pool_requests_are_refused_and_any_unicast_address_is_had() -> None:
-    talk = Conversation(pool=None)
+    talk = Talk(pool=None)
     reason = "the network has no address pool: a member needs a fixed address"
     assert talk.expttun(talk.open()) == [Close(1, 1013, reason)]
     assert talk.logged(reason)
@@ -41,7 +42,7 @@ def test_without_a_pool_requests_are_refused_and_any_unicast_address_is_had() ->
 
 
 def test_a_full_pool_says_so_and_closes() -> None:
-    talk = Conversation("192.168.202.0/30")
+    talk = Talk("192.168.202.0/30")
     talk.member(ip(1))
     talk.member(ip(2))
     connection = talk.open("198.51.100.1")
@@ -52,7 +53,7 @@ def test_a_full_pool_says_so_and_closes() -> None:
 
 
 def test_reservations_fill_the_pool_until_they_end() -> None:
-    talk = Conversation("192.168.202.0/30")
+    talk = Talk("192.168.202.0/30")
     first = talk.open()
     assert talk.granted(first) == "192.168.202.1/30"
     talk.now += 5
@@ -68,7 +69,7 @@ def test_reservations_fill_the_pool_until_they_end() -> None:
     assert talk.granted(talk.open()) == "192.168.202.2/30"
 
 
-def test_a_reserved_address_is_refused_to_others(talk: Conversation) -> None:
+def test_a_reserved_address_is_refused_to_others(talk: Talk) -> None:
     owner = talk.open()
     assert talk.granted(owner) == "192.168.202.1/24"
     thief, actions = talk.newcomer(ip(1))
@@ -78,14 +79,14 @@ def test_a_reserved_address_is_refused_to_others(talk: Conversation) -> None:
     assert talk.auth(owner, ip(1)) == [Bind(owner, int(ip(1)))]
 
 
-def test_a_reservation_ends_with_the_auth_for_another_address(talk: Conversation) -> None:
+def test_a_reservation_ends_with_the_auth_for_another_address(talk: Talk) -> None:
     owner = talk.open()
     assert talk.granted(owner) == "192.168.202.1/24"
     assert talk.auth(owner, ip(50)) == [Bind(owner, int(ip(50)))]
     assert talk.member(ip(1))
 
 
-def test_a_reservation_ends_also_when_the_auth_has_to_wait(talk: Conversation) -> None:
+def test_a_reservation_ends_also_when_the_auth_has_to_wait(talk: Talk) -> None:
     holder = talk.member(ip(50))
     waiting = talk.open()
     assert talk.granted(waiting) == "192.168.202.1/24"
@@ -96,7 +97,7 @@ def test_a_reservation_ends_also_when_the_auth_has_to_wait(talk: Conversation) -
     assert talk.member(ip(1))
 
 
-def test_several_clients_of_one_host_share_a_vmac(talk: Conversation) -> None:
+def test_several_clients_of_one_host_share_a_vmac(talk: Talk) -> None:
     first, second = talk.open(), talk.open()
     for connection, address in ((first, "192.168.202.1/24"), (second, "192.168.202.2/24")):
         assert talk.vmac(connection, ONE) == []
@@ -111,7 +112,7 @@ def test_several_clients_of_one_host_share_a_vmac(talk: Conversation) -> None:
 # Conflicts
 
 
-def test_the_same_vmac_replaces_the_holder_at_once(talk: Conversation) -> None:
+def test_the_same_vmac_replaces_the_holder_at_once(talk: Talk) -> None:
     holder = talk.member(ip(7), ONE)
     newcomer, actions = talk.newcomer(ip(7), ONE)
     assert actions == [Unbind(holder), Close(holder, 4001, TAKEN_OVER), Bind(newcomer, int(ip(7)))]
@@ -122,7 +123,7 @@ def test_the_same_vmac_replaces_the_holder_at_once(talk: Conversation) -> None:
     assert talk.receive(sender, message) == [Send(newcomer, message)]
 
 
-def test_a_dynamic_member_that_comes_back_before_its_old_connection_is_found_dead(talk: Conversation) -> None:
+def test_a_dynamic_member_that_comes_back_before_its_old_connection_is_found_dead(talk: Talk) -> None:
     old = talk.member(ip(7), ONE)
     new = talk.open()
     assert talk.vmac(new, ONE) == []
@@ -132,7 +133,7 @@ def test_a_dynamic_member_that_comes_back_before_its_old_connection_is_found_dea
 
 
 @pytest.mark.parametrize(("one", "other"), [(None, None), (ONE, None), (None, ONE), (ONE, TWO)])
-def test_a_holder_that_answers_stays(talk: Conversation, one: bytes | None, other: bytes | None) -> None:
+def test_a_holder_that_answers_stays(talk: Talk, one: bytes | None, other: bytes | None) -> None:
     holder = talk.member(ip(7), one)
     newcomer, payload = talk.contest(ip(7), holder, other)
     assert payload.startswith(b"candy-probe:")
@@ -146,7 +147,7 @@ def test_a_holder_that_answers_stays(talk: Conversation, one: bytes | None, othe
 
 
 @pytest.mark.parametrize(("one", "other"), [(None, None), (ONE, None), (None, ONE), (ONE, TWO)])
-def test_a_holder_that_is_silent_is_replaced(talk: Conversation, one: bytes | None, other: bytes | None) -> None:
+def test_a_holder_that_is_silent_is_replaced(talk: Talk, one: bytes | None, other: bytes | None) -> None:
     holder = talk.member(ip(7), one)
     newcomer, payload = talk.contest(ip(7), holder, other)
     talk.now += 2.999
@@ -157,13 +158,13 @@ def test_a_holder_that_is_silent_is_replaced(talk: Conversation, one: bytes | No
         Close(holder, 4001, TAKEN_OVER),
         Bind(newcomer, int(ip(7))),
     ]
-    assert talk.logged("replaced at 192.168.202.7 by 203.0.113.2, for it did not answer a ping")
+    assert talk.logged("replaced at 192.168.202.7 by 203.0.113.2, because it did not answer a ping")
     assert talk.pong(holder, payload) == []
     assert talk.network.next_deadline() is None
 
 
 def test_the_probe_time_is_an_option_and_may_end_after_the_authentication_deadline() -> None:
-    talk = Conversation(probe_timeout=20.0)
+    talk = Talk(probe_timeout=20.0)
     holder = talk.member(ip(7))
     newcomer, _ = talk.contest(ip(7), holder)
     talk.now += 19.9
@@ -174,7 +175,7 @@ def test_the_probe_time_is_an_option_and_may_end_after_the_authentication_deadli
 
 def test_only_the_probe_s_own_pong_from_its_holder_is_an_answer() -> None:
     counter = iter(range(1000))
-    talk = Conversation(randbytes=lambda count: next(counter).to_bytes(count))
+    talk = Talk(randbytes=lambda count: next(counter).to_bytes(count))
     holder = talk.member(ip(7))
     newcomer, payload = talk.contest(ip(7), holder)
     bystander = talk.member(ip(8))
@@ -189,7 +190,7 @@ def test_only_the_probe_s_own_pong_from_its_holder_is_an_answer() -> None:
     assert talk.pong(holder, later) == [Close(second, None, FAILED)]
 
 
-def test_a_newcomer_that_gives_up_leaves_the_holder_alone(talk: Conversation) -> None:
+def test_a_newcomer_that_gives_up_leaves_the_holder_alone(talk: Talk) -> None:
     holder = talk.member(ip(7))
     newcomer, payload = talk.contest(ip(7), holder)
     assert talk.close(newcomer) == []
@@ -202,14 +203,14 @@ def test_a_newcomer_that_gives_up_leaves_the_holder_alone(talk: Conversation) ->
     assert talk.receive(holder, message) == [Send(other, message)]
 
 
-def test_a_holder_that_goes_leaves_the_address_to_the_one_who_waits(talk: Conversation) -> None:
+def test_a_holder_that_goes_leaves_the_address_to_the_one_who_waits(talk: Talk) -> None:
     holder = talk.member(ip(7))
     newcomer, _ = talk.contest(ip(7), holder)
     assert talk.close(holder) == [Bind(newcomer, int(ip(7)))]
     assert talk.network.next_deadline() is None
 
 
-def test_a_third_is_refused_while_one_waits(talk: Conversation) -> None:
+def test_a_third_is_refused_while_one_waits(talk: Talk) -> None:
     holder = talk.member(ip(7), ONE)
     newcomer, payload = talk.contest(ip(7), holder, TWO)
     third, actions = talk.newcomer(ip(7))
@@ -218,7 +219,7 @@ def test_a_third_is_refused_while_one_waits(talk: Conversation) -> None:
     assert talk.pong(holder, payload) == [Close(newcomer, None, FAILED)]
 
 
-def test_a_third_with_the_vmac_of_the_one_waiting_takes_its_place_and_its_time(talk: Conversation) -> None:
+def test_a_third_with_the_vmac_of_the_one_waiting_takes_its_place_and_its_time(talk: Talk) -> None:
     holder = talk.member(ip(7), ONE)
     newcomer, payload = talk.contest(ip(7), holder, TWO)
     talk.now += 2
@@ -231,7 +232,7 @@ def test_a_third_with_the_vmac_of_the_one_waiting_takes_its_place_and_its_time(t
     assert talk.pong(holder, payload) == []
 
 
-def test_a_third_with_the_vmac_of_the_holder_replaces_it_and_ends_the_wait(talk: Conversation) -> None:
+def test_a_third_with_the_vmac_of_the_holder_replaces_it_and_ends_the_wait(talk: Talk) -> None:
     holder = talk.member(ip(7), ONE)
     newcomer, payload = talk.contest(ip(7), holder, TWO)
     third, actions = talk.newcomer(ip(7), ONE)
@@ -245,7 +246,7 @@ def test_a_third_with_the_vmac_of_the_holder_replaces_it_and_ends_the_wait(talk:
     assert talk.pong(third, payload) == []
 
 
-def test_a_silent_holder_that_came_back_by_expttun_keeps_its_address(talk: Conversation) -> None:
+def test_a_silent_holder_that_came_back_by_expttun_keeps_its_address(talk: Talk) -> None:
     holder = talk.member(ip(7), ONE)
     newcomer, _ = talk.contest(ip(7), holder, TWO)
     back = talk.open()
@@ -263,7 +264,7 @@ def test_a_silent_holder_that_came_back_by_expttun_keeps_its_address(talk: Conve
 
 def test_conflicts_over_two_addresses_do_not_meet() -> None:
     counter = iter(range(1000))
-    talk = Conversation(randbytes=lambda count: next(counter).to_bytes(count))
+    talk = Talk(randbytes=lambda count: next(counter).to_bytes(count))
     seven, eight = talk.member(ip(7)), talk.member(ip(8))
     wants_seven, payload = talk.contest(ip(7), seven)
     talk.now += 1

@@ -15,10 +15,10 @@ from candy.relay.settings import (
     MAX_NETWORKS,
     GivenNetwork,
     NetworkSettings,
-    ServerSettings,
+    RelaySettings,
     canonical_path,
     needs_restart,
-    server_settings,
+    relay_settings,
 )
 from candy.settings import Given
 
@@ -27,13 +27,13 @@ def on_line(**values: Any) -> dict[str, Given]:
     return {key: Given(value, f"--{key}") for key, value in values.items()}
 
 
-def server(networks: Sequence[GivenNetwork] = (), /, **values: Any) -> ServerSettings:
-    return server_settings(on_line(**values), password=b"secret", networks=networks)
+def relay(networks: Sequence[GivenNetwork] = (), /, **values: Any) -> RelaySettings:
+    return relay_settings(on_line(**values), password=b"secret", networks=networks)
 
 
 def main(**values: Any) -> NetworkSettings:
     """The network `/`."""
-    return server(**values).networks[0]
+    return relay(**values).networks[0]
 
 
 def further(path: str, password: bytes | None = b"other", **values: Any) -> GivenNetwork:
@@ -49,10 +49,10 @@ def pem(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_server_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert server().model_dump() == {
+    assert relay().model_dump() == {
         "state_dir": Path("/somewhere"),
         "debug": False,
         "timestamps": True,
@@ -86,18 +86,18 @@ def test_server_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
-    assert server().workers == 1
+    assert relay().workers == 1
 
 
-@pytest.mark.parametrize("settings", [server(), main()])
-def test_settings_are_immutable(settings: ServerSettings | NetworkSettings) -> None:
+@pytest.mark.parametrize("settings", [relay(), main()])
+def test_settings_are_immutable(settings: RelaySettings | NetworkSettings) -> None:
     name = next(iter(type(settings).model_fields))
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         setattr(settings, name, None)
 
 
 def test_passwords_are_in_no_repr() -> None:
-    settings = server([further("/home", b"secret too")])
+    settings = relay([further("/home", b"secret too")])
     assert [network.password for network in settings.networks] == [b"secret", b"secret too"]
     assert "secret" not in f"{settings} {settings!r}"
 
@@ -112,15 +112,15 @@ def test_passwords_are_in_no_repr() -> None:
         ("ws://[0::0]:26816", "::", 26816),
     ],
 )
-def test_server_listens(url: str, host: str, port: int) -> None:
-    settings = server(websocket=url)
+def test_listens(url: str, host: str, port: int) -> None:
+    settings = relay(websocket=url)
     assert (settings.host, settings.port, settings.tls_certificate) == (host, port, None)
 
 
-def test_server_with_tls(pem: str) -> None:
-    settings = server(websocket="wss://0.0.0.0", tls_certificate=pem, tls_key=pem)
+def test_with_tls(pem: str) -> None:
+    settings = relay(websocket="wss://0.0.0.0", tls_certificate=pem, tls_key=pem)
     assert (settings.port, settings.tls_certificate, settings.tls_key) == (443, Path(pem), Path(pem))
-    assert server(tls_certificate=pem, tls_key=pem).port == 26816
+    assert relay(tls_certificate=pem, tls_key=pem).port == 26816
 
 
 @pytest.mark.parametrize(
@@ -146,41 +146,41 @@ URL = "write it like ws://host:26816 or wss://host"
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("websocket", "", f"'' is no WebSocket URL: {URL}"),
-        ("websocket", "0.0.0.0:26816", f"'0.0.0.0:26816' is no WebSocket URL: {URL}"),
-        ("websocket", "http://0.0.0.0", f"'http://0.0.0.0' is no WebSocket URL: {URL}"),
-        ("websocket", "ws://:26816", f"'ws://:26816' is no WebSocket URL: {URL}"),
+        ("websocket", "", f"'' is not a WebSocket URL: {URL}"),
+        ("websocket", "0.0.0.0:26816", f"'0.0.0.0:26816' is not a WebSocket URL: {URL}"),
+        ("websocket", "http://0.0.0.0", f"'http://0.0.0.0' is not a WebSocket URL: {URL}"),
+        ("websocket", "ws://:26816", f"'ws://:26816' is not a WebSocket URL: {URL}"),
         ("websocket", "ws://0.0.0.0:65536", "'ws://0.0.0.0:65536' has no port from 0 to 65535: write it"),
         ("websocket", "ws://0.0.0.0:http", "'ws://0.0.0.0:http' has no port from 0 to 65535: write it"),
-        ("websocket", "ws://[::1", "'ws://[::1' is no URL: write it"),
+        ("websocket", "ws://[::1", "'ws://[::1' is not a URL: write it"),
         ("websocket", "wss://0.0.0.0", "'wss://0.0.0.0' needs --tls-certificate and --tls-key, or write ws://"),
-        ("dhcp", "192.168.202.0", "'192.168.202.0' is no size for a pool: use a /8 to a /30"),
-        ("dhcp", "192.168.202.0/31", "'192.168.202.0/31' is no size for a pool"),
-        ("dhcp", "0.0.0.0/0", "'0.0.0.0/0' is no size for a pool"),
-        ("dhcp", "192.168.202.0/33", "is no IPv4 network: write it like 192.168.202.0/24"),
-        ("dhcp", "fd00::/64", "is no IPv4 network"),
+        ("dhcp", "192.168.202.0", "'192.168.202.0' is not a size for a pool: use a /8 to a /30"),
+        ("dhcp", "192.168.202.0/31", "'192.168.202.0/31' is not a size for a pool"),
+        ("dhcp", "0.0.0.0/0", "'0.0.0.0/0' is not a size for a pool"),
+        ("dhcp", "192.168.202.0/33", "is not an IPv4 network: write it like 192.168.202.0/24"),
+        ("dhcp", "fd00::/64", "is not an IPv4 network"),
         ("dhcp", "127.0.0.0/16", "'127.0.0.0/16' overlaps 127.0.0.0/8, where no member can be"),
         ("tun", "192.168.202.1", "'192.168.202.1' has no prefix length: write it like 192.168.202.1/24"),
         ("tun", "192.168.202.0/24", "'192.168.202.0/24' is the network's own or its broadcast address"),
-        ("tun", "192.168.203.1/24", "'192.168.203.1/24' is no member's address in the pool 192.168.202.0/24"),
-        ("tun", "192.168.202.255/16", "'192.168.202.255/16' is no member's address in the pool 192.168.202.0/24"),
+        ("tun", "192.168.203.1/24", "'192.168.203.1/24' is not a member's address in the pool 192.168.202.0/24"),
+        ("tun", "192.168.202.255/16", "'192.168.202.255/16' is not a member's address in the pool 192.168.202.0/24"),
         ("max_members", "-1", "'-1' is too small: use 0 or more"),
-        ("tls_certificate", "/nowhere.pem", "'/nowhere.pem' is no file: give the path of one that exists"),
+        ("tls_certificate", "/nowhere.pem", "'/nowhere.pem' is not a file: give the path of one that exists"),
         ("auth_timeout", "0", "'0' is too small: it must be more than 0"),
-        ("auth_timeout", "nan", "'nan' is no number"),
-        ("auth_timeout", "soon", "'soon' is no number"),
+        ("auth_timeout", "nan", "'nan' is not a number"),
+        ("auth_timeout", "soon", "'soon' is not a number"),
         ("auth_timeout", "3601", "'3601' is too large: use 3600"),
         ("clock_tolerance", "-1", "'-1' is too small: use 1 or more"),
         ("unauthenticated_per_source", "0", "'0' is too small: use 1 or more"),
-        ("failures_per_minute", "many", "'many' is no whole number"),
+        ("failures_per_minute", "many", "'many' is not a whole number"),
         ("workers", "65", "'65' is too large: use 64 or less"),
         ("queue_bytes", "1500", "'1500' is too small: use 131072 or more"),
         ("max_connections", "9" * 5000, "is too large"),
     ],
 )
-def test_server_refuses(key: str, value: str, message: str) -> None:
+def test_refuses(key: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        server(**{key: value})
+        relay(**{key: value})
     assert str(refused.value).startswith(f"--{key}: ")
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -189,12 +189,12 @@ def test_server_refuses(key: str, value: str, message: str) -> None:
 def test_certificate_and_key_need_each_other(pem: str) -> None:
     for half in ("tls_certificate", "tls_key"):
         with pytest.raises(ConfigError, match=r"^--tls-certificate and --tls-key need each other: give"):
-            server(**{half: pem})
+            relay(**{half: pem})
 
 
 def test_certificate_and_ws_contradict_each_other(pem: str) -> None:
     with pytest.raises(ConfigError, match=r"is without TLS, but a certificate is given: write wss://"):
-        server(websocket="ws://0.0.0.0", tls_certificate=pem, tls_key=pem)
+        relay(websocket="ws://0.0.0.0", tls_certificate=pem, tls_key=pem)
 
 
 # Rules
@@ -221,11 +221,11 @@ def test_rules_in_both_forms() -> None:
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        ("192.168.202.1/32,172.17.0.0/16", "is no rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2"),
+        ("192.168.202.1/32,172.17.0.0/16", "is not a rule: write it like 192.168.202.0/24,172.17.0.0/16,192.168.202.2"),
         ("192.168.202.1/33,172.17.0.0/16,192.168.202.2", "has '192.168.202.1/33' for its device: write a network"),
         ("192.168.202.1/32,172.17/16,192.168.202.2", "has '172.17/16' for its destination: write a network"),
         ("192.168.202.1/32,172.17.0.0/16,gateway", "has 'gateway' for its next hop: write an address"),
-        ("192.168.202.1/32,172.17.0.0/16,192.168.203.2", "has a next hop that is no member's address in the pool"),
+        ("192.168.202.1/32,172.17.0.0/16,192.168.203.2", "has a next hop that is not a member's address in the pool"),
         ("192.168.202.1/32,192.168.0.0/16,192.168.202.2", "is a route into the pool 192.168.202.0/24"),
         ("192.168.202.0/24,172.16.5.0/24,192.168.202.9", "overlaps '192.168.202.2/32,172.16.0.0/12,192.168.202.1'"),
     ],
@@ -233,11 +233,11 @@ def test_rules_in_both_forms() -> None:
 def test_a_rule_is_refused_by_its_name(rule: str, why: str) -> None:
     first = "192.168.202.2/32,172.16.0.0/12,192.168.202.1"
     with pytest.raises(ConfigError) as refused:
-        server(sdwan=f"{first};{rule}")
+        relay(sdwan=f"{first};{rule}")
     assert str(refused.value).startswith(f"--sdwan: rule 2: {rule!r} {why}")
     if rule.count(",") == 2:
         with pytest.raises(ConfigError) as refused:
-            server(routes=tables(first, rule))
+            relay(routes=tables(first, rule))
         assert str(refused.value).startswith(f"file.toml:6: routes: {rule!r} {why}")
 
 
@@ -250,17 +250,17 @@ def test_rules_where_addresses_may_be_anywhere() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"device": "10.0.0.0/8", "destination": "10.0.0.0/8"}, "via is missing, or no text in quotes"),
-        ({"device": 5, "destination": "10.0.0.0/8", "via": "10.0.0.1"}, "device is missing, or no text in quotes"),
+        ({"device": "10.0.0.0/8", "destination": "10.0.0.0/8"}, "via is missing, or not text in quotes"),
+        ({"device": 5, "destination": "10.0.0.0/8", "via": "10.0.0.1"}, "device is missing, or not text in quotes"),
         (
             {"device": "10.0.0.0/8", "destination": "10.0.0.0/8", "via": "10.0.0.1", "metric": 1},
-            "metric is no part of a rule: write device, destination, via",
+            "metric is not a part of a rule: write device, destination, via",
         ),
     ],
 )
 def test_a_table_that_is_no_rule(table: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        server(routes=[Given(table, "file.toml:5: routes")])
+        relay(routes=[Given(table, "file.toml:5: routes")])
     assert str(refused.value) == f"file.toml:5: routes: {said}"
 
 
@@ -268,20 +268,20 @@ def test_too_many_rules() -> None:
     rules = [f"192.168.202.0/24,10.{n // 256}.{n % 256}.0/24,192.168.202.2" for n in range(MAX_RULES + 1)]
     assert len(main(sdwan=";".join(rules[:-1])).rules) == MAX_RULES
     with pytest.raises(ConfigError, match=rf"^--sdwan: rule 1001: '{rules[-1]}' is one rule too many"):
-        server(sdwan=";".join(rules))
+        relay(sdwan=";".join(rules))
 
 
 # Several networks
 
 
 def test_networks_share_nothing() -> None:
-    settings = server(
+    settings = relay(
         [further("/home", dhcp="10.0.0.0/8")],
         dhcp="192.168.7.0/24",
         auth_timeout="3",
         sdwan="192.168.7.1/32,172.17.0.0/16,192.168.7.2",
         allow_outside_pool=True,
-        check_source=False,
+        no_source_check=True,
     )
     home = settings.networks[1]
     assert home == NetworkSettings(path="/home", password=b"other", pool=IPv4Network("10.0.0.0/8"))
@@ -290,7 +290,7 @@ def test_networks_share_nothing() -> None:
 
 def test_the_same_addresses_in_several_networks() -> None:
     rules = "192.168.202.1/32,172.17.0.0/16,192.168.202.2"
-    settings = server([further(path, sdwan=rules) for path in ("/home", "/home2")], sdwan=rules)
+    settings = relay([further(path, sdwan=rules) for path in ("/home", "/home2")], sdwan=rules)
     assert [network.path for network in settings.networks] == ["/", "/home", "/home2"]
     assert len({network.rules for network in settings.networks}) == 1
 
@@ -308,26 +308,26 @@ def test_canonical_path(path: str, canonical: str) -> None:
     [
         ([further("/home"), further("/home/")], "'/home/' is the second network at /home: give each a path of its own"),
         ([further("/")], "'/' is the network that stands at the top of the file, before all tables"),
-        ([further("home")], "'home' is no path: write it like /home or /office/eu"),
-        ([further("")], "'' is no path"),
-        ([further("//home")], "'//home' is no path"),
-        ([further("/home?a=b")], "'/home?a=b' is no path"),
-        ([further("/../home")], "'/../home' is no path"),
-        ([further("/hö")], "'/hö' is no path"),
+        ([further("home")], "'home' is not a path: write it like /home or /office/eu"),
+        ([further("")], "'' is not a path"),
+        ([further("//home")], "'//home' is not a path"),
+        ([further("/home?a=b")], "'/home?a=b' is not a path"),
+        ([further("/../home")], "'/../home' is not a path"),
+        ([further("/hö")], "'/hö' is not a path"),
         ([further("/home", None)], "'/home' has no password: add password or password_file to its table"),
         ([further(f"/{n}") for n in range(MAX_NETWORKS)], "'/999' is one network too many: a relay has at most 1000"),
     ],
 )
 def test_networks_that_cannot_be(networks: list[GivenNetwork], said: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        server(networks)
+        relay(networks)
     assert str(refused.value).startswith(f"file.toml:8: network: {said}")
     assert "\n" not in str(refused.value)
 
 
 def test_a_wrong_value_of_a_further_network() -> None:
-    with pytest.raises(ConfigError, match=r"^file.toml:9: dhcp: '10.0.0.0/31' is no size for a pool"):
-        server([further("/home", dhcp="10.0.0.0/31")])
+    with pytest.raises(ConfigError, match=r"^file.toml:9: dhcp: '10.0.0.0/31' is not a size for a pool"):
+        relay([further("/home", dhcp="10.0.0.0/31")])
 
 
 # Interfaces of the relay's own
@@ -344,7 +344,7 @@ def test_a_rule_into_the_interface_s_own_network() -> None:
     rule = "10.9.0.5,10.9.9.0/24,10.8.0.2"
     assert main(dhcp="", sdwan=rule).rules
     with pytest.raises(ConfigError, match=r"^--sdwan: rule 1: '.*' is a route into 10.9.0.0/16, where this machine is"):
-        server(dhcp="", sdwan=rule, tun="10.9.0.1/16")
+        relay(dhcp="", sdwan=rule, tun="10.9.0.1/16")
 
 
 def test_names_of_interfaces() -> None:
@@ -357,8 +357,8 @@ def test_names_of_interfaces() -> None:
 
 
 def test_interfaces_that_a_machine_cannot_tell_apart() -> None:
-    def two(one: tuple[str, str], other: tuple[str, str]) -> ServerSettings:
-        return server([further(path, dhcp="", tun=tun) for path, tun in (one, other)])
+    def two(one: tuple[str, str], other: tuple[str, str]) -> RelaySettings:
+        return relay([further(path, dhcp="", tun=tun) for path, tun in (one, other)])
 
     assert two(("/a", "10.1.0.1/16"), ("/b", "10.2.0.1/16"))
     with pytest.raises(ConfigError) as refused:
@@ -373,21 +373,21 @@ def test_interfaces_that_a_machine_cannot_tell_apart() -> None:
 
 
 def test_rules_need_no_restart() -> None:
-    before = server([further("/home")])
-    after = server([further("/home", sdwan="192.168.202.1,10.0.0.0/8,192.168.202.2")], sdwan=RULES)
+    before = relay([further("/home")])
+    after = relay([further("/home", sdwan="192.168.202.1,10.0.0.0/8,192.168.202.2")], sdwan=RULES)
     assert needs_restart(before, after) == []
     assert needs_restart(before, before) == []
 
 
 def test_what_needs_a_restart_is_named(pem: str) -> None:
-    before = server([further("/home"), further("/gone")])
-    after = server(
-        [further("/new"), further("/home", b"changed", dhcp="10.0.0.0/8", check_source=False)],
+    before = relay([further("/home"), further("/gone")])
+    after = relay(
+        [further("/new"), further("/home", b"changed", dhcp="10.0.0.0/8", no_source_check=True)],
         websocket="wss://127.0.0.1",
         tls_certificate=pem,
         tls_key=pem,
-        timestamps=False,
-        forward_broadcast=False,
+        no_timestamp=True,
+        no_broadcast=True,
     )
     assert needs_restart(before, after) == [
         "websocket",
@@ -404,7 +404,7 @@ def test_what_needs_a_restart_is_named(pem: str) -> None:
 
 
 def test_a_password_that_was_made_is_not_a_change() -> None:
-    made = server_settings({}, password=b"made", password_is_generated=True)
-    check = server_settings({}, password=b"", password_is_generated=True)
+    made = relay_settings({}, password=b"made", password_is_generated=True)
+    check = relay_settings({}, password=b"", password_is_generated=True)
     assert needs_restart(made, check) == []
-    assert needs_restart(made, server()) == ["password"]
+    assert needs_restart(made, relay()) == ["password"]

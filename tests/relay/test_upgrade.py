@@ -18,7 +18,7 @@ from lab.programs import PATIENCE_S, Relay
 from candy._fastpath import Engine
 from candy.protocol import wire
 from candy.relay.relay import Relay as Adapter
-from candy.relay.settings import NetworkSettings, ServerSettings
+from candy.relay.settings import NetworkSettings, RelaySettings
 
 pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
 
@@ -187,7 +187,7 @@ def test_a_browser_gets_a_sentence(relay: Relay) -> None:
 async def test_no_object_of_aiohttp_stays_for_a_member() -> None:
     """Members cost the engine's slot and a session: an upgraded connection's HTTP objects go at once."""
     engine = Engine()
-    adapter = Adapter(ServerSettings(networks=(NetworkSettings(password=b"a password"),)), engine)
+    adapter = Adapter(RelaySettings(networks=(NetworkSettings(password=b"a password"),)), engine)
     runner = web.ServerRunner(adapter.door, handle_signals=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -229,7 +229,7 @@ async def test_a_connection_that_is_not_idle(caplog: pytest.LogCaptureFixture, u
     transport.get_extra_info.return_value = None
     request = make_mocked_request("GET", "/", headers, transport=transport)
     engine = Engine()
-    adapter = Adapter(ServerSettings(networks=(NetworkSettings(password=b"a password"),)), engine)
+    adapter = Adapter(RelaySettings(networks=(NetworkSettings(password=b"a password"),)), engine)
     try:
         response = await adapter.answer(request)
     finally:

@@ -13,7 +13,8 @@ from lab.proxy import carry
 from yarl import URL
 
 from candy.errors import ConfigError
-from candy.member.dial import Dialer, proxy_for
+from candy.member.dial import Dialer
+from candy.member.proxy import proxy_for
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
 

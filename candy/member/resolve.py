@@ -1,0 +1,55 @@
+"""The addresses of a host name, resolved in a thread of its own.
+
+A look-up by getaddrinfo() can't be cancelled. It runs in a daemon thread, so a name server that does not answer delays
+neither a deadline nor the program's end. This module does not know what is connected to.
+"""
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+
+from aiohappyeyeballs import AddrInfoType
+
+from candy.errors import OperationalError
+
+
+async def resolve(host: str, port: int) -> list[AddrInfoType]:
+    """The addresses of a host, in the resolver's order.
+
+    Raises:
+        OperationalError: there are none; the text says why.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[AddrInfoType]] = loop.create_future()
+
+    def settle(result: list[AddrInfoType] | OSError | UnicodeError) -> None:
+        if answer.cancelled():
+            return
+        if isinstance(result, list):
+            answer.set_result(result)
+        else:
+            answer.set_exception(result)
+
+    def look_up() -> None:
+        result: list[AddrInfoType] | OSError | UnicodeError
+        try:
+            result = list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            result = error
+        # The loop may be closed by now: then nothing waits for the answer.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result)
+
+    # Not in the loop's executor: its threads are joined at exit, which a silent name server would delay.
+    threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
+    try:
+        return await answer
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            why = "the name server does not answer: is this machine online?"
+        else:
+            why = "name not found: check the spelling, and this machine's name server"
+        raise OperationalError(f"{host}: {why}") from error
+    except (OSError, UnicodeError) as error:
+        raise OperationalError(f"{host}: not a host name ({error})") from error

@@ -1,0 +1,112 @@
+"""The member's settings: validated once, immutable afterwards.
+
+This module does not know where values come from, nor what a setting does.
+"""
+
+import re
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath
+
+from candy.errors import ConfigError
+from candy.options import DEFAULT_PORT, OPTIONS, by_key
+from candy.settings import INTERFACE_BYTES, Given, OwnAddress, Settings, by_field, setting, split_url, validated
+
+_OPTIONS = by_key("client")
+
+
+# The ValueError of a validator completes the sentence "<origin>: <value> …".
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+def _check_name(name: str | None) -> str | None:
+    # The name becomes part of an interface's name and the whole of a file's; Linux takes "%" for a pattern.
+    if name is None:
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name in (".", ".."):
+        raise ValueError("is not a name for an interface: use letters and digits")
+    if len(f"candy-{name}") > INTERFACE_BYTES:
+        raise ValueError(f"is too long: candy-NAME may have {INTERFACE_BYTES} letters, so NAME 9")
+    return name
+
+
+def _check_url(value: str) -> str:
+    url = split_url(value)
+    if url.port == 0:
+        raise ValueError("has port 0: give the port that the relay listens on")
+    # The original asks for "/" when there is not a path.
+    return url._replace(path=url.path or "/", fragment="").geturl()
+
+
+def _check_stun(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        url = urlsplit(value)
+        usable = url.scheme == "stun" and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("is not a STUN server: write it like stun://stun.example.org")
+    return value
+
+
+class MemberSettings(Settings):
+    """What `candy.member.lifecycle.run` is given."""
+
+    password: bytes = Field(repr=False)
+    """Raw bytes, as they go into every digest."""
+    url: Annotated[str, AfterValidator(_check_url)]
+    """The relay, ws:// or wss://, with a path."""
+    name: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_name)] = None
+    tun: OwnAddress = None
+    """None: the relay grants an address."""
+    mtu: int = setting(_OPTIONS["mtu"])
+    """Bytes."""
+    insecure: bool = setting(_OPTIONS["insecure"])
+    """Accept any certificate."""
+    ca_file: FilePath | None = None
+    offload: bool = setting(_OPTIONS["no_offload"])
+    """Let the kernel hand over and take packets of up to 64 KB."""
+    extension: bool = setting(_OPTIONS["no_extension"])
+    """Offer candy.2."""
+    masquerade: bool = setting(_OPTIONS["masquerade"])
+    """Be a gateway for the networks of this machine."""
+
+    # Of direct links.
+    stun: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_stun)] = None
+    port: int = setting(_OPTIONS["port"])
+    """UDP; 0: any free one."""
+    localhost: Annotated[IPv4Address | None, BeforeValidator(_none_if_empty)] = None
+    discovery: int = setting(_OPTIONS["discovery"])
+    """Seconds between searches; 0 off."""
+    route: int = setting(_OPTIONS["route"])
+    """Cost; 0 off."""
+
+    @property
+    def interface(self) -> str:
+        """The TUN device's name."""
+        return f"candy-{self.name}" if self.name else "candy"
+
+
+def member_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any) -> MemberSettings:
+    """Validate what was given to candy-client.
+
+    Args:
+        given: values by the options' names.
+        password: as chosen among its sources.
+        fixed: further fields of the model.
+
+    Raises:
+        ConfigError: a value can't be right; the text names its origin.
+    """
+    websocket = given.get("websocket")
+    if websocket is None or not websocket.value:
+        raise ConfigError(f"no relay given: add -w ws://host:{DEFAULT_PORT} (or wss://host)")
+    return validated(MemberSettings, by_field(OPTIONS["client"], given), fixed | {"password": password})

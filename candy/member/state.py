@@ -1,0 +1,131 @@
+"""What the member keeps between runs, in the state folder.
+
+    vmac/<name>           its VMAC, 16 ASCII hex characters
+    address/<name>        its last address, CIDR text: 192.168.202.7/24
+    timestamp/<name>      the last timestamp put into an AUTH, decimal Unix seconds
+
+`<name>` is the member's --name, or `__noname__` without one; vmac and address are the original client's files, so that
+a machine that migrates keeps its address.
+
+Rule: garbage in a file costs its content and a warning, not the start; a folder that can't be used is an error. Time
+and randomness are arguments. This module knows neither the protocol nor the settings.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from candy.errors import ConfigError
+from candy.host import files
+from candy.protocol.auth import TOLERANCE_S
+
+NONAME = "__noname__"
+_VMAC = re.compile(rb"[0-9A-Fa-f]{16}")
+
+_log = logging.getLogger(__name__)
+
+
+class MemberState:
+    """The files of one member.
+
+    Args:
+        folder: from state_folder(); made when something is first kept.
+        name: the member's --name.
+
+    Raises:
+        ConfigError: the name can't be a file's name.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        if name and ("/" in name or "\0" in name or name in (".", "..")):
+            raise ConfigError(f"the name {name!r} can't be used as a file name: choose letters and digits")
+        self._folder = folder
+        self._name = name or NONAME
+        self._last_timestamp: int | None = None
+
+    def vmac(self, randomness: Callable[[int], bytes]) -> bytes:
+        """This installation's VMAC, 16 ASCII hex characters; made from randomness(8) at the first call.
+
+        A named member without a file of its own uses the nameless one, as the original does.
+
+        Raises:
+            OperationalError: the folder can't be used.
+        """
+        paths = self._paths("vmac")
+        for path in paths:
+            kept = files.read(path)
+            if kept is not None and _VMAC.fullmatch(kept.strip()):
+                return kept.strip()
+            if kept is not None:
+                _log.warning("%s holds no VMAC (16 hex characters): not used", path)
+        vmac = randomness(8).hex().encode("ascii")
+        if paths[0].exists():
+            files.replace(self._folder, paths[0], vmac)
+            return vmac
+        return files.create(self._folder, paths[0], vmac).strip()
+
+    def address(self) -> IPv4Interface | None:
+        """The address and prefix of last time, or None; the nameless member's where this one has no file.
+
+        Raises:
+            OperationalError: the file is there and can't be read.
+        """
+        for path in self._paths("address"):
+            kept = files.read(path)
+            if kept is None:
+                continue
+            try:
+                address = IPv4Interface(kept.decode("ascii").strip())
+            except ValueError:
+                _log.warning("%s holds no address: not used", path)
+                continue
+            if not address.ip.is_unspecified:
+                return address
+        return None
+
+    def keep_address(self, address: IPv4Interface) -> None:
+        """Remember the address for next time.
+
+        Raises:
+            OperationalError: the folder can't be written.
+        """
+        files.replace(self._folder, self._paths("address")[0], address.with_prefixlen.encode("ascii"))
+
+    def next_timestamp(self, now: int) -> int:
+        """A timestamp for an AUTH that was never used before, also across restarts: max(now, last + 1), kept.
+
+        A last one further ahead than relays tolerate is from a clock that was wrong, and is ignored: else this member
+        could not log in again before that time.
+
+        Args:
+            now: Unix seconds.
+
+        Raises:
+            OperationalError: the folder can't be used.
+        """
+        path = self._paths("timestamp")[0]
+        last = self._last_timestamp if self._last_timestamp is not None else _read_timestamp(path)
+        if last - now > TOLERANCE_S:
+            _log.warning("%s is %d s ahead of the clock: not used", path, last - now)
+            last = 0
+        timestamp = max(now, last + 1)
+        files.replace(self._folder, path, b"%d" % timestamp)
+        self._last_timestamp = timestamp
+        return timestamp
+
+    def _paths(self, kind: str) -> list[Path]:
+        """The member's own file, and the nameless one that may stand in for it."""
+        return [self._folder / kind / name for name in dict.fromkeys((self._name, NONAME))]
+
+
+def _read_timestamp(path: Path) -> int:
+    kept = files.read(path)
+    if kept is None:
+        return 0
+    # 2**63 has 19 digits, and so has every timestamp at most.
+    if not re.fullmatch(rb"[0-9]{1,19}", kept.strip()):
+        _log.warning("%s holds no timestamp: not used", path)
+        return 0
+    return int(kept)

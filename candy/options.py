@@ -1,0 +1,294 @@
+"""Every option of both commands, once: its name, kind, default, bounds, unit, help and effect.
+
+    OPTIONS ─┬─▶ candy.relay.settings, candy.member.settings   default and bounds of each field
+             ├─▶ candy.cli                                     command line, --help, keys of files
+             └─▶ tests                                         candy/examples and docs/ say the same
+
+Rules:
+ 1. A setting has one name: `auth_timeout` in a file is `--auth-timeout` on the command line.
+ 2. Both commands take every option of the original. One that is the other command's, or has no effect yet, says so once
+    and changes nothing.
+ 3. Data only: nothing here reads a file, checks a value or imports a library.
+"""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from typing import Any, Literal, NamedTuple
+
+from candy.protocol.auth import TOLERANCE_S
+
+Side = Literal["server", "client"]
+"""The command that takes an option."""
+
+DEFAULT_HOST = "0.0.0.0"
+DEFAULT_PORT = 26816
+"""TCP, of a relay."""
+DEFAULT_POOL = IPv4Network("192.168.202.0/24")
+DEFAULT_MTU = 1400
+"""Of an interface, bytes."""
+
+
+class Option(NamedTuple):
+    """One setting as users write it."""
+
+    key: str
+    kind: type[str] | type[int] | type[float] | type[bool] | type[list[object]] | type[dict[str, object]]
+    """A list or dict stands in TOML files alone."""
+    meaning: str
+    """For --help; {default}, {least} and {most} are the values below."""
+    metavar: str | None = None
+    """Of a number its unit."""
+    short: str | None = None
+    default: Any = None
+    """As the settings hold it. None: there is none, or it depends on the machine."""
+    least: int | None = None
+    most: int | None = None
+    above: int | None = None
+    """Bounds: the value is at least `least`, at most `most`, and more than `above`."""
+    fields: tuple[str, ...] = ()
+    """The settings that it decides, where they have other names."""
+    is_opposite: bool = False
+    """A switch that turns its setting off."""
+    is_original: bool = False
+    """The original has it too."""
+    is_idle: bool = False
+    """Accepted, and without effect so far."""
+    reloads: bool = False
+    """SIGHUP applies a change; any other needs a restart."""
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it can be written on a command line."""
+        return self.kind not in (list, dict)
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def help(self) -> str:
+        text = self.meaning.format(default=self.default, least=self.least, most=self.most)
+        return f"{text} (no effect yet)" if self.is_idle else text
+
+    @property
+    def decides(self) -> tuple[str, ...]:
+        """The names of the settings that it decides."""
+        return self.fields or (self.key,)
+
+
+def _switch(key: str, meaning: str, **more: Any) -> Option:
+    return Option(key, bool, meaning, default=False, **more)
+
+
+def _switch_off(key: str, field: str, meaning: str) -> Option:
+    return _switch(key, meaning, fields=(field,), is_opposite=True)
+
+
+_PASSWORD = Option(
+    "password", str, "the network's password; better in CANDY_PASSWORD or a file", "TEXT", "-p", is_original=True
+)
+_PASSWORD_FILE = Option("password_file", str, "read the password from this file", "FILE", fields=("password",))
+_LOG = (
+    _switch("debug", "log more", is_original=True),
+    _switch_off("no_timestamp", "timestamps", "log without the time of day"),
+)
+
+NETWORK_OPTIONS = (
+    _PASSWORD._replace(fields=("password", "password_is_generated")),
+    _PASSWORD_FILE,
+    Option(
+        "dhcp",
+        str,
+        "grant addresses of this pool, '' for none  [{default}]",
+        "CIDR",
+        "-d",
+        default=DEFAULT_POOL,
+        fields=("pool",),
+        is_original=True,
+    ),
+    _switch("allow_outside_pool", "let members claim addresses outside of the pool"),
+    Option(
+        "sdwan",
+        str,
+        "networks behind members: device,destination,next hop;…",
+        "RULES",
+        fields=("rules",),
+        is_original=True,
+        reloads=True,
+    ),
+    Option("routes", list, "the same as a list of tables", fields=("rules",), reloads=True),
+    Option(
+        "tun",
+        str,
+        "give this machine an interface in the network, like 192.168.202.1/24",
+        "CIDR",
+        "-t",
+        is_original=True,
+    ),
+    _switch_off("no_source_check", "check_source", "let members send from any address"),
+    _switch_off("no_broadcast", "forward_broadcast", "send nothing to everybody"),
+    Option(
+        "max_members", int, "members at once, 0 for no limit  [{default}]", "COUNT", default=0, least=0, most=1 << 20
+    ),
+    Option(
+        "auth_timeout",
+        float,
+        "time a connection has to authenticate  [{default:g}]",
+        "SECONDS",
+        default=10.0,
+        above=0,
+        most=3600,
+    ),
+    Option(
+        "clock_tolerance",
+        int,
+        "how far a member's clock may be off  [{default}]",
+        "SECONDS",
+        default=TOLERANCE_S,
+        least=1,
+        most=86400,
+    ),
+)
+"""What each of a relay's networks has for itself; on the command line these are the network `/`'s."""
+
+OPTIONS: Mapping[Side, tuple[Option, ...]] = {
+    "server": (
+        Option(
+            "websocket",
+            str,
+            "listen here  [{default}]",
+            "URL",
+            "-w",
+            default=f"ws://{DEFAULT_HOST}:{DEFAULT_PORT}",
+            fields=("host", "port"),
+            is_original=True,
+        ),
+        *NETWORK_OPTIONS,
+        Option("network", dict, "further networks by their paths, with settings of their own", fields=("networks",)),
+        Option("tls_certificate", str, "serve wss:// with this certificate chain (PEM)", "FILE"),
+        Option("tls_key", str, "the certificate's private key (PEM)", "FILE"),
+        Option(
+            "unauthenticated_per_source",
+            int,
+            "unauthenticated connections per address  [{default}]",
+            "COUNT",
+            default=64,
+            least=1,
+            most=1_000_000,
+        ),
+        Option(
+            "failures_per_minute",
+            int,
+            "wrong passwords per address before answers slow down  [{default}]",
+            "COUNT",
+            default=60,
+            least=1,
+            most=1_000_000,
+        ),
+        Option("workers", int, "threads that forward packets  [cores - 1]", "COUNT", least=1, most=64),
+        Option(
+            "queue_bytes",
+            int,
+            "what may wait for one slow member  [{default}]",
+            "BYTES",
+            default=4 << 20,
+            least=128 << 10,
+            most=1 << 30,
+        ),
+        Option(
+            "max_connections", int, "connections at once  [{default}]", "COUNT", default=65536, least=1, most=1 << 20
+        ),
+        *_LOG,
+    ),
+    "client": (
+        Option(
+            "websocket", str, "the relay, ws://host:port or wss://host", "URL", "-w", fields=("url",), is_original=True
+        ),
+        Option("name", str, "name the interface candy-NAME instead of candy", "NAME", "-n", is_original=True),
+        Option(
+            "tun",
+            str,
+            "own address, like 192.168.202.5/24, instead of one of the pool",
+            "CIDR",
+            "-t",
+            is_original=True,
+        ),
+        # 1479 + 20 of IPIP + the kind byte = 1500, the longest message that any peer takes.
+        Option(
+            "mtu",
+            int,
+            "MTU of the interface, {least} to {most}  [{default}]",
+            "BYTES",
+            default=DEFAULT_MTU,
+            least=576,
+            most=1479,
+            is_original=True,
+        ),
+        _switch("insecure", "do not verify the relay's certificate"),
+        Option("ca_file", str, "trust this certificate authority (PEM), not the system's", "FILE"),
+        _switch_off("no_offload", "offload", "exchange packets with the kernel one by one"),
+        _switch_off(
+            "no_extension", "extension", "speak as the original's clients do, even with a relay that can do more"
+        ),
+        _switch("masquerade", "forward between the network and this machine's others, with NAT (nftables)"),
+        Option("stun", str, "STUN server for direct links", "URL", "-s", is_original=True, is_idle=True),
+        Option(
+            "port",
+            int,
+            "local UDP port for direct links",
+            "PORT",
+            default=0,
+            least=0,
+            most=65535,
+            is_original=True,
+            is_idle=True,
+        ),
+        Option("localhost", str, "local address for direct links", "IP", is_original=True, is_idle=True),
+        Option(
+            "discovery",
+            int,
+            "time between searches for direct links",
+            "SECONDS",
+            default=0,
+            least=0,
+            most=86400,
+            is_original=True,
+            is_idle=True,
+        ),
+        Option(
+            "route",
+            int,
+            "cost of relaying for other members",
+            "COST",
+            "-r",
+            default=0,
+            least=0,
+            most=1000,
+            is_original=True,
+            is_idle=True,
+        ),
+        _PASSWORD,
+        _PASSWORD_FILE,
+        *_LOG,
+    ),
+}
+
+ORIGINAL_KEYS = frozenset(option.key for options in OPTIONS.values() for option in options if option.is_original) | {
+    "mode"
+}
+"""What a file in the original's grammar may set."""
+
+
+def by_key(side: Side) -> Mapping[str, Option]:
+    """The options of one command by their names."""
+    return {option.key: option for option in OPTIONS[side]}
+
+
+def other_side(side: Side) -> Side:
+    return "client" if side == "server" else "server"
+
+
+def options_of_other_side(side: Side) -> list[Option]:
+    """The original's options that mean something to the other command alone."""
+    own = by_key(side)
+    return [option for option in OPTIONS[other_side(side)] if option.is_original and option.key not in own]

@@ -1,0 +1,57 @@
+"""What a side decides, for its adapter to carry out: the actions that relay and member share.
+
+    Session, Network ─┐                            ┌─▶ engine   Send, Ping, Close
+                      ├─▶ list[Action] ─▶ adapter ─┼─▶ counter  Drop
+    Conversation ─────┘                            └─▶ log      Log
+
+Rules: an adapter carries actions out in the order of the list. An action is a decision that was made: it holds all
+that is needed to carry it out, and nothing is returned for it. What one side alone can ask for (the relay a Bind, the
+member a Join) is declared where that side decides: candy.relay.session, candy.member.conversation.
+
+A `connection` is the engine's number.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send one binary message."""
+
+    connection: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Send a PING. Its PONG, with the same payload, is reported to the side that asked."""
+
+    connection: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the connection in `delay` seconds; with `code` None without a close frame, so `reason` is not sent."""
+
+    connection: int
+    code: int | None
+    reason: str
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Count a message that was not acted upon; `reason` is a DropReason, or a name among the engine's DROPS."""
+
+    connection: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Write one line to the log."""
+
+    level: Literal["debug", "info", "warning"]
+    text: str

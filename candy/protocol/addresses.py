@@ -1,0 +1,23 @@
+"""Which IPv4 addresses and networks can be a member's, or lie behind one: what both sides judge by.
+
+This module knows neither pools nor rules nor kernels.
+"""
+
+from ipaddress import IPv4Address, IPv4Network
+
+NOT_UNICAST = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
+"""This network, loopback, and all that is multicast, reserved or broadcast: a host has no address in them."""
+SHORTEST_PREFIX = 8
+"""Of a granted address and of a ROUTE's destination. The hash covers neither, and a shorter prefix could draw half of
+the internet into the tunnel."""
+
+
+def is_unicast(ip: IPv4Address) -> bool:
+    """Whether a member can have this address at all."""
+    return not any(ip in network for network in NOT_UNICAST)
+
+
+def is_loopback(text: str) -> bool:
+    """Whether an IP address, as text, is this machine's loopback: where a reverse proxy connects from, for members of
+    any address."""
+    return text == "::1" or text.startswith(("127.", "::ffff:127."))

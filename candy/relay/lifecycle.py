@@ -1,0 +1,113 @@
+"""The relay's life: its parts are made, it listens and says so, and a signal ends it.
+
+    run() ─▶ engine, Relay, interfaces ─▶ listen ─▶ announce ─▶ SIGTERM, SIGINT ─▶ close frames ─▶ engine stops
+                                                                SIGHUP: settings again, SIGUSR1: counters
+
+Rule: a part that was made is ended, also when a later one fails. What happens between start and end is
+candy.relay.relay's.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from aiohttp import web
+
+from candy._fastpath import Engine
+from candy.errors import OperationalError
+from candy.relay.invitation import member_address, member_line
+from candy.relay.listen import hosts, listen
+from candy.relay.relay import Relay
+from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.settings import host_port
+
+log = logging.getLogger("candy.relay")
+
+
+def run(settings: RelaySettings, reread: Callable[[], RelaySettings] | None = None) -> int:
+    """Serve until SIGTERM, SIGINT or SIGHUP; returns the exit status.
+
+    Args:
+        reread: reads the settings again. With it SIGHUP does that, instead of ending the relay.
+
+    Raises:
+        OperationalError: the relay can't listen, the certificate can't be used, or the machine refuses an interface or
+            a thread.
+    """
+    # aiohttp logs every malformed request as an error, and any peer can send one.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+    asyncio.run(_serve(settings, reread))
+    return 0
+
+
+async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | None) -> None:
+    _raise_descriptor_limit()
+    # To the engine this machine's interfaces are connections, too.
+    slots = settings.max_connections + sum(network.tun is not None for network in settings.networks)
+    try:
+        engine = Engine(settings.workers, queue_bytes=settings.queue_bytes, max_connections=slots)
+    except OSError as error:
+        raise OperationalError(f"cannot start {settings.workers} workers: {error.strerror}: use --workers 1") from None
+    relay = Relay(settings, engine)
+    runner = web.ServerRunner(relay.door, handle_signals=False)
+    await runner.setup()
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with ExitStack() as interfaces:
+        try:
+            await relay.make_interfaces(interfaces)
+            port = await listen(runner, settings)
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(signum, stopped.set)
+            loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
+            if reread is not None:
+                loop.add_signal_handler(signal.SIGHUP, relay.reload, reread)
+            elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                # A terminal that is closed sends SIGHUP, which nohup has ignored.
+                loop.add_signal_handler(signal.SIGHUP, stopped.set)
+            _announce(settings, port)
+            await stopped.wait()
+            log.info("ending")
+            for site in list(runner.sites):
+                await site.stop()
+            await relay.close_all()
+        finally:
+            await runner.cleanup()
+            relay.stop()
+            # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.
+            engine.stop()
+
+
+def _announce(settings: RelaySettings, port: int) -> None:
+    main, *others = settings.networks
+    where = " and ".join(host_port(host, port) for host in hosts(settings))
+    log.info("listening on %s, %s", where, _describe_pool(main))
+    for network in others:
+        log.info("network %s: %s", network.path, _describe_pool(network))
+    address = member_address(settings.host)
+    try:
+        for network in settings.networks:
+            which = "this network" if network.path == "/" else f"the network {network.path}"
+            print(f"To join {which}, run on another machine:", flush=True)
+            print("  " + member_line(settings, network, address, port), flush=True)
+    except OSError as error:
+        # A full disk, or a reader that has exited, doesn't end the relay. The rest in the buffer would fail again at
+        # the exit.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        log.warning("the lines for members can't be printed: %s", error.strerror)
+
+
+def _describe_pool(network: NetworkSettings) -> str:
+    return f"addresses from {network.pool}" if network.pool else "no pool: members bring their addresses"
+
+
+def _raise_descriptor_limit() -> None:
+    """Every member is a descriptor: use all that the hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

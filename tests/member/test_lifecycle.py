@@ -1,0 +1,76 @@
+"""How a member starts and ends: what its first PING says, an interface that can't be created, and signals."""
+
+import re
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import pytun
+from kit.recorded import PASSWORD
+from lab.namespaces import Namespace
+from lab.programs import Program, environment
+
+from candy import __version__
+from candy.errors import OperationalError
+from candy.member import lifecycle
+from candy.member.lifecycle import hello
+from candy.member.settings import MemberSettings
+
+
+@pytest.mark.parametrize("host", ["vm", "h" * 200, "hôte" * 50])
+def test_hello(host: str) -> None:
+    text = hello(host)
+    assert text.startswith(f"candy::linux::{__version__}::{host[:2]}".encode())
+    assert len(text) <= 125
+
+
+def settings(folder: Path, **more: object) -> MemberSettings:
+    return MemberSettings.model_validate(
+        {"password": PASSWORD, "state_dir": folder, "url": "ws://127.0.0.1:1/", **more}
+    )
+
+
+def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise pytun.Error(13, "Permission denied")
+
+    monkeypatch.setattr(pytun, "TunTapDevice", refuse)
+    with pytest.raises(OperationalError, match=r"^/dev/net/tun is closed to this user: run as root"):
+        lifecycle.run(settings(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+RUN = """
+import logging, pathlib, signal, sys
+from candy.member import lifecycle
+from candy.member.settings import MemberSettings
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.exit(lifecycle.run(MemberSettings.model_validate({
+    "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
+    "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
+})))
+"""
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_program_ends_with_a_signal_and_takes_its_interface_along(
+    tmp_path: Path, stack: ExitStack, number: int
+) -> None:
+    host = Namespace("host")
+    stack.callback(host.close)
+    with host:
+        program = Program("client", [sys.executable, "-c", RUN, str(tmp_path)], environment(tmp_path))
+    with program:
+        refused = program.wait_for(r"connection refused: .*; trying again in 1\.\d s$")
+        made = "interface candy-test is made; connecting to ws://127.0.0.1:1/"
+        assert program.lines[:2] == [made, refused.string]
+        assert "inet 10.9.8.7/24 " in host.run("ip", "-o", "address", "show", "dev", "candy-test")
+        program.signal(number)
+        assert program.wait() == 0
+        assert program.lines[-1] == "ending"
+    assert "candy-test" not in host.run("ip", "link")
+    assert re.fullmatch(r"[0-9a-f]{16}", (tmp_path / "vmac" / "test").read_text())

@@ -1,0 +1,155 @@
+"""A member's settings: defaults, and what every wrong value is answered with."""
+
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+from candy.errors import ConfigError
+from candy.member.settings import MemberSettings, member_settings
+from candy.settings import Given
+
+
+def on_line(**values: Any) -> dict[str, Given]:
+    return {key: Given(value, f"--{key}") for key, value in values.items()}
+
+
+def member(**values: Any) -> MemberSettings:
+    return member_settings(on_line(**{"websocket": "ws://relay:26816"} | values), password=b"secret")
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> str:
+    path = tmp_path / "file.pem"
+    path.touch()
+    return str(path)
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
+    assert member().model_dump() == {
+        "password": b"secret",
+        "state_dir": Path("/somewhere"),
+        "debug": False,
+        "timestamps": True,
+        "url": "ws://relay:26816/",
+        "name": None,
+        "tun": None,
+        "mtu": 1400,
+        "extension": True,
+        "masquerade": False,
+        "offload": True,
+        "insecure": False,
+        "ca_file": None,
+        "stun": None,
+        "port": 0,
+        "localhost": None,
+        "discovery": 0,
+        "route": 0,
+    }
+
+
+def test_settings_are_immutable() -> None:
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        member().debug = True  # type: ignore[misc]
+
+
+def test_password_is_in_no_repr() -> None:
+    settings = member()
+    assert settings.password == b"secret"
+    assert "secret" not in f"{settings} {settings!r}"
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("ws://relay", "ws://relay/"),
+        ("wss://relay.example.org", "wss://relay.example.org/"),
+        ("ws://127.0.0.1:26816/office/eu", "ws://127.0.0.1:26816/office/eu"),
+        ("wss://relay:1/?a=b", "wss://relay:1/?a=b"),
+        ("ws://[::1]:26816", "ws://[::1]:26816/"),
+    ],
+)
+def test_url(written: str, url: str) -> None:
+    assert member(websocket=written).url == url
+
+
+def test_values_as_text(pem: str) -> None:
+    settings = member(
+        name="home",
+        tun="192.168.202.5/24",
+        mtu="1479",
+        ca_file=pem,
+        stun="stun://stun.example.org:3478",
+        port="26817",
+        localhost="192.168.1.5",
+        discovery="300",
+        route="5",
+        debug="true",
+    )
+    assert settings.tun == IPv4Interface("192.168.202.5/24")
+    assert settings.localhost == IPv4Address("192.168.1.5")
+    assert (settings.mtu, settings.port, settings.discovery, settings.route) == (1479, 26817, 300, 5)
+    assert (settings.ca_file, settings.debug) == (Path(pem), True)
+
+
+@pytest.mark.parametrize("key", ["name", "tun", "stun", "localhost"])
+def test_empty_text_is_nothing(key: str) -> None:
+    assert getattr(member(**{key: ""}), key) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "interface"), [(None, "candy"), ("home", "candy-home"), ("123456789", "candy-123456789")]
+)
+def test_interface(name: str | None, interface: str) -> None:
+    assert member(**({"name": name} if name else {})).interface == interface
+
+
+URL = "write it like ws://host:26816 or wss://host"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("websocket", "relay.example.org", f"'relay.example.org' is not a WebSocket URL: {URL}"),
+        ("websocket", "ws://relay:0", "'ws://relay:0' has port 0: give the port that the relay listens on"),
+        ("websocket", "ws://re lay", f"'ws://re lay' is not a URL: {URL}"),
+        ("websocket", "ws://relay\n", f"'ws://relay\\n' is not a URL: {URL}"),
+        ("name", "1234567890", "'1234567890' is too long: candy-NAME may have 15 letters, so NAME 9"),
+        ("name", "a/b", "'a/b' is not a name for an interface: use letters and digits"),
+        ("name", "..", "'..' is not a name for an interface"),
+        ("name", "%d", "'%d' is not a name for an interface"),
+        ("tun", "192.168.202.5", "'192.168.202.5' has no prefix length: write it like 192.168.202.5/24"),
+        ("tun", "192.168.202.5/33", "is not an address with prefix length: write it like 192.168.202.5/24"),
+        ("tun", "192.168.202.256/24", "is not an address with prefix length"),
+        ("tun", "192.168.202.0/24", "broadcast address: choose another in 192.168.202.0/24"),
+        ("tun", "192.168.202.255/24", "broadcast address: choose another in 192.168.202.0/24"),
+        ("tun", "0.0.0.0/0", "is not an address for a member"),
+        ("tun", "127.0.0.1/8", "is not an address for a member"),
+        ("tun", "224.0.0.1/24", "is not an address for a member"),
+        ("mtu", "575", "'575' is too small: use 576 or more"),
+        ("mtu", "1480", "'1480' is too large: use 1479 or less"),
+        ("mtu", "", "'' is not a whole number"),
+        ("ca_file", "/", "'/' is not a file: give the path of one that exists"),
+        ("stun", "stun.example.org", "is not a STUN server: write it like stun://stun.example.org"),
+        ("port", "65536", "'65536' is too large: use 65535 or less"),
+        ("localhost", "::1", "'::1' is not an IPv4 address: write it like 192.168.1.5"),
+        ("discovery", "-1", "'-1' is too small: use 0 or more"),
+        ("route", "1001", "'1001' is too large: use 1000 or less"),
+        ("debug", "perhaps", "'perhaps' is neither true nor false"),
+    ],
+)
+def test_refuses(key: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        member(**{key: value})
+    assert str(refused.value).startswith(f"--{key}: ")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [{}, {"websocket": Given("", "candy.cfg:3: websocket")}])
+def test_needs_a_relay(given: dict[str, Given]) -> None:
+    with pytest.raises(ConfigError, match=r"^no relay given: add -w ws"):
+        member_settings(given, password=b"secret")

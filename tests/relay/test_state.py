@@ -1,0 +1,45 @@
+"""What the relay keeps: its password, made once, also by two that start together."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from candy.errors import OperationalError
+from candy.relay.state import kept_password
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_password_is_made_once(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "candy"
+    assert kept_password(folder, lambda: "first") == b"first"
+    assert kept_password(folder, lambda: "second") == b"first"
+    assert mode_of(folder) == 0o700
+    assert mode_of(folder / "password") == 0o600
+    assert [path.name for path in folder.iterdir()] == ["password"]
+
+
+def test_password_of_two_that_start_together(tmp_path: Path) -> None:
+    # The other one is done between our looking and our writing.
+    assert kept_password(tmp_path, lambda: kept_password(tmp_path, lambda: "theirs").decode() + "!") == b"theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["password"]
+
+
+def test_password_written_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b" with blanks \r\n")
+    assert kept_password(tmp_path, str) == b" with blanks "
+
+
+def test_password_file_that_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\n")
+    with pytest.raises(OperationalError, match="password is empty: remove it"):
+        kept_password(tmp_path, lambda: "new")
+
+
+def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OperationalError, match=r"^cannot .*Not a directory.*CANDY_STATE_DIR[^\n]*$"):
+        kept_password(tmp_path / "file" / "candy", lambda: "x")

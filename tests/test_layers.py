@@ -1,0 +1,36 @@
+"""Who imports the engine. The other rules about imports are import-linter's: see pyproject.toml."""
+
+import ast
+from pathlib import Path
+
+import candy
+
+ROOT = Path(candy.__file__).parent
+ADAPTERS = {
+    "host/interface.py",
+    "member/lifecycle.py",
+    "member/member.py",
+    "relay/lifecycle.py",
+    "relay/relay.py",
+    "relay/upgrade.py",
+}
+
+
+def imported(source: str) -> set[str]:
+    """The modules that a source names in its imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                names |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(module)):
+                names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_the_engine_is_imported_by_the_adapters_alone() -> None:
+    """import-linter can't tell, because it knows .py files only."""
+    importers = {
+        str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if "candy._fastpath" in imported(path.read_text())
+    }
+    assert importers == ADAPTERS
