@@ -3,7 +3,7 @@
 # it may (root, on a Debian-like system); else says in one line what is missing and how to get it, and ends with 1.
 #
 #   bootstrap.sh python    Python >= 3.11 with headers and venv, and a C compiler   (PYTHON chooses the interpreter)
-#   bootstrap.sh tools     the programs that tests and demo run in network namespaces
+#   bootstrap.sh tools     the programs that tests and demo run: in network namespaces, and git for an older candy
 set -eu
 
 python=${PYTHON:-python3}
@@ -62,7 +62,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 
 need_tools() {
     missing=
-    for pair in ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables; do
+    for pair in ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables git:git; do
         # Debian keeps ip, nft and tcpdump where only root's PATH looks.
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done

@@ -2,7 +2,16 @@
 
 import hypothesis
 
-pytest_plugins = ["skips", "lab.answering", "lab.commands", "lab.relay", "lab.setting", "lab.tls", "kit.talk"]
+pytest_plugins = [
+    "skips",
+    "lab.answering",
+    "lab.builds",
+    "lab.commands",
+    "lab.relay",
+    "lab.setting",
+    "lab.tls",
+    "kit.talk",
+]
 
 # The machine is shared: how long an example takes says nothing.
 hypothesis.settings.register_profile("default", deadline=None)

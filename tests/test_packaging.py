@@ -116,7 +116,7 @@ class Machine:
         self.put("uname", "echo Linux")
         self.put("id", "echo 1000")
         self.put("cc", "")
-        for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft"):
+        for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git"):
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
 
