@@ -105,7 +105,7 @@ cdef class Engine(_Core):
             return False
         memcpy(block_bytes(q.committed), <const char *>preamble, len(preamble))
         q.committed.end = <uint32_t>len(preamble)
-        q.cut = q.committed.end         # a message of its own: the first frame to an old peer is not to share its segment
+        q.cut = q.committed.end         # a message of its own: an old peer's first frame is not to share its segment
         return True
 
     def adopt_tun(self, int fd, *, int network=0, bint vnet=False):

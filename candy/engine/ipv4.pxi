@@ -21,8 +21,8 @@ cdef inline bint is_group(uint32_t address) noexcept nogil:
 
 
 cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length, const uint64_t *key) noexcept nogil:
-    """Tell flows apart: addresses, protocol and, where they are at hand, ports, mixed with a key of three words, so that
-    no stranger can choose flows that share a sub-queue (RFC 8290, section 6.2). At least 20 bytes."""
+    """Tell flows apart: addresses, protocol and, where they are at hand, ports, mixed with a key of three words, so
+    that no stranger can choose flows that share a sub-queue (RFC 8290, section 6.2). At least 20 bytes."""
     cdef uint32_t header = (packet[0] & 15) * 4
     cdef uint8_t protocol = packet[9]
     cdef uint64_t rest = protocol

@@ -13,8 +13,8 @@
 
 cdef enum:
     GSO_TCP_MIN = 8                 # the least that a kernel makes (TCP_MIN_GSO_SIZE)
-    # What one super-packet may stand for. Without a bound one frame would be 8,000 packets to an old member, and cost all
-    # others a tenth of a second of their worker. Full packets of an MSS of 512 fit; a device is told (gso_max_segs).
+    # What one super-packet may stand for. Without a bound one frame would be 8,000 packets to an old member, and cost
+    # all others a tenth of a second of their worker. Full packets of an MSS of 512 fit.
     SUPER_PACKETS_MAX = 128
 
 

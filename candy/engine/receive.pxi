@@ -15,7 +15,7 @@ cdef enum:
     ENDED = 1                       # the connection is closing or closed: the rest of its input is void
 
 cdef enum:
-    READ_FIRST = 16384              # bytes of a connection's first read, doubled by each that leaves more and costs little
+    READ_FIRST = 16384              # bytes of a connection's first read; doubled while the socket has more
     READ_LEAST = 4096
     SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a longer one read on where it lies
     SPILL_SMALL = 16384             # a longer block is for who has filled one of this size
@@ -208,8 +208,8 @@ cdef bint hold(Worker *w, Slot *s, const uint8_t *p, size_t have) noexcept nogil
 
 
 cdef size_t pass_over(Worker *w, Slot *s, uint8_t *p, size_t have, uint32_t most, int reason) noexcept nogil:
-    """An incomplete frame that would be longer than `most`: drop it, and the rest of it as it comes. Returns how much of
-    it is to be kept, all or nothing."""
+    """An incomplete frame that would be longer than `most`: drop it, and the rest of it as it comes. Returns how much
+    of it is to be kept, all or nothing."""
     cdef Frame f
     f.header = 0
     parse_frame(p, have, s.kind == SLOT_SERVER, &f)
@@ -264,7 +264,6 @@ cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
 
 cdef void spill_grow(Worker *w, Slot *s) noexcept nogil:
     """Move the incomplete frame to a block that holds all of it, or pass over it."""
-    cdef Frame f
     cdef uint32_t have = s.spill.end
     cdef uint8_t start[FRAME_HEADER_MAX]
     memcpy(start, block_bytes(s.spill), FRAME_HEADER_MAX)

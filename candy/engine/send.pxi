@@ -385,8 +385,8 @@ cdef bint inbox_control(Worker *w, uint64_t connection, const uint8_t *frame, ui
 
 cdef bint post_message(Worker *w, uint64_t connection, uint8_t opcode, const uint8_t *payload,
                        uint32_t length) noexcept nogil:
-    """Frame up to WIRE_PAYLOAD_LEGACY bytes as the connection's end demands, and send them. False: it is gone or has too
-    much waiting."""
+    """Frame up to WIRE_PAYLOAD_LEGACY bytes as the connection's end demands, and send them. False: it is gone or has
+    too much waiting."""
     cdef bint taken = leave_message(w, connection, opcode, payload, length)
     if taken:
         settle(w, &w.engine.slots[<uint32_t>connection])

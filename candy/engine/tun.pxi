@@ -118,7 +118,8 @@ cdef uint32_t tun_send(Worker *w, Slot *s, uint64_t connection, uint8_t *out, ui
 
 
 cdef void tun_parts(Worker *w, uint64_t connection, uint8_t kind, const Super *u) noexcept nogil:
-    """A super-packet of more packets than one may stand for, of a kernel that does not heed gso_max_segs: as several."""
+    """A super-packet of more packets than one may stand for, from a kernel that does not heed gso_max_segs: as
+    several."""
     cdef Slot *to = &w.engine.slots[<uint32_t>connection]
     cdef bint masked = load_relaxed64(&to.kind) == SLOT_CLIENT
     cdef uint32_t i = 0

@@ -42,7 +42,7 @@ cdef enum:
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:
-    WORK_TURN = 2097152             # half a millisecond: a turn ends when this is used up, whatever is left of its input
+    WORK_TURN = 2097152             # half a millisecond: a turn that has used it up ends, whatever it has left
     WORK_FRAME = 100                # to parse, check and place one
     WORK_RECORD = 100               # to free one that waited
     WORK_ANSWER = 1600              # to build and queue an answer, or to tell Python something
@@ -125,7 +125,7 @@ cdef struct Merge:
     iovec iov[130]                  # the virtio header, then MERGE_MAX pieces
     uint8_t scratch[65536]          # one packet of a super-packet, for a device without offloads
 
-# A piece of memory: input that was not processed yet, or frames on their way to the kernel. Its bytes follow the struct.
+# A piece of memory: input that was not processed yet, or frames on their way to the kernel. Its bytes follow.
 cdef struct Block:
     uint32_t start                  # first byte not yet taken
     uint32_t end
@@ -220,7 +220,7 @@ cdef struct Slot:
     Cause cause
     Block *spill                    # input that was read and not processed
     bint held                       # the spill may have whole frames: those of the last turn, or what came with the 101
-    uint32_t spill_size             # else it is an incomplete frame: its size when it is whole, 0 while its header isn't
+    uint32_t spill_size             # else it is an incomplete frame: its size when whole, 0 while its header isn't
     uint32_t skip                   # bytes of a frame to be read and thrown away
     uint32_t read_most              # bytes of one read: more for who uses little work for each
     bint fragmented                 # fragments of a message have come, and its end has not
@@ -246,7 +246,7 @@ cdef struct Slot:
     Queue *queue
     bint broken                     # a send failed: the worker will hear of it from epoll
     bint finished                   # the writing side is shut down
-    bint waiting                    # the owner looks again: the peer's window was too small, or the kernel out of memory
+    bint waiting                    # its worker looks again: the peer's window, or the kernel's memory, was too small
     bint short_of_room              # the last send left something for that reason
     # inbox
     pthread_mutex_t inbox_lock

@@ -248,8 +248,8 @@ cdef void close_late(Worker *w) noexcept nogil:
 
 
 cdef void tick(Worker *w) noexcept nogil:
-    """Look at some of the connections; at all of them within TICK_NS. Backwards, because closing moves the last one into
-    the gap: one may be looked at twice, and none is missed."""
+    """Look at some of the connections; at all of them within TICK_NS. Backwards, because closing moves the last one
+    into the gap: one may be looked at twice, and none is missed."""
     cdef uint32_t goes = (w.slot_count + TICK_SLOTS - 1) // TICK_SLOTS
     cdef uint32_t left = TICK_SLOTS
     cdef Slot *s
