@@ -1,7 +1,41 @@
-# The engine's parts over bytes in memory, for tests and fuzzing: the same functions that the workers run, each input
-# and output in memory of exactly its size, so that a sanitizer sees a step too far.
+# The engine's parts over bytes in memory, for tests and fuzzing: the same functions that the workers run. Each input and
+# output ends where a page ends, and the next page can't be touched: a step too far is a crash, in every build.
 
 import socket as _socket
+
+cdef extern from "<sys/mman.h>" nogil:
+    enum: PROT_NONE
+    int mprotect(void *where, size_t n, int protection)
+
+cdef enum:
+    PAGE = 65536                    # the largest that Linux has
+
+
+cdef class _Fenced:
+    """Memory for `room` bytes with an unreadable page behind it."""
+    cdef uint8_t *whole
+    cdef size_t size
+    cdef uint8_t *end
+
+    def __cinit__(self, size_t room):
+        self.size = (room + PAGE - 1) // PAGE * PAGE + PAGE
+        self.whole = <uint8_t *>mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        if self.whole == MAP_FAILED:
+            self.whole = NULL
+            raise MemoryError
+        self.end = self.whole + self.size - PAGE
+        if mprotect(self.end, PAGE, PROT_NONE) != 0:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.whole != NULL:
+            munmap(self.whole, self.size)
+
+    cdef uint8_t *put(self, bytes data) noexcept:
+        """Copy them to the very end."""
+        memcpy(self.end - len(data), <const char *>data, len(data))
+        return self.end - len(data)
+
 
 cdef class FrameParser:
     """See _fastpath.pyi."""
@@ -21,15 +55,18 @@ cdef class FrameParser:
         cdef Frame f
         cdef size_t at = 0
         cdef int status
-        cdef bytearray work
+        cdef size_t have
+        cdef _Fenced memory
         cdef uint8_t *p
         frames = []
         if self.error:
             return frames
-        work = bytearray(self.rest + data)
-        p = <uint8_t *><char *>work
+        data = self.rest + data
+        have = len(data)
+        memory = _Fenced(have)
+        p = memory.put(data)
         while not self.error:
-            status = parse_frame(p + at, len(work) - at, self.from_client, &f)
+            status = parse_frame(p + at, have - at, self.from_client, &f)
             if status == FRAME_SHORT:
                 break
             if status != FRAME_OK:
@@ -41,7 +78,7 @@ cdef class FrameParser:
             else:
                 self.take(f.opcode, f.final, (<char *>f.payload)[:f.length], frames)
             at += f.header + f.length
-        self.rest = bytes(work[at:])
+        self.rest = (<char *>p)[at:have]
         return frames
 
     cdef take(self, int opcode, bint final, bytes payload, list frames):
@@ -64,62 +101,46 @@ cdef class FrameParser:
 
 def segment(bytes vnet not None, bytes packet not None):
     cdef Super u
-    cdef uint32_t length = <uint32_t>len(packet)
-    cdef uint32_t i
-    cdef uint8_t *data = <uint8_t *>malloc(VNET_BYTES + length)
-    cdef uint8_t *out = NULL
+    cdef _Fenced memory, room
+    cdef uint8_t *data
+    cdef uint8_t *out
+    cdef uint32_t i, length
     if len(vnet) != VNET_BYTES:
         raise ValueError(f"a virtio header has {VNET_BYTES} bytes, not {len(vnet)}")
-    if data == NULL:
-        raise MemoryError
-    memcpy(data, <const char *>vnet, VNET_BYTES)
-    memcpy(data + VNET_BYTES, <const char *>packet, length)
+    memory = _Fenced(VNET_BYTES + len(packet))
+    data = memory.put(vnet + packet)
+    if not super_parse(data, data + VNET_BYTES, <uint32_t>len(packet), &u):
+        raise ValueError("the packet is not what its virtio header claims")
     found = []
-    try:
-        if not super_parse(data, data + VNET_BYTES, length, &u):
-            raise ValueError("the packet is not what its virtio header claims")
-        for i in range(super_count(&u)):
-            out = <uint8_t *>malloc(super_segment_size(&u))
-            if out == NULL:
-                raise MemoryError
-            length = super_segment(&u, i, out)
-            found.append(<bytes>(<char *>out)[:length])
-            free(out)
-            out = NULL
-    finally:
-        free(out)
-        free(data)
+    room = _Fenced(super_segment_size(&u))
+    out = room.end - super_segment_size(&u)
+    for i in range(super_count(&u)):
+        length = super_segment(&u, i, out)
+        found.append((<char *>out)[:length])
     return found
 
 
 def cut(bytes vnet not None, bytes packet not None, uint32_t n):
     cdef Super u
-    cdef uint32_t length = <uint32_t>len(packet)
+    cdef _Fenced memory, room
+    cdef uint8_t *data
+    cdef uint8_t *out
+    cdef uint32_t length
     cdef uint32_t i = 0
-    cdef uint8_t *data = <uint8_t *>malloc(VNET_BYTES + length)
-    cdef uint8_t *out = NULL
     if len(vnet) != VNET_BYTES or not 1 <= n <= 65535:
         raise ValueError(f"a virtio header has {VNET_BYTES} bytes, not {len(vnet)}; a part 1 packet to 65535")
-    if data == NULL:
-        raise MemoryError
-    memcpy(data, <const char *>vnet, VNET_BYTES)
-    memcpy(data + VNET_BYTES, <const char *>packet, length)
+    memory = _Fenced(VNET_BYTES + len(packet))
+    data = memory.put(vnet + packet)
+    if not super_parse(data, data + VNET_BYTES, <uint32_t>len(packet), &u) or u.gso_size == 0:
+        raise ValueError("not a super-packet that can be cut")
     found = []
-    try:
-        if not super_parse(data, data + VNET_BYTES, length, &u) or u.gso_size == 0:
-            raise ValueError("not a super-packet that can be cut")
-        while i < super_count(&u):
-            out = <uint8_t *>malloc(VNET_BYTES + min(u.length, u.headers + n * u.gso_size))
-            if out == NULL:
-                raise MemoryError
-            length = super_part(&u, data[1], i, n, out)
-            found.append(<bytes>(<char *>out)[:length])
-            free(out)
-            out = NULL
-            i += n
-    finally:
-        free(out)
-        free(data)
+    length = VNET_BYTES + min(u.length, u.headers + n * u.gso_size)
+    room = _Fenced(length)
+    out = room.end - length
+    while i < super_count(&u):
+        length = super_part(&u, data[1], i, n, out)
+        found.append((<char *>out)[:length])
+        i += n
     return found
 
 
@@ -128,9 +149,9 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
     cdef Slot *s = <Slot *>calloc(1, sizeof(Slot))
     cdef Merge *m = <Merge *>calloc(1, sizeof(Merge))
     cdef bytes payload
-    cdef uint8_t *data
+    cdef _Fenced memory
     cdef int i
-    copies = []
+    kept = []                       # what is put together points into it
     found = []
     ours, kernel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
@@ -146,19 +167,14 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
         for payload in payloads:
             if len(payload) < (SUPER_MIN if payload[:1] == b"\x10" else FORWARD_MIN):
                 raise ValueError("too short for what comes to a device")
-            data = <uint8_t *>malloc(len(payload))
-            if data == NULL:
-                raise MemoryError
-            copies.append(<size_t>data)
-            memcpy(data, <const char *>payload, len(payload))
-            tun_packet(w, s, m, data, <uint32_t>len(payload))
+            memory = _Fenced(len(payload))
+            kept.append(memory)
+            tun_packet(w, s, m, memory.put(payload), <uint32_t>len(payload))
             collect_written(kernel, found)
         merge_write(w, s, m)
         collect_written(kernel, found)
         return found, {DROPS[i]: w.counters.drops[i] for i in range(DROPS_COUNT) if w.counters.drops[i]}
     finally:
-        for copy in copies:
-            free(<void *><size_t>copy)
         if w != NULL:
             free(w.scratch)
         free(w)
