@@ -173,6 +173,46 @@ def test_broadcasts_are_limited_for_each_sender() -> None:
         assert relay.dropped() == {"broadcast_limit": 1}
 
 
+def test_reserved_addresses_are_no_group() -> None:
+    """Multicast ends at 239.255.255.255, and only the last of what follows is a broadcast."""
+    with Relay() as relay:
+        one, other = relay.member(A), relay.member(B)
+        for address in (0xDFFFFFFF, 0xF0000000, 0xFFFFFFFE, 0xEFFFFFFF):
+            one.forward(FORWARD + packet(A, address))
+        one.sync()
+        assert [f.payload for f in other.sync()] == [FORWARD + packet(A, 0xEFFFFFFF)]
+        assert relay.dropped() == {"no_route": 3}
+
+
+def test_broadcasts_reach_who_is_left() -> None:
+    """Whoever leaves the list of members is replaced in it by the last, who may leave as well."""
+    addresses = [A, B, C, NOBODY]
+    for first in addresses[1:]:
+        for second in addresses[1:]:
+            with Relay() as relay:
+                members = {address: relay.member(address) for address in addresses}
+                for address in (first, second):
+                    assert relay.engine.unbind(members[address].connection)
+                members[A].forward(FORWARD + packet(A, GROUP))
+                members[A].sync()
+                for address in addresses[1:]:
+                    wanted = [] if address in (first, second) else [FORWARD + packet(A, GROUP)]
+                    assert [f.payload for f in members[address].sync()] == wanted
+
+
+def test_a_member_sends_from_the_networks_behind_it() -> None:
+    lans = [(0xC0A80000, 0xFFFF0000), (0xAC100000, 0xFFF00000)]
+    with Relay() as relay:
+        one, other = relay.member(A), relay.member(B)
+        assert relay.engine.allow_sources(one.connection, lans)
+        right = [FORWARD + packet(source, B) for source in (A, 0xC0A80001, 0xC0A8FFFF, 0xAC100000, 0xAC1FFFFF)]
+        wrong = [FORWARD + packet(source, B) for source in (B, 0, 0xC0A7FFFF, 0xC0A90000, 0xAC0FFFFF, 0xAC200000)]
+        one.forward(*wrong, *right, *wrong)
+        one.sync()
+        assert [f.payload for f in other.sync()] == right
+        assert relay.dropped() == {"spoofed_source": 2 * len(wrong)}
+
+
 # ------------------------------------------------------------------------------------------------------------- events
 
 
@@ -205,6 +245,23 @@ def test_more_messages_than_python_takes() -> None:
         assert relay.details(peer.connection, MESSAGE, kept) == [b"\7" + n.to_bytes(2, "big") for n in range(kept)]
         peer.send(BINARY, b"\7again")
         assert relay.details(peer.connection, MESSAGE, kept + 1)[-1] == b"\7again"
+
+
+def test_events_of_many_are_bounded_too() -> None:
+    """8 MiB of all connections' events wait at most. What does not fit is counted."""
+    connections, each, size = 120, 60, 1500
+    with Relay() as relay:
+        peers = [relay.adopt() for _ in range(connections)]
+        for peer in peers:
+            for _ in range(each):
+                peer.send(BINARY, b"\7".ljust(size))
+            peer.sync()
+        lost = relay.dropped()["events"]
+        kept = relay.engine.events()
+        assert 0 < len(kept) == connections * each - lost
+        assert len(kept) * (16 + size) <= 8 << 20
+        peers[0].send(BINARY, b"\7again")
+        assert relay.details(peers[0].connection, MESSAGE) == [b"\7again"]
 
 
 def test_fileno_is_readable_only_while_there_are_events() -> None:

@@ -186,3 +186,39 @@ def test_the_relays_own_device_is_a_member() -> None:
             FORWARD + packet(B, A, b"end"),
         ]
         assert relay.dropped() == {"no_route": 1}
+
+
+def test_the_first_route_that_matches_counts() -> None:
+    """What goes through another member is wrapped for it; a hop that is the device itself stands for directly."""
+    routes = [
+        (0xC0A80100, 0xFFFFFF00, A),
+        (0xC0A80000, 0xFFFF0000, 0x0A000003),
+        (0xC0000000, 0xFF000000, 0x0A000004),
+    ]
+    hops = {0xC0A80101: 0, 0xC0A80201: 0x0A000003, 0xC0A8FFFF: 0x0A000003, 0xC0A70001: 0x0A000004, B: 0, 0xC1000000: 0}
+    with Relay() as relay, relay.device() as (kernel, tun):
+        server = relay.joined(tun)
+        assert relay.engine.set_routes(tun, A, routes)
+        for destination, hop in hops.items():
+            inner = packet(A, destination, b"body")
+            kernel.send(inner)
+            payload = server.receive().payload
+            if hop:
+                assert struct.unpack_from(">II", payload, 13) == (A, hop)
+                assert payload[21:] == inner
+            else:
+                assert payload == FORWARD + inner
+        assert relay.dropped() == {}
+
+
+def test_no_room_for_an_outer_header() -> None:
+    """An outer header's length field counts to 65,535 as well."""
+    with Relay() as relay, relay.device() as (kernel, tun):
+        server = relay.joined(tun)
+        assert relay.engine.set_routes(tun, A, [(NOBODY, 0xFFFFFFFF, B)])
+        for length in (65_535, 65_516, 65_515):
+            inner = packet(A, NOBODY, bytes(length - 28))
+            kernel.send(inner)
+        payload = server.receive().payload
+        assert (payload[3:5], payload[21:]) == (b"\xff\xff", inner)
+        assert relay.dropped() == {"too_large": 2}

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from kit.peer import BINARY, CLOSE, PING, Frame, Relay, numbered
+from kit.peer import BINARY, CLOSE, PATIENCE, PING, Frame, Peer, Relay, numbered
 
 pytestmark = pytest.mark.engine
 
@@ -113,6 +113,68 @@ def test_a_stale_number_does_nothing_to_its_successor() -> None:
         other.forward(numbered(B, A, 1))
         other.sync()
         assert [f.payload for f in new.sync()] == [numbered(B, A, 1)]
+
+
+def test_packets_for_who_is_gone_are_stale() -> None:
+    with Relay() as relay:
+        old, other = relay.member(A), relay.member(B)
+        old.close()
+        relay.poll.poll(PATIENCE * 1000)  # ended, and Python doesn't know yet: the address still leads there
+        other.forward(numbered(B, A, 1), numbered(B, A, 2))
+        other.sync()
+        assert relay.dropped() == {"stale": 2}
+
+
+def successor(relay: Relay, old: Peer) -> Peer:
+    """End a connection whatever it was doing, and give its slot to another with the same address."""
+    assert relay.engine.close(old.connection)
+    assert relay.cause(old.connection) == "local"
+    new = relay.member(old.address)
+    assert new.connection & 0xFFFFFFFF == old.connection & 0xFFFFFFFF, "the test is about one slot"
+    return new
+
+
+@pytest.mark.parametrize("interrupted", ["never", "before the end", "after it"])
+def test_the_next_owner_inherits_no_half_frame(interrupted: str) -> None:
+    """Wherever it lies: another's turn moves it out of the receive buffer."""
+    with Relay(max_connections=2) as relay:
+        old, other = relay.member(A), relay.member(B)
+        old.sock.sendall(old.frame(BINARY, numbered(A, B, 1))[:50])
+        old.wait_until_read()
+        if interrupted == "before the end":
+            other.sync()
+        new = successor(relay, old)
+        if interrupted == "after it":
+            other.sync()
+        new.forward(numbered(A, B, 2))
+        assert new.sync() == []
+        assert [f.payload for f in other.sync()] == [numbered(A, B, 2)]
+
+
+def test_the_next_owner_inherits_no_fragment() -> None:
+    with Relay(max_connections=2) as relay:
+        old, other = relay.member(A), relay.member(B)
+        old.send(BINARY, b"\7first", final=False)
+        old.wait_until_read()
+        new = successor(relay, old)
+        new.forward(numbered(A, B, 2))
+        assert new.sync() == []
+        assert [f.payload for f in other.sync()] == [numbered(A, B, 2)]
+
+
+def test_the_next_owner_gets_nothing_of_the_backlog() -> None:
+    with Relay(max_connections=2) as relay:
+        old, other = relay.member(A), relay.member(B)
+        other.forward(*(numbered(B, A, n, 1000) for n in range(1000)))
+        other.sync()
+        stats = relay.engine.connection_stats(old.connection)
+        assert stats is not None
+        assert stats["queued_bytes"] > 100_000
+        new = successor(relay, old)
+        other.forward(numbered(B, A, 7777))
+        other.sync()
+        assert [f.payload for f in new.sync()] == [numbered(B, A, 7777)]
+        assert relay.unaccounted() == 0
 
 
 def test_every_slot_is_used_again() -> None:

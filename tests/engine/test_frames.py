@@ -7,6 +7,7 @@ import itertools
 import socket
 import struct
 
+import dpkt
 import pytest
 from kit.peer import (
     BINARY,
@@ -28,6 +29,7 @@ from kit.peer import (
     read_messages,
     tcp_pair,
 )
+from kit.superpacket import ip_header
 
 from candy import _fastpath
 
@@ -54,6 +56,8 @@ VIOLATIONS = {
     "stray first continuation": (f"00 80 {ZERO}", 1002),
     "whole message between fragments": (f"02 81 {ZERO} 05 82 81 {ZERO} 05", 1002),
     "first fragment between fragments": (f"02 81 {ZERO} 05 01 81 {ZERO} 05", 1002),
+    "whole packet between fragments": (f"02 81 {ZERO} 05 82 95 {ZERO} 01" + "00" * 20, 1002),
+    "whole super-packet between fragments": (f"02 81 {ZERO} 05 82 9f {ZERO} 10" + "00" * 30, 1002),
     "125 in two bytes": (f"82 fe 007d {ZERO}", 1002),
     "0 in two bytes": (f"82 fe 0000 {ZERO}", 1002),
     "65535 in eight bytes": (f"82 ff 000000000000ffff {ZERO}", 1002),
@@ -128,6 +132,18 @@ def test_the_parser_agrees(name: str) -> None:
     assert parser.feed(good) == []
 
 
+@pytest.mark.parametrize("length", [0, 1, 126, 65536])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
+def test_a_frame_cut_in_its_header_is_read_no_further(length: int, masked: bool) -> None:
+    """A page that can't be read follows what the parser is given."""
+    frame = build_frame(BINARY, bytes(length), mask=b"mask" if masked else None)
+    for cut in range(len(frame) - length):
+        parser = _fastpath.FrameParser(client=not masked)
+        assert parser.feed(frame[:cut]) == []
+        assert parser.error == 0
+        assert parser.feed(frame[cut:]) == [(BINARY, bytes(length))]
+
+
 def test_what_came_before_a_violation_is_still_forwarded() -> None:
     with Relay() as relay:
         bad, good = relay.member(A), relay.member(B)
@@ -193,6 +209,35 @@ def test_longer_than_an_old_member_holds() -> None:
         assert [f.payload for f in old.sync()] == [p for p in payloads if len(p) <= 1500]
         assert relay.dropped() == {"too_large": 3}
         assert relay.unaccounted() == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fragment", "due"),
+    [
+        (17, 0x4000, True),
+        (6, 0x6000, True),
+        (17, 0, False),
+        (17, 0x2000, False),
+        (17, 0x4001, False),
+        (1, 0x4000, False),
+    ],
+    ids=["DF", "first fragment", "no DF", "fragment without DF", "later fragment", "ICMP"],
+)
+def test_a_packet_that_is_too_large_is_answered_only_where_it_is_due(protocol: int, fragment: int, due: bool) -> None:
+    """Fragmentation needed (RFC 1191) is for packets with DF, and for nothing that RFC 1122 leaves unanswered."""
+    long = ip_header(1500, protocol, A, B, fragment=fragment) + bytes(1500)
+    with Relay() as relay:
+        one, old = relay.member(A), relay.member(B, extended=False)
+        one.forward(FORWARD + long)
+        answers = [f.payload for f in one.sync() if f.opcode == BINARY]
+        assert old.sync() == []
+        assert relay.dropped() == {"too_large": 1}
+        if not due:
+            assert answers == []
+            return
+        body = struct.pack(">BBHHH", 3, 4, 0, 0, 1499) + long[:28]
+        body = body[:2] + struct.pack(">H", dpkt.in_cksum(body)) + body[4:]
+        assert answers == [FORWARD + ip_header(36, 1, B, A, fragment=0) + body]
 
 
 Conversation = tuple[bytes, list[bytes], list[tuple[int, bytes]], list[bytes]]

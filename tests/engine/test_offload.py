@@ -14,6 +14,8 @@ from kit.superpacket import (
     CWR,
     ECE,
     FIN,
+    GSO_ECN,
+    GSO_NONE,
     GSO_TCP4,
     GSO_UDP,
     HOSTILE,
@@ -30,6 +32,7 @@ from kit.superpacket import (
     D,
     Vnet,
     checksums_right,
+    folded,
     ip_header,
     pattern,
     payload_of,
@@ -42,7 +45,7 @@ from kit.superpacket import (
     with_checksums,
 )
 
-from candy._fastpath import segment, write_device
+from candy._fastpath import cut, segment, write_device
 
 pytestmark = pytest.mark.engine
 
@@ -62,6 +65,11 @@ def test_a_tcp_super_packet_field_by_field() -> None:
     assert [one[33] for one in found] == [ACK | CWR | ECE, ACK | ECE, ACK | ECE | PSH | FIN]
     assert {one[34:36] + one[38:40] for one in found} == {packet[34:36] + packet[38:40]}
     assert all(checksums_right(one) for one in found)
+
+
+def test_a_last_segment_that_is_full_ends_the_flow_too() -> None:
+    found = segment(bytes(ANY), tcp(pattern(2000), flags=ACK | PSH | FIN))
+    assert [one[33] for one in found] == [ACK, ACK | PSH | FIN]
 
 
 def test_a_udp_super_packet_field_by_field() -> None:
@@ -121,6 +129,19 @@ def test_a_packet_cut_anywhere_is_refused(length: int) -> None:
         segment(bytes(ANY), tcp(pattern(3000))[:length])
 
 
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_a_header_cut_anywhere_is_read_no_further(protocol: int) -> None:
+    """The length fields agree with what is there, behind which a page can't be read."""
+    header = tcp_header(1) if protocol == TCP else udp_header(0)
+    vnet = ANY if protocol == TCP else Vnet(NEEDS_CSUM, GSO_UDP, 28, 1000, 20, 6)
+    for outer in (b"", ip_header(20, IPIP, A, B)):
+        for length in range(len(header)):
+            packet = ip_header(length, protocol, A, B) + header[:length]
+            packet = (ip_header(len(packet), IPIP, A, B) if outer else b"") + packet
+            with pytest.raises(ValueError, match="not what"):
+                segment(bytes(vnet), packet)
+
+
 @pytest.mark.parametrize(
     ("vnet", "packet", "count"),
     [
@@ -141,11 +162,49 @@ def test_segments_larger_than_the_payload_are_one_packet(gso_size: int) -> None:
     assert segment(bytes(replace(ANY, gso_size=gso_size)), tcp(pattern(3000))) == [tcp(pattern(3000))]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_parts_are_as_a_kernel_would_hand_them_over(wrapped: bool) -> None:
+    """Only the first speaks of CWR, one packet is no super-packet, and the checksum's field has the pseudo header's
+    sum, from which whoever cuts or receives it goes on."""
+    packet = tcp(pattern(4500), flags=ACK | CWR)
+    outer = 0
+    if wrapped:
+        packet = ip_header(len(packet), IPIP, C, D) + packet
+        outer = 20
+    parts = cut(bytes(replace(ANY, gso_type=GSO_TCP4 | GSO_ECN)), packet, 2)
+    assert [Vnet.read(part[:10]) for part in parts] == [
+        Vnet(NEEDS_CSUM, GSO_TCP4 | GSO_ECN, 40, 1000, 20, 16),
+        Vnet(NEEDS_CSUM, GSO_TCP4, 40, 1000, 20, 16),
+        Vnet(NEEDS_CSUM, GSO_NONE, 40, 0, 20, 16),
+    ]
+    for part in parts:
+        inner = part[10 + outer :]
+        assert struct.unpack_from(">H", inner, 36)[0] == folded(inner[12:20] + struct.pack(">HH", TCP, len(inner) - 20))
+
+
 def test_a_virtio_header_has_ten_bytes() -> None:
     with pytest.raises(ValueError, match="10 bytes, not 9"):
         segment(bytes(9), tcp(b""))
     with pytest.raises(ValueError, match="too short"):
         write_device([FORWARD + bytes(19)])
+
+
+KERNEL_SEES = {
+    "TCP": (Vnet(3, GSO_TCP4, 0xFFFF, 1000, 20, 16), tcp(pattern(3000)), Vnet(1, GSO_TCP4, 40, 1000, 20, 16)),
+    "UDP": (Vnet(1, GSO_UDP, 0, 1000, 20, 6), udp(pattern(3000)), Vnet(1, GSO_UDP, 28, 1000, 20, 6)),
+    "a checksum alone": (Vnet(3, GSO_NONE, 9, 9, 20, 16), tcp(pattern(30)), Vnet(1, GSO_NONE, 40, 0, 20, 16)),
+    "nothing special": (Vnet(0, GSO_NONE, 9, 9, 9, 9), tcp(pattern(30)), Vnet(0, GSO_NONE, 0, 0, 0, 0)),
+    "a valid packet": (Vnet(2, GSO_NONE, 9, 9, 9, 9), tcp(pattern(30)), Vnet(0, GSO_NONE, 0, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("name", KERNEL_SEES)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_kernel_sees_a_virtio_header_of_ours(name: str, wrapped: bool) -> None:
+    """Written from what was found in the packet, whatever else came over the network."""
+    received, packet, wanted = KERNEL_SEES[name]
+    outer = ip_header(len(packet), IPIP, D, C) if wrapped else b""
+    assert write_device([SUPER + bytes(received) + outer + packet], own=C) == ([bytes(wanted) + packet], {})
 
 
 # ------------------------------------------------------------------------------------------------------- coalescing
@@ -171,6 +230,13 @@ def test_a_run_becomes_one_write(df: int, last: int) -> None:
 def test_a_super_packet_has_at_most_64_kilobytes() -> None:
     writes = written(run_of(100, 1348))
     assert [len(write) - 10 for write in writes] == [40 + 48 * 1348, 40 + 48 * 1348, 40 + 4 * 1348]
+
+
+def test_a_super_packet_has_at_most_128_pieces() -> None:
+    packets = run_of(300, 8)
+    writes = written(packets)
+    assert [len(write) - 10 for write in writes] == [40 + 128 * 8, 40 + 128 * 8, 40 + 44 * 8]
+    assert [one for write in writes for one in segments(write[:10], write[10:]) or []] == packets
 
 
 @pytest.mark.parametrize("name", NOT_MERGED)
@@ -200,3 +266,74 @@ def test_nothing_follows_what_ends_a_run(end: str) -> None:
     first, second = written(packets)
     assert segments(first[:10], first[10:]) == packets[:2]
     assert segments(second[:10], second[10:]) == packets[2:]
+
+
+def test_nothing_follows_a_first_packet_that_pushes() -> None:
+    packets = run_of(3)
+    packets[0] = tcp(payload_of(packets[0]), 1, ACK | PSH, ip_number=5)
+    first, second = written(packets)
+    assert first == NO_VNET + packets[0]
+    assert segments(second[:10], second[10:]) == packets[1:]
+
+
+def test_other_tcp_options_are_written_by_themselves() -> None:
+    """As many bytes of them, and another time stamp."""
+    packets = [
+        tcp(pattern(1000), 1 + 1000 * n, ip_number=5 + n, options=bytes(11) + bytes([n == 1]))  # type: ignore[arg-type]
+        for n in range(3)
+    ]
+    assert written(packets) == [NO_VNET + packet for packet in packets]
+
+
+def test_nothing_overtakes_what_is_being_put_together() -> None:
+    run, other, whole = run_of(3), udp(b"other"), tcp(pattern(3000), source=C)
+    writes, drops = write_device(
+        [*(FORWARD + one for one in run), SUPER + bytes(ANY) + whole, *(FORWARD + one for one in run), FORWARD + other]
+    )
+    found = [one for write in writes for one in segments(write[:10], write[10:]) or []]
+    assert found == [*run, *(segments(bytes(ANY), whole) or []), *run, other]
+    assert drops == {}
+
+
+def of_a_kind(changes: dict[int, int], sequence: int = 1001) -> list[bytes]:
+    """Two packets that go on from each other with these bytes in both, and right checksums wherever a kernel that took
+    them for plain TCP would look."""
+    found = []
+    for number, start in enumerate((1, sequence)):
+        packet = bytearray(tcp(pattern(1000), start, ip_number=5 + number))
+        for at, value in changes.items():
+            packet[at] = value
+        pseudo = packet[12:20] + struct.pack(">BBH", 0, packet[9], len(packet) - 20)
+        packet[36:38] = bytes(2)
+        packet[36:38] = struct.pack(">H", 0xFFFF - folded(bytes(pseudo + packet[20:])))
+        packet[10:12] = bytes(2)
+        packet[10:12] = struct.pack(">H", 0xFFFF - folded(bytes(packet[:20])))
+        found.append(bytes(packet))
+    return found
+
+
+def with_options(size: int) -> list[bytes]:
+    """Two packets with IP options."""
+    found = []
+    for n in range(2):
+        body = tcp_header(1 + size * n) + pattern(size)
+        found.append(with_checksums(ip_header(len(body), TCP, A, B, number=5 + n, options=b"\0\0\0\1") + body))
+    return found
+
+
+OF_A_KIND = {
+    "another protocol": of_a_kind({9: 253}),
+    "first fragments": of_a_kind({6: 0x20}),
+    "later fragments": of_a_kind({6: 0, 7: 9}),
+    "reserved bits": of_a_kind({32: 0x51}),
+    "a TCP header of 16": of_a_kind({32: 0x40}, 1005),
+    **{f"flags {flags:#x}": of_a_kind({33: flags}) for flags in (0, 0x11, 0x12, 0x14, 0x30, 0x50, 0x90)},
+    "IP options": with_options(1000),
+    "nothing in them": [tcp(b"", 1, ip_number=5 + n, options=bytes(4)) for n in range(2)],  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", OF_A_KIND)
+def test_two_of_a_kind_that_no_kernel_would_cut_stay_two(name: str) -> None:
+    """What the first packet must not be, where the second differs in nothing."""
+    assert written(OF_A_KIND[name]) == [NO_VNET + packet for packet in OF_A_KIND[name]]

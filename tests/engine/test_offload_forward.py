@@ -5,7 +5,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from kit.peer import BINARY, FORWARD, SUPER, Peer, Relay
+from kit.peer import BINARY, CONTINUATION, FORWARD, SUPER, Peer, Relay
 from kit.superpacket import (
     ACK,
     ANY,
@@ -44,6 +44,7 @@ SUPERS = {
     "a checksum alone": (Vnet(NEEDS_CSUM, csum_offset=6), udp(pattern(1001))),
     "nothing special": (Vnet(0, GSO_NONE, 0, 0, 0, 0), tcp(pattern(77))),
     "as large as a frame may be": (replace(ANY, gso_size=1459), tcp(pattern(65_535 - 40))),
+    "larger segments than payload": (replace(ANY, gso_size=0xFFFF), tcp(pattern(1000))),
     "wrapped": (ANY, ip_header(3040, IPIP, A, B) + tcp(pattern(3000), source=C, to=D)),
 }
 
@@ -122,9 +123,13 @@ def test_a_super_packet_for_everybody_reaches_each_as_plain_packets(members: int
 def test_only_who_agreed_may_send_it() -> None:
     with Relay() as relay:
         sender, extended = relay.member(A, extended=False), relay.member(B)
-        sender.forward(SUPER + bytes(ANY) + tcp(pattern(1000)), FORWARD + tcp(b"next"))
+        whole = SUPER + bytes(ANY) + tcp(pattern(1000))
+        sender.forward(whole)
+        sender.send(BINARY, whole[:100], final=False)
+        sender.send(CONTINUATION, whole[100:])
+        sender.forward(FORWARD + tcp(b"next"))
         assert extended.receive().payload == FORWARD + tcp(b"next")
-        assert relay.dropped() == {"bad_super": 1}
+        assert relay.dropped() == {"bad_super": 2}
 
 
 @pytest.mark.parametrize("name", [name for name in SUPERS if name != "wrapped"])

@@ -128,6 +128,22 @@ def test_another_flow_is_served_soon(extended: bool) -> None:
         check_order(frames)
 
 
+def test_fragments_of_a_datagram_stay_in_order() -> None:
+    """Only the first has ports, so none of them may choose the sub-queue."""
+    with Relay(queue_bytes=2_000_000) as relay:
+        sender, stalled = relay.member(A), relay.member(B)
+        flood(sender, stalled, 500)
+        for n in range(40):
+            whole = numbered(A, B, n, 1400, flow=1000 + n)
+            fragment = b"\x20\0" if n % 20 < 10 else b"\0\xaf"
+            sender.forward(whole[:7] + fragment + whole[9:])
+        sender.sync()
+        fragments = [f.payload for f in relay.drain(stalled) if f.payload[7:9] in (b"\x20\0", b"\0\xaf")]
+        numbers = [number_of(payload)[1] for payload in fragments]
+        assert len(numbers) > 20
+        assert numbers == sorted(numbers)
+
+
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_close_with_a_backlog(extended: bool) -> None:
     """Whole frames, then the close frame, then the end; what the close overtook is counted."""

@@ -100,6 +100,11 @@ def with_checksums(packet: bytes) -> bytes:
     return header + body[: at - size] + struct.pack(">H", value) + body[at - size + 2 :]
 
 
+def folded(data: bytes) -> int:
+    """The Internet checksum's sum, not inverted: what a kernel goes on from."""
+    return 0xFFFF - int(dpkt.in_cksum(data))
+
+
 def checksums_right(packet: bytes) -> bool:
     """Whether dpkt would have made the very same packet."""
     if packet[9] == IPIP:

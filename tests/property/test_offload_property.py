@@ -26,6 +26,7 @@ from kit.superpacket import (
     B,
     Vnet,
     checksums_right,
+    folded,
     ip_header,
     segments,
     tcp_header,
@@ -253,10 +254,3 @@ def test_coalescing_and_segmenting_again_changes_nothing(packets: list[bytes]) -
     assert drops == ({"not_ipv4": len(packets) - len(wanted)} if len(packets) > len(wanted) else {})
     plain, _ = _fastpath.write_device([FORWARD + packet for packet in packets], vnet=False)
     assert plain == wanted
-
-
-def folded(data: bytes) -> int:
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
