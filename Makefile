@@ -5,7 +5,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: run test lint types demo build bench fuzz asan tsan clean
+.PHONY: run test lint types demo build bench fuzz mutants asan tsan clean
 
 run: build
 	@exec $(VENV)/candy-server
@@ -38,6 +38,10 @@ bench: build
 fuzz: build
 	@echo fuzz
 	@$(VENV)/python -m pytest -q -m hypothesis --hypothesis-profile=fuzz
+
+mutants: build
+	@echo mutants
+	@exec $(VENV)/python scripts/mutants.py
 
 asan tsan: build
 	@scripts/sanitize.sh $@

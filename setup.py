@@ -8,6 +8,7 @@ CANDY_BUILD chooses how:
     debug     bounds, None and assert checks on
     asan      debug, with the address and undefined-behaviour sanitizers
     tsan      debug, with the thread sanitizer
+    mutant    as debug, but the quickest to compile: see scripts/mutants.py
 
 The generated C lies in build/<variant>/.
 """
@@ -31,6 +32,7 @@ FLAGS = {
     "debug": CHECKED,
     "asan": [*CHECKED, "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
     "tsan": [*CHECKED, "-fsanitize=thread"],
+    "mutant": ["-O0", "-g0", "-UNDEBUG"],
 }
 # The exceptions are what Cython's own code never heeds.
 WARNINGS = [

@@ -100,7 +100,7 @@ def test_build_elsewhere_than_on_linux() -> None:
 def test_build_of_an_unknown_kind() -> None:
     built = run(sys.executable, "setup.py", "--version", CANDY_BUILD="quick")
     assert built.returncode == 1
-    assert built.stderr == "CANDY_BUILD=quick is unknown: use one of fast, debug, asan, tsan\n"
+    assert built.stderr == "CANDY_BUILD=quick is unknown: use one of fast, debug, asan, tsan, mutant\n"
 
 
 # The bootstrap, with programs of the test's own in place of the system's
