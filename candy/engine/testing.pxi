@@ -1,5 +1,5 @@
-# The engine's parts over bytes in memory, for tests and fuzzing: the same functions that the workers run. Each input and
-# output ends where a page ends, and the next page can't be touched: a step too far is a crash, in every build.
+# The engine's parts over bytes in memory, for tests and fuzzing: the same functions that the workers run. Each input
+# and output ends where a page ends, and the next page can't be touched: a step too far is a crash, in every build.
 
 import socket as _socket
 

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,7 +29,6 @@ from aiohttp import web
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
-from candy.carrier.handover import RELAY_FULL
 from candy.errors import ConfigError, OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
@@ -86,6 +85,8 @@ class Relay:
         self._timer: asyncio.TimerHandle | None = None
         self._drops: Counter[str] = Counter()
         self._connections: dict[int, _Served] = {}
+        self._events: deque[tuple[int, int, bytes]] = deque()
+        """Taken from the engine, and not acted on yet."""
         self._ending: asyncio.Future[None] | None = None
         self._following: set[asyncio.Task[None]] = set()
         """Tasks: interfaces of this machine that follow new rules."""
@@ -154,7 +155,7 @@ class Relay:
             return upgrade.not_alone()
         except OSError as error:
             log.warning("%s: not let in: %s", source, error.strerror or error)
-            return web.Response(status=503, text=RELAY_FULL)
+            return upgrade.full()
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
         now = self._loop.time()
@@ -219,19 +220,31 @@ class Relay:
             log.info("%s", line)
 
     def _on_events(self) -> None:
+        self._events.extend(self._engine.events())
+        self._act_on_events()
+
+    def _act_on_events(self) -> None:
         now, wall = self._loop.time(), int(time.time())
-        for connection, kind, detail in self._engine.events():
-            if kind == EVENT_LOST:
-                self._on_lost(connection)
-                continue
-            served = self._connections[connection]
-            if kind == EVENT_MESSAGE:
-                self._act(served, served.network.received(connection, detail, now, wall))
-            elif kind == EVENT_PONG:
-                self._act(served, served.network.ponged(connection, detail, now, wall))
-            elif kind == EVENT_CLOSED:
-                self._on_closed(served, connection, detail.decode(), now)
-        self._set_timer()
+        try:
+            while self._events:
+                self._on_event(*self._events.popleft(), now, wall)
+        finally:
+            # A fault of ours in one event is for the loop to show; it may not cost the others, ends included.
+            if self._events:
+                self._loop.call_soon(self._act_on_events)
+            self._set_timer()
+
+    def _on_event(self, connection: int, kind: int, detail: bytes, now: float, wall: int) -> None:
+        if kind == EVENT_LOST:
+            self._on_lost(connection)
+            return
+        served = self._connections[connection]
+        if kind == EVENT_MESSAGE:
+            self._act(served, served.network.received(connection, detail, now, wall))
+        elif kind == EVENT_PONG:
+            self._act(served, served.network.ponged(connection, detail, now, wall))
+        elif kind == EVENT_CLOSED:
+            self._on_closed(served, connection, detail.decode(), now)
 
     def _on_undelivered(self, message: Send) -> None:
         # The engine counts control frames that find no room under the same name.

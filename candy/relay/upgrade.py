@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import Engine
 from candy.carrier import pump
-from candy.carrier.handover import Tail, accept_for
+from candy.carrier.handover import RELAY_FULL, Tail, accept_for
 from candy.protocol.wire import SUBPROTOCOL
 
 
@@ -46,6 +46,12 @@ def refusal(request: web.BaseRequest) -> web.Response | None:
 def no_such_network() -> web.Response:
     """The response to a sound request for a path without a network."""
     return _refuse(404, "There is no network at this path.")
+
+
+def full() -> web.Response:
+    """The response to a sound request for which the engine has no connection left. It ends the HTTP connection: its
+    parser is gone, so a further request would be swallowed."""
+    return _refuse(503, RELAY_FULL.removesuffix("\n"))
 
 
 def not_alone() -> web.Response:

@@ -249,7 +249,7 @@ def test_more_messages_than_python_takes() -> None:
 
 def test_events_of_many_are_bounded_too() -> None:
     """8 MiB of all connections' events wait at most. What does not fit is counted."""
-    connections, each, size = 120, 60, 1500
+    connections, each, size = 180, 60, 1000
     with Relay() as relay:
         peers = [relay.adopt() for _ in range(connections)]
         for peer in peers:
