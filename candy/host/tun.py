@@ -22,6 +22,8 @@ import pytun
 from candy.errors import OperationalError
 
 NODE = "/dev/net/tun"
+SUPER_PACKETS = 128
+"""Segments in a super-packet that peers take. The kernel makes none with more; the engine cuts those that it forwards."""
 QUEUE_PACKETS = 500
 """Packets that wait in the kernel until the engine reads them: room for the fragments of a few of the longest
 datagrams, which a forwarding kernel hands over at once. Not more, because the engine has the queue that manages
@@ -124,7 +126,9 @@ class Tun:
                     if other["index"] != index and other.get("IFA_LOCAL") == str(address.ip):
                         raise OperationalError(_taken(address, socket.if_indextoname(other["index"])))
                 if self.address is None:
-                    await netlink.link("set", index=index, mtu=self._mtu, txqlen=QUEUE_PACKETS)
+                    await netlink.link(
+                        "set", index=index, mtu=self._mtu, txqlen=QUEUE_PACKETS, gso_max_segs=SUPER_PACKETS
+                    )
                 else:
                     await netlink.flush_addr(index=index, family=socket.AF_INET)
                 await netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)

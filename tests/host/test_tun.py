@@ -56,7 +56,8 @@ async def link(name: str) -> dict[str, Any]:
 
     async with AsyncIPRoute() as netlink:
         [message] = [one async for one in await netlink.get_links(socket.if_nametoindex(name))]
-    return {"mtu": message.get("mtu"), "txqlen": message.get("txqlen"), "state": message["state"]}
+    names = {"mtu": "mtu", "txqlen": "txqlen", "segments": "gso_max_segs"}
+    return {name: message.get(field) for name, field in names.items()} | {"state": message["state"]}
 
 
 @pytest.mark.netns
@@ -70,7 +71,7 @@ def test_made_configured_moved_and_gone() -> None:
             await tun.configure(FIRST)
             assert tun.address == FIRST
             assert await addresses("candy") == ["192.168.202.5/24"]
-            assert await link("candy") == {"mtu": 1400, "txqlen": 500, "state": "up"}
+            assert await link("candy") == {"mtu": 1400, "txqlen": 500, "segments": 128, "state": "up"}
             await tun.configure(FIRST)
             assert await addresses("candy") == ["192.168.202.5/24"]
             await tun.configure(SECOND)

@@ -25,13 +25,19 @@ def ping(host: Namespace, destination: str, *options: str) -> str:
     return host.run("ping", "-c", "3", "-i", "0.1", "-W", "10", *options, destination, check=False)
 
 
-def connect(here: Namespace, there: Namespace, address: str) -> tuple[socket.socket, socket.socket]:
-    """Both ends of a TCP connection to an address of the second host."""
+def connect(
+    here: Namespace, there: Namespace, address: str, mss: int | None = None
+) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a TCP connection to an address of the second host; `mss`: the longest segment, bytes of payload."""
     with there:
         listener = socket.create_server((address, 0))
     with listener:
         with here:
-            near = socket.create_connection(listener.getsockname(), PATIENCE_S)
+            near = socket.socket()
+            near.settimeout(PATIENCE_S)
+            if mss is not None:
+                near.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
+            near.connect(listener.getsockname())
         far, _ = listener.accept()
     far.settimeout(PATIENCE_S)
     return near, far
@@ -59,16 +65,17 @@ def receive(opened: socket.socket, seed: int, digests: dict[str, str]) -> None:
     digests[f"received {seed}"] = digest.hexdigest()
 
 
-def transfer(here: Namespace, there: Namespace, address: str, size: int) -> str:
+def transfer(here: Namespace, there: Namespace, address: str, size: int, mss: int | None = None) -> str:
     """Send `size` bytes each way at once by TCP, and compare their SHA-256.
 
     Args:
         address: of the second host, to which the first one connects.
+        mss: as for connect().
 
     Returns:
         The address that the connection seems to come from.
     """
-    near, far = connect(here, there, address)
+    near, far = connect(here, there, address, mss)
     digests: dict[str, str] = {}
     with near, far:
         seen, _ = far.getpeername()

@@ -58,6 +58,16 @@ def counted_by(client: Client, name: str) -> int:
     return int(client.wait_for(rf" {name}: (\d+)$", at)[1])
 
 
+@pytest.mark.parametrize("mss", [88, 216, 500])
+def test_small_segments_are_no_loss(laboratory: Laboratory, mss: int) -> None:
+    """A super-packet stands for at most 128 packets: of segments this small the kernel would make more of 64 KB."""
+    relay = laboratory.relay()
+    here, there = (laboratory.client(host=laboratory.host()) for _ in range(2))
+    here.connected()
+    transfer(here.host, there.host, there.connected(), 2 * MEGABYTE, mss)
+    assert relay.counters()["dropped bad_super"] == 0
+
+
 def test_a_slow_link(laboratory: Laboratory) -> None:
     """What waits for it is cut into shorter super-packets, and the same bytes arrive."""
     laboratory.relay()
