@@ -23,7 +23,7 @@ from candy.errors import OperationalError
 
 NODE = "/dev/net/tun"
 SUPER_PACKETS = 128
-"""Segments in a super-packet that peers take. The kernel makes none with more; the engine cuts those that it forwards."""
+"""Segments in a super-packet that peers take. The kernel makes none with more, and the engine cuts what it forwards."""
 QUEUE_PACKETS = 500
 """Packets that wait in the kernel until the engine reads them: room for the fragments of a few of the longest
 datagrams, which a forwarding kernel hands over at once. Not more, because the engine has the queue that manages
