@@ -5,7 +5,7 @@
 
 CANDY_BUILD chooses how:
     fast      (default) what users get; runs on any machine of the architecture, so never -march=native
-    debug     bounds, None and assert checks on
+    debug     bounds, None and assert checks on; tests can hold threads at points
     asan      debug, with the address and undefined-behaviour sanitizers
     tsan      debug, with the thread sanitizer
     mutant    as debug, but the quickest to compile: see scripts/mutants.py
@@ -53,7 +53,7 @@ DIRECTIVES = {
     "cdivision": True,
     "initializedcheck": checked,
 }
-MACROS: list[tuple[str, str | None]] = [] if checked else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+MACROS: list[tuple[str, str | None]] = [("CANDY_POINTS", "1")] if checked else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 
 Options.warning_errors = True
 

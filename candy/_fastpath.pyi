@@ -226,3 +226,29 @@ def write_device(payloads: list[bytes], *, vnet: bool = True, own: int = 0) -> t
     Returns:
         each write, and the drops by reason.
     """
+
+POINTS: Final[tuple[str, ...]]
+"""For tests: where a thread can be held (docs/architecture.md)."""
+HAS_POINTS: Final[bool]
+"""Whether this build can: all but the fast one."""
+
+def hold_at(point: str) -> None:
+    """For tests: hold the next thread that reaches this point, for a minute at most.
+
+    Raises:
+        RuntimeError: this build of the engine has no points.
+    """
+
+def wait_held(point: str, seconds: float = 20) -> bool:
+    """For tests: wait until a thread is held at this point; False if none was in this time.
+
+    Raises:
+        RuntimeError: as hold_at().
+    """
+
+def release(point: str) -> None:
+    """For tests: let go on who is held at this point, and hold nobody there any more.
+
+    Raises:
+        RuntimeError: as hold_at().
+    """

@@ -1,14 +1,16 @@
 #!/bin/sh
-# Runs the engine's own tests against a build with sanitizers: sanitize.sh asan|tsan. The build has a folder of its own
-# (the extension and a copy of the Python files), so that the fast one in candy/ stays as it is.
+# Runs the engine's own tests, or those named, against a build with sanitizers, or with checks alone:
+# sanitize.sh debug|asan|tsan [argument of pytest ...]. The build has a folder of its own (the extension and a copy of the
+# Python files), so that the fast one in candy/ stays as it is.
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1-}
 case $kind in
+debug) libraries= ;;
 asan) libraries="libasan.so libubsan.so" ;;
 tsan) libraries="libtsan.so" ;;
 *)
-    echo "usage: sanitize.sh asan|tsan" >&2
+    echo "usage: sanitize.sh debug|asan|tsan" >&2
     exit 2
     ;;
 esac

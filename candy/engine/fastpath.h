@@ -57,12 +57,67 @@ static inline uint64_t candy_fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Where a build for tests may hold a thread: see tests/engine/test_interleavings.py. Nothing in any other build. */
-enum { CANDY_POINTS_COUNT = 8 };
+/* Where a build for tests may hold a thread: see tests/engine/test_interleavings.py. Nothing in any other build.
+ * The first thread that reaches an armed point disarms it and stays there until it is released, or CANDY_HELD_S are
+ * over: a test that fails must not leave a worker standing. */
+enum { CANDY_POINTS_COUNT = 8, CANDY_HELD_S = 60 };
 #ifdef CANDY_POINTS
-void candy_point(int point);
+#include <pthread.h>
+
+static struct {
+    int armed, held;
+} candy_points[CANDY_POINTS_COUNT];
+static pthread_mutex_t candy_points_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t candy_points_changed = PTHREAD_COND_INITIALIZER;
+
+/* Wait, with the lock, while a thread's being held there is `held`; 0 when so many milliseconds were too few. */
+static inline int candy_points_wait(int point, int held, uint64_t milliseconds) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    const uint64_t ns = (uint64_t)until.tv_nsec + milliseconds * 1000000u;
+    until.tv_sec += (time_t)(ns / 1000000000u);
+    until.tv_nsec = (long)(ns % 1000000000u);
+    while (candy_points[point].held == held)
+        if (pthread_cond_timedwait(&candy_points_changed, &candy_points_lock, &until) != 0)
+            return candy_points[point].held != held;
+    return 1;
+}
+
+static inline void candy_point(int point) {
+    if (!candy_load_relaxed(&candy_points[point].armed))
+        return;
+    pthread_mutex_lock(&candy_points_lock);
+    if (candy_points[point].armed) {
+        candy_store_relaxed(&candy_points[point].armed, 0);
+        candy_points[point].held = 1;
+        pthread_cond_broadcast(&candy_points_changed);
+        candy_points_wait(point, 1, CANDY_HELD_S * 1000u);
+        candy_points[point].held = 0;
+    }
+    pthread_mutex_unlock(&candy_points_lock);
+}
+
+/* Arm a point (1), or release who is held there and disarm it (0); 0 in a build without points. */
+static inline int candy_point_set(int point, int armed) {
+    pthread_mutex_lock(&candy_points_lock);
+    candy_store_relaxed(&candy_points[point].armed, armed);
+    candy_points[point].held = 0;
+    pthread_cond_broadcast(&candy_points_changed);
+    pthread_mutex_unlock(&candy_points_lock);
+    return 1;
+}
+
+/* Whether a thread is held there, at the latest in so many milliseconds. */
+static inline int candy_point_held(int point, uint64_t milliseconds) {
+    pthread_mutex_lock(&candy_points_lock);
+    const int held = candy_points_wait(point, 0, milliseconds);
+    pthread_mutex_unlock(&candy_points_lock);
+    return held;
+}
 #else
 #define candy_point(point) ((void)0)
+static inline int candy_point_set(int point, int armed) { (void)point; (void)armed; return 0; }
+static inline int candy_point_held(int point, uint64_t milliseconds) { (void)point; (void)milliseconds; return 0; }
 #endif
 
 /* XOR n bytes with the 4-byte mask (in memory order, starting at mask byte 0) from src to dst.

@@ -7,6 +7,10 @@ cdef extern from "<sys/mman.h>" nogil:
     enum: PROT_NONE
     int mprotect(void *where, size_t n, int protection)
 
+cdef extern from "engine/fastpath.h" nogil:
+    bint point_set "candy_point_set" (int point, bint armed)
+    bint point_held "candy_point_held" (int point, uint64_t milliseconds)
+
 cdef enum:
     PAGE = 65536                    # the largest that Linux has
 
@@ -190,3 +194,31 @@ cdef collect_written(kernel, list found):
             found.append(kernel.recv(65535 + VNET_BYTES))
         except BlockingIOError:
             return
+
+
+# Interleavings: see tests/engine/test_interleavings.py.
+
+# In the order of the points in engine/types.pxi.
+POINTS = ("appended", "locked", "unlocked", "inbox", "moved_on", "closed")
+HAS_POINTS = <bint>point_set(0, False)
+
+
+def hold_at(str point not None):
+    if not point_set(POINTS.index(point), True):
+        raise RuntimeError("this build of the engine has no points")
+
+
+def wait_held(str point not None, double seconds=20):
+    cdef int number = POINTS.index(point)
+    cdef uint64_t milliseconds = <uint64_t>(seconds * 1000)
+    cdef bint held
+    if not HAS_POINTS:
+        raise RuntimeError("this build of the engine has no points")
+    with nogil:
+        held = point_held(number, milliseconds)
+    return held
+
+
+def release(str point not None):
+    if not point_set(POINTS.index(point), False):
+        raise RuntimeError("this build of the engine has no points")

@@ -1,0 +1,204 @@
+"""Orders of events between threads that happen once in a million times, made to happen every time.
+
+A debug build holds a thread at a named point (candy_point in engine/fastpath.h) while another is driven past it.
+Members are placed on the workers in turn; in each test `a` sends from worker 0 to `b` of worker 1, whose send lock is
+held by a thread that sends for `d`, of worker 1, or for `c`, of worker 2 where there are three.
+"""
+
+import errno
+import select
+from collections.abc import Iterator
+
+import pytest
+from kit.peer import FORWARD, PATIENCE, Peer, Relay, number_of, numbered
+
+from candy import _fastpath
+from candy._fastpath import hold_at, release, wait_held
+
+pytestmark = pytest.mark.engine
+
+A, B, C, D = (0x0A000001 + n for n in range(4))
+BLINK = 0.3
+"""Seconds for which something must not happen: only a faulty engine can be lucky."""
+
+
+@pytest.fixture(autouse=True)
+def _let_go() -> Iterator[None]:
+    """Nothing that one test has held is held in the next."""
+    yield
+    for point in _fastpath.POINTS:
+        release(point)
+
+
+class Held(Relay):
+    """A relay that lets its workers go before it stops them: also when the test has failed."""
+
+    def __exit__(self, *error: object) -> None:
+        for point in _fastpath.POINTS:
+            release(point)
+        super().__exit__(None, None, None)
+
+
+def numbers(peer: Peer, count: int) -> list[int]:
+    """The numbers of so many packets that come to a peer."""
+    frames = [peer.receive() for _ in range(count)]
+    assert all(frame.payload[:1] == FORWARD for frame in frames)
+    return [number_of(frame.payload)[1] for frame in frames]
+
+
+def left_in_the_inbox(a: Peer, d: Peer) -> None:
+    """Bring worker 0 behind its append to b's inbox and worker 1 behind its unlocking, which both did not look again:
+    the lock was taken when worker 0 tried it, the inbox empty when worker 1 looked into it."""
+    for point in ("locked", "inbox", "appended", "unlocked"):
+        hold_at(point)
+    d.forward(numbered(D, B, 1))
+    assert wait_held("locked")
+    a.forward(numbered(A, B, 2))
+    assert wait_held("inbox")
+    release("locked")
+    assert wait_held("unlocked")
+    release("inbox")
+    assert wait_held("appended")
+
+
+def test_append_then_try() -> None:
+    """The holder has unlocked and is slow to look: who has appended sends it."""
+    with Held(2) as relay:
+        a, b, _, d = (relay.member(address) for address in (A, B, C, D))
+        left_in_the_inbox(a, d)
+        assert numbers(b, 1) == [1]
+        release("appended")
+        assert numbers(b, 1) == [2]
+        release("unlocked")
+        assert relay.unaccounted() == 0
+
+
+def test_unlock_then_look() -> None:
+    """Who has appended is slow to try the lock: its former holder sends it."""
+    with Held(2) as relay:
+        a, b, _, d = (relay.member(address) for address in (A, B, C, D))
+        left_in_the_inbox(a, d)
+        assert numbers(b, 1) == [1]
+        release("unlocked")
+        assert numbers(b, 1) == [2]
+        release("appended")
+        assert a.sync() == d.sync() == []
+        assert relay.unaccounted() == 0
+
+
+def test_what_was_left_goes_before_the_holders_own() -> None:
+    with Held(2) as relay:
+        a, b, _, d = (relay.member(address) for address in (A, B, C, D))
+        hold_at("locked")
+        d.forward(numbered(D, B, 1))
+        assert wait_held("locked")
+        a.forward(numbered(A, B, 2), numbered(A, B, 3))
+        assert a.sync() == []
+        release("locked")
+        assert numbers(b, 3) == [2, 3, 1]
+
+
+def test_nobody_waits_for_a_send_lock() -> None:
+    with Held(2) as relay:
+        a, b, c, d = (relay.member(address) for address in (A, B, C, D))
+        hold_at("locked")
+        d.forward(numbered(D, B, 1))
+        assert wait_held("locked")
+        a.forward(numbered(A, B, 2), numbered(A, C, 3))
+        assert numbers(c, 1) == [3]
+        release("locked")
+        assert sorted(numbers(b, 2)) == [1, 2]
+
+
+def test_generation_then_descriptor() -> None:
+    """The number is dead before its descriptor is closed, which then no thread uses any more."""
+    with Held(2) as relay:
+        a, b, c = relay.member(A), relay.member(B), relay.member(C)
+        hold_at("moved_on")
+        assert relay.engine.close(b.connection)
+        assert wait_held("moved_on")
+        assert relay.engine.received_ns(b.connection) is None
+        assert select.select([b.sock], [], [], 0)[0] == [], "closed already"
+        a.forward(numbered(A, B, 1), numbered(A, C, 2))
+        assert a.sync() == []
+        assert numbers(c, 1) == [2]
+        assert relay.dropped() == {"stale": 1}
+        release("moved_on")
+        assert b.receive_all() == []
+        assert relay.cause(b.connection) == "local"
+        new = relay.member(B)
+        assert new.connection & 0xFFFFFFFF == b.connection & 0xFFFFFFFF, "the test is about one slot"
+        a.forward(numbered(A, B, 3))
+        a.sync()
+        assert numbers(new, 1) == [3]
+        assert relay.unaccounted() == 0
+
+
+def test_no_descriptor_is_closed_under_a_sender() -> None:
+    """While a thread that has the send lock sends, its worker does not close the connection."""
+    with Held(2) as relay:
+        a, b = relay.member(A), relay.member(B)
+        hold_at("locked")
+        hold_at("moved_on")
+        a.forward(numbered(A, B, 1))
+        assert wait_held("locked")
+        assert relay.engine.close(b.connection)
+        assert not wait_held("moved_on", BLINK)
+        release("locked")
+        assert wait_held("moved_on")
+        release("moved_on")
+        assert [number_of(frame.payload)[1] for frame in b.receive_all()] == [1]
+
+
+def test_an_inbox_is_nothing_for_the_slots_next_owner() -> None:
+    """Appended before the generation moved on, and not sent by then: counted, and gone."""
+    with Held(3) as relay:
+        a, b, c = relay.member(A), relay.member(B), relay.member(C)
+        hold_at("locked")
+        hold_at("inbox")
+        c.forward(numbered(C, B, 1))
+        assert wait_held("locked")
+        a.forward(numbered(A, B, 2))
+        assert wait_held("inbox")
+        hold_at("unlocked")
+        hold_at("appended")
+        hold_at("moved_on")
+        relay.engine.close(b.connection)
+        # Its worker waits for the send lock; whoever gets that first, worker 2 looks into no inbox any more.
+        release("locked")
+        assert wait_held("unlocked")
+        assert wait_held("moved_on")
+        # Worker 0 has compared the generation already: it appends.
+        release("moved_on")
+        release("inbox")
+        assert wait_held("appended")
+        assert relay.cause(b.connection) == "local"
+        assert relay.dropped() == {"closed": 1}
+        new = relay.member(B)
+        assert new.connection & 0xFFFFFFFF == b.connection & 0xFFFFFFFF, "the test is about one slot"
+        release("appended")
+        release("unlocked")
+        assert a.sync() == c.sync() == []
+        a.forward(numbered(A, B, 3))
+        assert numbers(new, 1) == [3]
+        a.sync()
+        assert relay.unaccounted() == 0
+
+
+def test_report_then_through() -> None:
+    """Python hears of an end when the worker is through with the connection, and not before."""
+    with Held(2, max_connections=2) as relay:
+        a, b = relay.member(A), relay.member(B)
+        hold_at("closed")
+        b.send(8, b"\x03\xe8")
+        b.close()
+        assert wait_held("closed")
+        assert relay.engine.events() == []
+        with pytest.raises(OSError, match="taken") as error:
+            relay.adopt()
+        assert error.value.errno == errno.ENFILE
+        assert a.sync() == []
+        release("closed")
+        assert relay.poll.poll(PATIENCE * 1000)
+        relay.cause(b.connection)
+        relay.adopt()
