@@ -239,7 +239,7 @@ def hold_at(point: str) -> None:
         RuntimeError: this build of the engine has no points.
     """
 
-def wait_held(point: str, seconds: float = 20) -> bool:
+def wait_held(point: str, seconds: float = 20.0) -> bool:
     """For tests: wait until a thread is held at this point; False if none was in this time.
 
     Raises:
