@@ -104,7 +104,8 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
     t.packets += 1
     w.run_connection = connection
     w.run_target = index - 1
-    w.run_work = 0 if t.payload_max == WIRE_PAYLOAD_MAX else <uint32_t>WORK_SEGMENT
+    # A frame of its own for the kernel: a TCP segment to an old peer, a write to a device.
+    w.run_work = 0 if load_relaxed64(&s.extended) else <uint32_t>WORK_SEGMENT
     w.work -= w.run_work
     w.run_end = frame + size
     # In the arena a run ends with the chunk; in the receive buffer what moves left can't outgrow what it came from.

@@ -1,10 +1,10 @@
 # The backlog of one destination. Everything here runs under its send lock.
 #
 # Whole frames, wire-ready, wait in sub-queues by flow; deficit round robin between them (new flows first) keeps a ping
-# from waiting behind a bulk transfer; CoDel drops from the head of a flow that keeps a standing queue, or marks what
-# may be marked; the fattest flow pays when the destination has its share of memory. Control frames have a flow of their
-# own that is always served first. After fq_codel (RFC 8290, with sets of ways as CAKE has) and CoDel (RFC 8289): 5 ms
-# target, 100 ms interval.
+# from waiting behind a bulk transfer; CoDel drops from the head of a flow that keeps a standing queue, or marks the
+# ECN-capable ones; the fattest flow pays when the destination has its share of memory. Control frames have a flow of
+# their own that is always served first. After fq_codel (RFC 8290, with sets of ways as CAKE has) and CoDel (RFC 8289):
+# 5 ms target, 100 ms interval.
 #
 # A destination may hold queue_bytes, and no more than is free for others at that moment: ten busy ones share the
 # memory, and there is room for an eleventh.

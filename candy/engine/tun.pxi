@@ -38,7 +38,7 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
             break
         packets += 1
         total += <uint64_t>n
-        w.work -= WORK_FRAME + n
+        w.work -= WORK_SEGMENT + n
         at += tun_forward(w, s, w.buffer + at, packet, <uint32_t>n)
     count(&w.counters.receives, packets)
     count(&w.counters.packets_in, packets)

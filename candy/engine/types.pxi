@@ -47,7 +47,7 @@ cdef enum:
     WORK_RECORD = 100               # to free one that waited
     WORK_ANSWER = 1600              # to build and queue an answer, or to tell Python something
     WORK_CALL = 12000               # a system call
-    WORK_SEGMENT = 8400             # a TCP segment for one frame alone
+    WORK_SEGMENT = 8400             # a TCP segment for one frame alone, a packet to or from a device
 
 cdef enum SlotKind:
     SLOT_SERVER                     # we are the WebSocket server: masked in, unmasked out
