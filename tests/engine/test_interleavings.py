@@ -80,6 +80,9 @@ def test_unlock_then_look() -> None:
         left_in_the_inbox(a, d)
         assert numbers(b, 1) == [1]
         release("unlocked")
+        assert d.sync() == []
+        # Not by the next tick, in a second: it is there.
+        assert select.select([b.sock], [], [], 0)[0] == [b.sock]
         assert numbers(b, 1) == [2]
         release("appended")
         assert a.sync() == d.sync() == []
@@ -202,3 +205,36 @@ def test_report_then_through() -> None:
         assert relay.poll.poll(PATIENCE * 1000)
         relay.cause(b.connection)
         relay.adopt()
+
+
+@pytest.mark.parametrize(("opcode", "payload"), [(9, b""), (2, b""), (2, b"\5"), (2, b"\xff")], ids=str)
+def test_a_turn_ends(opcode: int, payload: bytes) -> None:
+    """Whatever lies in front of a bystander's ping, all of it there before the worker looks: it has an answer before
+    the end of that, which is shown by the last frame of the flood, a packet for the bystander."""
+    with Held(1) as relay:
+        a, bystander, c, flood = (relay.member(address) for address in (A, B, C, D))
+        hold_at("unlocked")
+        a.forward(numbered(A, C, 1))
+        assert wait_held("unlocked")
+        flood.sock.sendall(flood.frame(opcode, payload) * 4000 + flood.frame(2, numbered(D, B, 2)))
+        bystander.send(9, b"here")
+        release("unlocked")
+        assert bystander.receive().payload == b"here"
+        assert numbers(bystander, 1) == [2]
+        assert numbers(c, 1) == [1]
+
+
+def test_others_go_between_the_copies_of_a_broadcast() -> None:
+    """The last of 3,000 members has another's packet before its copy of a broadcast that was there first."""
+    with Held(1, broadcast_rate=1 << 20, max_connections=4000) as relay:
+        a, d = relay.member(A), relay.member(D)
+        members = [relay.member(0x0A010000 + n) for n in range(3000)]
+        hold_at("unlocked")
+        d.forward(numbered(D, A, 0))
+        assert wait_held("unlocked")
+        a.forward(numbered(A, 0xFFFFFFFF, 1, 1400), numbered(A, members[-1].address, 2))
+        d.forward(numbered(D, members[-1].address, 3))
+        release("unlocked")
+        assert numbers(members[-1], 3) == [3, 1, 2]
+        assert [numbers(member, 1) for member in members[:-1]] == [[1]] * 2999
+        assert relay.engine.stats()["copies"] == 3001

@@ -1,0 +1,70 @@
+"""What a single connection can cost all others: turns, answers, broadcasts, and those who only wait."""
+
+import select
+
+import pytest
+from kit.peer import BINARY, PING, PONG, Relay, numbered
+
+pytestmark = pytest.mark.engine
+
+A, B, C = 0x0A000001, 0x0A000002, 0x0A000003
+EVERYBODY = 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
+def test_the_answers_of_a_turn_leave_together(extended: bool) -> None:
+    with Relay() as relay:
+        peer = relay.member(A, extended=extended)
+        before = relay.engine.stats()["sends"]
+        peer.sock.sendall(b"".join(peer.frame(PING, bytes([n])) for n in range(200)))
+        assert [peer.receive().payload for _ in range(200)] == [bytes([n]) for n in range(200)]
+        assert relay.engine.stats()["sends"] - before <= 4
+
+
+def test_a_broadcast_passes_to_more_members_than_the_rate() -> None:
+    """Once: then its sender waits until it has earned the copies."""
+    with Relay(broadcast_rate=1) as relay:
+        one = relay.member(A)
+        others = [relay.member(B + n) for n in range(50)]
+        one.forward(numbered(A, EVERYBODY, 1), numbered(A, EVERYBODY, 2))
+        one.sync()
+        assert [[frame.payload for frame in other.sync()] for other in others] == [[numbered(A, EVERYBODY, 1)]] * 50
+        assert relay.dropped() == {"broadcast_limit": 1}
+
+
+def test_the_allowance_counts_bytes() -> None:
+    """A thousand copies a second, and not of 60,000 bytes each."""
+    with Relay(broadcast_rate=1000) as relay:
+        one = relay.member(A)
+        others = [relay.member(B + n) for n in range(10)]
+        for n in range(20):
+            one.forward(numbered(A, EVERYBODY, n, 60_000))
+            one.sync()
+            for other in others:
+                other.sync()
+        assert relay.dropped()["broadcast_limit"] > 5
+
+
+@pytest.mark.parametrize("members", [1, 200])
+def test_who_only_waits_costs_next_to_nothing(members: int) -> None:
+    """Old members that take nothing, with packets waiting for each; two-hundred of them take no fifth of a core."""
+    with Relay(memory_bytes=1 << 28) as relay:
+        sender = relay.member(A)
+        stalled = [relay.member(0x0A000100 + n, extended=False, tcp=True) for n in range(members)]
+        for peer in stalled:
+            peer.sock.setsockopt(1, 8, 2304)
+            sender.forward(*(numbered(A, peer.address, n, 1400) for n in range(200)))
+            sender.sync()
+        [before] = relay.engine.worker_cpu_ns()
+        select.select([], [], [], 1)
+        [after] = relay.engine.worker_cpu_ns()
+        assert after - before < 200_000_000
+
+
+def test_what_a_member_sent_to_itself_comes_before_its_close_frame() -> None:
+    with Relay() as relay:
+        peer = relay.member(A)
+        peer.sock.sendall(peer.frame(BINARY, numbered(A, A, 1)) + peer.frame(PING, b"last") + b"\xff\xff")
+        frames = peer.receive_all()
+        assert sorted(frame.opcode for frame in frames[:-1]) == [BINARY, PONG]
+        assert frames[-1].payload == b"\x03\xea"
