@@ -69,6 +69,7 @@ def test_packet_lengths_from_a_device(length: int, extended: bool) -> None:
 NOT_IPV4 = {
     "empty header": bytes(19),
     "IPv6": b"\x60" + bytes(39),
+    "version 5, and right but for that": b"\x55" + packet(A, B)[1:],
     "header of 16": b"\x44" + packet(A, B)[1:],
     "header longer than the packet": b"\x4f" + packet(A, B)[1:],
     "total length too long": packet(A, B)[:-1],

@@ -46,6 +46,16 @@ def test_nothing_follows_the_close_frame() -> None:
         assert frames[-1].payload == b"\x03\xe8"
 
 
+def test_one_close_frame_although_it_has_to_wait() -> None:
+    with Relay() as relay:
+        stalled, other = relay.member(A), relay.member(B)
+        other.forward(*(numbered(B, A, n, 1000) for n in range(1000)))
+        other.sync()
+        assert relay.engine.close(stalled.connection, 1000)
+        assert relay.engine.close(stalled.connection, 1001)
+        assert [f.payload for f in stalled.receive_all() if f.opcode == CLOSE] == [b"\x03\xe8"]
+
+
 def test_close_without_a_word() -> None:
     with Relay() as relay:
         peer = relay.member(A)

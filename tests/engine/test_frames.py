@@ -132,6 +132,21 @@ def test_the_parser_agrees(name: str) -> None:
     assert parser.feed(good) == []
 
 
+@pytest.mark.parametrize("client", [True, False])
+def test_whether_a_frame_is_masked_shows_in_its_second_byte(client: bool) -> None:
+    parser = _fastpath.FrameParser(client=client)
+    assert parser.feed(b"\x82" + (b"\x80" if client else b"\0")) == []
+    assert parser.error == 1002
+
+
+def test_half_a_close_code_is_none_whatever_follows() -> None:
+    """At the end of what can be read, and before a byte that would make it whole."""
+    for follows in (b"", b"\xe8"):
+        parser = _fastpath.FrameParser()
+        assert parser.feed(build_frame(CLOSE, b"\x03", mask=bytes(4)) + follows) == []
+        assert parser.error == 1002
+
+
 @pytest.mark.parametrize("length", [0, 1, 126, 65536])
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
 def test_a_frame_cut_in_its_header_is_read_no_further(length: int, masked: bool) -> None:

@@ -255,6 +255,15 @@ def test_without_df_ids_have_to_count_up() -> None:
     assert written(packets) == [NO_VNET + packet for packet in packets]
 
 
+@pytest.mark.parametrize("at", [10, 36, 1039], ids=["header checksum", "checksum", "payload"])
+def test_a_corrupt_first_packet_is_not_mended(at: int) -> None:
+    packets = run_of(3)
+    packets[0] = packets[0][:at] + bytes([packets[0][at] ^ 1]) + packets[0][at + 1 :]
+    first, *rest = written(packets)
+    assert first == NO_VNET + packets[0]
+    assert [one for write in rest for one in segments(write[:10], write[10:]) or []] == packets[1:]
+
+
 @pytest.mark.parametrize("end", ["PSH", "shorter"])
 def test_nothing_follows_what_ends_a_run(end: str) -> None:
     packets = run_of(4)
@@ -312,15 +321,6 @@ def of_a_kind(changes: dict[int, int], sequence: int = 1001) -> list[bytes]:
     return found
 
 
-def with_options(size: int) -> list[bytes]:
-    """Two packets with IP options."""
-    found = []
-    for n in range(2):
-        body = tcp_header(1 + size * n) + pattern(size)
-        found.append(with_checksums(ip_header(len(body), TCP, A, B, number=5 + n, options=b"\0\0\0\1") + body))
-    return found
-
-
 OF_A_KIND = {
     "another protocol": of_a_kind({9: 253}),
     "first fragments": of_a_kind({6: 0x20}),
@@ -328,7 +328,10 @@ OF_A_KIND = {
     "reserved bits": of_a_kind({32: 0x51}),
     "a TCP header of 16": of_a_kind({32: 0x40}, 1005),
     **{f"flags {flags:#x}": of_a_kind({33: flags}) for flags in (0, 0x11, 0x12, 0x14, 0x30, 0x50, 0x90)},
-    "IP options": with_options(1000),
+    "IP options": of_a_kind({0: 0x46}),
+    "bytes behind their end": of_a_kind({2: 3, 3: 0xE8}),
+    # Its options are what stands in their place in the other.
+    "options in the second": [run_of(1)[0], tcp(pattern(1000), 1001, ip_number=6, options=pattern(4))],  # type: ignore[arg-type]
     "nothing in them": [tcp(b"", 1, ip_number=5 + n, options=bytes(4)) for n in range(2)],  # type: ignore[arg-type]
 }
 

@@ -248,6 +248,8 @@ HOSTILE = {
     "129 packets": (replace(ANY, gso_size=8), tcp(pattern(1025))),
     "129 datagrams": (replace(ANY, gso_type=GSO_UDP, gso_size=10, csum_offset=6), udp(pattern(1281))),
     "segments of nothing": (replace(ANY, gso_size=0), tcp(pattern(3000))),
+    "datagrams of nothing": (replace(ANY, gso_type=GSO_UDP, gso_size=0, csum_offset=6), udp(pattern(300))),
+    "UDP with TCP's offset": (replace(ANY, gso_type=GSO_UDP), udp(pattern(3000))),
     **{f"start {n}": (replace(ANY, csum_start=n), tcp(pattern(3000))) for n in (0, 19, 21, 24, 3040, 0xFFFF)},
     **{f"offset {n}": (replace(ANY, csum_offset=n), tcp(pattern(3000))) for n in (0, 6, 15, 17, 3000, 0xFFFF)},
     "IPv4 options overlooked": (ANY, ip_header(3020, TCP, A, B, options=bytes(4)) + tcp_header(1) + bytes(3000)),
