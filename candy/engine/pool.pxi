@@ -24,6 +24,11 @@ cdef inline uint64_t pool_room(const Pool *pool) noexcept nogil:
     return limit - used if used < limit else 0
 
 
+cdef inline bint pool_is_short(const Pool *pool) noexcept nogil:
+    """Whether memory is worth taking back from who makes no use of it."""
+    return load_relaxed64(&pool.used_bytes) > pool.limit_bytes // 2
+
+
 cdef bint pool_charge(Pool *pool, uint32_t size, int use) noexcept nogil:
     """Count memory that is to be taken; False when it would be more than `use` may have."""
     cdef uint64_t limit = pool.limit_bytes

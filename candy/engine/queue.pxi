@@ -220,9 +220,11 @@ cdef inline uint64_t queue_share(Worker *w) noexcept nogil:
     return min(w.engine.queue_bytes, pool_room(&w.engine.pool))
 
 
-cdef inline bint queue_stalled(Worker *w, Queue *q) noexcept nogil:
-    """Whether the destination has taken nothing for long."""
-    return since(w.now, q.progress_ns) > STALLED_NS
+cdef inline bint queue_stalled(Worker *w, Queue *q, uint64_t bytes) noexcept nogil:
+    """Whether the destination has taken nothing for long, while so many bytes wait for it: more than its share, or
+    more than a stalled one keeps where memory is short."""
+    return (bytes > STALLED_BYTES and since(w.now, q.progress_ns) > STALLED_NS
+            and (bytes > queue_share(w) or pool_is_short(&w.engine.pool)))
 
 
 cdef void queue_cut(Worker *w, Slot *s) noexcept nogil:
@@ -331,14 +333,14 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:
         drop(w, s, DROP_STALLED)
         return NULL
+    if queue_stalled(w, q, q.bytes + size):
+        # Its queue would only turn over: nothing more until it takes something.
+        if not load_relaxed64(&s.stalled):
+            store_relaxed64(&s.stalled, 1)
+            ask(w, s, CUT)
+        drop(w, s, DROP_STALLED)
+        return NULL
     if q.bytes + size > share:
-        if q.bytes + size > STALLED_BYTES and queue_stalled(w, q):
-            # Its queue would only turn over: nothing more until it takes something.
-            if not load_relaxed64(&s.stalled):
-                store_relaxed64(&s.stalled, 1)
-                ask(w, s, CUT)
-            drop(w, s, DROP_STALLED)
-            return NULL
         if size > share:
             drop(w, s, DROP_QUEUE_FULL)
             return NULL

@@ -287,7 +287,7 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
             s.queue.carried = False             # it knows a drain rate that may be of use again at once
         else:
             queue_free(w, s)
-    elif s.queue != NULL and queue_stalled(w, s.queue) and s.queue.bytes > queue_share(w):
+    elif s.queue != NULL and queue_stalled(w, s.queue, s.queue.bytes):
         store_relaxed64(&s.stalled, 1)
         queue_cut(w, s)
     pthread_mutex_unlock(&s.send_lock)
