@@ -251,7 +251,7 @@ def test_events_of_many_are_bounded_too() -> None:
     """8 MiB of all connections' events wait at most. What does not fit is counted."""
     connections, each, size = 180, 60, 1000
     with Relay() as relay:
-        peers = [relay.adopt() for _ in range(connections)]
+        peers = [relay.member(0x0A010000 + n) for n in range(connections)]
         for peer in peers:
             for _ in range(each):
                 peer.send(BINARY, b"\7".ljust(size))

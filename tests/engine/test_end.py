@@ -164,9 +164,11 @@ def test_the_next_owner_inherits_no_half_frame(interrupted: str) -> None:
 def test_the_next_owner_inherits_no_fragment() -> None:
     with Relay(max_connections=2) as relay:
         old, other = relay.member(A), relay.member(B)
+        held = relay.engine.stats()["queued_bytes"]
         old.send(BINARY, b"\7first", final=False)
         old.wait_until_read()
         new = successor(relay, old)
+        assert relay.engine.stats()["queued_bytes"] == held
         new.forward(numbered(A, B, 2))
         assert new.sync() == []
         assert [f.payload for f in other.sync()] == [numbered(A, B, 2)]
