@@ -37,6 +37,7 @@ bench: build
 
 fuzz: build
 	@echo fuzz
+	@scripts/fuzz.sh
 	@$(VENV)/python -m pytest -q -m hypothesis --hypothesis-profile=fuzz
 
 mutants: build

@@ -4,6 +4,7 @@
 #
 #   bootstrap.sh python    Python >= 3.11 with headers and venv, and a C compiler   (PYTHON chooses the interpreter)
 #   bootstrap.sh tools     the programs that tests and demo run: in network namespaces, and git for an older candy
+#   bootstrap.sh fuzzer    clang with libFuzzer
 set -eu
 
 python=${PYTHON:-python3}
@@ -70,8 +71,23 @@ need_tools() {
     [ -z "$missing" ] || install "${missing# }" $missing
 }
 
+need_fuzzer() {
+    command -v clang >/dev/null || install clang clang
+    # Debian has libFuzzer in a package of its own, which bears the compiler's version.
+    if ! links_fuzzer; then
+        version=$(clang -dumpversion)
+        install libFuzzer "libclang-rt-${version%%.*}-dev"
+    fi
+}
+
+links_fuzzer() {
+    echo 'int LLVMFuzzerTestOneInput(const char *data, unsigned long n) { return data && n; }' |
+        clang -fsanitize=fuzzer,address -x c - -o /dev/null 2>/dev/null
+}
+
 case ${1-} in
 python) need_python ;;
 tools) need_tools ;;
-*) die "usage: bootstrap.sh python|tools" ;;
+fuzzer) need_fuzzer ;;
+*) die "usage: bootstrap.sh python|tools|fuzzer" ;;
 esac

@@ -18,5 +18,5 @@ mkdir -p $copies
 for part in candy/engine/*.pxi bench/*.pxi; do
     cp "$part" "$copies/$(basename "$part" .pxi).pyx"
 done
-cython-lint candy/*.pyx bench/*.pyx $copies/*.pyx
+cython-lint candy/*.pyx bench/*.pyx tests/fuzz/*.pyx $copies/*.pyx
 rm -r $copies

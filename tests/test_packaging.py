@@ -116,6 +116,7 @@ class Machine:
         self.put("uname", "echo Linux")
         self.put("id", "echo 1000")
         self.put("cc", "")
+        self.put("clang", "")
         for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git"):
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
@@ -145,7 +146,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["python", "tools"])
+@pytest.mark.parametrize("what", ["python", "tools", "fuzzer"])
 def test_bootstrap_with_all_there(machine: Machine, what: str) -> None:
     done = machine.bootstrap(what)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -227,6 +228,15 @@ def test_bootstrap_names_missing_tools(machine: Machine) -> None:
     done = machine.bootstrap("tools")
     line = "candy: iputils-ping iperf3 is missing: apt install iputils-ping iperf3\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+def test_bootstrap_names_what_the_fuzzers_miss(machine: Machine) -> None:
+    machine.put("clang", '[ "$1" != -dumpversion ] || { echo 14.0.6; exit; }; exit 1')
+    done = machine.bootstrap("fuzzer")
+    assert (done.returncode, done.stderr) == (1, "candy: libFuzzer is missing: apt install libclang-rt-14-dev\n")
+    (machine.bin / "clang").unlink()
+    done = machine.bootstrap("fuzzer")
+    assert (done.returncode, done.stderr) == (1, "candy: clang is missing: apt install clang\n")
 
 
 def test_bootstrap_installs_missing_tools_with_old_package_lists(machine: Machine) -> None:

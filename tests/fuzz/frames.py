@@ -1,8 +1,8 @@
 """Never crashes or hangs, reads what the slow model reads, closes with the code deserved, disturbs nobody else.
 
-The invariant for the frame parser and for a whole engine on a socketpair. Run it with atheris, which is no dependency
-of candy's: `pip install atheris`, then, with tests/ and the checkout on PYTHONPATH,
-`python tests/fuzz/frames.py -max_total_time=60 tests/fuzz/corpus`. test_corpus.py replays the corpus without it.
+The invariant for the frame parser and for a whole engine on a socketpair, in Python: what the fuzzer of _targets.pyx
+found is replayed against it. Also a target for atheris, which is no dependency of candy's: `pip install atheris`, then,
+with tests/ and the checkout on PYTHONPATH, `python tests/fuzz/frames.py -max_total_time=60 tests/fuzz/corpus/frames`.
 
 An input's first byte says who speaks and in what pieces (0x80: a server speaks; the rest: bytes a piece, 0 all at
 once); the others are the stream. The sender is 10.0.0.1, another member 10.0.0.2.

@@ -1,20 +1,49 @@
-"""What the fuzzer started from and what it found, replayed."""
+"""What the fuzzers started from and what they found, replayed through the ordinary engine, against the slow models."""
 
 from pathlib import Path
 
 import pytest
 from fuzz.frames import check_engine, check_parser
+from fuzz.offload import check_device, check_ipip, check_supers
 
 pytestmark = pytest.mark.engine
 
-CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
+CORPUS = Path(__file__).parent / "corpus"
+TARGETS = ("device", "frames", "ipip", "supers")
 
 
-@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+def inputs(target: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", sorted((CORPUS / target).iterdir()), ids=lambda path: path.name)
+
+
+@inputs("frames")
 def test_parser(path: Path) -> None:
     check_parser(path.read_bytes())
 
 
-@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
+@inputs("frames")
 def test_engine(path: Path) -> None:
     check_engine(path.read_bytes())
+
+
+@inputs("supers")
+def test_supers(path: Path) -> None:
+    check_supers(path.read_bytes())
+
+
+@inputs("ipip")
+def test_ipip(path: Path) -> None:
+    check_ipip(path.read_bytes())
+
+
+@inputs("device")
+def test_device(path: Path) -> None:
+    check_device(path.read_bytes())
+
+
+def test_it_stays_small() -> None:
+    """It is there to be replayed each time; a fuzzer finds the rest again in a minute."""
+    assert sorted(path.name for path in CORPUS.iterdir()) == list(TARGETS)
+    files = [path for path in CORPUS.rglob("*") if path.is_file()]
+    assert len(files) < 200
+    assert sum(path.stat().st_size for path in files) < 200_000

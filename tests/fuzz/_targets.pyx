@@ -1,0 +1,475 @@
+"""Never crashes, only documented outcomes, re-encoding is a fix-point, every read and write inside its bytes.
+
+That is the invariant of each target, and what it is re-encoded to stands beside it. scripts/fuzz.sh compiles this
+module, the whole engine in it, with libFuzzer's instrumentation, and drives its C functions without Python: it is never
+imported. What the fuzzers found is in corpus/, and replays against the slow models in Python: see test_corpus.py.
+
+Every input ends where a page ends, and so does every output; the next page can't be touched.
+"""
+
+include "../../candy/_fastpath.pyx"
+
+cdef extern from "<stdlib.h>" nogil:
+    void abort()
+
+cdef extern from "<stdio.h>" nogil:
+    int puts(const char *text)
+
+cdef extern from *:
+    """
+    /* Beside the system's own, through the linker's --wrap. */
+    extern ssize_t __real_write(int fd, const void *data, size_t n);
+    extern ssize_t __real_writev(int fd, const struct iovec *pieces, int n);
+    """
+    ssize_t real_write "__real_write" (int fd, const void *data, size_t n) nogil
+    ssize_t real_writev "__real_writev" (int fd, const iovec *pieces, int n) nogil
+
+cdef enum:
+    ROOM = 1 << 20                  # for one input or output
+    RECORD_ROOM = 8192              # for one packet of many
+    RECORDS = 200
+    DEVICE = 1 << 20                # a descriptor that nobody has
+    CUTS = 15                       # a header's bytes, and one
+    CUT_FRAMES = 4                  # at the start of an input
+
+cdef uint64_t FLOW_KEY[3]
+cdef uint8_t *input_end             # of memory that ends at a page's end
+cdef uint8_t *vnet_end
+cdef uint8_t *output_end
+cdef uint8_t *again_end
+cdef uint8_t *part_end
+cdef uint8_t *record_ends[RECORDS]
+cdef Worker *worker
+cdef Slot *slot
+cdef Merge *merge
+
+cdef struct Packets:                # one behind the other, each behind its length
+    uint8_t *bytes
+    size_t used
+
+cdef Packets written                # what a device was given, as plain packets
+cdef Packets wanted
+cdef bint overflowed
+
+
+cdef inline void check(bint holds, const char *what) noexcept nogil:
+    if unlikely(not holds):
+        puts(what)
+        abort()
+
+
+cdef uint8_t *fence(size_t room) noexcept nogil:
+    """The end of memory for so many bytes."""
+    cdef uint8_t *whole
+    room = (room + PAGE - 1) // PAGE * PAGE
+    whole = <uint8_t *>mmap(NULL, room + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    check(whole != MAP_FAILED and mprotect(whole + room, PAGE, PROT_NONE) == 0, "no memory")
+    return whole + room
+
+
+cdef uint8_t *put(uint8_t *end, const uint8_t *data, size_t n) noexcept nogil:
+    memcpy(end - n, data, n)
+    return end - n
+
+
+cdef public int LLVMFuzzerInitialize(int *argc, char ***argv) noexcept nogil:
+    global input_end, vnet_end, output_end, again_end, part_end, worker, slot, merge
+    cdef uint32_t i
+    choose_unmask()
+    input_end, vnet_end, output_end, again_end, part_end = fence(ROOM), fence(1), fence(ROOM), fence(ROOM), fence(ROOM)
+    for i in range(RECORDS):
+        record_ends[i] = fence(RECORD_ROOM)
+    worker = <Worker *>calloc(1, sizeof(Worker))
+    slot = <Slot *>calloc(1, sizeof(Slot))
+    merge = <Merge *>calloc(1, sizeof(Merge))
+    written.bytes = <uint8_t *>malloc(4 * ROOM)
+    wanted.bytes = <uint8_t *>malloc(4 * ROOM)
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- frames
+# An input as frames.py has it: a first byte from 0x80 on says that a server speaks; the rest is the stream.
+
+cdef public int fuzz_frames(const uint8_t *data, size_t size) noexcept nogil:
+    """The parser of either end. A frame that was taken is built again from what was found in it, byte by byte; cut
+    before its end it is not taken, and no fault shows that the whole does not have."""
+    cdef Frame f
+    cdef const uint8_t *stream = data + 1
+    cdef uint8_t *p
+    cdef uint8_t *out
+    cdef size_t at = 0
+    cdef size_t have = size - 1
+    cdef uint32_t n
+    cdef uint32_t frames = 0
+    cdef int status
+    cdef bint from_client
+    if size == 0 or have > ROOM:
+        return 0
+    from_client = data[0] < 128
+    p = put(input_end, stream, have)
+    while True:
+        status = parse_frame(p + at, have - at, from_client, &f)
+        check(status in (FRAME_OK, FRAME_SHORT, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE), "an unknown status")
+        if frames < CUT_FRAMES:
+            frames_cut(stream + at, have - at, from_client, status)
+        frames += 1
+        if status != FRAME_OK:
+            return 0
+        n = f.header + f.length
+        check(f.length <= WIRE_PAYLOAD_MAX and n <= have - at, "a frame beyond its bytes")
+        check(f.payload == p + at + f.header, "a payload somewhere else")
+        check(f.opcode <= OP_BINARY or OP_CLOSE <= f.opcode <= OP_PONG, "a reserved opcode")
+        check(f.opcode < OP_CLOSE or (f.final and (f.length <= 125 or (
+            f.opcode == OP_PONG and not from_client and f.length <= WIRE_PAYLOAD_LEGACY))), "a long control frame")
+        unmask(f.payload, f.payload, f.length, f.mask)
+        if f.opcode == OP_CLOSE:
+            close_code_valid(put(again_end, f.payload, f.length), f.length)
+        out = output_end - n
+        check(build_frame(out, f.opcode, f.payload, f.length, from_client, f.mask) == n, "built with another size")
+        check(frame_size(out) == n and frame_header(out) == f.header, "measured with another size")
+        check(out[0] == 128 | f.opcode and out[0] & 127 == stream[at] & 127, "built with another first byte")
+        check(memcmp(out + 1, stream + at + 1, n - 1) == 0, "built anew it differs")
+        # As it is forwarded: moved left within its own bytes.
+        put(again_end, f.payload, f.length)
+        n -= build_frame(p + at, f.opcode, f.payload, f.length, False, 0)
+        check(n == (4 if from_client else 0), "unmasked it is not 4 bytes shorter")
+        check(memcmp(p + at + frame_header(p + at), again_end - f.length, f.length) == 0, "moved it differs")
+        at += f.header + f.length
+        check(memcmp(p + at, stream + at, min(have - at, <size_t>64)) == 0, "it changed what follows")
+
+
+cdef void frames_cut(const uint8_t *p, size_t have, bint from_client, int whole) noexcept nogil:
+    """The same bytes cut within the header."""
+    cdef Frame f
+    cdef size_t n
+    cdef int status
+    cdef bint fault = False
+    for n in range(min(have, <size_t>CUTS)):
+        status = parse_frame(put(again_end, p, n), n, from_client, &f)
+        check(status == FRAME_SHORT or status == whole, "a fault, or a frame, that the whole isn't")
+        check(status != FRAME_OK or f.header + f.length <= n, "taken before it was there")
+        check(not fault or status == whole, "a fault that went away")
+        fault |= status > 0
+
+
+# ------------------------------------------------------------------------------------------------------ super-packets
+# An input is a virtio header and a packet.
+
+cdef public int fuzz_supers(const uint8_t *data, size_t size) noexcept nogil:
+    """The segmenter. Each segment is a packet with right lengths and checksums that stands for itself, its payload
+    where it belongs; parts stand for the same packets; the header for a kernel is read as it was written."""
+    cdef Super u
+    cdef Super v
+    cdef uint8_t *vnet
+    cdef uint8_t *packet
+    cdef uint32_t length
+    if size < VNET_BYTES or size > ROOM:
+        return 0
+    length = <uint32_t>size - VNET_BYTES
+    vnet = put(vnet_end, data, VNET_BYTES)
+    packet = put(input_end, data + VNET_BYTES, length)
+    check(super_parse(vnet, packet, length, &u) == (
+        super_parse_any(vnet, packet, length, &u) and super_count(&u) <= SUPER_PACKETS_MAX), "the network's bound")
+    if not super_parse_any(vnet, packet, length, &u):
+        return 0
+    check(u.packet == packet and u.length == length, "another packet")
+    check(u.inner < u.transport and u.transport <= u.headers and u.headers <= length <= 65535, "headers beyond it")
+    check(u.needs_checksum or u.gso_size == 0, "segments without a checksum")
+    check_segments(&u)
+    if u.gso_size != 0:
+        check_parts(&u, vnet[1], 1 + vnet[2] % 50)
+    super_header(&u, vnet)
+    check(super_parse_any(vnet, packet, length, &v), "our own virtio header is refused")
+    check(u.inner == v.inner and u.headers == v.headers and u.gso_size == v.gso_size, "it says another thing")
+    check(load_le16(vnet + 2) == (u.headers - u.inner if u.needs_checksum else 0), "hdr_len")
+    return 0
+
+
+cdef bint looked_at(uint32_t index, uint32_t count) noexcept nogil:
+    """Not all of thousands."""
+    return index < 6 or index + 2 >= count or index % 97 == 0
+
+
+cdef void check_segments(const Super *u) noexcept nogil:
+    cdef uint32_t count = super_count(u)
+    cdef uint32_t payload = u.length - u.headers
+    cdef uint32_t i, n
+    cdef uint8_t *out = output_end - super_segment_size(u)
+    check(count == 1 or (u.gso_size * (count - 1) < payload <= u.gso_size * count), "another number of packets")
+    for i in range(count):
+        if looked_at(i, count):
+            n = super_segment(u, i, out)
+            check(u.headers <= n <= super_segment_size(u), "a segment larger than the largest")
+            check(memcmp(out + u.headers, u.packet + u.headers + i * u.gso_size, n - u.headers) == 0, "another payload")
+            check(n - u.headers == (payload if count == 1 else u.gso_size if i < count - 1
+                                    else payload - i * u.gso_size), "another size")
+            check_packet(out, n, u)
+            check_itself(out, n, u)
+
+
+cdef void check_packet(const uint8_t *packet, uint32_t length, const Super *u) noexcept nogil:
+    """Lengths and checksums of a segment."""
+    cdef const uint8_t *ip = packet + u.inner
+    cdef uint32_t rest = length - u.transport
+    cdef uint32_t pseudo
+    check(ipv4_exact(packet, length) and ipv4_exact(ip, length - u.inner), "a length that is wrong")
+    check(slow_sum(packet, (packet[0] & 15) * 4, 0) == 0xFFFF, "an outer checksum that is wrong")
+    check(slow_sum(ip, (ip[0] & 15) * 4, 0) == 0xFFFF, "a header checksum that is wrong")
+    if not u.needs_checksum:
+        return
+    pseudo = slow_sum(ip + 12, 8, ip[9] + rest)
+    check(slow_sum(packet + u.transport, rest, pseudo) == 0xFFFF, "a transport checksum that is wrong")
+    check(ip[9] != UDP or load_be16(packet + u.transport + 4) == rest, "a UDP length that is wrong")
+    check(ip[9] != UDP or load_be16(packet + u.transport + 6) != 0, "a UDP checksum that says there is none")
+
+
+cdef uint32_t slow_sum(const uint8_t *data, uint32_t n, uint32_t total) noexcept nogil:
+    """RFC 1071 as it is written."""
+    cdef uint32_t i
+    for i in range(n):
+        total += data[i] if i & 1 else <uint32_t>data[i] << 8
+        total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
+
+
+cdef void plain_header(const Super *u, uint8_t *vnet) noexcept nogil:
+    """A virtio header for one of its packets."""
+    cdef Super one = u[0]
+    one.gso_size = 0
+    memset(vnet, 0, VNET_BYTES)
+    super_header(&one, vnet)
+
+
+cdef void check_itself(uint8_t *packet, uint32_t length, const Super *u) noexcept nogil:
+    """A segment's only segment is itself."""
+    cdef Super one
+    cdef uint8_t vnet[VNET_BYTES]
+    cdef uint8_t *out = again_end - length
+    plain_header(u, vnet)
+    check(super_parse(vnet, packet, length, &one) and super_count(&one) == 1, "a segment is refused")
+    check(super_segment_size(&one) == length, "a segment counts as larger")
+    check(super_segment(&one, 0, out) == length and memcmp(out, packet, length) == 0, "a segment of it differs")
+
+
+cdef void check_parts(const Super *u, uint8_t kind, uint32_t n) noexcept nogil:
+    cdef Super part
+    cdef uint32_t count = super_count(u)
+    cdef uint32_t index = 0
+    cdef uint32_t i, size
+    cdef uint32_t most = VNET_BYTES + min(u.length, u.headers + n * u.gso_size)
+    cdef uint8_t *out = part_end - most
+    while index < count:
+        if looked_at(index, count):
+            size = super_part(u, kind, index, n, out)
+            check(size <= most, "a part larger than the largest")
+            check(super_parse(out, out + VNET_BYTES, size - VNET_BYTES, &part), "a part is refused")
+            check(super_count(&part) == min(n, count - index), "a part stands for another number of packets")
+            for i in range(super_count(&part)):
+                if looked_at(i, super_count(&part)):
+                    size = super_segment(&part, i, again_end - super_segment_size(&part))
+                    check(size == super_segment(u, index + i, output_end - super_segment_size(u)), "another size")
+                    check(memcmp(again_end - super_segment_size(&part), output_end - super_segment_size(u), size) == 0,
+                          "a part stands for another packet")
+        index += n
+
+
+# --------------------------------------------------------------------------------------------------------------- IPIP
+# An input is a device's address and a packet.
+
+cdef public int fuzz_ipip(const uint8_t *data, size_t size) noexcept nogil:
+    """Outer headers. What is wrapped is ours, and for nobody else; wrapped as a whole or segment by segment, a
+    super-packet comes to the same."""
+    cdef Super u
+    cdef Super v
+    cdef uint8_t vnet[VNET_BYTES]
+    cdef uint8_t message[96]
+    cdef uint8_t *packet
+    cdef uint8_t *wrapped
+    cdef uint32_t own, length, i, n
+    cdef bint ours
+    if size < 4 or size > ROOM // 2:
+        return 0
+    own = load_be32(data)
+    length = <uint32_t>size - 4
+    packet = put(input_end, data + 4, length)
+    ours = ipip_ours(packet, length, own)
+    check(not ours or (length >= 40 and own != 0 and packet[9] == IPIP and load_be32(packet + 16) == own),
+          "not for this device")
+    check(not ours or packet[0] == 0 or (load_be32(packet + 4) == 0x4000 and packet[0] == 0x45), "the user's own")
+    if length < 20:
+        ipv4_plausible(packet, length)
+        return 0
+    flow_hash(packet, length, FLOW_KEY)
+    n = icmp_fragmentation_needed(message, packet, length, WIRE_PAYLOAD_LEGACY - 1)
+    check(n == 0 or (ipv4_exact(message, n) and n <= 96 and slow_sum(message, 20, 0) == 0xFFFF
+                     and slow_sum(message + 20, n - 20, 0) == 0xFFFF), "an ICMP message that is wrong")
+    if own == 0 or length + IPIP_BYTES > 65535:
+        return 0
+    wrapped = put(output_end, packet, length) - IPIP_BYTES
+    ipip_wrap(wrapped, ~own, own, length)
+    check(ipip_ours(wrapped, length + IPIP_BYTES, own), "our own is not ours")
+    check(not ipip_ours(wrapped, length + IPIP_BYTES, own ^ 1), "our own is somebody else's")
+    check(ipv4_exact(wrapped, length + IPIP_BYTES) and slow_sum(wrapped, 20, 0) == 0xFFFF, "an outer header is wrong")
+    check(memcmp(wrapped + IPIP_BYTES, packet, length) == 0, "an inner packet was touched")
+    # As a super-packet, with the virtio header that such a packet has.
+    memset(vnet, 0, VNET_BYTES)
+    vnet[0] = VNET_NEEDS_CSUM
+    vnet[1] = GSO_TCP4 if packet[9] == TCP else GSO_UDP
+    store_le16(vnet + 4, 8 + (own & 0x3FF))
+    store_le16(vnet + 6, (packet[0] & 15) * 4)
+    store_le16(vnet + 8, 16 if packet[9] == TCP else 6)
+    if not super_parse(vnet, packet, length, &u) or u.inner != 0:
+        return 0
+    v = u
+    v.packet = wrapped + IPIP_BYTES
+    check(ipip_super(&v, ~own, own) == length + IPIP_BYTES, "another length")
+    check(super_parse(vnet, wrapped, length + IPIP_BYTES, &u), "our own super-packet is refused")
+    check(v.inner == u.inner == IPIP_BYTES and v.transport == u.transport and v.headers == u.headers
+          and v.packet == u.packet and v.length == u.length, "it was wrapped as something else")
+    super_parse(vnet, packet, length, &u)
+    for i in range(super_count(&u)):
+        if looked_at(i, super_count(&u)):
+            n = super_segment(&u, i, again_end - super_segment_size(&u))
+            check(super_segment(&v, i, part_end - super_segment_size(&v)) == n + IPIP_BYTES, "another size")
+            wrapped = part_end - super_segment_size(&v)
+            check(memcmp(wrapped + IPIP_BYTES, again_end - super_segment_size(&u), n) == 0, "another segment")
+            check(ipip_ours(wrapped, n + IPIP_BYTES, own), "a segment that is not ours")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- device
+# An input is a byte of flags (1: no virtio headers, 2: the device has an address, 4: TCP packets get their length and
+# checksums right, which no fuzzer guesses) and records: two bytes of length, of which the highest bit says that a
+# super-packet follows and not a plain packet.
+
+cdef public ssize_t wrap_write "__wrap_write"(int fd, const void *data, size_t n) noexcept nogil:
+    cdef iovec piece
+    if fd != DEVICE:
+        return real_write(fd, data, n)
+    piece.iov_base = <void *>data
+    piece.iov_len = n
+    return write_device_pieces(&piece, 1)
+
+
+cdef public ssize_t wrap_writev "__wrap_writev"(int fd, const iovec *pieces, int n) noexcept nogil:
+    return write_device_pieces(pieces, n) if fd == DEVICE else real_writev(fd, pieces, n)
+
+
+cdef ssize_t write_device_pieces(const iovec *pieces, int n) noexcept nogil:
+    """What a kernel makes of one write: the packets that it stands for."""
+    cdef Super u
+    cdef uint8_t *p = output_end
+    cdef size_t total = 0
+    cdef int i
+    for i in range(n):
+        total += pieces[i].iov_len
+    check(total <= 65535 + VNET_BYTES, "a write longer than a kernel takes")
+    p = output_end - total
+    for i in range(n):
+        memcpy(p, pieces[i].iov_base, pieces[i].iov_len)
+        p += pieces[i].iov_len
+    p = output_end - total
+    if not slot.vnet:
+        keep(&written, p, <uint32_t>total)
+        return <ssize_t>total
+    check(total >= VNET_BYTES, "a write without a virtio header")
+    total -= VNET_BYTES
+    if p[0] == 0:
+        check(load64(p) == 0 and load_le16(p + 8) == 0, "a virtio header of the network's")
+        keep(&written, p + VNET_BYTES, <uint32_t>total)
+    else:
+        check(super_parse(p, p + VNET_BYTES, <uint32_t>total, &u) and u.inner == 0, "a kernel is lied to")
+        check(load_le16(p + 2) == u.headers and p[0] == VNET_NEEDS_CSUM, "a virtio header that is not ours")
+        keep_segments(&written, &u, 0)
+    return <ssize_t>(total + VNET_BYTES)
+
+
+cdef void keep(Packets *to, const uint8_t *packet, uint32_t length) noexcept nogil:
+    global overflowed
+    if to.used + 4 + length > 4 * ROOM:
+        overflowed = True
+        return
+    memcpy(to.bytes + to.used, &length, 4)
+    memcpy(to.bytes + to.used + 4, packet, length)
+    # With DF an id means nothing (RFC 6864), and the header's checksum goes with it; where that was right.
+    if packet[0] == 0x45 and packet[6] & 0x40 and slow_sum(packet, 20, 0) == 0xFFFF:
+        store_be16(to.bytes + to.used + 8, 0)
+        store_be16(to.bytes + to.used + 14, 0)
+    to.used += 4 + length
+
+
+cdef void keep_segments(Packets *to, const Super *u, uint32_t skip) noexcept nogil:
+    cdef uint32_t i, n
+    for i in range(super_count(u)):
+        n = super_segment(u, i, again_end - super_segment_size(u))
+        keep(to, again_end - super_segment_size(u) + skip, n - skip)
+
+
+cdef void want(const uint8_t *payload, uint32_t length) noexcept nogil:
+    """What a device has to be given of one FORWARD or SUPER."""
+    cdef Super u
+    cdef uint32_t own = <uint32_t>slot.own_address
+    cdef uint8_t *packet
+    cdef bint ours
+    if payload[0] == KIND_FORWARD:
+        packet = put(input_end, payload + 1, length - 1)
+        length -= 1
+        if ipip_ours(packet, length, own):
+            packet += IPIP_BYTES
+            length -= IPIP_BYTES
+        if ipv4_plausible(packet, length):
+            keep(&wanted, packet, length)
+        return
+    packet = put(input_end, payload + 1 + VNET_BYTES, length - 1 - VNET_BYTES)
+    length -= 1 + VNET_BYTES
+    if not super_parse(payload + 1, packet, length, &u):
+        return
+    ours = ipip_ours(packet, length, own)
+    if not slot.vnet:
+        keep_segments(&wanted, &u, u.inner if ours else 0)
+    elif u.inner == 0 or ours:
+        if u.needs_checksum:
+            keep_segments(&wanted, &u, u.inner)
+        else:
+            keep(&wanted, packet + u.inner, length - u.inner)
+
+
+cdef void put_right(uint8_t *packet, uint32_t length) noexcept nogil:
+    """Length and checksums of a TCP packet."""
+    if length < 40 or packet[0] != 0x45 or packet[9] != TCP or load_be16(packet + 6) & 0x3FFF:
+        return
+    ipv4_finish(packet, length, 0)
+    checksum_finish(packet, packet + 20, length - 20)
+
+
+cdef public int fuzz_device(const uint8_t *data, size_t size) noexcept nogil:
+    """What is put together for a device is, taken apart by a kernel, what came; with and without virtio headers."""
+    global overflowed
+    cdef size_t at = 1
+    cdef uint32_t length, least, record
+    cdef uint8_t *payload
+    if size == 0:
+        return 0
+    slot.fd = DEVICE
+    slot.vnet = data[0] & 1 == 0
+    slot.own_address = 0x0A000002 if data[0] & 2 else 0
+    written.used = wanted.used = 0
+    overflowed = False
+    for record in range(RECORDS):
+        if size - at < 2:
+            break
+        length = load_be16(data + at) & 0x7FFF
+        least = SUPER_MIN if data[at] >> 7 else FORWARD_MIN
+        length = <uint32_t>min(<size_t>length, size - at - 2)
+        if length + 1 >= least and length < RECORD_ROOM:
+            payload = put(record_ends[record], data + at + 2, length) - 1
+            payload[0] = KIND_SUPER if data[at] >> 7 else KIND_FORWARD
+            if data[0] & 4 and payload[0] == KIND_FORWARD:
+                put_right(payload + 1, length)
+            want(payload, length + 1)
+            tun_packet(worker, slot, merge, payload, length + 1)
+        at += 2 + length
+    merge_write(worker, slot, merge)
+    check(overflowed or (written.used == wanted.used and memcmp(written.bytes, wanted.bytes, wanted.used) == 0),
+          "a device was given something else")
+    return 0
