@@ -374,7 +374,7 @@ cdef void queue_put(Worker *w, Slot *s, Queue *q, Flow *f, Record *r, uint32_t s
         round_push(&q.fresh, f)
 
 
-# CoDel, RFC 8289. What it decides is held against a model in tests/engine/test_codel.py, with these differences:
+# CoDel, RFC 8289, with these differences:
 #
 # 1. The target is never less than the time that the frame at hand takes at the drain rate: on a slow link the time of a
 #    single frame is not a standing queue.
