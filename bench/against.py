@@ -22,7 +22,7 @@ MARGIN = 0.03
 CONFIDENCE = 0.95
 ROUNDS, SECONDS = 16, 0.1
 """The first rounds of a row, and the length of one build's turn in each. An even number, so that each build goes first
-as often: with 1→50 whoever does pays 2 % more."""
+as often: with 1→50 the build that does pays 2 % more."""
 LOOKS = 3
 """How often a row is judged at most: while it is not settled its rounds are doubled. Few, for with every look at a row
 on the very margin there is another chance of 1 in 40 to call it slower."""

@@ -138,7 +138,7 @@ def main(probes: int, runs: int, names: tuple[str, ...], pin: bool, json_file: P
         + (
             ""
             if may_be_urgent()
-            else "; without root's rights worker and bystander wait for whoever else uses their cores"
+            else "; without root's rights worker and bystander wait for other users of their cores"
         ),
         f"others used {bystanders.share():.0%} of the machine meanwhile",
     ]

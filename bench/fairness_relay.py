@@ -1,4 +1,4 @@
-"""The relay of fairness.py: an engine, and whoever connects is adopted. A process of its own, which has its own GIL.
+"""The relay of fairness.py: an engine that adopts each connection. A process of its own, which has its own GIL.
 
 It is told what to do in one line of JSON on standard input, and answers that and every later line with one on standard
 output; it ends with its standard input:

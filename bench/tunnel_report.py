@@ -95,7 +95,7 @@ def targets(found: Mapping[str, Found]) -> Iterator[Target]:
         yield from at_most(found, "ext", "ping loaded avg", "ping under the stream, average ms", unloaded + 2)
         yield from at_most(found, "ext", "ping loaded max", "ping under the stream, maximum ms", 10)
         yield from at_most(found, "ext", "ping idle avg", "idle ping, 1.5 times the proxy's, ms", 1.5 * reference)
-    # One reply in two hundred that the machine was late for moves an average by a third, whoever sent it.
+    # One reply in two hundred that the machine was late for moves an average by a third.
     typical = found["ext"].median("ping idle p50"), found["proxy"].median("ping idle p50")
     if typical[0] is not None and typical[1] is not None:
         yield Target(f"(by medians {typical[0] / typical[1]:.2f} times the proxy's)")

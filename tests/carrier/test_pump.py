@@ -25,7 +25,7 @@ from candy.relay import upgrade
 
 
 class Former(BaseProtocol):
-    """Whoever had the transport before."""
+    """The former protocol of the transport."""
 
     def __init__(self) -> None:
         super().__init__(asyncio.get_running_loop())

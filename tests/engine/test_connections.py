@@ -185,7 +185,7 @@ def test_reserved_addresses_are_no_group() -> None:
 
 
 def test_broadcasts_reach_who_is_left() -> None:
-    """Whoever leaves the list of members is replaced in it by the last, who may leave as well."""
+    """A member that leaves frees its place in the list of members; the others keep theirs."""
     addresses = [A, B, C, NOBODY]
     for first in addresses[1:]:
         for second in addresses[1:]:

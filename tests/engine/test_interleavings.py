@@ -177,7 +177,7 @@ def test_an_inbox_is_nothing_for_the_slots_next_owner() -> None:
         hold_at("appended")
         hold_at("moved_on")
         relay.engine.close(b.connection)
-        # Its worker waits for the send lock; whoever gets that first, worker 2 looks into no inbox any more.
+        # Its worker waits for the send lock; whichever gets that first, worker 2 looks into no inbox any more.
         release("locked")
         assert wait_held("unlocked")
         assert wait_held("moved_on")

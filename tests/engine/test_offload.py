@@ -165,7 +165,7 @@ def test_segments_larger_than_the_payload_are_one_packet(gso_size: int) -> None:
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_parts_are_as_a_kernel_would_hand_them_over(wrapped: bool) -> None:
     """Only the first speaks of CWR, one packet is no super-packet, and the checksum's field has the pseudo header's
-    sum, from which whoever cuts or receives it goes on."""
+    sum, from which the one that cuts or receives it goes on."""
     packet = tcp(pattern(4500), flags=ACK | CWR)
     outer = 0
     if wrapped:

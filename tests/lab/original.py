@@ -96,7 +96,7 @@ class OriginalRelay:
         hub: where it listens.
         address: on which.
         extended: choose candy.2.
-        grant: the address for whoever asks for one.
+        grant: the address for a member that asks for one.
     """
 
     def __init__(

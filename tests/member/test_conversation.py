@@ -1,6 +1,6 @@
 """Whole conversations in memory: the recorded one byte for byte, right and wrong answers, and every way to end.
 
-What is told to whoever has logged in is in test_conversation_told.py.
+What a member is told after its log-in is in test_conversation_told.py.
 """
 
 from ipaddress import IPv4Interface

@@ -1,4 +1,4 @@
-"""Whoever has not authenticated, at a relay as users start it: on a clock from the start."""
+"""Unauthenticated connections, at a relay as users start it: a deadline from the start."""
 
 import socket
 import struct

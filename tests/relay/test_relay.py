@@ -120,7 +120,7 @@ class TestFrames:
 class TestEnding:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_members_are_told(self, tmp_path: Path, number: int) -> None:
-        """1001 to all, also to whoever has not authenticated; exit status 0, also when a member does not answer."""
+        """1001 to all, also to unauthenticated connections; exit status 0, also when a member does not answer."""
         with Relay(tmp_path) as relay:
             polite = Member.connect(relay.address).log_in("192.168.202.5")
             upgraded = Member.connect(relay.address)

@@ -200,9 +200,9 @@ def test_a_client_without_vmac_that_comes_back(relay: Relay, stack: ExitStack) -
 
 
 def test_a_holder_of_another_installation(relay: Relay, stack: ExitStack) -> None:
-    """field: the original kicks the earlier holder, whoever asks; cacao refuses when the holder has another VMAC.
+    """field: the original kicks the earlier holder in any case; cacao refuses when the holder has another VMAC.
 
-    Here whoever answers keeps its address.
+    Here a holder that answers keeps its address.
     """
     holder = stack.enter_context(OldClient.connect(relay.address, vmac=b"00000000feedbee4"))
     ip = holder.log_in_as_original(vmac=True, fixed="192.168.202.28")
