@@ -1,8 +1,8 @@
 """The bystander of fairness.py: one member sends small packets to another, and both look at the clock.
 
 Packets are sent at random intervals whether the ones before arrived or not: a load that holds the relay up for a
-while then delays as many of them as it does of any packets. A packet that is sent only when the one before arrived would
-meet each such while just once.
+while then delays as many of them as it does of any packets. A packet that is sent only when the one before arrived
+would meet each such while just once.
 """
 
 import os

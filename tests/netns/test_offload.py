@@ -1,4 +1,4 @@
-"""Super-packets through real interfaces: between all kinds of members the same bytes arrive, with the right checksums."""
+"""Super-packets through real interfaces: between all kinds of members the same bytes arrive, checksums included."""
 
 import re
 import signal
