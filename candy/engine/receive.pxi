@@ -26,6 +26,7 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
     cdef size_t have                # bytes at the start of the buffer that were read before
     cdef size_t room
     cdef ssize_t n
+    cdef int64_t before = w.work
     if s.fanout != NULL and not fanout_go_on(w, s):
         return True
     if s.held and not take_held(w, s):
@@ -51,17 +52,20 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
         if s.state == STATE_CLOSED:
             return False
         if s.held or s.fanout != NULL:
-            s.read_most = max(s.read_most // 2, <uint32_t>READ_LEAST)
+            if before == WORK_TURN:             # the first read of a turn was too much for it
+                s.read_most = max(s.read_most // 2, <uint32_t>READ_LEAST)
             leave_rest(w, s, have)
             return True
         # A short read has emptied the socket, unless its end was announced: then read up to that.
         if <size_t>n < room and not s.hung_up:
             leave_rest(w, s, have)
             return False
-        if w.work < RECEIVE_BYTES or room >= RECEIVE_BYTES - WIRE_PAYLOAD_MAX or is_stranger(s):
+        s.read_most = min(2 * s.read_most, <uint32_t>RECEIVE_BYTES)
+        # The next read would be twice as large, and must not cost more than is left.
+        if w.work < 2 * (before - w.work) or room >= RECEIVE_BYTES - WIRE_PAYLOAD_MAX or is_stranger(s):
             leave_rest(w, s, have)
             return True
-        s.read_most = min(2 * s.read_most, <uint32_t>RECEIVE_BYTES)
+        before = w.work
 
 
 cdef bint take_held(Worker *w, Slot *s) noexcept nogil:
