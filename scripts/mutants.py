@@ -231,6 +231,9 @@ def main() -> int:
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="which: PART/NAME, with * and ?")
     options = parser.parse_args()
     os.nice(10)
+    # Either way it ends behind the mutants at hand, whose programs would otherwise be left alone.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         mutants = [
             mutant
