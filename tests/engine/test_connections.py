@@ -185,7 +185,7 @@ def test_reserved_addresses_are_no_group() -> None:
 
 
 def test_broadcasts_reach_who_is_left() -> None:
-    """A member that leaves frees its place in the list of members; the others keep theirs."""
+    """A member that leaves, once or twice, frees one place in the list, for one member; the others keep theirs."""
     addresses = [A, B, C, NOBODY]
     for first in addresses[1:]:
         for second in addresses[1:]:
@@ -198,6 +198,11 @@ def test_broadcasts_reach_who_is_left() -> None:
                 for address in addresses[1:]:
                     wanted = [] if address in (first, second) else [FORWARD + packet(A, GROUP)]
                     assert [f.payload for f in members[address].sync()] == wanted
+                late = [relay.member(NOBODY + 1 + n) for n in range(3)]
+                members[A].forward(FORWARD + packet(A, GROUP, b"late"))
+                members[A].sync()
+                for peer in late:
+                    assert [f.payload for f in peer.sync()] == [FORWARD + packet(A, GROUP, b"late")]
 
 
 def test_a_member_sends_from_the_networks_behind_it() -> None:
