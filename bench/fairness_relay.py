@@ -43,7 +43,7 @@ def say(answer: dict[str, object]) -> None:
     print(json.dumps(answer), flush=True)
 
 
-class Relay:
+class RelayUnderLoad:
     """The engine's Python side."""
 
     def __init__(self, engine: _fastpath.Engine, listener: socket.socket) -> None:
@@ -138,7 +138,7 @@ def main() -> None:
         try:
             engine.add_network()
             say({"port": listener.getsockname()[1]})
-            Relay(engine, listener).run()
+            RelayUnderLoad(engine, listener).run()
         finally:
             engine.stop()
 

@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import trustme
 from _endpoints import process_cpu_ns
 from lab.namespaces import Namespace
-from lab.programs import Program, Relay, client, environment
+from lab.programs import Program, RelayProgram, client, environment
 
 IPERF_PORT = 5201
 PROXY_PORT = 5300
@@ -134,7 +134,7 @@ class TunnelLab:
             flags, trust = ["--tls-certificate", str(chain), "--tls-key", str(key)], ["--ca-file", str(ca)]
         pool, port = f"10.20.{number}.0/24", RELAY_PORT + number
         with self.hub:
-            relay = Relay(
+            relay = RelayProgram(
                 self._folder / f"relay{number}", "-d", pool, *flags, host="0.0.0.0", port=port, scheme=mode.scheme
             )
         self._stack.enter_context(relay)

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from lab.member import Member
-from lab.programs import Relay
+from lab.programs import RelayProgram
 
 from candy._fastpath import DROPS, Engine
 from candy.counters import lines
@@ -32,7 +32,7 @@ def test_an_engine_at_rest() -> None:
 
 
 def test_the_relay_names_no_reason_for_which_nothing_was_dropped(tmp_path: Path) -> None:
-    with Relay(tmp_path) as relay, Member.connect(relay.address) as member:
+    with RelayProgram(tmp_path) as relay, Member.connect(relay.address) as member:
         member.send(b"\x07unknown")
         member.log_in(str(member.ask().ip))
         start = len(relay.lines)

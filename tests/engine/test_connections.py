@@ -10,7 +10,7 @@ import socket
 from contextlib import suppress
 
 import pytest
-from kit.peer import BINARY, FORWARD, PATIENCE, PING, PONG, Frame, Relay, numbered, packet
+from kit.peer import BINARY, FORWARD, PATIENCE, PING, PONG, EngineRelay, Frame, numbered, packet
 
 from candy import _fastpath
 
@@ -35,7 +35,7 @@ DROPPED = {
 @pytest.mark.parametrize("name", DROPPED)
 def test_dropped_under_a_name_and_the_connection_lives(name: str, pieces: int) -> None:
     payload, reason = DROPPED[name]
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
         if pieces == 1:
             one.send(BINARY, payload)
@@ -54,7 +54,7 @@ def test_dropped_under_a_name_and_the_connection_lives(name: str, pieces: int) -
 
 
 def test_packets_before_authentication() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.adopt(), relay.member(B)
         for source in (A, B, 0):
             one.forward(FORWARD + packet(source, B), FORWARD + packet(source, GROUP))
@@ -66,7 +66,7 @@ def test_packets_before_authentication() -> None:
 @pytest.mark.parametrize("message", [b"", b"\0", b"\x02" * 73, b"\x07", b"\xfe\0", b"\xff" + bytes(1015)], ids=len)
 def test_whatever_is_not_forwarded_is_pythons(message: bytes) -> None:
     """Unknown kinds and the empty message as well: Python judges messages."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.adopt()
         peer.send(BINARY, message)
         assert relay.details(peer.connection, MESSAGE) == [message]
@@ -74,7 +74,7 @@ def test_whatever_is_not_forwarded_is_pythons(message: bytes) -> None:
 
 
 def test_a_member_may_send_longer_messages() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         peer.send(BINARY, b"\xff" + bytes(1499))
         assert relay.details(peer.connection, MESSAGE) == [b"\xff" + bytes(1499)]
@@ -82,7 +82,7 @@ def test_a_member_may_send_longer_messages() -> None:
 
 
 def test_a_packet_to_the_sender_itself() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one = relay.member(A)
         one.forward(numbered(A, A, 3))
         assert [f.payload for f in one.sync()] == [numbered(A, A, 3)]
@@ -92,7 +92,7 @@ def test_a_packet_to_the_sender_itself() -> None:
 
 
 def test_bind_replaces_the_holder_who_then_owns_nothing() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, old, new = relay.member(A), relay.member(B), relay.member(C)
         assert relay.engine.bind(new.connection, B)
         one.forward(numbered(A, B, 1), numbered(A, C, 2), FORWARD + packet(A, GROUP, b"all"))
@@ -105,7 +105,7 @@ def test_bind_replaces_the_holder_who_then_owns_nothing() -> None:
 
 
 def test_unbind_and_bind_again() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
         assert relay.engine.unbind(other.connection)
         assert relay.engine.unbind(other.connection)
@@ -121,7 +121,7 @@ def test_unbind_and_bind_again() -> None:
 
 
 def test_the_end_of_a_former_holder_leaves_its_successors_route_alone() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, old, new = relay.member(A), relay.member(B), relay.adopt()
         old.close()
         relay.poll.poll(PATIENCE * 1000)  # ended, and Python doesn't know yet
@@ -134,7 +134,7 @@ def test_the_end_of_a_former_holder_leaves_its_successors_route_alone() -> None:
 
 
 def test_equal_addresses_in_two_networks_never_meet() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         second = relay.engine.add_network()
         assert second == 1
         one, other = relay.member(A), relay.member(B)
@@ -152,7 +152,7 @@ def test_equal_addresses_in_two_networks_never_meet() -> None:
 
 @pytest.mark.parametrize("address", [1, 0x0000FFFF, 0x00010000, 0x7FFFFFFF, 0x80000000, 0xDFFFFFFF, 0xFFFFFFFE])
 def test_any_address_can_be_bound(address: int) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(address)
         one.forward(numbered(A, address, 1))
         one.sync()
@@ -160,12 +160,12 @@ def test_any_address_can_be_bound(address: int) -> None:
 
 
 def test_no_address_at_all() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         assert not relay.engine.bind(relay.adopt().connection, 0)
 
 
 def test_broadcasts_are_limited_for_each_sender() -> None:
-    with Relay(broadcast_rate=0) as relay:
+    with EngineRelay(broadcast_rate=0) as relay:
         one, other = relay.member(A), relay.member(B)
         one.forward(FORWARD + packet(A, GROUP), numbered(A, B, 1))
         one.sync()
@@ -175,7 +175,7 @@ def test_broadcasts_are_limited_for_each_sender() -> None:
 
 def test_reserved_addresses_are_no_group() -> None:
     """Multicast ends at 239.255.255.255, and only the last of what follows is a broadcast."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
         for address in (0xDFFFFFFF, 0xF0000000, 0xFFFFFFFE, 0xEFFFFFFF):
             one.forward(FORWARD + packet(A, address))
@@ -189,7 +189,7 @@ def test_broadcasts_reach_who_is_left() -> None:
     addresses = [A, B, C, NOBODY]
     for first in addresses[1:]:
         for second in addresses[1:]:
-            with Relay() as relay:
+            with EngineRelay() as relay:
                 members = {address: relay.member(address) for address in addresses}
                 for address in (first, second):
                     assert relay.engine.unbind(members[address].connection)
@@ -207,7 +207,7 @@ def test_broadcasts_reach_who_is_left() -> None:
 
 def test_a_member_sends_from_the_networks_behind_it() -> None:
     lans = [(0xC0A80000, 0xFFFF0000), (0xAC100000, 0xFFF00000)]
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
         assert relay.engine.allow_sources(one.connection, lans)
         right = [FORWARD + packet(source, B) for source in (A, 0xC0A80001, 0xC0A8FFFF, 0xAC100000, 0xAC1FFFFF)]
@@ -222,7 +222,7 @@ def test_a_member_sends_from_the_networks_behind_it() -> None:
 
 
 def test_events_in_order_and_the_end_last() -> None:
-    with Relay(2) as relay:
+    with EngineRelay(2) as relay:
         peers = [relay.adopt() for _ in range(6)]
         for n in range(20):
             for peer in peers:
@@ -240,7 +240,7 @@ def test_events_in_order_and_the_end_last() -> None:
 
 
 def test_more_messages_than_python_takes() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.adopt()
         for n in range(500):
             peer.send(BINARY, b"\7" + n.to_bytes(2, "big"))
@@ -255,7 +255,7 @@ def test_more_messages_than_python_takes() -> None:
 def test_events_of_many_are_bounded_too() -> None:
     """8 MiB of all connections' events wait at most. What does not fit is counted."""
     connections, each, size = 180, 60, 1000
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peers = [relay.member(0x0A010000 + n) for n in range(connections)]
         for peer in peers:
             for _ in range(each):
@@ -270,7 +270,7 @@ def test_events_of_many_are_bounded_too() -> None:
 
 
 def test_fileno_is_readable_only_while_there_are_events() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         assert relay.poll.poll(0) == []
         peer = relay.adopt()
         peer.send(BINARY, b"\7")
@@ -280,7 +280,7 @@ def test_fileno_is_readable_only_while_there_are_events() -> None:
 
 
 def test_messages_are_limited() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.adopt()
         assert relay.engine.send(peer.connection, bytes(1500))
         assert peer.receive() == Frame(BINARY, bytes(1500), True, None, 1504)
@@ -291,7 +291,7 @@ def test_messages_are_limited() -> None:
 
 
 def test_ping_comes_back_as_an_event() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.adopt()
         assert relay.engine.ping(peer.connection, b"are you there")
         assert peer.receive() == Frame(PING, b"are you there", True, None, 15)
@@ -303,7 +303,7 @@ def test_ping_comes_back_as_an_event() -> None:
 
 
 def test_a_silent_peer_is_pinged_and_then_given_up() -> None:
-    with Relay(ping_after=0.1, dead_after=3.0) as relay:
+    with EngineRelay(ping_after=0.1, dead_after=3.0) as relay:
         peer = relay.adopt()
         heard = relay.engine.received_ns(peer.connection)
         assert (peer.receive().opcode, peer.receive().opcode) == (PING, PING)
@@ -313,7 +313,7 @@ def test_a_silent_peer_is_pinged_and_then_given_up() -> None:
 
 
 def test_a_quiet_client_pings_although_it_is_talked_to() -> None:
-    with Relay(ping_after=0.1, dead_after=60.0, ping_when_quiet=True) as relay:
+    with EngineRelay(ping_after=0.1, dead_after=60.0, ping_when_quiet=True) as relay:
         server = relay.adopt(client=True)
         server.sock.settimeout(0.01)
         for _ in range(PATIENCE * 100):
@@ -330,7 +330,7 @@ def test_a_quiet_client_pings_although_it_is_talked_to() -> None:
 
 
 def test_what_cannot_be_adopted_stays_the_callers() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         reader, writer = os.pipe()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram, open(reader, "rb"), open(writer, "wb"):
             for fd, why in ((datagram.fileno(), "not a stream socket"), (reader, "Socket operation on non-socket")):

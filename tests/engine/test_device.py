@@ -4,7 +4,7 @@ import socket
 import struct
 
 import pytest
-from kit.peer import BINARY, CLOSE, FORWARD, PONG, Relay, packet
+from kit.peer import BINARY, CLOSE, FORWARD, PONG, EngineRelay, packet
 
 from candy import _fastpath
 
@@ -18,7 +18,7 @@ KINDS = pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_DGRA
 @KINDS
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_a_client_carries_packets_both_ways(kind: int, extended: bool) -> None:
-    with Relay() as relay, relay.device(kind) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(kind) as (kernel, tun):
         server = relay.joined(tun, extended=extended)
         masks = set()
         for n in range(100):
@@ -37,7 +37,7 @@ def test_a_client_carries_packets_both_ways(kind: int, extended: bool) -> None:
 
 @KINDS
 def test_batches_through_a_client(kind: int) -> None:
-    with Relay() as relay, relay.device(kind) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(kind) as (kernel, tun):
         server = relay.joined(tun)
         ins = [packet(B, A, struct.pack(">H", n) + bytes(n % 97)) for n in range(8)]
         for _ in range(20):
@@ -51,7 +51,7 @@ def test_batches_through_a_client(kind: int) -> None:
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 @pytest.mark.parametrize("length", [20, 124, 125, 126, 1499, 1500, 65534, 65535])
 def test_packet_lengths_from_a_device(length: int, extended: bool) -> None:
-    with Relay() as relay, relay.device() as (kernel, tun):
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
         server = relay.joined(tun, extended=extended)
         out = bytearray(packet(A, B, bytes(max(0, length - 28))))[:length]
         out[2:4] = length.to_bytes(2, "big")
@@ -80,7 +80,7 @@ NOT_IPV4 = {
 @pytest.mark.parametrize("name", NOT_IPV4)
 def test_what_is_no_ipv4_passes_in_neither_direction(name: str) -> None:
     junk = NOT_IPV4[name]
-    with Relay() as relay, relay.device() as (kernel, tun):
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
         server = relay.joined(tun)
         good = packet(A, B)
         kernel.send(junk)
@@ -94,7 +94,7 @@ def test_what_is_no_ipv4_passes_in_neither_direction(name: str) -> None:
 
 
 def test_a_device_that_takes_no_more_is_counted() -> None:
-    with Relay() as relay, relay.device(socket.SOCK_DGRAM) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(socket.SOCK_DGRAM) as (kernel, tun):
         server = relay.joined(tun)
         server.forward(*(FORWARD + packet(B, A, struct.pack(">H", n)) for n in range(2000)))
         server.sync()
@@ -105,7 +105,7 @@ def test_a_device_that_takes_no_more_is_counted() -> None:
 
 
 def test_a_full_socket_never_stops_the_device() -> None:
-    with Relay(queue_bytes=200_000) as relay, relay.device() as (kernel, tun):
+    with EngineRelay(queue_bytes=200_000) as relay, relay.device() as (kernel, tun):
         server = relay.joined(tun)
         for n in range(3000):
             kernel.send(packet(A, B, struct.pack(">H", n) + bytes(900)))
@@ -119,7 +119,7 @@ def test_a_full_socket_never_stops_the_device() -> None:
 
 
 def test_the_original_servers_pong_of_1500_bytes() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         server = relay.adopt(client=True)
         server.send(PONG, bytes(1500))
         assert server.sync() == []
@@ -129,7 +129,7 @@ def test_the_original_servers_pong_of_1500_bytes() -> None:
 
 
 def test_after_a_reconnect_the_device_goes_on_with_the_new_connection() -> None:
-    with Relay() as relay, relay.device() as (kernel, tun):
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
         first = relay.joined(tun)
         first.close()
         relay.cause(first.connection)
@@ -145,7 +145,7 @@ def test_after_a_reconnect_the_device_goes_on_with_the_new_connection() -> None:
 
 
 def test_a_device_is_no_connection() -> None:
-    with Relay() as relay, relay.device() as (kernel, tun):
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
         server = relay.joined(tun)
         assert not relay.engine.send(tun, b"\7")
         assert not relay.engine.ping(tun)
@@ -160,7 +160,7 @@ def test_a_device_is_no_connection() -> None:
 
 def test_a_connection_to_a_server_cannot_be_a_member() -> None:
     """What a server sends isn't masked and what it gets has to be: the relay's paths are not for it."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         other, server = relay.member(B), relay.adopt(client=True)
         assert not relay.engine.bind(server.connection, A)
         server.forward(FORWARD + packet(A, GROUP), FORWARD + packet(A, B))
@@ -171,7 +171,7 @@ def test_a_connection_to_a_server_cannot_be_a_member() -> None:
 
 
 def test_the_relays_own_device_is_a_member() -> None:
-    with Relay() as relay, relay.device() as (kernel, tun):
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
         one = relay.member(A)
         assert relay.engine.bind(tun, B)
         one.forward(FORWARD + packet(A, B, b"in"), FORWARD + packet(A, GROUP, b"all"))
@@ -197,7 +197,7 @@ def test_the_first_route_that_matches_counts() -> None:
         (0xC0000000, 0xFF000000, 0x0A000004),
     ]
     hops = {0xC0A80101: 0, 0xC0A80201: 0x0A000003, 0xC0A8FFFF: 0x0A000003, 0xC0A70001: 0x0A000004, B: 0, 0xC1000000: 0}
-    with Relay() as relay, relay.device() as (kernel, tun):
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
         server = relay.joined(tun)
         assert relay.engine.set_routes(tun, A, routes)
         for destination, hop in hops.items():
@@ -214,7 +214,7 @@ def test_the_first_route_that_matches_counts() -> None:
 
 def test_no_room_for_an_outer_header() -> None:
     """An outer header's length field counts to 65,535 as well."""
-    with Relay() as relay, relay.device() as (kernel, tun):
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
         server = relay.joined(tun)
         assert relay.engine.set_routes(tun, A, [(NOBODY, 0xFFFFFFFF, B)])
         for length in (65_535, 65_516, 65_515):

@@ -6,7 +6,7 @@ import socket
 import struct
 
 import pytest
-from kit.peer import BINARY, CLOSE, PATIENCE, PING, Frame, Peer, Relay, numbered
+from kit.peer import BINARY, CLOSE, PATIENCE, PING, EngineRelay, Frame, Peer, numbered
 
 pytestmark = pytest.mark.engine
 
@@ -14,7 +14,7 @@ A, B = 0x0A000001, 0x0A000002
 
 
 def test_close_handshake_from_our_side() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer, other = relay.member(A), relay.member(B)
         assert relay.engine.close(peer.connection, 1001, "bye")
         assert peer.receive() == Frame(CLOSE, b"\x03\xe9bye", True, None, 7)
@@ -33,7 +33,7 @@ def test_close_handshake_from_our_side() -> None:
 
 def test_nothing_follows_the_close_frame() -> None:
     """ "The application MUST NOT send any more data frames after sending a Close frame." """
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer, other = relay.member(A), relay.member(B)
         for _ in range(50):
             other.forward(*(numbered(B, A, n) for n in range(20)))
@@ -47,7 +47,7 @@ def test_nothing_follows_the_close_frame() -> None:
 
 
 def test_one_close_frame_although_it_has_to_wait() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         stalled, other = relay.member(A), relay.member(B)
         other.forward(*(numbered(B, A, n, 1000) for n in range(1000)))
         other.sync()
@@ -57,7 +57,7 @@ def test_one_close_frame_although_it_has_to_wait() -> None:
 
 
 def test_close_without_a_word() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         assert relay.engine.close(peer.connection)
         assert peer.receive_all() == []
@@ -65,7 +65,7 @@ def test_close_without_a_word() -> None:
 
 
 def test_abrupt_close_cuts_a_graceful_one_short() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         assert relay.engine.close(peer.connection, 1000)
         assert relay.engine.close(peer.connection)
@@ -75,7 +75,7 @@ def test_abrupt_close_cuts_a_graceful_one_short() -> None:
 
 @pytest.mark.parametrize("reason", ["x" * 200, "é" * 100, "€" * 60])
 def test_a_long_reason_is_cut_to_whole_characters(reason: str) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         relay.engine.close(peer.connection, 1000, reason)
         [frame] = peer.receive_all()
@@ -85,7 +85,7 @@ def test_a_long_reason_is_cut_to_whole_characters(reason: str) -> None:
 
 
 def test_hang_up_within_a_frame() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         peer.sock.sendall(peer.frame(BINARY, numbered(A, A, 1))[:-1])
         peer.close()
@@ -93,7 +93,7 @@ def test_hang_up_within_a_frame() -> None:
 
 
 def test_reset() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.adopt(tcp=True)
         peer.sync()
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -102,7 +102,7 @@ def test_reset() -> None:
 
 
 def test_a_stale_number_does_nothing_to_its_successor() -> None:
-    with Relay(max_connections=2) as relay:
+    with EngineRelay(max_connections=2) as relay:
         old, other = relay.member(A), relay.member(B)
         stale = old.connection
         old.close()
@@ -126,7 +126,7 @@ def test_a_stale_number_does_nothing_to_its_successor() -> None:
 
 
 def test_packets_for_who_is_gone_are_stale() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         old, other = relay.member(A), relay.member(B)
         old.close()
         relay.poll.poll(PATIENCE * 1000)  # ended, and Python doesn't know yet: the address still leads there
@@ -135,7 +135,7 @@ def test_packets_for_who_is_gone_are_stale() -> None:
         assert relay.dropped() == {"stale": 2}
 
 
-def successor(relay: Relay, old: Peer) -> Peer:
+def successor(relay: EngineRelay, old: Peer) -> Peer:
     """End a connection whatever it was doing, and give its slot to another with the same address."""
     assert relay.engine.close(old.connection)
     assert relay.cause(old.connection) == "local"
@@ -147,7 +147,7 @@ def successor(relay: Relay, old: Peer) -> Peer:
 @pytest.mark.parametrize("interrupted", ["never", "before the end", "after it"])
 def test_the_next_owner_inherits_no_half_frame(interrupted: str) -> None:
     """Wherever it lies: another's turn moves it out of the receive buffer."""
-    with Relay(max_connections=2) as relay:
+    with EngineRelay(max_connections=2) as relay:
         old, other = relay.member(A), relay.member(B)
         old.sock.sendall(old.frame(BINARY, numbered(A, B, 1))[:50])
         old.wait_until_read()
@@ -162,7 +162,7 @@ def test_the_next_owner_inherits_no_half_frame(interrupted: str) -> None:
 
 
 def test_the_next_owner_inherits_no_fragment() -> None:
-    with Relay(max_connections=2) as relay:
+    with EngineRelay(max_connections=2) as relay:
         old, other = relay.member(A), relay.member(B)
         held = relay.engine.stats()["queued_bytes"]
         old.send(BINARY, b"\7first", final=False)
@@ -175,7 +175,7 @@ def test_the_next_owner_inherits_no_fragment() -> None:
 
 
 def test_the_next_owner_gets_nothing_of_the_backlog() -> None:
-    with Relay(max_connections=2) as relay:
+    with EngineRelay(max_connections=2) as relay:
         old, other = relay.member(A), relay.member(B)
         other.forward(*(numbered(B, A, n, 1000) for n in range(1000)))
         other.sync()
@@ -190,7 +190,7 @@ def test_the_next_owner_gets_nothing_of_the_backlog() -> None:
 
 
 def test_every_slot_is_used_again() -> None:
-    with Relay(max_connections=3) as relay:
+    with EngineRelay(max_connections=3) as relay:
         numbers = set()
         for _ in range(30):
             peers = [relay.adopt() for _ in range(3)]
@@ -211,7 +211,7 @@ def test_every_slot_is_used_again() -> None:
 
 
 def test_stop_closes_everything_and_can_be_repeated() -> None:
-    relay = Relay(3)
+    relay = EngineRelay(3)
     peers = [relay.adopt() for _ in range(5)]
     before = {int(name) for name in os.listdir("/proc/self/fd")}
     relay.engine.stop()

@@ -19,9 +19,9 @@ from kit.peer import (
     PING,
     PONG,
     TEXT,
+    EngineRelay,
     Frame,
     Peer,
-    Relay,
     build_frame,
     number_of,
     numbered,
@@ -92,7 +92,7 @@ def as_server(data: bytes) -> bytes:
 @pytest.mark.parametrize("name", VIOLATIONS)
 def test_violation_is_closed_with_its_code_and_nobody_else_notices(name: str) -> None:
     text, code = VIOLATIONS[name]
-    with Relay() as relay:
+    with EngineRelay() as relay:
         bad, good = relay.member(A), relay.member(B)
         bad.sock.sendall(bytes.fromhex(text))
         assert [(f.opcode, f.payload) for f in bad.receive_all()] == [(CLOSE, struct.pack(">H", code))]
@@ -105,7 +105,7 @@ def test_violation_is_closed_with_its_code_and_nobody_else_notices(name: str) ->
 @pytest.mark.parametrize("name", [name for name in VIOLATIONS if name != "unmasked" and "from a client" not in name])
 def test_a_client_is_as_strict(name: str) -> None:
     text, code = VIOLATIONS[name]
-    with Relay() as relay:
+    with EngineRelay() as relay:
         server = relay.adopt(client=True)
         server.sock.sendall(as_server(bytes.fromhex(text)))
         [answer] = server.receive_all()
@@ -113,7 +113,7 @@ def test_a_client_is_as_strict(name: str) -> None:
 
 
 def test_masked_frame_for_a_client() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         server = relay.adopt(client=True)
         server.sock.sendall(build_frame(BINARY, b"\5", mask=bytes(4)))
         [answer] = server.receive_all()
@@ -160,7 +160,7 @@ def test_a_frame_cut_in_its_header_is_read_no_further(length: int, masked: bool)
 
 
 def test_what_came_before_a_violation_is_still_forwarded() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         bad, good = relay.member(A), relay.member(B)
         payload = numbered(A, B, 1)
         bad.sock.sendall(bad.frame(BINARY, payload) + bytes.fromhex("f0 00") + bad.frame(BINARY, payload))
@@ -207,7 +207,7 @@ def sized(source: int, destination: int, length: int, number: int) -> bytes:
 @pytest.mark.parametrize("mask", MASKS, ids=bytes.hex)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_every_length_arrives_unchanged(length: int, mask: bytes) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
         payloads = [sized(A, B, length, n) for n in range(3)]
         one.sock.sendall(b"".join(build_frame(BINARY, p, mask=mask) for p in payloads))
@@ -216,7 +216,7 @@ def test_every_length_arrives_unchanged(length: int, mask: bytes) -> None:
 
 
 def test_longer_than_an_old_member_holds() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, old = relay.member(A), relay.member(B, extended=False)
         payloads = [sized(A, B, length, length) for length in (1499, 1500, 1501, 1502, 65546, 21)]
         one.forward(*payloads)
@@ -241,7 +241,7 @@ def test_longer_than_an_old_member_holds() -> None:
 def test_a_packet_that_is_too_large_is_answered_only_where_it_is_due(protocol: int, fragment: int, due: bool) -> None:
     """Fragmentation needed (RFC 1191) is for packets with DF, and for nothing that RFC 1122 leaves unanswered."""
     long = ip_header(1500, protocol, A, B, fragment=fragment) + bytes(1500)
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, old = relay.member(A), relay.member(B, extended=False)
         one.forward(FORWARD + long)
         answers = [f.payload for f in one.sync() if f.opcode == BINARY]
@@ -260,7 +260,7 @@ Conversation = tuple[bytes, list[bytes], list[tuple[int, bytes]], list[bytes]]
 
 def test_a_destination_that_got_nothing_but_what_is_too_large_for_it() -> None:
     """It is known to the batch and has no piece of it; frames for others come in between."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, old, other = relay.member(A), relay.member(B, extended=False), relay.member(C)
         steps = [(B, 1501), (C, 30), (B, 30), (C, 30), (B, 1501), (B, 31), (C, 1501), (B, 32)]
         payloads = [sized(A, to, length, n) for n, (to, length) in enumerate(steps)]
@@ -295,7 +295,7 @@ def conversation() -> Conversation:
     return data, packets, pongs, [b"\x05first", b"\xfflast"]
 
 
-def check_conversation(relay: Relay, one: Peer, other: Peer, expected: Conversation) -> None:
+def check_conversation(relay: EngineRelay, one: Peer, other: Peer, expected: Conversation) -> None:
     _, packets, pongs, messages = expected
     assert [(f.opcode, f.payload) for f in one.sync()] == pongs
     assert [f.payload for f in other.sync()] == packets
@@ -309,7 +309,7 @@ def check_conversation(relay: Relay, one: Peer, other: Peer, expected: Conversat
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 13, 64, 1000, 100_000])
 def test_a_stream_in_pieces(step: int, extended: bool, interrupted: bool) -> None:
     """Interrupted: between two pieces the receive buffer is needed for somebody else's."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A, extended=extended), relay.member(B)
         third = relay.member(C)
         expected = conversation()
@@ -329,7 +329,7 @@ def test_a_stream_in_pieces(step: int, extended: bool, interrupted: bool) -> Non
 def test_two_streams_cut_at_every_length() -> None:
     """What one leaves incomplete must survive the other's reads, however long it is."""
     lengths = (40, 1400, 4000, 4100, 17_000, 65_000)
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other, third = relay.member(A), relay.member(B), relay.member(C)
         data = {
             peer: b"".join(peer.frame(BINARY, numbered(peer.address, B, n, n)) for n in lengths)
@@ -348,7 +348,7 @@ def test_two_streams_cut_at_every_length() -> None:
 
 def test_an_incomplete_frame_ends_with_its_connection() -> None:
     """The number of a connection that broke off within a frame goes to another, who begins with a frame of its own."""
-    with Relay(max_connections=2) as relay:
+    with EngineRelay(max_connections=2) as relay:
         other = relay.member(B)
         for n in range(20):
             one = relay.member(A)
@@ -363,7 +363,7 @@ def test_bytes_behind_the_upgrade() -> None:
     """`tail` may hold whole frames, a part of one, or nothing but a header's first byte."""
     data = conversation()[0]
     for cut in (1, 2, 3, 6, 7, 40, 300, 900, 1300, 20_000, len(data) - 1, len(data)):
-        with Relay() as relay:
+        with EngineRelay() as relay:
             other = relay.member(B)
             # Before bind() nothing may be forwarded, so the packets in the tail can't be for anybody yet.
             one = relay.adopt(tail=data[:cut])
@@ -381,7 +381,7 @@ def test_the_longest_tail() -> None:
     longest = 1 << 19
     tail = (frame * (longest // len(frame) + 1))[:longest]
     for tcp in (False, True):
-        with Relay() as relay:
+        with EngineRelay() as relay:
             for length in (longest, longest - 1, 300_000):
                 try:
                     peer = relay.adopt(tail=tail[:length], tcp=tcp)
@@ -394,7 +394,7 @@ def test_the_longest_tail() -> None:
 
 def test_a_longer_tail_is_refused_and_the_descriptor_stays() -> None:
     ours, theirs = tcp_pair()
-    with Relay() as relay, ours, theirs:
+    with EngineRelay() as relay, ours, theirs:
         with pytest.raises(ValueError, match="tail"):
             relay.engine.adopt(theirs.fileno(), tail=bytes(600_000))
         ours.sendall(b"x")
@@ -403,7 +403,7 @@ def test_a_longer_tail_is_refused_and_the_descriptor_stays() -> None:
 
 
 def test_preamble_comes_first() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         ping = build_frame(PING, b"early", mask=b"mask")
         peer = relay.adopt(preamble=b"HTTP/1.1 101 \r\n\r\n", tail=ping)
         assert peer.sock.recv(17, socket.MSG_WAITALL) == b"HTTP/1.1 101 \r\n\r\n"
@@ -412,7 +412,7 @@ def test_preamble_comes_first() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 3, 4, 15, 16, 31, 32, 33, 124, 125])
 def test_pong_has_the_same_bytes_before_and_after_bind(length: int) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.adopt()
         payload = bytes(range(100, 100 + length))
         for address in (A, B):
@@ -428,7 +428,7 @@ def test_runs_and_alternations_leave_as_the_model_says() -> None:
         steps += [(B, length)] * 5 + [(C, length), (B, length), (D, length), (C, length)] * 3
         steps += [(0x0A000063, length), (B, length), (NETWORK_BROADCAST, length), (B, length), (0xFFFFFFFF, length)]
         steps += [(C, length), (C, length), (0xE0000001, length), (C, length), (A, length)]
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, *others = [relay.member(address) for address in (A, B, C, D)]
         payloads = [sized(A, to, length, n) for n, (to, length) in enumerate(steps)]
         one.forward(*payloads)
@@ -443,7 +443,7 @@ def test_runs_and_alternations_leave_as_the_model_says() -> None:
 
 def test_more_destinations_and_runs_than_a_batch_gathers() -> None:
     """Past 1,024 destinations or 8,192 runs the batch is sent in parts; nothing changes place."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one = relay.member(A)
         addresses = [0x0A010000 + n for n in range(1100)]
         others = [relay.member(address) for address in addresses]
@@ -458,7 +458,7 @@ def test_more_destinations_and_runs_than_a_batch_gathers() -> None:
 @pytest.mark.parametrize("tcp", [False, True], ids=["socketpair", "tcp"])
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_both_kinds_of_carrier(extended: bool, tcp: bool) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one = relay.member(A, extended=extended, tcp=tcp)
         other = relay.member(B, extended=extended, tcp=tcp)
         payloads = [numbered(A, B, n, 40 + n % 1400) for n in range(300)]
@@ -469,7 +469,7 @@ def test_both_kinds_of_carrier(extended: bool, tcp: bool) -> None:
 
 
 def test_text_messages_are_dropped_whole_or_in_fragments() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         peer.send(TEXT, b"hello")
         peer.send(TEXT, FORWARD + packet(A, A), final=False)
@@ -480,7 +480,7 @@ def test_text_messages_are_dropped_whole_or_in_fragments() -> None:
 
 @pytest.mark.parametrize("code", LEGAL_CODES)
 def test_close_is_answered_with_its_code(code: int) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         peer.send(CLOSE, struct.pack(">H", code) + b"why")
         assert [(f.opcode, f.payload) for f in peer.receive_all()] == [(CLOSE, struct.pack(">H", code))]

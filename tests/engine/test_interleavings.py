@@ -13,7 +13,7 @@ import termios
 from collections.abc import Iterator
 
 import pytest
-from kit.peer import FORWARD, PATIENCE, Peer, Relay, number_of, numbered
+from kit.peer import FORWARD, PATIENCE, EngineRelay, Peer, number_of, numbered
 
 from candy import _fastpath
 from candy._fastpath import hold_at, release, wait_held
@@ -33,7 +33,7 @@ def _let_go() -> Iterator[None]:
         release(point)
 
 
-class Held(Relay):
+class Held(EngineRelay):
     """A relay that lets its workers go before it stops them: also when the test has failed."""
 
     def __exit__(self, *error: object) -> None:

@@ -1,7 +1,7 @@
 """Memory is shared: what strangers may hold, what stalled members keep, what a backlog takes."""
 
 import pytest
-from kit.peer import BINARY, CONTINUATION, PING, PONG, Relay, numbered
+from kit.peer import BINARY, CONTINUATION, PING, PONG, EngineRelay, numbered
 
 pytestmark = pytest.mark.engine
 
@@ -10,7 +10,7 @@ A, B, C = 0x0A000001, 0x0A000002, 0x0A000003
 
 def test_a_strangers_long_frame_is_passed_over() -> None:
     """Counted, and no reason to close; what stands behind it is read."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         stranger = relay.adopt()
         for size in (1100, 5000, 65_000):
             frame = stranger.frame(BINARY, numbered(A, B, 1, size))
@@ -23,7 +23,7 @@ def test_a_strangers_long_frame_is_passed_over() -> None:
 
 def test_strangers_have_a_sixteenth() -> None:
     """A thousand of them, with a cut frame each: nobody is closed, and a member's cut frame is whole in the end."""
-    with Relay(memory_bytes=1 << 20) as relay:
+    with EngineRelay(memory_bytes=1 << 20) as relay:
         member = relay.member(A)
         strangers = [relay.adopt() for _ in range(1000)]
         for stranger in strangers:
@@ -45,7 +45,7 @@ def test_strangers_have_a_sixteenth() -> None:
 
 def test_without_memory_a_members_frames_are_lost_and_it_stays() -> None:
     """Other members' begun frames hold all there is."""
-    with Relay(memory_bytes=1 << 20) as relay:
+    with EngineRelay(memory_bytes=1 << 20) as relay:
         member = relay.member(A)
         others = [relay.member(0x0A000100 + n) for n in range(40)]
         for other in others:
@@ -76,7 +76,7 @@ def test_without_memory_a_members_frames_are_lost_and_it_stays() -> None:
 @pytest.mark.parametrize("flows", [1, 16, 256])
 @pytest.mark.parametrize("size", [29, 100, 1400, 9000, 65_000])
 def test_a_backlog_takes_in_proportion_to_what_waits(size: int, flows: int) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, stalled = relay.member(A), relay.member(B)
         fill = 0
         while not (stats := relay.engine.connection_stats(stalled.connection)) or stats["queued_bytes"] == 0:
@@ -93,7 +93,7 @@ def test_a_backlog_takes_in_proportion_to_what_waits(size: int, flows: int) -> N
 
 
 def test_stalled_members_leave_room_for_a_burst() -> None:
-    with Relay(memory_bytes=1 << 25) as relay:
+    with EngineRelay(memory_bytes=1 << 25) as relay:
         sender, healthy = relay.member(A), relay.member(C)
         stalled = [relay.member(0x0A000100 + n) for n in range(100)]
         for peer in stalled:
@@ -111,7 +111,7 @@ def test_stalled_members_leave_room_for_a_burst() -> None:
 
 def test_generations_wrap() -> None:
     """Past 2³² a slot is used on, and its input is heard."""
-    with Relay(first_generation=(1 << 32) - 2, max_connections=1) as relay:
+    with EngineRelay(first_generation=(1 << 32) - 2, max_connections=1) as relay:
         seen = set()
         for n in range(5):
             peer = relay.member(A)

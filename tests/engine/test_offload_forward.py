@@ -5,7 +5,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from kit.peer import BINARY, CONTINUATION, FORWARD, SUPER, Peer, Relay
+from kit.peer import BINARY, CONTINUATION, FORWARD, SUPER, EngineRelay, Peer
 from kit.superpacket import (
     ACK,
     ANY,
@@ -59,7 +59,7 @@ def packets_of(peer: Peer) -> list[bytes]:
 @pytest.mark.parametrize("name", SUPERS)
 def test_members_with_the_extension_exchange_it_whole_and_others_get_segments(name: str) -> None:
     vnet, packet = SUPERS[name]
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, extended = relay.member(A), relay.member(B)
         whole = SUPER + bytes(vnet) + packet
         sender.forward(whole)
@@ -78,7 +78,7 @@ def test_a_hostile_super_packet_reaches_no_old_member_and_no_device(name: str) -
     hostile = SUPER + bytes(vnet) + packet.ljust(20, b"\0")
     # The relay looks up the addresses first, and these have to be right for anything to happen.
     hostile = hostile[:23] + struct.pack(">II", A, B) + hostile[31:]
-    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(vnet=True) as (kernel, tun):
         sender, old = relay.member(A), relay.member(B, extended=False)
         sender.forward(hostile, FORWARD + tcp(b"next"))
         sender.sync()
@@ -91,7 +91,7 @@ def test_a_hostile_super_packet_reaches_no_old_member_and_no_device(name: str) -
 
 def test_segments_that_no_old_member_takes_are_dropped_with_a_word() -> None:
     """Fragmentation needed, and the MTU that would do."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, old = relay.member(A), relay.member(B, extended=False)
         sender.forward(SUPER + bytes(replace(ANY, gso_size=1460)) + tcp(pattern(3000)))
         [answer] = [frame.payload for frame in sender.sync() if frame.opcode == BINARY]
@@ -109,7 +109,7 @@ def test_a_super_packet_for_everybody_reaches_each_as_plain_packets(members: int
         pytest.skip(f"needs {4 * members} descriptors")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4 * members), hard))
     vnet, packet = Vnet(NEEDS_CSUM, GSO_UDP, 28, 300, 20, 6), udp(pattern(3000), to=0xFFFFFFFF)
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender = relay.member(A)
         others = [relay.member(C + n, extended=bool(n % 2)) for n in range(members)]
         sender.forward(SUPER + bytes(vnet) + packet)
@@ -121,7 +121,7 @@ def test_a_super_packet_for_everybody_reaches_each_as_plain_packets(members: int
 
 
 def test_only_who_agreed_may_send_it() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, extended = relay.member(A, extended=False), relay.member(B)
         whole = SUPER + bytes(ANY) + tcp(pattern(1000))
         sender.forward(whole)
@@ -136,7 +136,7 @@ def test_only_who_agreed_may_send_it() -> None:
 @pytest.mark.parametrize("extended", [True, False])
 def test_a_client_sends_what_its_relay_understands(name: str, extended: bool) -> None:
     vnet, packet = SUPERS[name]
-    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(vnet=True) as (kernel, tun):
         server = relay.joined(tun, extended=extended)
         kernel.send(bytes(vnet) + packet)
         kernel.send(NO_VNET + tcp(b"next"))
@@ -155,7 +155,7 @@ def test_a_client_sends_what_its_relay_understands(name: str, extended: bool) ->
 @pytest.mark.parametrize("vnet", [True, False])
 def test_a_client_writes_a_super_packet_whole_or_as_packets(name: str, vnet: bool) -> None:
     head, packet = SUPERS[name]
-    with Relay() as relay, relay.device(vnet=vnet) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(vnet=vnet) as (kernel, tun):
         server = relay.joined(tun, extended=True)
         server.forward(SUPER + bytes(head) + packet)
         wanted = segments(bytes(head), packet)
@@ -170,7 +170,7 @@ def test_a_client_writes_a_super_packet_whole_or_as_packets(name: str, vnet: boo
 
 @pytest.mark.parametrize("extended", [True, False])
 def test_a_client_coalesces_what_comes_one_by_one(extended: bool) -> None:
-    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(vnet=True) as (kernel, tun):
         server = relay.joined(tun, extended=extended)
         server.wait_until_read()
         packets = run_of(20, source=B, to=A)
@@ -191,7 +191,7 @@ def test_every_kind_of_packet_passes_a_device_unchanged() -> None:
     plain.append(ip_header(100, 1, A, B) + pattern(100))
     plain.append(ip_header(100, UDP, A, B, fragment=0x2000) + pattern(100))
     plain.append(ip_header(100, UDP, A, B, fragment=13) + pattern(100))
-    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(vnet=True) as (kernel, tun):
         server = relay.joined(tun, extended=True)
         for packet in plain:
             kernel.send(NO_VNET + packet)
@@ -208,7 +208,7 @@ def test_a_checksum_left_to_us_that_the_wire_cannot_express() -> None:
     total = sum(struct.unpack(">6H", pseudo))
     partial = inner[:26] + struct.pack(">H", (total & 0xFFFF) + (total >> 16)) + inner[28:]
     outer = ip_header(len(inner), IPIP, A, B, number=77)
-    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(vnet=True) as (kernel, tun):
         server = relay.joined(tun, extended=True)
         kernel.send(bytes(Vnet(NEEDS_CSUM, csum_start=40, csum_offset=6)) + outer + partial)
         assert server.receive().payload == FORWARD + outer + inner
@@ -234,7 +234,7 @@ def test_a_checksum_left_to_us_that_the_wire_cannot_express() -> None:
 def test_a_gateway_wraps_a_super_packet_and_its_far_end_unwraps_it(extended: bool, size: int) -> None:
     """65,535 bytes leave no room for an outer header: those travel as segments."""
     packet = tcp(pattern(size), source=A, to=D)
-    with Relay() as relay, relay.device(vnet=True) as (kernel, tun):
+    with EngineRelay() as relay, relay.device(vnet=True) as (kernel, tun):
         server = relay.joined(tun, extended=extended)
         assert relay.engine.set_routes(tun, A, [(D, 0xFFFFFFFF, B)])
         kernel.send(bytes(ANY) + packet)

@@ -8,7 +8,7 @@ import socket
 from collections import Counter
 
 import pytest
-from kit.peer import BINARY, CLOSE, FORWARD, PING, PONG, Frame, Peer, Relay, number_of, numbered
+from kit.peer import BINARY, CLOSE, FORWARD, PING, PONG, EngineRelay, Frame, Peer, number_of, numbered
 
 from candy import _fastpath
 
@@ -27,7 +27,7 @@ def flood(sender: Peer, receiver: Peer, count: int, *, size: int = 1000, flow: i
         assert sender.sync() == []
 
 
-def queued(relay: Relay, peer: Peer) -> int:
+def queued(relay: EngineRelay, peer: Peer) -> int:
     """Bytes that wait for this peer."""
     stats = relay.engine.connection_stats(peer.connection)
     assert stats is not None
@@ -57,7 +57,7 @@ CARRIERS = pytest.mark.parametrize(
 @CARRIERS
 def test_a_stalled_receiver_loses_its_own_packets_and_all_are_counted(extended: bool, tcp: bool) -> None:
     bound = 400_000
-    with Relay(queue_bytes=bound) as relay:
+    with EngineRelay(queue_bytes=bound) as relay:
         sender, other = relay.member(A, tcp=tcp), relay.member(C)
         stalled = relay.member(B, extended=extended, tcp=tcp)
         stalled.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -84,7 +84,7 @@ def test_a_stalled_receiver_loses_its_own_packets_and_all_are_counted(extended: 
 
 @CARRIERS
 def test_small_sips(extended: bool, tcp: bool) -> None:
-    with Relay(queue_bytes=200_000) as relay:
+    with EngineRelay(queue_bytes=200_000) as relay:
         sender, slow = relay.member(A), relay.member(B, extended=extended, tcp=tcp)
         slow.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         flood(sender, slow, 4000, size=150)
@@ -95,7 +95,7 @@ def test_small_sips(extended: bool, tcp: bool) -> None:
 
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_a_pong_and_a_message_overtake_the_backlog(extended: bool) -> None:
-    with Relay(queue_bytes=2_000_000) as relay:
+    with EngineRelay(queue_bytes=2_000_000) as relay:
         sender, stalled = relay.member(A), relay.member(B, extended=extended)
         flood(sender, stalled, 1500)
         stats = relay.engine.connection_stats(stalled.connection)
@@ -113,7 +113,7 @@ def test_a_pong_and_a_message_overtake_the_backlog(extended: bool) -> None:
 
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_another_flow_is_served_soon(extended: bool) -> None:
-    with Relay(queue_bytes=2_000_000) as relay:
+    with EngineRelay(queue_bytes=2_000_000) as relay:
         sender, stalled = relay.member(A), relay.member(B, extended=extended)
         flood(sender, stalled, 1500, flow=1)
         stats = relay.engine.connection_stats(stalled.connection)
@@ -130,7 +130,7 @@ def test_another_flow_is_served_soon(extended: bool) -> None:
 
 def test_fragments_of_a_datagram_stay_in_order() -> None:
     """Only the first has ports, so none of them may choose the sub-queue."""
-    with Relay(queue_bytes=2_000_000) as relay:
+    with EngineRelay(queue_bytes=2_000_000) as relay:
         sender, stalled = relay.member(A), relay.member(B)
         flood(sender, stalled, 500)
         for n in range(40):
@@ -147,7 +147,7 @@ def test_fragments_of_a_datagram_stay_in_order() -> None:
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_close_with_a_backlog(extended: bool) -> None:
     """Whole frames, then the close frame, then the end; what the close overtook is counted."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, stalled = relay.member(A), relay.member(B, extended=extended)
         flood(sender, stalled, 1000)
         assert relay.engine.close(stalled.connection, 1012, "again")
@@ -163,7 +163,7 @@ def test_close_with_a_backlog(extended: bool) -> None:
 
 
 def test_a_receiver_that_never_takes_the_close_frame_is_ended() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, stalled = relay.member(A), relay.member(B)
         flood(sender, stalled, 1000)
         assert relay.engine.close(stalled.connection, 1001)
@@ -174,7 +174,7 @@ def test_a_receiver_that_never_takes_the_close_frame_is_ended() -> None:
 
 @pytest.mark.parametrize("how", ["close", "hang up"])
 def test_a_backlog_that_is_cut_off_is_counted(how: str) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, stalled = relay.member(A), relay.member(B)
         flood(sender, stalled, 1000)
         if how == "close":
@@ -191,7 +191,7 @@ def test_a_backlog_that_is_cut_off_is_counted(how: str) -> None:
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_a_batch_for_a_broken_socket_is_counted_and_ends_the_connection(extended: bool) -> None:
     """The receiver's reading side is shut: the first send fails, and nobody but the sender's worker hears of it."""
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, deaf = relay.member(A), relay.member(B, extended=extended)
         deaf.sock.shutdown(socket.SHUT_RD)
         sender.forward(*(numbered(A, B, n) for n in range(10)))
@@ -208,7 +208,7 @@ def test_a_batch_for_a_broken_socket_is_counted_and_ends_the_connection(extended
 
 def test_a_stalled_receiver_with_a_full_queue_is_not_even_copied_for() -> None:
     """Once it took nothing for a while its new packets are dropped as "stalled", however many keep coming."""
-    with Relay(queue_bytes=200_000) as relay:
+    with EngineRelay(queue_bytes=200_000) as relay:
         sender, stalled = relay.member(A), relay.member(B)
         for _ in range(2000):
             flood(sender, stalled, 200)
@@ -220,7 +220,7 @@ def test_a_stalled_receiver_with_a_full_queue_is_not_even_copied_for() -> None:
 
 
 def test_control_frames_for_a_stalled_peer_are_bounded() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, stalled = relay.member(A), relay.member(B)
         flood(sender, stalled, 600)
         pings = 3000
@@ -235,7 +235,7 @@ def test_control_frames_for_a_stalled_peer_are_bounded() -> None:
 
 
 def test_send_says_when_the_peer_takes_no_more_messages() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         sender, stalled = relay.member(A), relay.member(B)
         flood(sender, stalled, 600)
         taken = sum(relay.engine.send(stalled.connection, bytes([6]) + bytes(999)) for _ in range(200))
@@ -245,7 +245,7 @@ def test_send_says_when_the_peer_takes_no_more_messages() -> None:
 
 
 def test_the_bound_over_all_queues() -> None:
-    with Relay(memory_bytes=1 << 20, queue_bytes=1 << 20) as relay:
+    with EngineRelay(memory_bytes=1 << 20, queue_bytes=1 << 20) as relay:
         sender, healthy = relay.member(A), relay.member(C)
         stalled = [relay.member(0x0A000010 + n) for n in range(4)]
         for peer in stalled:
@@ -266,7 +266,7 @@ def test_the_bound_over_all_queues() -> None:
 
 def test_stalled_receivers_take_nobody_elses_memory() -> None:
     """With all of the queues' memory gone, a member whose frame comes in two pieces stays connected."""
-    with Relay(memory_bytes=1 << 20, queue_bytes=1 << 20) as relay:
+    with EngineRelay(memory_bytes=1 << 20, queue_bytes=1 << 20) as relay:
         sender, healthy = relay.member(A), relay.member(C)
         stalled = [relay.member(0x0A000010 + n) for n in range(4)]
         for peer in stalled:
@@ -286,7 +286,7 @@ def test_sparse_packets_of_many_flows_stay_within_the_bound() -> None:
     """What a backlog really occupies is bounded, not only its bytes: a small packet may not hold a whole block for
     itself as often as it likes."""
     bound = 200_000
-    with Relay(queue_bytes=bound) as relay:
+    with EngineRelay(queue_bytes=bound) as relay:
         sender, stalled = relay.member(A), relay.member(B)
         flood(sender, stalled, 400)
         for n in range(4000):
@@ -299,7 +299,7 @@ def test_sparse_packets_of_many_flows_stay_within_the_bound() -> None:
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_messages_that_have_left_hold_no_memory(extended: bool) -> None:
     """As after a restart, when everybody is granted an address within a moment. The bound is 64 blocks of 16 KiB."""
-    with Relay(memory_bytes=1 << 20) as relay:
+    with EngineRelay(memory_bytes=1 << 20) as relay:
         members = [relay.member(A + n, extended=extended) for n in range(200)]
         taken = [relay.engine.send(member.connection, b"\xffgranted") for member in members]
         assert taken == [True] * 200

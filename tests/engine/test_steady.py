@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kit.peer import BINARY, PATIENCE, Relay, numbered
+from kit.peer import BINARY, PATIENCE, EngineRelay, numbered
 
 pytestmark = pytest.mark.engine
 
@@ -20,7 +20,7 @@ def test_packets_pass_while_python_stands_still() -> None:
     """The whole way is gone while this thread holds Python's lock and would not hand it over for a thousand seconds."""
     libc = ctypes.PyDLL(None)
     interval = sys.getswitchinterval()
-    with Relay() as relay:
+    with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
         frame = one.frame(BINARY, numbered(A, B, 1))
         wait = ctypes.create_string_buffer(struct.pack("ihh", other.sock.fileno(), select.POLLIN, 0))
@@ -54,12 +54,12 @@ long worker_allocations(void) { return __atomic_load_n(&calls, __ATOMIC_RELAXED)
 
 STEADY = """
 import ctypes
-from kit.peer import BINARY, FORWARD, PONG, Relay, numbered, packet
+from kit.peer import BINARY, FORWARD, PONG, EngineRelay, numbered, packet
 
 count = ctypes.CDLL(None).worker_allocations
 count.restype = ctypes.c_long
 A, B, C = 0x0A000001, 0x0A000002, 0x0A000003
-with Relay() as relay:
+with EngineRelay() as relay:
     one, other, third = relay.member(A), relay.member(B), relay.member(C, extended=False)
     def turn():
         for n in range(50):

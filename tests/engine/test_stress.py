@@ -16,7 +16,7 @@ import threading
 from collections import deque
 
 import pytest
-from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, Frame, Peer, Relay, packet
+from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, EngineRelay, Frame, Peer, packet
 
 pytestmark = pytest.mark.engine
 
@@ -136,7 +136,7 @@ class Traffic(threading.Thread):
         station.peer.close()
 
 
-def commotion(relay: Relay, *, rounds: int, seed: int, hub: bool, tcp: bool) -> None:
+def commotion(relay: EngineRelay, *, rounds: int, seed: int, hub: bool, tcp: bool) -> None:
     """Members come and go `rounds` times while three threads send. hub: nearly all of it goes to one address."""
     chance = random.Random(seed)
     addresses = [0x0A000001 + n for n in range(12)]
@@ -226,7 +226,7 @@ def commotion(relay: Relay, *, rounds: int, seed: int, hub: bool, tcp: bool) -> 
 @pytest.mark.parametrize("tcp", [False, True], ids=["socketpair", "tcp"])
 @pytest.mark.parametrize("seed", range(FACTOR))
 def test_members_come_and_go_under_traffic(seed: int, tcp: bool) -> None:
-    with Relay(4, queue_bytes=200_000, max_connections=64) as relay:
+    with EngineRelay(4, queue_bytes=200_000, max_connections=64) as relay:
         commotion(relay, rounds=150, seed=seed, hub=False, tcp=tcp)
 
 
@@ -234,7 +234,7 @@ def test_members_come_and_go_under_traffic(seed: int, tcp: bool) -> None:
 @pytest.mark.parametrize("seed", range(FACTOR))
 def test_all_workers_to_one_slow_member_that_is_replaced_all_the_time(seed: int, tcp: bool) -> None:
     """Try-lock, inbox and owner hand over to each other, and the slot changes hands under them."""
-    with Relay(4, queue_bytes=140_000, max_connections=64) as relay:
+    with EngineRelay(4, queue_bytes=140_000, max_connections=64) as relay:
         commotion(relay, rounds=200, seed=100 + seed, hub=True, tcp=tcp)
 
 
@@ -242,7 +242,7 @@ def test_all_workers_to_one_slow_member_that_is_replaced_all_the_time(seed: int,
 def test_several_workers_to_one_destination_lose_nothing_uncounted(extended: bool) -> None:
     """Without any coming and going the sum is exact at the receiver itself."""
     senders, bursts, burst = 6, 40 * FACTOR, 50
-    with Relay(4, queue_bytes=300_000) as relay:
+    with EngineRelay(4, queue_bytes=300_000) as relay:
         hub = Station(relay.member(0x0A000063, extended=extended), 0, lazy=False)
         hub.owned.add(0x0A000063)
         stations = []

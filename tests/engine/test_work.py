@@ -3,7 +3,7 @@
 import select
 
 import pytest
-from kit.peer import BINARY, PING, PONG, Relay, numbered
+from kit.peer import BINARY, PING, PONG, EngineRelay, numbered
 
 pytestmark = pytest.mark.engine
 
@@ -13,7 +13,7 @@ EVERYBODY = 0xFFFFFFFF
 
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
 def test_the_answers_of_a_turn_leave_together(extended: bool) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A, extended=extended)
         before = relay.engine.stats()["sends"]
         peer.sock.sendall(b"".join(peer.frame(PING, bytes([n])) for n in range(200)))
@@ -23,7 +23,7 @@ def test_the_answers_of_a_turn_leave_together(extended: bool) -> None:
 
 def test_a_broadcast_passes_to_more_members_than_the_rate() -> None:
     """Once: then its sender waits until it has earned the copies."""
-    with Relay(broadcast_rate=1) as relay:
+    with EngineRelay(broadcast_rate=1) as relay:
         one = relay.member(A)
         others = [relay.member(B + n) for n in range(50)]
         one.forward(numbered(A, EVERYBODY, 1), numbered(A, EVERYBODY, 2))
@@ -34,7 +34,7 @@ def test_a_broadcast_passes_to_more_members_than_the_rate() -> None:
 
 def test_the_allowance_counts_bytes() -> None:
     """A thousand copies a second, and not of 60,000 bytes each."""
-    with Relay(broadcast_rate=1000) as relay:
+    with EngineRelay(broadcast_rate=1000) as relay:
         one = relay.member(A)
         others = [relay.member(B + n) for n in range(10)]
         for n in range(20):
@@ -48,7 +48,7 @@ def test_the_allowance_counts_bytes() -> None:
 @pytest.mark.parametrize("members", [1, 200])
 def test_who_only_waits_costs_next_to_nothing(members: int) -> None:
     """Old members that take nothing, with packets waiting for each; two-hundred of them take no fifth of a core."""
-    with Relay(memory_bytes=1 << 28) as relay:
+    with EngineRelay(memory_bytes=1 << 28) as relay:
         sender = relay.member(A)
         stalled = [relay.member(0x0A000100 + n, extended=False, tcp=True) for n in range(members)]
         for peer in stalled:
@@ -62,7 +62,7 @@ def test_who_only_waits_costs_next_to_nothing(members: int) -> None:
 
 
 def test_what_a_member_sent_to_itself_comes_before_its_close_frame() -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.member(A)
         peer.sock.sendall(peer.frame(BINARY, numbered(A, A, 1)) + peer.frame(PING, b"last") + b"\xff\xff")
         frames = peer.receive_all()

@@ -11,7 +11,7 @@ once); the others are the stream. The sender is 10.0.0.1, another member 10.0.0.
 import struct
 import sys
 
-from kit.peer import BINARY, CLOSE, FORWARD, PING, PONG, Relay, numbered, read_messages
+from kit.peer import BINARY, CLOSE, FORWARD, PING, PONG, EngineRelay, numbered, read_messages
 
 from candy import _fastpath
 
@@ -44,7 +44,7 @@ def check_engine(data: bytes) -> None:
     ends = [n for n, (opcode, _) in enumerate(found) if opcode == CLOSE]
     before = found[: ends[0]] if ends else found
     closing = found[ends[0]][1][:2] if ends else struct.pack(">H", error) if error else None
-    with Relay() as relay:
+    with EngineRelay() as relay:
         other = relay.member(B)
         peer = relay.adopt(client=not masked)
         if masked:

@@ -254,7 +254,7 @@ class Peer:
         """Wait until the engine has done with all that was sent before; returns the frames that came meanwhile.
 
         The second ping can't be read by the engine before the batch with the first was dealt with. Pongs overtake what
-        waits in a queue: see Relay.drain().
+        waits in a queue: see EngineRelay.drain().
         """
         before = []
         for turn in (b"sync 1", b"sync 2"):
@@ -266,7 +266,7 @@ class Peer:
         self.sock.close()
 
 
-class Relay:
+class EngineRelay:
     """An engine with one network (number 0), its members, and what it told of them. Ends with the `with` block."""
 
     def __init__(self, workers: int = 1, **options: float) -> None:

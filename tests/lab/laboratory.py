@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lab.namespaces import Ethernet, Host
-from lab.programs import Program, Relay, client, environment
+from lab.programs import Program, RelayProgram, client, environment
 
 PORT = 26816
 """The relay's, on the hub."""
@@ -45,10 +45,10 @@ class Laboratory:
         self.hub = self.ethernet.hub
         self.url = f"ws://{Ethernet.ADDRESS}:{PORT}"
 
-    def relay(self, *flags: str, scheme: str = "ws") -> Relay:
+    def relay(self, *flags: str, scheme: str = "ws") -> RelayProgram:
         """Start a candy-server on the hub, with the state of the one before."""
         with self.hub:
-            relay = Relay(self.folder / "relay", *flags, host=Ethernet.ADDRESS, port=PORT, scheme=scheme)
+            relay = RelayProgram(self.folder / "relay", *flags, host=Ethernet.ADDRESS, port=PORT, scheme=scheme)
         return self.stack.enter_context(relay)
 
     def enter(self, program: Program) -> Program:

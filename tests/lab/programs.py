@@ -148,7 +148,7 @@ class Program:
             self._changed.notify_all()
 
 
-class Relay(Program):
+class RelayProgram(Program):
     """A candy-server that listens.
 
     Args:

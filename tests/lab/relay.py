@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 from lab.member import Member
 from lab.pair import Pair
-from lab.programs import Relay
+from lab.programs import RelayProgram
 
 from candy import _fastpath
 from candy.protocol.wire import DropReason
@@ -21,13 +21,13 @@ Count = Callable[[str], int]
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    with Relay(tmp_path_factory.mktemp("relay")) as relay:
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProgram]:
+    with RelayProgram(tmp_path_factory.mktemp("relay")) as relay:
         yield relay
 
 
 @pytest.fixture(scope="module")
-def pair(relay: Relay) -> Iterator[Pair]:
+def pair(relay: RelayProgram) -> Iterator[Pair]:
     """Two members that exchange packets all the time."""
     with Pair(relay.address) as pair:
         yield pair
@@ -40,7 +40,7 @@ def nobody_else_is_disturbed(pair: Pair) -> Iterator[None]:
 
 
 @pytest.fixture
-def member(relay: Relay) -> Iterator[Member]:
+def member(relay: RelayProgram) -> Iterator[Member]:
     """Upgraded, and no more."""
     with Member.connect(relay.address) as member:
         yield member
@@ -54,7 +54,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def counted(relay: Relay) -> Count:
+def counted(relay: RelayProgram) -> Count:
     """How often something was dropped under a name since the test began."""
     before = relay.counters()
 

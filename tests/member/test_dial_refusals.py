@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lab.member import Member
-from lab.programs import Relay
+from lab.programs import RelayProgram
 
 from candy.carrier.handover import RELAY_FULL
 from candy.errors import OperationalError
@@ -47,7 +47,7 @@ async def refusal(port: int) -> str:
 
 
 async def test_a_full_relay_says_so_itself(tmp_path: Path) -> None:
-    with Relay(tmp_path, "--max-connections", "1") as relay, Member.connect(relay.address):
+    with RelayProgram(tmp_path, "--max-connections", "1") as relay, Member.connect(relay.address):
         assert await refusal(relay.address[1]) == FULL
         relay.wait_for("not let in: all 1 connections are taken")
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 from lab.laboratory import Client, Laboratory
-from lab.programs import Relay
+from lab.programs import RelayProgram
 from lab.traffic import MEGABYTE, exchange_datagrams, ping, transfer
 
 pytestmark = pytest.mark.netns
@@ -13,12 +13,12 @@ BYTES = 200 * MEGABYTE
 
 
 @pytest.fixture
-def relay(laboratory: Laboratory) -> Relay:
+def relay(laboratory: Laboratory) -> RelayProgram:
     return laboratory.relay()
 
 
 @pytest.fixture
-def clients(relay: Relay, laboratory: Laboratory) -> tuple[Client, Client]:
+def clients(relay: RelayProgram, laboratory: Laboratory) -> tuple[Client, Client]:
     """Two, connected, with dynamic addresses."""
     pair = laboratory.client(), laboratory.client()
     for one in pair:
@@ -35,7 +35,7 @@ def test_ping_both_ways(clients: tuple[Client, Client]) -> None:
         assert " 0% packet loss" in ping(one.host, other.connected(), "-s", "2000")
 
 
-def test_200_megabytes_in_both_directions_at_once(relay: Relay, clients: tuple[Client, Client]) -> None:
+def test_200_megabytes_in_both_directions_at_once(relay: RelayProgram, clients: tuple[Client, Client]) -> None:
     here, there = clients
     transfer(here.host, there.host, there.connected(), BYTES)
     assert relay.counters()["bytes_in"] > 2 * BYTES

@@ -16,7 +16,7 @@ from kit.peer import (
     PING,
     PONG,
     TEXT,
-    Relay,
+    EngineRelay,
     build_frame,
     read_messages,
 )
@@ -102,8 +102,8 @@ steps = st.lists(
 
 
 @pytest.fixture(scope="module")
-def relay_of_four() -> Iterator[Relay]:
-    with Relay() as relay:
+def relay_of_four() -> Iterator[EngineRelay]:
+    with EngineRelay() as relay:
         for address in (A, B, C, D):
             relay.member(address, extended=address != D)
         yield relay
@@ -111,7 +111,7 @@ def relay_of_four() -> Iterator[Relay]:
 
 @given(data=st.data(), script=steps)
 def test_the_relay_sends_what_the_model_says(
-    relay_of_four: Relay, data: st.DataObject, script: list[tuple[int | None, int, bytes, int]]
+    relay_of_four: EngineRelay, data: st.DataObject, script: list[tuple[int | None, int, bytes, int]]
 ) -> None:
     """Runs, alternations, broadcasts, strangers and pings in between, cut anywhere. D is without the extension."""
     one, *others = relay_of_four.peers

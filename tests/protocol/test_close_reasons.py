@@ -8,9 +8,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from kit.peer import CLOSE, Relay
+from kit.peer import CLOSE, EngineRelay
 from lab.member import Member
-from lab.programs import Relay as Program
+from lab.programs import RelayProgram
 
 REASONS = [
     b"\x1b[2J\x1b]0;gotcha\x07\r\nINFO gotcha",
@@ -22,7 +22,7 @@ REASONS = [
 @pytest.mark.parametrize("reason", REASONS)
 @pytest.mark.parametrize("client", [False, True])
 def test_python_hears_the_cause_alone(reason: bytes, client: bool) -> None:
-    with Relay() as relay:
+    with EngineRelay() as relay:
         peer = relay.adopt(client=client)
         peer.send(CLOSE, struct.pack(">H", 1000) + reason)
         assert [(f.opcode, f.payload) for f in peer.receive_all()] == [(CLOSE, struct.pack(">H", 1000))]
@@ -31,7 +31,7 @@ def test_python_hears_the_cause_alone(reason: bytes, client: bool) -> None:
 
 
 def test_the_relay_logs_none(tmp_path: Path) -> None:
-    with Program(tmp_path) as relay:
+    with RelayProgram(tmp_path) as relay:
         for number, reason in enumerate(REASONS, 1):
             with Member.connect(relay.address) as member:
                 member.log_in(f"192.168.202.{number}")

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from lab.member import Member, everything, upgrade_request
-from lab.programs import PATIENCE_S, Relay
+from lab.programs import PATIENCE_S, RelayProgram
 
 pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
 
@@ -16,46 +16,46 @@ QUICK_S = "1.5"
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProgram]:
     """One with little patience."""
-    with Relay(tmp_path_factory.mktemp("relay"), "--auth-timeout", QUICK_S) as relay:
+    with RelayProgram(tmp_path_factory.mktemp("relay"), "--auth-timeout", QUICK_S) as relay:
         yield relay
 
 
-def connect(relay: Relay) -> socket.socket:
+def connect(relay: RelayProgram) -> socket.socket:
     return socket.create_connection(relay.address, PATIENCE_S)
 
 
 @pytest.mark.parametrize(
     "said", [b"", b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: relay\r\nX-", upgrade_request()[:-1]]
 )
-def test_a_half_open_connection_is_ended(relay: Relay, said: bytes) -> None:
+def test_a_half_open_connection_is_ended(relay: RelayProgram, said: bytes) -> None:
     with connect(relay) as opened:
         opened.sendall(said)
         assert everything(opened) == b""
 
 
-def test_an_answered_request_buys_no_more_time(relay: Relay) -> None:
+def test_an_answered_request_buys_no_more_time(relay: RelayProgram) -> None:
     with connect(relay) as opened:
         opened.sendall(b"POST / HTTP/1.1\r\nHost: relay\r\nContent-Length: 1000000\r\n\r\n")
         assert everything(opened).startswith(b"HTTP/1.1 426 ")
 
 
-def test_whoever_upgrades_and_is_silent_is_ended_without_a_word(relay: Relay) -> None:
+def test_whoever_upgrades_and_is_silent_is_ended_without_a_word(relay: RelayProgram) -> None:
     start = len(relay.lines)
     with Member.connect(relay.address) as member:
         assert member.end() is None
     relay.wait_for("did not authenticate in time", start)
 
 
-def test_pings_buy_no_time(relay: Relay) -> None:
+def test_pings_buy_no_time(relay: RelayProgram) -> None:
     with Member.connect(relay.address) as member:
         for number in range(10):
             member.send(b"%d" % number, 9)
         assert member.end() is None
 
 
-def test_an_address_that_was_granted_and_not_taken_is_free_again(relay: Relay) -> None:
+def test_an_address_that_was_granted_and_not_taken_is_free_again(relay: RelayProgram) -> None:
     with Member.connect(relay.address) as member:
         granted = member.ask("192.168.202.77/24")
         assert str(granted.ip) == "192.168.202.77"
@@ -64,7 +64,7 @@ def test_an_address_that_was_granted_and_not_taken_is_free_again(relay: Relay) -
         assert member.ask("192.168.202.77/24") == granted
 
 
-def test_whoever_authenticated_stays(relay: Relay) -> None:
+def test_whoever_authenticated_stays(relay: RelayProgram) -> None:
     with Member.connect(relay.address).log_in("192.168.202.78") as member, Member.connect(relay.address) as silent:
         # Its time ends later than the member's would have.
         assert silent.end() is None
@@ -87,7 +87,7 @@ def test_whoever_authenticated_stays(relay: Relay) -> None:
         upgrade_request()[:-2] + b"\x82\x80\x00\x00\x00\x00\r\n\r\n",
     ],
 )
-def test_garbage_instead_of_http(relay: Relay, garbage: bytes) -> None:
+def test_garbage_instead_of_http(relay: RelayProgram, garbage: bytes) -> None:
     with connect(relay) as opened:
         opened.sendall(garbage)
         received = everything(opened)
@@ -95,7 +95,7 @@ def test_garbage_instead_of_http(relay: Relay, garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize("more", [b"X-Header: " + b"a" * 100 + b"\r\n", b"a" * 1000])
-def test_endless_headers(relay: Relay, more: bytes) -> None:
+def test_endless_headers(relay: RelayProgram, more: bytes) -> None:
     """Many header lines, and one that never ends: both are refused long before memory is a question."""
     with connect(relay) as opened:
         opened.sendall(b"GET / HTTP/1.1\r\nHost: relay\r\nX-Long: ")
@@ -109,12 +109,12 @@ def test_endless_headers(relay: Relay, more: bytes) -> None:
 def test_loopback_is_not_counted(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A reverse proxy sits there, and all members share it. (Other sources: netns/test_sources.py.)"""
     with ExitStack() as stack:
-        relay = stack.enter_context(Relay(tmp_path_factory.mktemp("relay"), "--unauthenticated-per-source", "2"))
+        relay = stack.enter_context(RelayProgram(tmp_path_factory.mktemp("relay"), "--unauthenticated-per-source", "2"))
         members = [stack.enter_context(Member.connect(relay.address)) for _ in range(10)]
         assert len({member.ask() for member in members}) == 10
 
 
-def test_connections_that_are_reset_without_a_word(relay: Relay) -> None:
+def test_connections_that_are_reset_without_a_word(relay: RelayProgram) -> None:
     """As a port scanner leaves them."""
     for _ in range(500):
         with connect(relay) as opened:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from lab.member import Member
-from lab.programs import PATIENCE_S, Relay, environment, server
+from lab.programs import PATIENCE_S, RelayProgram, environment, server
 
 from candy.errors import OperationalError
 from candy.relay.listen import listen
@@ -28,12 +28,12 @@ from candy.relay.settings import NetworkSettings, RelaySettings
 
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[Relay]:
-    with Relay(tmp_path, host="[::]") as relay:
+def relay(tmp_path: Path) -> Iterator[RelayProgram]:
+    with RelayProgram(tmp_path, host="[::]") as relay:
         yield relay
 
 
-def test_both_families_on_one_port(relay: Relay) -> None:
+def test_both_families_on_one_port(relay: RelayProgram) -> None:
     port = relay.address[1]
     relay.wait_for(rf"listening on \[::\]:{port} and 0\.0\.0\.0:{port}, addresses from ")
     for host, name in (("::1", "::1"), ("127.0.0.1", "127.0.0.1")):
@@ -53,14 +53,17 @@ def test_a_port_that_is_taken_in_one_family(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("host", "other"), [("0.0.0.0", "::1"), ("[::1]", "127.0.0.1")])
 def test_one_family_where_one_is_named(tmp_path: Path, host: str, other: str) -> None:
-    with Relay(tmp_path, host=host) as relay:
+    with RelayProgram(tmp_path, host=host) as relay:
         relay.wait_for(rf"listening on {re.escape(host)}:{relay.address[1]}, ")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((other, relay.address[1]), PATIENCE_S)
 
 
 def test_two_relays_share_a_port_when_each_has_a_family(tmp_path: Path) -> None:
-    with Relay(tmp_path, host="0.0.0.0") as one, Relay(tmp_path, host="[::1]", port=one.address[1]) as other:
+    with (
+        RelayProgram(tmp_path, host="0.0.0.0") as one,
+        RelayProgram(tmp_path, host="[::1]", port=one.address[1]) as other,
+    ):
         for host, relay in (("127.0.0.1", one), ("::1", other)):
             with Member.connect((host, relay.address[1])) as member:
                 member.log_in(str(member.ask().ip))

@@ -15,7 +15,7 @@ import pytest
 from kit.peer import CLOSE, CONTINUATION, PING, PONG
 from lab.member import Member, frame, packet
 from lab.pair import Pair
-from lab.programs import PATIENCE_S, Program, Relay, environment, server
+from lab.programs import PATIENCE_S, Program, RelayProgram, environment, server
 from lab.relay import POOL, Count
 
 from candy.protocol import wire
@@ -36,7 +36,7 @@ class TestSession:
     def test_an_address_in_use_is_not_granted(self, member: Member, pair: Pair) -> None:
         assert str(member.ask(f"{pair.ips[0]}/24").ip) not in pair.ips
 
-    def test_the_same_installation_gets_its_address_again(self, relay: Relay) -> None:
+    def test_the_same_installation_gets_its_address_again(self, relay: RelayProgram) -> None:
         vmac = b"00000000feedbeef"
         with Member.connect(relay.address, vmac=vmac) as member:
             member.send(member.greeting())
@@ -46,7 +46,7 @@ class TestSession:
             member.send(member.greeting())
             assert member.ask() == first
 
-    def test_the_same_installation_replaces_itself_at_once(self, relay: Relay) -> None:
+    def test_the_same_installation_replaces_itself_at_once(self, relay: RelayProgram) -> None:
         vmac = b"00000000feedbee0"
         now = int(time.time())
         with Member.connect(relay.address, vmac=vmac) as old, Member.connect(relay.address, vmac=vmac) as new:
@@ -84,7 +84,7 @@ class TestFrames:
 
     @pytest.mark.parametrize("logged_in", [False, True])
     @pytest.mark.parametrize("name", VIOLATIONS)
-    def test_violations(self, relay: Relay, name: str, logged_in: bool) -> None:
+    def test_violations(self, relay: RelayProgram, name: str, logged_in: bool) -> None:
         sent, code = VIOLATIONS[name]
         with Member.connect(relay.address) as member:
             granted = member.ask()
@@ -121,7 +121,7 @@ class TestEnding:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_members_are_told(self, tmp_path: Path, number: int) -> None:
         """1001 to all, also to unauthenticated connections; exit status 0, also when a member does not answer."""
-        with Relay(tmp_path) as relay:
+        with RelayProgram(tmp_path) as relay:
             polite = Member.connect(relay.address).log_in("192.168.202.5")
             upgraded = Member.connect(relay.address)
             upgraded.ask()
@@ -140,12 +140,12 @@ class TestEnding:
                 end.close()
 
     def test_a_restart_at_once_on_the_same_port(self, tmp_path: Path) -> None:
-        with Relay(tmp_path) as relay, Member.connect(relay.address) as member:
+        with RelayProgram(tmp_path) as relay, Member.connect(relay.address) as member:
             member.log_in("192.168.202.5")
             relay.signal(signal.SIGTERM)
             assert member.end() == 1001
             assert relay.wait() == 0
-            with Relay(tmp_path, port=relay.address[1]) as again, Member.connect(again.address) as late:
+            with RelayProgram(tmp_path, port=relay.address[1]) as again, Member.connect(again.address) as late:
                 late.log_in("192.168.202.6")
 
 
@@ -160,7 +160,7 @@ class TestStart:
         assert done.stdout == ""
         return done.returncode, done.stderr.strip()
 
-    def test_the_port_is_in_use(self, relay: Relay, tmp_path: Path) -> None:
+    def test_the_port_is_in_use(self, relay: RelayProgram, tmp_path: Path) -> None:
         where = f"127.0.0.1:{relay.address[1]}"
         assert self.fails(tmp_path, "-w", f"ws://{where}") == (
             1,

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from kit.peer import PING
 from lab.member import Member, Speaker, packet
-from lab.programs import Relay
+from lab.programs import RelayProgram
 from lab.relay import Count
 
 pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
 
 
 class TestAuthentication:
-    def test_a_wrong_password(self, relay: Relay) -> None:
+    def test_a_wrong_password(self, relay: RelayProgram) -> None:
         start = len(relay.lines)
         stranger = Speaker(password="another password")
         for message in (stranger.greeting(), stranger.request(), stranger.auth("192.168.202.70")):
@@ -26,7 +26,7 @@ class TestAuthentication:
 
     @pytest.mark.parametrize("skew", [-302, 302, -(2**63), 2**63 - 1, 2**63 - 2, -(2**62)])
     @pytest.mark.parametrize("name", ["VMAC", "EXPTTUN", "AUTH"])
-    def test_a_timestamp_that_is_off(self, relay: Relay, member: Member, skew: int, name: str) -> None:
+    def test_a_timestamp_that_is_off(self, relay: RelayProgram, member: Member, skew: int, name: str) -> None:
         start = len(relay.lines)
         timestamp = int(time.time()) + skew if abs(skew) < 1000 else skew
         messages = {
@@ -42,7 +42,7 @@ class TestAuthentication:
     def test_a_timestamp_within_the_tolerance(self, member: Member, skew: int) -> None:
         member.log_in(f"192.168.202.{72 + (skew > 0)}", int(time.time()) + skew)
 
-    def test_a_replay(self, relay: Relay) -> None:
+    def test_a_replay(self, relay: RelayProgram) -> None:
         recorded = Speaker().auth("192.168.202.74")
         with Member.connect(relay.address) as member:
             member.send(recorded)
@@ -63,7 +63,7 @@ class TestAuthentication:
         "ip",
         ["192.168.202.0", "192.168.202.255", "192.168.203.1", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"],
     )
-    def test_an_address_that_no_member_can_have(self, relay: Relay, member: Member, ip: str) -> None:
+    def test_an_address_that_no_member_can_have(self, relay: RelayProgram, member: Member, ip: str) -> None:
         start = len(relay.lines)
         member.send(member.auth(ip))
         assert member.end() is None
@@ -89,7 +89,7 @@ class TestAuthentication:
         assert counted("expttun_after_auth") == 1
         assert counted("spoofed_source") == 1
 
-    def test_an_address_whose_holder_answers(self, relay: Relay) -> None:
+    def test_an_address_whose_holder_answers(self, relay: RelayProgram) -> None:
         with Member.connect(relay.address) as holder, Member.connect(relay.address) as newcomer:
             now = int(time.time())
             holder.log_in("192.168.202.80", now)
@@ -101,7 +101,7 @@ class TestAuthentication:
             relay.wait_for("192.168.202.80 is held by 127.0.0.1, which answers", start)
             holder.settle()
 
-    def test_an_address_whose_holder_is_silent(self, relay: Relay) -> None:
+    def test_an_address_whose_holder_is_silent(self, relay: RelayProgram) -> None:
         """The relay's 3 s are awaited."""
         with Member.connect(relay.address) as holder, Member.connect(relay.address) as newcomer:
             now = int(time.time())
@@ -113,7 +113,7 @@ class TestAuthentication:
             newcomer.settle()
 
     def test_a_full_pool(self, tmp_path: Path) -> None:
-        with Relay(tmp_path, "-d", "10.9.9.0/30") as relay:
+        with RelayProgram(tmp_path, "-d", "10.9.9.0/30") as relay:
             members = [Member.connect(relay.address) for _ in range(3)]
             assert {str(member.ask()) for member in members[:2]} == {"10.9.9.1/30", "10.9.9.2/30"}
             members[2].send(members[2].request())
@@ -128,15 +128,15 @@ class TestAuthentication:
                 member.close()
 
     def test_outside_of_the_pool_where_that_is_allowed(self, tmp_path: Path) -> None:
-        with Relay(tmp_path, "--allow-outside-pool") as relay, Member.connect(relay.address) as member:
+        with RelayProgram(tmp_path, "--allow-outside-pool") as relay, Member.connect(relay.address) as member:
             member.log_in("172.20.0.5")
 
     def test_a_pool_with_host_bits(self, tmp_path: Path) -> None:
-        with Relay(tmp_path, "-d", "10.9.9.77/24") as relay, Member.connect(relay.address) as member:
+        with RelayProgram(tmp_path, "-d", "10.9.9.77/24") as relay, Member.connect(relay.address) as member:
             assert member.ask().network == IPv4Interface("10.9.9.0/24").network
 
     def test_without_a_pool(self, tmp_path: Path) -> None:
-        with Relay(tmp_path, "-d", "") as relay:
+        with RelayProgram(tmp_path, "-d", "") as relay:
             with Member.connect(relay.address) as member:
                 member.log_in("172.20.0.5")
             with Member.connect(relay.address) as member:

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 from lab.member import Member, everything, upgrade_request
-from lab.programs import Relay as Program
+from lab.programs import RelayProgram
 
 from candy._fastpath import EVENT_CLOSED, EVENT_MESSAGE, Engine
 from candy.relay.network import Network
@@ -66,7 +66,7 @@ async def test_a_fault_in_one_event_costs_no_other(monkeypatch: pytest.MonkeyPat
 
 def test_a_relay_without_a_free_connection_ends_http_too(tmp_path: Path) -> None:
     """The parser of a request that was refused then is gone: a further request would be swallowed."""
-    with Program(tmp_path, "--max-connections", "1") as relay, Member.connect(relay.address):
+    with RelayProgram(tmp_path, "--max-connections", "1") as relay, Member.connect(relay.address):
         with socket.create_connection(relay.address, 10) as late:
             late.sendall(upgrade_request())
             answer = everything(late)

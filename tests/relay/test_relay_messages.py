@@ -7,7 +7,7 @@ import pytest
 from kit.peer import TEXT
 from lab.member import Member, Speaker, echo, packet
 from lab.pair import Pair
-from lab.programs import Relay
+from lab.programs import RelayProgram
 from lab.relay import POOL, Count
 
 from candy.protocol import auth, wire
@@ -151,7 +151,7 @@ class TestMessages:
         member.ask()
         assert counted("unexpected_kind") == 1
 
-    def test_a_header_that_is_all_zero_but_for_its_addresses(self, relay: Relay, member: Member) -> None:
+    def test_a_header_that_is_all_zero_but_for_its_addresses(self, relay: RelayProgram, member: Member) -> None:
         """Old clients' SD-WAN packets: passed on unchanged."""
         member.log_in("192.168.202.108")
         with Member.connect(relay.address).log_in("192.168.202.109") as other:
@@ -160,7 +160,7 @@ class TestMessages:
             assert other.receive_packet() == odd
 
     @pytest.mark.parametrize("destination", ["255.255.255.255", "192.168.202.255", "224.0.0.251"])
-    def test_to_everybody_else(self, relay: Relay, member: Member, destination: str) -> None:
+    def test_to_everybody_else(self, relay: RelayProgram, member: Member, destination: str) -> None:
         ips = {"255.255.255.255": (110, 111), "192.168.202.255": (112, 113), "224.0.0.251": (114, 115)}[destination]
         own, second = (f"192.168.202.{number}" for number in ips)
         member.log_in(own)

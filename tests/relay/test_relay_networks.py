@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 import pytest
 from lab.member import Member, everything, packet, upgrade_request
-from lab.programs import PASSWORD, PATIENCE_S, Relay
+from lab.programs import PASSWORD, PATIENCE_S, RelayProgram
 from lab.relay import Count
 
 from candy.protocol import wire
@@ -39,17 +39,17 @@ _tokens = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProgram]:
     folder = tmp_path_factory.mktemp("relay")
     file = folder / "server.toml"
     file.write_text(NETWORKS)
-    with Relay(folder, "-c", str(file)) as relay:
+    with RelayProgram(folder, "-c", str(file)) as relay:
         yield relay
 
 
 class TestPath:
     @pytest.mark.parametrize("path", ["/", "/home", "/home/", "/home?query=1", "/home/?/office/eu", "//"])
-    def test_it_names_the_network(self, relay: Relay, stack: ExitStack, path: str) -> None:
+    def test_it_names_the_network(self, relay: RelayProgram, stack: ExitStack, path: str) -> None:
         """field: query string dropped by old clients."""
         member = stack.enter_context(Member.connect(relay.address, path=path)).log_in(
             f"192.168.202.{20 + next(_tokens)}"
@@ -60,14 +60,14 @@ class TestPath:
         relay.wait_for(rf"INFO {label}127\.0\.0\.1: {member.ip} logged out$", start)
 
     @pytest.mark.parametrize("path", ["/hom", "/home2", "/HOME", "/home/eu", "/office", "/..", "/home%20"])
-    def test_a_path_that_is_none(self, relay: Relay, path: str) -> None:
+    def test_a_path_that_is_none(self, relay: RelayProgram, path: str) -> None:
         with socket.create_connection(relay.address, PATIENCE_S) as opened:
             opened.sendall(upgrade_request(path=path))
             received = everything(opened)
         assert received.startswith(b"HTTP/1.1 404 "), received
         assert received.endswith(b"\r\n\r\nThere is no network at this path.\n")
 
-    def test_what_is_printed(self, relay: Relay) -> None:
+    def test_what_is_printed(self, relay: RelayProgram) -> None:
         host, port = relay.address
         for path in ("", "/home", "/office/eu"):
             relay.wait_for(rf"^  CANDY_PASSWORD='<your password>' candy-client -w ws://{host}:{port}{path}$")
@@ -79,7 +79,7 @@ class TestPath:
 class TestOwn:
     """What each network has for itself."""
 
-    def test_password(self, relay: Relay) -> None:
+    def test_password(self, relay: RelayProgram) -> None:
         start = len(relay.lines)
         for path, password in (("/office/eu", PASSWORD), ("/home", OTHER), ("/", OTHER)):
             with Member.connect(relay.address, path=path, password=password) as member:
@@ -89,7 +89,7 @@ class TestOwn:
         relay.wait_for(r"WARNING /home: 127\.0\.0\.1: refused: wrong password in VMAC$", start)
         relay.wait_for(r"WARNING 127\.0\.0\.1: refused: wrong password in VMAC$", start)
 
-    def test_addresses_leases_and_replay(self, relay: Relay, stack: ExitStack) -> None:
+    def test_addresses_leases_and_replay(self, relay: RelayProgram, stack: ExitStack) -> None:
         """One VMAC, one address, and the very same AUTH, at the same time in two networks."""
         vmac = b"00000000feedbee5"
         members = [stack.enter_context(Member.connect(relay.address, path=path, vmac=vmac)) for path in ("/", "/home")]
@@ -102,12 +102,12 @@ class TestOwn:
         for member in members:
             assert member.settle() == []
 
-    def test_no_pool(self, relay: Relay) -> None:
+    def test_no_pool(self, relay: RelayProgram) -> None:
         with Member.connect(relay.address, path="/lax") as member:
             member.send(member.request())
             assert member.end() == 1013
 
-    def test_limit(self, relay: Relay, stack: ExitStack) -> None:
+    def test_limit(self, relay: RelayProgram, stack: ExitStack) -> None:
         members = [
             stack.enter_context(Member.connect(relay.address, path="/office/eu", password=OTHER)) for _ in range(3)
         ]
@@ -117,7 +117,7 @@ class TestOwn:
         assert members[2].end() == 1013
         assert stack.enter_context(Member.connect(relay.address, path="/home")).log_in("192.168.202.63")
 
-    def test_source_check_and_broadcast(self, relay: Relay, stack: ExitStack, counted: Count) -> None:
+    def test_source_check_and_broadcast(self, relay: RelayProgram, stack: ExitStack, counted: Count) -> None:
         one = stack.enter_context(Member.connect(relay.address, path="/lax")).log_in("10.1.1.1")
         other = stack.enter_context(Member.connect(relay.address, path="/lax")).log_in("10.1.1.2")
         foreign = packet("172.20.0.9", "10.1.1.2", b"from elsewhere")
@@ -132,7 +132,7 @@ class TestOwn:
         assert counted("no_such_member") == 1
 
 
-def test_nothing_crosses(relay: Relay, stack: ExitStack, counted: Count) -> None:
+def test_nothing_crosses(relay: RelayProgram, stack: ExitStack, counted: Count) -> None:
     """Equal addresses in three networks: each packet and each message stays in its own, to one and to everybody."""
     own, peer, only_there = "192.168.202.5", "192.168.202.6", "192.168.202.7"
     networks = {"/": PASSWORD, "/home": PASSWORD, "/office/eu": OTHER}

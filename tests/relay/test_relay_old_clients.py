@@ -16,7 +16,7 @@ import pytest
 from kit.peer import PING, PONG
 from lab.member import Member, echo, frame, packet, upgrade_request
 from lab.oldclient import HELLO, OldClient, exchange
-from lab.programs import PATIENCE_S, Relay
+from lab.programs import PATIENCE_S, RelayProgram
 
 from candy.protocol import wire
 
@@ -30,7 +30,7 @@ TCPI_DATA_SEGS_IN_AT = 152
 # The carrier
 
 
-def test_the_upgrade_of_an_old_client(relay: Relay) -> None:
+def test_the_upgrade_of_an_old_client(relay: RelayProgram) -> None:
     """field: no subprotocol, no compression, no Origin, query string dropped by old clients.
 
     "permessage-deflate must never be agreed", whatever is offered.
@@ -45,7 +45,7 @@ def test_the_upgrade_of_an_old_client(relay: Relay) -> None:
         assert b"Sec-WebSocket-Protocol" not in head
 
 
-def test_no_payload_over_1500_bytes(relay: Relay, stack: ExitStack) -> None:
+def test_no_payload_over_1500_bytes(relay: RelayProgram, stack: ExitStack) -> None:
     """field: existing peers hold at most 1500 bytes of payload per frame and drop the connection beyond that."""
     sender = stack.enter_context(Member.connect(relay.address, extended=True)).log_in("192.168.202.10", OldClient.now())
     old = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.11", OldClient.now())
@@ -68,7 +68,7 @@ def test_no_payload_over_1500_bytes(relay: Relay, stack: ExitStack) -> None:
     assert relay.counters()["dropped too_large"] - before == 4
 
 
-def test_each_frame_is_a_segment(relay: Relay, stack: ExitStack) -> None:
+def test_each_frame_is_a_segment(relay: RelayProgram, stack: ExitStack) -> None:
     """field: old clients lose the connection when a read finds part of a frame.
 
     Counted by the receiver's kernel: as many segments as frames, however many the relay gets at once. A member with
@@ -97,7 +97,7 @@ def segments(member: Member) -> int:
 # Packets and messages
 
 
-def test_an_outer_header_of_zeros(relay: Relay, stack: ExitStack) -> None:
+def test_an_outer_header_of_zeros(relay: RelayProgram, stack: ExitStack) -> None:
     """field: do not insist on version/IHL/total length.
 
     SD-WAN packets of old clients "have an outer header that is all zero but for protocol 4, source and destination".
@@ -111,7 +111,7 @@ def test_an_outer_header_of_zeros(relay: Relay, stack: ExitStack) -> None:
     assert gateway.receive_packet() == wrapped
 
 
-def test_foreign_packets(relay: Relay, stack: ExitStack) -> None:
+def test_foreign_packets(relay: RelayProgram, stack: ExitStack) -> None:
     """field: peers legitimately re-send foreign packets for a moment when a direct link breaks.
 
     "Drop and count, never disconnect."
@@ -127,7 +127,7 @@ def test_foreign_packets(relay: Relay, stack: ExitStack) -> None:
 
 def test_what_old_clients_tell_each_other(tmp_path: Path, stack: ExitStack) -> None:
     """The way to a direct link: DISCOVERY to everybody, public and LAN endpoints to each other, byte for byte."""
-    relay = stack.enter_context(Relay(tmp_path))
+    relay = stack.enter_context(RelayProgram(tmp_path))
     ips = [IPv4Address(f"192.168.202.{n}") for n in (34, 35, 36)]
     one, two, three = (
         stack.enter_context(OldClient.connect(relay.address)).log_in(str(ip), OldClient.now()) for ip in ips
@@ -150,7 +150,7 @@ def test_what_old_clients_tell_each_other(tmp_path: Path, stack: ExitStack) -> N
 
 def test_many_calls_to_everybody(tmp_path: Path, stack: ExitStack) -> None:
     """Each costs a message for every member, so one member's are bounded."""
-    relay = stack.enter_context(Relay(tmp_path))
+    relay = stack.enter_context(RelayProgram(tmp_path))
     loud = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.37", OldClient.now())
     others = [
         stack.enter_context(OldClient.connect(relay.address)).log_in(f"192.168.202.{n}", OldClient.now())
@@ -184,7 +184,7 @@ def test_routes_come_in_batches(tmp_path: Path, stack: ExitStack) -> None:
     Behind AUTH, and byte by byte as the original writes them: no flags.
     """
     rules = ";".join(f"192.168.202.0/24,172.{16 + n // 256}.{n % 256}.0/24,192.168.202.2" for n in range(250))
-    relay = stack.enter_context(Relay(tmp_path, "--sdwan", rules))
+    relay = stack.enter_context(RelayProgram(tmp_path, "--sdwan", rules))
     old = stack.enter_context(OldClient.connect(relay.address))
     old.send(old.greeting(OldClient.now()))
     granted = old.ask()

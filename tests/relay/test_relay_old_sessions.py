@@ -13,7 +13,7 @@ import pytest
 from kit.peer import PING, PONG
 from lab.member import Speaker
 from lab.oldclient import HELLO, OldClient, exchange
-from lab.programs import PASSWORD, Relay
+from lab.programs import PASSWORD, RelayProgram
 
 from candy.protocol import wire
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
 
 @pytest.mark.parametrize("fixed", [None, "192.168.202.20"])
 @pytest.mark.parametrize("vmac", [True, False])
-def test_a_session_of_an_old_client(relay: Relay, stack: ExitStack, vmac: bool, fixed: str | None) -> None:
+def test_a_session_of_an_old_client(relay: RelayProgram, stack: ExitStack, vmac: bool, fixed: str | None) -> None:
     """field: clients before 2024 send no VMAC.
 
     Dynamic or fixed, the conversation is the same but for what is left out.
@@ -35,7 +35,7 @@ def test_a_session_of_an_old_client(relay: Relay, stack: ExitStack, vmac: bool, 
 
 
 @pytest.mark.parametrize("vmac", [bytes(16), b"0" * 16])
-def test_an_all_zero_vmac_is_none(relay: Relay, stack: ExitStack, vmac: bytes) -> None:
+def test_an_all_zero_vmac_is_none(relay: RelayProgram, stack: ExitStack, vmac: bytes) -> None:
     """field: an all-zero VMAC means none.
 
     So nobody comes back by it, and none replaces another.
@@ -56,7 +56,7 @@ def test_an_all_zero_vmac_is_none(relay: Relay, stack: ExitStack, vmac: bytes) -
     assert str(third.ask().ip) != granted
 
 
-def test_clients_of_one_host_share_a_vmac(relay: Relay, stack: ExitStack) -> None:
+def test_clients_of_one_host_share_a_vmac(relay: RelayProgram, stack: ExitStack) -> None:
     """field: several original clients on one host share one VMAC.
 
     Each has an address of its own, and comes back to it when it asks for it.
@@ -76,7 +76,7 @@ def test_clients_of_one_host_share_a_vmac(relay: Relay, stack: ExitStack) -> Non
         client.settle()
 
 
-def test_the_answer_to_a_request_can_be_believed(relay: Relay, stack: ExitStack) -> None:
+def test_the_answer_to_a_request_can_be_believed(relay: RelayProgram, stack: ExitStack) -> None:
     """field: old clients don't check that hash; ours does.
 
     So every answer carries a fresh timestamp and the hash over it.
@@ -91,7 +91,7 @@ def test_the_answer_to_a_request_can_be_believed(relay: Relay, stack: ExitStack)
     assert answer.digest == hashlib.sha256(covered).digest()
 
 
-def test_two_clients_in_the_same_second(relay: Relay, stack: ExitStack) -> None:
+def test_two_clients_in_the_same_second(relay: RelayProgram, stack: ExitStack) -> None:
     """The same EXPTTUN bytes on two connections are no replay: "it covers password and time alone"."""
     request = Speaker().request("0.0.0.0/0")
     ips = []
@@ -105,7 +105,7 @@ def test_two_clients_in_the_same_second(relay: Relay, stack: ExitStack) -> None:
     assert ips[0] != ips[1]
 
 
-def test_a_vmac_behind_the_request_for_an_address(relay: Relay, stack: ExitStack) -> None:
+def test_a_vmac_behind_the_request_for_an_address(relay: RelayProgram, stack: ExitStack) -> None:
     """Out of order, and still known by it when it comes back."""
     vmac = b"00000000feedbee2"
     client = stack.enter_context(OldClient.connect(relay.address, vmac=vmac))
@@ -118,7 +118,7 @@ def test_a_vmac_behind_the_request_for_an_address(relay: Relay, stack: ExitStack
     assert back.ask() == granted
 
 
-def test_a_request_and_a_vmac_behind_auth(relay: Relay, stack: ExitStack) -> None:
+def test_a_request_and_a_vmac_behind_auth(relay: RelayProgram, stack: ExitStack) -> None:
     """Too late: dropped, not answered, and the session goes on."""
     client = stack.enter_context(OldClient.connect(relay.address)).log_in("192.168.202.21", OldClient.now())
     before = relay.counters()
@@ -130,7 +130,7 @@ def test_a_request_and_a_vmac_behind_auth(relay: Relay, stack: ExitStack) -> Non
 
 
 @pytest.mark.parametrize("second", ["192.168.202.22", "192.168.202.23"])
-def test_a_second_auth(relay: Relay, stack: ExitStack, second: str) -> None:
+def test_a_second_auth(relay: RelayProgram, stack: ExitStack, second: str) -> None:
     """field: the original disconnects or crashes here.
 
     "The first binding stays, the second is dropped and counted."
@@ -144,7 +144,7 @@ def test_a_second_auth(relay: Relay, stack: ExitStack, second: str) -> None:
     assert relay.counters()["dropped second_auth"] - before == 1
 
 
-def test_an_old_clients_pings(relay: Relay, stack: ExitStack) -> None:
+def test_an_old_clients_pings(relay: RelayProgram, stack: ExitStack) -> None:
     """field: the client sends PING right after AUTH, and then each second; it answers a server's PING with the same
     bytes.
 
@@ -161,7 +161,7 @@ def test_an_old_clients_pings(relay: Relay, stack: ExitStack) -> None:
     client.settle()
 
 
-def test_a_client_that_comes_back(relay: Relay, stack: ExitStack) -> None:
+def test_a_client_that_comes_back(relay: RelayProgram, stack: ExitStack) -> None:
     """field: after any end a client waits 1 s and starts again from step 1.
 
     With its address and the next second's timestamp, while its old connection still looks alive.
@@ -182,7 +182,7 @@ def test_a_client_that_comes_back(relay: Relay, stack: ExitStack) -> None:
     exchange(new, peer)
 
 
-def test_a_client_without_vmac_that_comes_back(relay: Relay, stack: ExitStack) -> None:
+def test_a_client_without_vmac_that_comes_back(relay: RelayProgram, stack: ExitStack) -> None:
     """While its old connection looks alive it is granted another address; a fixed one it gets when the old one is
     silent, after the relay's 3 s, which are awaited."""
     old = stack.enter_context(OldClient.connect(relay.address))
@@ -199,7 +199,7 @@ def test_a_client_without_vmac_that_comes_back(relay: Relay, stack: ExitStack) -
     new.settle()
 
 
-def test_a_holder_of_another_installation(relay: Relay, stack: ExitStack) -> None:
+def test_a_holder_of_another_installation(relay: RelayProgram, stack: ExitStack) -> None:
     """field: the original kicks the earlier holder in any case; cacao refuses when the holder has another VMAC.
 
     Here a holder that answers keeps its address.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from lab.member import Ended, Member, packet
-from lab.programs import PASSWORD, Relay
+from lab.programs import PASSWORD, RelayProgram
 
 from candy.protocol import wire
 
@@ -46,7 +46,7 @@ routes = [{home_rules}]
     )
 
 
-class Changing(Relay):
+class Changing(RelayProgram):
     """A relay whose file can be written anew."""
 
     def __init__(self, folder: Path) -> None:

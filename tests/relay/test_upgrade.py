@@ -13,7 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from aiohttp.web_protocol import RequestHandler
 from kit.peer import BINARY, PING, PONG, TEXT
 from lab.member import Member, Speaker, frame, upgrade_request
-from lab.programs import PATIENCE_S, Relay
+from lab.programs import PATIENCE_S, RelayProgram
 
 from candy._fastpath import Engine
 from candy.protocol import wire
@@ -28,7 +28,7 @@ ACCEPT = "ICX+Yqv66kxgM0FcWaLWlFLwTAI="
 """base64(SHA-1(KEY + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")), from openssl."""
 
 
-def answer(relay: Relay, request: bytes) -> bytes:
+def answer(relay: RelayProgram, request: bytes) -> bytes:
     """A whole response, or all there is up to the end of the connection."""
     with socket.create_connection(relay.address, PATIENCE_S) as opened:
         opened.sendall(request)
@@ -43,7 +43,7 @@ def answer(relay: Relay, request: bytes) -> bytes:
         return received
 
 
-def test_the_answer_is_the_one_of_rfc_6455(relay: Relay) -> None:
+def test_the_answer_is_the_one_of_rfc_6455(relay: RelayProgram) -> None:
     with Member.connect(relay.address) as member:
         assert sorted(member.head.split("\r\n")) == [
             "Connection: Upgrade",
@@ -53,7 +53,7 @@ def test_the_answer_is_the_one_of_rfc_6455(relay: Relay) -> None:
         ]
 
 
-def test_the_extension_is_chosen_where_it_is_offered(relay: Relay) -> None:
+def test_the_extension_is_chosen_where_it_is_offered(relay: RelayProgram) -> None:
     with Member.connect(relay.address, extended=True) as member:
         assert "Sec-WebSocket-Protocol: candy.2" in member.head.split("\r\n")
 
@@ -67,7 +67,7 @@ def test_the_extension_is_chosen_where_it_is_offered(relay: Relay) -> None:
         (["Sec-WebSocket-Extensions: permessage-deflate"], False),
     ],
 )
-def test_what_else_a_peer_may_offer(relay: Relay, headers: list[str], chosen: bool) -> None:
+def test_what_else_a_peer_may_offer(relay: RelayProgram, headers: list[str], chosen: bool) -> None:
     with socket.create_connection(relay.address, PATIENCE_S) as opened:
         opened.sendall(upgrade_request(*headers))
         head = opened.recv(65536)
@@ -76,7 +76,7 @@ def test_what_else_a_peer_may_offer(relay: Relay, headers: list[str], chosen: bo
     assert b"Sec-WebSocket-Extensions" not in head
 
 
-def test_any_path_and_header_names_in_any_case(relay: Relay) -> None:
+def test_any_path_and_header_names_in_any_case(relay: RelayProgram) -> None:
     request = upgrade_request().replace(b"GET / ", b"GET /some/path?query=1 ").replace(b"Upgrade: web", b"uPGRADE: Web")
     request = request.replace(b"Connection: Upgrade", b"connection: keep-alive, UPGRADE")
     with socket.create_connection(relay.address, PATIENCE_S) as opened:
@@ -85,7 +85,7 @@ def test_any_path_and_header_names_in_any_case(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("extended", [False, True])
-def test_bytes_that_come_with_the_request_reach_the_engine(relay: Relay, extended: bool) -> None:
+def test_bytes_that_come_with_the_request_reach_the_engine(relay: RelayProgram, extended: bool) -> None:
     """One send() with the request, a whole login, a ping and the first half of another."""
     ip = "192.168.202.30" if extended else "192.168.202.31"
     speaker = Speaker()
@@ -108,7 +108,7 @@ def test_bytes_that_come_with_the_request_reach_the_engine(relay: Relay, extende
         member.settle()
 
 
-def test_many_bytes_that_come_with_the_request(relay: Relay) -> None:
+def test_many_bytes_that_come_with_the_request(relay: RelayProgram) -> None:
     """More than aiohttp reads at once, and than it keeps before it pauses the transport: none is lost."""
     before = relay.counters()["dropped text"]
     opened = socket.create_connection(relay.address, PATIENCE_S)
@@ -117,7 +117,7 @@ def test_many_bytes_that_come_with_the_request(relay: Relay) -> None:
     assert relay.counters()["dropped text"] - before == 500
 
 
-def test_a_request_in_pieces(relay: Relay) -> None:
+def test_a_request_in_pieces(relay: RelayProgram) -> None:
     with socket.create_connection(relay.address, PATIENCE_S) as opened:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in upgrade_request() + frame(b"hello", PING):
@@ -141,7 +141,7 @@ def test_a_request_in_pieces(relay: Relay) -> None:
         ("Expect: something", b""),
     ],
 )
-def test_an_upgrade_with_a_body_is_refused(relay: Relay, header: str, rest: bytes) -> None:
+def test_an_upgrade_with_a_body_is_refused(relay: RelayProgram, header: str, rest: bytes) -> None:
     received = answer(relay, upgrade_request(header) + rest)
     assert received.startswith(b"HTTP/1.1 400 "), received
     assert b"HTTP/1.1 101" not in received
@@ -169,7 +169,7 @@ def test_an_upgrade_with_a_body_is_refused(relay: Relay, header: str, rest: byte
         (b"Connection: Upgrade", b"Connection: keep-alive", 426),
     ],
 )
-def test_bad_upgrades_are_refused(relay: Relay, old: bytes, new: bytes, status: int) -> None:
+def test_bad_upgrades_are_refused(relay: RelayProgram, old: bytes, new: bytes, status: int) -> None:
     request = upgrade_request()
     assert old in request
     received = answer(relay, request.replace(old, new, 1))
@@ -178,7 +178,7 @@ def test_bad_upgrades_are_refused(relay: Relay, old: bytes, new: bytes, status: 
         assert b"\r\nUpgrade: websocket\r\n" in received or b"\r\nSec-WebSocket-Version: 13\r\n" in received
 
 
-def test_a_browser_gets_a_sentence(relay: Relay) -> None:
+def test_a_browser_gets_a_sentence(relay: RelayProgram) -> None:
     received = answer(relay, b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 426 ")
     assert received.endswith(b"join it with a candy client.\n")
