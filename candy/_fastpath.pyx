@@ -16,6 +16,8 @@ include "engine/event.pxi"              # commands to a worker, events for Pytho
 include "engine/routes.pxi"             # address -> connection; the members of a network
 include "engine/offload.pxi"            # super-packets: check, take apart
 include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others
+include "engine/flow.pxi"               # the sub-queues of a backlog
+include "engine/codel.pxi"              # what waits too long: dropped, or marked
 include "engine/queue.pxi"              # the backlog of one destination: fq_codel
 include "engine/transport.pxi"          # read from, write to, end a connection
 include "engine/legacy.pxi"             # writing to old peers: each frame a TCP segment

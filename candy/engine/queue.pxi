@@ -1,18 +1,14 @@
 # The backlog of one destination. Everything here runs under its send lock.
 #
-# Whole frames, wire-ready, wait in sub-queues by flow; deficit round robin between them (new flows first) keeps a ping
-# from waiting behind a bulk transfer; CoDel drops from the head of a flow that keeps a standing queue, or marks the
-# ECN-capable ones; the fattest flow pays when the destination has its share of memory. Control frames have a flow of
-# their own that is always served first. After fq_codel (RFC 8290, with sets of ways as CAKE has) and CoDel (RFC 8289):
-# 5 ms target, 100 ms interval.
+# Whole frames, wire-ready, wait in sub-queues by flow (flow.pxi); deficit round robin between them (new flows first)
+# keeps a ping from waiting behind a bulk transfer; CoDel (codel.pxi) drops from the head of a flow that keeps a standing
+# queue, or marks there; the fattest flow pays when the destination has its share of memory. Control frames have a flow
+# of their own that is always served first. After fq_codel (RFC 8290).
 #
 # A destination may hold queue_bytes, and no more than is free for others at that moment: ten busy ones share the
 # memory, and there is room for an eleventh.
 
 cdef enum:
-    CODEL_TARGET_NS = 5000000
-    CODEL_INTERVAL_NS = 100000000
-    QUANTUM = 1514
     # A destination that took nothing for so long, with its share of memory full, is stalled: frames for it are no
     # longer even unmasked, and it keeps but so many bytes.
     STALLED_NS = 250000000
@@ -22,19 +18,6 @@ cdef enum:
     COMMIT_MAX = 262144
     NOTSENT_LOWAT_MIN = 4096
     NOTSENT_LOWAT_MAX = 262144
-
-
-cdef inline void round_push(Round *r, Flow *f) noexcept nogil:
-    f.next = NULL
-    if r.head == NULL:
-        r.head = f
-    else:
-        r.tail.next = f
-    r.tail = f
-
-
-cdef inline void round_pop(Round *r) noexcept nogil:
-    r.head = r.head.next
 
 
 cdef Queue *queue_of(Worker *w, Slot *s) noexcept nogil:
@@ -113,62 +96,6 @@ cdef uint64_t queue_oldest(Queue *q) noexcept nogil:
     return oldest
 
 
-cdef inline bint frame_flow(const uint8_t *frame, uint32_t size, const uint64_t *key, uint32_t *hash) noexcept nogil:
-    """Whether a frame that this engine built is a packet; then `hash` is its flow's."""
-    # the kind, a virtio header, the longest IPv4 header's 60 bytes: the ports are in there
-    cdef uint8_t start[71]
-    cdef uint32_t header = frame_header(frame)
-    cdef uint32_t payload = size - header
-    cdef const uint8_t *p = frame + header
-    cdef uint32_t n = payload if payload < 71 else 71
-    if frame[0] & 15 != OP_BINARY or payload < FORWARD_MIN:
-        return False
-    if frame[1] >> 7:
-        unmask(start, p, n, load32(p - 4))
-        p = start
-    if p[0] == KIND_FORWARD:
-        hash[0] = flow_hash(p + 1, n - 1, key)
-        return True
-    if p[0] == KIND_SUPER and payload >= SUPER_MIN:
-        hash[0] = flow_hash(p + 1 + VNET_BYTES, n - 1 - VNET_BYTES, key)
-        return True
-    return False
-
-
-cdef Flow *queue_flow(Worker *w, Queue *q, uint32_t hash) noexcept nogil:
-    """The sub-queue of a flow: the one that it has in its set, else a place that none has, else one that it shares.
-    NULL when memory is out."""
-    cdef uint32_t first = (hash & (FLOW_SETS - 1)) * FLOW_WAYS
-    cdef uint32_t i
-    cdef uint32_t place = FLOWS
-    cdef Flow *f
-    if q.ways == NULL:
-        q.ways = <Flow **>memory_take(w, FLOWS * sizeof(Flow *), FOR_CERTAIN)
-        if q.ways == NULL:
-            return NULL
-        memset(q.ways, 0, FLOWS * sizeof(Flow *))
-    for i in range(first, first + FLOW_WAYS):
-        f = q.ways[i]
-        if f == NULL:
-            if place == FLOWS:
-                place = i
-        elif f.tag == hash:
-            return f
-        elif not f.listed:
-            place = i                   # empty; it is kept for what CoDel knows of it
-    if place == FLOWS:
-        return q.ways[first + (hash >> 16) % FLOW_WAYS]
-    f = q.ways[place]
-    if f == NULL:
-        f = <Flow *>memory_take(w, <uint32_t>sizeof(Flow), FOR_CERTAIN)
-        if f == NULL:
-            return NULL
-        q.ways[place] = f
-    memset(f, 0, sizeof(Flow))
-    f.tag = hash
-    return f
-
-
 cdef inline void flow_retire(Worker *w, Queue *q, Flow *f) noexcept nogil:
     """A flow left the rounds: forget it, unless CoDel has dropped from it lately and would go on where it was."""
     cdef uint32_t i
@@ -181,17 +108,6 @@ cdef inline void flow_retire(Worker *w, Queue *q, Flow *f) noexcept nogil:
             q.ways[i] = NULL
             memory_give(w, f, <uint32_t>sizeof(Flow), FOR_CERTAIN)
             return
-
-
-cdef inline Record *flow_take(Queue *q, Flow *f, uint32_t size) noexcept nogil:
-    """Take the record at the head of a flow, whose frame has so many bytes."""
-    cdef Record *r = f.head
-    f.head = r.next
-    if f.head == NULL:
-        f.tail = NULL
-    f.bytes -= size
-    q.bytes -= size
-    return r
 
 
 cdef void queue_make_room(Worker *w, Slot *s, Queue *q, uint64_t limit, int reason) noexcept nogil:
@@ -373,85 +289,6 @@ cdef void queue_put(Worker *w, Slot *s, Queue *q, Flow *f, Record *r, uint32_t s
         f.listed = True
         f.credit = QUANTUM
         round_push(&q.fresh, f)
-
-
-# CoDel, RFC 8289, with these differences:
-#
-# 1. The target is never less than the time that the frame at hand takes at the drain rate: on a slow link the time of a
-#    single frame is not a standing queue.
-# 2. A verdict is passed on the frame at the head before it is sent, so `bytes()` is what stays behind it; and maxpacket
-#    is QUANTUM, not the longest packet seen, which with super-packets would be 64 KB.
-# 3. A packet that may be marked (ECN) is marked and sent in place of being dropped (RFC 8289, section 3.4).
-
-cdef bint codel_is_over(Queue *q, Flow *f, uint32_t size, uint64_t now) noexcept nogil:
-    """Whether the frame at the head of a flow has waited above the target for an interval (the RFC's ok_to_drop)."""
-    cdef uint64_t target = CODEL_TARGET_NS
-    if q.rate != 0 and <uint64_t>size * SECOND_NS > target * q.rate:
-        target = <uint64_t>size * SECOND_NS // q.rate
-    if since(now, f.head.stamp_ns) < target or f.bytes - size <= QUANTUM:
-        f.first_above_ns = 0
-        return False
-    if f.first_above_ns == 0:
-        f.first_above_ns = now + CODEL_INTERVAL_NS
-        return False
-    return now >= f.first_above_ns
-
-
-cdef inline uint64_t codel_next(uint64_t then, uint32_t count) noexcept nogil:
-    """The RFC's control_law."""
-    return then + <uint64_t>(CODEL_INTERVAL_NS / sqrt(<double>count))
-
-
-cdef bint codel_condemns(Queue *q, Flow *f, uint32_t size, uint64_t now) noexcept nogil:
-    """CoDel's verdict on the frame at the head of a flow."""
-    cdef bint over = codel_is_over(q, f, size, now)
-    cdef uint32_t delta
-    if f.dropping:
-        if not over:
-            f.dropping = False
-            return False
-        if now < f.drop_next_ns:
-            return False
-        f.drop_count += 1
-        f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
-        return True
-    if not over:
-        return False
-    f.dropping = True
-    # "If min went above TARGET close to when it last went below, assume that the drop rate that controlled the queue on
-    # the last cycle is a good starting point to control it now."
-    delta = f.drop_count - f.last_count
-    f.drop_count = delta if delta > 1 and since(now, f.drop_next_ns) < 16 * <uint64_t>CODEL_INTERVAL_NS else 1
-    f.drop_next_ns = codel_next(now, f.drop_count)
-    f.last_count = f.drop_count
-    return True
-
-
-cdef bint frame_mark(uint8_t *frame) noexcept nogil:
-    """Set Congestion Experienced (RFC 3168) in the packet of a frame; False where its sender does not understand that.
-    In a packet that we wrapped the inner header has it, because the outer one is thrown away where it is unwrapped."""
-    cdef uint32_t header = frame_header(frame)
-    cdef uint32_t mask = load32(frame + header - 4) if frame[1] >> 7 else 0
-    cdef uint32_t length = frame_size(frame) - header
-    cdef uint32_t at = 1 + (VNET_BYTES if frame[header] ^ <uint8_t>mask == KIND_SUPER else 0)
-    cdef uint8_t head[IPIP_BYTES]
-    cdef uint32_t before
-    if at + IPIP_BYTES > length:
-        return False
-    unmask(head, frame + header + at, IPIP_BYTES, rotate_mask(mask, at))
-    if ipip_wrapped(head):
-        at += IPIP_BYTES
-        if at + IPIP_BYTES > length:
-            return False
-        unmask(head, frame + header + at, IPIP_BYTES, rotate_mask(mask, at))
-    if head[0] >> 4 != 4 or head[1] & 3 == 0:
-        return False
-    if head[1] & 3 != 3:
-        before = load_be16(head)
-        head[1] |= 3
-        store_be16(head + 10, checksum_update(load_be16(head + 10), <uint16_t>before, load_be16(head)))
-        unmask(frame + header + at, head, IPIP_BYTES, rotate_mask(mask, at))
-    return True
 
 
 cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept nogil:
