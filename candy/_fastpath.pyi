@@ -227,6 +227,47 @@ def write_device(payloads: list[bytes], *, vnet: bool = True, own: int = 0) -> t
         each write, and the drops by reason.
     """
 
+@disjoint_base
+class Backlog:
+    """For tests: the queue of one destination, whose clock the test sets. It has all the memory that it may want.
+
+    Args:
+        key: of the flow hash, three words of 64 bits.
+        masked: frames wait as a client sends them.
+    """
+
+    def __new__(cls, *, key: tuple[int, int, int], masked: bool = False) -> Self: ...
+
+    rate: int
+    """The destination's drain rate, bytes a second; 0 unknown."""
+    @property
+    def drops(self) -> dict[str, int]:
+        """What was dropped so far, by reason."""
+
+    @property
+    def places(self) -> dict[int, int]:
+        """Bytes that wait, by sub-queue: eight of them in a row are a set."""
+
+    def append(self, payload: bytes, now: int) -> None:
+        """Queue the frame of a FORWARD or a SUPER.
+
+        Args:
+            payload: kind byte first.
+            now: nanoseconds, above 0.
+
+        Raises:
+            ValueError: it is too short or too long for one.
+        """
+
+    def take(self, now: int) -> bytes | None:
+        """The payload of the frame that is sent next; None when nothing waits."""
+
+    def commit(self, now: int) -> list[bytes]:
+        """The payloads of those that are handed to the kernel next, together."""
+
+    def shed(self, limit: int) -> None:
+        """Drop from the fattest flow until at most so many bytes wait."""
+
 POINTS: Final[tuple[str, ...]]
 """For tests: where a thread can be held (docs/architecture.md)."""
 HAS_POINTS: Final[bool]

@@ -32,4 +32,4 @@ include "engine/tun.pxi"                # packets of a TUN device
 include "engine/worker.pxi"             # the thread and its epoll
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/face.pxi"               # the Python face
-include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device
+include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog

@@ -1,24 +1,28 @@
-# Which frames have waited too long: CoDel (RFC 8289), 5 ms over 100 ms, on each flow. They are dropped from its head, or
-# marked there (ECN, RFC 3168).
-#
-# What differs from the RFC:
+# Which frames have waited too long: CoDel (RFC 8289) on each flow, 5 ms over 100 ms. They are dropped from its head, or
+# marked there (ECN, RFC 3168). Each decision is the RFC's, whose pseudo-code tests/engine/test_codel.py compares this
+# with, but for these differences:
 #
 # 1. The target is never less than the time that the frame at hand takes at the drain rate: on a slow link the time of a
 #    single frame is not a standing queue.
-# 2. A verdict is passed on the frame at the head before it is sent, so `bytes()` is what stays behind it; and maxpacket
-#    is QUANTUM, not the longest packet seen, which with super-packets would be 64 KB.
-# 3. A packet that may be marked (ECN) is marked and sent in place of being dropped (RFC 8289, section 3.4).
+# 2. maxpacket is QUANTUM, not the longest packet seen, which with super-packets would be 64 KB.
+# 3. A packet that may be marked is marked and sent in place of being dropped. It ends the RFC's loop of drops, and sets
+#    the time of the next one.
+# 4. What is known of a flow without frames is lost when another flow takes its place (queue_flow), or with the queue.
+#
+# A frame is judged once. The one to be sent stays at the head of its flow, `judged`, until there is room for it.
 
 cdef enum:
     CODEL_TARGET_NS = 5000000
     CODEL_INTERVAL_NS = 100000000
 
 
-cdef bint codel_is_over(Queue *q, Flow *f, uint32_t size, uint64_t now) noexcept nogil:
-    """Whether the frame at the head of a flow has waited above the target for an interval (the RFC's ok_to_drop)."""
+cdef bint codel_is_over(Queue *q, Flow *f, uint64_t now) noexcept nogil:
+    """Whether the frame at the head of a flow, which has one, may be dropped (the RFC's dodequeue, ok_to_drop)."""
+    cdef uint32_t size = record_size(f.head)
     cdef uint64_t target = CODEL_TARGET_NS
     if q.rate != 0 and <uint64_t>size * SECOND_NS > target * q.rate:
         target = <uint64_t>size * SECOND_NS // q.rate
+    # "went below - stay below for at least INTERVAL"
     if since(now, f.head.stamp_ns) < target or f.bytes - size <= QUANTUM:
         f.first_above_ns = 0
         return False
@@ -33,29 +37,51 @@ cdef inline uint64_t codel_next(uint64_t then, uint32_t count) noexcept nogil:
     return then + <uint64_t>(CODEL_INTERVAL_NS / sqrt(<double>count))
 
 
-cdef bint codel_condemns(Queue *q, Flow *f, uint32_t size, uint64_t now) noexcept nogil:
-    """CoDel's verdict on the frame at the head of a flow."""
-    cdef bint over = codel_is_over(q, f, size, now)
+cdef inline bint codel_was_busy(Flow *f, uint64_t now) noexcept nogil:
+    """Whether the last drop is so recent that its rate is a good one to go on with."""
+    return f.drop_count != 0 and since(now, f.drop_next_ns) < 16 * <uint64_t>CODEL_INTERVAL_NS
+
+
+cdef inline void codel_empty(Flow *f) noexcept nogil:
+    """Nothing waits: "we can't be above TARGET"."""
+    f.first_above_ns = 0
+    f.dropping = False
+
+
+cdef void codel_drop(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
+    record_give(w, flow_take(q, f, record_size(f.head)))
+    drop(w, s, DROP_DELAY)
+    w.work -= WORK_RECORD
+
+
+cdef void codel_judge(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
+    """Drop from the head of a flow until the frame there is to be sent (the RFC's dequeue). One that may be dropped has
+    others behind it."""
+    cdef bint over = codel_is_over(q, f, w.now)
     cdef uint32_t delta
     if f.dropping:
-        if not over:
-            f.dropping = False
-            return False
-        if now < f.drop_next_ns:
-            return False
-        f.drop_count += 1
-        f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
-        return True
-    if not over:
-        return False
-    f.dropping = True
-    # "If min went above TARGET close to when it last went below, assume that the drop rate that controlled the queue on
-    # the last cycle is a good starting point to control it now."
-    delta = f.drop_count - f.last_count
-    f.drop_count = delta if delta > 1 and since(now, f.drop_next_ns) < 16 * <uint64_t>CODEL_INTERVAL_NS else 1
-    f.drop_next_ns = codel_next(now, f.drop_count)
-    f.last_count = f.drop_count
-    return True
+        f.dropping = over
+        while f.dropping and w.now >= f.drop_next_ns:
+            f.drop_count += 1
+            if frame_mark(record_frame(f.head)):
+                f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
+                break
+            codel_drop(w, s, q, f)
+            f.dropping = codel_is_over(q, f, w.now)
+            if f.dropping:
+                f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
+    elif over:
+        if not frame_mark(record_frame(f.head)):
+            codel_drop(w, s, q, f)
+            codel_is_over(q, f, w.now)
+        f.dropping = True
+        # "If min went above TARGET close to when it last went below, assume that the drop rate that controlled the
+        # queue on the last cycle is a good starting point to control it now."
+        delta = f.drop_count - f.last_count
+        f.drop_count = delta if delta > 1 and codel_was_busy(f, w.now) else 1
+        f.drop_next_ns = codel_next(w.now, f.drop_count)
+        f.last_count = f.drop_count
+    f.judged = True
 
 
 cdef bint frame_mark(uint8_t *frame) noexcept nogil:

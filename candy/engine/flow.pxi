@@ -80,6 +80,7 @@ cdef inline Record *flow_take(Queue *q, Flow *f, uint32_t size) noexcept nogil:
     """Take the record at the head of a flow, whose frame has so many bytes."""
     cdef Record *r = f.head
     f.head = r.next
+    f.judged = False
     if f.head == NULL:
         f.tail = NULL
     f.bytes -= size

@@ -1,9 +1,10 @@
 # The backlog of one destination. Everything here runs under its send lock.
 #
 # Whole frames, wire-ready, wait in sub-queues by flow (flow.pxi); deficit round robin between them (new flows first)
-# keeps a ping from waiting behind a bulk transfer; CoDel (codel.pxi) drops from the head of a flow that keeps a standing
-# queue, or marks there; the fattest flow pays when the destination has its share of memory. Control frames have a flow
-# of their own that is always served first. After fq_codel (RFC 8290).
+# keeps a ping from waiting behind a bulk transfer; CoDel (codel.pxi, held to its RFC by tests/engine/test_codel.py)
+# drops from the head of a flow that keeps a standing queue, or marks there; the fattest flow pays when the destination
+# has its share of memory. Control frames have a flow of their own that is always served first. After fq_codel (RFC
+# 8290).
 #
 # A destination may hold queue_bytes, and no more than is free for others at that moment: ten busy ones share the
 # memory, and there is room for an eleventh.
@@ -101,7 +102,7 @@ cdef inline void flow_retire(Worker *w, Queue *q, Flow *f) noexcept nogil:
     cdef uint32_t i
     cdef uint32_t first = (f.tag & (FLOW_SETS - 1)) * FLOW_WAYS
     f.listed = False
-    if f.drop_count != 0 and since(w.now, f.drop_next_ns) < 16 * <uint64_t>CODEL_INTERVAL_NS:
+    if codel_was_busy(f, w.now):
         return
     for i in range(first, first + FLOW_WAYS):
         if q.ways[i] == f:
@@ -295,7 +296,6 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
     """The flow whose head frame is to be sent next, NULL when nothing waits. Marks or drops what CoDel condemns."""
     cdef Round *r
     cdef Flow *f
-    cdef uint32_t size
     if q.control.head != NULL:
         return &q.control
     while not control_only:
@@ -305,6 +305,7 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
             return NULL
         if f.head == NULL:
             round_pop(r)
+            codel_empty(f)
             # An emptied new flow makes one turn among the old ones, or it would come back as new ahead of them all.
             if r == &q.fresh and q.old.head != NULL:
                 round_push(&q.old, f)
@@ -316,12 +317,8 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
             round_pop(r)
             round_push(&q.old, f)
             continue
-        size = record_size(f.head)
-        if codel_condemns(q, f, size, w.now) and not frame_mark(record_frame(f.head)):
-            record_give(w, flow_take(q, f, size))
-            drop(w, s, DROP_DELAY)
-            w.work -= WORK_RECORD
-            continue
+        if not f.judged:
+            codel_judge(w, s, q, f)
         return f
     return NULL
 

@@ -196,6 +196,113 @@ cdef collect_written(kernel, list found):
             return
 
 
+cdef class Backlog:
+    """See _fastpath.pyi."""
+    cdef EngineState *engine
+    cdef Worker *worker
+    cdef Slot *slot
+    cdef bint masked
+
+    def __cinit__(self, *, tuple key not None, bint masked=False):
+        cdef Worker *w
+        cdef EngineState *e
+        cdef int i
+        self.masked = masked
+        self.engine = e = <EngineState *>calloc(1, sizeof(EngineState))
+        self.worker = w = <Worker *>calloc(1, sizeof(Worker))
+        self.slot = <Slot *>calloc(1, sizeof(Slot))
+        if e == NULL or w == NULL or self.slot == NULL:
+            raise MemoryError
+        w.engine = e
+        # So much that what waits is never short of it, and no destination stalls.
+        e.queue_bytes = 1 << 30
+        e.pool.limit_bytes = 1 << 32
+        for i in range(3):
+            e.flow_key[i] = key[i]
+        w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
+        if w.scratch == NULL or queue_of(w, self.slot) == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.worker != NULL and self.slot != NULL and self.engine != NULL:
+            queue_free(self.worker, self.slot)
+            spare_free(self.worker)
+            free(self.worker.scratch)
+        free(self.engine)
+        free(self.worker)
+        free(self.slot)
+
+    @property
+    def rate(self):
+        return self.slot.queue.rate
+
+    @rate.setter
+    def rate(self, uint64_t rate):
+        self.slot.queue.rate = rate
+
+    @property
+    def drops(self):
+        cdef int i
+        return {DROPS[i]: self.slot.drops[i] for i in range(DROPS_COUNT) if self.slot.drops[i]}
+
+    @property
+    def places(self):
+        cdef Flow **ways = self.slot.queue.ways
+        cdef int i
+        if ways == NULL:
+            return {}
+        return {i: ways[i].bytes for i in range(FLOWS) if ways[i] != NULL and ways[i].head != NULL}
+
+    def append(self, bytes payload not None, uint64_t now):
+        cdef bytearray frame
+        cdef uint32_t size
+        if not FORWARD_MIN <= len(payload) <= WIRE_PAYLOAD_MAX:
+            raise ValueError(f"a packet's payload has {FORWARD_MIN} to {WIRE_PAYLOAD_MAX} bytes, not {len(payload)}")
+        frame = bytearray(len(payload) + FRAME_HEADER_MAX)
+        self.worker.now = now
+        size = build_frame(<uint8_t *><char *>frame, OP_BINARY, <const uint8_t *><const char *>payload,
+                           <uint32_t>len(payload), self.masked, next_mask(self.slot))
+        queue_append(self.worker, self.slot, <const uint8_t *><char *>frame, size, now)
+
+    def take(self, uint64_t now):
+        cdef Queue *q = self.slot.queue
+        cdef Flow *f
+        cdef uint32_t size
+        self.worker.now = now
+        f = queue_next(self.worker, self.slot, q, False)
+        if f == NULL:
+            return None
+        size = record_size(f.head)
+        payload = unmasked_payload(record_frame(f.head))
+        f.credit -= <int32_t>size
+        record_give(self.worker, flow_take(q, f, size))
+        return payload
+
+    def commit(self, uint64_t now):
+        cdef Block *b
+        found = []
+        self.worker.now = now
+        if queue_commit(self.worker, self.slot, self.slot.queue):
+            b = self.slot.queue.committed
+            while b.start < b.end:
+                found.append(unmasked_payload(block_bytes(b) + b.start))
+                b.start += frame_size(block_bytes(b) + b.start)
+        return found
+
+    def shed(self, uint64_t limit):
+        queue_make_room(self.worker, self.slot, self.slot.queue, limit, DROP_QUEUE_FULL)
+
+
+cdef bytes unmasked_payload(uint8_t *frame):
+    """The payload of a frame that this engine built and sends no more."""
+    cdef uint32_t header = frame_header(frame)
+    cdef uint8_t *payload = frame + header
+    cdef uint32_t length = frame_size(frame) - header
+    if frame[1] >> 7:
+        unmask(payload, payload, length, load32(payload - 4))
+    return (<char *>payload)[:length]
+
+
 # Interleavings: see tests/engine/test_interleavings.py.
 
 # In the order of the points in engine/types.pxi.

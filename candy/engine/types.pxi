@@ -153,6 +153,7 @@ cdef struct Flow:
     uint32_t drop_count             # CoDel, RFC 8289: count
     uint32_t last_count             # and lastcount
     uint8_t listed
+    uint8_t judged                  # CoDel lets the frame at the head pass
     uint8_t dropping
     uint64_t first_above_ns
     uint64_t drop_next_ns
