@@ -268,6 +268,9 @@ class Backlog:
     def shed(self, limit: int) -> None:
         """Drop from the fattest flow until at most so many bytes wait."""
 
+def flow_key(engine: Engine) -> tuple[int, int, int]:
+    """For tests: the key of an engine's flow hash."""
+
 POINTS: Final[tuple[str, ...]]
 """For tests: where a thread can be held (docs/architecture.md)."""
 HAS_POINTS: Final[bool]

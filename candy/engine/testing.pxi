@@ -303,6 +303,11 @@ cdef bytes unmasked_payload(uint8_t *frame):
     return (<char *>payload)[:length]
 
 
+def flow_key(_Core engine not None):
+    cdef uint64_t *key = engine.alive().flow_key
+    return key[0], key[1], key[2]
+
+
 # Interleavings: see tests/engine/test_interleavings.py.
 
 # In the order of the points in engine/types.pxi.
