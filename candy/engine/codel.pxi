@@ -90,10 +90,11 @@ cdef bint frame_mark(uint8_t *frame) noexcept nogil:
     cdef uint32_t header = frame_header(frame)
     cdef uint32_t mask = load32(frame + header - 4) if frame[1] >> 7 else 0
     cdef uint32_t length = frame_size(frame) - header
-    cdef uint32_t at = 1 + (VNET_BYTES if frame[header] ^ <uint8_t>mask == KIND_SUPER else 0)
+    cdef uint8_t kind = frame[header] ^ <uint8_t>mask
+    cdef uint32_t at = 1 + (VNET_BYTES if kind == KIND_SUPER else 0)
     cdef uint8_t head[IPIP_BYTES]
     cdef uint32_t before
-    if at + IPIP_BYTES > length:
+    if at + IPIP_BYTES > length or (kind != KIND_FORWARD and kind != KIND_SUPER):
         return False
     unmask(head, frame + header + at, IPIP_BYTES, rotate_mask(mask, at))
     if ipip_wrapped(head):

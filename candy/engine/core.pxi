@@ -42,7 +42,8 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(w.iov)
         free(w.messages)
         free(w.slots)
-        free(w.ready)
+        free(w.modest.connections)
+        free(w.greedy.connections)
         free(w.departed)
         free(w.waiting)
         free(w.closing)
@@ -84,7 +85,8 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.targets = <Target *>calloc(TARGETS_MAX, sizeof(Target))
     w.target_of = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.slots = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
-    w.ready = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
+    w.modest.connections = <uint64_t *>calloc(e.max_slots * 3, sizeof(uint64_t))
+    w.greedy.connections = <uint64_t *>calloc(e.max_slots * 3, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.waiting = <Wait *>calloc(e.max_slots * 2, sizeof(Wait))
     w.closing = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
@@ -92,7 +94,7 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.taken = <uint32_t *>calloc(e.max_slots * 2, sizeof(uint32_t))
     if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.runs == NULL or w.targets == NULL
             or w.target_of == NULL or w.slots == NULL
-            or w.ready == NULL or w.departed == NULL or w.waiting == NULL
+            or w.modest.connections == NULL or w.greedy.connections == NULL or w.departed == NULL or w.waiting == NULL
             or w.closing == NULL or w.requests == NULL or w.taken == NULL):
         return False
     event.events = EPOLLIN
@@ -267,9 +269,10 @@ cdef class _Core:
             store_relaxed64(&s.drops[i], 0)
         s.state = STATE_OPEN
         s.cause = CAUSE_NONE
-        s.hung_up = s.ready = s.readable = s.writable = s.held = s.fragmented = False
+        s.hung_up = s.ready = s.greedy = s.readable = s.writable = s.held = s.fragmented = False
         s.broken = s.finished = s.waiting = s.short_of_room = False
-        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.icmp_stamp_ns = 0
+        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
+        s.tells_left = 0
         s.copies_left = s.copy_bytes_left = 0
         s.skip = 0
         s.read_most = READ_FIRST

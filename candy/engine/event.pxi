@@ -90,11 +90,12 @@ cdef void report_departed(Worker *w) noexcept nogil:
 
 
 cdef inline void make_ready(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
-    """It had its turn and has more: the others first. An edge won't come for input that is already there."""
+    """It has something to do, and gets a turn behind the others."""
+    cdef Turns *t = &w.greedy if s.greedy else &w.modest
     if not s.ready:
         s.ready = True
-        w.ready[w.ready_count] = connection
-        w.ready_count += 1
+        t.connections[t.count] = connection
+        t.count += 1
 
 
 cdef inline void enlist(Worker *w, Slot *s, uint64_t connection) noexcept nogil:

@@ -37,7 +37,7 @@ cdef bint emit_segments(Worker *w, uint64_t connection, const Super *u) noexcept
 
 
 cdef void broadcast_frame(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
-    """A FORWARD, kind byte first, to every other member of the network, within the sender's allowance."""
+    """A FORWARD or a message, kind byte first, to every other member of the network, within the sender's allowance."""
     cdef Fanout *f
     if not may_broadcast(w, s):
         return
@@ -168,6 +168,8 @@ cdef void fanout_emit(Worker *w, Fanout *f, uint64_t connection) noexcept nogil:
     if load_relaxed64(&member.kind) != SLOT_TUN:
         emit_apart(w, connection, fanout_frame(f), f.frame_size, f.payload)
         return
+    if fanout_frame(f)[f.frame_size - f.payload] != KIND_FORWARD:
+        return                      # messages are for members, and this machine needs no direct links
     # Coalescing writes to what a device is given, and all others share this frame.
     if f.frame_size > ARENA_CHUNK:
         drop(w, member, DROP_MEMORY)

@@ -21,23 +21,33 @@ cdef inline void round_pop(Round *r) noexcept nogil:
 
 
 cdef inline bint frame_flow(const uint8_t *frame, uint32_t size, const uint64_t *key, uint32_t *hash) noexcept nogil:
-    """Whether a frame that this engine built is a packet; then `hash` is its flow's."""
+    """Whether a frame that this engine built has a flow, as packets have and what members tell each other; then `hash`
+    is its flow's."""
     # the kind, a virtio header, the longest IPv4 header's 60 bytes: the ports are in there
     cdef uint8_t start[71]
+    cdef uint8_t addresses[20]
     cdef uint32_t header = frame_header(frame)
     cdef uint32_t payload = size - header
     cdef const uint8_t *p = frame + header
     cdef uint32_t n = payload if payload < 71 else 71
-    if frame[0] & 15 != OP_BINARY or payload < FORWARD_MIN:
+    cdef uint32_t at
+    if frame[0] & 15 != OP_BINARY or payload == 0:
         return False
     if frame[1] >> 7:
         unmask(start, p, n, load32(p - 4))
         p = start
-    if p[0] == KIND_FORWARD:
+    if p[0] == KIND_FORWARD and payload >= FORWARD_MIN:
         hash[0] = flow_hash(p + 1, n - 1, key)
         return True
     if p[0] == KIND_SUPER and payload >= SUPER_MIN:
         hash[0] = flow_hash(p + 1 + VNET_BYTES, n - 1 - VNET_BYTES, key)
+        return True
+    at = message_addresses(p, payload)
+    if at != 0:
+        # One flow for each sender: by their number messages hold up neither packets nor other senders'.
+        memset(addresses, 0, sizeof(addresses))
+        memcpy(addresses + 12, p + at, 8)
+        hash[0] = flow_hash(addresses, sizeof(addresses), key)
         return True
     return False
 

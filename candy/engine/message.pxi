@@ -2,6 +2,8 @@
 
 cdef enum:
     FRAGMENTS_MIN = 112             # room for a fragmented message at first
+    TELLS_MOST = 64                 # messages and PONGs of one connection that Python takes at once
+    TELLS_PER_S = 20                # and in the long run: a log-in has three
 
 
 cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
@@ -14,8 +16,7 @@ cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
         return GOING_ON
     if f.opcode == OP_PONG:
         if f.length != 0:
-            w.work -= WORK_ANSWER
-            tell(w, s, EV_PONG, f.payload, f.length)
+            tell_within(w, s, EV_PONG, f.payload, f.length)
         return GOING_ON
     if f.opcode == OP_CLOSE:
         if not close_code_valid(f.payload, f.length):
@@ -91,9 +92,66 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
             forward_assembled(w, s, payload, length)
     elif length > WIRE_PAYLOAD_LEGACY:
         drop(w, s, DROP_TOO_LARGE)
+    elif load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) != 0 and is_for_members(kind):
+        relay_message(w, s, payload, length)
     else:
-        w.work -= WORK_ANSWER
-        tell(w, s, EV_MESSAGE, payload, length)
+        tell_within(w, s, EV_MESSAGE, payload, length)
+
+
+cdef void tell_within(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length) noexcept nogil:
+    """Tell Python, which has one thread for all, as often as this connection may: a relay has said what it may of
+    itself, and no member of it has."""
+    cdef uint64_t earned
+    w.work -= WORK_ANSWER
+    if s.kind == SLOT_SERVER:
+        earned = min(since(w.now, s.tells_stamp_ns), <uint64_t>3600 * SECOND_NS) * TELLS_PER_S // SECOND_NS
+        if earned != 0:
+            s.tells_left = <uint32_t>min(<uint64_t>TELLS_MOST, s.tells_left + earned)
+            s.tells_stamp_ns = w.now
+        if s.tells_left == 0:
+            drop(w, s, DROP_EVENTS)
+            return
+        s.tells_left -= 1
+    tell(w, s, kind, detail, length)
+
+
+cdef inline bint is_for_members(uint32_t kind) noexcept nogil:
+    return kind == KIND_UDP4CONN or kind == KIND_DISCOVERY or kind == KIND_GENERAL
+
+
+cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
+    """What a member tells another, or DISCOVERY and GENERAL all others: by its addresses alone, as a packet."""
+    cdef uint32_t at = message_addresses(payload, length)
+    cdef uint32_t destination
+    cdef uint64_t connection
+    cdef uint8_t *out
+    cdef uint32_t size
+    cdef Slot *to
+    count(&w.counters.packets_in, 1)
+    count(&w.counters.bytes_in, length)
+    count(&s.traffic.packets_in, 1)
+    count(&s.traffic.bytes_in, length)
+    if at == 0:
+        drop(w, s, DROP_TOO_SHORT)
+        return
+    if load_be32(payload + at) != <uint32_t>load_relaxed64(&s.address):
+        drop(w, s, DROP_SOURCE)
+        return
+    destination = load_be32(payload + at + 4)
+    if destination == <uint32_t>0xFFFFFFFF and payload[0] != KIND_UDP4CONN:
+        broadcast_frame(w, s, payload, length)
+        return
+    connection = route_find(w.engine.networks[s.network], destination)
+    to = &w.engine.slots[<uint32_t>connection]
+    if connection == 0 or load_relaxed64(&to.kind) == SLOT_TUN:
+        drop(w, s, DROP_NO_ROUTE)
+        return
+    out = arena_take(w, length + FRAME_HEADER_MAX)
+    size = build_frame(out, OP_BINARY, payload, length, False, 0)
+    w.bump += size
+    w.bump_left -= size
+    emit(w, connection, out, size, length)
+    run_end(w)
 
 
 cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t length) noexcept nogil:

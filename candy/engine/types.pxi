@@ -43,6 +43,7 @@ cdef enum:
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:
     WORK_TURN = 2097152             # half a millisecond: a turn that has used it up ends, whatever it has left
+    WORK_MUCH = 262144              # what makes a connection a greedy one
     WORK_FRAME = 100                # to parse, check and place one
     WORK_RECORD = 100               # to free one that waited
     WORK_ANSWER = 1600              # to build and queue an answer, or to tell Python something
@@ -229,7 +230,8 @@ cdef struct Slot:
     uint8_t fragment_opcode
     uint32_t fragment_bytes         # of the message so far
     bint hung_up                    # the kernel reported the peer's FIN or an error: read to the end
-    bint ready                      # in the worker's ready list
+    bint ready                      # in one of the worker's lists of those that wait for a turn
+    bint greedy                     # its last turn used much work
     bint readable                   # there: it has input
     bint writable                   # there: its socket takes bytes
     Fanout *fanout                  # a packet of its own that has not gone to all members yet
@@ -238,6 +240,8 @@ cdef struct Slot:
     uint64_t copies_stamp_ns        # broadcast allowance
     int64_t copies_left             # below 0 after one to more members than were left
     int64_t copy_bytes_left
+    uint64_t tells_stamp_ns         # messages for Python
+    uint32_t tells_left
     uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
     uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
     uint32_t closing_index          # and in that of closing connections
@@ -329,6 +333,10 @@ cdef struct Wait:                   # a connection that is looked at again
     uint64_t due_ns
     uint64_t pause_ns               # until the look after that
 
+cdef struct Turns:                  # connections that wait for a turn, in order
+    uint64_t *connections           # room for each slot three times: turns_trim() says why
+    uint32_t count
+
 cdef struct Worker:
     EngineState *engine             # static
     uint32_t index                  # static
@@ -371,8 +379,8 @@ cdef struct Worker:
     mmsghdr *messages
     uint32_t *slots                 # indices of the connections owned
     uint32_t slot_count
-    uint64_t *ready                 # connections with input left
-    uint32_t ready_count
+    Turns modest                    # connections with something to do that used little of their last turns
+    Turns greedy                    # and those that used much
     uint32_t *closing               # slots that wait for their close frames
     uint32_t closing_count
     uint32_t *departed              # slots closed that Python was not told of

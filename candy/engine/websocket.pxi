@@ -115,6 +115,16 @@ cdef inline uint32_t frame_header(const uint8_t *p) noexcept nogil:
     return (6 if p[1] >> 7 else 2) + (0 if length < 126 else 2 if length == 126 else 8)
 
 
+cdef inline uint32_t message_addresses(const uint8_t *payload, uint32_t length) noexcept nogil:
+    """Where in a message from member to member its source is, and 4 bytes behind it its destination. 0: it is none, or
+    not whole."""
+    if length >= GENERAL_MIN and payload[0] == KIND_GENERAL:
+        return 4
+    if length >= UDP4CONN_MIN and payload[0] == KIND_UDP4CONN:
+        return 1
+    return 1 if length >= DISCOVERY_MIN and payload[0] == KIND_DISCOVERY else 0
+
+
 cdef inline bint close_code_valid(const uint8_t *payload, uint32_t length) noexcept nogil:
     """Whether a close frame's body is one that may be sent: empty, or a code that RFC 6455 lets onto the wire."""
     cdef uint16_t code

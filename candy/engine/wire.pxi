@@ -3,7 +3,10 @@
 # candy
 cdef enum:
     KIND_FORWARD = 1
+    KIND_UDP4CONN = 3
+    KIND_DISCOVERY = 5
     KIND_SUPER = 16
+    KIND_GENERAL = 255
     WIRE_PAYLOAD_MAX = 65546        # more closes with CLOSE_TOO_LARGE
     WIRE_PAYLOAD_LEGACY = 1500      # most that an original client holds
     FORWARD_MIN = 21                # the kind and an IPv4 header
@@ -11,6 +14,9 @@ cdef enum:
     DESTINATION_AT = 17
     SUPER_MIN = 31                  # the kind, a virtio header and an IPv4 header
     SUPER_SHIFT = 10                # by so much a SUPER's addresses lie behind a FORWARD's
+    DISCOVERY_MIN = 9               # the kind and two addresses
+    GENERAL_MIN = 12                # 3 bytes more before the addresses
+    UDP4CONN_MIN = 15               # and an endpoint behind them
 
 # WebSocket
 cdef enum:

@@ -1,7 +1,7 @@
 # A worker thread: one epoll, set up once per connection, edge-triggered, and the loop around it.
 #
-# In each round of the loop every connection with something to do has one turn of at most WORK_TURN, whatever there is
-# for it. What may happen where:
+# A turn is at most WORK_TURN, whatever there is for it. In each round of the loop every connection that used little of
+# its last turn has one, and of those that used much as many as a turn's work allows. What may happen where:
 #
 #     function          may close `s`   wakes its own eventfd   flushes the batch   ends with the batch empty
 #     run_requests      yes             no                      yes                 yes
@@ -55,7 +55,7 @@ cdef void *worker_main(void *argument) noexcept nogil:
 cdef int pause_ms(Worker *w) noexcept nogil:
     """How long to wait for events at most, milliseconds."""
     cdef uint64_t until
-    if w.ready_count != 0 or load_relaxed32(&w.request_count) != 0:
+    if w.modest.count != 0 or w.greedy.count != 0 or load_relaxed32(&w.request_count) != 0:
         return 0
     until = w.next_tick_ns
     if w.waiting_count != 0:
@@ -81,30 +81,62 @@ cdef void note(Worker *w, uint64_t connection, uint32_t events) noexcept nogil:
 
 
 cdef void run_ready(Worker *w) noexcept nogil:
-    """One turn for each connection that has something to do. Those that have more come behind the next events."""
-    cdef uint32_t n = w.ready_count
+    """A turn for each connection that used little of its last. Then turns for those that used much, until a whole
+    turn's work is done: however many they are, a connection with little to do waits for no more than one of them."""
+    cdef uint32_t n = w.modest.count
     cdef uint32_t i
-    cdef uint64_t connection
-    cdef Slot *s
+    cdef int64_t left = WORK_TURN
     for i in range(n):
-        connection = w.ready[i]
-        s = slot_if_current(w, connection)
-        if s == NULL:
-            continue
-        s.ready = False
-        w.work = WORK_TURN
-        if turn(w, s, connection):
-            make_ready(w, s, connection)
-        report_departed(w)
-        if w.work < WORK_TURN - WORK_CLOCK:
-            w.now = now_ns()
-    w.ready_count -= n
-    memmove(w.ready, w.ready + n, w.ready_count * sizeof(uint64_t))
+        take_turn(w, w.modest.connections[i])
+    turns_trim(w, &w.modest, n)
+    n = w.greedy.count
+    i = 0
+    while i < n and left > 0:
+        left -= take_turn(w, w.greedy.connections[i])
+        i += 1
+    turns_trim(w, &w.greedy, i)
+
+
+cdef int64_t take_turn(Worker *w, uint64_t connection) noexcept nogil:
+    """One turn; returns the work that it took."""
+    cdef Slot *s = slot_if_current(w, connection)
+    cdef int64_t used
+    cdef bint more
+    if s == NULL:
+        return 0
+    s.ready = False
+    w.work = WORK_TURN
+    more = turn(w, s, connection)
+    used = WORK_TURN - w.work
+    s.greedy = used > WORK_MUCH
+    if more:
+        # An edge won't come for what is there already.
+        make_ready(w, s, connection)
+    report_departed(w)
+    if used > WORK_CLOCK:
+        w.now = now_ns()
+    return used
+
+
+cdef void turns_trim(Worker *w, Turns *t, uint32_t n) noexcept nogil:
+    """Take the first `n` out. The list of an engine with N slots has at most N entries afterwards, for stale ones go
+    too before they are that many. Until the next time each connection may be added once by an event and once more
+    behind its turn."""
+    cdef uint32_t i
+    cdef uint32_t kept = 0
+    t.count -= n
+    memmove(t.connections, t.connections + n, t.count * sizeof(uint64_t))
+    if t.count <= w.engine.max_slots:
+        return
+    for i in range(t.count):
+        if slot_if_current(w, t.connections[i]) != NULL:
+            t.connections[kept] = t.connections[i]
+            kept += 1
+    t.count = kept
 
 
 cdef bint turn(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
-    """What a connection has to do, as far as there is work. True: more is left. An edge won't come for what is there
-    already."""
+    """What a connection has to do, as far as there is work. True: more is left."""
     if s.kind == SLOT_TUN:
         s.readable = s.readable and tun_read(w, s)
         return s.readable

@@ -263,7 +263,7 @@ class Conversation:
 
     def _on_relayed(self, message: wire.Udp4Conn | wire.Discovery | wire.General, own: IPv4Address) -> list[Action]:
         if message.src == own or not is_unicast(message.src):
-            raise WireError(DropReason.FOREIGN_SOURCE)
+            raise WireError(DropReason.SPOOFED_SOURCE)
         if message.dst != own and (message.dst != wire.BROADCAST or isinstance(message, wire.Udp4Conn)):
             raise WireError(DropReason.FOREIGN_DESTINATION)
         if isinstance(message, wire.General):

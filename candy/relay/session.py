@@ -248,19 +248,20 @@ class Session:
     def _on_relayed(
         self, message: wire.Udp4Conn | wire.Discovery | wire.General, payload: bytes, now: float
     ) -> list[Action]:
+        # The engine relays what a member says. This came before it had heard that its sender is one.
         if not self.is_member:
             return [Drop(self.connection, DropReason.NOT_AUTHENTICATED)]
         if len(payload) > wire.LEGACY_PAYLOAD:
             return [Drop(self.connection, DropReason.TOO_LARGE)]
         if message.src != self.ip:
-            return [Drop(self.connection, DropReason.FOREIGN_SOURCE)]
+            return [Drop(self.connection, DropReason.SPOOFED_SOURCE)]
         realm = self._realm
         if message.dst == wire.BROADCAST and realm.forward_broadcast and not isinstance(message, wire.Udp4Conn):
             return self._to_all_others(payload, now)
         receiver = realm.pool.holder(message.dst)
         # The relay's own interface takes no messages, because it needs no direct links.
         if receiver is None or receiver == realm.host:
-            return [Drop(self.connection, DropReason.NO_SUCH_MEMBER)]
+            return [Drop(self.connection, DropReason.NO_ROUTE)]
         return [Send(receiver, payload)]
 
     def _to_all_others(self, payload: bytes, now: float) -> list[Action]:

@@ -297,3 +297,9 @@ def test_who_does_not_understand_marks_loses_the_packet(name: str, masked: bool)
 )
 def test_no_header_to_mark(packet: bytes, masked: bool) -> None:
     assert condemned(FORWARD + packet, masked) == (FORWARD + packet, {"delay": 1})
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_mark_in_what_members_tell_each_other(masked: bool) -> None:
+    general = b"\xff" + with_ecn(udp(DATA), ECT_0)
+    assert condemned(general, masked) == (general, {"delay": 1})

@@ -76,8 +76,8 @@ def test_whatever_is_not_forwarded_is_pythons(message: bytes) -> None:
 def test_a_member_may_send_longer_messages() -> None:
     with EngineRelay() as relay:
         peer = relay.member(A)
-        peer.send(BINARY, b"\xff" + bytes(1499))
-        assert relay.details(peer.connection, MESSAGE) == [b"\xff" + bytes(1499)]
+        peer.send(BINARY, b"\x07" + bytes(1499))
+        assert relay.details(peer.connection, MESSAGE) == [b"\x07" + bytes(1499)]
         assert relay.dropped() == {}
 
 
@@ -240,6 +240,7 @@ def test_events_in_order_and_the_end_last() -> None:
 
 
 def test_more_messages_than_python_takes() -> None:
+    """A connection has an allowance, which grows again."""
     with EngineRelay() as relay:
         peer = relay.adopt()
         for n in range(500):
@@ -248,8 +249,42 @@ def test_more_messages_than_python_takes() -> None:
         kept = 500 - relay.dropped()["events"]
         assert 0 < kept < 500
         assert relay.details(peer.connection, MESSAGE, kept) == [b"\7" + n.to_bytes(2, "big") for n in range(kept)]
-        peer.send(BINARY, b"\7again")
+        before = relay.dropped()["events"]
+        again = 0
+        while relay.dropped()["events"] == before + again:
+            peer.send(BINARY, b"\7again")
+            peer.sync()
+            again += 1
         assert relay.details(peer.connection, MESSAGE, kept + 1)[-1] == b"\7again"
+
+
+def test_unasked_pongs_and_messages_share_one_allowance() -> None:
+    """However fast Python takes them."""
+    for log_in in (False, True):
+        with EngineRelay() as relay:
+            peer = relay.member(A) if log_in else relay.adopt()
+            for _ in range(30):
+                for n in range(10):
+                    peer.send(PONG if n % 2 else BINARY, b"\7" + n.to_bytes(2, "big"))
+                peer.sync()
+                relay.engine.events()
+            assert relay.dropped()["events"] > 100
+
+
+def test_a_client_takes_more_from_its_relay() -> None:
+    """All members of a network may speak to one of them at once."""
+    with EngineRelay() as relay, relay.device() as (_, tun):
+        peer = relay.joined(tun)
+        for n in range(10):
+            for m in range(20):
+                peer.send(BINARY, wire_discovery(n * 20 + m))
+            peer.sync()
+            assert len(relay.details(peer.connection, MESSAGE, 20 * (n + 1))) == 20 * (n + 1)
+        assert relay.dropped() == {}
+
+
+def wire_discovery(number: int) -> bytes:
+    return b"\5" + number.to_bytes(4, "big") + A.to_bytes(4, "big")
 
 
 def test_events_of_many_are_bounded_too() -> None:

@@ -279,7 +279,7 @@ def conversation() -> Conversation:
         return build_frame(opcode, payload, mask=next(masks), final=final)
 
     packets = [sized(A, B, length, length) for length in (21, 125, 126, 127, 700, 65536, 33)]
-    data = frame(PING, b"") + frame(BINARY, b"\x05first")
+    data = frame(PING, b"") + frame(BINARY, b"\x07first")
     for payload in packets[:4]:
         data += frame(BINARY, payload)
     data += frame(BINARY, packets[4][:1], final=False)
@@ -289,10 +289,10 @@ def conversation() -> Conversation:
     data += frame(PONG, b"")
     data += frame(CONTINUATION, packets[4][40:])
     data += frame(BINARY, packets[5]) + frame(BINARY, packets[6])
-    data += frame(BINARY, b"\xff", final=False) + frame(CONTINUATION, b"last")
+    data += frame(BINARY, b"\x08", final=False) + frame(CONTINUATION, b"last")
     data += frame(PING, b"end" * 40)
     pongs = [(PONG, b""), (PONG, b"between fragments"), (PONG, b"end" * 40)]
-    return data, packets, pongs, [b"\x05first", b"\xfflast"]
+    return data, packets, pongs, [b"\x07first", b"\x08last"]
 
 
 def check_conversation(relay: EngineRelay, one: Peer, other: Peer, expected: Conversation) -> None:
@@ -372,7 +372,7 @@ def test_bytes_behind_the_upgrade() -> None:
             assert [f.payload for f in early if f.opcode == PONG] == [p for _, p in conversation()[2]]
             assert other.sync() == []
             assert relay.dropped() == {"not_authenticated": 7}
-            assert relay.details(one.connection, _fastpath.EVENT_MESSAGE, 2) == [b"\x05first", b"\xfflast"]
+            assert relay.details(one.connection, _fastpath.EVENT_MESSAGE, 2) == [b"\x07first", b"\x08last"]
 
 
 def test_the_longest_tail() -> None:

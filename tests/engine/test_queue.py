@@ -277,9 +277,9 @@ def test_stalled_receivers_take_nobody_elses_memory() -> None:
         healthy.wait_until_read()
         healthy.sock.sendall(frame[20:])
         assert [f.payload for f in healthy.sync()] == [numbered(C, C, 5)]
-        healthy.send(BINARY, b"\xff1", final=False)
+        healthy.send(BINARY, b"\x071", final=False)
         healthy.send(0, b"2")
-        assert relay.details(healthy.connection, _fastpath.EVENT_MESSAGE) == [b"\xff12"]
+        assert relay.details(healthy.connection, _fastpath.EVENT_MESSAGE) == [b"\x0712"]
 
 
 def test_sparse_packets_of_many_flows_stay_within_the_bound() -> None:

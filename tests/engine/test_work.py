@@ -68,3 +68,39 @@ def test_what_a_member_sent_to_itself_comes_before_its_close_frame() -> None:
         frames = peer.receive_all()
         assert sorted(frame.opcode for frame in frames[:-1]) == [BINARY, PONG]
         assert frames[-1].payload == b"\x03\xea"
+
+
+def test_who_has_little_to_do_does_not_wait_for_all_who_have_much() -> None:
+    """Forty floods of pings, each worth many turns. A member's ping comes between their turns, not behind all of them.
+    What the flooders had in the meantime shows in the answers that find no room with them."""
+    with EngineRelay(memory_bytes=1 << 28) as relay:
+        modest = relay.member(A)
+        flooders = [relay.member(0x0A000100 + n) for n in range(40)]
+        for peer in flooders:
+            flood = b"".join(peer.frame(PING) for _ in range(60_000))
+            peer.sock.setblocking(False)
+            peer.sock.send(flood)
+        waits = []
+        for _ in range(10):
+            before = relay.engine.drops()["control"]
+            modest.sync()
+            waits.append(relay.engine.drops()["control"] - before)
+        a_turn = 1300
+        assert min(waits) < 20 * a_turn
+
+
+def test_connections_that_come_and_go_while_others_have_much_to_do() -> None:
+    """They leave stale entries among those that wait for a turn, which go before they are too many."""
+    with EngineRelay(max_connections=32) as relay:
+        for n in range(20):
+            peer = relay.member(0x0A000100 + n)
+            peer.sock.setblocking(False)
+            peer.sock.send(peer.frame(PING) * 60_000)
+        for _ in range(400):
+            one = relay.adopt()
+            one.sock.setblocking(False)
+            one.sock.send(one.frame(PING) * 3000)
+            relay.engine.close(one.connection)
+            assert relay.cause(one.connection) == "local"
+            one.close()
+        assert relay.member(A).sync() == []

@@ -171,7 +171,7 @@ def test_it_gets_no_messages(hosting: Talk) -> None:
     to_everybody = wire.Discovery(ip(2), wire.BROADCAST).encode()
     assert hosting.receive(two, to_everybody) == [Send(three, to_everybody)]
     to_it = wire.Discovery(ip(2), ip(1)).encode()
-    assert hosting.receive(two, to_it) == [Drop(two, DropReason.NO_SUCH_MEMBER)]
+    assert hosting.receive(two, to_it) == [Drop(two, DropReason.NO_ROUTE)]
 
 
 def test_a_network_may_lie_behind_it() -> None:
@@ -240,7 +240,7 @@ def test_a_network_without_broadcast() -> None:
         wire.Discovery(ip(5), wire.BROADCAST).encode(),
         wire.General(0, 0, ip(5), wire.BROADCAST, bytes(6)).encode(),
     ):
-        assert talk.receive(five, message) == [Drop(five, DropReason.NO_SUCH_MEMBER)]
+        assert talk.receive(five, message) == [Drop(five, DropReason.NO_ROUTE)]
     to_one = wire.Discovery(ip(5), ip(6)).encode()
     assert talk.receive(five, to_one) == [Send(six, to_one)]
 
@@ -260,7 +260,7 @@ def test_networks_know_nothing_of_each_other() -> None:
     home.member(ip(2))
     message = wire.Discovery(ip(1), ip(2)).encode()
     assert len(home.receive(1, message)) == 1
-    assert office.receive(1, message) == [Drop(1, DropReason.NO_SUCH_MEMBER)]
+    assert office.receive(1, message) == [Drop(1, DropReason.NO_ROUTE)]
     again = office.open()
     assert office.vmac(again, ONE) == []
     assert office.granted(again) == "192.168.202.2/24"

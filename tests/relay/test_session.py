@@ -124,13 +124,13 @@ def test_nothing_is_relayed_for_strangers_impostors_or_to_nobody(talk: Talk, mes
     stranger = talk.open()
     assert talk.receive(stranger, message) == [Drop(stranger, DropReason.NOT_AUTHENTICATED)]
     five = talk.member(ip(5))
-    assert talk.receive(five, message) == [Drop(five, DropReason.NO_SUCH_MEMBER)]
+    assert talk.receive(five, message) == [Drop(five, DropReason.NO_ROUTE)]
     six = talk.member(ip(6))
-    assert talk.receive(six, message) == [Drop(six, DropReason.FOREIGN_SOURCE)]
+    assert talk.receive(six, message) == [Drop(six, DropReason.SPOOFED_SOURCE)]
     waiting, _ = talk.contest(ip(5), five)
     assert talk.receive(waiting, message) == [Drop(waiting, DropReason.NOT_AUTHENTICATED)]
     talk.close(six)
-    assert talk.receive(five, message) == [Drop(five, DropReason.NO_SUCH_MEMBER)]
+    assert talk.receive(five, message) == [Drop(five, DropReason.NO_ROUTE)]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_udp4conn_does_not_go_to_everyone(talk: Talk) -> None:
     five = talk.member(ip(5))
     talk.member(ip(6))
     message = wire.Udp4Conn(ip(5), wire.BROADCAST, ip(5), 1).encode()
-    assert talk.receive(five, message) == [Drop(five, DropReason.NO_SUCH_MEMBER)]
+    assert talk.receive(five, message) == [Drop(five, DropReason.NO_ROUTE)]
 
 
 def test_what_an_old_member_cannot_hold_is_not_relayed(talk: Talk) -> None:
