@@ -159,3 +159,10 @@ def test_round_trips_are_measured(tmp_path: Path) -> None:
     ]
     assert all(row["pings"] for row in rows)
     assert all((row["share"] > 0) == (row["load"] != "idle") for row in rows)
+
+
+def test_logins_program() -> None:
+    """Every load once; what it measures is in its table."""
+    ran = run("logins.py", "--logins", "2")
+    assert "40 members: UDP4CONN" in ran.stdout
+    assert "60 strangers" in ran.stdout
