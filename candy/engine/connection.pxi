@@ -20,7 +20,7 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     s.departed = slot_connection(w, s)
     if s.cause == CAUSE_NONE:
         s.cause = cause
-    pthread_mutex_lock(&s.send_lock)
+    point_lock(POINT_TAKEN, &s.send_lock)
     # First the generation, then the descriptor, both under the lock: else the kernel could give its number to another
     # connection while a packet for this one is being sent.
     store_ordered64(&s.generation, next_generation(s))

@@ -97,6 +97,14 @@ static inline void candy_point(int point) {
     pthread_mutex_unlock(&candy_points_lock);
 }
 
+/* Take a lock; a thread that finds it taken is at this point before it waits. */
+static inline void candy_point_lock(int point, pthread_mutex_t *lock) {
+    if (pthread_mutex_trylock(lock) != 0) {
+        candy_point(point);
+        pthread_mutex_lock(lock);
+    }
+}
+
 /* Arm a point (1), or release who is held there and disarm it (0); 0 in a build without points. */
 static inline int candy_point_set(int point, int armed) {
     pthread_mutex_lock(&candy_points_lock);
@@ -116,6 +124,7 @@ static inline int candy_point_held(int point, uint64_t milliseconds) {
 }
 #else
 #define candy_point(point) ((void)0)
+#define candy_point_lock(point, lock) pthread_mutex_lock(lock)
 static inline int candy_point_set(int point, int armed) { (void)point; (void)armed; return 0; }
 static inline int candy_point_held(int point, uint64_t milliseconds) { (void)point; (void)milliseconds; return 0; }
 #endif

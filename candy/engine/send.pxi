@@ -25,6 +25,7 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
     elif load_relaxed64(&s.closing) or s.broken:
         drops(w, s, DROP_CLOSED, t.packets)
     elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue) and not worth_cutting(w, s, t):
+        point(POINT_COMPARED)
         send_runs(w, s, t)
     else:
         inbox_drain(w, s)

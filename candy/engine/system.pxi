@@ -55,6 +55,9 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_trylock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
 
+cdef extern from "engine/fastpath.h" nogil:
+    void point_lock "candy_point_lock" (int point, pthread_mutex_t *lock)
+
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
         pass

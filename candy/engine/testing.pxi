@@ -311,7 +311,7 @@ def flow_key(_Core engine not None):
 # Interleavings: see tests/engine/test_interleavings.py.
 
 # In the order of the points in engine/types.pxi.
-POINTS = ("appended", "locked", "unlocked", "inbox", "moved_on", "closed")
+POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed")
 HAS_POINTS = <bint>point_set(0, False)
 
 

@@ -35,8 +35,10 @@ cdef enum:
 cdef enum:
     POINT_APPENDED                  # deliver(): appended to the inbox, the lock not tried again yet
     POINT_LOCKED                    # deliver(): has the send lock, the generation not compared yet
+    POINT_COMPARED                  # deliver(): the generation compared under the send lock, nothing sent yet
     POINT_UNLOCKED                  # deliver(): unlocked, the inbox not looked at again yet
     POINT_INBOX                     # inbox_append(): the generation compared, nothing appended yet
+    POINT_TAKEN                     # connection_close(): found the send lock taken, waits for it from here on
     POINT_MOVED_ON                  # connection_close(): the generation moved on, the descriptor still open
     POINT_CLOSED                    # connection_close(): done, its worker not through with the input at hand
 

@@ -13,16 +13,14 @@ import termios
 from collections.abc import Iterator
 
 import pytest
-from kit.peer import FORWARD, PATIENCE, EngineRelay, Peer, number_of, numbered
+from kit.peer import FORWARD, PATIENCE, PING, PONG, EngineRelay, Peer, number_of, numbered
 
 from candy import _fastpath
 from candy._fastpath import hold_at, release, wait_held
 
 pytestmark = pytest.mark.engine
 
-A, B, C, D = (0x0A000001 + n for n in range(4))
-BLINK = 0.3
-"""Seconds for which something must not happen: only a faulty engine can be lucky."""
+A, B, C, D, E = (0x0A000001 + n for n in range(5))
 
 
 @pytest.fixture(autouse=True)
@@ -148,19 +146,26 @@ def test_generation_then_descriptor() -> None:
 
 
 def test_no_descriptor_is_closed_under_a_sender() -> None:
-    """While a thread that has the send lock sends, its worker does not close the connection."""
+    """A thread has compared the generation and is about to send: a close that comes now finds the send lock taken."""
     with Held(2) as relay:
-        a, b = relay.member(A), relay.member(B)
-        hold_at("locked")
-        hold_at("moved_on")
+        a, b, c, d = (relay.member(address) for address in (A, B, C, D))
+        # The close is the first that worker 1 does from here on: a turn of b's would wait for the lock as well.
+        hold_at("unlocked")
+        d.forward(numbered(D, C, 0))
+        assert wait_held("unlocked")
+        hold_at("compared")
+        hold_at("taken")
         a.forward(numbered(A, B, 1))
-        assert wait_held("locked")
+        assert wait_held("compared")
         assert relay.engine.close(b.connection)
-        assert not wait_held("moved_on", BLINK)
-        release("locked")
-        assert wait_held("moved_on")
-        release("moved_on")
+        release("unlocked")
+        assert wait_held("taken"), "closed without the lock"
+        release("taken")
+        release("compared")
         assert [number_of(frame.payload)[1] for frame in b.receive_all()] == [1]
+        assert numbers(c, 1) == [0]
+        assert a.sync() == d.sync() == []
+        assert relay.unaccounted() == 0
 
 
 def test_an_inbox_is_nothing_for_the_slots_next_owner() -> None:
@@ -215,6 +220,40 @@ def test_report_then_through() -> None:
         assert relay.poll.poll(PATIENCE * 1000)
         relay.cause(b.connection)
         relay.adopt()
+
+
+def test_a_turn_is_nothing_for_the_slots_next_owner() -> None:
+    """A connection on the ready list ends, and a turn before its own has it reported: by its turn the slot belongs to
+    another worker, which reads it alone."""
+    with Held(2) as relay:
+        a, b, c, d, e = (relay.member(address) for address in (A, B, C, D, E))
+        relay.engine.close(d.connection)
+        assert relay.cause(d.connection) == "local"
+        hold_at("unlocked")
+        a.forward(numbered(A, B, 0))
+        assert wait_held("unlocked")
+        # The next round of worker 0: a's turn, behind which e is reported, c's, and the one that was to be e's.
+        a.send(PING, b"a's turn")
+        c.forward(numbered(C, B, 1))
+        e.send(PING)
+        relay.engine.close(e.connection)
+        hold_at("unlocked")
+        assert a.receive_until(PONG, b"a's turn") == []
+        assert wait_held("unlocked")
+        assert relay.cause(e.connection) == "local"
+        new = relay.member(E)
+        assert new.connection & 0xFFFFFFFF == e.connection & 0xFFFFFFFF, "the test is about one slot"
+        hold_at("locked")
+        new.forward(numbered(E, B, 2))
+        assert wait_held("locked")
+        new.forward(numbered(E, A, 3))
+        release("unlocked")
+        assert a.sync() == [], "worker 0 has read what worker 1 has to"
+        release("locked")
+        assert numbers(b, 3) == [0, 1, 2]
+        assert numbers(a, 1) == [3]
+        assert new.sync() == []
+        assert relay.unaccounted() == 0
 
 
 @pytest.mark.parametrize(("opcode", "payload"), [(9, b""), (2, b""), (2, b"\5"), (2, b"\xff")], ids=str)
