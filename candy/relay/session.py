@@ -38,7 +38,7 @@ from candy.protocol.closing import CloseCode
 from candy.protocol.wire import DropReason
 from candy.relay.guessing import FailureLimiter
 from candy.relay.pool import Pool
-from candy.relay.replays import ReplayMemory
+from candy.relay.replays import DIGEST_LIMIT, ReplayMemory
 from candy.relay.rules import Rules
 
 _UNSPECIFIED = IPv4Address("0.0.0.0")
@@ -221,6 +221,11 @@ class Session:
         if refusal:
             return refusal
         if not realm.replays.is_first(message.digest, message.timestamp, wall):
+            if message.timestamp <= realm.replays.forgotten:
+                return self.refuse(
+                    f"AUTH for {ip} may be a replay: it is of a time whose log-ins are forgotten, because the clock "
+                    f"was set back, or more than {DIGEST_LIMIT} came since"
+                )
             return self.refuse(f"AUTH for {ip} is a replay")
         if not is_unicast(ip):
             return self.refuse(f"{ip} is not an address that a member can have")

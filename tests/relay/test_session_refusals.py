@@ -132,6 +132,20 @@ def test_a_replay_is_refused_also_when_only_the_confusion_differs(talk: Talk) ->
     assert talk.receive(talk.open(), message.encode(b"\x00")) == [Close(2, None, FAILED)]
 
 
+def test_a_clock_set_back_makes_no_forgotten_auth_valid(talk: Talk) -> None:
+    message = wire.Auth(ip(5), WALL, auth.auth_digest(PASSWORD, ip(5), WALL)).encode()
+    assert talk.receive(talk.open(), message) == [Bind(1, int(ip(5)))]
+    talk.close(1)
+    talk.wall = WALL + 301
+    assert talk.auth(talk.open(), ip(6)) == [Bind(2, int(ip(6)))]
+    talk.wall = WALL
+    thief = talk.open("198.51.100.1")
+    assert talk.receive(thief, message) == [Close(thief, None, FAILED)]
+    ((level, text),) = talk.logged("AUTH for 192.168.202.5 may be a replay")
+    assert level == "warning"
+    assert "the clock was set back" in text
+
+
 @pytest.mark.parametrize("second", [ip(5), ip(6)])
 @pytest.mark.parametrize("password", [PASSWORD, b"wrong"])
 def test_the_first_auth_of_a_connection_stands(talk: Talk, second: IPv4Address, password: bytes) -> None:
