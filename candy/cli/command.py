@@ -207,12 +207,26 @@ def gather(
         if option is None:
             del given[key]
     networks = tuple(GivenNetwork(path, _without_password(table), _password(table)) for path, table in file.networks)
+    _warn_of_shared_passwords(password, networks, warn)
     return Gathered(_without_password(given), password, networks, config is not None)
 
 
 def _without_password(given: Mapping[str, Given]) -> dict[str, Given]:
     """The password has more sources, and is gathered for itself."""
     return {key: value for key, value in given.items() if key not in ("password", "password_file")}
+
+
+def _warn_of_shared_passwords(
+    password: Given | None, networks: Sequence[GivenNetwork], warn: Callable[[str], None]
+) -> None:
+    known = {} if password is None else {password.value: "/"}
+    for network in networks:
+        if network.password is None:
+            continue
+        other = known.setdefault(network.password.value, network.path.value)
+        if other != network.path.value:
+            # A digest covers the password and no network, so what is sniffed at one opens the other.
+            warn(f"{network.password.origin}: is the password of the network {other} too: give each one of its own")
 
 
 def _check_mode(side: Side, mode: Given | None) -> None:

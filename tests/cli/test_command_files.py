@@ -126,6 +126,26 @@ def test_networks_that_cannot_be(tmp_path: Path, table: str, said: str) -> None:
     assert refuse(server_command.main, "--check", "-c", str(file)).startswith(f"candy-server: {file}:{said}")
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_two_networks_with_one_password(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: bool) -> None:
+    monkeypatch.setenv("CANDY_PASSWORD", "one")
+    (tmp_path / "written").write_bytes(b"two\n")
+    file = tmp_path / "server.toml"
+    tables = [
+        '[network."/a"]\npassword = "one"',
+        '[network."/b"]\npassword = "two"',
+        f'[network."/c"]\npassword_file = "{tmp_path}/written"',
+        '[network."/d"]\npassword = "three"',
+    ]
+    file.write_text("\n".join(tables))
+    result = call(server_command.main, "-c", str(file), *(["--check"] if check else []))
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        f"candy-server: warning: {file}:{line}: is the password of the network {other} too: give each one of its own"
+        for line, other in (("2: password", "/"), ("6: password_file", "/b"))
+    ]
+
+
 def test_rules_on_the_command_line_win(ran: Ran, tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text(
