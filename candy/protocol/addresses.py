@@ -3,7 +3,7 @@
 This module knows neither pools nor rules nor kernels.
 """
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 NOT_UNICAST = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
 """This network, loopback, and all that is multicast, reserved or broadcast: a host has no address in them."""
@@ -21,3 +21,21 @@ def is_loopback(text: str) -> bool:
     """Whether an IP address, as text, is this machine's loopback: where a reverse proxy connects from, for members of
     any address."""
     return text == "::1" or text.startswith(("127.", "::ffff:127."))
+
+
+def source_of(text: str) -> str:
+    """What limits count a peer's IP address, as text, under: an IPv4 address, an IPv6 /64, or this machine as one.
+
+    A host has a whole /64 to choose its address from. What is no IP address counts as it is.
+    """
+    if is_loopback(text):
+        return "127.0.0.1"
+    try:
+        ip = ip_address(text)
+    except ValueError:
+        return text
+    if isinstance(ip, IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(IPv6Network((int(ip) >> 64 << 64, 64)))

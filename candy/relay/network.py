@@ -9,7 +9,8 @@ session. It is local, so it is never probed.
 
 Which session gets an address that an AUTH claims, in this order:
  0. The address is the relay's own: the newcomer is refused.
- 1. It is reserved for another connection with another VMAC (or none): the newcomer is refused.
+ 1. It is reserved for another connection with another VMAC (or none), and not leased to the newcomer's: the newcomer is
+    refused.
  2. It is free: the newcomer gets it.
  3. It is held by a member with the same VMAC: one installation came back, and replaces its old connection at once. (So
     do two clients of one host that share a VMAC and insist on one address.)
@@ -37,7 +38,7 @@ from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.relay.guessing import FailureLimiter
 from candy.relay.pool import Pool
-from candy.relay.replays import ReplayMemory
+from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.rules import Rules, messages
 from candy.relay.session import Action, AllowSources, Bind, Realm, Session
 
@@ -92,6 +93,7 @@ class Network:
             password=password,
             pool=pool,
             replays=ReplayMemory(tolerance),
+            sightings=Sightings(),
             failures=failures,
             randbytes=randbytes,
             tolerance=tolerance,
@@ -211,7 +213,7 @@ class Network:
         """Decide a claim by the rules at the top of this file, which the numbers refer to."""
         ip = session.ip
         pool = self._realm.pool
-        if pool.is_reserved_against(ip, session.vmac, session.connection):  # 1
+        if pool.is_reserved_against(ip, session.vmac, session.connection, now):  # 1
             return self._refuse(session, f"{ip} is reserved for another member that is about to log in")
         connection = pool.holder(ip)
         if connection is None:  # 2

@@ -1,21 +1,31 @@
-"""The memory of AUTH digests, by which a replay is told from a log-in.
+"""What is known of digests that came before: the replay of a log-in, and the age of an address request.
 
-    is_first(digest, timestamp, wall) ─▶ True once, then False
+    AUTH:    is_first(digest, timestamp, wall) ─▶ True once, then False
+    EXPTTUN: may_reserve(timestamp, source, now) ─▶ False once a stranger has had time to sniff it
 
-Rule: an AUTH is refused if its digest came before, or could have been forgotten. What is no longer remembered is never
-believed again, whatever the clock does and however many log-ins come.
+Rules:
+ 1. An AUTH is refused if its digest came before, or could have been forgotten: what is no longer remembered is never
+    believed again, whatever the clock does and however many log-ins come.
+ 2. An EXPTTUN can't be held against replay, because two members, and the relay itself, may send the same digest in one
+    second. It is answered always. But it reserves nothing SNIFFED_S after its digest came from another source, nor once
+    the digest has left this relay in an answer: else who sniffs one would be given a fresh one with each answer.
 
-The memory is a network's own, because a digest covers its network's password. This module knows neither sessions nor
-connections; `wall` is in Unix seconds.
+Both memories are a network's own, because a digest covers its network's password. This module knows neither sessions
+nor connections; `wall` is in Unix seconds, `now` in seconds of a monotonic clock, a source as by source_of().
 """
 
 import heapq
+from collections import OrderedDict
 from math import inf
 
 from candy.protocol.auth import TOLERANCE_S
 
 DIGEST_LIMIT = 1 << 17
 """AUTH digests that are remembered: twice as many as a relay has connections, unless it is told otherwise."""
+SIGHTING_LIMIT = 1024
+"""Seconds in which an EXPTTUN came that are remembered. The usual clock window has 601."""
+SNIFFED_S = 5.0
+"""How long after the first sighting of an EXPTTUN another source may still be a member that sent it in good faith."""
 
 
 class ReplayMemory:
@@ -68,3 +78,40 @@ class ReplayMemory:
         timestamp = heapq.heappop(self._timestamps)
         self._count -= len(self._by_timestamp.pop(timestamp))
         self.forgotten = max(self.forgotten, timestamp)
+
+
+class Sightings:
+    """When, and from where, each EXPTTUN digest of one network first came. A network has one digest per timestamp.
+
+    With `limit` of them the one that came first is forgotten, and whatever is as old as a forgotten one is no longer
+    taken for new.
+    """
+
+    __slots__ = ("_first", "_forgotten", "_limit")
+
+    def __init__(self, limit: int = SIGHTING_LIMIT) -> None:
+        self._limit = limit
+        self._first: OrderedDict[int, tuple[float, str]] = OrderedDict()
+        """By timestamp: time and source."""
+        self._forgotten: float = -inf
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def may_reserve(self, timestamp: int, source: str, now: float) -> bool:
+        """Whether a right EXPTTUN of `source` may be of its own making, as far as that shows."""
+        if timestamp <= self._forgotten:
+            return False
+        since, first = self._note(timestamp, now, source)
+        return first == source or now - since <= SNIFFED_S
+
+    def answered(self, timestamp: int) -> None:
+        """The relay itself has sent the digest for `timestamp`."""
+        self._note(timestamp, -inf, "")
+
+    def _note(self, timestamp: int, now: float, source: str) -> tuple[float, str]:
+        first = self._first.setdefault(timestamp, (now, source))
+        if len(self._first) > self._limit:
+            gone, _ = self._first.popitem(last=False)
+            self._forgotten = max(self._forgotten, gone)
+        return first

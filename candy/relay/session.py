@@ -33,12 +33,12 @@ from typing import Literal
 from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
-from candy.protocol.addresses import is_unicast
+from candy.protocol.addresses import is_unicast, source_of
 from candy.protocol.closing import CloseCode
 from candy.protocol.wire import DropReason
 from candy.relay.guessing import FailureLimiter
 from candy.relay.pool import Pool
-from candy.relay.replays import DIGEST_LIMIT, ReplayMemory
+from candy.relay.replays import DIGEST_LIMIT, ReplayMemory, Sightings
 from candy.relay.rules import Rules
 
 _UNSPECIFIED = IPv4Address("0.0.0.0")
@@ -94,6 +94,7 @@ class Realm:
     password: bytes
     pool: Pool
     replays: ReplayMemory
+    sightings: Sightings
     failures: FailureLimiter
     randbytes: Callable[[int], bytes]
     tolerance: int
@@ -114,12 +115,14 @@ class Session:
         extended: candy.2 was agreed on.
     """
 
-    __slots__ = ("_copies_until", "_realm", "connection", "extended", "ip", "source", "state", "vmac")
+    __slots__ = ("_copies_until", "_counted_as", "_realm", "connection", "extended", "ip", "source", "state", "vmac")
 
     def __init__(self, realm: Realm, connection: int, source: str, extended: bool) -> None:
         self._realm = realm
         self._copies_until = -inf
         """The time until which its member has used its allowance of copies, at COPIES_PER_S."""
+        self._counted_as = source_of(source)
+        """What all limits per source count it under."""
         self.connection = connection
         self.source = source
         self.extended = extended
@@ -200,11 +203,15 @@ class Session:
         refusal = self._verify("EXPTTUN", expected, message.digest, message.timestamp, now, wall)
         if refusal:
             return refusal
+        may_reserve = realm.sightings.may_reserve(message.timestamp, self._counted_as, now)
         try:
-            granted = realm.pool.ask(message.address.ip, self.vmac, self.connection)
+            granted = realm.pool.ask(
+                message.address.ip, self.vmac, self.connection, self._counted_as, now, may_reserve=may_reserve
+            )
         except PoolFull as full:
             log = Log("warning", f"{self.source}: no address granted: {full}")
             return [log, *self.end(CloseCode.TRY_AGAIN_LATER, str(full))]
+        realm.sightings.answered(wall)
         answer = wire.Expttun(wall, granted, auth.expttun_digest(realm.password, wall))
         return [
             Send(self.connection, answer.encode(wire.draw_confusion(realm.randbytes))),
@@ -234,7 +241,7 @@ class Session:
                 f"{ip} is not a member's address in the pool {realm.pool.network}; "
                 "--allow-outside-pool admits such addresses"
             )
-        # "Reserved for that connection until its AUTH": this is the AUTH, for any address.
+        # What was reserved was for its AUTH, and this is the AUTH, for any address.
         realm.pool.release(self.connection)
         self.ip = ip
         self.state = State.CLAIMING

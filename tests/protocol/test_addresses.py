@@ -1,10 +1,10 @@
-"""Which addresses can be a member's."""
+"""Which addresses can be a member's, and which peers are one source."""
 
 from ipaddress import IPv4Address
 
 import pytest
 
-from candy.protocol.addresses import is_unicast
+from candy.protocol.addresses import is_unicast, source_of
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,26 @@ from candy.protocol.addresses import is_unicast
 )
 def test_unicast(address: str, unicast: bool) -> None:
     assert is_unicast(IPv4Address(address)) is unicast
+
+
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [
+        ("203.0.113.5", "203.0.113.5"),
+        ("::ffff:203.0.113.5", "203.0.113.5"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::2", "::/64"),
+        # This machine, by whichever of its addresses.
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.9.8.7", "127.0.0.1"),
+        ("::1", "127.0.0.1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("unknown", "unknown"),
+        ("", ""),
+    ],
+)
+def test_source(address: str, source: str) -> None:
+    assert source_of(address) == source

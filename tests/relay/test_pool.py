@@ -1,11 +1,11 @@
-"""The pool: which address is granted, who holds it, and which pools are refused."""
+"""The pool: which address is granted, who holds it, what is kept for whom, and which pools are refused."""
 
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from candy.errors import ConfigError, PoolFull
-from candy.relay.pool import Pool
+from candy.relay.pool import LEASED_PASSED, RESERVATION_S, RESERVATIONS_PER_SOURCE, Pool
 
 ONE = b"1111111111111111"
 TWO = b"2222222222222222"
@@ -20,21 +20,32 @@ def pool_of(text: str = "192.168.202.0/24", lease_limit: int = 100) -> Pool:
     return Pool(IPv4Network(text), lease_limit=lease_limit)
 
 
-def grant(pool: Pool, connection: int, asked: IPv4Address = ANY, vmac: bytes | None = None) -> IPv4Address:
-    return pool.ask(asked, vmac, connection).ip
+def grant(
+    pool: Pool,
+    connection: int,
+    asked: IPv4Address = ANY,
+    vmac: bytes | None = None,
+    *,
+    source: str | None = None,
+    now: float = 0.0,
+    may_reserve: bool = True,
+) -> IPv4Address:
+    """What is granted, to a source that nobody else has unless it is named."""
+    source = source if source is not None else f"source {connection}"
+    return pool.ask(asked, vmac, connection, source, now, may_reserve=may_reserve).ip
 
 
 def test_addresses_are_granted_in_turn_with_the_prefix() -> None:
     pool = pool_of()
-    assert str(pool.ask(ANY, None, 1)) == "192.168.202.1/24"
-    assert str(pool.ask(ANY, None, 2)) == "192.168.202.2/24"
+    assert str(pool.ask(ANY, None, 1, "a", 0.0)) == "192.168.202.1/24"
+    assert str(pool.ask(ANY, None, 2, "b", 0.0)) == "192.168.202.2/24"
 
 
 def test_the_first_address_can_be_chosen_and_the_turn_goes_round() -> None:
     pool = Pool(IPv4Network("192.168.202.0/29"), first=ip(5))
     assert [grant(pool, connection) for connection in range(6)] == [ip(n) for n in (5, 6, 1, 2, 3, 4)]
     with pytest.raises(PoolFull, match=r"192\.168\.202\.0/29 is full: all 6 addresses"):
-        pool.ask(ANY, None, 6)
+        grant(pool, 6)
 
 
 def test_a_freed_address_is_not_granted_before_the_turn_comes_to_it() -> None:
@@ -104,7 +115,7 @@ def test_memory_alone_never_grants_an_address_in_use() -> None:
     assert grant(pool, 2, vmac=ONE) == ip(1)
     pool.claim(ip(1), ONE, 2)
     pool.release(2)
-    assert grant(pool, 3, asked=ip(1)) == ip(1)
+    assert grant(pool, 3, vmac=ONE) == ip(1)
     assert grant(pool, 4, vmac=ONE) == ip(2)
 
 
@@ -146,7 +157,7 @@ def test_claims_outside_do_not_count_as_used() -> None:
     pool.claim(ip(3), None, 21)
     assert {grant(pool, 1), grant(pool, 2)} == {ip(1), ip(2)}
     with pytest.raises(PoolFull):
-        pool.ask(ANY, None, 3)
+        grant(pool, 3)
 
 
 def test_a_connection_holds_one_address_at_most() -> None:
@@ -166,20 +177,131 @@ def test_asking_again_for_any_address_grants_the_same() -> None:
 
 def test_a_reservation_stands_against_everyone_else() -> None:
     pool = pool_of()
-    pool.ask(ip(7), ONE, 1)
-    assert pool.is_reserved_against(ip(7), TWO, 2)
-    assert pool.is_reserved_against(ip(7), None, 2)
-    assert not pool.is_reserved_against(ip(7), ONE, 2)
-    assert not pool.is_reserved_against(ip(7), None, 1)
-    assert not pool.is_reserved_against(ip(8), None, 2)
+    grant(pool, 1, asked=ip(7), vmac=ONE)
+    assert pool.is_reserved_against(ip(7), TWO, 2, 0.0)
+    assert pool.is_reserved_against(ip(7), None, 2, 0.0)
+    assert not pool.is_reserved_against(ip(7), ONE, 2, 0.0)
+    assert not pool.is_reserved_against(ip(7), None, 1, 0.0)
+    assert not pool.is_reserved_against(ip(8), None, 2, 0.0)
     pool.release(1)
-    assert not pool.is_reserved_against(ip(7), TWO, 2)
+    assert not pool.is_reserved_against(ip(7), TWO, 2, 0.0)
 
 
 def test_a_reservation_of_a_member_without_vmac_stands_too() -> None:
     pool = pool_of()
-    pool.ask(ip(7), None, 1)
-    assert pool.is_reserved_against(ip(7), None, 2)
+    grant(pool, 1, asked=ip(7))
+    assert pool.is_reserved_against(ip(7), None, 2, 0.0)
+
+
+# What is sniffed
+
+
+def test_a_reservation_is_short() -> None:
+    pool = pool_of("192.168.202.0/30")
+    assert grant(pool, 1, asked=ip(1)) == ip(1)
+    assert grant(pool, 2, now=1.0) == ip(2)
+    with pytest.raises(PoolFull):
+        grant(pool, 3, now=RESERVATION_S - 0.1)
+    assert pool.is_reserved_against(ip(1), None, 3, RESERVATION_S - 0.1)
+    assert not pool.is_reserved_against(ip(1), None, 3, RESERVATION_S)
+    assert grant(pool, 3, now=RESERVATION_S) == ip(1)
+    # Asking again begins it anew.
+    assert grant(pool, 2, now=RESERVATION_S) == ip(2)
+    with pytest.raises(PoolFull):
+        grant(pool, 4, now=RESERVATION_S + 1.0)
+
+
+def test_a_source_has_few_reservations_and_further_grants_differ_all_the_same() -> None:
+    pool = pool_of()
+    granted = [grant(pool, connection, source="office") for connection in range(1, 61)]
+    assert granted == [ip(last) for last in range(1, 61)]
+    reserved = [address for address in granted if pool.is_reserved_against(address, None, 0, 0.0)]
+    assert reserved == granted[:RESERVATIONS_PER_SOURCE]
+    # Each of them claims its own.
+    for connection, address in enumerate(granted, 1):
+        pool.claim(address, None, connection)
+    assert pool.holder(ip(60)) == 60
+    # What was claimed is reserved no more, and so the next have room.
+    grant(pool, 61, source="office")
+    assert pool.is_reserved_against(ip(61), None, 0, 0.0)
+
+
+def test_five_sources_that_ask_as_often_as_they_can_leave_the_pool_to_others() -> None:
+    pool = pool_of()
+    for connection in range(300):
+        grant(pool, connection, source=f"source {connection % 5}", now=connection / 1000)
+    taken = [last for last in range(1, 255) if pool.is_reserved_against(ip(last), None, 999, 0.3)]
+    assert len(taken) == 5 * RESERVATIONS_PER_SOURCE
+    assert grant(pool, 999, now=0.3) not in {ip(last) for last in taken}
+
+
+def test_a_reservation_that_ends_in_any_way_is_no_longer_counted_for_its_source() -> None:
+    pool = pool_of()
+    for turn in range(10):
+        first = 10 * turn
+        for connection in range(first, first + RESERVATIONS_PER_SOURCE):
+            address = grant(pool, connection, source="a", now=10.0 * turn)
+            assert pool.is_reserved_against(address, None, -1, 10.0 * turn)
+        pool.release(first)
+        pool.claim(grant(pool, first + 1, source="a", now=10.0 * turn), None, first + 1)
+        pool.claim(grant(pool, first + 2, asked=ip(200), source="a", now=10.0 * turn), None, first + 9)
+
+
+def test_what_may_not_be_reserved_is_granted_and_takes_nothing_from_others() -> None:
+    pool = pool_of("192.168.202.0/30")
+    assert grant(pool, 1, may_reserve=False) == ip(1)
+    assert not pool.is_reserved_against(ip(1), None, 2, 0.0)
+    assert grant(pool, 2, may_reserve=False) == ip(2)
+    assert grant(pool, 3, asked=ip(1), vmac=ONE) == ip(1)
+    assert grant(pool, 4, asked=ip(1), vmac=ONE, may_reserve=False) == ip(1)
+    pool.release(4)
+    assert pool.is_reserved_against(ip(1), TWO, 5, 0.0)
+
+
+def test_the_leased_address_of_another_is_not_granted_while_there_is_one_without_a_lease() -> None:
+    pool = pool_of("192.168.202.0/29")
+    pool.claim(ip(3), ONE, 1)
+    pool.release(1)
+    assert grant(pool, 2, asked=ip(3), vmac=TWO) == ip(1)
+    assert [grant(pool, connection, asked=ip(3)) for connection in (3, 4, 5, 6)] == [ip(2), ip(4), ip(5), ip(6)]
+    assert grant(pool, 7, asked=ip(3)) == ip(3)
+
+
+@pytest.mark.parametrize("asked", [ANY, IPv4Address("192.168.202.3")])
+def test_the_lessee_comes_before_a_reservation(asked: IPv4Address) -> None:
+    pool = pool_of("192.168.202.0/30")
+    pool.claim(ip(1), ONE, 1)
+    pool.claim(ip(2), TWO, 2)
+    pool.release(1)
+    # The last free one, so it is granted although it is leased.
+    assert grant(pool, 3, asked=ip(1)) == ip(1)
+    assert pool.is_reserved_against(ip(1), TWO, 4, 0.0)
+    assert not pool.is_reserved_against(ip(1), ONE, 4, 0.0)
+    assert grant(pool, 4, asked=asked, vmac=ONE) == ip(1)
+    assert pool.is_reserved_against(ip(1), None, 3, 0.0)
+
+
+def test_an_address_has_one_lessee_the_one_who_claimed_it_last() -> None:
+    pool = pool_of("192.168.202.0/29")
+    for connection, vmac in enumerate((ONE, TWO)):
+        pool.claim(ip(3), vmac, connection)
+        pool.release(connection)
+    assert grant(pool, 4, vmac=ONE) == ip(1)
+    assert grant(pool, 5, vmac=TWO) == ip(3)
+    # One without a VMAC can't be told from others, so nobody has it then.
+    pool.claim(ip(3), None, 6)
+    pool.release(6)
+    assert grant(pool, 7, vmac=TWO) == ip(2)
+    assert grant(pool, 8, asked=ip(3)) == ip(3)
+
+
+def test_a_search_among_leased_addresses_is_bounded_and_goes_round() -> None:
+    pool = pool_of("10.20.0.0/16", lease_limit=70_000)
+    for number in range(10 * LEASED_PASSED):
+        pool.claim(IPv4Address("10.20.0.1") + number, number.to_bytes(16), number)
+        pool.release(number)
+    granted = [grant(pool, -number, may_reserve=False) for number in range(1, 5)]
+    assert granted == [IPv4Address("10.20.0.1") + number for number in range(4)]
 
 
 def test_releasing_what_is_not_held_does_nothing() -> None:
@@ -194,7 +316,7 @@ def test_releasing_what_is_not_held_does_nothing() -> None:
 def test_without_a_network_nothing_is_granted_and_anything_can_be_claimed() -> None:
     pool = Pool(None)
     with pytest.raises(PoolFull, match="no address pool"):
-        pool.ask(ip(7), ONE, 1)
+        grant(pool, 1, asked=ip(7), vmac=ONE)
     pool.claim(ip(7), ONE, 1)
     assert pool.holder(ip(7)) == 1
     assert not pool.contains(ip(7))

@@ -3,10 +3,11 @@
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
-from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, Talk, ip
+from kit.talk import FAILED, ONE, PASSWORD, TAKEN_OVER, TWO, Talk, ip
 
-from candy.protocol import wire
+from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Ping, Send
+from candy.relay.pool import RESERVATIONS_PER_SOURCE
 from candy.relay.session import Bind, Unbind
 
 # Which addresses
@@ -56,14 +57,15 @@ def test_reservations_fill_the_pool_until_they_end() -> None:
     talk = Talk("192.168.202.0/30")
     first = talk.open()
     assert talk.granted(first) == "192.168.202.1/30"
-    talk.now += 5
+    talk.now += 3
     second = talk.open()
     assert talk.granted(second) == "192.168.202.2/30"
     assert talk.expttun(talk.open())[0] == Close(
         3, 1013, "the pool 192.168.202.0/30 is full: all 2 addresses are in use"
     )
-    talk.now += 5
-    talk.expire()
+    # Long before the deadline of the log-in.
+    talk.now += 2
+    talk.wall += 1
     assert talk.granted(talk.open()) == "192.168.202.1/30"
     talk.close(second)
     assert talk.granted(talk.open()) == "192.168.202.2/30"
@@ -95,6 +97,75 @@ def test_a_reservation_ends_also_when_the_auth_has_to_wait(talk: Talk) -> None:
     assert isinstance(ping, Ping)
     assert ping.connection == holder
     assert talk.member(ip(1))
+
+
+# What is sniffed
+
+
+@pytest.mark.parametrize(("later", "reserved"), [(5.0, 5 * RESERVATIONS_PER_SOURCE), (5.1, 0)])
+def test_a_sniffed_expttun_takes_no_address_from_others(talk: Talk, later: float, reserved: int) -> None:
+    """Within 5 s members of five sources might have sent the same. Afterwards none of them did."""
+    sniffed = wire.Expttun(talk.wall, IPv4Interface("0.0.0.0/0"), auth.expttun_digest(PASSWORD, talk.wall))
+    member = talk.open()
+    talk.receive(member, sniffed.encode())
+    assert talk.auth(member, ip(1)) == [Bind(member, int(ip(1)))]
+    talk.now += later
+    talk.wall += int(later)
+    for source in range(5):
+        for last in range(1, 61):
+            # The digest covers neither what is asked for nor the confusion.
+            asked = IPv4Interface(f"192.168.202.{last}/24")
+            message = wire.Expttun(sniffed.timestamp, asked, sniffed.digest).encode(bytes([last]))
+            (answer,) = talk.receive(talk.open(f"198.51.100.{source}"), message)
+            assert isinstance(answer, Send)
+    logins = [talk.newcomer(ip(last)) for last in range(2, 255)]
+    refused = [actions for connection, actions in logins if actions == [Close(connection, None, FAILED)]]
+    assert len(refused) == reserved
+
+
+def test_the_relay_s_own_answers_give_nobody_a_fresh_request(talk: Talk) -> None:
+    """Else who sniffed one EXPTTUN would be sent the next with each answer."""
+    talk.granted(talk.open())
+    talk.now += 6
+    talk.wall += 6
+    thief = talk.open("198.51.100.1")
+    (answer,) = talk.expttun(thief, "192.168.202.50/24", skew=-6)
+    assert isinstance(answer, Send)
+    fresh = wire.decode(answer.payload)
+    assert isinstance(fresh, wire.Expttun)
+    assert fresh.timestamp == talk.wall
+    talk.receive(thief, wire.Expttun(fresh.timestamp, IPv4Interface("192.168.202.50/24"), fresh.digest).encode())
+    assert talk.member(ip(50))
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_lease_of_another_is_not_reserved_against_its_owner(talk: Talk, asks: bool) -> None:
+    talk = Talk("192.168.202.0/30")
+    owner = talk.member(ip(1), ONE)
+    talk.member(ip(2), TWO)
+    talk.close(owner)
+    thief = talk.open("198.51.100.1")
+    # It is the only one left.
+    assert talk.granted(thief, "192.168.202.1/30") == "192.168.202.1/30"
+    assert talk.newcomer(ip(1))[1] == [Close(talk.connections, None, FAILED)]
+    back = talk.open()
+    talk.vmac(back, ONE)
+    if asks:
+        assert talk.granted(back, "192.168.202.1/30") == "192.168.202.1/30"
+    talk.wall += 1
+    assert talk.auth(back, ip(1)) == [Bind(back, int(ip(1)))]
+
+
+def test_the_lease_of_another_is_not_granted_while_there_are_others(talk: Talk) -> None:
+    talk.close(talk.member(ip(7), ONE))
+    assert talk.granted(talk.open("198.51.100.1"), "192.168.202.7/24") == "192.168.202.1/24"
+
+
+def test_a_network_of_ipv6_addresses_is_one_source(talk: Talk) -> None:
+    for number in range(20):
+        talk.granted(talk.open(f"2001:db8:0:1::{number:x}"))
+    held = [last for last in range(1, 21) if talk.newcomer(ip(last))[1] == [Close(talk.connections, None, FAILED)]]
+    assert len(held) == RESERVATIONS_PER_SOURCE
 
 
 def test_several_clients_of_one_host_share_a_vmac(talk: Talk) -> None:
