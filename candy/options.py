@@ -131,6 +131,15 @@ NETWORK_OPTIONS = (
         "max_members", int, "members at once, 0 for no limit  [{default}]", "COUNT", default=0, least=0, most=1 << 20
     ),
     Option(
+        "new_devices_per_minute",
+        int,
+        "new devices per address, 0 for no limit  [{default}]",
+        "COUNT",
+        default=100,
+        least=0,
+        most=1_000_000,
+    ),
+    Option(
         "auth_timeout",
         float,
         "time a connection has to authenticate  [{default:g}]",

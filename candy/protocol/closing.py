@@ -7,7 +7,7 @@
     1008  member         the relay has another password or clock, or granted an address that a member can't have
     1009  engine         a payload is longer than wire.MAX_PAYLOAD
     1012  relay          the member's routes have changed, and it can be told so on a new connection alone
-    1013  relay          the pool, or the network, is full
+    1013  relay          the pool, or the network, is full; or too many new devices came from one source
     4001  relay          another login took the member's address over
 
 A failed log-in has no code: the connection ends without a close frame, and the reason stands in the relay's log.

@@ -21,7 +21,7 @@ Which session gets an address that an AUTH claims, in this order:
     one's place, and its remaining time.
 
 A replaced holder is closed with 4001, a refused newcomer without a close frame. A newcomer that finds the network or
-the pool full is closed with 1013.
+the pool full, or is one new device too many of its source, is closed with 1013.
 
 When the rules change (`set_rules`), every member whose routes change with them learns it: by a new set with candy.2,
 else by being closed with 1012, because "ROUTE of the original has no way to withdraw or replace".
@@ -36,6 +36,7 @@ from math import inf
 from candy.protocol.actions import Log, Ping, Send
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
+from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
 from candy.relay.pool import Pool
 from candy.relay.replays import ReplayMemory, Sightings
@@ -69,6 +70,7 @@ class Network:
         forward_broadcast: members may send messages to all others.
         rules: SD-WAN.
         max_members: None: any number.
+        new_devices_per_minute: of one source; 0: any number.
         authentication_timeout: seconds from the upgrade to the AUTH.
         probe_timeout: seconds that the holder of an address has to answer a probe.
     """
@@ -85,6 +87,7 @@ class Network:
         forward_broadcast: bool = True,
         rules: Rules | None = None,
         max_members: int | None = None,
+        new_devices_per_minute: int = 0,
         authentication_timeout: float,
         probe_timeout: float = PROBE_TIMEOUT_S,
     ) -> None:
@@ -94,6 +97,7 @@ class Network:
             pool=pool,
             replays=ReplayMemory(tolerance),
             sightings=Sightings(),
+            devices=Devices(new_devices_per_minute),
             failures=failures,
             randbytes=randbytes,
             tolerance=tolerance,

@@ -110,6 +110,7 @@ class Relay:
             forward_broadcast=settings.forward_broadcast,
             rules=Rules(settings.rules),
             max_members=settings.max_members or None,
+            new_devices_per_minute=settings.new_devices_per_minute,
             authentication_timeout=settings.auth_timeout,
         )
         return _Served(settings, number, network)

@@ -36,6 +36,7 @@ from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import is_unicast, source_of
 from candy.protocol.closing import CloseCode
 from candy.protocol.wire import DropReason
+from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
 from candy.relay.pool import Pool
 from candy.relay.replays import DIGEST_LIMIT, ReplayMemory, Sightings
@@ -95,6 +96,7 @@ class Realm:
     pool: Pool
     replays: ReplayMemory
     sightings: Sightings
+    devices: Devices
     failures: FailureLimiter
     randbytes: Callable[[int], bytes]
     tolerance: int
@@ -241,6 +243,10 @@ class Session:
                 f"{ip} is not a member's address in the pool {realm.pool.network}; "
                 "--allow-outside-pool admits such addresses"
             )
+        if not realm.devices.let_in(self.vmac, ip, self._counted_as, now):
+            count = f"{realm.devices.new_per_minute} new devices came from its address within a minute"
+            log = Log("warning", f"{self.source}: not let in as {ip}: {count}; --new-devices-per-minute allows more")
+            return [log, *self.end(CloseCode.TRY_AGAIN_LATER, "too many new devices: try again in a minute")]
         # What was reserved was for its AUTH, and this is the AUTH, for any address.
         realm.pool.release(self.connection)
         self.ip = ip

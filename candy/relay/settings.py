@@ -105,6 +105,8 @@ class NetworkSettings(Frozen):
     """Seconds, to both sides."""
     max_members: int = setting(_OPTIONS["max_members"])
     """0: as many as connections."""
+    new_devices_per_minute: int = setting(_OPTIONS["new_devices_per_minute"])
+    """Of one source; 0: any number."""
 
     @property
     def interface(self) -> str:

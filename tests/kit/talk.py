@@ -30,7 +30,12 @@ def ip(last: int) -> IPv4Address:
 
 def network(pool: Pool | None, *, password: bytes = PASSWORD, **options: Any) -> Network:
     """With the limits that a relay has unless it is told otherwise."""
-    limits: dict[str, Any] = {"failures": FailureLimiter(60), "authentication_timeout": 10.0, "randbytes": bytes}
+    limits: dict[str, Any] = {
+        "failures": FailureLimiter(60),
+        "new_devices_per_minute": 100,
+        "authentication_timeout": 10.0,
+        "randbytes": bytes,
+    }
     return Network(password, pool, **(limits | options))
 
 

@@ -3,7 +3,7 @@
 Log-ins are in test_session.py, conflicts in test_session_addresses.py.
 """
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, WALL, Talk, ip, network
@@ -209,8 +209,48 @@ def test_a_full_network_takes_its_members_back() -> None:
     assert Bind(waiting + 1, int(ip(8))) in log_in(talk, ip(8))[1]
 
 
+def test_a_source_brings_no_more_new_devices_than_allowed() -> None:
+    """254 log-ins of one source would take the whole pool."""
+    talk = Talk()
+    office = "198.51.100.1"
+    outcomes = []
+    for last in range(1, 255):
+        connection = talk.open(office)
+        talk.vmac(connection, b"%016x" % last)
+        address = IPv4Interface(talk.granted(connection)).ip
+        outcomes.append(talk.auth(connection, address))
+        if len(outcomes) > 100:
+            reason = "too many new devices: try again in a minute"
+            assert outcomes[-1] == [Close(connection, 1013, reason)]
+            assert talk.log[-1] == (
+                "warning",
+                f"{office}: not let in as {address}: 100 new devices came from its address within a minute; "
+                "--new-devices-per-minute allows more",
+            )
+    assert sum(isinstance(actions[0], Bind) for actions in outcomes) == 100
+    # Others are not concerned, nor those that were in before.
+    talk.member(ip(200))
+    known = talk.open(office)
+    talk.vmac(known, b"%016x" % 50)
+    talk.wall += 1
+    assert Bind(known, int(ip(50))) in talk.auth(known, ip(50))
+    talk.now += 60
+    late = talk.open(office)
+    assert talk.auth(late, ip(201)) == [Bind(late, int(ip(201)))]
+
+
+def test_a_device_without_vmac_that_comes_back_to_its_address_is_not_new() -> None:
+    talk = Talk(new_devices_per_minute=1)
+    for _ in range(5):
+        connection = talk.open("198.51.100.1")
+        talk.wall += 1
+        assert talk.auth(connection, ip(5)) == [Bind(connection, int(ip(5)))]
+        talk.close(connection)
+    assert isinstance(talk.auth(talk.open("198.51.100.1"), ip(6))[0], Close)
+
+
 def test_messages_to_everybody_are_bounded_by_the_copies_that_they_cost() -> None:
-    talk = Talk("10.0.0.0/16")
+    talk = Talk("10.0.0.0/16", new_devices_per_minute=0)
     sender = IPv4Address("10.0.255.1")
     loud = talk.member(sender)
     others = [talk.member(IPv4Address(f"10.0.{n // 100}.{n % 100 + 1}")) for n in range(500)]

@@ -168,7 +168,7 @@ def test_what_an_old_member_cannot_hold_is_not_relayed(talk: Talk) -> None:
 
 
 def test_many_members_come_and_go_and_nothing_of_them_is_left() -> None:
-    talk = Talk("10.20.0.0/16")
+    talk = Talk("10.20.0.0/16", new_devices_per_minute=0)
     members = []
     for _ in range(2000):
         connection = talk.open("198.51.100.1")

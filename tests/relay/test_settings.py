@@ -70,6 +70,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "auth_timeout": 10.0,
                 "clock_tolerance": 300,
                 "max_members": 0,
+                "new_devices_per_minute": 100,
             },
         ),
         "host": "0.0.0.0",
