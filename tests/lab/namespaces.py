@@ -85,7 +85,9 @@ class Ethernet:
         self._stack = stack
         self._hosts = 0
         self.hub = self._namespace("hub")
-        self.hub.run("ip", "link", "add", "bridge0", "type", "bridge")
+        # With a hardware address of its own. It would take the lowest of its ports, and so change with a later host, of
+        # which those before would not know for up to a minute.
+        self.hub.run("ip", "link", "add", "bridge0", "address", "02:00:00:00:00:01", "type", "bridge")
         self.hub.run("ip", "address", "add", f"{self.ADDRESS}/24", "dev", "bridge0")
         self.hub.run("ip", "link", "set", "bridge0", "up")
 
