@@ -188,7 +188,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "failures_per_minute",
             int,
-            "wrong passwords per address before answers slow down  [{default}]",
+            "wrong passwords per address before log-ins wait in line  [{default}]",
             "COUNT",
             default=60,
             least=1,

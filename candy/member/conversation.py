@@ -37,7 +37,7 @@ ROUTES_S = 1.0
 """Rule 3's: how long the next ROUTE of a relay without candy.2 may take."""
 VERDICT_S = 11.0
 """A connection that ends sooner after its AUTH counts as refused: our relay probes another holder of the address for
-3 s, and delays a refusal by up to 10 s after many failures."""
+3 s, and may have a log-in wait in line for 8 s before that."""
 ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
 
 

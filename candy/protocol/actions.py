@@ -33,12 +33,11 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End the connection in `delay` seconds; with `code` None without a close frame, so `reason` is not sent."""
+    """End the connection; with `code` None without a close frame, so `reason` is not sent."""
 
     connection: int
     code: int | None
     reason: str
-    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,15 @@
 """The devices of one network: which of them have been here before, and how many new ones a source brings.
 
     AUTH is right ─▶ let_in(vmac, ip, source, now) ─▶ True: known from now on │ False: too many new ones came
+    a source fails too often ─▶ is_trusted(vmac, now) ─▶ True: this one need not wait in line (candy.relay.guessing)
 
 Rules:
  1. A device is a VMAC with an address, because several clients of one host share a VMAC: else one VMAC could take all
     addresses. Without a VMAC it is a source with an address.
  2. A source brings `new_per_minute` devices that are not known, and no more. Loopback brings any number, because a
     reverse proxy connects from there, for members of any address.
+ 3. A VMAC is trusted from its first log-in on. But it can be sniffed, so TRUSTED_FAILURES wrong hashes under it within
+    an hour, from whatever sources, end the trust. It comes back with the next log-in that is later than this hour.
 
 This module knows neither sessions nor passwords. A source is as by source_of(), `now` in seconds of a monotonic clock.
 """
@@ -15,23 +18,27 @@ from collections import OrderedDict
 from ipaddress import IPv4Address
 
 from candy.protocol.addresses import is_loopback
-from candy.relay.allowance import Allowance
+from candy.relay.allowance import Allowance, Key
 
 DEVICE_LIMIT = 65536
 """Devices that are known; the one whose log-in is the longest ago is forgotten first."""
 MINUTE_S = 60.0
+TRUSTED_FAILURES = 10
+HOUR_S = 3600.0
 
 
 class Devices:
     """See the rules above. `new_per_minute` 0: any number."""
 
-    __slots__ = ("_known", "_limit", "_new", "new_per_minute")
+    __slots__ = ("_failures", "_known", "_limit", "_new", "_trusted", "new_per_minute")
 
     def __init__(self, new_per_minute: int = 0, limit: int = DEVICE_LIMIT) -> None:
         self.new_per_minute = new_per_minute
         self._limit = limit
         self._known: OrderedDict[tuple[bytes | str, IPv4Address], None] = OrderedDict()
         self._new: Allowance[str] | None = Allowance(new_per_minute, MINUTE_S) if new_per_minute else None
+        self._trusted: OrderedDict[bytes, None] = OrderedDict()
+        self._failures: Allowance[bytes] = Allowance(TRUSTED_FAILURES, HOUR_S, limit)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -43,8 +50,24 @@ class Devices:
             if self._new.is_used_up(source, now):
                 return False
             self._new.use(source, now)
-        self._known[device] = None
-        self._known.move_to_end(device)
-        if len(self._known) > self._limit:
-            self._known.popitem(last=False)
+        self._remember(self._known, device)
+        if vmac is not None and not self._failures.is_used_up(vmac, now):
+            self._remember(self._trusted, vmac)
         return True
+
+    def is_trusted(self, vmac: bytes | None) -> bool:
+        """Whether whoever names this VMAC is most likely a device that has been here."""
+        return vmac in self._trusted
+
+    def failed(self, vmac: bytes | None, now: float) -> bool:
+        """Count a wrong hash under this VMAC. Returns whether the trust in it ends by it."""
+        if vmac is None or vmac not in self._trusted or not self._failures.use(vmac, now):
+            return False
+        del self._trusted[vmac]
+        return True
+
+    def _remember(self, which: OrderedDict[Key, None], key: Key) -> None:
+        which[key] = None
+        which.move_to_end(key)
+        if len(which) > self._limit:
+            which.popitem(last=False)

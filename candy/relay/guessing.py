@@ -1,64 +1,61 @@
-"""The brake on guessing passwords: how much later each further wrong hash of one source is answered.
+"""The brake on guessing passwords: a source that fails too often has all its log-ins wait in one line.
 
-    failed(source, now) ─▶ 0.0 for the first `limit` within 60 s ─▶ 2.0, 2.1, … 10.0 seconds beyond
+    turn(source, now) ─▶ now: under the limit
+                     │─▶ later: the time at which it is judged, TURNS_PER_S a second, in the order of their coming
+                     └─▶ None: the line is full
+    failed(source, now) ◀─ a wrong hash
 
-Rule: only a wrong hash is a failure, and failures never keep a right hash out: they delay the close that tells the
-source that a hash was wrong. All members of one office share an address.
+Rules:
+ 1. Only a wrong hash is a failure.
+ 2. Over the limit a right hash waits like a wrong one. If it did not, silence would tell that a guess was wrong.
+ 3. All members of one office share an address. So the line is short and goes on whatever happens in it, and a device
+    that has been here before (candy.relay.devices) need not join it.
+ 4. Loopback counts as LOOPBACK_SOURCES sources, because a reverse proxy connects from there for members of any address.
 
-The count is the relay's, over all its networks. This module knows neither sessions nor connections; `now` is in
-seconds of a monotonic clock.
+Counts and lines are the relay's, over all its networks. This module knows neither sessions nor connections; a source is
+as by source_of(), `now` in seconds of a monotonic clock.
 """
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections import OrderedDict
 
 from candy.protocol.addresses import is_loopback
+from candy.relay.allowance import KEYS, Allowance
 
-
-@dataclass(slots=True)
-class _Failures:
-    times: deque[float]
-    excess: int = 0
+MINUTE_S = 60.0
+TURNS_PER_S = 4
+LONGEST_WAIT_S = 8.0
+"""A place further back in the line is not given. A member waits 10 s for an address, and may have to be probed for."""
+LOOPBACK_SOURCES = 8
 
 
 class FailureLimiter:
-    """Counts wrong hashes per source address and says by how much the close after one is delayed.
+    """See the rules above. `limit` (at least 1): wrong hashes within any minute that cost a source nothing."""
 
-    The first `limit` (at least 1) within any 60 s cost nothing. The next delay by `FIRST_DELAY_S`, each
-    further one a little more up to `MAX_DELAY_S`, until the rate falls below the limit again. At most
-    `sources` addresses are remembered; the one that failed longest ago goes. Loopback is exempt, because a
-    reverse proxy connects from there.
-    """
+    __slots__ = ("_failures", "_last_turns", "_loopback_failures")
 
-    WINDOW_S = 60.0
-    FIRST_DELAY_S = 2.0
-    DELAY_STEP_S = 0.1
-    MAX_DELAY_S = 10.0
+    def __init__(self, limit: int, sources: int = KEYS) -> None:
+        self._failures: Allowance[str] = Allowance(limit, MINUTE_S, sources)
+        self._loopback_failures: Allowance[str] = Allowance(limit * LOOPBACK_SOURCES, MINUTE_S, 1)
+        self._last_turns: OrderedDict[str, float] = OrderedDict()
+        """Of the lines' last places."""
 
-    __slots__ = ("_by_source", "_limit", "_sources")
+    def turn(self, source: str, now: float) -> float | None:
+        """When the next log-in of `source` is judged. A time after `now` is a place in the line, taken by asking."""
+        if not self._failures_of(source).is_used_up(source, now):
+            return now
+        per_second = TURNS_PER_S * LOOPBACK_SOURCES if is_loopback(source) else TURNS_PER_S
+        turn = max(now, self._last_turns.get(source, now)) + 1 / per_second
+        if turn - now > LONGEST_WAIT_S:
+            return None
+        self._last_turns[source] = turn
+        self._last_turns.move_to_end(source)
+        if len(self._last_turns) > KEYS:
+            self._last_turns.popitem(last=False)
+        return turn
 
-    def __init__(self, limit: int, sources: int = 1024) -> None:
-        self._limit = limit
-        self._sources = sources
-        self._by_source: OrderedDict[str, _Failures] = OrderedDict()
+    def failed(self, source: str, now: float) -> bool:
+        """Count a wrong hash from `source`. Returns whether it has reached the limit by it."""
+        return self._failures_of(source).use(source, now)
 
-    def __len__(self) -> int:
-        return len(self._by_source)
-
-    def failed(self, source: str, now: float) -> float:
-        """Count a wrong hash from `source`, an IP address as text. Returns the delay in seconds, or 0.0."""
-        if is_loopback(source):
-            return 0.0
-        failures = self._by_source.setdefault(source, _Failures(deque(maxlen=self._limit)))
-        self._by_source.move_to_end(source)
-        if len(self._by_source) > self._sources:
-            self._by_source.popitem(last=False)
-        times = failures.times
-        is_over = len(times) == self._limit and now - times[0] < self.WINDOW_S
-        times.append(now)
-        if not is_over:
-            failures.excess = 0
-            return 0.0
-        delay = self.FIRST_DELAY_S + self.DELAY_STEP_S * failures.excess
-        failures.excess += 1
-        return min(delay, self.MAX_DELAY_S)
+    def _failures_of(self, source: str) -> Allowance[str]:
+        return self._loopback_failures if is_loopback(source) else self._failures

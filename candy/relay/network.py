@@ -71,7 +71,7 @@ class Network:
         rules: SD-WAN.
         max_members: None: any number.
         new_devices_per_minute: of one source; 0: any number.
-        authentication_timeout: seconds from the upgrade to the AUTH.
+        authentication_timeout: seconds from the upgrade to the AUTH, without those in line.
         probe_timeout: seconds that the holder of an address has to answer a probe.
     """
 
@@ -114,6 +114,8 @@ class Network:
         self._probes: dict[IPv4Address, _Probe] = {}
         self._due: dict[int, float] = {}
         """When the network has to act on a session that is not a member yet, by connection."""
+        self._left: dict[int, float] = {}
+        """The seconds that a session in line has left behind its turn, by connection."""
         self._deadlines: list[tuple[float, int]] = []
         """A heap of (when, connection). An entry counts only while `_due` says the same."""
 
@@ -135,11 +137,11 @@ class Network:
         session = self._sessions.get(connection)
         if session is None:
             return []
-        actions, claims, ended = session.received(message, now, wall)
-        if claims:
-            return actions + self._settle(session, now)
-        if ended:
-            self._forget(session)
+        was_in_line = session.is_in_line
+        actions = self._go_on(session, session.received(message, now, wall), now)
+        if session.is_in_line and not was_in_line:
+            self._left[connection] = self._due[connection] - now
+            self._set_deadline(connection, session.turn)
         return actions
 
     def ponged(self, connection: int, payload: bytes, now: float, wall: int) -> list[Action]:
@@ -169,7 +171,10 @@ class Network:
         actions: list[Action] = []
         while (when := self.next_deadline()) is not None and when <= now:
             session = self._sessions[heapq.heappop(self._deadlines)[1]]
-            if session.is_waiting:
+            if session.is_in_line:
+                self._set_deadline(session.connection, now + self._left.pop(session.connection))
+                actions += self._go_on(session, session.called(now, wall), now)
+            elif session.is_waiting:
                 holder = self._probes.pop(session.ip).holder
                 actions += self._replace(holder, f"by {session.source}, because it did not answer a ping")
                 actions += self._settle(session, now)
@@ -212,6 +217,15 @@ class Network:
                 return when
             heapq.heappop(self._deadlines)
         return None
+
+    def _go_on(self, session: Session, outcome: tuple[list[Action], bool, bool], now: float) -> list[Action]:
+        """What follows from what a session has made of its messages."""
+        actions, claims, ended = outcome
+        if claims:
+            return actions + self._settle(session, now)
+        if ended:
+            self._forget(session)
+        return actions
 
     def _settle(self, session: Session, now: float) -> list[Action]:
         """Decide a claim by the rules at the top of this file, which the numbers refer to."""
@@ -294,6 +308,7 @@ class Network:
         self._members -= session.is_member
         del self._sessions[session.connection]
         self._due.pop(session.connection, None)
+        self._left.pop(session.connection, None)
         self._realm.pool.release(session.connection)
 
     def _set_deadline(self, connection: int, when: float) -> None:

@@ -23,7 +23,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 from aiohttp import web
 
@@ -301,11 +300,8 @@ class Relay:
                     self._engine.unbind(action.connection)
                 case Ping():
                     self._engine.ping(action.connection, action.payload)
-                case Close(delay=0.0):
-                    self._engine.close(action.connection, action.code, action.reason)
                 case Close():
-                    close = partial(self._engine.close, action.connection, action.code, action.reason)
-                    self._loop.call_later(action.delay, close)
+                    self._engine.close(action.connection, action.code, action.reason)
                 case Drop():
                     self._drops[action.reason] += 1
                 case Log():

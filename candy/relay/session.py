@@ -4,15 +4,20 @@
                      ┌────┐
                      ▼    │                  claimed(): free, or same VMAC
     opened ──────▶ GREETING ───AUTH──▶ CLAIMING ──────────────────────▶ MEMBER ──end(): replaced──▶ CLOSED
-                      │                  │   │ waiting(): held             ▲
-       wrong hash or clock, replay,      │   └─────────────────────────▶ WAITING
-       bad address, deadline, pool full  │                                 │  claimed(): holder silent or gone
-                      ▼                  ▼                                 ▼
+       its source ▲ │    │               │   │ waiting(): held             ▲
+       fails too  │ ▼    │               │   └─────────────────────────▶ WAITING
+       often     IN_LINE │               │                                 │  claimed(): holder silent or gone
+       wrong hash or clock, replay, bad  │                                 │
+       address, deadline, line or pool   │                                 │
+       full, too many new devices        │                                 │
+                         ▼               ▼                                 ▼
                     CLOSED ◀─────────────┴─refuse(): reserved, contested───┘  refuse(): holder answers
 
 Rules:
  1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered, and a failed log-in ends without a
     close frame. The hash is checked first: only a peer that has the password learns more, and only from the log.
+    While its source fails too often (candy.relay.guessing) a log-in waits in line before that, once, with all that it
+    sends; its deadline stands still meanwhile.
  2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
  3. A session decides what concerns its member alone, and stops at CLAIMING, which received() tells the network. Whether
     the address is free, and all that takes time, concerns others too: the network decides it, and calls claimed(),
@@ -50,6 +55,12 @@ COPIES_AHEAD_S = 5.0
 """How far a member may be ahead of that rate."""
 BROADCAST_LIMIT = "broadcast_limit"
 """The name under which the engine counts packets beyond such an allowance, and Python messages."""
+HELD_MAX = 4
+"""Messages that are kept for a session in line: VMAC, EXPTTUN and AUTH, and one more."""
+EVENTS = "events"
+"""The name under which the engine counts messages of one member that find no room, and Python those beyond HELD_MAX."""
+
+Hashed = wire.Vmac | wire.Expttun | wire.Auth
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,7 @@ class State(Enum):
     """Where a session is; the picture is at the top of this file."""
 
     GREETING = "greeting"
+    IN_LINE = "in line"
     CLAIMING = "claiming"
     WAITING = "waiting"
     MEMBER = "member"
@@ -117,7 +129,20 @@ class Session:
         extended: candy.2 was agreed on.
     """
 
-    __slots__ = ("_copies_until", "_counted_as", "_realm", "connection", "extended", "ip", "source", "state", "vmac")
+    __slots__ = (
+        "_copies_until",
+        "_counted_as",
+        "_had_turn",
+        "_held",
+        "_realm",
+        "connection",
+        "extended",
+        "ip",
+        "source",
+        "state",
+        "turn",
+        "vmac",
+    )
 
     def __init__(self, realm: Realm, connection: int, source: str, extended: bool) -> None:
         self._realm = realm
@@ -125,6 +150,10 @@ class Session:
         """The time until which its member has used its allowance of copies, at COPIES_PER_S."""
         self._counted_as = source_of(source)
         """What all limits per source count it under."""
+        self._had_turn = False
+        """Whatever it sends is judged at once: a wrong hash ends it, so it has one guess a turn all the same."""
+        self._held: tuple[Hashed, ...] = ()
+        """Kept until its turn."""
         self.connection = connection
         self.source = source
         self.extended = extended
@@ -132,10 +161,16 @@ class Session:
         self.vmac: bytes | None = None
         self.ip = _UNSPECIFIED
         """The address that its AUTH claimed."""
+        self.turn = -inf
+        """In line: when its turn comes."""
 
     @property
     def is_member(self) -> bool:
         return self.state is State.MEMBER
+
+    @property
+    def is_in_line(self) -> bool:
+        return self.state is State.IN_LINE
 
     @property
     def is_waiting(self) -> bool:
@@ -148,8 +183,18 @@ class Session:
             actions; whether the session claims its address now, on which the network decides; whether the session has
             ended, so that the network forgets it.
         """
-        actions = self._act_on(payload, now, wall)
-        return actions, self.state is State.CLAIMING, self.state is State.CLOSED
+        return self._outcome(self._act_on(payload, now, wall))
+
+    def called(self, now: float, wall: int) -> tuple[list[Action], bool, bool]:
+        """Its turn in line has come: act on what it sent so far, with received()'s result."""
+        self._had_turn = True
+        self.state = State.GREETING
+        held, self._held = self._held, ()
+        actions: list[Action] = []
+        for message in held:
+            if self.state is not State.CLOSED:
+                actions += self._judge(message, now, wall)
+        return self._outcome(actions)
 
     def claimed(self) -> None:
         """The network gives the session the address that it claimed."""
@@ -159,17 +204,18 @@ class Session:
         """The network probes the holder of the address first."""
         self.state = State.WAITING
 
-    def end(self, code: CloseCode | None, reason: str, delay: float = 0.0) -> list[Action]:
+    def end(self, code: CloseCode | None, reason: str) -> list[Action]:
         """Close the connection; a member's address is taken away first."""
         unbind: list[Action] = [Unbind(self.connection)] if self.is_member else []
         self.state = State.CLOSED
-        return [*unbind, Close(self.connection, code, reason, delay)]
+        return [*unbind, Close(self.connection, code, reason)]
 
-    def refuse(self, why: str, delay: float = 0.0) -> list[Action]:
+    def refuse(self, why: str, level: Literal["debug", "warning"] = "warning") -> list[Action]:
         """End a failed log-in: a line in the log, and no close frame."""
-        # A source that has to be slowed down would fill the log as well.
-        level: Literal["debug", "warning"] = "debug" if delay else "warning"
-        return [Log(level, f"{self.source}: refused: {why}"), *self.end(None, "authentication failed", delay)]
+        return [Log(level, f"{self.source}: refused: {why}"), *self.end(None, "authentication failed")]
+
+    def _outcome(self, actions: list[Action]) -> tuple[list[Action], bool, bool]:
+        return actions, self.state is State.CLAIMING, self.state is State.CLOSED
 
     def _act_on(self, payload: bytes, now: float, wall: int) -> list[Action]:
         try:
@@ -177,22 +223,50 @@ class Session:
         except WireError as error:
             return [Drop(self.connection, error.reason)]
         match message:
+            case wire.Vmac() | wire.Expttun() | wire.Auth():
+                return self._on_hashed(message, now, wall)
+            case wire.Udp4Conn() | wire.Discovery() | wire.General():
+                return self._on_relayed(message, payload, now)
+            case wire.Route():
+                return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
+
+    def _on_hashed(self, message: Hashed, now: float, wall: int) -> list[Action]:
+        """Judge it, or keep it until its turn."""
+        if self.is_in_line:
+            if len(self._held) == HELD_MAX:
+                return [Drop(self.connection, EVENTS)]
+            self._held += (message,)
+            return []
+        must_ask = self.state is State.GREETING and not self._had_turn
+        if must_ask and not self._realm.devices.is_trusted(self._device(message)):
+            turn = self._realm.failures.turn(self._counted_as, now)
+            if turn is None:
+                return self.refuse("too many log-ins from its address wait in line", "debug")
+            if turn > now:
+                self.state = State.IN_LINE
+                self.turn = turn
+                self._held = (message,)
+                return []
+        return self._judge(message, now, wall)
+
+    def _device(self, message: Hashed) -> bytes | None:
+        """The VMAC that it is under, proven or not."""
+        return message.identity if isinstance(message, wire.Vmac) else self.vmac
+
+    def _judge(self, message: Hashed, now: float, wall: int) -> list[Action]:
+        match message:
             case wire.Vmac():
                 return self._on_vmac(message, now, wall)
             case wire.Expttun():
                 return self._on_expttun(message, now, wall)
             case wire.Auth():
                 return self._on_auth(message, now, wall)
-            case wire.Udp4Conn() | wire.Discovery() | wire.General():
-                return self._on_relayed(message, payload, now)
-            case wire.Route():
-                return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
 
     def _on_vmac(self, message: wire.Vmac, now: float, wall: int) -> list[Action]:
         if self.state is not State.GREETING:
             return [Drop(self.connection, DropReason.VMAC_AFTER_AUTH)]
         expected = auth.vmac_digest(self._realm.password, message.vmac, message.timestamp)
-        refusal = self._verify("VMAC", expected, message.digest, message.timestamp, now, wall)
+        refusal = self._verify(message, expected, now, wall)
         if not refusal:
             self.vmac = message.identity
         return refusal
@@ -202,7 +276,7 @@ class Session:
             return [Drop(self.connection, DropReason.EXPTTUN_AFTER_AUTH)]
         realm = self._realm
         expected = auth.expttun_digest(realm.password, message.timestamp)
-        refusal = self._verify("EXPTTUN", expected, message.digest, message.timestamp, now, wall)
+        refusal = self._verify(message, expected, now, wall)
         if refusal:
             return refusal
         may_reserve = realm.sightings.may_reserve(message.timestamp, self._counted_as, now)
@@ -226,7 +300,7 @@ class Session:
         realm = self._realm
         ip = message.ip
         expected = auth.auth_digest(realm.password, ip, message.timestamp)
-        refusal = self._verify("AUTH", expected, message.digest, message.timestamp, now, wall)
+        refusal = self._verify(message, expected, now, wall)
         if refusal:
             return refusal
         if not realm.replays.is_first(message.digest, message.timestamp, wall):
@@ -253,14 +327,23 @@ class Session:
         self.state = State.CLAIMING
         return []
 
-    def _verify(self, name: str, expected: bytes, digest: bytes, timestamp: int, now: float, wall: int) -> list[Action]:
+    def _verify(self, message: Hashed, expected: bytes, now: float, wall: int) -> list[Action]:
         """The refusal of a hashed message; empty when the hash is right and the timestamp timely."""
-        if not auth.digest_matches(expected, digest):
-            delay = self._realm.failures.failed(self.source, now)
-            return self.refuse(f"wrong password in {name}", delay)
-        if not auth.is_timely(timestamp, wall, self._realm.tolerance):
-            skew = timestamp - wall
-            return self.refuse(f"{name} is {skew:+d} s off this clock, {self._realm.tolerance} s are tolerated")
+        realm = self._realm
+        name = type(message).__name__.upper()
+        if not auth.digest_matches(expected, message.digest):
+            # A source whose log-ins wait in line would fill the log as well.
+            refusal = self.refuse(f"wrong password in {name}", "debug" if self._had_turn else "warning")
+            if realm.failures.failed(self._counted_as, now):
+                many = "too many wrong passwords within a minute: log-ins from its address wait in line from now on"
+                refusal.append(Log("warning", f"{self.source}: {many}"))
+            if realm.devices.failed(self._device(message), now):
+                many = "too many wrong passwords within an hour under one VMAC: it waits in line from now on, too"
+                refusal.append(Log("warning", f"{self.source}: {many}"))
+            return refusal
+        if not auth.is_timely(message.timestamp, wall, realm.tolerance):
+            skew = message.timestamp - wall
+            return self.refuse(f"{name} is {skew:+d} s off this clock, {realm.tolerance} s are tolerated")
         return []
 
     def _on_relayed(

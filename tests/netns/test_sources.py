@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 from lab.laboratory import PORT, Laboratory
-from lab.member import Member, echo, everything, upgrade_request
+from lab.member import Member, everything, upgrade_request
 from lab.namespaces import Host
 from lab.pair import Pair
 from lab.programs import PATIENCE_S
@@ -69,23 +69,3 @@ def test_64_unless_set_and_each_source_for_itself(laboratory: Laboratory, host: 
     assert members[0].end() is None
     assert len({member.ask() for member in members[1:]}) == 63
     other.log_in(str(other.ask().ip))
-
-
-def test_wrong_hashes_are_delayed_and_right_ones_are_not(laboratory: Laboratory, host: Host) -> None:
-    relay = laboratory.relay("--failures-per-minute", "3")
-    for _ in range(3):
-        with Member(connect(host), password="wrong") as member:
-            member.send(member.auth("192.168.202.91"))
-            assert member.end() is None
-    with Member(connect(host), password="wrong") as delayed, Member(connect(host)) as right:
-        start = len(relay.lines)
-        delayed.send(delayed.auth("192.168.202.92"))
-        relay.wait_for("refused: wrong password in AUTH", start)
-        right.log_in("192.168.202.93")
-        right.forward(echo("192.168.202.93", "192.168.202.93", 1))
-        right.receive_packet()
-        delayed.socket.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            delayed.socket.recv(1)
-        delayed.socket.settimeout(PATIENCE_S)
-        assert delayed.end() is None

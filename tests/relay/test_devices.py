@@ -1,10 +1,10 @@
-"""The devices of a network: which are new, and how many of these a source brings."""
+"""The devices of a network: which are new, how many of these a source brings, and which are trusted for how long."""
 
 from ipaddress import IPv4Address
 
 import pytest
 
-from candy.relay.devices import Devices
+from candy.relay.devices import TRUSTED_FAILURES, Devices
 
 OFFICE = "203.0.113.5"
 ONE, TWO = b"1" * 16, b"2" * 16
@@ -54,3 +54,63 @@ def test_what_is_known_is_bounded_and_the_one_that_came_longest_ago_is_forgotten
         assert devices.let_in(ONE, ip(number), OFFICE, 0.0)
     assert len(devices) == 3
     assert [devices.let_in(ONE, ip(number), OFFICE, 0.0) for number in (1, 3, 4, 2)] == [True, True, True, False]
+
+
+# Trust
+
+
+def test_a_vmac_is_trusted_from_its_first_log_in_on() -> None:
+    devices = Devices(1)
+    assert not devices.is_trusted(ONE)
+    devices.let_in(ONE, ip(1), OFFICE, 0.0)
+    devices.let_in(None, ip(1), OFFICE, 0.0)
+    # It was not let in.
+    devices.let_in(TWO, ip(1), OFFICE, 0.0)
+    assert [devices.is_trusted(vmac) for vmac in (ONE, TWO, None)] == [True, False, False]
+
+
+def test_trust_ends_with_ten_failures_within_an_hour() -> None:
+    devices = Devices()
+    devices.let_in(ONE, ip(1), OFFICE, 0.0)
+    assert [devices.failed(ONE, float(number)) for number in range(TRUSTED_FAILURES)] == [False] * 9 + [True]
+    assert not devices.is_trusted(ONE)
+    assert not devices.failed(ONE, 10.0)
+    # It is a new device by nothing but that.
+    assert devices.let_in(ONE, ip(1), OFFICE, 11.0)
+
+
+def test_trust_comes_back_with_a_log_in_that_is_later_than_the_hour() -> None:
+    devices = Devices()
+    devices.let_in(ONE, ip(1), OFFICE, 0.0)
+    for number in range(TRUSTED_FAILURES):
+        devices.failed(ONE, float(number))
+    devices.let_in(ONE, ip(1), OFFICE, 3599.9)
+    assert not devices.is_trusted(ONE)
+    devices.let_in(ONE, ip(1), OFFICE, 3600.0)
+    assert devices.is_trusted(ONE)
+    # Only one of the ten has left the hour.
+    assert devices.failed(ONE, 3600.0)
+    assert not devices.is_trusted(ONE)
+
+
+def test_nine_failures_an_hour_cost_nothing() -> None:
+    devices = Devices()
+    devices.let_in(ONE, ip(1), OFFICE, 0.0)
+    assert not any(devices.failed(ONE, number * 400.0) for number in range(1000))
+    assert devices.is_trusted(ONE)
+
+
+def test_failures_under_vmacs_that_are_not_trusted_are_not_counted() -> None:
+    """Anybody can name any number of them."""
+    devices = Devices()
+    assert not any(devices.failed(vmac, 0.0) for vmac in (ONE, None) for _ in range(100))
+    devices.let_in(ONE, ip(1), OFFICE, 0.0)
+    assert devices.is_trusted(ONE)
+
+
+def test_trusted_vmacs_are_bounded_and_the_one_that_came_longest_ago_is_forgotten() -> None:
+    devices = Devices(limit=3)
+    vmacs = [bytes([number]) * 16 for number in range(5)]
+    for number in (1, 2, 3, 1, 4):
+        devices.let_in(vmacs[number], ip(number), OFFICE, 0.0)
+    assert [devices.is_trusted(vmac) for vmac in vmacs] == [False, True, False, True, True]

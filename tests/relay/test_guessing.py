@@ -1,61 +1,101 @@
-"""The limit on wrong hashes: per source, from which failure on, and how the delay grows and ends."""
+"""The limit on wrong hashes: per source, from which failure on log-ins wait in line, and how the line goes on."""
 
 import pytest
 
-from candy.relay.guessing import FailureLimiter
+from candy.relay.guessing import LONGEST_WAIT_S, LOOPBACK_SOURCES, TURNS_PER_S, FailureLimiter
+
+OFFICE = "203.0.113.5"
+PLACES = int(LONGEST_WAIT_S * TURNS_PER_S)
+
+
+def over_the_limit(limit: int = 60) -> FailureLimiter:
+    limiter = FailureLimiter(limit)
+    for _ in range(limit):
+        limiter.failed(OFFICE, 0.0)
+    return limiter
 
 
 def test_sixty_failures_a_minute_cost_nothing() -> None:
     limiter = FailureLimiter(60)
-    delays = [limiter.failed("203.0.113.5", second) for second in range(0, 3600)]
-    assert delays == [0.0] * 3600
+    for second in range(3600):
+        assert limiter.turn(OFFICE, second) == second
+        limiter.failed(OFFICE, second)
 
 
-def test_the_sixty_first_within_a_minute_is_delayed_and_the_delay_grows_to_a_bound() -> None:
+def test_the_failure_that_reaches_the_limit_is_told() -> None:
     limiter = FailureLimiter(60)
-    delays = [limiter.failed("203.0.113.5", 100.0 + count / 1000) for count in range(200)]
-    assert delays[:60] == [0.0] * 60
-    assert delays[60] == 2.0
-    assert delays[60:] == sorted(delays[60:])
-    assert delays[61] > delays[60]
-    assert delays[-1] == max(delays) == 10.0
-    assert limiter.failed("203.0.113.5", 100.2 + 59) == 10.0
-    assert limiter.failed("203.0.113.5", 300.0) == 0.0
+    assert [limiter.failed(OFFICE, 0.0) for _ in range(61)] == [False] * 59 + [True, False]
 
 
-def test_the_delay_starts_small_again_after_a_quiet_time() -> None:
-    limiter = FailureLimiter(limit=1)
-    assert [limiter.failed("203.0.113.5", 0.0) for _ in range(100)][-1] == 10.0
-    assert [limiter.failed("203.0.113.5", second) for second in (60.0, 61.0)] == [0.0, 2.0]
+def test_over_the_limit_each_takes_the_next_place_in_a_line_that_is_bounded() -> None:
+    limiter = over_the_limit()
+    turns = [limiter.turn(OFFICE, 10.0) for _ in range(PLACES)]
+    assert turns == [10.0 + (place + 1) / TURNS_PER_S for place in range(PLACES)]
+    assert limiter.turn(OFFICE, 10.0) is None
+    assert limiter.turn(OFFICE, 10.0 + 1 / TURNS_PER_S) == 10.0 + LONGEST_WAIT_S + 1 / TURNS_PER_S
+    assert limiter.turn(OFFICE, 10.0 + 1 / TURNS_PER_S) is None
 
 
-def test_failures_are_counted_per_source() -> None:
-    limiter = FailureLimiter(limit=1)
-    assert limiter.failed("203.0.113.5", 0.0) == 0.0
-    assert limiter.failed("203.0.113.6", 0.0) == 0.0
-    assert limiter.failed("203.0.113.5", 0.0) > 0.0
+def test_no_more_than_a_few_a_second_however_many_come() -> None:
+    limiter = over_the_limit(limit=1000)
+    turns = []
+    for step in range(50 * 100):
+        now = step / 100
+        turn = limiter.turn(OFFICE, now)
+        if turn is not None:
+            assert now < turn <= now + LONGEST_WAIT_S
+            turns.append(turn)
+    assert turns == sorted(turns)
+    assert len([turn for turn in turns if turn <= 50.0]) == 50 * TURNS_PER_S
 
 
-@pytest.mark.parametrize("source", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"])
-def test_loopback_is_exempt(source: str) -> None:
-    limiter = FailureLimiter(limit=1)
-    assert [limiter.failed(source, 0.0) for _ in range(10)] == [0.0] * 10
-    assert len(limiter) == 0
+def test_the_line_ends_when_failures_have_become_few() -> None:
+    limiter = over_the_limit()
+    assert limiter.turn(OFFICE, 59.9) == 59.9 + 1 / TURNS_PER_S
+    assert limiter.turn(OFFICE, 60.0) == 60.0
 
 
-@pytest.mark.parametrize("source", ["12.7.0.1", "128.0.0.1", "::2", "fe80::1", "2001:db8::127.0.0.1"])
-def test_only_loopback_is_exempt(source: str) -> None:
-    limiter = FailureLimiter(limit=1)
-    assert limiter.failed(source, 0.0) == 0.0
-    assert limiter.failed(source, 0.0) > 0.0
+def test_wrong_ones_in_the_line_keep_it_up() -> None:
+    limiter = over_the_limit()
+    now = 0.0
+    for _ in range(1000):
+        turn = limiter.turn(OFFICE, now)
+        assert turn is not None
+        assert turn > now
+        now = turn
+        limiter.failed(OFFICE, now)
+
+
+def test_each_source_has_its_own_count_and_line() -> None:
+    limiter = over_the_limit(limit=1)
+    other = "203.0.113.6"
+    assert limiter.turn(other, 0.0) == 0.0
+    limiter.failed(other, 0.0)
+    assert [limiter.turn(source, 0.0) for source in (OFFICE, other)] == [1 / TURNS_PER_S] * 2
+
+
+@pytest.mark.parametrize("first", [1, 60])
+def test_loopback_counts_as_several_sources(first: int) -> None:
+    limiter = FailureLimiter(first)
+    reached = [limiter.failed("127.0.0.1", 0.0) for _ in range(first * LOOPBACK_SOURCES)]
+    assert reached == [False] * (first * LOOPBACK_SOURCES - 1) + [True]
+    turns = [limiter.turn("127.0.0.1", 0.0) for _ in range(PLACES * LOOPBACK_SOURCES + 1)]
+    assert turns[0] == 1 / (TURNS_PER_S * LOOPBACK_SOURCES)
+    assert turns[-2:] == [LONGEST_WAIT_S, None]
+    assert limiter.turn(OFFICE, 0.0) == 0.0
 
 
 def test_sources_are_bounded_and_the_one_that_failed_longest_ago_is_forgotten() -> None:
     limiter = FailureLimiter(limit=1, sources=2)
-    limiter.failed("203.0.113.1", 0.0)
-    limiter.failed("203.0.113.2", 0.0)
-    assert limiter.failed("203.0.113.1", 0.0) > 0.0
-    limiter.failed("203.0.113.3", 0.0)
-    assert len(limiter) == 2
-    assert limiter.failed("203.0.113.1", 0.0) > 0.0
-    assert limiter.failed("203.0.113.2", 0.0) == 0.0
+    for source in ("a", "b", "a", "c"):
+        limiter.failed(source, 0.0)
+    assert [limiter.turn(source, 0.0) == 0.0 for source in "abc"] == [False, True, False]
+
+
+def test_lines_are_bounded_and_the_one_that_grew_longest_ago_is_forgotten() -> None:
+    limiter = FailureLimiter(limit=1, sources=2000)
+    for number in range(1100):
+        limiter.failed(str(number), 0.0)
+        assert limiter.turn(str(number), 0.0) == 1 / TURNS_PER_S
+    assert limiter.turn("1099", 0.0) == 2 / TURNS_PER_S
+    assert limiter.turn("0", 0.0) == 1 / TURNS_PER_S

@@ -6,12 +6,11 @@ Log-ins are in test_session.py, conflicts in test_session_addresses.py.
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
-from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, WALL, Talk, ip, network
+from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, Talk, ip
 
 from candy.protocol import wire
 from candy.protocol.actions import Close, Drop, Ping, Send
 from candy.protocol.wire import DropReason, RouteEntry
-from candy.relay.guessing import FailureLimiter
 from candy.relay.rules import Rule, Rules, messages
 from candy.relay.session import Action, AllowSources, Bind, Unbind
 
@@ -304,14 +303,3 @@ def test_networks_know_nothing_of_each_other() -> None:
     again = office.open()
     assert office.vmac(again, ONE) == []
     assert office.granted(again) == "192.168.202.2/24"
-
-
-def test_failures_are_counted_over_all_networks() -> None:
-    failures = FailureLimiter(limit=1)
-    one, two = (network(None, failures=failures) for _ in range(2))
-    message = wire.Auth(ip(5), WALL, bytes(32)).encode()
-    delays = []
-    for which in (one, two):
-        which.opened(1, "198.51.100.1", 0.0)
-        delays += [a.delay for a in which.received(1, message, 0.0, WALL) if isinstance(a, Close)]
-    assert delays == [0.0, 2.0]

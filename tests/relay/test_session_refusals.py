@@ -59,21 +59,6 @@ def test_an_auth_that_was_refused_for_its_address_is_a_replay_the_second_time(ta
     assert talk.logged("AUTH for 192.168.202.7 is a replay")
 
 
-def test_a_hash_over_the_limit_delays_the_closing_and_a_right_one_is_admitted(talk: Talk) -> None:
-    office = "198.51.100.1"
-    for _ in range(60):
-        connection = talk.open(office)
-        assert talk.auth(connection, ip(5), b"wrong") == [Close(connection, None, FAILED)]
-    connection = talk.open(office)
-    assert talk.auth(connection, ip(5), b"wrong") == [Close(connection, None, FAILED, delay=2.0)]
-    assert talk.log[-1][0] == "debug"
-    assert talk.auth(connection, ip(5)) == []
-    connection = talk.open(office)
-    assert talk.auth(connection, ip(5)) == [Bind(connection, int(ip(5)))]
-    connection = talk.open("198.51.100.2")
-    assert talk.auth(connection, ip(6), b"wrong") == [Close(connection, None, FAILED)]
-
-
 def test_only_wrong_hashes_count_as_failures(talk: Talk) -> None:
     office = "198.51.100.1"
     for _ in range(100):
