@@ -20,6 +20,8 @@ SENDER = int(IPv4Address("10.0.0.1"))
 RETURNING = int(IPv4Address("10.7.0.0"))
 """Address of the first of many that come and go."""
 NOBODY, STRANGER, EVERYBODY = (int(IPv4Address(text)) for text in ("10.9.9.9", "10.8.8.8", "255.255.255.255"))
+DEVICE = int(IPv4Address("10.6.0.1"))
+"""The relay's own, where it has one."""
 STREAM_BYTES = 262144
 """What is given to the kernel at a time is at least this long, so that sending costs little Python."""
 TINY, LARGE = 20, 1400
@@ -72,6 +74,8 @@ class Load:
     crowd: Crowd = Crowd()
     engine: dict[str, float] = field(default_factory=dict)
     """Arguments of the engine."""
+    device: bool = False
+    """The relay has an interface of its own, with the address DEVICE."""
     waits: bool = False
     """The relay has nothing to do: what counts is the CPU time that it uses, not a bystander's packet."""
 
@@ -193,6 +197,20 @@ def packets() -> Iterator[Load]:
                 crowd=Crowd(1, extended),
             )
 
+    for name, size in (("tiny", TINY), ("1,400 bytes", LARGE)):
+        yield Load(f"{name}, to the relay's own interface", [forward(DEVICE, size)], device=True)
+
+
+def talk() -> Iterator[Load]:
+    """What members tell each other."""
+    to_one = frame(BINARY, struct.pack("!BIIIH", Kind.UDP4CONN, SENDER, member(0), SENDER, 4000))
+    long = frame(BINARY, struct.pack("!BBHII", Kind.GENERAL, 1, 0, SENDER, member(0)) + bytes(LARGE))
+    for extended in (True, False):
+        yield Load(f"UDP4CONN, to one {extension(extended)} member", [to_one], crowd=Crowd(1, extended))
+        yield Load(f"long GENERAL, to one {extension(extended)} member", [long], crowd=Crowd(1, extended))
+    to_all = frame(BINARY, struct.pack("!BII", Kind.DISCOVERY, SENDER, EVERYBODY))
+    yield Load(f"DISCOVERY, to {BROADCAST_MEMBERS:,} members", [to_all], crowd=Crowd(BROADCAST_MEMBERS))
+
 
 def broadcasts() -> Iterator[Load]:
     for extended in (True, False):
@@ -252,6 +270,7 @@ def catalogue() -> Iterator[Load]:
     yield Load("none, but a busy process", way=Way.SPIN)
     yield from without_packets()
     yield from packets()
+    yield from talk()
     yield from broadcasts()
     yield from ends_and_silence()
     yield from waiting()

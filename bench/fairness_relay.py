@@ -3,13 +3,13 @@
 It is told what to do in one line of JSON on standard input, and answers that and every later line with one on standard
 output; it ends with its standard input:
 
-    {"worker_cores": [0], "other_cores": [1], "engine": {"ping_after": 1.0}}
+    {"worker_cores": [0], "other_cores": [1], "engine": {"ping_after": 1.0}, "device": false}
     {"port": 40001}                                  where it listens on 127.0.0.1
     {}                                               any line asks for totals since the start
     {"adopted": 3, "gone": 1, "refused": 0, "cpu_ns": 1, "stats": {…}, "drops": {…}}
 
 A connection begins with a HELLO instead of an HTTP upgrade; all behind it is for the engine. It uses nothing but what
-every build's Engine has, and does nothing about the messages that members send.
+every build's Engine has, and does nothing about the messages that members send. A device takes root's rights.
 """
 
 import json
@@ -17,15 +17,19 @@ import os
 import selectors
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import checkout  # noqa: F401
+from fairness_loads import DEVICE
 from machine import pin_congestion
 
 from candy import _fastpath
+from candy.host.tun import Tun
+from candy.options import DEFAULT_MTU
 
 HELLO = struct.Struct("!IBxxx")
 """The address to bind, 0 for none, and whether candy.2 was agreed to."""
@@ -124,9 +128,18 @@ def preferred() -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
+@contextmanager
+def own_interface(engine: _fastpath.Engine) -> Iterator[None]:
+    """The relay's interface. It has no address in the kernel, which takes each packet and throws it away."""
+    with Tun(f"fair{os.getpid()}", DEFAULT_MTU) as tun:
+        subprocess.run(["ip", "link", "set", tun.name, "up"], check=True)
+        engine.bind(engine.adopt_tun(tun.fileno(), vnet=tun.vnet), DEVICE)
+        yield
+
+
 def main() -> None:
     order = json.loads(sys.stdin.readline())
-    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener, ExitStack() as stack:
         pin_congestion(listener)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, TCP_DEFER_ACCEPT_SECONDS)
         listener.setblocking(False)
@@ -137,6 +150,8 @@ def main() -> None:
         os.sched_setaffinity(0, order["other_cores"])
         try:
             engine.add_network()
+            if order["device"]:
+                stack.enter_context(own_interface(engine))
             say({"port": listener.getsockname()[1]})
             RelayUnderLoad(engine, listener).run()
         finally:

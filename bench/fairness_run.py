@@ -157,7 +157,7 @@ def measure(load: Load, cores: Cores, *, probes: int, runs: int) -> Iterator[Row
 
 def run_once(load: Load, cores: Cores, probes: int) -> Run:
     others = sorted(cores.all - cores.relay - cores.members or cores.members)
-    order = {"worker_cores": sorted(cores.relay), "other_cores": others, "engine": load.engine}
+    order = {"worker_cores": sorted(cores.relay), "other_cores": others, "engine": load.engine, "device": load.device}
     idle = max(IDLE_LEAST, probes // IDLE_SHARE)
     with Child("fairness_relay.py", order) as relay, Bystander(relay.first["port"]) as bystander:
         await_members(relay, 2)
