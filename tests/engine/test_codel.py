@@ -128,7 +128,7 @@ def test_a_queue_that_comes_back_soon_goes_on_where_it_was(pause: int, gap: int)
 
 
 def test_a_queue_that_comes_back_again_goes_on_from_where_it_was_then() -> None:
-    """It began with 9 and dropped three times: one began it, two were counted."""
+    """The second time it begins with 9 and counts two more drops. So the third time it begins with 2."""
     trial = Trial()
     stand(trial, 0, 600)
     drain(trial, 600)
@@ -136,8 +136,7 @@ def test_a_queue_that_comes_back_again_goes_on_from_where_it_was_then() -> None:
     trial.take(970 * MS)
     drain(trial, 970)
     first, second, *_ = times(stand(trial, 1200, 1400), DROP)
-    assert (first, second) == (1305, 1305 + math.ceil(100 / math.sqrt(trial.flows[1].lastcount)))
-    assert trial.flows[1].lastcount == 2
+    assert (first, second) == (1305, 1305 + 71)
 
 
 def test_an_empty_flow_is_forgotten_where_another_takes_its_place() -> None:
