@@ -23,6 +23,9 @@ EVENT_PONG: Final[int]
 """A PONG with a payload; the detail is that payload."""
 EVENT_CLOSED: Final[int]
 """The connection is gone, and its number is dead from here on; the detail is the cause as ASCII (see CAUSES)."""
+EVENT_CLOSING: Final[int]
+"""The relay's close frame, at a client alone; the detail is its payload: two bytes of code, then a reason that nobody
+checked. EVENT_CLOSED follows. A close frame without a payload is not reported."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 

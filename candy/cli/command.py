@@ -16,7 +16,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -56,6 +55,7 @@ class Command(click.Command, Generic[Settings]):
         side: names the command and chooses its options.
         about: the first sentence of --help.
         configure: validates, and with the second argument set leaves no trace anywhere (--check).
+        doubts: what --check says of settings that are sound and perhaps not meant.
         run: starts the side; returns its exit status. Its second argument reads the settings again and raises their
             errors; it is None without a file.
     """
@@ -66,6 +66,7 @@ class Command(click.Command, Generic[Settings]):
         about: str,
         configure: Callable[[Gathered, bool], Settings],
         run: Callable[[Settings, Callable[[], Settings] | None], int],
+        doubts: Callable[[Gathered], Sequence[str]] = lambda gathered: (),
     ) -> None:
         super().__init__(
             f"candy-{side}",
@@ -84,6 +85,7 @@ class Command(click.Command, Generic[Settings]):
         click.version_option(__version__, message="%(prog)s %(version)s")(self)
         self.side: Side = side
         self.configure: Callable[[Gathered, bool], Settings] = configure
+        self.doubts: Callable[[Gathered], Sequence[str]] = doubts
         self.run: Callable[[Settings, Callable[[], Settings] | None], int] = run
 
     def main(
@@ -108,16 +110,22 @@ class Command(click.Command, Generic[Settings]):
     def _start(self, config: str | None, mode: str | None, check: bool, **written: Any) -> int:
         told: set[str] = set()
 
-        def read(check: bool, tell: Callable[[str], None]) -> Settings:
+        def collect(tell: Callable[[str], None]) -> Gathered:
             def tell_once(warning: str) -> None:
                 if warning not in told:
                     told.add(warning)
                     tell(warning)
 
-            return self.configure(gather(self.side, config, mode, written, os.environ, tell_once), check)
+            return gather(self.side, config, mode, written, os.environ, tell_once)
 
-        settings = read(check, self._warn)
+        def reread() -> Settings:
+            return self.configure(collect(log.warning), True)
+
+        gathered = collect(self._warn)
+        settings = self.configure(gathered, check)
         if check:
+            for doubt in self.doubts(gathered):
+                self._warn(doubt)
             click.echo(f"{self.name}: the settings are sound")
             return 0
         logging.basicConfig(
@@ -128,7 +136,7 @@ class Command(click.Command, Generic[Settings]):
         for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
             logging.getLogger(library).setLevel(logging.WARNING)
         try:
-            return self.run(settings, partial(read, True, log.warning) if config is not None else None)
+            return self.run(settings, reread if config is not None else None)
         except ModuleNotFoundError as error:
             if error.name != "candy._fastpath":
                 raise

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
+from candy.options import DEFAULT_POOL
 from candy.relay.settings import RelaySettings, relay_settings
 from candy.relay.state import kept_password
 from candy.settings import Given
@@ -41,6 +42,19 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
     return settings
 
 
+def doubts(gathered: Gathered) -> list[str]:
+    """Networks of a file without a pool, unless it says so: as with the original, their members need addresses."""
+    if not gathered.from_file:
+        return []
+    networks = [("", gathered.given), *((f"{network.path.value}: ", network.given) for network in gathered.networks)]
+    return [
+        f"{label}the file has no dhcp, so members without an address of their own (--tun) are refused: "
+        f'write dhcp = "{DEFAULT_POOL}", or dhcp = "" if that is meant'
+        for label, given in networks
+        if "dhcp" not in given
+    ]
+
+
 def _without_pool(given: Mapping[str, Given]) -> Mapping[str, Given]:
     return {"dhcp": Given("", "--dhcp"), **given}
 
@@ -57,4 +71,5 @@ main = Command(
     "Relay a candy network: accept its members over WebSocket, hand out addresses, forward packets.",
     configure,
     run,
+    doubts,
 )

@@ -22,6 +22,9 @@ cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
         if not close_code_valid(f.payload, f.length):
             connection_fail(w, s, CLOSE_PROTOCOL_ERROR)
         else:
+            # A relay acts on no member's reasons.
+            if s.kind == SLOT_CLIENT and f.length != 0:
+                tell(w, s, EV_CLOSING, f.payload, f.length)
             connection_answer_close(w, s, f)
         return ENDED
     return handle_data(w, s, f)

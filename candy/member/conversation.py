@@ -10,13 +10,15 @@ Rules:
  2. A granted address is believed only with the right hash, and kept for next time once it is confirmed.
  3. Routes of the connection before hold until this one has told all: candy.2 says so itself; else the other messages of
     a relay follow right behind its first, and a relay that sends none within a verdict's time has none.
- 4. No I/O, no clock, no random numbers: `now` is monotonic seconds, `wall` Unix seconds, randomness an
+ 4. With candy.2 the relay tells whoever has the password why it closes (candy.protocol.closing), and this is what the
+    user is told. If it closes without a word, it probably has another password.
+ 5. No I/O, no clock, no random numbers: `now` is monotonic seconds, `wall` Unix seconds, randomness an
     argument.
 
 This module does not know how a connection is made, nor when it is tried again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from math import inf
@@ -26,7 +28,7 @@ from candy.member.routeset import RouteSet
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
-from candy.protocol.closing import CloseCode
+from candy.protocol.closing import CloseCode, parse
 from candy.protocol.wire import DropReason
 
 ANSWER_S = 10.0
@@ -39,6 +41,15 @@ VERDICT_S = 11.0
 """A connection that ends sooner after its AUTH counts as refused: our relay probes another holder of the address for
 3 s, and may have a log-in wait in line for 8 s before that."""
 ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
+CURES: Mapping[int, str] = {
+    CloseCode.TRY_AGAIN_LATER: "wait, or raise the limit there",
+    CloseCode.ADDRESS_HELD: "end the member that has it, or choose another address with --tun",
+    CloseCode.NO_POOL: "choose one with --tun, or give the relay a pool with --dhcp",
+    CloseCode.POOL_FULL: "wait until a member leaves, or give the relay a larger pool with --dhcp",
+    CloseCode.OUTSIDE_POOL: "choose another with --tun, or start the relay with --allow-outside-pool",
+    CloseCode.CLOCK_OFF: "set the one that is wrong, for example by NTP",
+}
+"""For each code that refuses a log-in what the user can do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +92,16 @@ Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | SetRoutes 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection, or the attempt to make one, ended: one line for the user, and Backoff's arguments."""
+    """How a connection, or the attempt to make one, ended: a line for the user, and what candy.member.sequel judges by.
+
+    `refused`: the relay did not let the member in. `held`: it was in. `replaced`: another connection with its VMAC took
+    its address over.
+    """
 
     text: str
     refused: bool = False
     held: bool = False
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +155,7 @@ class Conversation:
         self._ponged = False
         self._confirmed = False
         self._ending: Ending | None = None
-        """Set when the member ends the connection itself."""
+        """Set when the member ends the connection itself, or the relay says why it does."""
         self._due = inf
         """The log-in's next deadline."""
         self._told_all_at = inf
@@ -207,6 +223,24 @@ class Conversation:
             actions.append(Keep(self._address))
         return [*actions, Log("info", f"connected as {self._address} (the relay answers)")]
 
+    def closing(self, payload: bytes) -> None:
+        """The relay's close frame: at least the two bytes of a code."""
+        # Without candy.2 a code may mean anything.
+        if not self._extended or self._ending is not None:
+            return
+        code, text = parse(payload)
+        told = text or f"code {code}"
+        if cure := CURES.get(code):
+            self._ending = Ending(f"refused by the relay: {told}: {cure}", refused=True)
+        elif code == CloseCode.REPLACED and self._ponged:
+            self._ending = Ending(
+                f"replaced: {told}: is there a copy of this machine, or of its state folder? "
+                "If so, remove the file in the vmac folder of one of them",
+                replaced=True,
+            )
+        else:
+            self._ending = Ending(f"closed by the relay: {told}", held=self._confirmed)
+
     def closed(self, cause: str, now: float) -> Ending:
         """The connection is gone; `cause` is one of the engine's CAUSES."""
         if self._ending is not None:
@@ -215,6 +249,8 @@ class Conversation:
             return Ending("the relay fell silent", held=self._confirmed)
         if cause not in ("peer", "eof", "reset"):
             return Ending(f"the relay broke the protocol ({cause})")
+        if self._extended:
+            return self._closed_without_reason(now)
         if self._address is None:
             return Ending(
                 "closed right after the handshake: wrong password, a clock off by more than 300 s, or no address free",
@@ -234,6 +270,14 @@ class Conversation:
             f"or the address {self._address.ip} is taken or outside of the pool",
             refused=True,
         )
+
+    def _closed_without_reason(self, now: float) -> Ending:
+        """By a relay that tells the reason to whoever has the password. A right answer to EXPTTUN has shown that."""
+        has_password = self._address is not None and self._identity.address is None
+        if self._address is not None and (now - self._joined >= VERDICT_S or (has_password and self._confirmed)):
+            return Ending("the connection was lost", held=True)
+        doubt = "its log may say why" if has_password else "is the password right?"
+        return Ending(f"the relay closed without a reason right after the handshake: {doubt}", refused=True)
 
     def _on_expttun(self, message: wire.Expttun, now: float, wall: int) -> list[Action]:
         expected = auth.expttun_digest(self._identity.password, message.timestamp)

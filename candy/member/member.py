@@ -3,7 +3,7 @@
     Dialer ──fd──▶ Engine ──events──▶ Conversation ──actions──▶ Engine, Interface, MemberState, Peers, log
        ▲           ▲ packets            │      ▲
        │       Interface             Ending  RouteSet
-       └───────────── Backoff ◀─────────┘
+       └───────────── Sequels ◀─────────┘
 
 Rules: the adapter awaits and decides nothing; the interface keeps its address and its routes between connections, so
 that connections over it survive; a signal ends everything, with a goodbye to the relay.
@@ -18,17 +18,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from math import inf
 
 from candy import counters
-from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
+from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.errors import OperationalError
 from candy.host.interface import Interface
-from candy.member.backoff import Backoff
 from candy.member.conversation import Action, Configure, Conversation, Ending, Identity, Join, Keep, Learn, SetRoutes
 from candy.member.dial import Dialer, Upgraded
 from candy.member.peers import Peers
 from candy.member.routeset import RouteSet
+from candy.member.sequel import Sequels
 from candy.member.state import MemberState
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.closing import CloseCode
@@ -74,13 +75,11 @@ class Member:
         """Those in force, of which the interface follows as many as it can."""
         self._peers = Peers()
         self._drops: Counter[str] = Counter()
-        self._backoff = Backoff(random)
+        self._sequels = Sequels(random, is_granted=identity.address is None)
         self._wall = wall
         self._sleep = sleep
         self._last = state.address()
         """The address to ask for."""
-        self._complaint = ""
-        """The last line about an end; not repeated as a warning until a connection held."""
 
     def log_counters(self) -> None:
         """Write all counters to the log, then the routes in use and what other members said of themselves (SIGUSR1)."""
@@ -109,14 +108,15 @@ class Member:
                 ending = Ending(str(error))
             else:
                 ending = await self._converse(upgraded)
-            if ending.held:
-                self._backoff.held()
-                self._complaint = ""
-            delay = self._backoff.next_delay(refused=ending.refused)
-            level = logging.DEBUG if ending.text == self._complaint else logging.WARNING
-            self._complaint = ending.text
-            _log.log(level, "%s; trying again in %.1f s", ending.text, delay)
-            await self._sleep(delay)
+            sequel = self._sequels.after(ending)
+            level = logging.WARNING if sequel.is_news else logging.DEBUG
+            _log.log(level, "%s; trying again in %.1f s", ending.text, sequel.delay)
+            if sequel.asks_anew:
+                self._last = None
+            if sequel.needs_vmac:
+                self._identity = replace(self._identity, vmac=self._state.renew_vmac(self._identity.randbytes))
+                _log.warning("replaced again and again: this member has made itself a new VMAC")
+            await self._sleep(sequel.delay)
 
     async def _converse(self, upgraded: Upgraded) -> Ending:
         try:
@@ -149,9 +149,11 @@ class Member:
                     raise OperationalError(f"interface {self._interface.name} was removed from outside: start again")
                 if source != connection:
                     continue
-                if event == EVENT_CLOSED:
+                if event == EVENT_CLOSING:
+                    conversation.closing(detail)
+                elif event == EVENT_CLOSED:
                     return conversation.closed(detail.decode("ascii"), now())
-                if event == EVENT_PONG:
+                elif event == EVENT_PONG:
                     await self._perform(conversation.ponged(now()))
                 elif event == EVENT_MESSAGE:
                     await self._perform(conversation.received(detail, now(), int(self._wall())))

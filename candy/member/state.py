@@ -66,6 +66,16 @@ class MemberState:
             return vmac
         return files.create(self._folder, paths[0], vmac).strip()
 
+    def renew_vmac(self, randomness: Callable[[int], bytes]) -> bytes:
+        """A new VMAC in place of the one before, made from randomness(8), and kept.
+
+        Raises:
+            OperationalError: the folder can't be written.
+        """
+        vmac = randomness(8).hex().encode("ascii")
+        files.replace(self._folder, self._paths("vmac")[0], vmac)
+        return vmac
+
     def address(self) -> IPv4Interface | None:
         """The address and prefix of last time, or None; the nameless member's where this one has no file.
 

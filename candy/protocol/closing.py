@@ -1,4 +1,4 @@
-"""Every WebSocket close code that candy sends, and what each means here.
+"""Every WebSocket close code that candy sends, what each means here, and who is told the reason.
 
     code  sent by        when
     1000  -              a peer may send it; the engine answers a close frame with the peer's own code
@@ -7,12 +7,23 @@
     1008  member         the relay has another password or clock, or granted an address that a member can't have
     1009  engine         a payload is longer than wire.MAX_PAYLOAD
     1012  relay          the member's routes have changed, and it can be told so on a new connection alone
-    1013  relay          the pool, or the network, is full; or too many new devices came from one source
-    4001  relay          another login took the member's address over
+    1013  relay          too many: the network is full, or a source brings too many new devices
+    4001  relay          another connection with the same VMAC took the member's address over
+    4002  relay          another member has the address, and answers, or is about to log in with it
+    4003  relay          the network has no pool to grant an address from
+    4004  relay          the pool is full
+    4005  relay          the address is not a member's in the pool
+    4006  relay          the member's clock is off
+    4007  relay          the member did not answer a ping, and another one got its address
 
-A failed log-in has no code: the connection ends without a close frame, and the reason stands in the relay's log.
+Rules:
+ 1. A reason is told to a peer that has proven the password, and to nobody else: any other failed log-in ends without a
+    close frame, and the reason stands in the relay's log.
+ 2. The codes from 4002 on are candy.2's. A peer without it gets what it got before there were any, often nothing.
+ 3. The text behind a code is a sentence for the member's user, in ASCII. A member acts on the code alone.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 
@@ -27,3 +38,34 @@ class CloseCode(IntEnum):
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
     REPLACED = 4001
+    ADDRESS_HELD = 4002
+    NO_POOL = 4003
+    POOL_FULL = 4004
+    OUTSIDE_POOL = 4005
+    CLOCK_OFF = 4006
+    UNANSWERED = 4007
+
+
+_WITHOUT_EXTENSION: Mapping[CloseCode, CloseCode | None] = {
+    CloseCode.ADDRESS_HELD: None,
+    CloseCode.NO_POOL: CloseCode.TRY_AGAIN_LATER,
+    CloseCode.POOL_FULL: CloseCode.TRY_AGAIN_LATER,
+    CloseCode.OUTSIDE_POOL: None,
+    CloseCode.CLOCK_OFF: None,
+    CloseCode.UNANSWERED: CloseCode.REPLACED,
+}
+
+
+def without_extension(code: CloseCode | None) -> CloseCode | None:
+    """What a peer without candy.2 is sent in place of a code; None: no close frame."""
+    return _WITHOUT_EXTENSION.get(code, code) if code is not None else None
+
+
+def parse(payload: bytes) -> tuple[int, str]:
+    """Code and text of a close frame from a peer that may have written anything: the text is printable ASCII.
+
+    Args:
+        payload: 2 to 125 bytes.
+    """
+    text = payload[2:].decode("utf-8", "replace")
+    return int.from_bytes(payload[:2], "big"), text.encode("unicode_escape").decode("ascii")

@@ -20,14 +20,18 @@ Which session gets an address that an AUTH claims, in this order:
  5. While one newcomer waits, a third is refused at once, unless it has the VMAC of the one waiting: then it takes that
     one's place, and its remaining time.
 
-A replaced holder is closed with 4001, a refused newcomer without a close frame. A newcomer that finds the network or
-the pool full, or is one new device too many of its source, is closed with 1013.
+Each is told why by a close code, as far as it can read one (candy.protocol.closing): a replaced holder and a refused
+newcomer, and whoever finds the network or the pool full or is one new device too many of its source. What is told names no other member's source.
+
+One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
+That is worth a warning, for neither of the two can know it at first.
 
 When the rules change (`set_rules`), every member whose routes change with them learns it: by a new set with candy.2,
 else by being closed with 1012, because "ROUTE of the original has no way to withdraw or replace".
 """
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -44,6 +48,11 @@ from candy.relay.rules import Rules, messages
 from candy.relay.session import Action, AllowSources, Bind, Realm, Session
 
 PROBE_TIMEOUT_S = 3.0
+TAKEN_OVER = "another login took over the address"
+"""What a member without candy.2 is told that lost its address, as ever."""
+REPLACED_AGAIN_S = 60.0
+REPLACED_MAX = 1024
+"""VMACs whose last replacement is remembered."""
 PROBE_PREFIX = b"candy-probe:"
 """What a probe's payload begins with; 8 random bytes follow, so that a late PONG answers no later probe."""
 
@@ -112,6 +121,8 @@ class Network:
         self._probe_timeout = probe_timeout
         self._sessions: dict[int, Session] = {}
         self._probes: dict[IPv4Address, _Probe] = {}
+        self._replaced: OrderedDict[bytes, float] = OrderedDict()
+        """When a VMAC last replaced itself."""
         self._due: dict[int, float] = {}
         """When the network has to act on a session that is not a member yet, by connection."""
         self._left: dict[int, float] = {}
@@ -151,7 +162,8 @@ class Network:
         if probe is None or probe.holder is not holder or probe.payload != payload:
             return []
         del self._probes[holder.ip]
-        return self._refuse(probe.waiting, f"{holder.ip} is held by {holder.source}, which answers")
+        told = f"{holder.ip} is held by another member, which answers"
+        return self._refuse(probe.waiting, f"{holder.ip} is held by {holder.source}, which answers", told)
 
     def closed(self, connection: int, now: float) -> list[Action]:
         """The connection has ended, by either side."""
@@ -176,11 +188,13 @@ class Network:
                 actions += self._go_on(session, session.called(now, wall), now)
             elif session.is_waiting:
                 holder = self._probes.pop(session.ip).holder
-                actions += self._replace(holder, f"by {session.source}, because it did not answer a ping")
+                told = f"another member got {session.ip}, because this one did not answer a ping"
+                log = f"by {session.source}, because it did not answer a ping"
+                actions += self._replace(holder, log, CloseCode.UNANSWERED, told)
                 actions += self._settle(session, now)
             else:
                 actions.append(Log("debug", f"{session.source}: did not authenticate in time"))
-                actions += session.end(None, "authentication timed out")
+                actions += session.end(None)
                 self._forget(session)
         return actions
 
@@ -232,21 +246,24 @@ class Network:
         ip = session.ip
         pool = self._realm.pool
         if pool.is_reserved_against(ip, session.vmac, session.connection, now):  # 1
-            return self._refuse(session, f"{ip} is reserved for another member that is about to log in")
+            why = f"{ip} is reserved for another member that is about to log in"
+            return self._refuse(session, why, why)
         connection = pool.holder(ip)
         if connection is None:  # 2
             return self._admit(session)
         if connection == self._realm.host:  # 0
-            return self._refuse(session, f"{ip} is this relay's own")
+            return self._refuse(session, f"{ip} is this relay's own", f"{ip} is the relay's own")
         holder = self._sessions[connection]
         probe = self._probes.get(ip)
         if _is_same_installation(session, holder):  # 3
             actions: list[Action] = []
             if probe is not None:
                 del self._probes[ip]
-                actions += self._refuse(probe.waiting, f"{ip} was taken back by its holder")
-            actions += self._replace(holder, f"by {session.source}, which has the same VMAC")
-            return actions + self._admit(session)
+                why = f"{ip} was taken back by its holder"
+                actions += self._refuse(probe.waiting, why, why)
+            told = f"another connection with the same VMAC took {ip} over"
+            actions += self._replace(holder, f"by {session.source}, which has the same VMAC", CloseCode.REPLACED, told)
+            return actions + self._note_replacement(session, now) + self._admit(session)
         if probe is None:  # 4
             payload = PROBE_PREFIX + self._realm.randbytes(8)
             self._probes[ip] = _Probe(holder, session, payload)
@@ -254,10 +271,12 @@ class Network:
             log = Log("debug", f"{session.source}: {ip} is held by {holder.source}: asking whether it is still there")
             return [Ping(holder.connection, payload), log]
         if not _is_same_installation(session, probe.waiting):  # 5
-            return self._refuse(session, f"another newcomer waits for {ip} already")
+            why = f"another newcomer waits for {ip} already"
+            return self._refuse(session, why, why)
         older, probe.waiting = probe.waiting, session
         self._wait(session, self._due[older.connection])
-        return self._refuse(older, f"the same member waits for {ip} on a newer connection")
+        why = f"the same member waits for {ip} on a newer connection"
+        return self._refuse(older, why, why)
 
     def _admit(self, session: Session) -> list[Action]:
         if self._members >= self._max_members:
@@ -294,14 +313,28 @@ class Network:
         session.waiting()
         self._set_deadline(session.connection, deadline)
 
-    def _refuse(self, session: Session, why: str) -> list[Action]:
+    def _refuse(self, session: Session, why: str, told: str) -> list[Action]:
+        """End a log-in for the sake of another one; `why` is for the log, `told` for the member."""
         self._forget(session)
-        return session.refuse(why)
+        return session.refuse(why, code=CloseCode.ADDRESS_HELD, told=told)
 
-    def _replace(self, holder: Session, why: str) -> list[Action]:
+    def _replace(self, holder: Session, why: str, code: CloseCode, told: str) -> list[Action]:
         self._forget(holder)
         log = Log("info", f"{holder.source}: replaced at {holder.ip} {why}")
-        return [log, *holder.end(CloseCode.REPLACED, "another login took over the address")]
+        return [log, *holder.end(code, told if holder.extended else TAKEN_OVER)]
+
+    def _note_replacement(self, session: Session, now: float) -> list[Action]:
+        """A warning, if this VMAC replaced itself a short while ago as well."""
+        assert session.vmac is not None
+        before = self._replaced.pop(session.vmac, -inf)
+        self._replaced[session.vmac] = now
+        if len(self._replaced) > REPLACED_MAX:
+            self._replaced.popitem(last=False)
+        if now - before > REPLACED_AGAIN_S:
+            return []
+        vmac = session.vmac.decode("latin-1").encode("unicode_escape").decode("ascii")
+        doubt = f"two machines use the VMAC {vmac}: remove its file from the state folder of one of them"
+        return [Log("warning", f"{session.source}: replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}")]
 
     def _forget(self, session: Session) -> None:
         """Called before session.end(), while a member is still counted as one."""

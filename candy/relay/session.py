@@ -14,10 +14,11 @@
                     CLOSED ◀─────────────┴─refuse(): reserved, contested───┘  refuse(): holder answers
 
 Rules:
- 1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered, and a failed log-in ends without a
-    close frame. The hash is checked first: only a peer that has the password learns more, and only from the log.
-    While its source fails too often (candy.relay.guessing) a log-in waits in line before that, once, with all that it
-    sends; its deadline stands still meanwhile.
+ 1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered. The hash is checked first: only a
+    peer that has the password learns why its log-in failed, and only with candy.2 (candy.protocol.closing has the
+    codes). Any other failed log-in ends without a close frame. While
+    its source fails too often (candy.relay.guessing) a log-in waits in line before that, once, with all that it sends;
+    its deadline stands still meanwhile.
  2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
  3. A session decides what concerns its member alone, and stops at CLAIMING, which received() tells the network. Whether
     the address is free, and all that takes time, concerns others too: the network decides it, and calls claimed(),
@@ -39,7 +40,7 @@ from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import is_unicast, source_of
-from candy.protocol.closing import CloseCode
+from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.wire import DropReason
 from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
@@ -53,6 +54,8 @@ COPIES_PER_S = 200
 """Messages that one member may cause in the long run by sending to all others: each is a call from Python."""
 COPIES_AHEAD_S = 5.0
 """How far a member may be ahead of that rate."""
+UNTOLD = "authentication failed"
+"""The reason of a connection that ends without a close frame, so that nobody gets to see it."""
 BROADCAST_LIMIT = "broadcast_limit"
 """The name under which the engine counts packets beyond such an allowance, and Python messages."""
 HELD_MAX = 4
@@ -204,15 +207,33 @@ class Session:
         """The network probes the holder of the address first."""
         self.state = State.WAITING
 
-    def end(self, code: CloseCode | None, reason: str) -> list[Action]:
-        """Close the connection; a member's address is taken away first."""
+    def end(self, code: CloseCode | None, reason: str = "") -> list[Action]:
+        """Close the connection; a member's address is taken away first.
+
+        Args:
+            code: for a peer with candy.2; any other gets what stands for it, and so perhaps nothing.
+            reason: what its user is told, in ASCII and at most 123 bytes.
+        """
         unbind: list[Action] = [Unbind(self.connection)] if self.is_member else []
         self.state = State.CLOSED
-        return [*unbind, Close(self.connection, code, reason)]
+        known = code if self.extended else without_extension(code)
+        return [*unbind, Close(self.connection, known, reason if known is not None else UNTOLD)]
 
-    def refuse(self, why: str, level: Literal["debug", "warning"] = "warning") -> list[Action]:
-        """End a failed log-in: a line in the log, and no close frame."""
-        return [Log(level, f"{self.source}: refused: {why}"), *self.end(None, "authentication failed")]
+    def refuse(
+        self,
+        why: str,
+        level: Literal["debug", "warning"] = "warning",
+        *,
+        code: CloseCode | None = None,
+        told: str = "",
+    ) -> list[Action]:
+        """End a failed log-in: a line in the log, and for a peer that has the password a reason.
+
+        Args:
+            why: for the log.
+            code, told: end()'s `code` and `reason`.
+        """
+        return [Log(level, f"{self.source}: refused: {why}"), *self.end(code, told)]
 
     def _outcome(self, actions: list[Action]) -> tuple[list[Action], bool, bool]:
         return actions, self.state is State.CLAIMING, self.state is State.CLOSED
@@ -286,7 +307,8 @@ class Session:
             )
         except PoolFull as full:
             log = Log("warning", f"{self.source}: no address granted: {full}")
-            return [log, *self.end(CloseCode.TRY_AGAIN_LATER, str(full))]
+            code = CloseCode.NO_POOL if realm.pool.network is None else CloseCode.POOL_FULL
+            return [log, *self.end(code, str(full))]
         realm.sightings.answered(wall)
         answer = wire.Expttun(wall, granted, auth.expttun_digest(realm.password, wall))
         return [
@@ -311,11 +333,12 @@ class Session:
                 )
             return self.refuse(f"AUTH for {ip} is a replay")
         if not is_unicast(ip):
-            return self.refuse(f"{ip} is not an address that a member can have")
+            why = f"{ip} is not an address that a member can have"
+            return self.refuse(why, code=CloseCode.OUTSIDE_POOL, told=why)
         if not (realm.allow_outside_pool or realm.pool.contains(ip)):
+            why = f"{ip} is not a member's address in the pool {realm.pool.network}"
             return self.refuse(
-                f"{ip} is not a member's address in the pool {realm.pool.network}; "
-                "--allow-outside-pool admits such addresses"
+                f"{why}; --allow-outside-pool admits such addresses", code=CloseCode.OUTSIDE_POOL, told=why
             )
         if not realm.devices.let_in(self.vmac, ip, self._counted_as, now):
             count = f"{realm.devices.new_per_minute} new devices came from its address within a minute"
@@ -343,7 +366,12 @@ class Session:
             return refusal
         if not auth.is_timely(message.timestamp, wall, realm.tolerance):
             skew = message.timestamp - wall
-            return self.refuse(f"{name} is {skew:+d} s off this clock, {realm.tolerance} s are tolerated")
+            direction = "ahead of" if skew > 0 else "behind"
+            return self.refuse(
+                f"{name} is {skew:+d} s off this clock, {realm.tolerance} s are tolerated",
+                code=CloseCode.CLOCK_OFF,
+                told=f"the member's clock is {abs(skew)} s {direction} the relay's, which tolerates {realm.tolerance} s",
+            )
         return []
 
     def _on_relayed(

@@ -222,6 +222,40 @@ def in_force(content: str, folder: Path) -> list[str]:
     return lines
 
 
+NO_DHCP = (
+    "the file has no dhcp, so members without an address of their own (--tun) are refused: "
+    'write dhcp = "192.168.202.0/24", or dhcp = "" if that is meant'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "flags", "doubts"),
+    [
+        ("candy.cfg", "mode = server", [], [NO_DHCP]),
+        ("candy.cfg", "dhcp = 10.1.0.0/16", [], []),
+        ("server.toml", "max_members = 5", [], [NO_DHCP]),
+        ("server.toml", "max_members = 5", ["-d", ""], []),
+        ("server.toml", 'dhcp = ""', [], []),
+        ("server.toml", 'dhcp = ""\n[network."/home"]\npassword = "x"', [], [f"/home: {NO_DHCP}"]),
+    ],
+)
+def test_a_check_warns_of_a_relays_file_without_a_pool(
+    name: str, content: str, flags: list[str], doubts: list[str], tmp_path: Path, ran: Ran
+) -> None:
+    """As with the original such a relay grants no addresses, and its members find out one by one."""
+    file = tmp_path / name
+    file.write_text(content)
+    result = call(server_command.main, "-c", str(file), "--check", *flags)
+    assert (result.exit_code, result.stdout) == (0, "candy-server: the settings are sound\n")
+    assert result.stderr.splitlines() == [f"candy-server: warning: {doubt}" for doubt in doubts]
+    # Somebody meant it that starts it.
+    assert "dhcp" not in serve(ran, "-c", str(file), *flags)[1]
+
+
+def test_a_check_without_a_file_has_no_doubt(ran: Ran) -> None:
+    assert call(server_command.main, "--check").stderr == ""
+
+
 @pytest.mark.parametrize(("name", "content"), examples())
 def test_example(name: str, content: str, tmp_path: Path, ran: Ran) -> None:
     """Every example is sound, as it is and with all of its lines in force, and shows every setting its form has."""

@@ -60,7 +60,7 @@ def test_an_option_that_is_none() -> None:
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "candy.cfg"
-    path.write_bytes(b"\x1b[2J\x07key = \xff\nother\x9b31m\xc2\x85 = 1\n")
+    path.write_bytes(b"\x1b[2J\x07key = \xff\nother\x9b31m\xc2\x85 = 1\ndhcp =\n")
     result = CliRunner().invoke(server, ["-c", str(path), "--check"], env={"CANDY_STATE_DIR": str(tmp_path)})
     assert result.exit_code == 0
     first, second = result.stderr.splitlines()

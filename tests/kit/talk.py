@@ -107,19 +107,21 @@ class Talk:
         assert answer.digest == auth.expttun_digest(PASSWORD, self.wall)
         return str(answer.address)
 
-    def member(self, address: IPv4Address, vmac: bytes | None = None) -> int:
+    def member(self, address: IPv4Address, vmac: bytes | None = None, *, extended: bool = False) -> int:
         """A new connection that logged in; a second goes by, so that its AUTH is not a replay."""
         self.wall += 1
-        connection = self.open()
+        connection = self.open(extended=extended)
         if vmac is not None:
             assert self.vmac(connection, vmac) == []
         assert self.auth(connection, address) == [Bind(connection, int(address))]
         return connection
 
-    def newcomer(self, address: IPv4Address, vmac: bytes | None = None) -> tuple[int, list[Action]]:
+    def newcomer(
+        self, address: IPv4Address, vmac: bytes | None = None, *, extended: bool = False
+    ) -> tuple[int, list[Action]]:
         """A new connection, and what its AUTH causes."""
         self.wall += 1
-        connection = self.open()
+        connection = self.open(extended=extended)
         if vmac is not None:
             assert self.vmac(connection, vmac) == []
         return connection, self.auth(connection, address)

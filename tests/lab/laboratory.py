@@ -55,11 +55,16 @@ class Laboratory:
         """End it with the rest."""
         return self.stack.enter_context(program)
 
+    def state(self, host: Host) -> Path:
+        """The state folder of a host's clients."""
+        return self.folder / host.name.replace(" ", "")
+
     def host(self) -> Host:
         return self.ethernet.host()
 
     def client(self, *flags: str, host: Host | None = None, url: str | None = None, **environ: str) -> Client:
         """Start a candy-client on a host, or on a new one; a host's clients have the same state."""
         host = host or self.host()
-        state = self.folder / host.name.replace(" ", "")
-        return self.stack.enter_context(Client(host, state, "-w", url or self.url, "--debug", *flags, **environ))
+        return self.stack.enter_context(
+            Client(host, self.state(host), "-w", url or self.url, "--debug", *flags, **environ)
+        )

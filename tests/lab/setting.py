@@ -174,13 +174,13 @@ class Journal(logging.Handler):
             self.warnings.append(record.getMessage())
         self._more.set()
 
-    async def said(self, text: str) -> str:
-        """The first line with this in it, once it is there."""
+    async def said(self, text: str, times: int = 1) -> str:
+        """The first line with this in it, or a later one, once it is there."""
         async with asyncio.timeout(PATIENCE_S):
-            while not (found := [line for line in self.lines if text in line]):
+            while len(found := [line for line in self.lines if text in line]) < times:
                 self._more.clear()
                 await self._more.wait()
-        return found[0]
+        return found[times - 1]
 
 
 class Setting:

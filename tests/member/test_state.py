@@ -156,3 +156,13 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
         state.keep_address(IPv4Interface("10.0.0.2/8"))
     assert state.address() == IPv4Interface("10.0.0.1/8")
     assert [path.name for path in (tmp_path / "address").iterdir()] == ["__noname__"]
+
+
+def test_a_new_vmac_is_the_members_own(tmp_path: Path) -> None:
+    """It was made because a copy has the one before: others that share the nameless one keep it."""
+    nameless = MemberState(tmp_path).vmac(counting)
+    state = MemberState(tmp_path, "home")
+    assert state.vmac(other) == nameless
+    assert state.renew_vmac(other) == b"ff" * 8
+    assert (state.vmac(counting), MemberState(tmp_path).vmac(other)) == (b"ff" * 8, nameless)
+    assert mode_of(tmp_path / "vmac" / "home") == 0o600
