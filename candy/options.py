@@ -51,6 +51,8 @@ class Option(NamedTuple):
     """A switch that turns its setting off."""
     is_original: bool = False
     """The original has it too."""
+    repeats: bool = False
+    """It may be written several times, and in TOML as a list."""
     is_idle: bool = False
     """Accepted, and without effect so far."""
     reloads: bool = False
@@ -221,6 +223,13 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "CIDR",
             "-t",
             is_original=True,
+        ),
+        Option(
+            "accept_routes",
+            str,
+            "take routes to this public network too, or to all, or to none at all; may be repeated",
+            "CIDR",
+            repeats=True,
         ),
         # 1479 + 20 of IPIP + the kind byte = 1500, the longest message that any peer takes.
         Option(

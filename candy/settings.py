@@ -175,7 +175,8 @@ def validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[s
 
 def complaint(given: Given, words: str) -> ConfigError:
     """The error of a value that can't be right; `words` complete the sentence "<value> …"."""
-    value = without_credentials(given.value) if isinstance(given.value, str) else given.value
+    value = ", ".join(given.value) if isinstance(given.value, tuple) else given.value
+    value = without_credentials(value) if isinstance(value, str) else value
     return ConfigError(f"{given.origin}: {value!r} {words}")
 
 

@@ -163,6 +163,7 @@ def _click_option(option: Option, hidden: bool = False) -> click.Option:
         metavar=option.metavar,
         help=option.help,
         is_flag=option.kind is bool,
+        multiple=option.repeats,
         default=None,
         hidden=hidden,
     )
@@ -194,7 +195,7 @@ def gather(
     for warning in file.warnings:
         warn(warning)
     flags = {option.key: option.flag for option in (*OPTIONS[side], *options_of_other_side(side))}
-    line = {key: Given(value, flags[key]) for key, value in written.items() if value is not None}
+    line = {key: Given(value, flags[key]) for key, value in written.items() if value not in (None, ())}
     _check_mode(side, Given(mode, "--mode") if mode is not None else file.given.get("mode"))
 
     if "password" in line:

@@ -93,6 +93,9 @@ def _read_table(
         option = options.get(key)
         if option is None:
             raise ConfigError(f"{origin}: {_unknown(key, side, bool(here))}")
+        if option.repeats and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            given[key] = Given(tuple(value), origin)
+            continue
         # bool is an int to Python, but not to TOML; a whole number is a number.
         if type(value) is not option.kind and (option.kind, type(value)) != (float, int):
             raise ConfigError(f"{origin}: is of the wrong type: write {_KINDS[option.kind]}")

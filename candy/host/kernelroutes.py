@@ -1,6 +1,6 @@
 """The kernel's routes to networks behind other members: through the interface, and nowhere else.
 
-    install(entries, …) ─▶ refuse what would do harm ─▶ add what is missing ─▶ delete the others
+    install(entries, …) ─▶ refuse what would do harm, or is doubted ─▶ add what is missing ─▶ delete the others
                                                                      the kernel's table is what was installed
 
 Rules:
@@ -9,7 +9,8 @@ Rules:
  2. The route to the relay must not lead through the relay: a destination that would replace the one in use is refused.
  3. A network that this machine is part of stays where it is, and so does a destination that has a route of the same
     length already.
- 4. A refusal is one line in the log, once, and leaves the other routes as they are.
+ 4. A refusal is told in the log once, all destinations with one reason in one line, and leaves the other routes as they
+    are.
 
 This module does not know what lies behind a destination, nor how a packet finds its next hop.
 """
@@ -18,7 +19,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 PROTOCOL = 202
 """Marks our routes, in `ip route` and in netlink's rtm_protocol: a number that no routing program uses."""
+
+NAMED_MAX = 3
+"""Of the destinations that one line is about."""
 
 # From <linux/rtnetlink.h>.
 RT_SCOPE_LINK = 253
@@ -51,10 +55,12 @@ class KernelRoutes:
 
     Args:
         interface: its name.
+        doubt: why a destination is not to be believed; None if it is.
     """
 
-    def __init__(self, interface: str) -> None:
+    def __init__(self, interface: str, doubt: Callable[[IPv4Network], str | None] = lambda destination: None) -> None:
         self._interface = interface
+        self._doubt = doubt
         self.installed: dict[IPv4Network, IPv4Address] = {}
         """Destination and next hop, as shown to the user."""
         self._refused: dict[IPv4Network, str] = {}
@@ -113,7 +119,7 @@ class KernelRoutes:
         }
         kept, refused = set(), {}
         for destination in (entry.destination for entry in wanted):
-            why = refusal(destination, self._interface, connected, ways)
+            why = refusal(destination, self._interface, connected, ways) or self._doubt(destination)
             if why is None and present.get(destination) != str(own.ip):
                 try:
                     await netlink.route("add", **_route(destination, index), prefsrc=str(own.ip))
@@ -139,9 +145,12 @@ class KernelRoutes:
                 _log.info("%s is reached through %s", destination, next_hop)
         for destination in self.installed.keys() - installed.keys():
             _log.info("%s is not reached through the network any more", destination)
+        news: dict[str, list[IPv4Network]] = {}
         for destination, why in refused.items():
             if self._refused.get(destination) != why:
-                _log.warning("%s is not reached through the network: %s", destination, why)
+                news.setdefault(why, []).append(destination)
+        for why, destinations in news.items():
+            _log.warning("%s not reached through the network: %s", _enumerate(destinations), why)
         self.installed, self._refused = installed, refused
 
 
@@ -198,6 +207,14 @@ async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, index: int) -> 
 
 def _route(destination: IPv4Network, index: int) -> dict[str, object]:
     return {"dst": str(destination), "oif": index, "proto": PROTOCOL, "scope": RT_SCOPE_LINK}
+
+
+def _enumerate(destinations: list[IPv4Network]) -> str:
+    """The subject of a sentence and its verb."""
+    named = ", ".join(str(destination) for destination in destinations[:NAMED_MAX])
+    if len(destinations) > NAMED_MAX:
+        named += f" and {len(destinations) - NAMED_MAX} more"
+    return f"{named} {'is' if len(destinations) == 1 else 'are'}"
 
 
 def _explain(destination: IPv4Network, number: int) -> str:

@@ -24,6 +24,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from math import inf
 
 from candy.errors import WireError
+from candy.member.acceptance import Acceptance
 from candy.member.routeset import RouteSet
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
@@ -109,7 +110,7 @@ class Identity:
     """What this member says of itself on every connection.
 
     `vmac` has 16 ASCII hex characters, `address` is None for one that the relay grants, `hello` is the
-    payload of the PING behind AUTH, `randbytes(n)` gives n random bytes.
+    payload of the PING behind AUTH, `randbytes(n)` gives n random bytes, `acceptance` judges granted addresses.
     """
 
     password: bytes = field(repr=False)
@@ -117,6 +118,7 @@ class Identity:
     address: IPv4Interface | None
     hello: bytes
     randbytes: Callable[[int], bytes]
+    acceptance: Acceptance = field(default_factory=Acceptance)
 
 
 class Conversation:
@@ -292,6 +294,12 @@ class Conversation:
             )
         if not _is_usable(message.address):
             return self._end(f"the relay granted {message.address}, which no member can have", refused=True)
+        network = message.address.network
+        if self._identity.acceptance.doubts_own(network):
+            return self._end(
+                f"the relay granted {message.address}, which is not private: take it with --accept-routes {network}",
+                refused=True,
+            )
         actions = self._join(message.address, now)
         if self._last is not None and self._last != message.address:
             actions.insert(0, Log("warning", f"the relay granted {message.address} in place of {self._last}"))

@@ -22,6 +22,7 @@ from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.masquerade import Masquerade
 from candy.host.tun import Tun
+from candy.member.acceptance import Acceptance
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.member import Member
@@ -74,6 +75,7 @@ def run(settings: MemberSettings) -> int:
         ConfigError: the URL, the CA file or a proxy variable can't be used.
         OperationalError: an interface could not be created, the state can't be used, or --masquerade has no nft.
     """
+    acceptance = Acceptance(settings.accept_routes)
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
     dialer = Dialer(settings.url, ca_file=settings.ca_file, insecure=settings.insecure, extension=settings.extension)
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
@@ -84,6 +86,7 @@ def run(settings: MemberSettings) -> int:
             address=settings.tun,
             hello=hello(socket.gethostname()),
             randbytes=secrets.token_bytes,
+            acceptance=acceptance,
         )
         if settings.insecure and settings.url.startswith("wss:"):
             _log.warning("the relay's certificate is not verified (--insecure)")
@@ -99,7 +102,7 @@ def run(settings: MemberSettings) -> int:
             raise OperationalError(f"the engine can't start: {error.strerror}") from error
         try:
             engine.add_network()
-            interface = Interface(tun, KernelRoutes(tun.name), engine)
+            interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
             member = Member(identity, state, dialer, engine, interface)
             asyncio.run(_stay_until_signal(member, masquerade))
         finally:

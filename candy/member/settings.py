@@ -5,13 +5,14 @@ This module does not know where values come from, nor what a setting does.
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath
 
 from candy.errors import ConfigError
+from candy.member.acceptance import ALL
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
 from candy.settings import INTERFACE_BYTES, Given, OwnAddress, Settings, by_field, setting, split_url, validated
 
@@ -57,6 +58,21 @@ def _check_stun(value: str | None) -> str | None:
     return value
 
 
+def _parse_accepted(value: object) -> object:
+    if isinstance(value, str):
+        value = (value,)
+    if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
+        return value
+    if "none" in value or "all" in value:
+        if len(value) > 1:
+            raise ValueError("says more than one thing: name networks, or write all or none alone")
+        return None if value == ("none",) else (ALL,)
+    try:
+        return tuple(IPv4Network(item) for item in value)
+    except ValueError:
+        raise ValueError("is not a network: write it like 203.0.113.0/24, or all, or none") from None
+
+
 class MemberSettings(Settings):
     """What `candy.member.lifecycle.run` is given."""
 
@@ -67,6 +83,8 @@ class MemberSettings(Settings):
     name: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_name)] = None
     tun: OwnAddress = None
     """None: the relay grants an address."""
+    accept_routes: Annotated[tuple[IPv4Network, ...] | None, BeforeValidator(_parse_accepted)] = ()
+    """Beside private networks; None: no routes at all."""
     mtu: int = setting(_OPTIONS["mtu"])
     """Bytes."""
     insecure: bool = setting(_OPTIONS["insecure"])

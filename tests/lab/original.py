@@ -97,12 +97,20 @@ class OriginalRelay:
         address: on which.
         extended: choose candy.2.
         grant: the address for a member that asks for one.
+        echo: it has not got the password, and answers a request for an address with the request's own time and digest.
     """
 
     def __init__(
-        self, hub: Namespace, address: tuple[str, int], *, extended: bool = False, grant: str = "192.168.202.77/24"
+        self,
+        hub: Namespace,
+        address: tuple[str, int],
+        *,
+        extended: bool = False,
+        grant: str = "192.168.202.77/24",
+        echo: bool = False,
     ) -> None:
         self.extended = extended
+        self.echo = echo
         self.grant = grant
         self.rules: dict[str, list[list[wire.RouteEntry]]] = {}
         """What a member is told when it logs in, message by message."""
@@ -195,6 +203,8 @@ class OriginalRelay:
                 member.send(payload)
             return
         match wire.decode(payload):
+            case wire.Expttun(timestamp=timestamp, digest=digest) if self.echo:
+                connection.send(wire.Expttun(timestamp, IPv4Interface(self.grant), digest).encode())
             case wire.Expttun():
                 now = int(time.time())
                 digest = auth.expttun_digest(PASSWORD.encode(), now)

@@ -1,6 +1,6 @@
 """A member's settings: defaults, and what every wrong value is answered with."""
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "url": "ws://relay:26816/",
         "name": None,
         "tun": None,
+        "accept_routes": (),
         "mtu": 1400,
         "extension": True,
         "masquerade": False,
@@ -105,6 +106,40 @@ def test_empty_text_is_nothing(key: str) -> None:
 )
 def test_interface(name: str | None, interface: str) -> None:
     assert member(**({"name": name} if name else {})).interface == interface
+
+
+@pytest.mark.parametrize(
+    ("written", "networks"),
+    [
+        ((), ()),
+        ("203.0.113.0/24", (IPv4Network("203.0.113.0/24"),)),
+        (("203.0.113.0/24", "8.8.8.8"), (IPv4Network("203.0.113.0/24"), IPv4Network("8.8.8.8/32"))),
+        ("all", (IPv4Network("0.0.0.0/0"),)),
+        (("all",), (IPv4Network("0.0.0.0/0"),)),
+        ("none", None),
+    ],
+)
+def test_routes_to_accept(written: str | tuple[str, ...], networks: tuple[IPv4Network, ...] | None) -> None:
+    assert member(accept_routes=written).accept_routes == networks
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            ("10.0.0.0/8", "8.8.8.8/24"),
+            "'10.0.0.0/8, 8.8.8.8/24' is not a network: write it like 203.0.113.0/24, or all, or none",
+        ),
+        ("", "'' is not a network"),
+        ("2001:db8::/32", "'2001:db8::/32' is not a network"),
+        (("all", "none"), "'all, none' says more than one thing: name networks, or write all or none alone"),
+        (("none", "8.8.8.8"), "'none, 8.8.8.8' says more than one thing"),
+    ],
+)
+def test_refuses_routes_to_accept(written: str | tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        member(accept_routes=written)
+    assert str(refused.value).startswith(f"--accept_routes: {message}")
 
 
 URL = "write it like ws://host:26816 or wss://host"
