@@ -3,6 +3,7 @@
     CandyError
     ├── ConfigError        what the user wrote can't be right: exit status 2
     ├── OperationalError   the machine or the network refused: exit status 1
+    │   └── AddressTaken   another interface of this machine has the address
     ├── WireError          a message that is not one of the protocol
     └── PoolFull           no address left to grant
 
@@ -29,6 +30,10 @@ class OperationalError(CandyError):
     """The settings are sound, but the machine or the network refused: a port, a device, a file or a peer."""
 
     exit_status: ClassVar[int] = 1
+
+
+class AddressTaken(OperationalError):
+    """Another interface has the address that one of ours shall have. It may lose it: a member waits for that."""
 
 
 class WireError(CandyError):

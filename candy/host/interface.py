@@ -53,11 +53,17 @@ class Interface:
         """Those in use: destination and next hop."""
         return self._kernel.installed
 
+    @property
+    def address(self) -> IPv4Interface | None:
+        """Its own, once it has one."""
+        return self._tun.address
+
     async def configure(self, address: IPv4Interface) -> None:
         """Give it this address instead of the one it had, and bring it up.
 
         Raises:
-            OperationalError: another interface has the address, or the kernel refuses.
+            AddressTaken: another interface has the address.
+            OperationalError: the kernel refuses.
         """
         await self._tun.configure(address)
 

@@ -19,7 +19,7 @@ from typing import Self
 
 import pytun
 
-from candy.errors import OperationalError
+from candy.errors import AddressTaken, OperationalError
 
 NODE = "/dev/net/tun"
 SUPER_PACKETS = 128
@@ -112,7 +112,8 @@ class Tun:
         address again changes nothing, so that connections over the interface live on.
 
         Raises:
-            OperationalError: another interface has the address, or the kernel refuses.
+            AddressTaken: another interface has the address.
+            OperationalError: the kernel refuses.
         """
         if address == self.address:
             return
@@ -124,7 +125,7 @@ class Tun:
             async with AsyncIPRoute() as netlink:
                 async for other in await netlink.get_addr(family=socket.AF_INET):
                     if other["index"] != index and other.get("IFA_LOCAL") == str(address.ip):
-                        raise OperationalError(_taken(address, socket.if_indextoname(other["index"])))
+                        raise AddressTaken(_taken(address, socket.if_indextoname(other["index"])))
                 if self.address is None:
                     await netlink.link(
                         "set", index=index, mtu=self._mtu, txqlen=QUEUE_PACKETS, gso_max_segs=SUPER_PACKETS

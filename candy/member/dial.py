@@ -1,12 +1,11 @@
 """Makes the upgraded connection to a relay, and takes its socket away from aiohttp.
 
     1 proxy      candy.member.proxy: which one the environment names
-    2 resolve    candy.member.resolve: the relay's name or the proxy's, at each attempt
-    3 TCP        the addresses raced as in RFC 8305
-    4 CONNECT    candy.member.proxy: through the proxy, for both schemes
-    5 TLS        for wss://
-    6 upgrade    aiohttp's request; the answer checked as RFC 6455 section 4.1 asks
-    7 hand-over  a duplicate of the socket and the bytes read behind the answer; TLS through candy.carrier.pump
+    2 TCP        candy.member.outer: to the relay or the proxy, resolved anew at each attempt, beside the tunnel
+    3 CONNECT    candy.member.proxy: through the proxy, for both schemes
+    4 TLS        for wss://
+    5 upgrade    aiohttp's request; the answer checked as RFC 6455 section 4.1 asks
+    6 hand-over  a duplicate of the socket and the bytes read behind the answer; TLS through candy.carrier.pump
 
 Rules: a failure is an OperationalError of one line that says what the user can do; all steps together have one
 deadline; a failed attempt leaves no descriptor behind. This module knows neither messages nor when to try again.
@@ -14,18 +13,15 @@ deadline; a failed attempt leaves no descriptor behind. This module knows neithe
 
 import asyncio
 import base64
-import errno
 import os
 import secrets
-import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import aiohttp
-from aiohappyeyeballs import start_connection
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 from yarl import URL
@@ -34,14 +30,13 @@ from candy import __version__
 from candy.carrier import pump, tls
 from candy.carrier.handover import RELAY_FULL, Tail, accept_for
 from candy.errors import ConfigError, OperationalError
+from candy.host.underlay import Underlay
+from candy.member.outer import Outer
 from candy.member.proxy import proxy_for, quoted, tunnel
-from candy.member.resolve import resolve
 from candy.protocol.wire import SUBPROTOCOL
 from candy.settings import host_port
 
 ATTEMPT_S = 10.0
-NEXT_ADDRESS_S = 0.25
-"""Head start of one address before the next is tried as well: RFC 8305's Connection Attempt Delay."""
 TLS_SHUTDOWN_S = 3.0
 """How long a relay may take to answer our close_notify."""
 
@@ -69,13 +64,20 @@ class Dialer:
         ca_file: PEM certificates to trust instead of the system's.
         insecure: don't verify the certificate.
         extension: offer candy.2.
+        underlay: this machine beside the tunnel; None: there is no tunnel to stay out of.
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable of the environment can't be used.
     """
 
     def __init__(
-        self, url: str, *, ca_file: Path | None = None, insecure: bool = False, extension: bool = True
+        self,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        insecure: bool = False,
+        extension: bool = True,
+        underlay: Underlay | None = None,
     ) -> None:
         self._extension = extension
         try:
@@ -84,20 +86,25 @@ class Dialer:
             raise ConfigError(f"the relay's URL can't be used: {error}") from error
         self.relay = str(self._url.with_user(None))
         """The URL without credentials, for messages."""
-        self.addresses: frozenset[IPv4Address] = frozenset()
-        """The addresses that the relay's name, or its proxy's, last resolved to: where connections go to."""
         self._proxy = proxy_for(self._url)
+        first = self._proxy or self._url
+        what = "the relay" if self._proxy is None else "the proxy"
+        self.outer = Outer(what, first.raw_host or "", first.port or 0, underlay)
+        """Where connections go to first."""
         self._tls = tls.connecting(ca_file, insecure) if self._url.scheme == "wss" else None
         self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
 
-    async def dial(self, attempt_s: float = ATTEMPT_S) -> Upgraded:
+    async def dial(self, attempt_s: float = ATTEMPT_S, *, known: Sequence[str] = ()) -> Upgraded:
         """Make one attempt of at most attempt_s seconds.
+
+        Args:
+            known: addresses to try if the name of `outer` is not found.
 
         Raises:
             OperationalError: there is no connection; the text begins with the URL and says why and what to
             do.
         """
-        connector = _Connector(self._tls, self._proxy)
+        connector = _Connector(self.outer, known, self._tls, self._proxy)
         try:
             async with (
                 asyncio.timeout(attempt_s),
@@ -118,9 +125,6 @@ class Dialer:
             why = f"the connection was lost before the answer ({error.strerror or error})"
         except OperationalError as error:
             why = str(error)
-        finally:
-            # Also after a failure: a route to these addresses may be its cause.
-            self.addresses = connector.addresses or self.addresses
         raise OperationalError(f"{self.relay}: {why}")
 
     async def _upgrade(self, session: aiohttp.ClientSession) -> Upgraded:
@@ -149,15 +153,16 @@ class Dialer:
 
 
 class _Connector(aiohttp.BaseConnector):
-    """Steps 2 to 5, for one connection."""
+    """Steps 2 to 4, for one connection."""
 
-    def __init__(self, tls: ssl.SSLContext | None, proxy: URL | None) -> None:
+    def __init__(self, outer: Outer, known: Sequence[str], tls: ssl.SSLContext | None, proxy: URL | None) -> None:
         super().__init__(force_close=True)
+        self._outer = outer
+        self._known = known
         self._tls = tls
         self._proxy = proxy
         self._used = False
         self.stage = "starting"
-        self.addresses: frozenset[IPv4Address] = frozenset()
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -168,14 +173,11 @@ class _Connector(aiohttp.BaseConnector):
         self._used = True
         host, port = req.url.raw_host or "", req.url.port or 0
         with ExitStack() as cleanup:
-            if self._proxy is None:
-                opened = await self._connect("the relay", host, port)
-                cleanup.callback(opened.close)
-            else:
+            opened = await self._outer.connect(self._known, self._begin)
+            cleanup.callback(opened.close)
+            if self._proxy is not None:
                 via = self._proxy.raw_host or "", self._proxy.port or 0
-                opened = await self._connect("the proxy", *via)
-                cleanup.callback(opened.close)
-                self.stage = f"waiting for the proxy {host_port(*via)}"
+                self._begin(f"waiting for the proxy {host_port(*via)}")
                 await tunnel(opened, host_port(host, port), self._proxy)
             # From here on the transport owns the socket, also when TLS fails.
             cleanup.pop_all()
@@ -202,23 +204,8 @@ class _Connector(aiohttp.BaseConnector):
         self.stage = "waiting for the answer to the upgrade request"
         return protocol
 
-    async def _connect(self, what: str, host: str, port: int) -> socket.socket:
-        self.stage = f"looking up {host}"
-        addresses = await resolve(host, port)
-        self.addresses = frozenset(IPv4Address(to[0]) for family, *_, to in addresses if family == socket.AF_INET)
-        where = host_port(host, port)
-        self.stage = f"connecting to {what} {where}"
-        try:
-            return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_S)
-        except OSError as error:
-            match error.errno:
-                case errno.ECONNREFUSED:
-                    why = "connection refused: is it running there, and is the port right?"
-                case errno.ENETUNREACH | errno.EHOSTUNREACH:
-                    why = "no route to it: is this machine online, and the address right?"
-                case _:
-                    why = str(error)
-            raise OperationalError(f"cannot connect to {what} at {where}: {why}") from error
+    def _begin(self, stage: str) -> None:
+        self.stage = stage
 
 
 async def _is_full(response: aiohttp.ClientResponse) -> bool:

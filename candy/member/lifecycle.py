@@ -22,6 +22,7 @@ from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.masquerade import Masquerade
 from candy.host.tun import Tun
+from candy.host.underlay import Underlay
 from candy.member.acceptance import Acceptance
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
@@ -77,7 +78,14 @@ def run(settings: MemberSettings) -> int:
     """
     acceptance = Acceptance(settings.accept_routes)
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
-    dialer = Dialer(settings.url, ca_file=settings.ca_file, insecure=settings.insecure, extension=settings.extension)
+    underlay = Underlay(settings.interface)
+    dialer = Dialer(
+        settings.url,
+        ca_file=settings.ca_file,
+        insecure=settings.insecure,
+        extension=settings.extension,
+        underlay=underlay,
+    )
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
         state = MemberState(settings.state_dir, settings.name)
         identity = Identity(
@@ -103,7 +111,7 @@ def run(settings: MemberSettings) -> int:
         try:
             engine.add_network()
             interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
-            member = Member(identity, state, dialer, engine, interface)
+            member = Member(identity, state, dialer, engine, interface, underlay)
             asyncio.run(_stay_until_signal(member, masquerade))
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.

@@ -23,8 +23,9 @@ from math import inf
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
-from candy.errors import OperationalError
+from candy.errors import AddressTaken, OperationalError
 from candy.host.interface import Interface
+from candy.host.underlay import Underlay
 from candy.member.conversation import Action, Configure, Conversation, Ending, Identity, Join, Keep, Learn, SetRoutes
 from candy.member.dial import Dialer, Upgraded
 from candy.member.peers import Peers
@@ -48,6 +49,7 @@ class Member:
         identity: what it says of itself.
         state: keeps address and timestamp.
         dialer, engine, interface: as made by run(); the engine has one network, number 0.
+        underlay: this machine beside the interface; None: what is in its way is not looked for.
         random: a number in [0, 1).
         wall: Unix seconds.
         sleep: waits for seconds.
@@ -60,6 +62,7 @@ class Member:
         dialer: Dialer,
         engine: Engine,
         interface: Interface,
+        underlay: Underlay | None = None,
         *,
         random: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
@@ -70,6 +73,7 @@ class Member:
         self._dialer = dialer
         self._engine = engine
         self._interface = interface
+        self._underlay = underlay
         self._told = RouteSet()
         self._routes: tuple[RouteEntry, ...] = ()
         """Those in force, of which the interface follows as many as it can."""
@@ -96,18 +100,13 @@ class Member:
         Raises:
             OperationalError: the interface or the state can't be used.
         """
-        if self._identity.address is not None:
-            await self._interface.configure(self._identity.address)
         _log.info("interface %s is made; connecting to %s", self._interface.name, self._dialer.relay)
         while True:
-            # This machine, or the relay, may have moved into a network that one of the routes leads to.
-            await self._interface.follow(self._routes, relay=self._dialer.addresses)
             try:
-                upgraded = await self._dialer.dial()
-            except OperationalError as error:
-                ending = Ending(str(error))
-            else:
-                ending = await self._converse(upgraded)
+                ending = await self._attempt()
+            except AddressTaken as error:
+                # A second interface of this machine, perhaps of another client, has it. It may yet go.
+                ending = Ending(str(error), refused=True)
             sequel = self._sequels.after(ending)
             level = logging.WARNING if sequel.is_news else logging.DEBUG
             _log.log(level, "%s; trying again in %.1f s", ending.text, sequel.delay)
@@ -117,6 +116,25 @@ class Member:
                 self._identity = replace(self._identity, vmac=self._state.renew_vmac(self._identity.randbytes))
                 _log.warning("replaced again and again: this member has made itself a new VMAC")
             await self._sleep(sequel.delay)
+
+    async def _attempt(self) -> Ending:
+        """Connect once; returns when that has failed, or the connection has ended.
+
+        Raises:
+            AddressTaken: another interface has the member's address.
+        """
+        if self._identity.address is not None:
+            await self._interface.configure(self._identity.address)
+        # This machine, or the relay, may have moved into a network that one of the routes leads to.
+        await self._follow()
+        name = self._dialer.outer.name
+        try:
+            upgraded = await self._dialer.dial(known=self._state.reached(name) if name is not None else ())
+        except OperationalError as error:
+            return Ending(str(error))
+        if name is not None:
+            self._state.keep_reached(name, self._dialer.outer.good)
+        return await self._converse(upgraded)
 
     async def _converse(self, upgraded: Upgraded) -> Ending:
         try:
@@ -178,7 +196,7 @@ class Member:
                     self._state.keep_address(action.address)
                 case SetRoutes():
                     self._routes = action.routes
-                    await self._interface.follow(self._routes, relay=self._dialer.addresses)
+                    await self._follow()
                 case Learn():
                     _log.debug("%s: %s", action.message.src, self._peers.learn(action.message))
                 case Drop():
@@ -186,6 +204,13 @@ class Member:
                     _log.debug("message from the relay dropped: %s", action.reason)
                 case Log():
                     _log.log(logging.getLevelNamesMapping()[action.level.upper()], "%s", action.text)
+
+    async def _follow(self) -> None:
+        """Lead packets for the routes in force into the tunnel, and tell what that is in the way of."""
+        outer = self._dialer.outer
+        await self._interface.follow(self._routes, relay=outer.exposed)
+        if self._underlay is not None and (own := self._interface.address) is not None:
+            await self._underlay.review(own, self._interface.routes.keys(), outer.ways)
 
     async def _wait_for_events(self, deadline: float) -> None:
         """Return once the engine has events, or at the deadline."""

@@ -7,11 +7,22 @@ neither a deadline nor the program's end. This module does not know what is conn
 import asyncio
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
+from ipaddress import ip_address
 
 from aiohappyeyeballs import AddrInfoType
 
 from candy.errors import OperationalError
+
+
+def literal(addresses: Iterable[str], port: int) -> list[AddrInfoType]:
+    """The same for addresses that are known."""
+    families = {4: socket.AF_INET, 6: socket.AF_INET6}
+    return [
+        (families[ip_address(text).version], socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port))
+        for text in addresses
+    ]
 
 
 async def resolve(host: str, port: int) -> list[AddrInfoType]:

@@ -3,6 +3,7 @@
     vmac/<name>           its VMAC, 16 ASCII hex characters
     address/<name>        its last address, CIDR text: 192.168.202.7/24
     timestamp/<name>      the last timestamp put into an AUTH, decimal Unix seconds
+    relay/<name>          addresses by which a host was last reached, one host a line: relay.example.org 203.0.113.5
 
 `<name>` is the member's --name, or `__noname__` without one; vmac and address are the original client's files, so that
 a machine that migrates keeps its address.
@@ -13,8 +14,8 @@ and randomness are arguments. This module knows neither the protocol nor the set
 
 import logging
 import re
-from collections.abc import Callable
-from ipaddress import IPv4Interface
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Interface, ip_address
 from pathlib import Path
 
 from candy.errors import ConfigError
@@ -22,6 +23,9 @@ from candy.host import files
 from candy.protocol.auth import TOLERANCE_S
 
 NONAME = "__noname__"
+HOSTS_MAX = 8
+ADDRESSES_MAX = 8
+"""Bounds of what is kept of hosts; the one reached longest ago is forgotten first."""
 _VMAC = re.compile(rb"[0-9A-Fa-f]{16}")
 
 _log = logging.getLogger(__name__)
@@ -103,6 +107,39 @@ class MemberState:
         """
         files.replace(self._folder, self._paths("address")[0], address.with_prefixlen.encode("ascii"))
 
+    def reached(self, host: str) -> tuple[str, ...]:
+        """The addresses by which a relay or proxy of this name was last reached; none if that is not known.
+
+        Raises:
+            OperationalError: the file is there and can't be read.
+        """
+        return self._hosts().get(host, ())
+
+    def keep_reached(self, host: str, addresses: Sequence[str]) -> None:
+        """Remember by which addresses a host was reached.
+
+        Raises:
+            OperationalError: the folder can't be written.
+        """
+        before = self._hosts()
+        hosts = {host: tuple(addresses[:ADDRESSES_MAX])} | {key: old for key, old in before.items() if key != host}
+        lines = [" ".join((key, *kept)) + "\n" for key, kept in hosts.items()][:HOSTS_MAX]
+        # It is the same nearly always: the folder may be on a card that wears out.
+        if list(before.items()) != list(hosts.items()):
+            files.replace(self._folder, self._paths("relay")[0], "".join(lines).encode("utf-8"))
+
+    def _hosts(self) -> dict[str, tuple[str, ...]]:
+        """All that is kept, in the order of the file."""
+        path = self._paths("relay")[0]
+        hosts = {}
+        for line in (files.read(path) or b"").decode("utf-8", "replace").splitlines()[:HOSTS_MAX]:
+            host, *addresses = line.split()[: 1 + ADDRESSES_MAX] or [""]
+            if not addresses or not all(_is_address(address) for address in addresses):
+                _log.warning("%s: a line holds no name and addresses: not used", path)
+                continue
+            hosts[host] = tuple(addresses)
+        return hosts
+
     def next_timestamp(self, now: int) -> int:
         """A timestamp for an AUTH that was never used before, also across restarts: max(now, last + 1), kept.
 
@@ -128,6 +165,14 @@ class MemberState:
     def _paths(self, kind: str) -> list[Path]:
         """The member's own file, and the nameless one that may stand in for it."""
         return [self._folder / kind / name for name in dict.fromkeys((self._name, NONAME))]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_timestamp(path: Path) -> int:

@@ -5,6 +5,7 @@
 Rule: everything in it is ended, or let go, in the reverse order of its making.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,13 +23,14 @@ class Client(Program):
         host: where it runs.
         state: its state folder.
         argv: its command line.
+        before: what goes before it: a command that runs it.
         environ: what its environment has beside the usual.
     """
 
-    def __init__(self, host: Host, state: Path, *argv: str, **environ: str) -> None:
+    def __init__(self, host: Host, state: Path, *argv: str, before: Sequence[str] = (), **environ: str) -> None:
         self.host = host
         with host:
-            super().__init__(f"client on {host.name}", client(*argv), environment(state) | environ)
+            super().__init__(f"client on {host.name}", [*before, *client(*argv)], environment(state) | environ)
 
     def connected(self, after: int = 0) -> str:
         """Wait until the relay has answered; the address."""
@@ -45,10 +47,10 @@ class Laboratory:
         self.hub = self.ethernet.hub
         self.url = f"ws://{Ethernet.ADDRESS}:{PORT}"
 
-    def relay(self, *flags: str, scheme: str = "ws") -> RelayProgram:
+    def relay(self, *flags: str, host: str = Ethernet.ADDRESS, port: int = PORT, scheme: str = "ws") -> RelayProgram:
         """Start a candy-server on the hub, with the state of the one before."""
         with self.hub:
-            relay = RelayProgram(self.folder / "relay", *flags, host=Ethernet.ADDRESS, port=PORT, scheme=scheme)
+            relay = RelayProgram(self.folder / "relay", *flags, host=host, port=port, scheme=scheme)
         return self.stack.enter_context(relay)
 
     def enter(self, program: Program) -> Program:
@@ -62,9 +64,15 @@ class Laboratory:
     def host(self) -> Host:
         return self.ethernet.host()
 
-    def client(self, *flags: str, host: Host | None = None, url: str | None = None, **environ: str) -> Client:
+    def client(
+        self,
+        *flags: str,
+        host: Host | None = None,
+        url: str | None = None,
+        before: Sequence[str] = (),
+        **environ: str,
+    ) -> Client:
         """Start a candy-client on a host, or on a new one; a host's clients have the same state."""
         host = host or self.host()
-        return self.stack.enter_context(
-            Client(host, self.state(host), "-w", url or self.url, "--debug", *flags, **environ)
-        )
+        argv = "-w", url or self.url, "--debug", *flags
+        return self.stack.enter_context(Client(host, self.state(host), *argv, before=before, **environ))

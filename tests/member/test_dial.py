@@ -250,10 +250,10 @@ async def test_where_an_attempt_went_to_is_known_also_when_it_failed(monkeypatch
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     dialer = Dialer("ws://relay.test")
-    assert dialer.addresses == frozenset()
+    assert dialer.outer.exposed == frozenset()
     for _ in range(2):
         await failure(dialer)
-        assert dialer.addresses == {IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")}
+        assert dialer.outer.exposed == {IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")}
 
 
 # Descriptors.

@@ -5,7 +5,7 @@ Routes are in test_member_routes.py. Nothing here needs root.
 
 import asyncio
 import ssl
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +15,7 @@ from kit.recorded import GRANTED, STEPS, WALL
 from lab.setting import OTHER, PACKET, Journal, Setting, log_in, packets_pass, tell
 
 from candy._fastpath import Engine
-from candy.errors import OperationalError
+from candy.errors import AddressTaken, OperationalError
 from candy.member import conversation, member
 from candy.protocol import wire
 
@@ -195,6 +195,34 @@ async def test_an_interface_that_fails_ends_it(setting: Setting) -> None:
     assert await visitor.receive() == (aiohttp.WSMsgType.CLOSE, 1001)
     with pytest.raises(OperationalError, match="interface candy is gone"):
         await setting.staying
+
+
+@pytest.mark.parametrize("address", [None, GRANTED])
+async def test_an_address_of_another_interface_is_waited_for(
+    setting: Setting, journal: Journal, monkeypatch: pytest.MonkeyPatch, address: IPv4Interface | None
+) -> None:
+    """ "The second client ends with status 1": now it says so, and has the address once it is free."""
+    configure, tries = setting.device.configure, iter((True, True))
+
+    async def configure_at_the_third_try(own: IPv4Interface) -> None:
+        if next(tries, False):
+            raise AddressTaken("192.168.202.7 is already an address of eth0: remove it there")
+        await configure(own)
+
+    monkeypatch.setattr(setting.device, "configure", configure_at_the_third_try)
+    setting.start(address=address)
+    for _ in range(2 if address is None else 0):
+        visitor = await setting.relay.member()
+        await visitor.messages(2)
+        await visitor.grant(GRANTED)
+        assert await visitor.receive() == (aiohttp.WSMsgType.CLOSE, 1001)
+        visitor.hang_up()
+    visitor = await setting.relay.member()
+    await (log_in(visitor) if address is None else visitor.messages(3))
+    await packets_pass(setting, visitor)
+    # Said once.
+    assert journal.warnings == ["192.168.202.7 is already an address of eth0: remove it there; trying again in 1.0 s"]
+    assert setting.delays == [1.0, 2.0]
 
 
 async def test_a_member_that_sends_nothing_pings(setting: Setting) -> None:

@@ -165,7 +165,7 @@ async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> Non
     assert await failure(dialer) == (
         "cannot connect to the proxy at 127.0.0.1:1: connection refused: is it running there, and is the port right?"
     )
-    assert dialer.addresses == {IPv4Address("127.0.0.1")}
+    assert dialer.outer.exposed == {IPv4Address("127.0.0.1")}
 
 
 async def test_a_silent_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,3 +166,46 @@ def test_a_new_vmac_is_the_members_own(tmp_path: Path) -> None:
     assert state.renew_vmac(other) == b"ff" * 8
     assert (state.vmac(counting), MemberState(tmp_path).vmac(other)) == (b"ff" * 8, nameless)
     assert mode_of(tmp_path / "vmac" / "home") == 0o600
+
+
+def test_addresses_by_which_hosts_were_reached(tmp_path: Path) -> None:
+    state = MemberState(tmp_path, "home")
+    assert state.reached("relay.test") == ()
+    state.keep_reached("relay.test", ("203.0.113.5", "2001:db8::5"))
+    state.keep_reached("proxy.test", ("10.0.0.1",))
+    assert (tmp_path / "relay" / "home").read_text() == "proxy.test 10.0.0.1\nrelay.test 203.0.113.5 2001:db8::5\n"
+    again = MemberState(tmp_path, "home")
+    assert again.reached("relay.test") == ("203.0.113.5", "2001:db8::5")
+    assert again.reached("other.test") == ()
+    assert MemberState(tmp_path).reached("relay.test") == ()
+
+
+def test_no_more_hosts_and_addresses_than_eight_each(tmp_path: Path) -> None:
+    state = MemberState(tmp_path)
+    for number in range(10):
+        state.keep_reached(f"relay{number}.test", [f"10.0.{number}.{last}" for last in range(10)])
+    kept = [state.reached(f"relay{number}.test") for number in range(10)]
+    assert [len(addresses) for addresses in kept] == [0, 0, *[8] * 8]
+    assert len((tmp_path / "relay" / "__noname__").read_text().splitlines()) == 8
+
+
+def test_the_same_again_is_not_written(tmp_path: Path) -> None:
+    state = MemberState(tmp_path)
+    state.keep_reached("relay.test", ("203.0.113.5",))
+    before = (tmp_path / "relay" / "__noname__").stat().st_ino
+    state.keep_reached("relay.test", ("203.0.113.5",))
+    assert (tmp_path / "relay" / "__noname__").stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\xff\xfe\x00", b"relay.test", b"relay.test 1.2.3", b"relay.test 10.0.0.1 x", b" \n\n"]
+)
+def test_garbage_among_addresses(tmp_path: Path, caplog: pytest.LogCaptureFixture, garbage: bytes) -> None:
+    (tmp_path / "relay").mkdir()
+    (tmp_path / "relay" / "__noname__").write_bytes(garbage + b"\nother.test 10.0.0.9\n")
+    state = MemberState(tmp_path)
+    assert state.reached("relay.test") == ()
+    assert state.reached("other.test") == ("10.0.0.9",)
+    assert "a line holds no name and addresses: not used" in caplog.text
+    state.keep_reached("relay.test", ("10.0.0.1",))
+    assert state.reached("relay.test") == ("10.0.0.1",)

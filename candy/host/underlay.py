@@ -1,0 +1,246 @@
+"""What this machine has beside the tunnel: the way to the relay, other networks, name servers; and what is in the way.
+
+    Dialer ── find(addresses) ─▶ Way of each ─▶ bind(socket) ─▶ connect          never through the tunnel
+    Member ── review(own network, routes, ways) ─▶ one warning for each overlap
+
+A granted network, or a rule's destination, may enclose an address that the connection itself depends on. A socket
+that is bound to the interface that leads there (SO_BINDTODEVICE) does not see the tunnel's routes, whatever they are.
+It leaves nothing behind, because there is nothing but the socket; and each connection is bound anew, so it follows when
+another interface becomes the way. (A mark with a routing rule would leave the rule, and needs the tunnel's routes in a
+table of their own, which would go before longer ones of this machine.)
+
+Rules:
+ 1. What the kernel would do without the tunnel is the way: the longest prefix wins, then the smallest metric.
+ 2. Without the right to bind, the connection goes where the kernel sends it, and the caller keeps routes out of its
+    way. So it has to where the kernel drops answers from an interface that it would not send to (rp_filter 1).
+ 3. Look-ups of names are the system's, and nothing here can bind them: an enclosed name server is worth a warning.
+
+This module does not know who uses the socket, nor who wants which routes.
+"""
+
+import logging
+import re
+import socket
+from collections.abc import Collection, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pyroute2 import AsyncIPRoute
+
+# From <linux/rtnetlink.h> and <linux/if.h>.
+RTN_LOCAL = 2
+RTM_F_FIB_MATCH = 0x2000
+IFF_UP = 1
+IFF_LOOPBACK = 8
+
+RESOLV_CONFS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
+"""The first of these that is there names the name servers: the other names systemd-resolved, on loopback."""
+RESOLV_CONF_BYTES = 65536
+STRICT = 1
+"""The value of rp_filter with which the kernel drops what comes in by another interface than answers would take."""
+
+_log = logging.getLogger(__name__)
+
+
+class Way(NamedTuple):
+    """How this machine reaches an address without the tunnel."""
+
+    interface: str
+    can_bind: bool
+    """A socket may be bound to it."""
+    is_strict: bool = False
+    """Answers are dropped there once a route to the address leads into the tunnel."""
+
+    @property
+    def is_apart(self) -> bool:
+        """No route into the tunnel can be in its way."""
+        return self.can_bind and not self.is_strict
+
+
+class Underlay:
+    """This machine without one of its interfaces.
+
+    Args:
+        tunnel: that interface's name.
+    """
+
+    def __init__(self, tunnel: str) -> None:
+        self._tunnel = tunnel
+        self._said: frozenset[str] = frozenset()
+
+    async def find(self, addresses: Iterable[IPv4Address]) -> dict[IPv4Address, Way]:
+        """The way to each of these addresses; one that nothing but the tunnel leads to is missing."""
+        from pyroute2 import AsyncIPRoute
+
+        index = self._index()
+        async with AsyncIPRoute() as netlink:
+            found = {address: await _way_to(netlink, address, index) for address in addresses}
+        return {address: way for address, way in found.items() if way is not None}
+
+    async def review(
+        self, own: IPv4Interface, routes: Collection[IPv4Network], ways: Mapping[IPv4Address, Way]
+    ) -> None:
+        """Log each overlap that was not there at the last review.
+
+        Args:
+            own: the tunnel's address.
+            routes: destinations that lead into it.
+            ways: to the relay's addresses, or its proxy's.
+        """
+        from pyroute2 import AsyncIPRoute
+
+        index = self._index()
+        async with AsyncIPRoute() as netlink:
+            networks = [
+                (str(address.get("IFA_LABEL")), IPv4Network((address.get("IFA_ADDRESS"), address["prefixlen"]), False))
+                async for address in await netlink.get_addr(family=socket.AF_INET)
+                if address["index"] != index
+            ]
+            servers = name_servers()
+            inside = {
+                address: str(enclosing((own.network, *routes), address) or "a route")
+                for address in {*ways, *servers}
+                if (await _route_to(netlink, address)).interface == index
+            }
+        lines = [
+            *(collision(own.network, name, network) for name, network in networks if own.network.overlaps(network)),
+            *(_about_relay(inside[address], address, way) for address, way in ways.items() if address in inside),
+            *(_about_name_server(inside[server], server) for server in servers if server in inside),
+        ]
+        for line in lines:
+            if line not in self._said:
+                _log.warning("%s", line)
+        self._said = frozenset(lines)
+
+    def _index(self) -> int:
+        """The tunnel's; no interface has 0."""
+        try:
+            return socket.if_nametoindex(self._tunnel)
+        except OSError:
+            return 0
+
+
+def bind(opened: socket.socket, way: Way | None) -> None:
+    """Have this socket reach its peer by this way alone, if it may be bound."""
+    if way is not None and way.can_bind:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, way.interface.encode())
+
+
+def name_servers() -> list[IPv4Address]:
+    """Those that this machine asks, as far as they have IPv4 addresses."""
+    for path in RESOLV_CONFS:
+        try:
+            with path.open("rb") as file:
+                text = file.read(RESOLV_CONF_BYTES).decode("utf-8", "replace")
+        except OSError:
+            continue
+        found = re.findall(r"^\s*nameserver\s+(\d+\.\d+\.\d+\.\d+)\s*$", text, re.MULTILINE)
+        return [IPv4Address(server) for server in found if _is_address(server)]
+    return []
+
+
+def enclosing(networks: Iterable[IPv4Network], address: IPv4Address) -> IPv4Network | None:
+    """The longest of these networks that the address is in."""
+    return max((network for network in networks if address in network), key=lambda n: n.prefixlen, default=None)
+
+
+def collision(own: IPv4Network, name: str, network: IPv4Network) -> str:
+    """The line for another interface whose network overlaps the tunnel's own."""
+    if own.prefixlen > network.prefixlen:
+        victims = f"hosts on {name} with addresses in {own} are not reached"
+    elif own.prefixlen < network.prefixlen:
+        victims = f"members with addresses in {network} are not reached"
+    else:
+        victims = f"members or hosts on {name} are not reached"
+    return f"the network {own} overlaps {network} of {name}: {victims}: give the relay another pool with --dhcp"
+
+
+def _about_relay(network: str, address: IPv4Address, way: Way) -> str:
+    line = f"{network} of the tunnel encloses {address}, where the connection to the relay goes"
+    if way.is_strict:
+        return f"{line}: set net.ipv4.conf.{way.interface}.rp_filter to 2, or answers by {way.interface} are dropped"
+    if not way.can_bind:
+        return f"{line}, and this process may not bind it to {way.interface}: run as root, or add CAP_NET_RAW"
+    return f"{line}: it stays outside, on {way.interface}"
+
+
+def _about_name_server(network: str, server: IPv4Address) -> str:
+    return (
+        f"{network} of the tunnel encloses the name server {server}: while names are not found, "
+        "the relay is looked for at the addresses of last time"
+    )
+
+
+async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, tunnel: int) -> Way | None:
+    from pyroute2 import NetlinkError
+
+    route = await _route_to(netlink, address)
+    if route.is_local:
+        # No route leads away from this machine's own addresses, and what answers may be behind a NAT of its own.
+        return Way("lo", False)
+    if route.interface not in (None, tunnel):
+        return _probe(socket.if_indextoname(route.interface))
+    best: tuple[int, int, str] | None = None
+    async for link in await netlink.get_links():
+        if link["index"] == tunnel or link["flags"] & (IFF_UP | IFF_LOOPBACK) != IFF_UP:
+            continue
+        try:
+            # Of routes by this interface alone; and without a match the kernel would assume that it is on the cable.
+            [match] = await netlink.route("get", dst=str(address), oif=link["index"], flags=RTM_F_FIB_MATCH)
+        except NetlinkError:
+            continue
+        rank = (match["dst_len"], -(match.get("RTA_PRIORITY") or 0), link.get("IFLA_IFNAME"))
+        best = rank if best is None else max(best, rank)
+    return _probe(best[2]) if best is not None else None
+
+
+class _Route(NamedTuple):
+    """The kernel's to one address."""
+
+    interface: int | None = None
+    """Its index; None: there is no route."""
+    is_local: bool = False
+    """The address is this machine's own."""
+
+
+async def _route_to(netlink: "AsyncIPRoute", address: IPv4Address) -> _Route:
+    from pyroute2 import NetlinkError
+
+    try:
+        [route] = await netlink.route("get", dst=str(address))
+    except NetlinkError:
+        # "Network is unreachable".
+        return _Route()
+    return _Route(route.get("RTA_OIF"), route["type"] == RTN_LOCAL)
+
+
+def _probe(interface: str) -> Way:
+    """The way by this interface, after a try to bind to it."""
+    way = Way(interface, True, _is_strict(interface))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            bind(probe, way)
+        except PermissionError:
+            return way._replace(can_bind=False)
+    return way
+
+
+def _is_strict(interface: str) -> bool:
+    """The kernel takes the larger one of two values."""
+    values = []
+    for name in ("all", interface):
+        try:
+            values.append(int(Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").read_text()))
+        except (OSError, ValueError):
+            continue
+    return max(values, default=0) == STRICT
+
+
+def _is_address(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True
