@@ -21,7 +21,8 @@ Which session gets an address that an AUTH claims, in this order:
     one's place, and its remaining time.
 
 Each is told why by a close code, as far as it can read one (candy.protocol.closing): a replaced holder and a refused
-newcomer, and whoever finds the network or the pool full or is one new device too many of its source. What is told names no other member's source.
+newcomer, and whoever finds the network or the pool full or is one new device too many of its source. What is told names
+no other member's source.
 
 One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
 That is worth a warning, for neither of the two can know it at first.
@@ -194,7 +195,7 @@ class Network:
                 actions += self._settle(session, now)
             else:
                 actions.append(Log("debug", f"{session.source}: did not authenticate in time"))
-                actions += session.end(None)
+                actions += session.end(None, "authentication timed out")
                 self._forget(session)
         return actions
 

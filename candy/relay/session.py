@@ -16,9 +16,9 @@
 Rules:
  1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered. The hash is checked first: only a
     peer that has the password learns why its log-in failed, and only with candy.2 (candy.protocol.closing has the
-    codes). Any other failed log-in ends without a close frame. While
-    its source fails too often (candy.relay.guessing) a log-in waits in line before that, once, with all that it sends;
-    its deadline stands still meanwhile.
+    codes). Any other failed log-in ends without a close frame. While its source fails too often
+    (candy.relay.guessing) a log-in waits in line before that, once, with all that it sends; its deadline stands still
+    meanwhile.
  2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
  3. A session decides what concerns its member alone, and stops at CLAIMING, which received() tells the network. Whether
     the address is free, and all that takes time, concerns others too: the network decides it, and calls claimed(),
@@ -55,7 +55,7 @@ COPIES_PER_S = 200
 COPIES_AHEAD_S = 5.0
 """How far a member may be ahead of that rate."""
 UNTOLD = "authentication failed"
-"""The reason of a connection that ends without a close frame, so that nobody gets to see it."""
+"""The reason of a refusal without a close frame, so that nobody gets to see it."""
 BROADCAST_LIMIT = "broadcast_limit"
 """The name under which the engine counts packets beyond such an allowance, and Python messages."""
 HELD_MAX = 4
@@ -207,7 +207,7 @@ class Session:
         """The network probes the holder of the address first."""
         self.state = State.WAITING
 
-    def end(self, code: CloseCode | None, reason: str = "") -> list[Action]:
+    def end(self, code: CloseCode | None, reason: str) -> list[Action]:
         """Close the connection; a member's address is taken away first.
 
         Args:
@@ -217,7 +217,7 @@ class Session:
         unbind: list[Action] = [Unbind(self.connection)] if self.is_member else []
         self.state = State.CLOSED
         known = code if self.extended else without_extension(code)
-        return [*unbind, Close(self.connection, known, reason if known is not None else UNTOLD)]
+        return [*unbind, Close(self.connection, known, reason if known is not None or code is None else UNTOLD)]
 
     def refuse(
         self,
@@ -225,7 +225,7 @@ class Session:
         level: Literal["debug", "warning"] = "warning",
         *,
         code: CloseCode | None = None,
-        told: str = "",
+        told: str = UNTOLD,
     ) -> list[Action]:
         """End a failed log-in: a line in the log, and for a peer that has the password a reason.
 
@@ -365,12 +365,12 @@ class Session:
                 refusal.append(Log("warning", f"{self.source}: {many}"))
             return refusal
         if not auth.is_timely(message.timestamp, wall, realm.tolerance):
-            skew = message.timestamp - wall
+            skew, tolerance = message.timestamp - wall, realm.tolerance
             direction = "ahead of" if skew > 0 else "behind"
             return self.refuse(
-                f"{name} is {skew:+d} s off this clock, {realm.tolerance} s are tolerated",
+                f"{name} is {skew:+d} s off this clock, {tolerance} s are tolerated",
                 code=CloseCode.CLOCK_OFF,
-                told=f"the member's clock is {abs(skew)} s {direction} the relay's, which tolerates {realm.tolerance} s",
+                told=f"the member's clock is {abs(skew)} s {direction} the relay's, which tolerates {tolerance} s",
             )
         return []
 

@@ -133,7 +133,7 @@ def test_nothing_is_told_before_the_password_is_proven() -> None:
         assert talk.auth(talk.open(extended=True), IPv4Address("127.0.0.1"), b"wrong", skew) == silence(talk)
     late = talk.open(extended=True)
     talk.now += 10
-    assert talk.expire() == [Close(late, None, FAILED)]
+    assert talk.expire() == [Close(late, None, "authentication timed out")]
 
 
 def test_a_replayed_auth_is_told_nothing(talk: Talk) -> None:

@@ -168,7 +168,7 @@ def test_whoever_does_not_authenticate_in_time_is_closed_without_a_word(talk: Ta
     talk.now = 1009.999
     assert talk.expire() == []
     talk.now = 1010.0
-    assert talk.expire() == [Close(connection, None, FAILED)]
+    assert talk.expire() == [Close(connection, None, "authentication timed out")]
     assert talk.auth(connection, ip(5)) == []
     assert talk.network.next_deadline() == 1014.0
     assert talk.auth(later, ip(5)) == [Bind(later, int(ip(5)))]
