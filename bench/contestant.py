@@ -178,8 +178,12 @@ class Program(Contestant):
             )
             address = listener.getsockname()
             self._members = [connect(listener) for _ in topology.routes]
-        for number, member in enumerate(self._members):
-            log_in(member, address, IPv4Address(_endpoints.MEMBER_BASE + number), password.encode())
+        try:
+            for number, member in enumerate(self._members):
+                log_in(member, address, IPv4Address(_endpoints.MEMBER_BASE + number), password.encode())
+        except BaseException:
+            self.close()
+            raise
         self.endpoints = endpoints(self._members, topology, size)
 
     def cpu_ns(self) -> int:

@@ -1,6 +1,7 @@
 """The benchmarks' own checks: a relay that loses, reorders, corrupts or misdirects packets must be found out."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,9 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _endpoints import MEMBER_BASE, BareRelay, Endpoints, masked_frame_size, process_cpu_ns
+from contestant import Aiohttp
+from machine import Cores
+from topology import one_to_one
 
 from candy._fastpath import Engine
 
@@ -227,6 +232,30 @@ def test_the_cpu_time_of_a_process_is_read() -> None:
     assert process_cpu_ns(os.getpid()) > 0
     with pytest.raises(OSError, match="No such process"):
         process_cpu_ns(2**22 + 1)
+
+
+def test_a_relay_that_lets_nobody_in_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold the bench's output open, and whoever reads that would wait for ever."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("the relay did not upgrade")
+
+    monkeypatch.setattr("contestant.subprocess.Popen", Noted)
+    monkeypatch.setattr("contestant.log_in", refuse)
+    cores = Cores(pinned=False)
+    try:
+        with pytest.raises(ConnectionError, match="did not upgrade"):
+            Aiohttp(one_to_one(1), SIZE, cores)
+    finally:
+        cores.release()
+    [relay] = started
+    assert relay.returncode == -signal.SIGKILL
 
 
 def test_the_table_is_drawn_and_written(tmp_path: Path) -> None:
