@@ -132,17 +132,18 @@ def test_two_networks_with_one_password(ran: Ran, tmp_path: Path, monkeypatch: p
     (tmp_path / "written").write_bytes(b"two\n")
     file = tmp_path / "server.toml"
     tables = [
-        '[network."/a"]\npassword = "one"',
-        '[network."/b"]\npassword = "two"',
-        f'[network."/c"]\npassword_file = "{tmp_path}/written"',
-        '[network."/d"]\npassword = "three"',
+        'dhcp = ""',
+        '[network."/a"]\npassword = "one"\ndhcp = ""',
+        '[network."/b"]\npassword = "two"\ndhcp = ""',
+        f'[network."/c"]\npassword_file = "{tmp_path}/written"\ndhcp = ""',
+        '[network."/d"]\npassword = "three"\ndhcp = ""',
     ]
     file.write_text("\n".join(tables))
     result = call(server_command.main, "-c", str(file), *(["--check"] if check else []))
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         f"candy-server: warning: {file}:{line}: is the password of the network {other} too: give each one of its own"
-        for line, other in (("2: password", "/"), ("6: password_file", "/b"))
+        for line, other in (("3: password", "/"), ("9: password_file", "/b"))
     ]
 
 
