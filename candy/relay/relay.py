@@ -10,7 +10,7 @@ Rules:
  4. A connection belongs to one network, found by the path of its URL, and a network's actions reach its own connections
     alone. A relay whose only network is `/` takes any path, as the original does.
  5. Of settings that are read again (SIGHUP) the relay applies those that candy.options says a reload applies; a change
-    of any other needs a restart, and is named in the log.
+    of any other needs a restart, and is named in the log, last of all.
 
 It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle.
 """
@@ -87,8 +87,8 @@ class Relay:
         self._events: deque[tuple[int, int, bytes]] = deque()
         """Taken from the engine, and not acted on yet."""
         self._ending: asyncio.Future[None] | None = None
-        self._following: set[asyncio.Task[None]] = set()
-        """Tasks: interfaces of this machine that follow new rules."""
+        self._reloading: set[asyncio.Task[None]] = set()
+        """Tasks: reloads that have not ended."""
         failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: self._serve(network, failures) for network in settings.networks}
 
@@ -176,29 +176,32 @@ class Relay:
         except (ConfigError, OperationalError) as error:
             log.error("not read again, nothing changes: %s", error)
             return
-        for name in needs_restart(self._settings, wanted):
-            log.warning("changed, which needs a restart: %s", name)
         log.info("the settings are read again")
+        changed = []
         for settings in wanted.networks:
             served = self._served.get(settings.path)
             if served is not None and set(settings.rules) != set(served.settings.rules):
                 self._change_rules(served, settings.rules)
+                changed.append(served)
+        reloading = self._loop.create_task(self._end_reload(changed, needs_restart(self._settings, wanted)))
+        self._reloading.add(reloading)
+        reloading.add_done_callback(self._reloading.discard)
 
     def _change_rules(self, served: _Served, written: tuple[Rule, ...]) -> None:
         served.settings = served.settings.model_copy(update={"rules": written})
-        rules = Rules(written)
-        self._act(served, served.network.set_rules(rules, self._loop.time()))
+        self._act(served, served.network.set_rules(Rules(written), self._loop.time()))
         self._set_timer()
-        if served.interface is not None:
-            following = self._loop.create_task(self._follow_anew(served, served.interface, rules))
-            self._following.add(following)
-            following.add_done_callback(self._following.discard)
 
-    async def _follow_anew(self, served: _Served, interface: Interface, rules: Rules) -> None:
-        try:
-            await self._follow(served, interface, rules)
-        except OperationalError as error:
-            log.error("%s%s", served.label, error)
+    async def _end_reload(self, changed: Iterable[_Served], unchanged: Iterable[str]) -> None:
+        """What takes time: this machine's interfaces follow the rules. Then say, last of all, what is left to do."""
+        for served in changed:
+            if served.interface is not None:
+                try:
+                    await self._follow(served, served.interface, Rules(served.settings.rules))
+                except OperationalError as error:
+                    log.error("%s%s", served.label, error)
+        if names := ", ".join(unchanged):
+            log.warning("changed, which needs a restart: %s", names)
 
     async def close_all(self) -> None:
         """Tell every member that the relay ends, and wait at most GOODBYE_S for their answers."""

@@ -155,11 +155,11 @@ def test_networks_behind_members_and_behind_it(laboratory: MembersLaboratory) ->
     """It is told rules as members are, follows them when they change, and is a gateway to what lies behind it."""
     file = laboratory.folder / "server.toml"
 
-    def write(*rules: str) -> None:
+    def write(*rules: str, more: str = "") -> None:
         keys = ("device", "destination", "via")
         tables = (zip(keys, rule.split(","), strict=True) for rule in rules)
         lists = ", ".join("{ " + ", ".join(f'{key} = "{text}"' for key, text in table) + " }" for table in tables)
-        file.write_text(f'dhcp = "192.168.202.0/24"\ntun = "192.168.202.1/24"\nroutes = [{lists}]\n')
+        file.write_text(f'dhcp = "192.168.202.0/24"\ntun = "192.168.202.1/24"\nroutes = [{lists}]\n{more}')
 
     to_gateway = f"192.168.202.0/24,{LAN},{GATEWAY}"
     to_it = "192.168.202.0/24,10.0.0.0/24,192.168.202.1"
@@ -186,11 +186,13 @@ def test_networks_behind_members_and_behind_it(laboratory: MembersLaboratory) ->
     answer = receive_from(gateway, Ethernet.ADDRESS)
     assert (answer[20], answer[28:]) == (0, b"unwrap")
     member.settle()
-    # Rules that change reach it as well.
+    # Rules that change reach it as well. What is left for a restart comes last.
     start = len(relay.lines)
-    write(f"192.168.202.0/24,172.18.0.0/16,{GATEWAY}")
+    write(f"192.168.202.0/24,172.18.0.0/16,{GATEWAY}", more="max_members = 9\n")
     relay.signal(signal.SIGHUP)
-    relay.wait_for(r"172\.17\.0\.0/16 is not reached through the network any more", start)
+    last = relay.wait_for(r"WARNING changed, which needs a restart: max_members$", start)
+    lines = relay.lines[start : relay.lines.index(last.string)]
+    assert any(line.endswith("172.17.0.0/16 is not reached through the network any more") for line in lines)
     shown = laboratory.hub.run("ip", "route", "show", "dev", "candy-server")
     assert LAN not in shown
     assert "172.18.0.0/16" in shown
