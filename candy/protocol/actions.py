@@ -54,3 +54,8 @@ class Log:
 
     level: Literal["debug", "info", "warning"]
     text: str
+    kind: str | None = None
+    """Of a line that a peer can cause at will, what it is about: the relay limits lines of one kind and source. None:
+    every such line is written."""
+    source: str = ""
+    """Of such a line, what its peer counts as."""

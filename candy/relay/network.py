@@ -283,7 +283,7 @@ class Network:
         if self._members >= self._max_members:
             self._forget(session)
             full = f"the network is full: {self._max_members} members are in"
-            log = Log("warning", f"{session.source}: not let in as {session.ip}: {full}")
+            log = session.warning("full", f"not let in as {session.ip}: {full}")
             return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
         self._members += 1
         self._realm.pool.claim(session.ip, session.vmac, session.connection)

@@ -11,6 +11,7 @@ Rules:
     alone. A relay whose only network is `/` takes any path, as the original does.
  5. Of settings that are read again (SIGHUP) the relay applies those that candy.options says a reload applies; a change
     of any other needs a restart, and is named in the log, last of all.
+ 6. Lines that a peer can cause at will are limited by candy.relay.loglimit. Beyond the limit they are debug.
 
 It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle.
 """
@@ -22,7 +23,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -39,6 +40,7 @@ from candy.protocol.wire import Kind
 from candy.relay import upgrade
 from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
+from candy.relay.loglimit import LineLimiter
 from candy.relay.network import Network
 from candy.relay.pool import Pool
 from candy.relay.rules import Rule, Rules
@@ -82,6 +84,7 @@ class Relay:
             limit_per_source=settings.unauthenticated_per_source,
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._lines = LineLimiter()
         self._drops: Counter[str] = Counter()
         self._connections: dict[int, _Served] = {}
         self._events: deque[tuple[int, int, bytes]] = deque()
@@ -154,7 +157,7 @@ class Relay:
             log.debug("%s: not let in: %s", source, error)
             return upgrade.not_alone()
         except OSError as error:
-            log.warning("%s: not let in: %s", source, error.strerror or error)
+            self._log(Log("warning", f"{source}: not let in: {error.strerror or error}", "not let in", source))
             return upgrade.full()
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
@@ -216,6 +219,8 @@ class Relay:
         self._loop.remove_reader(self._engine.fileno())
         if self._timer is not None:
             self._timer.cancel()
+        for line in self._lines.rest():
+            _write(line)
 
     def log_counters(self) -> None:
         """Write all counters to the log (SIGUSR1)."""
@@ -275,11 +280,14 @@ class Relay:
         now, wall = self._loop.time(), int(time.time())
         for served in self._served.values():
             self._act(served, served.network.expired(now, wall))
+        for line in self._lines.expired(now):
+            _write(line)
         self._set_timer()
 
     def _set_timer(self) -> None:
         """Wake up for the next deadline. Most deadlines are met early, so an earlier waking is left alone."""
-        deadlines = (served.network.next_deadline() for served in self._served.values())
+        deadlines = [served.network.next_deadline() for served in self._served.values()]
+        deadlines.append(self._lines.next_deadline())
         when = min((deadline for deadline in deadlines if deadline is not None), default=None)
         if when is None or (self._timer is not None and self._timer.when() <= when):
             return
@@ -308,5 +316,17 @@ class Relay:
                 case Drop():
                     self._drops[action.reason] += 1
                 case Log():
-                    level = logging.getLevelNamesMapping()[action.level.upper()]
-                    log.log(level, "%s%s", served.label, action.text)
+                    self._log(action, served.label)
+
+    def _log(self, line: Log, label: str = "") -> None:
+        """Write a line, of a network if it has a label. One that is beyond the limit is debug."""
+        line = replace(line, text=label + line.text, kind=line.kind and label + line.kind)
+        if self._lines.passes(line, self._loop.time()):
+            _write(line)
+            self._set_timer()
+        else:
+            log.debug("%s", line.text)
+
+
+def _write(line: Log) -> None:
+    log.log(logging.getLevelNamesMapping()[line.level.upper()], "%s", line.text)

@@ -34,7 +34,6 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
-from typing import Literal
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
@@ -222,18 +221,22 @@ class Session:
     def refuse(
         self,
         why: str,
-        level: Literal["debug", "warning"] = "warning",
         *,
+        kind: str = "refused",
         code: CloseCode | None = None,
         told: str = UNTOLD,
     ) -> list[Action]:
         """End a failed log-in: a line in the log, and for a peer that has the password a reason.
 
         Args:
-            why: for the log.
+            why, kind: for the log.
             code, told: end()'s `code` and `reason`.
         """
-        return [Log(level, f"{self.source}: refused: {why}"), *self.end(code, told)]
+        return [self.warning(kind, f"refused: {why}"), *self.end(code, told)]
+
+    def warning(self, kind: str, text: str) -> Log:
+        """A line that its peer can cause at will."""
+        return Log("warning", f"{self.source}: {text}", kind, self._counted_as)
 
     def _outcome(self, actions: list[Action]) -> tuple[list[Action], bool, bool]:
         return actions, self.state is State.CLAIMING, self.state is State.CLOSED
@@ -262,7 +265,7 @@ class Session:
         if must_ask and not self._realm.devices.is_trusted(self._device(message)):
             turn = self._realm.failures.turn(self._counted_as, now)
             if turn is None:
-                return self.refuse("too many log-ins from its address wait in line", "debug")
+                return self.refuse("too many log-ins from its address wait in line", kind="line")
             if turn > now:
                 self.state = State.IN_LINE
                 self.turn = turn
@@ -306,7 +309,7 @@ class Session:
                 message.address.ip, self.vmac, self.connection, self._counted_as, now, may_reserve=may_reserve
             )
         except PoolFull as full:
-            log = Log("warning", f"{self.source}: no address granted: {full}")
+            log = self.warning("no address", f"no address granted: {full}")
             code = CloseCode.NO_POOL if realm.pool.network is None else CloseCode.POOL_FULL
             return [log, *self.end(code, str(full))]
         realm.sightings.answered(wall)
@@ -329,9 +332,10 @@ class Session:
             if message.timestamp <= realm.replays.forgotten:
                 return self.refuse(
                     f"AUTH for {ip} may be a replay: it is of a time whose log-ins are forgotten, because the clock "
-                    f"was set back, or more than {DIGEST_LIMIT} came since"
+                    f"was set back, or more than {DIGEST_LIMIT} came since",
+                    kind="replay",
                 )
-            return self.refuse(f"AUTH for {ip} is a replay")
+            return self.refuse(f"AUTH for {ip} is a replay", kind="replay")
         if not is_unicast(ip):
             why = f"{ip} is not an address that a member can have"
             return self.refuse(why, code=CloseCode.OUTSIDE_POOL, told=why)
@@ -342,7 +346,7 @@ class Session:
             )
         if not realm.devices.let_in(self.vmac, ip, self._counted_as, now):
             count = f"{realm.devices.new_per_minute} new devices came from its address within a minute"
-            log = Log("warning", f"{self.source}: not let in as {ip}: {count}; --new-devices-per-minute allows more")
+            log = self.warning("new devices", f"not let in as {ip}: {count}; --new-devices-per-minute allows more")
             return [log, *self.end(CloseCode.TRY_AGAIN_LATER, "too many new devices: try again in a minute")]
         # What was reserved was for its AUTH, and this is the AUTH, for any address.
         realm.pool.release(self.connection)
@@ -355,20 +359,20 @@ class Session:
         realm = self._realm
         name = type(message).__name__.upper()
         if not auth.digest_matches(expected, message.digest):
-            # A source whose log-ins wait in line would fill the log as well.
-            refusal = self.refuse(f"wrong password in {name}", "debug" if self._had_turn else "warning")
+            refusal = self.refuse(f"wrong password in {name}", kind="password")
             if realm.failures.failed(self._counted_as, now):
                 many = "too many wrong passwords within a minute: log-ins from its address wait in line from now on"
-                refusal.append(Log("warning", f"{self.source}: {many}"))
+                refusal.append(self.warning("many passwords", many))
             if realm.devices.failed(self._device(message), now):
                 many = "too many wrong passwords within an hour under one VMAC: it waits in line from now on, too"
-                refusal.append(Log("warning", f"{self.source}: {many}"))
+                refusal.append(self.warning("many passwords of a device", many))
             return refusal
         if not auth.is_timely(message.timestamp, wall, realm.tolerance):
             skew, tolerance = message.timestamp - wall, realm.tolerance
             direction = "ahead of" if skew > 0 else "behind"
             return self.refuse(
                 f"{name} is {skew:+d} s off this clock, {tolerance} s are tolerated",
+                kind="clock",
                 code=CloseCode.CLOCK_OFF,
                 told=f"the member's clock is {abs(skew)} s {direction} the relay's, which tolerates {tolerance} s",
             )

@@ -58,7 +58,7 @@ def test_the_failure_that_reaches_the_limit_is_logged_and_those_in_line_are_for_
     ]
     guess(talk)
     next_turn(talk)
-    assert talk.log[60:][-1] == ("debug", f"{OFFICE}: refused: wrong password in AUTH")
+    assert talk.log[60:][-1] == ("warning", f"{OFFICE}: refused: wrong password in AUTH")
 
 
 @pytest.mark.parametrize("kind", HASHED)
@@ -87,7 +87,7 @@ def test_the_line_is_bounded_and_what_is_over_is_closed(guessed: Talk) -> None:
         [Close(connection, None, FAILED)] for connection in range(guessed.connections - 2, guessed.connections + 1)
     ]
     assert outcomes == [[]] * PLACES + surplus
-    assert guessed.log == [("debug", f"{OFFICE}: refused: too many log-ins from its address wait in line")] * 3
+    assert guessed.log == [("warning", f"{OFFICE}: refused: too many log-ins from its address wait in line")] * 3
     # They are forgotten, and who waits is not.
     assert guessed.auth(guessed.connections, ip(5)) == []
     assert next_turn(guessed) == [Close(61, None, FAILED)]
