@@ -8,7 +8,8 @@ Rules:
  1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file.
  2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for a later
     failure. Only here do candy's exceptions become lines.
- 3. Relay, member and engine are imported when they start: --help, --version and --check work without them.
+ 3. All lines for stderr, of the log too, go through candy.cli.log: nothing waits for their reader.
+ 4. Relay, member and engine are imported when they start: --help, --version and --check work without them.
 """
 
 import logging
@@ -23,6 +24,7 @@ import click
 
 from candy import __version__
 from candy.cli.files import Written, read_file
+from candy.cli.log import StderrHandler
 from candy.errors import ConfigError, OperationalError
 from candy.member.settings import MemberSettings
 from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
@@ -59,6 +61,9 @@ class Command(click.Command, Generic[Settings]):
         run: starts the side; returns its exit status. Its second argument reads the settings again and raises their
             errors; it is None without a file.
     """
+
+    _stderr: StderrHandler
+    """While main() runs."""
 
     def __init__(
         self,
@@ -97,6 +102,7 @@ class Command(click.Command, Generic[Settings]):
         **extra: Any,
     ) -> NoReturn:
         """Run, and end the process with rule 2's exit status."""
+        self._stderr = StderrHandler()
         try:
             status = super().main(args, self.name, complete_var, standalone_mode=False, **extra)
         except click.UsageError as error:
@@ -105,6 +111,9 @@ class Command(click.Command, Generic[Settings]):
             status = self._fail(str(error), error.exit_status)
         except click.Abort:
             status = 130
+        finally:
+            logging.root.removeHandler(self._stderr)
+            self._stderr.close()
         sys.exit(status)
 
     def _start(self, config: str | None, mode: str | None, check: bool, **written: Any) -> int:
@@ -128,10 +137,11 @@ class Command(click.Command, Generic[Settings]):
                 self._warn(doubt)
             click.echo(f"{self.name}: the settings are sound")
             return 0
-        logging.basicConfig(
-            level=logging.DEBUG if settings.debug else logging.INFO,
-            format=("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s",
+        self._stderr.setFormatter(
+            logging.Formatter(("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s")
         )
+        logging.root.addHandler(self._stderr)
+        logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
         # The libraries' own debugging. pyroute2 resets the level of its topmost logger when it is imported, later.
         for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
             logging.getLogger(library).setLevel(logging.WARNING)
@@ -153,7 +163,7 @@ class Command(click.Command, Generic[Settings]):
         line = " ".join(message.splitlines())
         # A quoted value may be binary, and the terminal must not act on its control characters.
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
-        click.echo(f"{self.name}: {shown}", err=True)
+        self._stderr.say(f"{self.name}: {shown}")
 
 
 def _click_option(option: Option, hidden: bool = False) -> click.Option:

@@ -8,9 +8,11 @@ candy.relay.relay's.
 """
 
 import asyncio
+import errno
 import logging
 import os
 import resource
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -25,6 +27,11 @@ from candy.relay.listen import hosts, listen
 from candy.relay.relay import Relay
 from candy.relay.settings import NetworkSettings, RelaySettings
 from candy.settings import host_port
+
+LOOK_S = 2.0
+"""Between two looks at the certificate's files."""
+READER_S = 1.0
+"""How long the lines for members may wait for who reads them."""
 
 log = logging.getLogger("candy.relay")
 
@@ -93,14 +100,21 @@ def _announce(settings: RelaySettings, port: int) -> None:
     try:
         for network in settings.networks:
             which = "this network" if network.path == "/" else f"the network {network.path}"
-            print(f"To join {which}, run on another machine:", flush=True)
-            print("  " + member_line(settings, network, address, port), flush=True)
+            _print(f"To join {which}, run on another machine:")
+            _print("  " + member_line(settings, network, address, port))
     except OSError as error:
-        # A full disk, or a reader that has exited, doesn't end the relay. The rest in the buffer would fail again at
-        # the exit.
+        # A full disk, or a reader that has exited or stalls, doesn't end the relay. The rest in the buffer would fail
+        # again at the exit.
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         log.warning("the lines for members can't be printed: %s", error.strerror)
+
+
+def _print(line: str) -> None:
+    """A line on stdout; OSError: it can't be written, or would have to wait."""
+    if sys.stdout is not None and not select.select([], [sys.stdout], [], READER_S)[1]:
+        raise TimeoutError(errno.ETIMEDOUT, "nobody reads them")
+    print(line, flush=True)
 
 
 def _describe_pool(network: NetworkSettings) -> str:

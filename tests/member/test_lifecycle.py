@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import pytun
 from kit.recorded import PASSWORD
 from lab.namespaces import Namespace
-from lab.programs import Program, environment
+from lab.programs import PATIENCE_S, Program, client, environment
+from lab.unread import Unread, stderr_refused, stderr_to
 
 from candy import __version__
 from candy.errors import OperationalError
@@ -74,3 +76,25 @@ def test_the_program_ends_with_a_signal_and_takes_its_interface_along(
         assert program.lines[-1] == "ending"
     assert "candy-test" not in host.run("ip", "link")
     assert re.fullmatch(r"[0-9a-f]{16}", (tmp_path / "vmac" / "test").read_text())
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("how", ["stalled", "full", "gone", "closed"])
+def test_a_log_that_nobody_takes(tmp_path: Path, stack: ExitStack, how: str) -> None:
+    """The member goes on as ever, and ends when it is told to."""
+    host = Namespace("host")
+    stack.callback(host.close)
+    stalled = stack.enter_context(Unread(tmp_path / "stalled"))
+    with host:
+        relay = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        relay.settimeout(PATIENCE_S)
+        argv = client("-w", f"ws://127.0.0.1:{relay.getsockname()[1]}", "-t", "10.9.8.7/24", "--debug")
+        argv = stderr_to(stalled.path, argv) if how == "stalled" else stderr_refused(how, tmp_path, argv)
+        program = Program("client", argv, environment(tmp_path))
+    with program:
+        # Lines about each of these attempts are behind it.
+        for _ in range(3):
+            relay.accept()[0].close()
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+    assert "candy" not in host.run("ip", "link")
