@@ -1,32 +1,86 @@
 """The TLS contexts of both sides, made from paths.
 
-    relay    serving(certificate, key)
+    relay    Certificate(chain, key).context ◀── renew(), look(): the files again
     member   connecting(ca_file, insecure)
 
-Rule: a file that can't be used is an error of one line that says what to do. This module does not know which settings
-the paths come from, nor who connects.
+Rules:
+ 1. A file that can't be used is an error of one line that says what to do.
+ 2. A relay's sockets keep one context for good. Each handshake is given the newest one instead, and connections that
+    there are keep theirs, so nobody is dropped for a new certificate.
+
+This module does not know which settings the paths come from, nor who connects.
 """
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 from candy.errors import ConfigError, OperationalError
 
 
-def serving(certificate: Path, key: Path) -> ssl.SSLContext:
-    """For the connections that a relay accepts.
+class Certificate:
+    """What a relay shows to those who connect, read again when its files change.
 
     Args:
-        certificate: the chain, PEM.
+        chain: PEM.
         key: its private key, PEM, not encrypted.
 
     Raises:
         OperationalError: the files can't be used.
     """
+
+    def __init__(self, chain: Path, key: Path) -> None:
+        self._files = (chain, key)
+        self._used = self._looked = self._versions()
+        self._newest = self.context = _serving(chain, key)
+        # Called in each handshake, also of a peer that names no server.
+        self.context.sni_callback = self._give_newest
+
+    def renew(self) -> bool:
+        """Read the files now; whether they differ from those in use.
+
+        Raises:
+            OperationalError: the files can't be used; those before stay in use.
+        """
+        versions = self._looked = self._versions()
+        if versions == self._used:
+            return False
+        # Also of files that can't be used: they are complained of once.
+        self._used = versions
+        self._newest = _serving(*self._files)
+        return True
+
+    def look(self) -> bool:
+        """renew() for files that have changed and are the same in two looks: a chain and its key are replaced one after
+        the other.
+
+        Raises:
+            OperationalError: as in renew().
+        """
+        before = self._looked
+        self._looked = self._versions()
+        return self._looked == before and self.renew()
+
+    def _versions(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Of the files that links lead to, what changes when they are replaced or written."""
+        return tuple(_version(path) for path in self._files)
+
+    def _give_newest(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return None
+
+
+def _serving(chain: Path, key: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         # Without any password OpenSSL would ask the terminal for that of an encrypted key.
-        context.load_cert_chain(certificate, key, password="")
+        context.load_cert_chain(chain, key, password="")
     except OSError as error:
         if not isinstance(error, ssl.SSLError):
             why = error.strerror or str(error)
@@ -35,7 +89,7 @@ def serving(certificate: Path, key: Path) -> ssl.SSLContext:
         else:
             why = "one of them is not what it should be"
         raise OperationalError(
-            f"cannot use {certificate} with {key}: {why}: give a PEM chain and its unencrypted key"
+            f"cannot use {chain} with {key}: {why}: give a PEM chain and its unencrypted key"
         ) from None
     return context
 

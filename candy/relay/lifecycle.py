@@ -2,6 +2,7 @@
 
     run() ─▶ engine, Relay, interfaces ─▶ listen ─▶ announce ─▶ SIGTERM, SIGINT ─▶ close frames ─▶ engine stops
                                                                 SIGHUP: settings again, SIGUSR1: counters
+                                       └─▶ the certificate's files, every few seconds
 
 Rule: a part that was made is ended, also when a later one fails. What happens between start and end is
 candy.relay.relay's.
@@ -21,6 +22,7 @@ from contextlib import ExitStack
 from aiohttp import web
 
 from candy._fastpath import Engine
+from candy.carrier.tls import Certificate
 from candy.errors import OperationalError
 from candy.relay.invitation import member_address, member_line
 from candy.relay.listen import hosts, listen
@@ -68,12 +70,15 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     with ExitStack() as interfaces:
         try:
             await relay.make_interfaces(interfaces)
-            port = await listen(runner, settings)
+            certificate = _certificate(settings)
+            port = await listen(runner, settings, certificate.context if certificate is not None else None)
+            if certificate is not None:
+                loop.call_later(LOOK_S, _look, certificate)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
             if reread is not None:
-                loop.add_signal_handler(signal.SIGHUP, relay.reload, reread)
+                loop.add_signal_handler(signal.SIGHUP, _reload, relay, reread, certificate)
             elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # A terminal that is closed sends SIGHUP, which nohup has ignored.
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
@@ -88,6 +93,32 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             relay.stop()
             # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.
             engine.stop()
+
+
+def _certificate(settings: RelaySettings) -> Certificate | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return Certificate(settings.tls_certificate, settings.tls_key)
+
+
+def _look(certificate: Certificate) -> None:
+    """What renews certificates may not know of this relay."""
+    asyncio.get_running_loop().call_later(LOOK_S, _look, certificate)
+    _renew(certificate.look)
+
+
+def _renew(read: Callable[[], bool]) -> None:
+    try:
+        if read():
+            log.info("the certificate is read again")
+    except OperationalError as error:
+        log.error("the certificate stays the one before: %s", error)
+
+
+def _reload(relay: Relay, reread: Callable[[], RelaySettings], certificate: Certificate | None) -> None:
+    if certificate is not None:
+        _renew(certificate.renew)
+    relay.reload(reread)
 
 
 def _announce(settings: RelaySettings, port: int) -> None:

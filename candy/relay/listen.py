@@ -12,7 +12,6 @@ import ssl
 
 from aiohttp import web
 
-from candy.carrier import tls
 from candy.errors import OperationalError
 from candy.relay.settings import RelaySettings
 from candy.settings import host_port
@@ -27,18 +26,18 @@ def hosts(settings: RelaySettings) -> tuple[str, ...]:
     return ("::", "0.0.0.0") if settings.host == "::" else (settings.host,)
 
 
-async def listen(runner: web.ServerRunner, settings: RelaySettings) -> int:
+async def listen(runner: web.ServerRunner, settings: RelaySettings, context: ssl.SSLContext | None) -> int:
     """Open the sockets, all on one port.
+
+    Args:
+        context: of TLS; None: without.
 
     Returns:
         the port.
 
     Raises:
-        OperationalError: the address or the port can't be listened on, or the certificate can't be used.
+        OperationalError: the address or the port can't be listened on.
     """
-    context = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
-        context = tls.serving(settings.tls_certificate, settings.tls_key)
     port = settings.port
     for host in hosts(settings):
         await _open(runner, host, port, context)

@@ -1,10 +1,13 @@
-"""The TLS contexts of both sides: files that can't be used, and what an insecure member accepts."""
+"""The TLS contexts of both sides: files that can't be used, certificates that are renewed, and what an insecure member
+accepts.
+"""
 
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
+from lab.tls import Renewed
 
 from candy.carrier import tls
 from candy.errors import ConfigError, OperationalError
@@ -21,14 +24,14 @@ def pem(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_relay_asks_for_no_certificate(pem: tuple[Path, Path]) -> None:
-    assert tls.serving(*pem).verify_mode == ssl.CERT_NONE
+    assert tls.Certificate(*pem).context.verify_mode == ssl.CERT_NONE
 
 
 def test_a_chain_that_is_missing(pem: tuple[Path, Path], tmp_path: Path) -> None:
     _, key = pem
     missing = tmp_path / "missing.pem"
     with pytest.raises(OperationalError, match=rf"^cannot use {missing} with {key}: No such file or directory: give "):
-        tls.serving(missing, key)
+        tls.Certificate(missing, key)
 
 
 def test_a_key_of_another_certificate(pem: tuple[Path, Path], tmp_path: Path) -> None:
@@ -36,7 +39,96 @@ def test_a_key_of_another_certificate(pem: tuple[Path, Path], tmp_path: Path) ->
     other = tmp_path / "other.pem"
     trustme.CA().issue_cert("other.test").private_key_pem.write_to_path(other)
     with pytest.raises(OperationalError, match="the key is of another certificate: give a PEM chain"):
-        tls.serving(chain, other)
+        tls.Certificate(chain, other)
+
+
+def shown(context: ssl.SSLContext, authority: trustme.CA, name: str | None = "relay.test") -> str:
+    """The serial number of the certificate that a peer gets to see, which names this server or none."""
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    trusting.check_hostname = name is not None
+    to_server, to_peer = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_peer, server_side=True)
+    peer = trusting.wrap_bio(to_peer, to_server, server_hostname=name)
+    for side in (peer, server, peer, server):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    certificate = peer.getpeercert()
+    assert certificate is not None
+    return str(certificate["serialNumber"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Renewed:
+    return Renewed(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["relay.test", None])
+def test_a_renewed_certificate_is_shown_by_the_same_context(folder: Renewed, name: str | None) -> None:
+    certificate = tls.Certificate(folder.chain, folder.key)
+    first = shown(certificate.context, folder.authority, name)
+    assert not certificate.renew()
+    folder.use(folder.make("second"))
+    assert shown(certificate.context, folder.authority, name) == first
+    assert certificate.renew()
+    second = shown(certificate.context, folder.authority, name)
+    assert second != first
+    assert not certificate.renew()
+    folder.use(folder.make("third"))
+    assert certificate.renew()
+    assert shown(certificate.context, folder.authority, name) not in (first, second)
+
+
+def test_a_folder_behind_links_is_exchanged(folder: Renewed) -> None:
+    """As Kubernetes does: the links themselves stay."""
+    folder.link(folder.folder / "data", folder.folder / "first")
+    folder.use(folder.folder / "data")
+    certificate = tls.Certificate(folder.chain, folder.key)
+    first = shown(certificate.context, folder.authority)
+    folder.link(folder.folder / "data", folder.make("second"))
+    assert certificate.renew()
+    assert shown(certificate.context, folder.authority) != first
+
+
+def test_files_are_used_when_they_are_the_same_in_two_looks(folder: Renewed) -> None:
+    """The first look may have come between the chain and its key."""
+    certificate = tls.Certificate(folder.chain, folder.key)
+    assert [certificate.look() for _ in range(2)] == [False, False]
+    second = folder.make("second")
+    folder.link(folder.chain, second / "chain.pem")
+    assert not certificate.look()
+    folder.link(folder.key, second / "key.pem")
+    assert [certificate.look() for _ in range(3)] == [False, True, False]
+
+
+def test_a_pair_that_does_not_fit_changes_nothing_and_is_complained_of_once(folder: Renewed) -> None:
+    certificate = tls.Certificate(folder.chain, folder.key)
+    first = shown(certificate.context, folder.authority)
+    second = folder.make("second")
+    folder.link(folder.chain, second / "chain.pem")
+    assert not certificate.look()
+    with pytest.raises(OperationalError, match="the key is of another certificate"):
+        certificate.look()
+    assert not certificate.look()
+    folder.key.unlink()
+    with pytest.raises(OperationalError, match="No such file"):
+        certificate.renew()
+    assert shown(certificate.context, folder.authority) == first
+    folder.use(second)
+    assert [certificate.look() for _ in range(2)] == [False, True]
+    assert shown(certificate.context, folder.authority) != first
+
+
+def test_a_file_that_is_written_over(folder: Renewed) -> None:
+    certificate = tls.Certificate(folder.chain, folder.key)
+    first = shown(certificate.context, folder.authority)
+    second = folder.make("second")
+    for path in (folder.chain, folder.key):
+        path.write_bytes((second / path.name).read_bytes())
+    assert certificate.renew()
+    assert shown(certificate.context, folder.authority) != first
 
 
 @pytest.mark.parametrize("insecure", [False, True])

@@ -1,5 +1,6 @@
-"""Certificates for loopback, and an authority that nobody else trusts: fixtures, known to every test."""
+"""Certificates for loopback, and authorities that nobody else trusts; the fixtures are known to every test."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -32,3 +33,32 @@ def tls_for(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     context.set_alpn_protocols(["h2", "http/1.1"])
     authority.issue_cert(*names).configure_cert(context)
     return context
+
+
+class Renewed:
+    """Certificates as certbot and Kubernetes keep them: links to one of several pairs, which are in folders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        self.chain, self.key = folder / "chain.pem", folder / "key.pem"
+        self.folder = folder
+        self.use(self.make("first"))
+
+    def make(self, name: str) -> Path:
+        """A new pair in a folder of this name."""
+        made = self.folder / name
+        made.mkdir()
+        certificate = self.authority.issue_cert("127.0.0.1", "relay.test")
+        certificate.cert_chain_pems[0].write_to_path(str(made / "chain.pem"))
+        certificate.private_key_pem.write_to_path(str(made / "key.pem"))
+        return made
+
+    def link(self, link: Path, target: Path) -> None:
+        """Point the link at the target from now on."""
+        made = self.folder / "new"
+        made.symlink_to(target)
+        os.replace(made, link)
+
+    def use(self, pair: Path) -> None:
+        self.link(self.chain, pair / "chain.pem")
+        self.link(self.key, pair / "key.pem")

@@ -138,7 +138,7 @@ async def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", Without)
     try:
         with pytest.raises(OperationalError) as caught:
-            await listen(runner, settings)
+            await listen(runner, settings, None)
     finally:
         await runner.cleanup()
     assert str(caught.value) == (
