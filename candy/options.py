@@ -179,6 +179,13 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option("tls_certificate", str, "serve wss:// with this certificate chain (PEM)", "FILE"),
         Option("tls_key", str, "the certificate's private key (PEM)", "FILE"),
         Option(
+            "allow_origin",
+            str,
+            "let web pages of this origin connect, like https://example.org (repeatable)",
+            "ORIGIN",
+            repeats=True,
+        ),
+        Option(
             "unauthenticated_per_source",
             int,
             "unauthenticated connections per address  [{default}]",

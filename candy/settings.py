@@ -169,7 +169,10 @@ def validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[s
         first = error.errors(include_url=False, include_input=False)[0]
         words = _COMPLAINTS.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
         if first["loc"]:
-            raise complaint(fields[str(first["loc"][0])], words) from None
+            field, *item = first["loc"]
+            given = fields[str(field)]
+            # One of several values.
+            raise complaint(given._replace(value=given.value[item[0]]) if item else given, words) from None
         raise ConfigError(words) from None
 
 

@@ -12,6 +12,7 @@ This module does not know what a request asks for.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -19,6 +20,13 @@ from aiohttp.web_protocol import RequestHandler
 from candy.relay.admission import Admission
 
 log = logging.getLogger("candy.relay")
+
+
+class _Request(web.BaseRequest):
+    """One whose response, aiohttp's own errors included, does not tell which versions of what run here."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.pop("Server", None)
 
 
 class Door(web.Server):
@@ -39,7 +47,8 @@ class Door(web.Server):
         timeout_s: float,
         limit_per_source: int,
     ) -> None:
-        super().__init__(handler, access_log=None, keepalive_timeout=timeout_s)
+        request = partial(_Request, loop=asyncio.get_running_loop())
+        super().__init__(handler, request_factory=request, access_log=None, keepalive_timeout=timeout_s)
         self._close_connection = close_connection
         self._timeout_s = timeout_s
         self._admission = Admission(limit_per_source)

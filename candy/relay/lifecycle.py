@@ -56,10 +56,8 @@ def run(settings: RelaySettings, reread: Callable[[], RelaySettings] | None = No
 
 async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | None) -> None:
     _raise_descriptor_limit()
-    # To the engine this machine's interfaces are connections, too.
-    slots = settings.max_connections + sum(network.tun is not None for network in settings.networks)
     try:
-        engine = Engine(settings.workers, queue_bytes=settings.queue_bytes, max_connections=slots)
+        engine = Engine(settings.workers, queue_bytes=settings.queue_bytes, max_connections=settings.slots)
     except OSError as error:
         raise OperationalError(f"cannot start {settings.workers} workers: {error.strerror}: use --workers 1") from None
     relay = Relay(settings, engine)

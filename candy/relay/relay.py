@@ -35,9 +35,10 @@ from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
 from candy.options import DEFAULT_MTU
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
 from candy.protocol.wire import Kind
-from candy.relay import upgrade
+from candy.relay import health, upgrade
 from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
 from candy.relay.loglimit import LineLimiter
@@ -49,6 +50,8 @@ from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path,
 
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
+ORIGIN_SHOWN = 100
+"""Characters of an Origin in the log."""
 
 log = logging.getLogger("candy.relay")
 
@@ -144,20 +147,28 @@ class Relay:
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler: a refusal, or the hand-over to the engine."""
+        if health.is_asked(request):
+            free = self._settings.slots - self._engine.stats()["connections"]
+            return health.answer(is_ending=self._ending is not None, free_slots=free)
         refused = upgrade.refusal(request)
         if refused is not None:
             return refused
+        source = request.remote or "unknown"
+        if (origin := upgrade.foreign_origin(request, self._settings.allow_origin)) is not None:
+            why = f"a web page of {origin[:ORIGIN_SHOWN]!r}, which no --allow-origin names"
+            self._log(Log("warning", f"{source}: not let in: {why}", "origin", source_of(source)))
+            return upgrade.foreign()
         served = self._find(request.path)
         if served is None:
             return upgrade.no_such_network()
-        source = request.remote or "unknown"
         try:
             connection, response = upgrade.hand_over(request, self._engine, served.number)
         except ConnectionError as error:
             log.debug("%s: not let in: %s", source, error)
             return upgrade.not_alone()
         except OSError as error:
-            self._log(Log("warning", f"{source}: not let in: {error.strerror or error}", "not let in", source))
+            why = error.strerror or str(error)
+            self._log(Log("warning", f"{source}: not let in: {why}", "not let in", source_of(source)))
             return upgrade.full()
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)

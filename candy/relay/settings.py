@@ -42,6 +42,8 @@ from candy.settings import (
 
 _OPTIONS = by_key("server")
 MAX_NETWORKS = 1000
+HEALTH_PATH = "/healthz"
+"""Of health checks, not of a network."""
 RULE_KEYS = ("device", "destination", "via")
 """Of a rule in a TOML file, in the original's order."""
 
@@ -75,6 +77,20 @@ def _canonical_host(host: str) -> str:
         return str(ip_address(host))
     except ValueError:
         return host
+
+
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _check_origin(origin: str) -> str:
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError("is not an origin as browsers write it, like https://example.org or http://10.0.0.1:8080")
+    return origin
+
+
+_ORIGIN = re.compile(r"null|(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
+"""RFC 6454, section 6.2: in lower case, without a port that the scheme implies; null stands for pages of no origin."""
 
 
 class NetworkSettings(Frozen):
@@ -131,12 +147,19 @@ class RelaySettings(Settings):
     tls_certificate: FilePath | None = None
     """None: ws://; else wss://, with tls_key."""
     tls_key: FilePath | None = None
+    allow_origin: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_several)] = ()
+    """Of web pages that may connect."""
     unauthenticated_per_source: int = setting(_OPTIONS["unauthenticated_per_source"])
     failures_per_minute: int = setting(_OPTIONS["failures_per_minute"])
     workers: int = Field(default_factory=_spare_cores, ge=_OPTIONS["workers"].least, le=_OPTIONS["workers"].most)
     queue_bytes: int = setting(_OPTIONS["queue_bytes"])
     """Per member."""
     max_connections: int = setting(_OPTIONS["max_connections"])
+
+    @property
+    def slots(self) -> int:
+        """Of the engine, to which this machine's interfaces are connections, too."""
+        return self.max_connections + sum(network.tun is not None for network in self.networks)
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
@@ -209,6 +232,8 @@ def _further_networks(networks: Sequence[GivenNetwork]) -> Iterable[NetworkSetti
         canonical = canonical_path(path.value)
         if canonical == "/":
             raise complaint(path, "is the network that stands at the top of the file, before all tables")
+        if canonical == HEALTH_PATH:
+            raise complaint(path, "is where the relay answers health checks: choose another path")
         if canonical in known:
             raise complaint(path, f"is the second network at {canonical}: give each a path of its own")
         known.add(canonical)

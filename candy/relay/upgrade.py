@@ -1,6 +1,6 @@
 """The relay's half of the WebSocket handshake (RFC 6455, section 4.2), and the way out of aiohttp for its socket.
 
-    request ──check──▶ refusal, no_such_network, not_alone: an ordinary response
+    request ──check──▶ refusal, foreign, no_such_network, not_alone: an ordinary response
                └─────▶ hand_over(): bytes read ahead, a duplicate of the descriptor ──▶ Engine.adopt ──▶ 101
 
 Rules:
@@ -15,6 +15,7 @@ import base64
 import binascii
 import os
 import socket
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
@@ -41,6 +42,18 @@ def refusal(request: web.BaseRequest) -> web.Response | None:
     if not _is_key(headers.get("Sec-WebSocket-Key", "")):
         return _refuse(400, "Sec-WebSocket-Key is not the base64 of 16 bytes.")
     return None
+
+
+def foreign_origin(request: web.BaseRequest, allowed: Collection[str]) -> str | None:
+    """The Origin of a request that a web page makes, unless it is allowed; None without one. A browser lets any page
+    connect anywhere, to this machine and its neighbours too, and names the page here. candy's members name nothing."""
+    origins = request.headers.getall("Origin", ())
+    return None if all(origin in allowed for origin in origins) else ", ".join(origins)
+
+
+def foreign() -> web.Response:
+    """The response to a request with a foreign Origin."""
+    return _refuse(403, "A web page may join only if --allow-origin names its origin.")
 
 
 def no_such_network() -> web.Response:

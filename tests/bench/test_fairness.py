@@ -127,7 +127,9 @@ def test_who_waits_is_judged_by_cpu_time() -> None:
 def relay_and_members(load: str, until: Callable[[dict[str, dict[str, int]], dict[str, float]], bool]) -> None:
     """Play a load against a relay until its totals and the load's satisfy the condition."""
     cores = sorted(os.sched_getaffinity(0))
-    with Child("fairness_relay.py", {"worker_cores": cores, "other_cores": cores, "engine": {}, "device": False}) as relay:
+    with Child(
+        "fairness_relay.py", {"worker_cores": cores, "other_cores": cores, "engine": {}, "device": False}
+    ) as relay:
         order = {"load": load, "port": relay.first["port"], "cores": cores}
         with Child("fairness_members.py", order) as members:
             end = time.monotonic() + PATIENCE

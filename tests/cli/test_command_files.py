@@ -61,6 +61,26 @@ def test_file_switches_the_time_off(ran: Ran, tmp_path: Path) -> None:
     assert not serve(ran, "-c", str(file))[0].timestamps
 
 
+def test_an_option_of_several_values(ran: Ran, tmp_path: Path) -> None:
+    """Written several times, or a list. As with every option, those of the command line replace those of the file."""
+    file = tmp_path / "server.toml"
+    file.write_text('allow_origin = ["https://a.example", "null"]')
+    assert serve(ran)[0].allow_origin == ()
+    assert serve(ran, "-c", str(file))[0].allow_origin == ("https://a.example", "null")
+    line = ["--allow-origin", "https://b.example", "--allow-origin=https://c.example"]
+    assert serve(ran, "-c", str(file), *line)[0].allow_origin == ("https://b.example", "https://c.example")
+    said = refuse(server_command.main, *line, "--allow-origin", "*")
+    assert "--allow-origin: '*' is not an origin as browsers write it, like https://example.org" in said
+    file.write_text('debug = true\nallow_origin = ["null",\n"HTTPS://x"]')
+    assert f"{file}:2: allow_origin: 'HTTPS://x' is not an origin" in refuse(server_command.main, "-c", str(file))
+    file.write_text('allow_origin = "null"')
+    assert serve(ran, "-c", str(file))[0].allow_origin == ("null",)
+    for wrong in ("1", "[1]", '[["null"]]'):
+        file.write_text(f"allow_origin = {wrong}")
+        said = refuse(server_command.main, "-c", str(file))
+        assert f"{file}:1: allow_origin: is of the wrong type: write text in quotes" in said
+
+
 # Several networks
 
 

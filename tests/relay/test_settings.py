@@ -77,12 +77,51 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "port": 26816,
         "tls_certificate": None,
         "tls_key": None,
+        "allow_origin": (),
         "unauthenticated_per_source": 64,
         "failures_per_minute": 60,
         "workers": 7,
         "queue_bytes": 4 * 1024 * 1024,
         "max_connections": 65536,
     }
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "https://example.org",
+        "http://10.0.0.1:8080",
+        "http://[::1]:8080",
+        "moz-extension://0a-1",
+        "http://x:443",
+    ],
+)
+def test_origins(origin: str) -> None:
+    assert relay(allow_origin=(origin, "null")).allow_origin == (origin, "null")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "",
+        "example.org",
+        "https://example.org/",
+        "https://Example.org",
+        "https://example.org:443",
+        "http://x:80",
+        "NULL",
+    ],
+)
+def test_what_is_no_origin(origin: str) -> None:
+    """Each value is exact, so one that no browser would send is a mistake."""
+    with pytest.raises(ConfigError) as caught:
+        relay(allow_origin=("https://example.org", origin))
+    assert str(caught.value) == (
+        f"--allow_origin: {origin!r} is not an origin as browsers write it, like https://example.org or "
+        "http://10.0.0.1:8080"
+    )
 
 
 def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +354,7 @@ def test_canonical_path(path: str, canonical: str) -> None:
         ([further("/home?a=b")], "'/home?a=b' is not a path"),
         ([further("/../home")], "'/../home' is not a path"),
         ([further("/hö")], "'/hö' is not a path"),
+        ([further("/healthz/")], "'/healthz/' is where the relay answers health checks: choose another path"),
         ([further("/home", None)], "'/home' has no password: add password or password_file to its table"),
         ([further(f"/{n}") for n in range(MAX_NETWORKS)], "'/999' is one network too many: a relay has at most 1000"),
     ],

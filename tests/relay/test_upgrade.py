@@ -5,6 +5,7 @@ import gc
 import re
 import socket
 from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -176,6 +177,55 @@ def test_bad_upgrades_are_refused(relay: RelayProgram, old: bytes, new: bytes, s
     assert received.startswith((b"HTTP/1.1 %d " % status, b"HTTP/1.0 %d " % status)), received
     if status == 426:
         assert b"\r\nUpgrade: websocket\r\n" in received or b"\r\nSec-WebSocket-Version: 13\r\n" in received
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1", "null", "", "HTTPS://EVIL.EXAMPLE\xff"])
+def test_a_web_page_is_refused(relay: RelayProgram, origin: str) -> None:
+    """Its browser connects anywhere, to loopback too, and names the page in Origin."""
+    start = len(relay.lines)
+    received = answer(relay, upgrade_request(f"Origin: {origin}"))
+    assert received.startswith(b"HTTP/1.1 403 ")
+    assert received.endswith(b"A web page may join only if --allow-origin names its origin.\n")
+    shown = re.escape(repr(origin.encode("latin-1").decode("utf-8", "surrogateescape")))
+    relay.wait_for(rf"127\.0\.0\.1: not let in: a web page of {shown}, which no --allow-origin names$", start)
+
+
+def test_a_web_page_that_is_allowed(tmp_path: Path) -> None:
+    allowed = ["https://vpn.example.org", "null"]
+    flags = [word for origin in allowed for word in ("--allow-origin", origin)]
+    with RelayProgram(tmp_path, *flags) as relay:
+        for origins, status in (
+            (allowed[:1], 101),
+            (allowed[1:], 101),
+            (["https://vpn.example.org:8443"], 403),
+            (["http://vpn.example.org"], 403),
+            (["https://vpn.example.org, https://evil.example"], 403),
+            ([allowed[0], "https://evil.example"], 403),
+        ):
+            with socket.create_connection(relay.address, PATIENCE_S) as opened:
+                opened.sendall(upgrade_request(*(f"Origin: {origin}" for origin in origins)))
+                assert opened.recv(65536).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        upgrade_request(),
+        upgrade_request("Origin: https://evil.example"),
+        upgrade_request("Expect: 100-continue"),
+        b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: relay\r\n\r\n",
+        b"no HTTP\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: relay\r\nContent-Length: x\r\n\r\n",
+        b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_no_answer_tells_what_runs_here(relay: RelayProgram, request_: bytes) -> None:
+    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+        opened.sendall(request_)
+        received = opened.recv(65536)
+    assert received.startswith(b"HTTP/1.")
+    assert not re.search(rb"server:|aiohttp|python", received, re.IGNORECASE)
 
 
 def test_a_browser_gets_a_sentence(relay: RelayProgram) -> None:
