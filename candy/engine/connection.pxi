@@ -34,6 +34,8 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     inbox = inbox_take(s)
     pthread_mutex_unlock(&s.send_lock)
     drops(w, s, DROP_CLOSED, records_free(w, inbox, w.engine.flow_key))
+    store_relaxed64(&s.control_bytes, 0)
+    stranger_release(w, s)
     block_give(w, s.spill)
     block_give(w, s.fragments)
     s.spill = NULL

@@ -260,7 +260,6 @@ cdef class _Core:
         store_relaxed64(&s.pending, 0)
         store_relaxed64(&s.closing, 0)
         store_relaxed64(&s.queued_bytes, 0)
-        store_relaxed64(&s.control_bytes, 0)
         store_relaxed64(&s.stalled, 0)
         store_relaxed64(&s.extended, 0)
         store_ordered64(&s.asked, 0)

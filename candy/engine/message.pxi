@@ -60,7 +60,8 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
         block_give(w, b)
         b = NULL
     elif b != NULL and s.fragment_bytes > b.capacity:
-        b = block_grow(w, b, s.fragment_bytes, use)
+        # A stranger's room is too little to be shared out in twos.
+        b = block_grow(w, b, s.fragment_bytes if use == FOR_STRANGERS else max(s.fragment_bytes, 2 * b.capacity), use)
     s.fragments = b
     if b != NULL:
         memcpy(block_bytes(b) + b.end, f.payload, f.length)

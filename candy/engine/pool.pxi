@@ -7,7 +7,7 @@
 cdef enum:
     FOR_PACKETS                     # what waits for receivers: all but an eighth of the limit
     FOR_INPUT                       # members' incomplete frames, control frames: all of it
-    FOR_STRANGERS                   # input of who has not authenticated: a sixteenth, within the above
+    FOR_STRANGERS                   # input of and answers to who has not authenticated: a sixteenth, within the above
     FOR_CERTAIN                     # what can't be dropped any more: no limit
     SPARE_BYTES = 1048576           # kept by a worker for reuse
 
@@ -128,7 +128,7 @@ cdef Block *block_of(Worker *w, const uint8_t *data, uint32_t length, int use) n
 
 cdef Block *block_grow(Worker *w, Block *b, uint32_t capacity, int use) noexcept nogil:
     """Move a block's bytes to a larger one; NULL as memory_take. The old one is given back in any case."""
-    cdef Block *larger = block_take(w, max(capacity, 2 * b.capacity), use)
+    cdef Block *larger = block_take(w, capacity, use)
     if larger != NULL:
         memcpy(block_bytes(larger), block_bytes(b), b.end)
         larger.end = b.end
@@ -145,6 +145,11 @@ cdef inline uint8_t *record_frame(Record *r) noexcept nogil:
 cdef inline uint32_t record_size(Record *r) noexcept nogil:
     """Bytes of its frame."""
     return frame_size(record_frame(r))
+
+
+cdef inline uint32_t record_memory(uint32_t size) noexcept nogil:
+    """What a record takes whose frame has so many bytes."""
+    return memory_size(<uint32_t>sizeof(Record) + size)
 
 
 cdef inline Record *record_take(Worker *w, uint32_t size, uint64_t stamp_ns, int use) noexcept nogil:
@@ -166,5 +171,5 @@ cdef inline Record *record_of(Worker *w, const uint8_t *frame, uint32_t size, ui
 
 
 cdef inline void record_give(Worker *w, Record *r) noexcept nogil:
-    # Packets and control frames are counted alike: which they were taken for plays no part any more.
+    # Packets and control frames are counted alike. What counts as a stranger's as well, its slot knows.
     memory_give(w, r, <uint32_t>sizeof(Record) + record_size(r), FOR_PACKETS)

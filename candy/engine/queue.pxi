@@ -46,7 +46,6 @@ cdef inline void queue_mirror(Slot *s) noexcept nogil:
     """Tell those who don't hold the lock how much waits."""
     cdef Queue *q = s.queue
     store_relaxed64(&s.queued_bytes, q.bytes if q != NULL else 0)
-    store_relaxed64(&s.control_bytes, q.control.bytes if q != NULL else 0)
     if q == NULL:
         store_relaxed64(&s.stalled, 0)
 
@@ -242,10 +241,7 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
     if queue_idle(q):
         q.progress_ns = w.now       # nothing waited: nothing stalled
     if not frame_flow(frame, size, w.engine.flow_key, &hash):
-        if q.control.bytes + size <= CONTROL_BYTES_MAX:
-            return &q.control
-        drop(w, s, DROP_CONTROL)
-        return NULL
+        return &q.control           # bounded where it was left: inbox_control()
     share = queue_share(w)
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:
         drop(w, s, DROP_STALLED)

@@ -198,10 +198,16 @@ cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nog
     if s.state != STATE_OPEN or s.held:
         return 0
     if have != 0 and unlikely(is_stranger(s)):
-        have = pass_over(w, s, p + used, have, STRANGER_BYTES, DROP_NOT_AUTHENTICATED)
+        have = pass_over(w, s, p + used, have, stranger_room(s), DROP_NOT_AUTHENTICATED)
     if have != 0 and p + used != w.buffer:
         memmove(w.buffer, p + used, have)
     return have
+
+
+cdef inline uint32_t stranger_room(Slot *s) noexcept nogil:
+    """Bytes that an incomplete frame of a stranger's may have, beside the fragments that are kept."""
+    cdef uint32_t kept = s.fragments.capacity if s.fragments != NULL else 0
+    return STRANGER_BYTES - min(kept, <uint32_t>STRANGER_BYTES)
 
 
 cdef bint hold(Worker *w, Slot *s, const uint8_t *p, size_t have) noexcept nogil:
@@ -244,6 +250,8 @@ cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
     cdef Frame f
     cdef uint32_t size
     cdef int use = FOR_STRANGERS if is_stranger(s) else FOR_INPUT
+    if have != 0 and use == FOR_STRANGERS and s.state == STATE_OPEN:
+        have = pass_over(w, s, w.buffer, have, stranger_room(s), DROP_NOT_AUTHENTICATED)    # it came with the upgrade
     if have == 0 or s.state != STATE_OPEN:
         return
     f.header = 0

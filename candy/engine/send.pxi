@@ -207,6 +207,8 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
         packets += f != &q.control
         f.credit -= <int32_t>size
         record_give(w, flow_take(q, f, size))
+        if f == &q.control:
+            add_relaxed64(&s.control_bytes, -<uint64_t>record_memory(size))
         if b.end >= limit:
             break
         f = queue_next(w, s, q, control_only)
@@ -217,6 +219,30 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
             break                   # stays at the head of its flow
     sent(w, s, packets, 0)
     return True
+
+
+cdef void commit_fit(Worker *w, Queue *q) noexcept nogil:
+    """Let the commit block have no more room than twice what it holds: what waits may wait for long."""
+    cdef Block *b = q.committed
+    cdef uint32_t left = queue_committed(q)
+    cdef Block *smaller = NULL
+    if b == NULL or b.capacity <= 2 * left:
+        return
+    if left != 0:
+        smaller = block_of(w, block_bytes(b) + b.start, left, FOR_CERTAIN)
+        if smaller == NULL:
+            return                  # the machine has no memory: then as it is
+    block_give(w, b)
+    q.committed = smaller
+
+
+cdef void stranger_release(Worker *w, Slot *s) noexcept nogil:
+    """Answers to a stranger have left: what still waits for it counts with the strangers' memory, and no more."""
+    cdef uint64_t counted = load_relaxed64(&s.stranger_bytes)
+    cdef uint64_t waiting = load_relaxed64(&s.control_bytes)
+    if counted > waiting:
+        add_relaxed64(&s.stranger_bytes, waiting - counted)
+        add_relaxed64(&w.engine.pool.stranger_bytes, waiting - counted)
 
 
 cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
@@ -291,6 +317,9 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
         if <uint32_t>r < wanted:
             queue_begin(q, w.now)
             break                               # EPOLLOUT will tell
+    commit_fit(w, q)
+    if q.committed == NULL:
+        stranger_release(w, s)
     if not q.carried and queue_idle(q):
         # Thousands that each got one message from Python, as after a restart, would all hold a block until the tick.
         queue_free(w, s)
@@ -343,7 +372,6 @@ cdef Record *inbox_take(Slot *s) noexcept nogil:
     r = s.inbox_head
     s.inbox_head = NULL
     s.inbox_tail = NULL
-    s.inbox_control = 0
     store_ordered64(&s.inbox_bytes, 0)
     pthread_mutex_unlock(&s.inbox_lock)
     return r
@@ -365,21 +393,30 @@ cdef void inbox_drain(Worker *w, Slot *s) noexcept nogil:
 
 cdef bint inbox_control(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t size) noexcept nogil:
     """Leave a frame that is not part of a batch (control frames, messages). False: the connection is gone, or has as
-    much of that waiting as it may: little while it has not authenticated, and nothing more once it stops reading."""
+    much of that waiting as it may: little while it has not authenticated, and nothing more once it stops reading. What
+    has a flow waits with the packets, as part of their share."""
     cdef Slot *s = &w.engine.slots[<uint32_t>connection]
-    cdef uint64_t most = CONTROL_BYTES_MAX
-    cdef uint64_t waiting
+    cdef uint32_t memory = record_memory(size)
+    cdef uint64_t most, waiting
+    cdef uint32_t hash
+    cdef bint stranger
+    cdef bint counted = False
     cdef bint taken = False
     pthread_mutex_lock(&s.inbox_lock)
-    if is_current(s, connection):
-        if load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) == 0:
-            most = STRANGER_BYTES
+    if is_current(s, connection) and frame_flow(frame, size, w.engine.flow_key, &hash):
+        taken = inbox_put(w, s, frame, size, FOR_PACKETS)
+    elif is_current(s, connection):
+        stranger = is_stranger(s)
+        most = STRANGER_BYTES if stranger else CONTROL_BYTES_MAX
         if frame[0] & 15 == OP_CLOSE:
-            most += FRAME_HEADER_MAX + 125      # the last word always has room
-        waiting = load_relaxed64(&s.control_bytes) + s.inbox_control
-        if waiting == 0 or waiting + size <= most:
-            taken = inbox_put(w, s, frame, size, FOR_INPUT)
-            s.inbox_control += size if taken else 0
+            most += record_memory(FRAME_HEADER_MAX + 125)       # the last word always has room
+        waiting = load_relaxed64(&s.control_bytes)
+        if waiting == 0 or waiting + memory <= most:
+            counted = stranger and inbox_put(w, s, frame, size, FOR_STRANGERS)
+            # A stranger's only answer has room in any case: a newcomer can log in, whatever the others hold.
+            taken = counted or ((not stranger or waiting == 0) and inbox_put(w, s, frame, size, FOR_INPUT))
+            add_relaxed64(&s.control_bytes, memory if taken else 0)
+            add_relaxed64(&s.stranger_bytes, memory if counted else 0)
     pthread_mutex_unlock(&s.inbox_lock)
     return taken
 

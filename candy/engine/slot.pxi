@@ -76,4 +76,4 @@ cdef inline uint32_t next_generation(Slot *s) noexcept nogil:
 
 cdef inline bint is_stranger(Slot *s) noexcept nogil:
     """Whether this connection has not authenticated."""
-    return s.kind == SLOT_SERVER and load_relaxed64(&s.address) == 0
+    return load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) == 0

@@ -23,10 +23,10 @@ cdef enum:
     FLOW_SETS = 32                  # sub-queues of a destination, in sets: a flow has any place of the set it hashes to
     FLOW_WAYS = 8
     FLOWS = 256
-    SPARE_CLASSES = 128             # sizes of memory that a worker keeps for reuse, each a multiple of MEMORY_UNIT
-    MEMORY_UNIT = 16
-    CONTROL_BYTES_MAX = 65536       # control frames waiting for one peer
-    STRANGER_BYTES = 1024           # the same, and input, of one that has not authenticated
+    SPARE_CLASSES = 256             # sizes of memory that a worker keeps for reuse, each a multiple of MEMORY_UNIT
+    MEMORY_UNIT = 8                 # so a record takes no more than twice its frame, of the shortest packet too
+    CONTROL_BYTES_MAX = 65536       # memory of the control frames that wait for one peer
+    STRANGER_BYTES = 1024           # the same, and all input, of one that has not authenticated
     NETWORKS_MAX = 4096
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
@@ -143,7 +143,7 @@ cdef struct Record:
 cdef struct Pool:
     uint64_t limit_bytes            # static
     uint64_t used_bytes             # atomic
-    uint64_t stranger_bytes         # atomic: of these, input of connections that have not authenticated
+    uint64_t stranger_bytes         # atomic: of these, input of and answers to who has not authenticated
 
 # One sub-queue: the frames of one flow to one destination; of several where their places in the set are all taken.
 cdef struct Flow:
@@ -172,7 +172,9 @@ cdef struct Queue:
     Flow **ways                     # sub-queues by set and way, NULL where there is none; NULL before the first packet
     Round fresh
     Round old
-    Block *committed                # frames on their way to the kernel: whole but for the first, never dropped
+    # Frames on their way to the kernel: whole but for the first, never dropped. Its room is no more than twice what it
+    # holds, NULL when that is nothing, once a send is over.
+    Block *committed
     uint32_t cut                    # not extended: bytes at its start that are the rest of a begun frame
     uint64_t bytes                  # in all flows, what is committed not included
     bint carried                    # packets have waited here since the last tick, not just messages of Python's
@@ -211,7 +213,8 @@ cdef struct Slot:
     uint64_t inbox_bytes            # written under the inbox lock
     uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t queued_bytes           # mirror of queue.bytes
-    uint64_t control_bytes          # mirror of its control flow's
+    uint64_t control_bytes          # memory of the control frames in inbox and queue; grows under the inbox lock
+    uint64_t stranger_bytes         # of these, what counts as a stranger's
     uint64_t stalled                # over its share of memory, and has taken nothing for STALLED_NS; under the lock
     uint64_t mask_counter
     uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it
@@ -259,7 +262,6 @@ cdef struct Slot:
     pthread_mutex_t inbox_lock
     Record *inbox_head
     Record *inbox_tail
-    uint64_t inbox_control          # bytes in it that are not packets'
     # the network's lock
     uint32_t *lans                  # address and mask of each network that it may send from beside its own address
     uint32_t lan_count
