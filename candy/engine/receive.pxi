@@ -205,9 +205,10 @@ cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nog
 
 
 cdef inline uint32_t stranger_room(Slot *s) noexcept nogil:
-    """Bytes that an incomplete frame of a stranger's may have, beside the fragments that are kept."""
+    """Bytes that an incomplete frame of a stranger's may have, beside the fragments that are kept. A control frame has
+    room in any case: it may come between two of them."""
     cdef uint32_t kept = s.fragments.capacity if s.fragments != NULL else 0
-    return STRANGER_BYTES - min(kept, <uint32_t>STRANGER_BYTES)
+    return max(STRANGER_BYTES - min(kept, <uint32_t>STRANGER_BYTES), <uint32_t>CONTROL_FRAME_MAX)
 
 
 cdef bint hold(Worker *w, Slot *s, const uint8_t *p, size_t have) noexcept nogil:
@@ -225,15 +226,18 @@ cdef size_t pass_over(Worker *w, Slot *s, uint8_t *p, size_t have, uint32_t most
     parse_frame(p, have, s.kind == SLOT_SERVER, &f)
     if f.header == 0 or f.header + f.length <= most:
         return have
-    if (f.opcode == OP_CONTINUATION) != s.fragmented:
+    if f.opcode >= OP_CLOSE:
+        drop(w, s, DROP_CONTROL)    # and the fragments that it stands between are none of its matter
+    elif (f.opcode == OP_CONTINUATION) != s.fragmented:
         connection_fail(w, s, CLOSE_PROTOCOL_ERROR)
         return 0
-    block_give(w, s.fragments)
-    s.fragments = NULL
-    s.fragmented = not f.final
+    else:
+        block_give(w, s.fragments)
+        s.fragments = NULL
+        s.fragmented = not f.final
+        if f.final:
+            lose_message(w, s, reason)
     s.skip = f.header + f.length - <uint32_t>have
-    if f.final:
-        lose_message(w, s, reason)
     return 0
 
 

@@ -409,7 +409,7 @@ cdef bint inbox_control(Worker *w, uint64_t connection, const uint8_t *frame, ui
         stranger = is_stranger(s)
         most = STRANGER_BYTES if stranger else CONTROL_BYTES_MAX
         if frame[0] & 15 == OP_CLOSE:
-            most += record_memory(FRAME_HEADER_MAX + 125)       # the last word always has room
+            most += record_memory(CONTROL_FRAME_MAX)       # the last word always has room
         waiting = load_relaxed64(&s.control_bytes)
         if waiting == 0 or waiting + memory <= most:
             counted = stranger and inbox_put(w, s, frame, size, FOR_STRANGERS)

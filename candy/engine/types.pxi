@@ -214,7 +214,7 @@ cdef struct Slot:
     uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t control_bytes          # memory of the control frames in inbox and queue; grows under the inbox lock
-    uint64_t stranger_bytes         # of these, what counts as a stranger's
+    uint64_t stranger_bytes         # of these, and of those being sent, what counts as a stranger's
     uint64_t stalled                # over its share of memory, and has taken nothing for STALLED_NS; under the lock
     uint64_t mask_counter
     uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it

@@ -21,6 +21,7 @@ cdef enum:
 # WebSocket
 cdef enum:
     FRAME_HEADER_MAX = 14           # 2, 8 of extended length, 4 of mask
+    CONTROL_FRAME_MAX = 131         # 2, 4 of mask, 125 of payload
     OP_CONTINUATION = 0
     OP_TEXT = 1
     OP_BINARY = 2
