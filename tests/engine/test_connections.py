@@ -10,7 +10,7 @@ import socket
 from contextlib import suppress
 
 import pytest
-from kit.peer import BINARY, FORWARD, PATIENCE, PING, PONG, EngineRelay, Frame, numbered, packet
+from kit.peer import BINARY, FORWARD, PATIENCE, PING, PONG, EngineRelay, Frame, Peer, numbered, packet
 
 from candy import _fastpath
 
@@ -378,6 +378,29 @@ def test_what_cannot_be_adopted_stays_the_callers() -> None:
         with ours, theirs, pytest.raises(ValueError, match="network"):
             relay.engine.adopt(theirs.fileno(), network=1)
         assert relay.engine.stats()["connections"] == 0
+
+
+def test_what_epoll_refuses_stays_the_callers() -> None:
+    """Here because it is watched already. Nothing has been written to it, and slot and memory are free again."""
+    with EngineRelay(max_connections=2) as relay:
+        ours, theirs = socket.socketpair()
+        peer = Peer(ours)
+        relay.peers.append(peer)
+        peer.connection = relay.engine.adopt(theirs.fileno())
+        for _ in range(3):
+            before = relay.engine.stats()
+            with pytest.raises(FileExistsError):
+                relay.engine.adopt(theirs.fileno(), preamble=b"HTTP/1.1 101 Switching Protocols\r\n\r\n", tail=b"\x82")
+            os.fstat(theirs.fileno())
+            assert relay.engine.stats() == before
+            assert peer.sync() == []
+            other = relay.adopt()  # the slot is there for others, and as new
+            assert other.sync() == []
+            other.close()
+            assert relay.cause(other.connection) == "eof"
+        theirs.detach()
+        peer.close()
+        assert relay.cause(peer.connection) == "eof"
 
 
 @pytest.mark.parametrize(

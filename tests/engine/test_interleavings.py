@@ -9,6 +9,7 @@ import array
 import errno
 import fcntl
 import select
+import socket
 import termios
 from collections.abc import Iterator
 
@@ -287,3 +288,141 @@ def test_others_go_between_the_copies_of_a_broadcast() -> None:
         assert numbers(members[-1], 3) == [3, 1, 2]
         assert [numbers(member, 1) for member in members[:-1]] == [[1]] * 2999
         assert relay.engine.stats()["copies"] == 3001
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload"), [(9, b""), (2, b"\5"), (2, FORWARD + bytes(20))], ids=["pings", "messages", "packets"]
+)
+def test_a_strangers_turn_is_a_kilobyte(opcode: int, payload: bytes) -> None:
+    """10,000 frames of a stranger's lie in front of a bystander's packet. When that leaves, two turns at most of the
+    stranger's have been: nearly all of what it sends is dropped, which tells how much was looked at."""
+    with Held(1) as relay:
+        a, bystander, _, stranger = relay.member(A), relay.member(B), relay.member(C), relay.adopt()
+        hold_at("unlocked")
+        a.forward(numbered(A, C, 1))
+        assert wait_held("unlocked")
+        frame = stranger.frame(opcode, payload)
+        stranger.sock.sendall(frame * (60_000 // len(frame)))
+        bystander.forward(numbered(B, B, 2))
+        hold_at("unlocked")  # let go, and hold at the next
+        assert wait_held("unlocked")
+        drops = relay.engine.connection_drops(stranger.connection)
+        assert drops is not None
+        assert 30 < sum(drops.values()) <= 2 * 1024 // len(frame)
+        release("unlocked")
+        assert numbers(bystander, 1) == [2]
+
+
+def test_members_come_and_go_during_a_broadcast() -> None:
+    """While the first copies are being sent: who leaves gets nothing, nor does the next owner of its slot; who comes
+    may get one; all others get one."""
+    with Held(2, broadcast_rate=1 << 20, max_connections=4000) as relay:
+        a = relay.member(A)
+        members = [relay.member(0x0A010000 + n) for n in range(3000)]
+        whole = numbered(A, 0xFFFFFFFF, 1, 1400)
+        hold_at("unlocked")
+        a.forward(whole)
+        assert wait_held("unlocked")
+        # Of worker 1, which is not held: one whose copy is ready to be sent, one whose turn is still to come.
+        ready, coming = members[50], members[2000]
+        heirs = []
+        for leaving in (ready, coming):
+            assert relay.engine.close(leaving.connection)
+            assert relay.cause(leaving.connection) == "local"
+            heirs.append(relay.adopt())
+            assert heirs[-1].connection & 0xFFFFFFFF == leaving.connection & 0xFFFFFFFF, "the test is about one slot"
+        unbound, silent = members[2500:2503], members[1001]
+        for member in unbound:
+            assert relay.engine.unbind(member.connection)
+        silent.close()
+        late = [relay.member(0x0A020000 + n) for n in range(2)]  # in places of some that left
+        release("unlocked")
+        assert a.sync() == []
+        assert relay.cause(silent.connection) in ("eof", "reset")
+        gone = (ready, coming, *unbound, silent)
+        assert all(member.sync() == [] for member in (*heirs, *unbound))
+        received = 0
+        for member in members:
+            if member not in gone:
+                assert [frame.payload for frame in member.sync()] == [whole]
+                received += 1
+        for member in late:
+            frames = member.sync()
+            assert [frame.payload for frame in frames] in ([], [whole])
+            received += len(frames)
+        stats, drops = relay.engine.stats(), relay.dropped()
+        assert set(drops) <= {"stale", "closed"}
+        assert stats["copies"] == received + sum(drops.values())
+        assert (stats["packets_in"], stats["packets_out"], stats["queued_bytes"]) == (1, received, 0)
+
+
+def test_a_broadcast_ends_with_its_sender() -> None:
+    """The next owner of the slot does not go on with it."""
+    with Held(2, broadcast_rate=1 << 20, max_connections=4000) as relay:
+        a = relay.member(A)
+        members = [relay.member(0x0A010000 + n) for n in range(3000)]
+        hold_at("unlocked")
+        a.forward(numbered(A, 0xFFFFFFFF, 1, 1400))
+        assert wait_held("unlocked")
+        assert relay.engine.close(a.connection)
+        release("unlocked")
+        assert relay.cause(a.connection) == "local"
+        new = relay.member(A)
+        assert new.connection & 0xFFFFFFFF == a.connection & 0xFFFFFFFF, "the test is about one slot"
+        assert new.sync() == []
+        received = sum(len(member.sync()) for member in members)
+        assert 0 < received < 3000
+        stats = relay.engine.stats()
+        assert (stats["copies"], stats["packets_out"], stats["queued_bytes"]) == (received, received, 0)
+        new.forward(numbered(A, 0xFFFFFFFF, 2))
+        new.sync()
+        assert all(numbers(member, 1) == [2] for member in members)
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_what_was_asked_of_a_member_is_not_done_to_its_slots_next_owner(worker: int) -> None:
+    """A sender found `b` in need of a look (RETRY), Python asked for its end (ABORT), and it has ended by itself
+    before its worker, number 1, looked at either. The next owner is of this worker."""
+    with Held(2) as relay:
+        a = relay.member(A)
+        b = relay.member(B, extended=False, tcp=True)
+        c, d = relay.member(C), relay.member(D)
+        other, e = relay.member(D + 1), relay.member(D + 2)
+        if worker == 0:
+            other.close()  # else worker 1 has the fewest when b has gone
+            assert relay.cause(other.connection) == "eof"
+        b.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+        hold_at("unlocked")
+        d.forward(numbered(D, C, 1))
+        assert wait_held("unlocked")
+        # What worker 1 finds next: d has a packet, b ends, e has a packet.
+        d.forward(numbered(D, C, 2))
+        b.sock.shutdown(socket.SHUT_WR)
+        e.forward(numbered(e.address, C, 3))
+        hold_at("unlocked")
+        assert wait_held("unlocked")
+        assert numbers(c, 2) == [1, 2]
+        a.forward(*(numbered(A, B, n, 1400) for n in range(200)))
+        a.sync()
+        stats = relay.engine.connection_stats(b.connection)
+        assert stats is not None
+        assert stats["queued_bytes"] > 100_000
+        assert relay.engine.close(b.connection)
+        hold_at("unlocked")
+        assert wait_held("unlocked")
+        assert numbers(c, 1) == [3]
+        assert relay.cause(b.connection) == "eof"
+        new = relay.member(B)
+        assert new.connection & 0xFFFFFFFF == b.connection & 0xFFFFFFFF, "the test is about one slot"
+        if worker == 1:
+            assert relay.engine.close(new.connection)  # the slot is in its worker's list twice
+        release("unlocked")
+        assert all(peer.sync() == [] for peer in (a, c, d, e))
+        if worker == 0:
+            assert new.sync() == []
+            a.forward(numbered(A, B, 9))
+            assert numbers(new, 1) == [9]
+            assert relay.engine.close(new.connection)
+        assert new.receive_all() == []
+        assert relay.cause(new.connection) == "local"
+        assert relay.member(B).sync() == []
