@@ -41,10 +41,10 @@ class Member(WSListener):
 
 async def main() -> None:
     inherited = os.environ.get("LISTEN_FD")
-    if inherited:
-        server = await ws_create_server(lambda request: Member(), sock=socket.socket(fileno=int(inherited)))
-    else:
-        server = await ws_create_server(lambda request: Member(), port=int(sys.argv[1]) if len(sys.argv) > 1 else 26816)
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 26816
+    listener = socket.socket(fileno=int(inherited)) if inherited else socket.create_server(("", port))
+    # A bench's members connect all at once and log in one after the other: the last may be late.
+    server = await ws_create_server(lambda request: Member(), sock=listener, websocket_handshake_timeout=None)
     await server.serve_forever()
 
 
