@@ -79,7 +79,8 @@ class Engine:
         Args:
             broadcast: the network's own broadcast address, beside 255.255.255.255.
             forward_broadcast: copy broadcast and multicast packets to all other members; else they are dropped.
-            check_source: drop packets whose source is neither their sender's address nor one of allow_sources().
+            check_source: drop packets whose source is neither their sender's address nor, by set_rules(), behind it,
+                and those in an outer header whose inner addresses are not such.
         """
 
     def adopt(
@@ -130,8 +131,19 @@ class Engine:
     def unbind(self, connection: int) -> bool:
         """Take the member's address away; its packets are dropped from here on."""
 
-    def allow_sources(self, connection: int, lans: Sequence[tuple[int, int]]) -> bool:
-        """Let a member also send packets from these networks, (address, mask) each, instead of those named before."""
+    def set_rules(self, network: int, rules: Sequence[tuple[int, int, int, int, int]]) -> None:
+        """Say what lies behind which members, instead of what was said before. A member may send from there, and wrap
+        for another what lies behind that one for it; all else that is wrapped is dropped where it passes the relay, and
+        where a device unwraps it. A member without rules leaves that to its relay.
+
+        Args:
+            network: number from add_network().
+            rules: (destination, mask, next hop, device, its mask) each: the destination lies behind the member `next
+                hop`, for members within `device`.
+
+        Raises:
+            ValueError: there is no such network.
+        """
 
     def set_routes(self, tun: int, address: int, routes: Sequence[tuple[int, int, int]]) -> bool:
         """Wrap what a TUN device sends, and unwrap what it is sent, in IPIP (a client's SD-WAN).
@@ -218,13 +230,16 @@ def cut(vnet: bytes, packet: bytes, n: int) -> list[bytes]:
         ValueError: as segment(), or it is but one packet.
     """
 
-def write_device(payloads: list[bytes], *, vnet: bool = True, own: int = 0) -> tuple[list[bytes], dict[str, int]]:
+def write_device(
+    payloads: list[bytes], *, vnet: bool = True, own: int = 0, rules: Sequence[tuple[int, int, int, int, int]] = ()
+) -> tuple[list[bytes], dict[str, int]]:
     """For tests and fuzzing: what a batch of FORWARDs and SUPERs becomes at a TUN device.
 
     Args:
         payloads: of the frames, kind byte first; a FORWARD has at least 21 bytes, a SUPER 31.
         vnet: the device has virtio headers: packets are coalesced, and each write begins with such a header.
         own: the device's address if it unwraps IPIP, else 0.
+        rules: as of Engine.set_rules().
 
     Returns:
         each write, and the drops by reason.
@@ -273,6 +288,9 @@ class Backlog:
 
 def flow_key(engine: Engine) -> tuple[int, int, int]:
     """For tests: the key of an engine's flow hash."""
+
+def replaced_tables(engine: Engine) -> int:
+    """For tests: how many tables were replaced that a worker may still read."""
 
 POINTS: Final[tuple[str, ...]]
 """For tests: where a thread can be held (docs/architecture.md)."""

@@ -13,9 +13,10 @@ include "engine/websocket.pxi"          # parse and build frames
 include "engine/pool.pxi"               # memory that waits, under one limit
 include "engine/slot.pxi"               # a connection's number, counters and masks
 include "engine/event.pxi"              # commands to a worker, events for Python
-include "engine/routes.pxi"             # address -> connection; the members of a network
+include "engine/table.pxi"              # what Python replaces while workers read it
+include "engine/routes.pxi"             # address -> connection; the members of a network; what lies behind whom
 include "engine/offload.pxi"            # super-packets: check, take apart
-include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others
+include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others, check what is within
 include "engine/flow.pxi"               # the sub-queues of a backlog
 include "engine/codel.pxi"              # what waits too long: dropped, or marked
 include "engine/queue.pxi"              # the backlog of one destination: fq_codel

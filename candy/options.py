@@ -127,7 +127,7 @@ NETWORK_OPTIONS = (
         "-t",
         is_original=True,
     ),
-    _switch_off("no_source_check", "check_source", "let members send from any address"),
+    _switch_off("no_source_check", "check_source", "let members send from any address, in outer headers too"),
     _switch_off("no_broadcast", "forward_broadcast", "send nothing to everybody"),
     Option(
         "max_members", int, "members at once, 0 for no limit  [{default}]", "COUNT", default=0, least=0, most=1 << 20

@@ -19,7 +19,6 @@ cdef void state_free(EngineState *e) noexcept nogil:
         block_give(w, s.spill)
         block_give(w, s.fragments)
         fanout_end(w, s)
-        free(s.lans)
         free(s.routes)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
@@ -53,6 +52,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
     free(e.workers)
     for i in range(e.network_count):
         network_free(e.networks[i])
+    tables_free_all(e)
     if e.outbox.signal >= 0:
         close_fd(e.outbox.signal)
     free(e.outbox.bytes)
@@ -282,9 +282,6 @@ cdef class _Core:
 
     cdef give_slot(self, Slot *s):
         cdef EngineState *e = self.state
-        free(s.lans)
-        s.lans = NULL
-        s.lan_count = 0
         s.state = STATE_FREE
         s.next_free = e.free_slot
         e.free_slot = <uint32_t>(s - e.slots)

@@ -1,5 +1,7 @@
 # The Python face: what _fastpath.pyi promises. Runs on one Python thread.
 
+from operator import itemgetter
+
 cdef enum:
     USER_TIMEOUT_MS = 45000
 
@@ -35,6 +37,8 @@ DROPS = (
     "not_ipv4",                 # no packet for, or from, a TUN device
     "tun_write",                # the kernel refused it
     "bad_super",                # a super-packet that is not what its virtio header claims, or was not agreed upon
+    "inner_source",             # wrapped, and not from who wrapped it, nor from behind it
+    "inner_destination",        # wrapped, and not for who is to unwrap it, nor for what is behind it for its sender
 )
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
@@ -174,58 +178,18 @@ cdef class Engine(_Core):
             route_set(network, ip, 0)
         member_remove(network, s)
 
-    def allow_sources(self, connection, lans):
-        cdef Slot *s = self.find(connection)
-        cdef Network *network
-        cdef uint32_t *fresh
-        cdef uint32_t n = 0
-        if s == NULL:
-            return False
-        fresh = <uint32_t *>calloc(2 * len(lans) + 1, sizeof(uint32_t))
-        if fresh == NULL:
-            raise MemoryError
-        try:
-            for address, mask in lans:
-                fresh[2 * n] = <uint32_t>address & <uint32_t>mask
-                fresh[2 * n + 1] = mask
-                n += 1
-        except BaseException:
-            free(fresh)
-            raise
-        network = self.state.networks[s.network]
-        pthread_mutex_lock(&network.lock)
-        s.lans, fresh = fresh, s.lans
-        s.lan_count = n
-        pthread_mutex_unlock(&network.lock)
-        free(fresh)
-        return True
+    def set_rules(self, int network, rules):
+        cdef EngineState *e = self.alive()
+        if not 0 <= network < <int>e.network_count:
+            raise ValueError(f"no network {network}")
+        table_replace(e, &e.networks[network].rules, rules_table(rules))
 
     def set_routes(self, tun, uint32_t address, routes):
         cdef Slot *s = self.find(tun)
-        cdef Network *network
-        cdef Route *fresh
-        cdef uint32_t n = 0
         if s == NULL or s.kind != SLOT_TUN:
             return False
-        fresh = <Route *>calloc(len(routes) + 1, sizeof(Route))
-        if fresh == NULL:
-            raise MemoryError
-        try:
-            for destination, mask, hop in routes:
-                fresh[n].destination = <uint32_t>destination & <uint32_t>mask
-                fresh[n].mask = mask
-                fresh[n].next_hop = hop
-                n += 1
-        except BaseException:
-            free(fresh)
-            raise
-        network = self.state.networks[s.network]
-        pthread_mutex_lock(&network.lock)
-        s.routes, fresh = fresh, s.routes
-        store_relaxed64(&s.route_count, n)
-        pthread_mutex_unlock(&network.lock)
+        table_replace(self.state, &s.routes, routes_table(routes))
         store_relaxed64(&s.own_address, address)
-        free(fresh)
         return True
 
     def send(self, connection, bytes message not None):
@@ -373,6 +337,52 @@ cdef class Engine(_Core):
                 raise OSError(errno, os.strerror(errno))
             used.append(t.tv_sec * SECOND_NS + t.tv_nsec)
         return used
+
+
+cdef Table *rules_table(rules) except? NULL:
+    """The table for Engine.set_rules(), NULL for none."""
+    cdef Table *table
+    cdef Rule *rule
+    if not rules:
+        return NULL
+    table = table_make(len(rules), sizeof(Rule))
+    if table == NULL:
+        raise MemoryError
+    rule = <Rule *>(table + 1)
+    try:
+        for destination, mask, next_hop, device, device_mask in sorted(rules, key=itemgetter(2)):
+            rule.next_hop = next_hop
+            rule.destination = <uint32_t>destination & <uint32_t>mask
+            rule.mask = mask
+            rule.device = <uint32_t>device & <uint32_t>device_mask
+            rule.device_mask = device_mask
+            rule += 1
+    except BaseException:
+        free(table)
+        raise
+    return table
+
+
+cdef Table *routes_table(routes) except? NULL:
+    """The table for Engine.set_routes(), NULL for none."""
+    cdef Table *table
+    cdef Route *route
+    if not routes:
+        return NULL
+    table = table_make(len(routes), sizeof(Route))
+    if table == NULL:
+        raise MemoryError
+    route = <Route *>(table + 1)
+    try:
+        for destination, mask, next_hop in routes:
+            route.destination = <uint32_t>destination & <uint32_t>mask
+            route.mask = mask
+            route.next_hop = next_hop
+            route += 1
+    except BaseException:
+        free(table)
+        raise
+    return table
 
 
 cdef set_nonblocking(int fd):

@@ -60,7 +60,7 @@ static inline uint64_t candy_fold(uint64_t a, uint64_t b) {
 /* Where a build for tests may hold a thread: see tests/engine/test_interleavings.py. Nothing in any other build.
  * The first thread that reaches an armed point disarms it and stays there until it is released, or CANDY_HELD_S are
  * over: a test that fails must not leave a worker standing. */
-enum { CANDY_POINTS_COUNT = 8, CANDY_HELD_S = 60 };
+enum { CANDY_POINTS_COUNT = 16, CANDY_HELD_S = 60 };
 #ifdef CANDY_POINTS
 #include <pthread.h>
 

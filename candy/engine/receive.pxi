@@ -3,7 +3,7 @@
 # 1. receive()        one turn: goes on where the last one stopped, then reads into the worker's buffer, behind an
 #                     incomplete frame
 # 2. process()        takes the buffer apart, frame by frame, until the turn's work is used up
-# 3. forward()        FORWARD: source check, route table, unmask to the final place, emit()
+# 3. forward()        FORWARD, SUPER: source check, route table, inner check, unmask to the final place, emit()
 # 4. handle_frame()   all else: control frames, fragments, messages for Python
 #
 # A connection is read whatever the state of any destination: no member waits for another. A turn is bounded by work
@@ -347,6 +347,10 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
             return
         destination = swap32(load32(f.payload + DESTINATION_AT + shift) ^ mask)
         connection = route_find(w.engine.networks[s.network], destination)
+        # Three bytes before the source, so the second of its mask's.
+        if unlikely(f.payload[PROTOCOL_AT + shift] ^ <uint8_t>(mask >> 8) == IPIP):
+            if not forward_wrapped(w, s, f, connection, destination, shift):
+                return
         if unlikely(connection == 0):
             forward_unrouted(w, s, f, destination, shift)
             return
@@ -373,13 +377,45 @@ cdef bint foreign_source(Worker *w, Slot *s, uint32_t source) noexcept nogil:
     """Whether a source that is not the sender's own address may pass. Never a reason to disconnect:
     field: peers re-send foreign packets for a moment when a direct link of theirs breaks."""
     cdef Network *network = w.engine.networks[s.network]
-    if load_relaxed64(&s.address) == 0:
+    cdef uint32_t own = <uint32_t>load_relaxed64(&s.address)
+    if own == 0:
         drop(w, s, DROP_NOT_AUTHENTICATED)
         return False
-    if network.check_source and not lan_holds(network, s, source):
+    if network.check_source and not rules_place(w, table_read(&network.rules), own, source, NULL):
         drop(w, s, DROP_SOURCE)
         return False
     return True
+
+
+cdef bint forward_wrapped(Worker *w, Slot *s, Frame *f, uint64_t connection, uint32_t destination,
+                          uint32_t shift) noexcept nogil:
+    """Whether a packet with protocol 4 may pass: what is within has to be its sender's, and its receiver's.
+
+    A receiver of ours takes off what ipip_wrapped() tells, and the user's own IPIP passes.
+    field: an old one "strips 20 bytes from any packet whose protocol is 4", whatever its destination is.
+    """
+    cdef Network *network = w.engine.networks[s.network]
+    cdef uint8_t packet[2 * IPIP_BYTES]
+    cdef uint32_t length = f.length - 1 - shift
+    if not network.check_source:
+        return True
+    if connection == 0:
+        if not is_group(destination) and destination != network.broadcast:
+            return True                         # it goes no further, under another name
+        drop(w, s, DROP_INNER_DESTINATION)
+        return False
+    if length < 2 * IPIP_BYTES:
+        drop(w, s, DROP_SUPER if shift else DROP_TOO_SHORT)
+        return False
+    unmask(packet, f.payload + 1 + shift, 2 * IPIP_BYTES, rotate_mask(f.mask, 1 + shift))
+    if not ipip_wrapped(packet) and takes_super(&w.engine.slots[<uint32_t>connection]):
+        return True
+    # A member wraps in its own name. What an old receiver takes off 20 bytes of has to have just these: behind a longer
+    # header a super-packet's checksums, written when it is cut, would become addresses.
+    if load_be32(packet + 12) != <uint32_t>load_relaxed64(&s.address) or (packet[0] != 0 and packet[0] != 0x45):
+        drop(w, s, DROP_INNER_SOURCE)
+        return False
+    return ipip_allowed(w, s, table_read(&network.rules), packet)
 
 
 cdef bint forward_parse(Worker *w, Slot *s, Frame *f, Super *u) noexcept nogil:

@@ -1,7 +1,7 @@
 # The route table of a network: two levels of C arrays over the whole IPv4 space, so that addresses outside of the pool
 # need no other structure. Only pages that hold an address exist, and only touched parts of them are resident. Entries
 # are connection numbers; a stale one is found out by its generation when the packet is sent. Python writes, workers
-# read without a lock.
+# read without a lock. Behind addresses there are networks: a device's routes to them, and the rules that place them.
 
 cdef inline uint64_t route_find(Network *network, uint32_t address) noexcept nogil:
     """The connection that owns the address, 0 none."""
@@ -84,31 +84,40 @@ cdef uint32_t members_copy(Network *network, uint32_t place, uint64_t *out, uint
     return n
 
 
-cdef bint lan_holds(Network *network, Slot *s, uint32_t source) noexcept nogil:
-    """Whether a member may send from this address, which is not its own. Off the fast path: takes the network's
-    lock."""
+cdef uint32_t find_next_hop(const Table *routes, uint32_t own, uint32_t destination) noexcept nogil:
+    """The member through which the device with the address `own` reaches this destination, 0 for directly."""
+    cdef const Route *route = <const Route *>(routes + 1)
     cdef uint32_t i
-    cdef bint found = False
-    pthread_mutex_lock(&network.lock)
-    for i in range(s.lan_count):
-        if source & s.lans[2 * i + 1] == s.lans[2 * i]:
-            found = True
-            break
-    pthread_mutex_unlock(&network.lock)
-    return found
+    for i in range(routes.count):
+        if destination & route[i].mask == route[i].destination:
+            return 0 if route[i].next_hop == own else route[i].next_hop
+    return 0
 
 
-cdef uint32_t find_next_hop(Network *network, Slot *s, uint32_t destination) noexcept nogil:
-    """The member through which a device reaches this destination, 0 for directly."""
-    cdef uint32_t i
-    cdef uint32_t found = 0
-    pthread_mutex_lock(&network.lock)
-    for i in range(<uint32_t>load_relaxed64(&s.route_count)):
-        if destination & s.routes[i].mask == s.routes[i].destination:
-            found = s.routes[i].next_hop
-            break
-    pthread_mutex_unlock(&network.lock)
-    return 0 if found == <uint32_t>load_relaxed64(&s.own_address) else found
+cdef bint rules_place(Worker *w, const Table *rules, uint32_t next_hop, uint32_t address,
+                      const uint32_t *device) noexcept nogil:
+    """Whether a rule places this address behind this member, for the member `device`; NULL: for anybody. Costs work for
+    each rule about what lies behind it."""
+    cdef const Rule *rule
+    cdef uint32_t low = 0
+    cdef uint32_t high, middle
+    if rules == NULL:
+        return False
+    rule = <const Rule *>(rules + 1)
+    high = rules.count
+    while low < high:                           # to the first about this member
+        middle = (low + high) // 2
+        if rule[middle].next_hop < next_hop:
+            low = middle + 1
+        else:
+            high = middle
+    while low < rules.count and rule[low].next_hop == next_hop:
+        w.work -= WORK_RULE
+        if (address & rule[low].mask == rule[low].destination
+                and (device == NULL or device[0] & rule[low].device_mask == rule[low].device)):
+            return True
+        low += 1
+    return False
 
 
 cdef Network *network_make(uint32_t broadcast) noexcept nogil:
@@ -124,6 +133,7 @@ cdef void network_free(Network *network) noexcept nogil:
     cdef uint32_t i
     for i in range(65536):
         free(network.pages[i])
+    free(network.rules)
     free(network.members)
     free(network.free_next)
     pthread_mutex_destroy(&network.lock)

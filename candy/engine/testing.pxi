@@ -148,7 +148,8 @@ def cut(bytes vnet not None, bytes packet not None, uint32_t n):
     return found
 
 
-def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
+def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0, rules=()):
+    cdef EngineState *e = <EngineState *>calloc(1, sizeof(EngineState))
     cdef Worker *w = <Worker *>calloc(1, sizeof(Worker))
     cdef Slot *s = <Slot *>calloc(1, sizeof(Slot))
     cdef Merge *m = <Merge *>calloc(1, sizeof(Merge))
@@ -161,8 +162,14 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
     try:
         if w != NULL:
             w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
-        if w == NULL or w.scratch == NULL or s == NULL or m == NULL:
+        if e != NULL:
+            e.networks[0] = network_make(0)
+        if (w == NULL or w.scratch == NULL or s == NULL or m == NULL or e == NULL
+                or e.networks[0] == NULL):
             raise MemoryError
+        w.engine = e
+        e.networks[0].check_source = True
+        e.networks[0].rules = rules_table(rules)
         ours.setblocking(False)
         kernel.setblocking(False)
         s.fd = ours.fileno()
@@ -181,6 +188,9 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0):
     finally:
         if w != NULL:
             free(w.scratch)
+        if e != NULL and e.networks[0] != NULL:
+            network_free(e.networks[0])
+        free(e)
         free(w)
         free(s)
         free(m)
@@ -308,10 +318,19 @@ def flow_key(_Core engine not None):
     return key[0], key[1], key[2]
 
 
+def replaced_tables(_Core engine not None):
+    cdef Table *table = engine.alive().replaced
+    n = 0
+    while table != NULL:
+        n += 1
+        table = table.next
+    return n
+
+
 # Interleavings: see tests/engine/test_interleavings.py.
 
 # In the order of the points in engine/types.pxi.
-POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed")
+POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed", "table")
 HAS_POINTS = <bint>point_set(0, False)
 
 

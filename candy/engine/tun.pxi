@@ -54,6 +54,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     cdef Super u
     cdef uint8_t *vnet = NULL
     cdef uint64_t connection = load_relaxed64(&s.uplink)
+    cdef const Table *routes
     cdef uint32_t destination, hop
     if s.vnet:
         if length < VNET_BYTES:
@@ -74,8 +75,9 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
                 return 0
             vnet = NULL
     destination = load_be32(packet + 16)
-    if load_relaxed64(&s.route_count) != 0:
-        hop = find_next_hop(w.engine.networks[s.network], s, destination)
+    routes = table_read(&s.routes)
+    if routes != NULL:
+        hop = find_next_hop(routes, <uint32_t>load_relaxed64(&s.own_address), destination)
         if hop != 0:
             return tun_gateway(w, s, out, packet, length, vnet, &u, hop)
     if connection == 0:
@@ -201,11 +203,20 @@ cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:
     merge_write(w, s, m)
 
 
+cdef bint tun_may_unwrap(Worker *w, Slot *s, const uint8_t *packet) noexcept nogil:
+    """Whether what is wrapped for this device may come out; False: it was dropped. A member that was told no rules
+    leaves this to its relay."""
+    cdef Network *network = w.engine.networks[s.network]
+    cdef const Table *rules = table_read(&network.rules)
+    return rules == NULL or not network.check_source or ipip_allowed(w, s, rules, packet)
+
+
 cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t length) noexcept nogil:
     """One FORWARD or SUPER for the device."""
     cdef uint8_t *packet = payload + 1
     cdef Super u
-    cdef uint32_t i, n, size, skip
+    cdef uint32_t i, n, size
+    cdef uint32_t skip = 0          # an outer header
     length -= 1
     if payload[0] == KIND_SUPER:
         merge_write(w, s, m)
@@ -213,27 +224,29 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
         length -= VNET_BYTES
         if not super_parse(payload + 1, packet, length, &u):
             drop(w, s, DROP_SUPER)
-        elif s.vnet:
+            return
+    if ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own_address)):
+        if not tun_may_unwrap(w, s, packet):
+            return
+        skip = IPIP_BYTES
+    if payload[0] == KIND_SUPER:
+        if s.vnet:
             super_header(&u, payload + 1)
-            if u.inner != 0 and ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own_address)):
-                memmove(payload + 1 + u.inner, payload + 1, VNET_BYTES)
-                payload += u.inner
-                length -= u.inner
-            elif u.inner != 0:
+            if u.inner != skip:
                 # This device does not unwrap it, and the kernel would take the virtio header for the outer packet's.
                 drop(w, s, DROP_SUPER)
                 return
-            tun_count(w, s, write_fd(s.fd, payload + 1, length + VNET_BYTES), 1, length)
+            memmove(payload + 1 + skip, payload + 1, VNET_BYTES)
+            length -= skip
+            tun_count(w, s, write_fd(s.fd, payload + 1 + skip, length + VNET_BYTES), 1, length)
         else:
             n = super_count(&u)
             for i in range(n):
                 size = super_segment(&u, i, m.scratch)
-                skip = u.inner if ipip_ours(m.scratch, size, <uint32_t>load_relaxed64(&s.own_address)) else 0
                 tun_count(w, s, write_fd(s.fd, m.scratch + skip, size - skip), 1, size - skip)
         return
-    if ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own_address)):
-        packet += IPIP_BYTES
-        length -= IPIP_BYTES
+    packet += skip
+    length -= skip
     if not ipv4_plausible(packet, length):
         drop(w, s, DROP_NOT_IPV4)
         return

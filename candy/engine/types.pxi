@@ -41,6 +41,7 @@ cdef enum:
     POINT_TAKEN                     # connection_close(): found the send lock taken, waits for it from here on
     POINT_MOVED_ON                  # connection_close(): the generation moved on, the descriptor still open
     POINT_CLOSED                    # connection_close(): done, its worker not through with the input at hand
+    POINT_TABLE                     # table_read(): a table's address loaded, nothing in it read yet
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:
@@ -48,6 +49,7 @@ cdef enum:
     WORK_MUCH = 262144              # what makes a connection a greedy one
     WORK_FRAME = 100                # to parse, check and place one
     WORK_RECORD = 100               # to free one that waited
+    WORK_RULE = 4                   # to compare an address with a rule
     WORK_ANSWER = 1600              # to build and queue an answer, or to tell Python something
     WORK_CALL = 12000               # a system call
     WORK_SEGMENT = 8400             # a TCP segment for one frame alone, a packet to or from a device
@@ -92,6 +94,8 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_NOT_IPV4
     DROP_TUN_WRITE
     DROP_SUPER
+    DROP_INNER_SOURCE
+    DROP_INNER_DESTINATION
     DROPS_COUNT
 
 # One parsed frame. Pointers into the buffer that was parsed: dead when that buffer is read into again.
@@ -218,7 +222,7 @@ cdef struct Slot:
     uint64_t stalled                # over its share of memory, and has taken nothing for STALLED_NS; under the lock
     uint64_t mask_counter
     uint64_t drops[DROPS_COUNT]     # of what it sent and of what was for it
-    uint64_t route_count            # written under the network's lock
+    Table *routes                   # a device's, of Route: first match counts; NULL none
     uint64_t own_address            # a device's own address, once it has routes; 0 before
     uint64_t closing                # set once a close frame is queued: packets are no longer sent
     Traffic traffic                 # *_in: worker, *_out and sends: lock
@@ -262,26 +266,35 @@ cdef struct Slot:
     pthread_mutex_t inbox_lock
     Record *inbox_head
     Record *inbox_tail
-    # the network's lock
-    uint32_t *lans                  # address and mask of each network that it may send from beside its own address
-    uint32_t lan_count
-    Route *routes                   # a device's, first match counts
     # python
     uint32_t next_free
     uint32_t member_index           # place in the network's list, under the network's lock; UINT32_MAX none
+
+# What Python replaces while workers read it: see table.pxi. Its entries, of one kind, follow the struct.
+cdef struct Table:
+    uint32_t count                  # static
+    uint64_t epoch                  # python: when another took its place
+    Table *next                     # python: among those replaced
 
 cdef struct Route:                  # of a device: what goes through which member
     uint32_t destination
     uint32_t mask
     uint32_t next_hop
 
+cdef struct Rule:                   # of a network: what lies behind which member, and for whom
+    uint32_t next_hop               # by which a table is sorted
+    uint32_t destination
+    uint32_t mask
+    uint32_t device
+    uint32_t device_mask
+
 cdef struct Network:
     void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half
     uint32_t broadcast              # static
     bint forward_broadcast          # static
     bint check_source               # static
-    # Of the member list, and of its slots' lans: for broadcasts, log-ins, and packets from a LAN behind a member. Held
-    # for copies alone.
+    Table *rules                    # atomic: of Rule; NULL none, or none that this end was told
+    # Of the member list: for broadcasts and log-ins. Held for copies alone.
     pthread_mutex_t lock
     uint64_t *members               # 0 where one left, so that the others keep their places
     uint32_t member_count           # those that are not 0
@@ -349,6 +362,7 @@ cdef struct Worker:
     int wake                        # eventfd: commands, stop
     uint64_t load                   # python: connections placed here
     Counters counters
+    uint64_t seen                   # atomic: no table that was replaced in this epoch or before is in its hands
     # everything below: worker
     uint64_t now
     int64_t work                    # left in this turn
@@ -421,6 +435,8 @@ cdef struct EngineState:
     uint32_t worker_count
     Network *networks[NETWORKS_MAX]         # atomic pointers
     uint32_t network_count
+    uint64_t epoch                  # atomic: how many tables Python has replaced
+    Table *replaced                 # python: those that a worker may still read
     Pool pool
     uint64_t flow_key[3]            # static: of the hash that spreads flows over sub-queues
     Outbox outbox

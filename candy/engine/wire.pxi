@@ -10,7 +10,8 @@ cdef enum:
     WIRE_PAYLOAD_MAX = 65546        # more closes with CLOSE_TOO_LARGE
     WIRE_PAYLOAD_LEGACY = 1500      # most that an original client holds
     FORWARD_MIN = 21                # the kind and an IPv4 header
-    SOURCE_AT = 13                  # of a FORWARD's payload: kind, then the header's offset 12
+    PROTOCOL_AT = 10                # of a FORWARD's payload: kind, then the header's offset 9
+    SOURCE_AT = 13
     DESTINATION_AT = 17
     SUPER_MIN = 31                  # the kind, a virtio header and an IPv4 header
     SUPER_SHIFT = 10                # by so much a SUPER's addresses lie behind a FORWARD's

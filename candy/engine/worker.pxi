@@ -36,6 +36,7 @@ cdef void *worker_main(void *argument) noexcept nogil:
     while not load_acquire64(&w.engine.stopping):
         n = epoll_wait(w.ep, events, EVENTS_MAX, pause_ms(w))
         w.now = now_ns()
+        table_let_go(w)
         for i in range(n):
             if events[i].data.u64 == WAKE:
                 read_fd(w.wake, &wakes, 8)

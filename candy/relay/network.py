@@ -46,7 +46,7 @@ from candy.relay.guessing import FailureLimiter
 from candy.relay.pool import Pool
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.rules import Rules, messages
-from candy.relay.session import Action, AllowSources, Bind, Realm, Session
+from candy.relay.session import Action, Bind, Realm, Session
 
 PROBE_TIMEOUT_S = 3.0
 TAKEN_OVER = "another login took over the address"
@@ -117,7 +117,6 @@ class Network:
         )
         self._max_members = inf if max_members is None else max_members
         self._members = 0
-        self._host_ip: IPv4Address | None = None
         self._authentication_timeout = authentication_timeout
         self._probe_timeout = probe_timeout
         self._sessions: dict[int, Session] = {}
@@ -134,9 +133,8 @@ class Network:
     def host(self, connection: int, ip: IPv4Address) -> list[Action]:
         """Give the relay's own interface its address, before any member logs in."""
         self._realm.host = connection
-        self._host_ip = ip
         self._realm.pool.claim(ip, None, connection)
-        return [Bind(connection, int(ip)), *self._allow_sources(connection, ip)]
+        return [Bind(connection, int(ip))]
 
     def opened(self, connection: int, source: str, now: float, *, extended: bool = False) -> list[Action]:
         """A connection was upgraded; `source` is its peer's IP address as text, `extended`: it has candy.2."""
@@ -203,12 +201,9 @@ class Network:
         """Use these rules instead of those before, and see to it that every member follows them."""
         before, self._realm.rules = self._realm.rules, rules
         actions: list[Action] = []
-        if self._realm.host is not None and self._host_ip is not None:
-            actions += self._allow_sources(self._realm.host, self._host_ip, before)
         told = closed = 0
         # A list, because a newcomer that gets the address of a closed member has the new rules already.
         for session in [session for session in self._sessions.values() if session.is_member]:
-            actions += self._allow_sources(session.connection, session.ip, before)
             entries = rules.entries(session.ip)
             # As sets: no two entries of a member overlap, so their order means nothing.
             if set(entries) == set(before.entries(session.ip)):
@@ -294,16 +289,9 @@ class Network:
         told = messages(entries, session.extended) if entries else []
         return [
             Bind(session.connection, int(session.ip)),
-            *self._allow_sources(session.connection, session.ip),
             *(Send(session.connection, message) for message in told),
             Log("info", f"{session.source}: logged in as {session.ip}"),
         ]
-
-    def _allow_sources(self, connection: int, ip: IPv4Address, before: Rules | None = None) -> list[Action]:
-        """Let a member send from the LANs behind it, if these are others than they were."""
-        lans = self._realm.rules.lans(ip)
-        known = before.lans(ip) if before is not None else ()
-        return [AllowSources(connection, lans)] if set(lans) != set(known) else []
 
     def _leave_address(self, ip: IPv4Address, now: float) -> list[Action]:
         """The holder of the address has left: a session that waits for it gets it."""

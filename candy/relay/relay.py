@@ -45,7 +45,7 @@ from candy.relay.loglimit import LineLimiter
 from candy.relay.network import Network
 from candy.relay.pool import Pool
 from candy.relay.rules import Rule, Rules
-from candy.relay.session import Action, AllowSources, Bind, Unbind
+from candy.relay.session import Action, Bind, Unbind
 from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path, needs_restart
 
 GOODBYE_S = 2.0
@@ -105,6 +105,8 @@ class Relay:
             forward_broadcast=settings.forward_broadcast,
             check_source=settings.check_source,
         )
+        rules = Rules(settings.rules)
+        self._engine.set_rules(number, rules.numbers())
         network = Network(
             settings.password,
             Pool(pool) if pool else None,
@@ -113,7 +115,7 @@ class Relay:
             tolerance=settings.clock_tolerance,
             allow_outside_pool=settings.allow_outside_pool,
             forward_broadcast=settings.forward_broadcast,
-            rules=Rules(settings.rules),
+            rules=rules,
             max_members=settings.max_members or None,
             new_devices_per_minute=settings.new_devices_per_minute,
             authentication_timeout=settings.auth_timeout,
@@ -203,7 +205,10 @@ class Relay:
 
     def _change_rules(self, served: _Served, written: tuple[Rule, ...]) -> None:
         served.settings = served.settings.model_copy(update={"rules": written})
-        self._act(served, served.network.set_rules(Rules(written), self._loop.time()))
+        rules = Rules(written)
+        # Before any member follows them.
+        self._engine.set_rules(served.number, rules.numbers())
+        self._act(served, served.network.set_rules(rules, self._loop.time()))
         self._set_timer()
 
     async def _end_reload(self, changed: Iterable[_Served], unchanged: Iterable[str]) -> None:
@@ -315,9 +320,6 @@ class Relay:
                 case Bind():
                     self._engine.bind(action.connection, action.ip)
                     self.door.left(action.connection)
-                case AllowSources():
-                    lans = [(int(lan.network_address), int(lan.netmask)) for lan in action.lans]
-                    self._engine.allow_sources(action.connection, lans)
                 case Unbind():
                     self._engine.unbind(action.connection)
                 case Ping():

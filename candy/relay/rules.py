@@ -6,7 +6,8 @@
       └─ and members with these addresses are to use it, except the next hop itself
 
     rules ─▶ Rules ─▶ entries(member): what it is told ─▶ messages(): ROUTE, in batches
-                  └─▶ lans(member): what is behind it, and what it may therefore send from
+                  ├─▶ lans(member): what is behind it
+                  └─▶ numbers(): all of it for the engine, which sees to it that members keep to it
 
 Rules about rules:
  1. A member never gets two rules whose destinations overlap: existing peers take the first match, kernels the
@@ -146,6 +147,13 @@ class Rules:
         """What the member with this address is told, in the rules' order."""
         ip = int(member)
         return tuple(entry for device, mask, hop, entry in self._numbers if ip & mask == device and ip != hop)
+
+    def numbers(self) -> list[tuple[int, int, int, int, int]]:
+        """Destination, its mask, next hop, device and its mask of each rule."""
+        return [
+            (int(entry.destination[0]), int(entry.destination.netmask), hop, device, mask)
+            for device, mask, hop, entry in self._numbers
+        ]
 
     def lans(self, member: IPv4Address) -> tuple[IPv4Network, ...]:
         """The networks behind the member with this address."""

@@ -32,7 +32,7 @@ seconds.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from math import inf
 
 from candy.errors import PoolFull, WireError
@@ -74,21 +74,13 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class AllowSources:
-    """Let the member send from these networks too, instead of those named before."""
-
-    connection: int
-    lans: tuple[IPv4Network, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Unbind:
     """Take the connection's address away."""
 
     connection: int
 
 
-Action = Send | Bind | AllowSources | Unbind | Ping | Close | Drop | Log
+Action = Send | Bind | Unbind | Ping | Close | Drop | Log
 
 
 class State(Enum):

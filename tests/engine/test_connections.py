@@ -207,15 +207,30 @@ def test_broadcasts_reach_who_is_left() -> None:
 
 def test_a_member_sends_from_the_networks_behind_it() -> None:
     lans = [(0xC0A80000, 0xFFFF0000), (0xAC100000, 0xFFF00000)]
+    # For whom is no matter here. Behind others there are networks too.
+    rules = [(*lan, A, NOBODY, 0xFFFFFFFF) for lan in lans]
+    others = [((10 + n) << 24, 0xFF000000, A + n, 0, 0) for n in (-2, -1, 1, 2, 3)]
     with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
-        assert relay.engine.allow_sources(one.connection, lans)
+        relay.engine.set_rules(0, [*others, *rules])
         right = [FORWARD + packet(source, B) for source in (A, 0xC0A80001, 0xC0A8FFFF, 0xAC100000, 0xAC1FFFFF)]
-        wrong = [FORWARD + packet(source, B) for source in (B, 0, 0xC0A7FFFF, 0xC0A90000, 0xAC0FFFFF, 0xAC200000)]
+        wrong = [
+            FORWARD + packet(source, B) for source in (B, 0, 0x09000001, 0x0B000001, 0xC0A7FFFF, 0xC0A90000, 0xAC0FFFFF)
+        ]
         one.forward(*wrong, *right, *wrong)
         one.sync()
         assert [f.payload for f in other.sync()] == right
         assert relay.dropped() == {"spoofed_source": 2 * len(wrong)}
+        # What was told before holds no more.
+        for fresh, passing in ((others, 1), (rules[:1], 3), ([], 1)):
+            relay.engine.set_rules(0, fresh)
+            one.forward(*right)
+            one.sync()
+            assert [f.payload for f in other.sync()] == right[:passing]
+        with pytest.raises(ValueError, match="no network 1"):
+            relay.engine.set_rules(1, rules)
+        with pytest.raises(OverflowError):
+            relay.engine.set_rules(0, [(1 << 32, 0, 0, 0, 0)])
 
 
 # ------------------------------------------------------------------------------------------------------------- events

@@ -257,12 +257,62 @@ def test_a_turn_is_nothing_for_the_slots_next_owner() -> None:
         assert relay.unaccounted() == 0
 
 
-@pytest.mark.parametrize(("opcode", "payload"), [(9, b""), (2, b""), (2, b"\5"), (2, b"\xff")], ids=str)
+def test_a_table_outlives_who_reads_it() -> None:
+    """Rules that are replaced while a worker has them in its hands: they hold for its packet, and the memory is nobody
+    else's before it has let go."""
+    lan, alone = 0xC0A80100, 0xFFFFFFFF
+    with Held(2) as relay:
+        a, b = relay.member(A), relay.member(B)
+        relay.engine.set_rules(0, [(lan, 0xFFFFFF00, A, 0, 0)])
+        hold_at("table")
+        a.forward(numbered(lan, B, 1), numbered(lan, B, 2))
+        assert wait_held("table")
+        for n in range(3):
+            # The other worker has had each turn that lets go of a table.
+            relay.engine.set_rules(0, [(lan + 1 + n, alone, C, 0, 0)])
+            assert b.sync() == []
+            assert _fastpath.replaced_tables(relay.engine) == 1 + n
+        release("table")
+        assert a.sync() == []
+        assert numbers(b, 1) == [1]
+        assert relay.dropped() == {"spoofed_source": 1}
+        for _ in range(20):
+            relay.engine.set_rules(0, [])
+            relay.engine.set_rules(0, [(lan, alone, A, 0, 0)])
+            assert a.sync() == b.sync() == []
+        # Which were replaced in the last rounds, at most.
+        assert _fastpath.replaced_tables(relay.engine) <= 4
+
+
+def test_a_devices_routes_outlive_who_reads_them() -> None:
+    with Held(1) as relay, relay.device() as (kernel, tun):
+        a, b, c = (relay.member(address) for address in (A, B, C))
+        assert relay.engine.bind(tun, D)
+        assert relay.engine.set_routes(tun, D, [(0xC0A80100, 0xFFFFFF00, B)])
+        hold_at("table")
+        for n in (1, 2):
+            kernel.send(numbered(D, 0xC0A80101, n)[1:])
+        assert wait_held("table")
+        for _ in range(3):
+            assert relay.engine.set_routes(tun, D, [(0xC0A80100, 0xFFFFFF00, C)])
+        assert _fastpath.replaced_tables(relay.engine) == 3
+        release("table")
+        assert number_of(b.receive().payload[20:])[1] == 1
+        assert number_of(c.receive().payload[20:])[1] == 2
+        assert a.sync() == []
+
+
+SPOOFED = numbered(0x0B000001, B, 0, 33)
+"""With as many rules about its sender as a network may have, it is compared with each."""
+
+
+@pytest.mark.parametrize(("opcode", "payload"), [(9, b""), (2, b""), (2, b"\5"), (2, b"\xff"), (2, SPOOFED)], ids=str)
 def test_a_turn_ends(opcode: int, payload: bytes) -> None:
     """Whatever lies in front of a bystander's ping, all of it there before the worker looks: it has an answer before
     the end of that, which is shown by the last frame of the flood, a packet for the bystander."""
     with Held(1) as relay:
         a, bystander, c, flood = (relay.member(address) for address in (A, B, C, D))
+        relay.engine.set_rules(0, [(0xC0A80000 + n, 0xFFFFFFFF, D, 0, 0) for n in range(1000)])
         hold_at("unlocked")
         a.forward(numbered(A, C, 1))
         assert wait_held("unlocked")

@@ -61,6 +61,7 @@ def test_members_with_the_extension_exchange_it_whole_and_others_get_segments(na
     vnet, packet = SUPERS[name]
     with EngineRelay() as relay:
         sender, extended = relay.member(A), relay.member(B)
+        relay.engine.set_rules(0, [(C, 0xFFFFFFFF, A, 0, 0), (D, 0xFFFFFFFF, B, 0, 0)])
         whole = SUPER + bytes(vnet) + packet
         sender.forward(whole)
         assert extended.receive().payload == whole

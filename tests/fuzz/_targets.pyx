@@ -29,8 +29,11 @@ cdef enum:
     RECORD_ROOM = 8192              # for one packet of many
     RECORDS = 200
     DEVICE = 1 << 20                # a descriptor that nobody has
+    OWN = 0x0A000002                # the device's address, if it unwraps
+    LAN = 0x0A000000                # of a /30 behind every member, for those of a /31
     CUTS = 15                       # a header's bytes, and one
     CUT_FRAMES = 4                  # at the start of an input
+    RULES = 8
 
 cdef uint64_t FLOW_KEY[3]
 cdef uint8_t *input_end             # of memory that ends at a page's end
@@ -42,6 +45,7 @@ cdef uint8_t *record_ends[RECORDS]
 cdef Worker *worker
 cdef Slot *slot
 cdef Merge *merge
+cdef Table *rules
 
 cdef struct Packets:                # one behind the other, each behind its length
     uint8_t *bytes
@@ -73,8 +77,9 @@ cdef uint8_t *put(uint8_t *end, const uint8_t *data, size_t n) noexcept nogil:
 
 
 cdef public int LLVMFuzzerInitialize(int *argc, char ***argv) noexcept nogil:
-    global input_end, vnet_end, output_end, again_end, part_end, worker, slot, merge
+    global input_end, vnet_end, output_end, again_end, part_end, worker, slot, merge, rules
     cdef uint32_t i
+    cdef Rule *rule
     choose_unmask()
     input_end, vnet_end, output_end, again_end, part_end = fence(ROOM), fence(1), fence(ROOM), fence(ROOM), fence(ROOM)
     for i in range(RECORDS):
@@ -82,6 +87,17 @@ cdef public int LLVMFuzzerInitialize(int *argc, char ***argv) noexcept nogil:
     worker = <Worker *>calloc(1, sizeof(Worker))
     slot = <Slot *>calloc(1, sizeof(Slot))
     merge = <Merge *>calloc(1, sizeof(Merge))
+    worker.engine = <EngineState *>calloc(1, sizeof(EngineState))
+    worker.engine.networks[0] = network_make(0)
+    worker.engine.networks[0].check_source = True
+    rules = table_make(RULES, sizeof(Rule))
+    for i in range(RULES):
+        rule = <Rule *>(rules + 1) + i
+        rule.next_hop = LAN + i
+        rule.destination = LAN
+        rule.mask = <uint32_t>0xFFFFFFFC
+        rule.device = LAN
+        rule.device_mask = <uint32_t>0xFFFFFFFE
     written.bytes = <uint8_t *>malloc(4 * ROOM)
     wanted.bytes = <uint8_t *>malloc(4 * ROOM)
     return 0
@@ -405,6 +421,17 @@ cdef void keep_segments(Packets *to, const Super *u, uint32_t skip) noexcept nog
         keep(to, again_end - super_segment_size(u) + skip, n - skip)
 
 
+cdef bint may_come_out(const uint8_t *packet) noexcept nogil:
+    """Whether this device was told no rules, or they allow what is within. It is a member of the LAN itself."""
+    cdef uint32_t source = load_be32(packet + 12)
+    cdef uint32_t inner_source = load_be32(packet + 32)
+    cdef uint32_t inner_destination = load_be32(packet + 36)
+    cdef bint is_from_lan = inner_source >> 2 == LAN >> 2 and source >> 3 == LAN >> 3
+    cdef bint is_to_lan = inner_destination >> 2 == LAN >> 2 and source >> 1 == LAN >> 1
+    return worker.engine.networks[0].rules == NULL or (
+        (inner_source == source or is_from_lan) and (inner_destination == OWN or is_to_lan))
+
+
 cdef void want(const uint8_t *payload, uint32_t length) noexcept nogil:
     """What a device has to be given of one FORWARD or SUPER."""
     cdef Super u
@@ -415,6 +442,8 @@ cdef void want(const uint8_t *payload, uint32_t length) noexcept nogil:
         packet = put(input_end, payload + 1, length - 1)
         length -= 1
         if ipip_ours(packet, length, own):
+            if not may_come_out(packet):
+                return
             packet += IPIP_BYTES
             length -= IPIP_BYTES
         if ipv4_plausible(packet, length):
@@ -425,6 +454,8 @@ cdef void want(const uint8_t *payload, uint32_t length) noexcept nogil:
     if not super_parse(payload + 1, packet, length, &u):
         return
     ours = ipip_ours(packet, length, own)
+    if ours and not may_come_out(packet):
+        return
     if not slot.vnet:
         keep_segments(&wanted, &u, u.inner if ours else 0)
     elif u.inner == 0 or ours:
@@ -452,7 +483,8 @@ cdef public int fuzz_device(const uint8_t *data, size_t size) noexcept nogil:
         return 0
     slot.fd = DEVICE
     slot.vnet = data[0] & 1 == 0
-    slot.own_address = 0x0A000002 if data[0] & 2 else 0
+    slot.own_address = OWN if data[0] & 2 else 0
+    worker.engine.networks[0].rules = rules if data[0] & 8 else NULL
     written.used = wanted.used = 0
     overflowed = False
     for record in range(RECORDS):

@@ -16,6 +16,9 @@ DEVICE_PACKETS = 100
 """What a socket in place of a device holds."""
 OWN = 0x0A000002
 """The address of a device that has one."""
+LAN = 0x0A000000
+RULES = [(LAN, 0xFFFFFFFC, LAN + n, LAN, 0xFFFFFFFE) for n in range(8)]
+"""A /30 behind every member, for those of a /31."""
 
 
 def check_supers(data: bytes) -> None:
@@ -59,7 +62,7 @@ def check_device(data: bytes) -> None:
         return
     payloads, wanted = [], []
     flags, data = data[0], data[1:]
-    vnet, own = flags & 1 == 0, OWN if flags & 2 else 0
+    vnet, own, rules = flags & 1 == 0, OWN if flags & 2 else 0, RULES if flags & 8 else []
     while len(data) >= 2:
         extended, size = data[0] >> 7, int.from_bytes(data[:2], "big") & 0x7FFF
         packet, data = data[2 : 2 + size], data[2 + size :]
@@ -68,10 +71,12 @@ def check_device(data: bytes) -> None:
         if flags & 4 and not extended:
             packet = put_right(packet)
         payloads.append((SUPER if extended else FORWARD) + packet)
+        if rules and not may_come_out(packet[10 * extended :], own):
+            continue
         wanted += of_super(packet[:10], packet[10:], own, device_vnet=vnet) if extended else plain(packet, own)
     if len(wanted) > DEVICE_PACKETS:
         return
-    writes, _ = _fastpath.write_device(payloads, vnet=vnet, own=own)
+    writes, _ = _fastpath.write_device(payloads, vnet=vnet, own=own, rules=rules)
     found: list[bytes] = []
     for write in writes:
         if not vnet:
@@ -97,6 +102,15 @@ def ours(packet: bytes, own: int) -> bool:
     if len(packet) < 40 or packet[9] != IPIP or own == 0 or int.from_bytes(packet[16:20], "big") != own:
         return False
     return packet[0] == 0 or (packet[0] == 0x45 and packet[4:8] == b"\0\0\x40\0")
+
+
+def may_come_out(packet: bytes, own: int) -> bool:
+    """Whether RULES allow what is within, if this is for the device to take off."""
+    if not ours(packet, own):
+        return True
+    source, inner_source, inner_destination = (int.from_bytes(packet[at : at + 4], "big") for at in (12, 32, 36))
+    is_from = inner_source == source or (inner_source >> 2 == LAN >> 2 and source >> 3 == LAN >> 3)
+    return is_from and (inner_destination == own or (inner_destination >> 2 == LAN >> 2 and source >> 1 == LAN >> 1))
 
 
 def plain(packet: bytes, own: int) -> list[bytes]:

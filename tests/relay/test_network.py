@@ -12,7 +12,7 @@ from candy.protocol import wire
 from candy.protocol.actions import Close, Drop, Ping, Send
 from candy.protocol.wire import DropReason, RouteEntry
 from candy.relay.rules import Rule, Rules, messages
-from candy.relay.session import Action, AllowSources, Bind, Unbind
+from candy.relay.session import Action, Bind, Unbind
 
 LAN_A, LAN_B = IPv4Network("172.16.0.0/16"), IPv4Network("172.17.0.0/16")
 TO_A = "192.168.202.0/24,172.16.0.0/16,192.168.202.1"
@@ -57,13 +57,6 @@ def test_whom_rules_do_not_concern_is_told_nothing(extended: bool) -> None:
     assert actions == [Bind(connection, int(ip(4)))]
 
 
-def test_a_gateway_may_send_from_the_networks_behind_it() -> None:
-    talk = Talk(rules=rules(TO_A, "192.168.202.9,10.0.0.0/8,192.168.202.1", TO_B))
-    connection, actions = log_in(talk, ip(1))
-    allowed = AllowSources(connection, (LAN_A, IPv4Network("10.0.0.0/8")))
-    assert actions == [Bind(connection, int(ip(1))), allowed, *told(connection, [VIA_B])]
-
-
 def test_many_rules_are_told_in_batches() -> None:
     """field: at most 100 entries a message."""
     many = [f"192.168.202.3,10.{n}.0.0/16,192.168.202.2" for n in range(250)]
@@ -105,15 +98,6 @@ def test_whom_a_change_does_not_concern_notices_nothing(extended: bool) -> None:
     other = "192.168.202.4,10.0.0.0/8,192.168.202.2"
     assert change(talk, TO_B, mine, other) == []
     assert change(talk, TO_B, mine) == []
-
-
-def test_what_a_gateway_may_send_from_follows_the_rules() -> None:
-    for_nobody_here = "192.168.202.9,172.16.0.0/16,192.168.202.1"
-    talk = Talk()
-    gateway, _ = log_in(talk, ip(1))
-    assert change(talk, for_nobody_here) == [AllowSources(gateway, (LAN_A,))]
-    assert change(talk, for_nobody_here) == []
-    assert change(talk) == [AllowSources(gateway, ())]
 
 
 def test_whoever_is_not_in_yet_is_told_the_rules_that_hold_then() -> None:
@@ -171,12 +155,6 @@ def test_it_gets_no_messages(hosting: Talk) -> None:
     assert hosting.receive(two, to_everybody) == [Send(three, to_everybody)]
     to_it = wire.Discovery(ip(2), ip(1)).encode()
     assert hosting.receive(two, to_it) == [Drop(two, DropReason.NO_ROUTE)]
-
-
-def test_a_network_may_lie_behind_it() -> None:
-    talk = Talk(rules=rules(TO_A))
-    assert talk.network.host(HOST, ip(1)) == [Bind(HOST, int(ip(1))), AllowSources(HOST, (LAN_A,))]
-    assert change(talk, TO_B) == [AllowSources(HOST, ())]
 
 
 # Limits

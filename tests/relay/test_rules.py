@@ -161,6 +161,13 @@ def test_what_lies_behind_a_member() -> None:
     assert routes.lans(ip(3)) == ()
 
 
+def test_what_the_engine_is_told() -> None:
+    assert Rules(rules(TO_B, "0.0.0.0/0,10.0.0.0/8,192.168.202.3")).numbers() == [
+        (0xAC110000, 0xFFFF0000, 0xC0A8CA02, 0xC0A8CA01, 0xFFFFFFFF),
+        (0x0A000000, 0xFF000000, 0xC0A8CA03, 0, 0),
+    ]
+
+
 def test_messages_byte_by_byte() -> None:
     told = Rules(rules(TO_B)).entries(ip(1))
     body = bytes.fromhex("ac110000 ffff0000 c0a8ca02")
