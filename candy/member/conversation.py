@@ -2,7 +2,7 @@
 
     opened ──VMAC, EXPTTUN──▶ ASKING ──right answer──▶ AUTH, PING ──▶ JOINED ──▶ CONFIRMED
        └──────VMAC, with an address of its own───────▶┘          PONG, and still open a moment later
-                                                         ROUTE ─▶ RouteSet;  UDP4CONN, DISCOVERY, GENERAL ─▶ Learn
+                               ROUTE ─▶ RouteSet;  BEHIND ─▶ Placements;  UDP4CONN, DISCOVERY, GENERAL ─▶ Learn
 
 Rules:
  1. The relay never answers AUTH. That it believed the AUTH is concluded from two facts: a PONG answered the PING behind
@@ -25,6 +25,7 @@ from math import inf
 
 from candy.errors import WireError
 from candy.member.acceptance import Acceptance
+from candy.member.placements import Placements
 from candy.member.routeset import RouteSet
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
@@ -82,13 +83,20 @@ class SetRoutes:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPlacements:
+    """Look at what is wrapped for this member by these; none: leave that to the relay."""
+
+    placements: tuple[wire.Placement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Learn:
     """Keep what another member says of itself, for direct links."""
 
     message: wire.Udp4Conn | wire.Discovery | wire.General
 
 
-Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | SetRoutes | Learn
+Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | SetRoutes | SetPlacements | Learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +157,7 @@ class Conversation:
         self._timestamp = timestamp
         self._last = last
         self._routes = routes
+        self._placements = Placements()
         self._extended = extended
         self._address: IPv4Interface | None = None
         """The one in the AUTH; None while asking for one."""
@@ -190,15 +199,22 @@ class Conversation:
                     return self._on_expttun(message, now, wall)
                 case wire.Route() if self._address is not None:
                     return self._on_route(message, now)
+                case wire.Behind() if self._address is not None and self._extended:
+                    is_whole = self._placements.received(message)
+                    return [SetPlacements(self._placements.told)] if is_whole else []
                 case wire.Udp4Conn() | wire.Discovery() | wire.General() if self._address is not None:
                     return self._on_relayed(message, self._address.ip)
             return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
         except WireError as error:
             drop = Drop(self._connection, error.reason)
-            if payload[:1] != bytes([wire.Kind.ROUTE]):
-                return [drop]
-            self._routes.abandon()
-            return [drop, Log("warning", f"routes that the relay told can't be used: {error.reason}")]
+            if payload[:1] == bytes([wire.Kind.ROUTE]):
+                self._routes.abandon()
+                return [drop, Log("warning", f"routes that the relay told can't be used: {error.reason}")]
+            if payload[:1] == bytes([wire.Kind.BEHIND]):
+                self._placements.abandon()
+                text = f"what the relay told of networks behind members can't be used: {error.reason}"
+                return [drop, Log("warning", text)]
+            return [drop]
 
     def ponged(self, now: float) -> list[Action]:
         """A PONG with any payload: the original relay's is 1500 bytes of its own."""

@@ -26,7 +26,18 @@ from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSA
 from candy.errors import AddressTaken, OperationalError
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
-from candy.member.conversation import Action, Configure, Conversation, Ending, Identity, Join, Keep, Learn, SetRoutes
+from candy.member.conversation import (
+    Action,
+    Configure,
+    Conversation,
+    Ending,
+    Identity,
+    Join,
+    Keep,
+    Learn,
+    SetPlacements,
+    SetRoutes,
+)
 from candy.member.dial import Dialer, Upgraded
 from candy.member.peers import Peers
 from candy.member.routeset import RouteSet
@@ -142,6 +153,8 @@ class Member:
         except OSError as error:
             os.close(upgraded.fd)
             return Ending(f"the engine can't take the connection: {error.strerror}")
+        # What the connection before was told is nothing for this one, whose relay may be another.
+        self._engine.set_rules(0, ())
         ending = None
         try:
             timestamp = self._state.next_timestamp(int(self._wall()))
@@ -197,6 +210,8 @@ class Member:
                 case SetRoutes():
                     self._routes = action.routes
                     await self._follow()
+                case SetPlacements():
+                    self._engine.set_rules(0, [placement.numbers for placement in action.placements])
                 case Learn():
                     _log.debug("%s: %s", action.message.src, self._peers.learn(action.message))
                 case Drop():

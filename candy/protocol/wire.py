@@ -29,13 +29,17 @@ fixed part.
     SUPER       ┌──┬────────────────────┬────────────────────────────────┐
     31, both    │16│ virtio_net_hdr  10 │ IPv4 packet, up to 64 KB    20+│  source at 23, destination at 27
                 └──┴────────────────────┴────────────────────────────────┘
+    BEHIND      ┌──┬───────────┬─────────┬─────────┐┌───────────────┬────────┬────────────┬──────────┬────────┐
+    4+, S→C     │17│ version 1 │ count 1 │ flags 1 ││ destination 4 │ mask 4 │ next hop 4 │ device 4 │ mask 4 │
+                └──┴───────────┴─────────┴─────────┘└───────────────┴────────┴────────────┴──────────┴────────┘
     GENERAL     ┌───┬───────────┬─────────┬─────────┬─────────┬───────┐
     12, C→S→C   │255│ subtype 1 │ extra 2 │ src   4 │ dst   4 │ data  │
                 └───┴───────────┴─────────┴─────────┴─────────┴───────┘
 
 The number under a name is the shortest message in bytes, then who sends it (C member, S relay, C→S→C relayed
-unchanged). `flags` of ROUTE is used with the extension `candy.2` alone: bit 0 first, bit 1 last message of a
-set. GENERAL with subtype 0 and extra 0 carries the sender's LAN endpoint: ip 4, port 2.
+unchanged). `flags`: bit 0 first, bit 1 last message of a set; in ROUTE they are used with the extension `candy.2`
+alone, as BEHIND is, whose second mask is the device's. What stands behind the gap in these two comes `count` times.
+GENERAL with subtype 0 and extra 0 carries the sender's LAN endpoint: ip 4, port 2.
 
 Rules: the length is checked before the first field is read. Bytes that are not a message raise WireError with a
 DropReason and nothing else. FORWARD and SUPER are the engine's and are not decoded here. This module knows
@@ -58,6 +62,8 @@ LEGACY_PAYLOAD = 1500
 """Bytes of payload an endpoint without the extension can hold; it drops the connection beyond that."""
 MAX_ROUTE_ENTRIES = 100
 """Entries that existing peers take in one ROUTE message."""
+MAX_PLACEMENTS = (LEGACY_PAYLOAD - 4) // 20
+"""As many as one BEHIND has room for: the engine sends messages of up to LEGACY_PAYLOAD."""
 MAX_CONFUSION = 64
 """Random bytes that a sender appends at most; a receiver takes any number."""
 BROADCAST = IPv4Address("255.255.255.255")
@@ -74,6 +80,7 @@ class Kind(IntEnum):
     DISCOVERY = 5
     ROUTE = 6
     SUPER = 16
+    BEHIND = 17
     GENERAL = 255
 
 
@@ -85,17 +92,19 @@ class DropReason(StrEnum):
     UNKNOWN_KIND = "unknown_kind"
     """A kind that is not drawn above, or one that the engine alone handles."""
     TOO_SHORT = "too_short"
-    """Shorter than the minimum of its kind, or a ROUTE with fewer entries than its count."""
+    """Shorter than the minimum of its kind, or a ROUTE or BEHIND with fewer entries than its count."""
     BAD_CIDR = "bad_cidr"
     """The text of an EXPTTUN is not `ip/prefix` and a NUL within its 32 bytes."""
     BAD_MASK = "bad_mask"
-    """The mask of a ROUTE entry is not ones followed by zeros."""
+    """A mask in a ROUTE or BEHIND is not ones followed by zeros."""
     BAD_NEXT_HOP = "bad_next_hop"
     """The next hop of a ROUTE entry is not an address that a member can have."""
     OUTSIDE_SET = "outside_set"
-    """A ROUTE that continues a set which was not begun, or of which an earlier message was dropped."""
+    """A ROUTE or BEHIND that continues a set which was not begun, or of which an earlier message was dropped."""
     TOO_MANY_ROUTES = "too_many_routes"
-    """A ROUTE with which there would be more destinations than a member takes."""
+    """A ROUTE or BEHIND with which there would be more destinations than a member takes."""
+    UNKNOWN_VERSION = "unknown_version"
+    """A BEHIND of a version that is not drawn above."""
     UNKNOWN_SUBTYPE = "unknown_subtype"
     """A GENERAL for us that is not the LAN endpoint of its sender."""
     FOREIGN_DESTINATION = "foreign_destination"
@@ -235,10 +244,7 @@ class RouteEntry:
     @classmethod
     def decode(cls, message: bytes, offset: int) -> Self:
         destination, mask, next_hop = cls.LAYOUT.unpack_from(message, offset)
-        zeros = (mask ^ 0xFFFFFFFF).bit_length()
-        if mask != 0xFFFFFFFF >> zeros << zeros:
-            raise WireError(DropReason.BAD_MASK)
-        return cls(IPv4Network((destination, 32 - zeros), strict=False), IPv4Address(next_hop))
+        return cls(_network(destination, mask), IPv4Address(next_hop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +270,65 @@ class Route:
             raise WireError(DropReason.TOO_SHORT)
         offsets = range(cls.LAYOUT.size, end, RouteEntry.LAYOUT.size)
         return cls(tuple(RouteEntry.decode(message, offset) for offset in offsets), flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One entry of a BEHIND: `destination` lies behind the member `next_hop`, for members within `device`."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">IIIII")
+
+    destination: IPv4Network
+    next_hop: IPv4Address
+    device: IPv4Network
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int, int]:
+        """Destination, its mask, next hop, device, its mask: in the wire's order, which is the engine's too."""
+        there, here = self.destination, self.device
+        return (
+            int(there.network_address),
+            int(there.netmask),
+            int(self.next_hop),
+            int(here.network_address),
+            int(here.netmask),
+        )
+
+    def encode(self) -> bytes:
+        return self.LAYOUT.pack(*self.numbers)
+
+    @classmethod
+    def decode(cls, message: bytes, offset: int) -> Self:
+        destination, mask, next_hop, device, device_mask = cls.LAYOUT.unpack_from(message, offset)
+        return cls(_network(destination, mask), IPv4Address(next_hop), _network(device, device_mask))
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """BEHIND: what lies behind members and for whom, told to who has something behind it."""
+
+    LAYOUT: ClassVar[Struct] = Struct(">BBBB")
+    VERSION: ClassVar[int] = 1
+    FIRST: ClassVar[int] = 1
+    LAST: ClassVar[int] = 2
+
+    placements: tuple[Placement, ...]
+    flags: int
+
+    def encode(self) -> bytes:
+        head = self.LAYOUT.pack(Kind.BEHIND, self.VERSION, len(self.placements), self.flags)
+        return head + b"".join(placement.encode() for placement in self.placements)
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        _, version, count, flags = cls.LAYOUT.unpack_from(message)
+        if version != cls.VERSION:
+            raise WireError(DropReason.UNKNOWN_VERSION)
+        end = cls.LAYOUT.size + count * Placement.LAYOUT.size
+        if len(message) < end:
+            raise WireError(DropReason.TOO_SHORT)
+        offsets = range(cls.LAYOUT.size, end, Placement.LAYOUT.size)
+        return cls(tuple(Placement.decode(message, offset) for offset in offsets), flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +364,7 @@ class General:
         return cls(subtype, extra, IPv4Address(src), IPv4Address(dst), message[cls.LAYOUT.size :])
 
 
-Message = Auth | Expttun | Udp4Conn | Vmac | Discovery | Route | General
+Message = Auth | Expttun | Udp4Conn | Vmac | Discovery | Route | Behind | General
 
 _BY_KIND: dict[int, type[Message]] = {
     Kind.AUTH: Auth,
@@ -308,6 +373,7 @@ _BY_KIND: dict[int, type[Message]] = {
     Kind.VMAC: Vmac,
     Kind.DISCOVERY: Discovery,
     Kind.ROUTE: Route,
+    Kind.BEHIND: Behind,
     Kind.GENERAL: General,
 }
 
@@ -327,6 +393,13 @@ def decode(message: bytes) -> Message:
 def draw_confusion(randbytes: Callable[[int], bytes]) -> bytes:
     """0 to `MAX_CONFUSION` random bytes to end a hashed message with; `randbytes(n)` returns n."""
     return randbytes(randbytes(1)[0] % (MAX_CONFUSION + 1))
+
+
+def _network(address: int, mask: int) -> IPv4Network:
+    zeros = (mask ^ 0xFFFFFFFF).bit_length()
+    if mask != 0xFFFFFFFF >> zeros << zeros:
+        raise WireError(DropReason.BAD_MASK)
+    return IPv4Network((address, 32 - zeros), strict=False)
 
 
 def _parse_cidr(field: bytes) -> IPv4Interface:

@@ -28,7 +28,8 @@ One VMAC that takes its address from itself twice within a minute is on two mach
 That is worth a warning, for neither of the two can know it at first.
 
 When the rules change (`set_rules`), every member whose routes change with them learns it: by a new set with candy.2,
-else by being closed with 1012, because "ROUTE of the original has no way to withdraw or replace".
+else by being closed with 1012, because "ROUTE of the original has no way to withdraw or replace". A gateway with
+candy.2 is told what lies behind whom, so that it can look at what is wrapped for it as the relay does.
 """
 
 import heapq
@@ -45,7 +46,7 @@ from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
 from candy.relay.pool import Pool
 from candy.relay.replays import ReplayMemory, Sightings
-from candy.relay.rules import Rules, messages
+from candy.relay.rules import Rules, behind_messages, messages
 from candy.relay.session import Action, Bind, Realm, Session
 
 PROBE_TIMEOUT_S = 3.0
@@ -79,6 +80,7 @@ class Network:
         allow_outside_pool: addresses outside the pool may be claimed.
         forward_broadcast: members may send messages to all others.
         rules: SD-WAN.
+        tell_gateways: tell them what lies behind whom.
         max_members: None: any number.
         new_devices_per_minute: of one source; 0: any number.
         authentication_timeout: seconds from the upgrade to the AUTH, without those in line.
@@ -96,6 +98,7 @@ class Network:
         allow_outside_pool: bool = False,
         forward_broadcast: bool = True,
         rules: Rules | None = None,
+        tell_gateways: bool = True,
         max_members: int | None = None,
         new_devices_per_minute: int = 0,
         authentication_timeout: float,
@@ -115,6 +118,7 @@ class Network:
             forward_broadcast=forward_broadcast,
             rules=rules if rules is not None else Rules(),
         )
+        self._tell_gateways = tell_gateways
         self._max_members = inf if max_members is None else max_members
         self._members = 0
         self._authentication_timeout = authentication_timeout
@@ -203,7 +207,11 @@ class Network:
         actions: list[Action] = []
         told = closed = 0
         # A list, because a newcomer that gets the address of a closed member has the new rules already.
-        for session in [session for session in self._sessions.values() if session.is_member]:
+        members = [session for session in self._sessions.values() if session.is_member]
+        # Gateways first: others are about to send them what is new.
+        for session in members:
+            actions += self._tell_behind(session, before)
+        for session in members:
             entries = rules.entries(session.ip)
             # As sets: no two entries of a member overlap, so their order means nothing.
             if set(entries) == set(before.entries(session.ip)):
@@ -289,9 +297,22 @@ class Network:
         told = messages(entries, session.extended) if entries else []
         return [
             Bind(session.connection, int(session.ip)),
+            *self._tell_behind(session),
             *(Send(session.connection, message) for message in told),
             Log("info", f"{session.source}: logged in as {session.ip}"),
         ]
+
+    def _tell_behind(self, session: Session, before: Rules | None = None) -> list[Action]:
+        """Tell a gateway what lies behind whom, unless it was told so before; tell one that was a gateway nothing."""
+        rules = self._realm.rules
+        is_gateway = bool(rules.lans(session.ip))
+        was_gateway = before is not None and bool(before.lans(session.ip))
+        if not self._tell_gateways or not session.extended or not (is_gateway or was_gateway):
+            return []
+        if was_gateway and is_gateway and before is not None and set(before.rules) == set(rules.rules):
+            return []
+        placements = rules.placements if is_gateway else ()
+        return [Send(session.connection, message) for message in behind_messages(placements)]
 
     def _leave_address(self, ip: IPv4Address, now: float) -> list[Action]:
         """The holder of the address has left: a session that waits for it gets it."""

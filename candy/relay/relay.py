@@ -106,7 +106,7 @@ class Relay:
             check_source=settings.check_source,
         )
         rules = Rules(settings.rules)
-        self._engine.set_rules(number, rules.numbers())
+        self._engine.set_rules(number, [placement.numbers for placement in rules.placements])
         network = Network(
             settings.password,
             Pool(pool) if pool else None,
@@ -116,6 +116,7 @@ class Relay:
             allow_outside_pool=settings.allow_outside_pool,
             forward_broadcast=settings.forward_broadcast,
             rules=rules,
+            tell_gateways=settings.check_source,
             max_members=settings.max_members or None,
             new_devices_per_minute=settings.new_devices_per_minute,
             authentication_timeout=settings.auth_timeout,
@@ -207,7 +208,7 @@ class Relay:
         served.settings = served.settings.model_copy(update={"rules": written})
         rules = Rules(written)
         # Before any member follows them.
-        self._engine.set_rules(served.number, rules.numbers())
+        self._engine.set_rules(served.number, [placement.numbers for placement in rules.placements])
         self._act(served, served.network.set_rules(rules, self._loop.time()))
         self._set_timer()
 
@@ -273,7 +274,7 @@ class Relay:
     def _on_undelivered(self, message: Send) -> None:
         # The engine counts control frames that find no room under the same name.
         self._drops["control"] += 1
-        if message.payload[0] == Kind.ROUTE:
+        if message.payload[0] in (Kind.ROUTE, Kind.BEHIND):
             # A part of a set would be worse than none: the member reconnects, and is told the whole set.
             self._engine.close(message.connection, CloseCode.SERVICE_RESTART, "no room for the routes")
 

@@ -7,7 +7,7 @@
 
     rules ─▶ Rules ─▶ entries(member): what it is told ─▶ messages(): ROUTE, in batches
                   ├─▶ lans(member): what is behind it
-                  └─▶ numbers(): all of it for the engine, which sees to it that members keep to it
+                  └─▶ placements: all of it, to which the engine holds members, and messages() a gateway: BEHIND
 
 Rules about rules:
  1. A member never gets two rules whose destinations overlap: existing peers take the first match, kernels the
@@ -22,10 +22,12 @@ This module knows neither sessions nor connections. The caller that refuses a ru
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Self
+from typing import Self, TypeVar
 
 from candy.protocol.addresses import is_unicast
-from candy.protocol.wire import MAX_ROUTE_ENTRIES, Route, RouteEntry
+from candy.protocol.wire import MAX_PLACEMENTS, MAX_ROUTE_ENTRIES, Behind, Placement, Route, RouteEntry
+
+_Entry = TypeVar("_Entry", RouteEntry, Placement)
 
 MAX_RULES = 1000
 """Rules of one network: as many destinations as our member takes."""
@@ -112,14 +114,17 @@ def messages(entries: Sequence[RouteEntry], extended: bool) -> list[bytes]:
         extended: candy.2 was agreed on: the messages are a set, which replaces the one before; an empty set withdraws
             it. Otherwise they add to what the member was told since it connected; without entries no message is needed.
     """
-    batches = [tuple(entries[at : at + MAX_ROUTE_ENTRIES]) for at in range(0, len(entries), MAX_ROUTE_ENTRIES)]
     if not extended:
-        return [Route(batch).encode() for batch in batches]
-    batches = batches or [()]
-    flags = [0] * len(batches)
-    flags[0] |= Route.FIRST
-    flags[-1] |= Route.LAST
-    return [Route(batch, flag).encode() for batch, flag in zip(batches, flags, strict=True)]
+        return [Route(batch).encode() for batch in _batches(entries, MAX_ROUTE_ENTRIES) if batch]
+    batches = _batches(entries, MAX_ROUTE_ENTRIES)
+    return [Route(batch, flags).encode() for batch, flags in zip(batches, _set_flags(len(batches)), strict=True)]
+
+
+def behind_messages(placements: Sequence[Placement]) -> list[bytes]:
+    """The set of BEHIND messages that tells a gateway with candy.2 what lies behind whom; of none, it takes that
+    back."""
+    batches = _batches(placements, MAX_PLACEMENTS)
+    return [Behind(batch, flags).encode() for batch, flags in zip(batches, _set_flags(len(batches)), strict=True)]
 
 
 class Rules:
@@ -137,6 +142,8 @@ class Rules:
             )
             for rule in self.rules
         ]
+        self.placements = tuple(Placement(rule.destination, rule.next_hop, rule.device) for rule in self.rules)
+        """What lies behind whom, and for whom."""
         self._lans: dict[IPv4Address, tuple[IPv4Network, ...]] = {}
         for rule in self.rules:
             behind = self._lans.get(rule.next_hop, ())
@@ -148,16 +155,22 @@ class Rules:
         ip = int(member)
         return tuple(entry for device, mask, hop, entry in self._numbers if ip & mask == device and ip != hop)
 
-    def numbers(self) -> list[tuple[int, int, int, int, int]]:
-        """Destination, its mask, next hop, device and its mask of each rule."""
-        return [
-            (int(entry.destination[0]), int(entry.destination.netmask), hop, device, mask)
-            for device, mask, hop, entry in self._numbers
-        ]
-
     def lans(self, member: IPv4Address) -> tuple[IPv4Network, ...]:
         """The networks behind the member with this address."""
         return self._lans.get(member, ())
+
+
+def _batches(entries: Sequence[_Entry], most: int) -> list[tuple[_Entry, ...]]:
+    """All entries, as many at a time; one empty batch when there are none."""
+    return [tuple(entries[at : at + most]) for at in range(0, len(entries), most)] or [()]
+
+
+def _set_flags(count: int) -> list[int]:
+    """The flags of the messages of a set."""
+    flags = [0] * count
+    flags[0] |= Route.FIRST
+    flags[-1] |= Route.LAST
+    return flags
 
 
 def _share_a_member(one: Rule, other: Rule) -> bool:

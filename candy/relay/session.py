@@ -243,7 +243,7 @@ class Session:
                 return self._on_hashed(message, now, wall)
             case wire.Udp4Conn() | wire.Discovery() | wire.General():
                 return self._on_relayed(message, payload, now)
-            case wire.Route():
+            case wire.Route() | wire.Behind():
                 return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
 
     def _on_hashed(self, message: Hashed, now: float, wall: int) -> list[Action]:

@@ -143,6 +143,10 @@ class OriginalRelay:
         """Send a member a whole set of candy.2."""
         self.tell(ip, entries, wire.Route.FIRST | wire.Route.LAST)
 
+    def tell_behind(self, ip: str, *placements: wire.Placement) -> None:
+        """Send a member with candy.2 a whole set of what lies behind whom."""
+        self._member(ip).send(wire.Behind(placements, wire.Behind.FIRST | wire.Behind.LAST).encode())
+
     def forward(self, packet: bytes) -> None:
         """Send a packet, whatever it is, to the member of its destination."""
         self._member(str(IPv4Address(packet[16:20]))).send(bytes([wire.Kind.FORWARD]) + packet)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from kit.joining import CONNECTION, FAR, LAN_A, LAN_B, OTHER, OWN, answer, conversation, joined, route
 from kit.recorded import GRANTED, STEPS, WALL
 
-from candy.member.conversation import ROUTES_S, VERDICT_S, Configure, Learn, SetRoutes
+from candy.member.conversation import ROUTES_S, VERDICT_S, Configure, Learn, SetPlacements, SetRoutes
 from candy.member.routeset import RouteSet
 from candy.protocol import wire
 from candy.protocol.actions import Close, Drop, Log
-from candy.protocol.wire import DropReason, Route
+from candy.protocol.wire import Behind, DropReason, Placement, Route
 
 
 def test_routes_of_an_original_server() -> None:
@@ -117,6 +117,43 @@ def test_a_route_message_of_no_use(payload: bytes, reason: DropReason, extended:
         assert rest == [SetRoutes((LAN_A, LAN_B))]
 
 
+PLACED = tuple(Placement(lan.destination, lan.next_hop, GRANTED.network) for lan in (LAN_A, LAN_B))
+
+
+def test_what_lies_behind_whom() -> None:
+    """Only as whole sets."""
+    talk = joined(extended=True)
+    assert talk.received(Behind(PLACED[:1], Behind.FIRST).encode(), 2.0, WALL) == []
+    assert talk.received(Behind(PLACED[1:], Behind.LAST).encode(), 2.0, WALL) == [SetPlacements(PLACED)]
+    empty = Behind((), Behind.FIRST | Behind.LAST).encode()
+    assert talk.received(empty, 2.0, WALL) == [SetPlacements(())]
+    for unlucky in (conversation(extended=True), joined()):
+        unlucky.opened(0.0)
+        assert unlucky.received(empty, 2.0, WALL) == [Drop(CONNECTION, DropReason.UNEXPECTED_KIND)]
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (bytes.fromhex("11010002")[:-1], DropReason.TOO_SHORT),
+        (bytes.fromhex("11010102") + bytes(19), DropReason.TOO_SHORT),
+        (bytes.fromhex("11010102 0a010000 ff00ff00 c0a8ca02 00000000 00000000"), DropReason.BAD_MASK),
+        (bytes.fromhex("11020002"), DropReason.UNKNOWN_VERSION),
+    ],
+)
+def test_a_part_that_cannot_be_read_breaks_its_set(payload: bytes, reason: DropReason) -> None:
+    talk = joined(extended=True)
+    talk.received(Behind(PLACED, Behind.FIRST).encode(), 2.0, WALL)
+    said = f"what the relay told of networks behind members can't be used: {reason}"
+    assert talk.received(payload, 3.0, WALL) == [Drop(CONNECTION, reason), Log("warning", said)]
+    last = Behind(PLACED, Behind.LAST).encode()
+    assert talk.received(last, 3.0, WALL)[0] == Drop(CONNECTION, DropReason.OUTSIDE_SET)
+    # Routes are sets of their own.
+    assert talk.received(route(LAN_A, flags=Route.FIRST), 4.0, WALL) == [SetRoutes(())]
+    talk.received(payload, 4.0, WALL)
+    assert talk.received(route(LAN_B, flags=Route.LAST), 4.0, WALL) == [SetRoutes((LAN_A, LAN_B))]
+
+
 RELAYED = [
     wire.Udp4Conn(OTHER, OWN, IPv4Address("203.0.113.5"), 4000),
     wire.Discovery(OTHER, OWN),
@@ -163,7 +200,7 @@ def test_nothing_of_others_before_there_is_an_address(message: wire.Udp4Conn | R
     assert talk.received(message.encode(), 0.1, WALL)[0] == Drop(CONNECTION, DropReason.UNEXPECTED_KIND)
 
 
-KINDS = st.sampled_from([2, 3, 5, 6, 255]).map(lambda kind: bytes([kind]))
+KINDS = st.sampled_from([2, 3, 5, 6, 17, 255]).map(lambda kind: bytes([kind]))
 ANY_BYTES = st.binary(max_size=120) | st.builds(bytes.__add__, KINDS, st.binary(max_size=120))
 
 
@@ -178,5 +215,6 @@ def test_any_bytes_are_survived(payload: bytes) -> None:
 @given(payload=ANY_BYTES, extended=st.booleans())
 def test_any_bytes_are_survived_by_a_member(payload: bytes, extended: bool) -> None:
     actions = joined(extended=extended).received(payload, 2.0, WALL)
-    assert actions
-    assert all(isinstance(action, Drop | Log | Learn | SetRoutes) for action in actions)
+    # Of a set that is not whole yet nothing follows.
+    assert actions or payload[:1] == b"\x11"
+    assert all(isinstance(action, Drop | Log | Learn | SetRoutes | SetPlacements) for action in actions)

@@ -10,7 +10,7 @@ from kit.recorded import GRANTED
 from lab.setting import OTHER, PACKET, Journal, Setting, Visitor, log_in, packets_pass, tell
 
 from candy.protocol import wire
-from candy.protocol.wire import Route, RouteEntry
+from candy.protocol.wire import Behind, Placement, Route, RouteEntry
 
 VAST = RouteEntry(IPv4Network("192.168.0.0/16"), FAR)
 TO_LAN_A = bytes.fromhex("4500001c 00010000 4011a6cd c0a8ca07 0a010005 00010002 00080000")
@@ -69,6 +69,40 @@ async def test_an_all_zero_outer_header(setting: Setting) -> None:
     outer = bytes(9) + b"\x04" + bytes(2) + FAR.packed + GRANTED.ip.packed
     await visitor.socket.send_bytes(b"\x01" + outer + FROM_LAN_A)
     assert await asyncio.get_running_loop().sock_recv(setting.device.kernel, 2000) == FROM_LAN_A
+
+
+async def test_a_gateway_that_was_told_looks_at_what_is_wrapped_for_it(setting: Setting) -> None:
+    """For as long as this connection lasts: the next relay may be an older one, which tells nothing."""
+    setting.relay.protocols = ("candy.2",)
+    setting.start()
+    loop, kernel = asyncio.get_running_loop(), setting.device.kernel
+    everybody = IPv4Network("0.0.0.0/0")
+    placed = (
+        Placement(IPv4Network("10.1.0.0/16"), FAR, everybody),
+        Placement(IPv4Network("10.9.0.0/16"), GRANTED.ip, everybody),
+    )
+
+    async def arrives(visitor: Visitor, gateway: IPv4Address) -> bool:
+        outer = bytes(9) + b"\x04" + bytes(2) + gateway.packed + GRANTED.ip.packed
+        await visitor.socket.send_bytes(b"\x01" + outer + FROM_LAN_A)
+        await visitor.socket.send_bytes(b"\x01" + PACKET)
+        first = await loop.sock_recv(kernel, 2000)
+        return first == FROM_LAN_A and await loop.sock_recv(kernel, 2000) == PACKET
+
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    assert await arrives(visitor, OTHER.ip)
+    for told, passes in ((placed, False), (placed[1:], False), ((), True), (placed, False)):
+        await visitor.socket.send_bytes(Behind(told, Behind.FIRST | Behind.LAST).encode())
+        # A set of routes behind it, upon which the member acts later.
+        await tell(setting, visitor, flags=Route.FIRST | Route.LAST)
+        assert await arrives(visitor, FAR) is (placed[0] in told or passes)
+        assert await arrives(visitor, OTHER.ip) is passes
+    assert setting.engine.drops()["inner_source"] == 4
+    visitor.hang_up()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    assert await arrives(visitor, OTHER.ip)
 
 
 async def test_a_resent_packet_of_somebody_else(setting: Setting) -> None:

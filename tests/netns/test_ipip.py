@@ -11,14 +11,15 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import ExitStack
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from kit.superpacket import ANY, tcp
 from lab.laboratory import PORT, Client, Laboratory
-from lab.lans import FAR, NEAR, NEAR_LAN, ONE, RULES, TWO, Lans, routed
+from lab.lans import FAR, FAR_LAN, NEAR, NEAR_LAN, ONE, RULES, TWO, Lans, routed
 from lab.member import Member, packet
 from lab.namespaces import Ethernet, Namespace
+from lab.original import entry
 from lab.programs import PATIENCE_S
 
 from candy.protocol import wire
@@ -156,6 +157,39 @@ def test_a_lan_is_reached_by_whom_the_rule_names(scene: Scene, wrap: Wrap) -> No
     while (answer := one.receive_packet())[12:16] != IPv4Address(FAR).packed:
         pass
     assert answer[28:] == b"an answer"
+
+
+def placed(destination: str, next_hop: str, device: str) -> wire.Placement:
+    return wire.Placement(IPv4Network(destination), IPv4Address(next_hop), IPv4Network(device))
+
+
+@in_both_ways
+def test_a_gateway_that_was_told_refuses_what_its_relay_let_pass(scene: Scene, wrap: Wrap) -> None:
+    """One that was not, by an older relay with candy.2, leaves all of it to the relay."""
+    relay = scene.original(extended=True)
+    far = scene.join(scene.far)
+    far.connected()
+    victim, host = scene.listen(scene.far.gateway, TWO), scene.listen(scene.far.host, FAR)
+    relay.forward(wrap(FORGER, TWO, datagram(ONE, TWO, b"untold")))
+    assert victim.next() == (b"untold", ONE)
+    relay.forward(wrap(FORGER, TWO, datagram(FORGER, FAR, b"untold")))
+    assert host.next() == (b"untold", FORGER)
+    relay.tell_behind(TWO, placed(FAR_LAN, TWO, ONE), placed(NEAR_LAN, ONE, TWO))
+    # Told behind it, and acted upon after it.
+    relay.tell_set(TWO, entry(NEAR_LAN, ONE))
+    routed(far, NEAR_LAN)
+    for source in NOT_ITS_OWN:
+        relay.forward(wrap(FORGER, TWO, datagram(source, TWO, b"forged")))
+        relay.forward(wrap(FORGER, TWO, datagram(source, FAR, b"forged")))
+    for destination in (FAR, ONE, Ethernet.ADDRESS):
+        relay.forward(wrap(FORGER, TWO, datagram(FORGER, destination, b"not for it")))
+    relay.forward(wrap(FORGER, TWO, datagram(FORGER, TWO, b"its own")))
+    relay.forward(wrap(ONE, TWO, datagram(NEAR, FAR, b"by the rule")))
+    assert victim.next() == (b"its own", FORGER)
+    assert host.next() == (b"by the rule", NEAR)
+    counted = far.counters()
+    assert counted["dropped inner_source"] == 2 * len(NOT_ITS_OWN)
+    assert counted["dropped inner_destination"] == 3
 
 
 def test_without_a_source_check_all_of_it_passes(scene: Scene) -> None:

@@ -5,9 +5,10 @@ from ipaddress import IPv4Address, IPv4Network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from candy.member.placements import Placements
 from candy.protocol import wire
 from candy.protocol.wire import RouteEntry
-from candy.relay.rules import Rule, Rules, first_overlap, messages, why_impossible
+from candy.relay.rules import Rule, Rules, behind_messages, first_overlap, messages, why_impossible
 
 MEMBERS = IPv4Network("10.0.0.0/29")
 BEHIND = IPv4Network("172.16.0.0/28")
@@ -87,3 +88,22 @@ def test_what_is_told_is_what_is_read(count: int, extended: bool) -> None:
         is_complete = bool(message.flags & wire.Route.LAST) or not extended
     assert kept == told
     assert is_complete
+
+
+@given(st.lists(st.integers(0, 350), min_size=1, max_size=3))
+def test_what_lies_behind_whom_is_read_as_it_is_told(counts: list[int]) -> None:
+    """One set after another: each replaces the one before, as soon as its last message has come."""
+    placements = Placements()
+    before: tuple[wire.Placement, ...] = ()
+    for count in counts:
+        rules = [Rule(MEMBERS, IPv4Network((10 << 24 | n << 8, 24)), MEMBERS[1 + n % 5]) for n in range(count)]
+        told = Rules(rules).placements
+        *first, last = behind_messages(told)
+        for payload in (*first, last):
+            assert placements.told == before
+            assert len(payload) <= wire.LEGACY_PAYLOAD
+            message = wire.decode(payload)
+            assert isinstance(message, wire.Behind)
+            assert placements.received(message) is (payload is last)
+        assert placements.told == told
+        before = told

@@ -17,6 +17,7 @@ prefixes = st.integers(0, 32)
 interfaces = st.builds(lambda ip, prefix: IPv4Interface((ip, prefix)), addresses, prefixes)
 networks = st.builds(lambda ip, prefix: IPv4Network((ip, prefix), strict=False), addresses, prefixes)
 entries = st.builds(wire.RouteEntry, networks, addresses)
+placements = st.builds(wire.Placement, networks, addresses, networks)
 
 hashed = st.one_of(
     st.builds(wire.Auth, addresses, timestamps, digests),
@@ -28,6 +29,7 @@ messages: st.SearchStrategy[wire.Message] = st.one_of(
     st.builds(wire.Udp4Conn, addresses, addresses, addresses, st.integers(0, 2**16 - 1)),
     st.builds(wire.Discovery, addresses, addresses),
     st.builds(wire.Route, st.lists(entries, max_size=8).map(tuple), st.integers(0, 255)),
+    st.builds(wire.Behind, st.lists(placements, max_size=8).map(tuple), st.integers(0, 255)),
     st.builds(
         wire.General,
         st.integers(0, 255),

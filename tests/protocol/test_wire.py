@@ -49,6 +49,17 @@ LITERALS: list[tuple[wire.Message, str]] = [
         ),
         "06 02 03 00  0a010000 ffff0000 c0a8ca07  00000000 00000000 c0a8ca09",
     ),
+    (wire.Behind((), wire.Behind.FIRST | wire.Behind.LAST), "11 01 00 03"),
+    (
+        wire.Behind(
+            (
+                wire.Placement(IPv4Network("10.1.0.0/16"), HOST, IPv4Network("192.168.202.0/24")),
+                wire.Placement(IPv4Network("0.0.0.0/0"), OTHER, IPv4Network("192.168.202.9/32")),
+            ),
+            wire.Behind.LAST,
+        ),
+        "11 01 02 02  0a010000 ffff0000 c0a8ca07 c0a8ca00 ffffff00  00000000 00000000 c0a8ca09 c0a8ca09 ffffffff",
+    ),
     (
         wire.General(0, 0, HOST, OTHER, bytes.fromhex("c0a80105ca6c")),
         "ff 00 0000 c0a8ca07 c0a8ca09 c0a80105ca6c",
@@ -120,7 +131,7 @@ def test_cut_short_at_every_byte(payload: bytes) -> None:
         assert reason_of(payload[:length]) == "too_short"
 
 
-@pytest.mark.parametrize("kind", sorted(set(range(256)) - {0, 2, 3, 4, 5, 6, 255}))
+@pytest.mark.parametrize("kind", sorted(set(range(256)) - {0, 2, 3, 4, 5, 6, 17, 255}))
 def test_other_kinds_are_unknown(kind: int) -> None:
     assert reason_of(bytes([kind]) * 100) == "unknown_kind"
 
@@ -166,6 +177,8 @@ def test_bytes_behind_the_nul_are_not_read() -> None:
 @pytest.mark.parametrize("mask", ["00ffffff", "ff00ff00", "ffffff01", "7fffffff", "00000001"])
 def test_bad_mask(mask: str) -> None:
     assert reason_of(bytes.fromhex(f"06010000 0a000000 {mask} 0a000001")) == "bad_mask"
+    assert reason_of(bytes.fromhex(f"11010103 0a000000 {mask} 0a000001 0b000000 ffffffff")) == "bad_mask"
+    assert reason_of(bytes.fromhex(f"11010103 0a000000 ffffffff 0a000001 0b000000 {mask}")) == "bad_mask"
 
 
 @pytest.mark.parametrize("prefix", range(33))
@@ -173,6 +186,9 @@ def test_every_mask_and_host_bits_are_cleared(prefix: int) -> None:
     network = IPv4Network(("10.255.255.255", prefix), strict=False)
     head = bytes.fromhex("06010000 0affffff") + network.netmask.packed
     assert wire.decode(head + HOST.packed) == wire.Route((wire.RouteEntry(network, HOST),))
+    part = bytes.fromhex("0affffff") + network.netmask.packed
+    behind = bytes.fromhex("11010103") + part + HOST.packed + part
+    assert wire.decode(behind) == wire.Behind((wire.Placement(network, HOST, network),), 3)
 
 
 def test_route_with_fewer_entries_than_its_count() -> None:
@@ -182,6 +198,22 @@ def test_route_with_fewer_entries_than_its_count() -> None:
     whole = wire.decode(b"\x06\xff\0\0" + entry * 255)
     assert isinstance(whole, wire.Route)
     assert len(whole.entries) == 255
+
+
+def test_behind_with_fewer_entries_than_its_count() -> None:
+    entry = wire.Placement(IPv4Network("10.0.0.0/8"), HOST, IPv4Network("192.168.202.0/24")).encode()
+    assert reason_of(b"\x11\x01\x03\x03" + entry * 2) == "too_short"
+    assert reason_of(b"\x11\x01\x01\x03" + entry[:-1]) == "too_short"
+    longest = wire.decode(b"\x11\x01\x4a\x03" + entry * wire.MAX_PLACEMENTS)
+    assert isinstance(longest, wire.Behind)
+    assert len(longest.placements) == 74
+    assert wire.LEGACY_PAYLOAD - len(entry) < len(longest.encode()) <= wire.LEGACY_PAYLOAD
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_behind_of_another_version(version: int) -> None:
+    """Whatever it has behind its head."""
+    assert reason_of(bytes([17, version, 1, 3])) == "unknown_version"
 
 
 @pytest.mark.parametrize(
@@ -212,6 +244,7 @@ def test_every_kind_is_drawn_with_its_length() -> None:
         wire.Kind.DISCOVERY: wire.Discovery.LAYOUT.size,
         wire.Kind.ROUTE: wire.Route.LAYOUT.size,
         wire.Kind.SUPER: 1 + 10 + 20,
+        wire.Kind.BEHIND: wire.Behind.LAYOUT.size,
         wire.Kind.GENERAL: wire.General.LAYOUT.size,
     }
     assert drawn == {(kind.name, minimum[kind], kind.value) for kind in wire.Kind}

@@ -11,7 +11,7 @@ from kit.talk import FAILED, ONE, TAKEN_OVER, TWO, Talk, ip
 from candy.protocol import wire
 from candy.protocol.actions import Close, Drop, Ping, Send
 from candy.protocol.wire import DropReason, RouteEntry
-from candy.relay.rules import Rule, Rules, messages
+from candy.relay.rules import Rule, Rules, behind_messages, messages
 from candy.relay.session import Action, Bind, Unbind
 
 LAN_A, LAN_B = IPv4Network("172.16.0.0/16"), IPv4Network("172.17.0.0/16")
@@ -98,6 +98,52 @@ def test_whom_a_change_does_not_concern_notices_nothing(extended: bool) -> None:
     other = "192.168.202.4,10.0.0.0/8,192.168.202.2"
     assert change(talk, TO_B, mine, other) == []
     assert change(talk, TO_B, mine) == []
+
+
+def behind(connection: int, *texts: str) -> list[Action]:
+    return [Send(connection, message) for message in behind_messages(rules(*texts).placements)]
+
+
+def test_a_gateway_with_candy_2_is_told_what_lies_behind_whom() -> None:
+    """All of it, ahead of its routes: what others may send from matters to it too."""
+    mine = "192.168.202.3,172.16.0.0/16,192.168.202.1"
+    talk = Talk(rules=rules(mine, TO_B))
+    gateway, actions = log_in(talk, ip(1), extended=True)
+    routes = told(gateway, [VIA_B], extended=True)
+    assert actions == [Bind(gateway, int(ip(1))), *behind(gateway, mine, TO_B), *routes]
+    old, actions = log_in(talk, ip(2))
+    assert actions == [Bind(old, int(ip(2)))]
+    member, actions = log_in(talk, ip(3), extended=True)
+    assert actions[1:] == told(member, [VIA_A, VIA_B], extended=True)
+
+
+def test_gateways_are_told_anew_before_anybody_else_is() -> None:
+    for_c = "192.168.202.3,10.0.0.0/8,192.168.202.2"
+    talk = Talk(rules=rules(TO_A, "192.168.202.4,172.17.0.0/16,192.168.202.2"))
+    c, _ = log_in(talk, ip(3), extended=True)
+    a, _ = log_in(talk, ip(1), extended=True)
+    b, _ = log_in(talk, ip(2))
+    changed = TO_A, "192.168.202.4,172.17.0.0/16,192.168.202.2", for_c
+    ten = RouteEntry(IPv4Network("10.0.0.0/8"), ip(2))
+    # Nothing of its own has changed for a, but c may be sent from elsewhere now. The old gateway is told nothing.
+    assert change(talk, *changed) == [*behind(a, *changed), *told(c, [VIA_A, ten], extended=True)]
+    assert change(talk, *reversed(changed)) == []
+    # Nothing lies behind a any more; something does behind c.
+    fresh = "192.168.202.9,10.0.0.0/8,192.168.202.3"
+    assert change(talk, fresh) == [
+        *behind(c, fresh),
+        Send(a, bytes([17, 1, 0, 3])),
+        *told(c, [], extended=True),
+        Unbind(b),
+        Close(b, 1012, CHANGED),
+    ]
+
+
+def test_gateways_are_told_nothing_where_nothing_is_checked() -> None:
+    talk = Talk(rules=rules(TO_A), tell_gateways=False)
+    a, actions = log_in(talk, ip(1), extended=True)
+    assert actions == [Bind(a, int(ip(1)))]
+    assert change(talk, TO_A, TO_B) == told(a, [VIA_B], extended=True)
 
 
 def test_whoever_is_not_in_yet_is_told_the_rules_that_hold_then() -> None:

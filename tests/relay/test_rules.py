@@ -162,7 +162,8 @@ def test_what_lies_behind_a_member() -> None:
 
 
 def test_what_the_engine_is_told() -> None:
-    assert Rules(rules(TO_B, "0.0.0.0/0,10.0.0.0/8,192.168.202.3")).numbers() == [
+    placements = Rules(rules(TO_B, "0.0.0.0/0,10.0.0.0/8,192.168.202.3")).placements
+    assert [placement.numbers for placement in placements] == [
         (0xAC110000, 0xFFFF0000, 0xC0A8CA02, 0xC0A8CA01, 0xFFFFFFFF),
         (0x0A000000, 0xFF000000, 0xC0A8CA03, 0, 0),
     ]
