@@ -4,7 +4,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.superpacket import IPIP, ip_header, udp
 
+from candy._fastpath import write_device
 from candy.member.placements import Placements
 from candy.protocol import wire
 from candy.protocol.wire import RouteEntry
@@ -12,6 +14,7 @@ from candy.relay.rules import Rule, Rules, behind_messages, first_overlap, messa
 
 MEMBERS = IPv4Network("10.0.0.0/29")
 BEHIND = IPv4Network("172.16.0.0/28")
+EVERYBODY = [*MEMBERS, *BEHIND]
 
 
 def networks(within: IPv4Network) -> st.SearchStrategy[IPv4Network]:
@@ -88,6 +91,28 @@ def test_what_is_told_is_what_is_read(count: int, extended: bool) -> None:
         is_complete = bool(message.flags & wire.Route.LAST) or not extended
     assert kept == told
     assert is_complete
+
+
+@given(
+    rules.filter(bool),
+    st.sampled_from(list(MEMBERS)),
+    st.sampled_from(list(MEMBERS)),
+    st.sampled_from(EVERYBODY),
+    st.sampled_from(EVERYBODY),
+)
+def test_what_is_wrapped_comes_out_by_the_rules(
+    rules: list[Rule], sender: IPv4Address, receiver: IPv4Address, source: IPv4Address, destination: IPv4Address
+) -> None:
+    inner = udp(b"within", source=int(source), to=int(destination))
+    outer = ip_header(len(inner), IPIP, int(sender), int(receiver))
+    placements = [placement.numbers for placement in Rules(rules).placements]
+    written, dropped = write_device([b"\1" + outer + inner], vnet=False, own=int(receiver), rules=placements)
+    is_from = source == sender or any(rule.next_hop == sender and source in rule.destination for rule in rules)
+    is_for = destination == receiver or any(
+        rule.next_hop == receiver and destination in rule.destination and sender in rule.device for rule in rules
+    )
+    assert written == ([inner] if is_from and is_for else [])
+    assert list(dropped) == ([] if written else ["inner_destination" if is_from else "inner_source"])
 
 
 @given(st.lists(st.integers(0, 350), min_size=1, max_size=3))
