@@ -18,6 +18,8 @@ from candy.protocol import wire
 
 GATEWAY, DEVICE = "192.168.202.2", "192.168.202.3"
 RULE = '{{ device = "192.168.202.0/24", destination = "172.{}.0.0/16", via = "192.168.202.2" }}'
+HOME_PASSWORD = "another password"
+"""Of /home, because one password in two networks is warned about."""
 _tokens = itertools.count(1)
 
 
@@ -39,7 +41,7 @@ def write_rules(file: Path, *lans: int, home: tuple[int, ...] = (), more: str = 
 {more}
 routes = [{rules}]
 [network."/home"]
-password = "{PASSWORD}"
+password = "{HOME_PASSWORD}"
 dhcp = "192.168.202.0/24"
 routes = [{home_rules}]
 """
@@ -78,9 +80,10 @@ class TestRules:
     def test_they_are_told_in_each_network_for_itself(self, changing: Changing, stack: ExitStack) -> None:
         write_rules(changing.file, 17, home=(18, 19))
         changing.reread()
-        for path, lans in (("/", (17,)), ("/home", (18, 19))):
+        for path, password, lans in (("/", PASSWORD, (17,)), ("/home", HOME_PASSWORD, (18, 19))):
             for extended in (False, True):
-                member = stack.enter_context(Member.connect(changing.address, path=path, extended=extended))
+                member = Member.connect(changing.address, path=path, password=password, extended=extended)
+                stack.enter_context(member)
                 ip = "192.168.202.9" if extended else "192.168.202.10"
                 member.send(member.auth(ip))
                 told = [f"172.{lan}.0.0/16 via {GATEWAY}" for lan in lans]
@@ -128,7 +131,8 @@ class TestRules:
         new = stack.enter_context(Member.connect(changing.address, path="/", extended=True)).log_in(DEVICE)
         old = stack.enter_context(Member.connect(changing.address, path="/")).log_in("192.168.202.4")
         gateway = stack.enter_context(Member.connect(changing.address, path="/")).log_in(GATEWAY)
-        home = stack.enter_context(Member.connect(changing.address, path="/home")).log_in("192.168.202.4")
+        home = Member.connect(changing.address, path="/home", password=HOME_PASSWORD)
+        stack.enter_context(home).log_in("192.168.202.4")
         start = len(changing.lines)
         write_rules(changing.file, 17, 18, home=(17,))
         changing.signal(signal.SIGHUP)
