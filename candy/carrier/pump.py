@@ -11,12 +11,16 @@ Rules:
     closes the transport, which sends close_notify to the peer. A TLS transport of asyncio can't be half closed: it
     takes nothing more once either side has ended.
  3. When a transport fails, the bytes left are dropped: the engine's end is closed at once.
+ 4. The engine's end is never out of sight: while it is not read, it is looked at every LOOK_S. When it has ended, what
+    is left of it goes to the transport whether or not the peer reads.
+ 5. When one side has ended, the transport has SHUTDOWN_S for the rest: a peer that reads nothing would hold it.
 
 It does not know WebSocket frames, and serves a member's transport as well as a relay's.
 """
 
 import asyncio
 import contextlib
+import select
 import socket
 from typing import cast
 
@@ -26,6 +30,8 @@ READ_BYTES = 65536
 """Most bytes taken from the engine in one go."""
 HIGH_WATER_BYTES = 65536
 """Bytes in the transport's write buffer from which on the engine's end is not read."""
+LOOK_S = 0.25
+SHUTDOWN_S = 5.0
 USER_TIMEOUT_MS = 45_000
 """How long sent bytes may stay unacknowledged before the kernel gives the peer up: as long as a peer of
 the engine may be silent."""
@@ -70,6 +76,10 @@ class Pump(asyncio.Protocol):
         """From the peer, for the engine's end. The transport is read only while this is empty."""
         self._peer_ended = False
         self._transport_is_lost = False
+        self._looking: asyncio.TimerHandle | None = None
+        """While the engine's end is not read."""
+        self._aborting: asyncio.TimerHandle | None = None
+        """Since one side has ended."""
         self._inner_is_broken = False
         """The engine's end takes nothing more; its last bytes may still wait to be read."""
 
@@ -101,13 +111,16 @@ class Pump(asyncio.Protocol):
     def eof_received(self) -> None:
         # The transport closes itself now, so connection_lost() follows.
         self._peer_ended = True
-        self._loop.remove_reader(self._inner)
+        self._stop_reading_inner()
+        self._abort_later()
         if not self._waiting:
             self._end_inner()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport_is_lost = True
-        self._loop.remove_reader(self._inner)
+        self._stop_reading_inner()
+        if self._aborting is not None:
+            self._aborting.cancel()
         if exc is not None or not self._waiting:
             self._close_inner()
 
@@ -138,10 +151,28 @@ class Pump(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._loop.remove_reader(self._inner)
+        self._look()
 
     def resume_writing(self) -> None:
+        self._stop_reading_inner()
         if not self._transport.is_closing() and not self._peer_ended:
             self._loop.add_reader(self._inner, self._read_inner)
+
+    def _look(self) -> None:
+        """asyncio can't wait for an end alone, because it is told of it together with bytes."""
+        poll = select.poll()
+        poll.register(self._inner, select.POLLRDHUP)
+        if not poll.poll(0):
+            self._looking = self._loop.call_later(LOOK_S, self._look)
+            return
+        while not self._transport.is_closing():
+            self._read_inner()
+
+    def _stop_reading_inner(self) -> None:
+        self._loop.remove_reader(self._inner)
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     def _read_inner(self) -> None:
         try:
@@ -157,8 +188,13 @@ class Pump(asyncio.Protocol):
         self._loop.remove_reader(self._inner)
         if not self._transport.is_closing():
             self._transport.close()
+            self._abort_later()
 
     # Ends.
+
+    def _abort_later(self) -> None:
+        if self._aborting is None:
+            self._aborting = self._loop.call_later(SHUTDOWN_S, self._transport.abort)
 
     def _end_inner(self) -> None:
         with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import errno
 import random
 import select
@@ -18,6 +19,7 @@ import pytest
 import trustme
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
+from kit.peer import PATIENCE
 
 from candy._fastpath import Engine
 from candy.carrier import pump
@@ -244,6 +246,7 @@ class Notes(asyncio.Transport):
         self.protocol: asyncio.BaseProtocol = Former()
         self.reading = True
         self.closing = False
+        self.aborted = asyncio.Event()
         self.written = b""
         self.lost = False
 
@@ -266,6 +269,9 @@ class Notes(asyncio.Transport):
     def close(self) -> None:
         assert not self.closing
         self.closing = True
+
+    def abort(self) -> None:
+        self.aborted.set()
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -370,3 +376,68 @@ async def test_no_socketpair_leaves_the_transport_as_it_was(notes: Notes, monkey
     assert notes.protocol is former
     assert isinstance(former, Former)
     assert former.losses == []
+
+
+async def test_an_engine_that_ends_while_writing_is_paused(notes: Notes, inner: socket.socket) -> None:
+    """The peer reads nothing: what the engine said last is passed on, and the rest of the time is short."""
+    pump_of(notes).pause_writing()
+    inner.send(b"last words")
+    inner.shutdown(socket.SHUT_WR)
+    async with asyncio.timeout(PATIENCE):
+        while not notes.closing:
+            await asyncio.sleep(0)
+    assert notes.written == b"last words"
+
+
+async def test_an_engine_that_ends_later_while_writing_is_paused(
+    notes: Notes, inner: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "LOOK_S", 0.0)
+    pump_of(notes).pause_writing()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not notes.closing
+    inner.shutdown(socket.SHUT_WR)
+    async with asyncio.timeout(PATIENCE):
+        while not notes.closing:
+            await asyncio.sleep(0)
+
+
+async def test_nothing_is_looked_at_once_the_transport_is_lost(notes: Notes, inner: socket.socket) -> None:
+    pump_of(notes).pause_writing()
+    looking = pump_of(notes)._looking
+    assert looking is not None
+    notes.lose(None)
+    assert looking.cancelled()
+
+
+@pytest.mark.parametrize("side", ["engine", "peer"])
+async def test_a_transport_that_does_not_end_is_aborted(
+    notes: Notes, inner: socket.socket, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump, "SHUTDOWN_S", 0.0)
+    if side == "engine":
+        inner.shutdown(socket.SHUT_WR)
+    else:
+        pump_of(notes).eof_received()
+    await asyncio.wait_for(notes.aborted.wait(), PATIENCE)
+
+
+async def test_a_peer_that_reads_nothing_does_not_outlive_the_engine(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over real TLS, with all buffers full."""
+    monkeypatch.setattr(pump, "SHUTDOWN_S", 0.0)
+    peer = joined.writer.transport
+    assert isinstance(peer, asyncio.Transport)
+    peer.pause_reading()
+    joining = joined.transport.get_protocol()
+    assert isinstance(joining, pump.Pump)
+    while joining._looking is None:
+        with contextlib.suppress(BlockingIOError):
+            joined.inner.send(bytes(10_000))
+        await asyncio.sleep(0)
+    joined.inner.close()
+    async with asyncio.timeout(PATIENCE):
+        while not joining._transport_is_lost:
+            await asyncio.sleep(0)
