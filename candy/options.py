@@ -186,9 +186,17 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             repeats=True,
         ),
         Option(
+            "trusted_proxy",
+            str,
+            "believe this proxy's Forwarded or X-Forwarded-For (repeatable)",
+            "CIDR",
+            fields=("trusted_proxies",),
+            repeats=True,
+        ),
+        Option(
             "unauthenticated_per_source",
             int,
-            "unauthenticated connections per address  [{default}]",
+            "unauthenticated connections per source  [{default}]",
             "COUNT",
             default=64,
             least=1,

@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
@@ -93,6 +93,15 @@ _ORIGIN = re.compile(r"null|(?!http://.*:80$|https://.*:443$)[a-z][a-z0-9+.-]*:/
 """RFC 6454, section 6.2: in lower case, without a port that the scheme implies; null stands for pages of no origin."""
 
 
+def _parse_proxy(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("is not an address or network of a proxy: write it like 10.0.0.5 or 10.0.0.0/24") from None
+
+
 class NetworkSettings(Frozen):
     """One network of a relay. Nothing in it is shared with, or inherited by, another."""
 
@@ -149,6 +158,10 @@ class RelaySettings(Settings):
     tls_key: FilePath | None = None
     allow_origin: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_several)] = ()
     """Of web pages that may connect."""
+    trusted_proxies: Annotated[
+        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_parse_proxy)], ...], BeforeValidator(_several)
+    ] = ()
+    """Whose word on where requests come from counts."""
     unauthenticated_per_source: int = setting(_OPTIONS["unauthenticated_per_source"])
     failures_per_minute: int = setting(_OPTIONS["failures_per_minute"])
     workers: int = Field(default_factory=_spare_cores, ge=_OPTIONS["workers"].least, le=_OPTIONS["workers"].most)

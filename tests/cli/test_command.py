@@ -47,7 +47,8 @@ def test_options_reach_the_server(ran: Ran) -> None:
     line = ["-m", "server", "-w", "ws://127.0.0.1:7", "-p", "pw", "-d", "10.0.0.0/8", "--no-timestamp", "--debug"]
     limits = ["--auth-timeout", "3", "--workers=2", "--queue-bytes", "200000", "--allow-outside-pool"]
     ours = ["--no-source-check", "--no-broadcast", "--max-members", "5", "-t", "10.0.0.9/8"]
-    settings, said = serve(ran, *line, *limits, *ours, "--sdwan", "10.0.0.1,172.16.0.0/12,10.0.0.2;")
+    proxies = ["--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.9.0.0/16"]
+    settings, said = serve(ran, *line, *limits, *ours, *proxies, "--sdwan", "10.0.0.1,172.16.0.0/12,10.0.0.2;")
     assert said == f"candy-server: {VISIBLE}"
     [network] = settings.networks
     assert (settings.host, settings.port, network.password) == ("127.0.0.1", 7, b"pw")
@@ -56,6 +57,7 @@ def test_options_reach_the_server(ran: Ran) -> None:
     assert (network.auth_timeout, settings.workers, settings.queue_bytes) == (3.0, 2, 200000)
     assert (network.check_source, network.forward_broadcast, network.max_members) == (False, False, 5)
     assert str(network.tun) == "10.0.0.9/8"
+    assert [str(proxy) for proxy in settings.trusted_proxies] == ["127.0.0.1/32", "10.9.0.0/16"]
     assert network.rules == (Rule.parse("10.0.0.1/32,172.16.0.0/12,10.0.0.2"),)
     assert not network.password_is_generated
 

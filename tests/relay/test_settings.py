@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "tls_certificate": None,
         "tls_key": None,
         "allow_origin": (),
+        "trusted_proxies": (),
         "unauthenticated_per_source": 64,
         "failures_per_minute": 60,
         "workers": 7,
@@ -163,6 +164,14 @@ def test_with_tls(pem: str) -> None:
     assert relay(tls_certificate=pem, tls_key=pem).port == 26816
 
 
+def test_trusted_proxies() -> None:
+    assert relay(trusted_proxy=("10.0.0.5", "10.1.2.3/16", "::1")).trusted_proxies == (
+        IPv4Network("10.0.0.5/32"),
+        IPv4Network("10.1.0.0/16"),
+        IPv6Network("::1/128"),
+    )
+
+
 @pytest.mark.parametrize(
     ("written", "pool"),
     [
@@ -216,9 +225,11 @@ URL = "write it like ws://host:26816 or wss://host"
         ("workers", "65", "'65' is too large: use 64 or less"),
         ("queue_bytes", "1500", "'1500' is too small: use 131072 or more"),
         ("max_connections", "9" * 5000, "is too large"),
+        ("trusted_proxy", ("::1", "proxy"), "'proxy' is not an address or network of a proxy: write it"),
+        ("trusted_proxy", ("",), "'' is not an address or network of a proxy"),
     ],
 )
-def test_refuses(key: str, value: str, message: str) -> None:
+def test_refuses(key: str, value: str | tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         relay(**{key: value})
     assert str(refused.value).startswith(f"--{key}: ")
