@@ -1,6 +1,7 @@
 """The TLS contexts of both sides, made from paths.
 
     relay    Certificate(chain, key).context ◀── renew(), look(): the files again
+             record_bytes(head): whether a ClientHello is there
     member   connecting(ca_file, insecure)
 
 Rules:
@@ -16,6 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from candy.errors import ConfigError, OperationalError
+
+RECORD_HEADER_BYTES = 5
+HANDSHAKE = 22
+LONGEST_RECORD_BYTES = RECORD_HEADER_BYTES + (1 << 14)
+HANDSHAKE_S = 5.0
+"""How long a peer may take for its half of the handshake, from TCP's accept on."""
 
 
 class Certificate:
@@ -92,6 +99,21 @@ def _serving(chain: Path, key: Path) -> ssl.SSLContext:
             f"cannot use {chain} with {key}: {why}: give a PEM chain and its unencrypted key"
         ) from None
     return context
+
+
+def record_bytes(head: bytes) -> int:
+    """How long the first TLS record is (RFC 8446, section 5.1), as far as its first bytes tell.
+
+    Args:
+        head: RECORD_HEADER_BYTES, or fewer: then a header is all that can be waited for.
+
+    Returns:
+        bytes with the header; no more than `head` has if this is no ClientHello, so that TLS will refuse it at once.
+    """
+    if len(head) < RECORD_HEADER_BYTES:
+        return RECORD_HEADER_BYTES
+    length = RECORD_HEADER_BYTES + int.from_bytes(head[3:5], "big")
+    return length if head[0] == HANDSHAKE and length <= LONGEST_RECORD_BYTES else RECORD_HEADER_BYTES
 
 
 def connecting(ca_file: Path | None, insecure: bool) -> ssl.SSLContext:

@@ -1,23 +1,37 @@
-"""aiohttp's server, with a deadline and a limit on unauthenticated connections.
+"""Where strangers come in: each has a number, a source and a deadline from TCP's accept on, and aiohttp once it speaks.
 
-    TCP accepts ─▶ numbered -1, -2, … ─▶ request ─▶ upgraded: the engine's number, 1 and more ─▶ authenticated: left
-                        └───────────── one Admission counts both, by source ─────────────┘
+    Acceptor ─▶ Guest -1, -2, … ─▶ first bytes ─▶ TLS ─▶ aiohttp's request ─▶ upgraded: the engine's number ─▶ left
+                      └───────────── one Admission counts both numbers, by source ──────────────┘
 
-aiohttp by itself would wait for a first request forever. Here the request has to come within the time that a member
-has for its authentication. That time starts anew with the upgrade, and is then watched by the network.
+Rules:
+ 1. A guest has as long as a member has for its authentication to be upgraded, and tls.HANDSHAKE_S of this for TLS. That
+    time starts anew with the upgrade, and is then watched by the network.
+ 2. A guest that says nothing costs a descriptor and little more. asyncio gets it when its first bytes are there, and
+    under TLS when all of its ClientHello is: from then on TLS takes 256 KiB for it.
+ 3. A trusted proxy's guest is counted when its request has told the source.
 
 This module does not know what a request asks for.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import secrets
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from candy.carrier import tls
+from candy.protocol.addresses import is_loopback
+from candy.relay.accept import Acceptor
 from candy.relay.admission import Admission
+from candy.relay.clock import Alarm, Clock
+from candy.relay.proxies import TrustedProxies
 
 log = logging.getLogger("candy.relay")
 
@@ -29,14 +43,32 @@ class _Request(web.BaseRequest):
         response.headers.pop("Server", None)
 
 
+@dataclass(slots=True, eq=False)
+class Guest:
+    """A connection that was accepted, as long as it is aiohttp's or nobody's."""
+
+    number: int
+    sock: socket.socket
+    request_deadline: float
+    alarm: Alarm
+    awaited: int
+    """Bytes that have to be there before asyncio gets it."""
+    serving: asyncio.Task[None] | None = None
+    """Under way since it has said something."""
+    transport: asyncio.Transport | None = None
+    """aiohttp's."""
+
+
 class Door(web.Server):
-    """Accepts HTTP connections for one handler.
+    """Serves HTTP to the connections that it is given, for one handler.
 
     Args:
         handler: answers a request.
         close_connection: ends a connection that the engine has.
+        clock: of all deadlines.
         timeout_s: seconds from TCP's accept to the end of aiohttp's part.
-        limit_per_source: unauthenticated connections of one address.
+        limit_per_source: unauthenticated connections of one source.
+        proxies: whose word on where a request comes from counts.
     """
 
     def __init__(
@@ -44,51 +76,186 @@ class Door(web.Server):
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         *,
         close_connection: Callable[[int], object],
+        clock: Clock,
         timeout_s: float,
         limit_per_source: int,
+        proxies: TrustedProxies,
     ) -> None:
         request = partial(_Request, loop=asyncio.get_running_loop())
-        super().__init__(handler, request_factory=request, access_log=None, keepalive_timeout=timeout_s)
+        # aiohttp's own deadline is longer than any of ours.
+        super().__init__(handler, request_factory=request, access_log=None)
+        self.tls: ssl.SSLContext | None = None
+        """What is shown to guests; None: no TLS."""
+        self._acceptor: Acceptor | None = None
         self._close_connection = close_connection
+        self._clock = clock
         self._timeout_s = timeout_s
-        self._admission = Admission(limit_per_source)
+        self._proxies = proxies
+        self._admission = Admission(limit_per_source, secrets.randbelow)
+        self._has_warned_of_proxy = False
         self._last = 0
-        self._numbers: dict[RequestHandler, tuple[int, asyncio.TimerHandle]] = {}
-        self._transports: dict[int, asyncio.Transport] = {}
+        self._guests: dict[int, Guest] = {}
+        self._numbers: dict[RequestHandler, int] = {}
+
+    def open(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None = None) -> None:
+        """Accept from these sockets, and show `context` to who comes; None: no TLS."""
+        self.tls = context
+        self._acceptor = Acceptor(listeners, self.accepted)
+
+    def close(self) -> None:
+        """Accept no more. Idempotent."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+
+    def short(self, error: OSError) -> None:
+        """There is no room for a connection that was accepted already."""
+        if self._acceptor is not None:
+            self._acceptor.short(error)
+
+    def accepted(self, connection: socket.socket, peer: str) -> None:
+        """Take a connection, and own it from here on.
+
+        Args:
+            peer: its IP address as text.
+        """
+        self._last -= 1
+        number = self._last
+        now = self._clock.time()
+        patience = self._timeout_s if self.tls is None else min(self._timeout_s, tls.HANDSHAKE_S)
+        alarm = self._clock.call_at(now + patience, partial(self._end, number))
+        guest = Guest(number, connection, now + self._timeout_s, alarm, awaited=1)
+        self._guests[number] = guest
+        if peer not in self._proxies:
+            self.admit(number, peer)
+        connection.setblocking(False)
+        if self.tls is not None:
+            self._await_bytes(guest, tls.RECORD_HEADER_BYTES)
+        # Not only when the loop comes round: what came together with the connection counts as said at once.
+        self._look(guest, is_readable=False)
+        if guest.serving is None and number in self._guests:
+            self._loop.add_reader(connection, self._look, guest)
+
+    def _look(self, guest: Guest, *, is_readable: bool = True) -> None:
+        """See what a silent guest has said by now."""
+        head = _peek(guest)
+        if self.tls is not None and head is not None and guest.awaited == len(head) == tls.RECORD_HEADER_BYTES:
+            self._await_bytes(guest, tls.record_bytes(head))
+            head, is_readable = _peek(guest), False
+        if head is None:
+            return
+        if not head:
+            self._end(guest.number)
+            return
+        # A socket that is readable with fewer bytes has come to its end, or the kernel is short of memory for more.
+        if len(head) < guest.awaited and not is_readable:
+            return
+        self._loop.remove_reader(guest.sock)
+        self._await_bytes(guest, 1)
+        self._admission.heard(guest.number)
+        guest.serving = self._loop.create_task(self._serve(guest))
+
+    def _await_bytes(self, guest: Guest, count: int) -> None:
+        """Let the socket be readable when it has so many bytes, or its end."""
+        if count != guest.awaited:
+            guest.awaited = count
+            guest.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
+    async def _serve(self, guest: Guest) -> None:
+        """Give a guest to aiohttp, through TLS."""
+        handler = self()
+        self._numbers[handler] = guest.number
+        try:
+            await self._loop.connect_accepted_socket(lambda: handler, guest.sock, ssl=self.tls)
+        except OSError as error:
+            log.debug("connection %d: no TLS: %s", guest.number, error)
+            del self._numbers[handler]
+            self._forget(guest)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        self._last -= 1
-        timer = asyncio.get_running_loop().call_later(self._timeout_s, transport.abort)
-        self._numbers[handler] = (self._last, timer)
-        self._transports[self._last] = transport
-        peer = transport.get_extra_info("peername")
-        self.admit(self._last, peer[0] if peer else "unknown")
+        guest = self._guests[self._numbers[handler]]
+        guest.transport = transport
+        guest.alarm.cancel()
+        guest.alarm = self._clock.call_at(guest.request_deadline, partial(self._end, guest.number))
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        number, timer = self._numbers.pop(handler)
-        timer.cancel()
-        del self._transports[number]
-        self.left(number)
+        self._forget(self._guests[self._numbers.pop(handler)])
+
+    def _forget(self, guest: Guest) -> None:
+        guest.alarm.cancel()
+        del self._guests[guest.number]
+        self.left(guest.number)
+
+    def _end(self, number: int) -> None:
+        """End a guest, whatever it waits for."""
+        guest = self._guests[number]
+        if guest.serving is None:
+            self._loop.remove_reader(guest.sock)
+            guest.sock.close()
+            self._forget(guest)
+        elif guest.transport is not None:
+            guest.transport.abort()
+        else:
+            # In the middle of TLS' handshake, which has no way to end it: it notices the end of its socket.
+            with contextlib.suppress(OSError):
+                guest.sock.shutdown(socket.SHUT_RDWR)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Accept no more, and end all guests; those that are answered just now have so many seconds."""
+        self.close()
+        for guest in list(self._guests.values()):
+            if guest.transport is None:
+                self._end(guest.number)
+        self.pre_shutdown()
+        await super().shutdown(timeout)
+
+    def client(self, request: web.BaseRequest) -> str:
+        """Where a request comes from: an IP address as text, or what stands for it."""
+        peer = request.remote
+        if peer is None:
+            return "unknown"
+        forwarded, x_forwarded_for = (request.headers.getall(name, ()) for name in ("Forwarded", "X-Forwarded-For"))
+        if (forwarded or x_forwarded_for) and is_loopback(peer) and peer not in self._proxies:
+            self._warn_of_proxy(peer)
+        return self._proxies.client(peer, forwarded, x_forwarded_for)
+
+    def _warn_of_proxy(self, peer: str) -> None:
+        if not self._has_warned_of_proxy:
+            self._has_warned_of_proxy = True
+            log.warning(
+                "a proxy on this machine forwards for others, whom the limits cannot tell apart: "
+                "name it by --trusted-proxy %s",
+                peer,
+            )
 
     def upgraded(self, handler: RequestHandler, connection: int, source: str) -> None:
         """The engine owns the connection now, which counts under the engine's number, and never under both at once."""
         if handler in self._numbers:
-            self.left(self._numbers[handler][0])
-        self.admit(connection, source)
+            self.left(self._numbers[handler])
+        self.admit(connection, source, heard=True)
 
-    def admit(self, number: int, source: str) -> None:
-        """Count an unauthenticated connection; beyond the limit its source's oldest is closed."""
-        oldest = self._admission.arrived(number, source)
-        if oldest is None:
+    def admit(self, number: int, source: str, *, heard: bool = False) -> None:
+        """Count an unauthenticated connection; beyond the limit one of its source's is closed."""
+        victim = self._admission.arrived(number, source, heard=heard)
+        if victim is None:
             return
-        log.debug("%s: too many connections that have not authenticated: the oldest goes", source)
-        if oldest > 0:
-            self._close_connection(oldest)
+        log.debug("%s: too many connections that have not authenticated: one of them goes", source)
+        if victim > 0:
+            self._close_connection(victim)
         else:
-            self._transports[oldest].abort()
+            self._end(victim)
 
     def left(self, number: int) -> None:
         """The connection has authenticated, or has ended."""
         self._admission.left(number)
+
+
+def _peek(guest: Guest) -> bytes | None:
+    """What a guest has said, as far as it is awaited; None for nothing yet, nothing for an end."""
+    try:
+        return guest.sock.recv(guest.awaited, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""

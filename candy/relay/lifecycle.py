@@ -19,14 +19,12 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from aiohttp import web
-
 from candy._fastpath import Engine
 from candy.carrier.tls import Certificate
 from candy.errors import OperationalError
 from candy.relay.invitation import member_address, member_line
-from candy.relay.listen import hosts, listen
-from candy.relay.relay import Relay
+from candy.relay.listen import hosts, listen, port_of
+from candy.relay.relay import GOODBYE_S, Relay
 from candy.relay.settings import NetworkSettings, RelaySettings
 from candy.settings import host_port
 
@@ -61,15 +59,14 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     except OSError as error:
         raise OperationalError(f"cannot start {settings.workers} workers: {error.strerror}: use --workers 1") from None
     relay = Relay(settings, engine)
-    runner = web.ServerRunner(relay.door, handle_signals=False)
-    await runner.setup()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     with ExitStack() as interfaces:
         try:
             await relay.make_interfaces(interfaces)
             certificate = _certificate(settings)
-            port = await listen(runner, settings, certificate.context if certificate is not None else None)
+            listeners = await listen(settings)
+            relay.door.open(listeners, certificate.context if certificate is not None else None)
             if certificate is not None:
                 loop.call_later(LOOK_S, _look, certificate)
             for signum in (signal.SIGTERM, signal.SIGINT):
@@ -80,14 +77,13 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # A terminal that is closed sends SIGHUP, which nohup has ignored.
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
-            _announce(settings, port)
+            _announce(settings, port_of(listeners))
             await stopped.wait()
             log.info("ending")
-            for site in list(runner.sites):
-                await site.stop()
+            relay.door.close()
             await relay.close_all()
         finally:
-            await runner.cleanup()
+            await relay.door.shutdown(GOODBYE_S)
             relay.stop()
             # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.
             engine.stop()

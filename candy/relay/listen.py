@@ -1,16 +1,16 @@
 """Where the relay listens: its sockets, with or without TLS.
 
-    RelaySettings ─▶ listen() ─▶ a TCPSite of aiohttp for each of hosts(), all on one port
+    RelaySettings ─▶ listen() ─▶ a socket for each address of hosts(), all on one port
 
 Rule: all sockets open or none do. One that can't be opened is an error, told in one line that says how to mend it.
-This module does not know what comes in.
+This module does not accept what comes in.
 """
 
+import asyncio
 import errno
 import os
-import ssl
-
-from aiohttp import web
+import socket
+from collections.abc import Sequence
 
 from candy.errors import OperationalError
 from candy.relay.settings import RelaySettings
@@ -21,39 +21,54 @@ BACKLOG = 4096
 
 
 def hosts(settings: RelaySettings) -> tuple[str, ...]:
-    """The addresses to listen on. asyncio opens `::` for IPv6 alone, but a user who writes it means both families. Each
-    family has a socket of its own, so that the log and the limits show a peer's IPv4 address as one."""
+    """The addresses to listen on. A socket for `::` is IPv6's alone here, but a user who writes it means both families.
+    Each family has a socket of its own, so that the log and the limits show a peer's IPv4 address as one."""
     return ("::", "0.0.0.0") if settings.host == "::" else (settings.host,)
 
 
-async def listen(runner: web.ServerRunner, settings: RelaySettings, context: ssl.SSLContext | None) -> int:
+async def listen(settings: RelaySettings) -> list[socket.socket]:
     """Open the sockets, all on one port.
 
-    Args:
-        context: of TLS; None: without.
-
     Returns:
-        the port.
+        listening sockets that don't block.
 
     Raises:
         OperationalError: the address or the port can't be listened on.
     """
-    port = settings.port
-    for host in hosts(settings):
-        await _open(runner, host, port, context)
-        port = int(runner.addresses[0][1])
-    return port
-
-
-async def _open(runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None) -> None:
-    site = web.TCPSite(runner, host, port, backlog=BACKLOG, ssl_context=context, reuse_address=True)
-    where = host_port(host, port)
-    family = "IPv6" if ":" in host else "IPv4"
-    before = len(runner.addresses)
+    sockets: list[socket.socket] = []
     try:
-        await site.start()
+        for host in hosts(settings):
+            await _open(host, port_of(sockets) if sockets else settings.port, sockets)
+    except BaseException:
+        for opened in sockets:
+            opened.close()
+        raise
+    return sockets
+
+
+def port_of(sockets: Sequence[socket.socket]) -> int:
+    """The port on which all of these listen."""
+    return int(sockets[0].getsockname()[1])
+
+
+async def _open(host: str, port: int, sockets: list[socket.socket]) -> None:
+    """Append a socket for each address of the host."""
+    where = host_port(host, port)
+    before = len(sockets)
+    try:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                listener = socket.create_server(address, family=family, backlog=BACKLOG)
+            except OSError as error:
+                # A name may have addresses of a family that this machine lacks.
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EMFILE, errno.ENFILE):
+                    raise
+                continue
+            listener.setblocking(False)
+            sockets.append(listener)
     except OSError as error:
-        # asyncio wraps the kernel's error and keeps only its number.
         if error.errno == errno.EADDRINUSE:
             raise OperationalError(f"{where} is in use: end what listens there, or choose another with -w") from None
         if error.errno == errno.EACCES:
@@ -63,8 +78,8 @@ async def _open(runner: web.ServerRunner, host: str, port: int, context: ssl.SSL
         # The number of a name that is not found is negative, and the text is right.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise OperationalError(f"cannot listen on {where}: {reason}: choose another with -w") from None
-    # asyncio skips a socket that the kernel refuses to make.
-    if len(runner.addresses) == before:
+    if len(sockets) == before:
+        kind = "IPv6" if ":" in host else "IPv4"
         raise OperationalError(
-            f"cannot listen on {where}: there is no socket for it: has this machine {family}, and a descriptor left?"
+            f"cannot listen on {where}: there is no socket for it: has this machine {kind}, and a descriptor left?"
         )

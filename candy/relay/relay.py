@@ -6,7 +6,8 @@
 Rules:
  1. Decisions are the networks'. The adapter gives them clocks and randomness, and carries out their actions in order.
  2. Of a member Python keeps one Session; aiohttp's objects go with the upgrade.
- 3. An unauthenticated connection has a deadline from TCP's accept on, and counts against its source's limit.
+ 3. An unauthenticated connection has a deadline from TCP's accept on, and counts against its source's limit. Every
+    deadline is by candy.relay.clock.
  4. A connection belongs to one network, found by the path of its URL, and a network's actions reach its own connections
     alone. A relay whose only network is `/` takes any path, as the original does.
  5. Of settings that are read again (SIGHUP) the relay applies those that candy.options says a reload applies; a change
@@ -17,6 +18,7 @@ It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle
 """
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -39,11 +41,14 @@ from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
 from candy.protocol.wire import Kind
 from candy.relay import health, upgrade
+from candy.relay.accept import is_shortage
+from candy.relay.clock import Alarm, Clock
 from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
 from candy.relay.loglimit import LineLimiter
 from candy.relay.network import Network
 from candy.relay.pool import Pool
+from candy.relay.proxies import TrustedProxies
 from candy.relay.rules import Rule, Rules
 from candy.relay.session import Action, Bind, Unbind
 from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path, needs_restart
@@ -79,14 +84,17 @@ class Relay:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(engine.fileno(), self._on_events)
+        self._clock = Clock(self._loop)
         self.door = Door(
             self.answer,
             close_connection=engine.close,
+            clock=self._clock,
             # Which network's timeout it is shows with the request.
             timeout_s=max(network.auth_timeout for network in settings.networks),
             limit_per_source=settings.unauthenticated_per_source,
+            proxies=TrustedProxies(settings.trusted_proxies),
         )
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | None = None
         self._lines = LineLimiter()
         self._drops: Counter[str] = Counter()
         self._connections: dict[int, _Served] = {}
@@ -156,7 +164,7 @@ class Relay:
         refused = upgrade.refusal(request)
         if refused is not None:
             return refused
-        source = request.remote or "unknown"
+        source = self.door.client(request)
         if (origin := upgrade.foreign_origin(request, self._settings.allow_origin)) is not None:
             why = f"a web page of {origin[:ORIGIN_SHOWN]!r}, which no --allow-origin names"
             self._log(Log("warning", f"{source}: not let in: {why}", "origin", source_of(source)))
@@ -170,12 +178,16 @@ class Relay:
             log.debug("%s: not let in: %s", source, error)
             return upgrade.not_alone()
         except OSError as error:
-            why = error.strerror or str(error)
-            self._log(Log("warning", f"{source}: not let in: {why}", "not let in", source_of(source)))
+            # ENFILE is the engine's: no slot is left.
+            if is_shortage(error) and error.errno != errno.ENFILE:
+                self.door.short(error)
+            else:
+                why = error.strerror or str(error)
+                self._log(Log("warning", f"{source}: not let in: {why}", "not let in", source_of(source)))
             return upgrade.full()
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
-        now = self._loop.time()
+        now = self._clock.time()
         self._act(served, served.network.opened(connection, source, now, extended=response.extended))
         self._set_timer()
         return response
@@ -209,7 +221,7 @@ class Relay:
         rules = Rules(written)
         # Before any member follows them.
         self._engine.set_rules(served.number, [placement.numbers for placement in rules.placements])
-        self._act(served, served.network.set_rules(rules, self._loop.time()))
+        self._act(served, served.network.set_rules(rules, self._clock.time()))
         self._set_timer()
 
     async def _end_reload(self, changed: Iterable[_Served], unchanged: Iterable[str]) -> None:
@@ -234,6 +246,7 @@ class Relay:
     def stop(self) -> None:
         """Leave the event loop."""
         self._loop.remove_reader(self._engine.fileno())
+        self._clock.stop()
         if self._timer is not None:
             self._timer.cancel()
         for line in self._lines.rest():
@@ -249,7 +262,7 @@ class Relay:
         self._act_on_events()
 
     def _act_on_events(self) -> None:
-        now, wall = self._loop.time(), int(time.time())
+        now, wall = self._clock.time(), int(time.time())
         try:
             while self._events:
                 self._on_event(*self._events.popleft(), now, wall)
@@ -294,7 +307,7 @@ class Relay:
 
     def _on_timer(self) -> None:
         self._timer = None
-        now, wall = self._loop.time(), int(time.time())
+        now, wall = self._clock.time(), int(time.time())
         for served in self._served.values():
             self._act(served, served.network.expired(now, wall))
         for line in self._lines.expired(now):
@@ -306,11 +319,11 @@ class Relay:
         deadlines = [served.network.next_deadline() for served in self._served.values()]
         deadlines.append(self._lines.next_deadline())
         when = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        if when is None or (self._timer is not None and self._timer.when() <= when):
+        if when is None or (self._timer is not None and self._timer.when <= when):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._on_timer)
+        self._timer = self._clock.call_at(when, self._on_timer)
 
     def _act(self, served: _Served, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -335,7 +348,7 @@ class Relay:
     def _log(self, line: Log, label: str = "") -> None:
         """Write a line, of a network if it has a label. One that is beyond the limit is debug."""
         line = replace(line, text=label + line.text, kind=line.kind and label + line.kind)
-        if self._lines.passes(line, self._loop.time()):
+        if self._lines.passes(line, self._clock.time()):
             _write(line)
             self._set_timer()
         else:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import trustme
-from lab.tls import Renewed
+from lab.tls import Renewed, client_hello
 
 from candy.carrier import tls
+from candy.carrier.tls import RECORD_HEADER_BYTES, record_bytes
 from candy.errors import ConfigError, OperationalError
 
 
@@ -146,3 +147,22 @@ def test_ca_files_that_are_none(tmp_path: Path) -> None:
     missing = tmp_path / "missing.pem"
     with pytest.raises(ConfigError, match=rf"^--ca-file {missing}: No such file or directory: "):
         tls.connecting(missing, insecure=False)
+
+
+def test_how_long_a_client_hello_is() -> None:
+    hello = client_hello()
+    assert record_bytes(hello[:RECORD_HEADER_BYTES]) == record_bytes(hello) == len(hello)
+
+
+@pytest.mark.parametrize("head", [b"", b"\x16", b"\x16\x03\x01\x01"])
+def test_a_record_header_is_awaited_first(head: bytes) -> None:
+    assert record_bytes(head) == RECORD_HEADER_BYTES
+
+
+@pytest.mark.parametrize("head", [b"GET /", b"\x17\x03\x03\x00\x10", b"\x16\x03\x01\x40\x01", b"\x16\x03\x01\xff\xff"])
+def test_nothing_more_is_awaited_of_what_is_no_client_hello(head: bytes) -> None:
+    assert record_bytes(head) == RECORD_HEADER_BYTES
+
+
+def test_the_longest_client_hello() -> None:
+    assert record_bytes(b"\x16\x03\x01\x40\x00") == RECORD_HEADER_BYTES + 16384

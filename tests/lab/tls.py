@@ -1,4 +1,4 @@
-"""Certificates for loopback, and authorities that nobody else trusts; the fixtures are known to every test."""
+"""Certificates for loopback, authorities that nobody else trusts, and what a client says first. Fixtures known to all."""
 
 import os
 import ssl
@@ -62,3 +62,21 @@ class Renewed:
     def use(self, pair: Path) -> None:
         self.link(self.chain, pair / "chain.pem")
         self.link(self.key, pair / "key.pem")
+
+
+def flags_for(authority: trustme.CA, folder: Path, *names: str) -> list[str]:
+    """A relay's flags, with a certificate for these names."""
+    issued = authority.issue_cert(*names)
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(str(chain))
+    issued.private_key_pem.write_to_path(str(key))
+    return ["--tls-certificate", str(chain), "--tls-key", str(key)]
+
+
+def client_hello() -> bytes:
+    """One whole record."""
+    outgoing = ssl.MemoryBIO()
+    talk = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="relay.test")
+    with pytest.raises(ssl.SSLWantReadError):
+        talk.do_handshake()
+    return outgoing.read()

@@ -1,13 +1,19 @@
 """Unauthenticated connections, at a relay as users start it: a deadline from the start."""
 
+import select
+import signal
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from lab.member import Member, everything, upgrade_request
+from lab.member import Member, Speaker, everything, frame, upgrade_request
 from lab.programs import PATIENCE_S, RelayProgram
+
+from candy.protocol import wire
 
 pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
 
@@ -112,6 +118,83 @@ def test_loopback_is_not_counted(tmp_path_factory: pytest.TempPathFactory) -> No
         relay = stack.enter_context(RelayProgram(tmp_path_factory.mktemp("relay"), "--unauthenticated-per-source", "2"))
         members = [stack.enter_context(Member.connect(relay.address)) for _ in range(10)]
         assert len({member.ask() for member in members}) == 10
+
+
+def test_whoever_waits_for_a_busy_relay_is_not_late(tmp_path: Path) -> None:
+    """Be it with its request, or with its log-in: this one does nothing for longer than it gives its peers."""
+    with RelayProgram(tmp_path, "--auth-timeout", "5") as relay, ExitStack() as stack:
+        late = stack.enter_context(connect(relay))
+        # Accepted later, so the other one was accepted before.
+        members = [stack.enter_context(Member.connect(relay.address)) for _ in range(2)]
+        relay.signal(signal.SIGSTOP)
+        members[0].send(members[0].request())
+        late.sendall(upgrade_request())
+        time.sleep(6)
+        relay.signal(signal.SIGCONT)
+        assert late.recv(65536).startswith(b"HTTP/1.1 101 ")
+        granted = wire.decode(members[0].receive_message())
+        assert isinstance(granted, wire.Expttun)
+        members[0].log_in(str(granted.address.ip))
+        members[1].log_in(str(members[1].ask().ip))
+
+
+def test_an_end_while_strangers_are_there(tmp_path: Path) -> None:
+    with RelayProgram(tmp_path) as relay, ExitStack() as stack:
+        for said in (b"", b"GET / HTTP/1.1\r\nHost: relay\r\nX-"):
+            stack.enter_context(connect(relay)).sendall(said)
+        stack.enter_context(Member.connect(relay.address))
+        relay.signal(signal.SIGTERM)
+        assert relay.wait(PATIENCE_S / 6) == 0
+
+
+def forwarded(relay: RelayProgram, *headers: str) -> socket.socket:
+    """A connection whose upgrade request has these headers, as a proxy writes them."""
+    opened = connect(relay)
+    opened.sendall(upgrade_request(*headers))
+    assert opened.recv(65536).startswith(b"HTTP/1.1 101 ")
+    return opened
+
+
+def test_a_proxy_on_loopback_that_is_not_named(tmp_path: Path) -> None:
+    """Its members are exempt together, and a warning says so, once."""
+    with RelayProgram(tmp_path, "--unauthenticated-per-source", "1") as relay, ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(forwarded(relay, f"X-Forwarded-For: 203.0.113.{number}"))
+        with Member.connect(relay.address) as member:
+            member.log_in("192.168.202.60")
+        relay.wait_for("INFO 127.0.0.1: logged in as 192.168.202.60")
+        [warning] = [line for line in relay.lines if "WARNING" in line]
+        assert warning.endswith(
+            "a proxy on this machine forwards for others, whom the limits cannot tell apart: "
+            "name it by --trusted-proxy 127.0.0.1"
+        )
+
+
+def test_sources_behind_a_trusted_proxy(tmp_path: Path) -> None:
+    flags = ["--trusted-proxy", "127.0.0.0/8", "--trusted-proxy", "::1", "--unauthenticated-per-source", "2"]
+    with RelayProgram(tmp_path, *flags) as relay, ExitStack() as stack:
+        one = [stack.enter_context(forwarded(relay, "X-Forwarded-For: 203.0.113.1")) for _ in range(2)]
+        others = [stack.enter_context(forwarded(relay, f"Forwarded: for=203.0.113.{number}")) for number in (2, 3)]
+        for number in (4, 5):
+            others.append(stack.enter_context(forwarded(relay, f'Forwarded: for="[2001:db8:1:{number}::1]"')))
+        # Not counted as silent, because the proxy's connections have no source before their requests.
+        silent = [stack.enter_context(connect(relay)) for _ in range(5)]
+        stack.enter_context(forwarded(relay, "X-Forwarded-For: 198.51.100.1, 203.0.113.1"))
+        relay.wait_for("DEBUG 203.0.113.1: too many connections")
+        for opened in (*others, *silent):
+            opened.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                opened.recv(1)
+        # One of the first two had to go.
+        ready = select.select(one, [], [], PATIENCE_S)[0]
+        assert len(ready) == 1
+        assert everything(ready[0]) == b""
+        start = len(relay.lines)
+        speaker = Speaker()
+        opened = stack.enter_context(forwarded(relay, "X-Forwarded-For: 2001:db8:1:9::1"))
+        opened.sendall(frame(speaker.auth("192.168.202.61")))
+        relay.wait_for("INFO 2001:db8:1:9::1: logged in as 192.168.202.61", start)
+        assert not any("WARNING" in line for line in relay.lines)
 
 
 def test_connections_that_are_reset_without_a_word(relay: RelayProgram) -> None:

@@ -238,15 +238,14 @@ async def test_no_object_of_aiohttp_stays_for_a_member() -> None:
     """Members cost the engine's slot and a session: an upgraded connection's HTTP objects go at once."""
     engine = Engine()
     adapter = Adapter(RelaySettings(networks=(NetworkSettings(password=b"a password"),)), engine)
-    runner = web.ServerRunner(adapter.door, handle_signals=False)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    adapter.door.open([listener])
     before = objects_of_aiohttp()
     streams = []
     try:
         for number in range(50):
-            reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
             streams.append(writer)
             writer.write(upgrade_request() + frame(b"%d" % number, PING))
             await reader.readuntil(frame(b"%d" % number, PONG, masked=False))
@@ -263,7 +262,7 @@ async def test_no_object_of_aiohttp_stays_for_a_member() -> None:
         for writer in streams:
             writer.close()
             await writer.wait_closed()
-        await runner.cleanup()
+        await adapter.door.shutdown()
         adapter.stop()
         engine.stop()
 
