@@ -63,8 +63,9 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 
 need_tools() {
     missing=
-    for pair in ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables git:git; do
-        # Debian keeps ip, nft and tcpdump where only root's PATH looks.
+    for pair in ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables git:git \
+        nginx:nginx-light haproxy:haproxy; do
+        # Debian keeps ip, nft, tcpdump, nginx and haproxy where only root's PATH looks.
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
     # shellcheck disable=SC2086  # a list of package names

@@ -117,7 +117,7 @@ class Machine:
         self.put("id", "echo 1000")
         self.put("cc", "")
         self.put("clang", "")
-        for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git"):
+        for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git", "nginx", "haproxy"):
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
 

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface
 from types import TracebackType
 from typing import Self
@@ -117,6 +118,7 @@ class Member(Speaker):
         opened: a connected socket, owned from here on.
         ahead: bytes to send together with the upgrade request.
         path: of the network.
+        headers: further lines of the request.
         extended: offer candy.2.
         vmac, password: as for Speaker.
     """
@@ -127,6 +129,7 @@ class Member(Speaker):
         *,
         ahead: bytes = b"",
         path: str = "/",
+        headers: Sequence[str] = (),
         extended: bool = False,
         vmac: bytes | None = None,
         password: str = PASSWORD,
@@ -138,7 +141,7 @@ class Member(Speaker):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answers_pings = True
         self.ip: IPv4Address | None = None
-        self.socket.sendall(upgrade_request(path=path, extended=extended) + ahead)
+        self.socket.sendall(upgrade_request(*headers, path=path, extended=extended) + ahead)
         received = b""
         while b"\r\n\r\n" not in received:
             data = self.socket.recv(65536)

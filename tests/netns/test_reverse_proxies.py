@@ -1,0 +1,113 @@
+"""Members behind a reverse proxy on the relay's machine, each with a source of its own: nginx and haproxy."""
+
+import select
+import shutil
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from lab.laboratory import PORT, Laboratory
+from lab.member import Member
+from lab.namespaces import Host
+from lab.programs import PATIENCE_S, Program, RelayProgram, environment
+from lab.traffic import ping
+
+pytestmark = pytest.mark.netns
+
+PUBLIC = 8080
+"""The proxy's port."""
+NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 10.0.0.1:{public};
+        location / {{
+            proxy_pass http://127.0.0.1:{port};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header Forwarded "";
+        }}
+    }}
+}}
+"""
+HAPROXY = """
+global
+    hard-stop-after 100ms
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout tunnel 1h
+frontend public
+    bind 10.0.0.1:{public}
+    http-request del-header X-Forwarded-For
+    http-request add-header Forwarded for=%[src]
+    default_backend relay
+backend relay
+    server relay 127.0.0.1:{port}
+"""
+
+
+COMMANDS = {"nginx": (NGINX, ["nginx", "-e", "stderr", "-p"]), "haproxy": (HAPROXY, ["haproxy", "-db"])}
+
+
+@pytest.fixture(params=["nginx", "haproxy"])
+def relay(laboratory: Laboratory, tmp_path: Path, request: pytest.FixtureRequest) -> RelayProgram:
+    """On loopback, behind the proxy that it trusts."""
+    name = request.param
+    if shutil.which(name) is None:
+        pytest.skip(f"needs {name}: run scripts/bootstrap.sh tools")
+    configuration = tmp_path / f"{name}.conf"
+    template, command = COMMANDS[name]
+    configuration.write_text(template.format(folder=tmp_path, public=PUBLIC, port=PORT))
+    flags = ["--trusted-proxy", "127.0.0.1", "--unauthenticated-per-source", "2", "--auth-timeout", "600"]
+    with laboratory.hub:
+        relay = laboratory.stack.enter_context(RelayProgram(tmp_path / "relay", *flags, port=PORT))
+        where = [str(tmp_path), "-c"] if name == "nginx" else ["-f"]
+        laboratory.enter(Program(name, [*command, *where, str(configuration)], environment(tmp_path)))
+    return relay
+
+
+def forged(host: Host) -> Member:
+    """A member's connection whose sender claims to be somebody else."""
+    with host:
+        opened = socket.create_connection(("10.0.0.1", PUBLIC), PATIENCE_S)
+    return Member(opened, headers=["X-Forwarded-For: 198.51.100.9", "Forwarded: for=198.51.100.9"])
+
+
+def test_members_are_told_apart(laboratory: Laboratory, relay: RelayProgram) -> None:
+    url = f"ws://10.0.0.1:{PUBLIC}"
+    here, there = (laboratory.client(url=url) for _ in range(2))
+    for client in (here, there):
+        address = client.connected()
+        relay.wait_for(f"INFO {client.host.address}: logged in as {address}$")
+    assert " 0% packet loss" in ping(here.host, there.connected(), "-c", "5", "-i", "0.02")
+
+
+def test_each_has_a_limit_of_its_own(laboratory: Laboratory, relay: RelayProgram, stack: ExitStack) -> None:
+    """What it claims to be does not matter."""
+    # The proxy is ready when this one is in.
+    laboratory.client(url=f"ws://10.0.0.1:{PUBLIC}").connected()
+    one, other = laboratory.host(), laboratory.host()
+    bystander = stack.enter_context(forged(other))
+    crowd = [stack.enter_context(forged(one)) for _ in range(3)]
+    relay.wait_for(f"DEBUG {one.address}: too many connections that have not authenticated")
+    [gone] = select.select([member.socket for member in crowd], [], [], PATIENCE_S)[0]
+    assert gone.recv(1) == b""
+    bystander.log_in(str(bystander.ask().ip))
+    assert not any("198.51.100.9" in line for line in relay.lines)
