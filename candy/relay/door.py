@@ -1,14 +1,16 @@
 """Where strangers come in: each has a number, a source and a deadline from TCP's accept on, and aiohttp once it speaks.
 
-    Acceptor ─▶ Guest -1, -2, … ─▶ first bytes ─▶ TLS ─▶ aiohttp's request ─▶ upgraded: the engine's number ─▶ left
-                      └───────────── one Admission counts both numbers, by source ──────────────┘
+    Acceptor ─▶ Guest -1, … ─▶ first bytes ─▶ queue ─▶ TLS ─▶ aiohttp's request ─▶ upgraded: the engine's number ─▶ left
+                   └───────────────── one Admission counts both numbers, by source ──────────────┘
 
 Rules:
  1. A guest has as long as a member has for its authentication to be upgraded, and tls.HANDSHAKE_S of this for TLS. That
     time starts anew with the upgrade, and is then watched by the network.
  2. A guest that says nothing costs a descriptor and little more. asyncio gets it when its first bytes are there, and
     under TLS when all of its ClientHello is: from then on TLS takes 256 KiB for it.
- 3. A trusted proxy's guest is counted when its request has told the source.
+ 3. A handshake takes milliseconds of the loop. So a turn begins few, and a guest that its source's limit closes while
+    it is in the queue costs none.
+ 4. A trusted proxy's guest is counted when its request has told the source.
 
 This module does not know what a request asks for.
 """
@@ -19,6 +21,8 @@ import logging
 import secrets
 import socket
 import ssl
+import traceback
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +36,8 @@ from candy.relay.accept import Acceptor
 from candy.relay.admission import Admission
 from candy.relay.clock import Alarm, Clock
 from candy.relay.proxies import TrustedProxies
+
+BEGINS_PER_TURN = 8
 
 log = logging.getLogger("candy.relay")
 
@@ -52,9 +58,10 @@ class Guest:
     request_deadline: float
     alarm: Alarm
     awaited: int
-    """Bytes that have to be there before asyncio gets it."""
+    """Bytes that have to be there before it is queued."""
+    is_queued: bool = False
     serving: asyncio.Task[None] | None = None
-    """Under way since it has said something."""
+    """Since it has left the queue."""
     transport: asyncio.Transport | None = None
     """aiohttp's."""
 
@@ -95,6 +102,8 @@ class Door(web.Server):
         self._has_warned_of_proxy = False
         self._last = 0
         self._guests: dict[int, Guest] = {}
+        self._queue: deque[tuple[Guest, float]] = deque()
+        """Guests that have said something, since when, and some that have gone meanwhile."""
         self._numbers: dict[RequestHandler, int] = {}
 
     def open(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None = None) -> None:
@@ -132,7 +141,7 @@ class Door(web.Server):
             self._await_bytes(guest, tls.RECORD_HEADER_BYTES)
         # Not only when the loop comes round: what came together with the connection counts as said at once.
         self._look(guest, is_readable=False)
-        if guest.serving is None and number in self._guests:
+        if not guest.is_queued and number in self._guests:
             self._loop.add_reader(connection, self._look, guest)
 
     def _look(self, guest: Guest, *, is_readable: bool = True) -> None:
@@ -152,7 +161,27 @@ class Door(web.Server):
         self._loop.remove_reader(guest.sock)
         self._await_bytes(guest, 1)
         self._admission.heard(guest.number)
-        guest.serving = self._loop.create_task(self._serve(guest))
+        guest.alarm.cancel()
+        guest.is_queued = True
+        self._queue.append((guest, self._clock.time()))
+        if len(self._queue) == 1:
+            self._loop.call_soon(self._serve_some)
+
+    def _serve_some(self) -> None:
+        """Serve those who have been in the queue longest; what they waited there is not theirs."""
+        now = self._clock.time()
+        begun = 0
+        while self._queue and begun < BEGINS_PER_TURN:
+            guest, since = self._queue.popleft()
+            if guest.number not in self._guests:
+                continue
+            begun += 1
+            waited = now - since
+            guest.request_deadline += waited
+            guest.alarm = self._clock.call_at(guest.alarm.when + waited, partial(self._end, guest.number))
+            guest.serving = self._loop.create_task(self._serve(guest))
+        if self._queue:
+            self._loop.call_soon(self._serve_some)
 
     def _await_bytes(self, guest: Guest, count: int) -> None:
         """Let the socket be readable when it has so many bytes, or its end."""
@@ -168,6 +197,8 @@ class Door(web.Server):
             await self._loop.connect_accepted_socket(lambda: handler, guest.sock, ssl=self.tls)
         except OSError as error:
             log.debug("connection %d: no TLS: %s", guest.number, error)
+            # asyncio's frames and the future whose error this is hold each other, and TLS' buffers with them.
+            traceback.clear_frames(error.__traceback__)
             del self._numbers[handler]
             self._forget(guest)
 

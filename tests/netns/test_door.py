@@ -72,11 +72,13 @@ def test_descriptors_run_out(laboratory: Laboratory, stack: ExitStack, tmp_path:
     assert said < 10
 
 
-def outlast(host: Host, count: int, trickle: bytes) -> None:
-    """Open connections, send each a byte a second of `trickle`, and return when the relay has ended all of them."""
+def outlast(host: Host, count: int, first: bytes, trickle: bytes) -> None:
+    """Open connections, send each `first` and a byte a second of `trickle`, and return when the relay has ended all."""
     with selectors.DefaultSelector() as selector:
         for _ in range(count):
-            selector.register(connect(host), selectors.EVENT_READ)
+            opened = connect(host)
+            opened.sendall(first)
+            selector.register(opened, selectors.EVENT_READ)
         for byte in [*trickle, *[0] * int(PATIENCE_S - len(trickle))]:
             for key in list(selector.get_map().values()):
                 assert isinstance(key.fileobj, socket.socket)
@@ -98,21 +100,25 @@ def outlast(host: Host, count: int, trickle: bytes) -> None:
 
 def select_end(opened: socket.socket) -> bool:
     try:
-        return not opened.recv(1, socket.MSG_DONTWAIT)
+        return not opened.recv(65536, socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
 
 
-@pytest.mark.parametrize("trickle", [b"", client_hello()[:50]], ids=["silent", "a byte a second"])
+@pytest.mark.parametrize(
+    ("first", "trickle"),
+    [(b"", b""), (b"", client_hello()[:50]), (client_hello(), b"")],
+    ids=["silent", "a byte a second", "a ClientHello and no more"],
+)
 @pytest.mark.usefixtures("many_descriptors")
 def test_many_connections_of_one_source_to_a_tls_port(
-    laboratory: Laboratory, authority: trustme.CA, tmp_path: Path, trickle: bytes
+    laboratory: Laboratory, authority: trustme.CA, tmp_path: Path, first: bytes, trickle: bytes
 ) -> None:
     """They have ended long before a log-in would have to, and took little memory."""
     flags = flags_for(authority, tmp_path, ADDRESS[0])
     relay = laboratory.relay(*flags, "--auth-timeout", "600", scheme="wss")
     host = laboratory.host()
-    outlast(host, MANY, trickle)
+    outlast(host, MANY, first, trickle)
     context = ssl.create_default_context()
     authority.configure_trust(context)
     with Member(context.wrap_socket(connect(host), server_hostname=ADDRESS[0])) as member:
