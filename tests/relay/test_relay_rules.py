@@ -11,7 +11,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from lab.member import Ended, Member, packet
+from kit.peer import PING
+from lab.member import Ended, Member, frame, packet
 from lab.programs import PASSWORD, RelayProgram
 
 from candy.protocol import wire
@@ -195,14 +196,11 @@ class TestRules:
         opened.connect(changing.address)
         stalled = Member(opened, extended=True).log_in(DEVICE)
         stalled.answers_pings = False
-        sender = stack.enter_context(Member.connect(changing.address, path="/")).log_in("192.168.202.4")
-        message = wire.General(9, 0, IPv4Address("192.168.202.4"), IPv4Address(DEVICE), bytes(1400)).encode()
-        batch, before, dropped = 160, 0, 0
-        while dropped < batch:
-            for number in range(batch):
-                sender.send(message)
-                if number % 16 == 15:
-                    sender.settle()
+        # Answers that it does not read are in the way of all that it is told.
+        pings = frame(bytes(125), PING) * 160
+        before, dropped = 0, 0
+        while dropped < 160:
+            opened.sendall(pings)
             total = changing.counters()["dropped control"]
             before, dropped = total, total - before
         # One message of the set may find room, not all three.
@@ -216,7 +214,7 @@ class TestRules:
 
         with pytest.raises(Ended, match="closed with 1012"):
             receive_all()
-        assert len([told for told in received if told != message]) <= 1
+        assert len(received) <= 1
 
     def test_a_holder_that_is_closed_leaves_its_address_to_the_one_who_waits(
         self, changing: Changing, stack: ExitStack
