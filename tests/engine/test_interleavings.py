@@ -316,7 +316,10 @@ def test_a_turn_ends(opcode: int, payload: bytes) -> None:
         hold_at("unlocked")
         a.forward(numbered(A, C, 1))
         assert wait_held("unlocked")
-        flood.sock.sendall(flood.frame(opcode, payload) * 4000 + flood.frame(2, numbered(D, B, 2)))
+        flood.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        frame = flood.frame(opcode, payload)
+        # Those that are dropped at once are the cheapest: 20,000 of them fill a turn.
+        flood.sock.sendall(frame * (180_000 // len(frame)) + flood.frame(2, numbered(D, B, 2)))
         bystander.send(9, b"here")
         release("unlocked")
         assert bystander.receive().payload == b"here"
