@@ -1,4 +1,4 @@
-"""Certificates for loopback, authorities that nobody else trusts, and what a client says first. Fixtures known to all."""
+"""Certificates for loopback, authorities that nobody else trusts, what a client says first: known to all tests."""
 
 import os
 import ssl
