@@ -181,7 +181,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "allow_origin",
             str,
-            "let web pages of this origin connect, like https://example.org (repeatable)",
+            "let web pages of this origin connect, like https://example.org; may be repeated",
             "ORIGIN",
             repeats=True,
         ),
