@@ -153,7 +153,8 @@ class TestMessages:
         """Old clients' SD-WAN packets: passed on unchanged."""
         member.log_in("192.168.202.108")
         with Member.connect(relay.address).log_in("192.168.202.109") as other:
-            odd = bytes(9) + b"\x04" + bytes(2) + bytes([192, 168, 202, 108, 192, 168, 202, 109]) + bytes(40)
+            inner = echo("192.168.202.108", "192.168.202.109", 1)
+            odd = bytes(9) + b"\x04" + bytes(2) + inner[12:20] + inner
             member.forward(odd)
             assert other.receive_packet() == odd
 
