@@ -188,7 +188,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "trusted_proxy",
             str,
-            "believe this proxy's Forwarded or X-Forwarded-For (repeatable)",
+            "believe this proxy's Forwarded or X-Forwarded-For; may be repeated",
             "CIDR",
             fields=("trusted_proxies",),
             repeats=True,

@@ -199,7 +199,7 @@ MASKS = (bytes(4), b"\xff" * 4, b"\x01\x00\x00\x00", b"\x00\x00\x00\x01", b"\x12
 def sized(source: int, destination: int, length: int, number: int) -> bytes:
     """A FORWARD payload of exactly this length whose bytes differ from place to place. The relay doesn't insist on
     version, header length and total length, so neither does this."""
-    head = FORWARD + struct.pack(">BBHHHBBHII", 0, 0, 0, number & 0xFFFF, 0, 0, 4, 0, source, destination)
+    head = FORWARD + struct.pack(">BBHHHBBHII", 0, 0, 0, number & 0xFFFF, 0, 0, 17, 0, source, destination)
     rest = length - len(head)
     return head + (bytes(range(251)) * (rest // 251 + 1))[:rest]
 
