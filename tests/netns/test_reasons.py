@@ -49,11 +49,11 @@ def test_a_full_network_and_a_full_pool(laboratory: Laboratory) -> None:
     late.wait_for(
         r"refused by the relay: the pool 192\.168\.202\.0/30 is full: all 2 addresses .*: wait until a member"
     )
-    late.close()
+    for client in (*clients, late):
+        client.close()
     relay.close()
     laboratory.relay("-d", "192.168.202.0/29", "--max-members", "1")
-    for client in clients:
-        client.wait_for("connected as .*|refused by the relay: the network is full: 1 members are in: wait, or raise")
+    laboratory.client(host=clients[0].host).connected()
     late = laboratory.client(host=late.host)
     late.wait_for("refused by the relay: the network is full: 1 members are in: wait, or raise the limit there")
 
