@@ -20,6 +20,7 @@ include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others, check 
 include "engine/flow.pxi"               # the sub-queues of a backlog
 include "engine/codel.pxi"              # what waits too long: dropped, or marked
 include "engine/queue.pxi"              # the backlog of one destination: fq_codel
+include "engine/inbox.pxi"              # what threads leave for the holder of a send lock
 include "engine/transport.pxi"          # read from, write to, end a connection
 include "engine/legacy.pxi"             # writing to old peers: each frame a TCP segment
 include "engine/send.pxi"               # from a batch to the kernel, the queue or the inbox
@@ -27,6 +28,7 @@ include "engine/coalesce.pxi"           # super-packets: put together
 include "engine/gather.pxi"             # a batch, by destination
 include "engine/fanout.pxi"             # one packet for several
 include "engine/connection.pxi"         # the end of a connection
+include "engine/input.pxi"              # input that waits: held, or not whole yet
 include "engine/receive.pxi"            # from a socket to a batch
 include "engine/message.pxi"            # and what is no packet
 include "engine/tun.pxi"                # packets of a TUN device

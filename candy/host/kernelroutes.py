@@ -21,9 +21,10 @@ import os
 import socket
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from candy.errors import OperationalError
+from candy.host.underlay import Connected, connected_networks, route_to
 from candy.protocol.addresses import NOT_UNICAST, SHORTEST_PREFIX
 from candy.protocol.wire import RouteEntry
 
@@ -38,16 +39,8 @@ NAMED_MAX = 3
 
 # From <linux/rtnetlink.h>.
 RT_SCOPE_LINK = 253
-RTM_F_FIB_MATCH = 0x2000
 
 _log = logging.getLogger(__name__)
-
-
-class Connected(NamedTuple):
-    """A network that this machine is part of, and by which interface."""
-
-    network: IPv4Network
-    interface: str
 
 
 class KernelRoutes:
@@ -111,7 +104,7 @@ class KernelRoutes:
         """The destinations that were refused, each with the reason."""
         from pyroute2 import NetlinkError
 
-        connected = await _connected_networks(netlink)
+        connected = await connected_networks(netlink)
         ways = {address: await _way_to(netlink, address, index) for address in relay}
         present = {
             IPv4Network((route.get("RTA_DST"), route["dst_len"])): route.get("RTA_PREFSRC")
@@ -171,7 +164,7 @@ def refusal(
         return f"it is more than a /{SHORTEST_PREFIX}, which is more than a network behind a member"
     if any(destination.overlaps(network) for network in NOT_UNICAST):
         return "it is not a network of hosts"
-    for network, name in connected:
+    for network, name, _ in connected:
         # A network behind a member may lie within the members' own network.
         if destination == network or (name != interface and destination.subnet_of(network)):
             return f"this machine is part of {network} by {name}"
@@ -182,27 +175,10 @@ def refusal(
     return None
 
 
-async def _connected_networks(netlink: "AsyncIPRoute") -> list[Connected]:
-    return [
-        Connected(
-            IPv4Network((address.get("IFA_ADDRESS"), address["prefixlen"]), strict=False), address.get("IFA_LABEL")
-        )
-        async for address in await netlink.get_addr(family=socket.AF_INET)
-    ]
-
-
 async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, index: int) -> IPv4Network | None:
     """The destination of the route that the kernel takes to an address; None if it has none but our interface's."""
-    from pyroute2 import NetlinkError
-
-    try:
-        [route] = await netlink.route("get", dst=str(address), flags=RTM_F_FIB_MATCH)
-    except NetlinkError:
-        # "Network is unreachable".
-        return None
-    if route.get("RTA_OIF") == index:
-        return None
-    return IPv4Network((int(address), route["dst_len"]), strict=False)
+    route = await route_to(netlink, address)
+    return None if route.ifindex == index else route.destination
 
 
 def _route(destination: IPv4Network, index: int) -> dict[str, object]:

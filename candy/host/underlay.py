@@ -44,6 +44,25 @@ STRICT = 1
 _log = logging.getLogger(__name__)
 
 
+class Connected(NamedTuple):
+    """A network that this machine is part of, and by which interface."""
+
+    network: IPv4Network
+    interface: str
+    ifindex: int = 0
+    """The interface's."""
+
+
+class Route(NamedTuple):
+    """The kernel's to one address."""
+
+    ifindex: int | None = None
+    """Its interface's; None: there is no route."""
+    destination: IPv4Network | None = None
+    is_local: bool = False
+    """The address is this machine's own."""
+
+
 class Way(NamedTuple):
     """How this machine reaches an address without the tunnel."""
 
@@ -93,19 +112,15 @@ class Underlay:
 
         index = self._index()
         async with AsyncIPRoute() as netlink:
-            networks = [
-                (str(address.get("IFA_LABEL")), IPv4Network((address.get("IFA_ADDRESS"), address["prefixlen"]), False))
-                async for address in await netlink.get_addr(family=socket.AF_INET)
-                if address["index"] != index
-            ]
+            others = [network for network in await connected_networks(netlink) if network.ifindex != index]
             servers = name_servers()
             inside = {
                 address: str(enclosing((own.network, *routes), address) or "a route")
                 for address in {*ways, *servers}
-                if (await _route_to(netlink, address)).interface == index
+                if (await route_to(netlink, address)).ifindex == index
             }
         lines = [
-            *(collision(own.network, name, network) for name, network in networks if own.network.overlaps(network)),
+            *(collision(own.network, name, network) for network, name, _ in others if own.network.overlaps(network)),
             *(_about_relay(inside[address], address, way) for address, way in ways.items() if address in inside),
             *(_about_name_server(inside[server], server) for server in servers if server in inside),
         ]
@@ -126,6 +141,31 @@ def bind(opened: socket.socket, way: Way | None) -> None:
     """Have this socket reach its peer by this way alone, if it may be bound."""
     if way is not None and way.can_bind:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, way.interface.encode())
+
+
+async def connected_networks(netlink: "AsyncIPRoute") -> list[Connected]:
+    """All of this machine, in the kernel's order."""
+    return [
+        Connected(
+            IPv4Network((address.get("IFA_ADDRESS"), address["prefixlen"]), strict=False),
+            address.get("IFA_LABEL"),
+            address["index"],
+        )
+        async for address in await netlink.get_addr(family=socket.AF_INET)
+    ]
+
+
+async def route_to(netlink: "AsyncIPRoute", address: IPv4Address) -> Route:
+    """The route that the kernel takes to an address now."""
+    from pyroute2 import NetlinkError
+
+    try:
+        [route] = await netlink.route("get", dst=str(address), flags=RTM_F_FIB_MATCH)
+    except NetlinkError:
+        # "Network is unreachable".
+        return Route()
+    destination = IPv4Network((int(address), route["dst_len"]), strict=False)
+    return Route(route.get("RTA_OIF"), destination, route["type"] == RTN_LOCAL)
 
 
 def name_servers() -> list[IPv4Address]:
@@ -176,12 +216,12 @@ def _about_name_server(network: str, server: IPv4Address) -> str:
 async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, tunnel: int) -> Way | None:
     from pyroute2 import NetlinkError
 
-    route = await _route_to(netlink, address)
+    route = await route_to(netlink, address)
     if route.is_local:
         # No route leads away from this machine's own addresses, and what answers may be behind a NAT of its own.
         return Way("lo", False)
-    if route.interface not in (None, tunnel):
-        return _probe(socket.if_indextoname(route.interface))
+    if route.ifindex not in (None, tunnel):
+        return _probe(socket.if_indextoname(route.ifindex))
     best: tuple[int, int, str] | None = None
     async for link in await netlink.get_links():
         if link["index"] == tunnel or link["flags"] & (IFF_UP | IFF_LOOPBACK) != IFF_UP:
@@ -194,26 +234,6 @@ async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, tunnel: int) ->
         rank = (match["dst_len"], -(match.get("RTA_PRIORITY") or 0), link.get("IFLA_IFNAME"))
         best = rank if best is None else max(best, rank)
     return _probe(best[2]) if best is not None else None
-
-
-class _Route(NamedTuple):
-    """The kernel's to one address."""
-
-    interface: int | None = None
-    """Its index; None: there is no route."""
-    is_local: bool = False
-    """The address is this machine's own."""
-
-
-async def _route_to(netlink: "AsyncIPRoute", address: IPv4Address) -> _Route:
-    from pyroute2 import NetlinkError
-
-    try:
-        [route] = await netlink.route("get", dst=str(address))
-    except NetlinkError:
-        # "Network is unreachable".
-        return _Route()
-    return _Route(route.get("RTA_OIF"), route["type"] == RTN_LOCAL)
 
 
 def _probe(interface: str) -> Way:

@@ -7,8 +7,8 @@
 
 Rules: never under `LEAST_S`; a connection that held, and a failure of another row, start the row anew: a
 relay that was away for an hour and then refuses once is tried again soon. Only the row of the replaced goes on
-after a failure of another one, because whoever replaced this member is still there. The width of a step spreads members
-that all lost the same relay.
+after a failure of another one, because the machine that replaced this member is still there. The width of a step
+spreads members that all lost the same relay.
 """
 
 from collections.abc import Callable

@@ -10,8 +10,8 @@ Rules:
  2. A granted address is believed only with the right hash, and kept for next time once it is confirmed.
  3. Routes of the connection before hold until this one has told all: candy.2 says so itself; else the other messages of
     a relay follow right behind its first, and a relay that sends none within a verdict's time has none.
- 4. With candy.2 the relay tells whoever has the password why it closes (candy.protocol.closing), and this is what the
-    user is told. If it closes without a word, it probably has another password.
+ 4. With candy.2 a relay tells a member that has the password why it closes (candy.protocol.closing), and the member
+    tells its user. If it closes without a word, it probably has another password.
  5. No I/O, no clock, no random numbers: `now` is monotonic seconds, `wall` Unix seconds, randomness an
     argument.
 
@@ -290,7 +290,7 @@ class Conversation:
         )
 
     def _closed_without_reason(self, now: float) -> Ending:
-        """By a relay that tells the reason to whoever has the password. A right answer to EXPTTUN has shown that."""
+        """By a relay that tells a member with the password why it closes. A right answer to EXPTTUN shows that."""
         has_password = self._address is not None and self._identity.address is None
         if self._address is not None and (now - self._joined >= VERDICT_S or (has_password and self._confirmed)):
             return Ending("the connection was lost", held=True)

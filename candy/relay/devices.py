@@ -56,7 +56,7 @@ class Devices:
         return True
 
     def is_trusted(self, vmac: bytes | None) -> bool:
-        """Whether whoever names this VMAC is most likely a device that has been here."""
+        """Whether a log-in with this VMAC is most likely one of a device that has been here."""
         return vmac in self._trusted
 
     def failed(self, vmac: bytes | None, now: float) -> bool:

@@ -139,7 +139,8 @@ def _print(line: str) -> None:
     """A line on stdout; OSError: it can't be written, or would have to wait."""
     if sys.stdout is not None and not select.select([], [sys.stdout], [], READER_S)[1]:
         raise TimeoutError(errno.ETIMEDOUT, "nobody reads them")
-    print(line, flush=True)
+    # In one write, so that no line of the log, which comes from another thread, gets in between.
+    print(f"{line}\n", end="", flush=True)
 
 
 def _describe_pool(network: NetworkSettings) -> str:

@@ -20,9 +20,9 @@ Which session gets an address that an AUTH claims, in this order:
  5. While one newcomer waits, a third is refused at once, unless it has the VMAC of the one waiting: then it takes that
     one's place, and its remaining time.
 
-Each is told why by a close code, as far as it can read one (candy.protocol.closing): a replaced holder and a refused
-newcomer, and whoever finds the network or the pool full or is one new device too many of its source. What is told names
-no other member's source.
+The network tells a replaced holder and a refused newcomer why, by a close code if they can read one
+(candy.protocol.closing); also a newcomer for which network or pool are full, or that is one new device too many of its
+source. It names no other member's source.
 
 One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
 That is worth a warning, for neither of the two can know it at first.

@@ -235,7 +235,7 @@ def test_the_cpu_time_of_a_process_is_read() -> None:
 
 
 def test_a_relay_that_lets_nobody_in_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would hold the bench's output open, and whoever reads that would wait for ever."""
+    """It would hold the bench's output open, and the reader of that would wait for ever."""
     started: list[subprocess.Popen[bytes]] = []
 
     class Noted(subprocess.Popen[bytes]):

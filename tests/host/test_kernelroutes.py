@@ -1,22 +1,21 @@
 """Routes in the kernel: what is refused, by rule alone; and what is changed, in a fresh network namespace."""
 
 import asyncio
-import ctypes
 import logging
 import subprocess
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 import pytest
+from lab.namespaces import in_new_namespace
 
 from candy.errors import OperationalError
-from candy.host.kernelroutes import Connected, KernelRoutes, refusal
+from candy.host.kernelroutes import KernelRoutes, refusal
 from candy.host.tun import Tun
+from candy.host.underlay import Connected
 from candy.protocol.wire import RouteEntry
 
-CLONE_NEWNET = 0x40000000
 OWN = IPv4Interface("192.168.202.7/24")
 OTHER = IPv4Interface("10.9.0.1/16")
 NEAR, FAR = IPv4Address("192.168.202.1"), IPv4Address("192.168.202.2")
@@ -110,14 +109,7 @@ def on_a_machine(test: Callable[[Machine], Coroutine[Any, Any, None]]) -> None:
             await tun.configure(OWN)
             await test(machine)
 
-    def thread() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare")
-        asyncio.run(body())
-
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        executor.submit(thread).result()
+    in_new_namespace(lambda: asyncio.run(body()))
 
 
 @pytest.fixture

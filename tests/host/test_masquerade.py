@@ -1,22 +1,20 @@
 """A gateway's forwarding and NAT, in a fresh network namespace: set, taken away, and what is in the way of either."""
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from lab.namespaces import in_new_namespace
 
 import candy
 from candy.errors import OperationalError
 from candy.host import masquerade
 from candy.host.masquerade import Masquerade
 
-CLONE_NEWNET = 0x40000000
 RULESET = """table ip candy-masquerade {
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
@@ -30,18 +28,14 @@ NOTE = """table ip candy-ip-forward-was-off {
 """
 
 
-def in_new_namespace(test: Callable[[], None]) -> None:
-    """Run a function on a thread of its own, in a network namespace of its own."""
+def on_a_machine(test: Callable[[], None]) -> None:
+    """Run a function in a network namespace of its own, in which nothing is forwarded."""
 
-    def thread() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare")
+    def body() -> None:
         forward("0")
         test()
 
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        executor.submit(thread).result()
+    in_new_namespace(body)
 
 
 def forward(value: str) -> None:
@@ -70,7 +64,7 @@ def test_set_and_taken_away() -> None:
         assert forwards() == "0"
         assert nft("list ruleset") == "table ip filter {\n}\n"
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -82,7 +76,7 @@ def test_what_was_forwarded_before_still_is() -> None:
         assert forwards() == "1"
         assert nft("list ruleset") == ""
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 CRASH = """
@@ -107,7 +101,7 @@ def test_what_a_crash_left_is_replaced_and_taken_away() -> None:
         assert forwards() == "0"
         assert nft("list ruleset") == ""
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -125,7 +119,7 @@ def test_the_last_of_several_ends_forwarding(first: int) -> None:
         assert forwards() == "0"
         assert nft("list ruleset") == ""
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -137,7 +131,7 @@ def test_a_table_without_its_interface_keeps_nobody_forwarding() -> None:
         assert forwards() == "0"
         assert nft("list tables") == "table ip candy-gone-masquerade\n"
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -149,7 +143,7 @@ def test_somebody_else_flushed_all_rules(caplog: pytest.LogCaptureFixture) -> No
         assert forwards() == "0"
         assert caplog.messages == []
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 def test_without_nft(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +187,7 @@ def test_a_kernel_that_refuses_at_the_end(refusing: Path, caplog: pytest.LogCapt
             gateway._nft = str(kept)
         assert caplog.messages == [REFUSED]
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -210,4 +204,4 @@ def test_a_setting_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
         )
         assert nft("list ruleset") == ""
 
-    in_new_namespace(test)
+    on_a_machine(test)

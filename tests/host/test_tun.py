@@ -4,7 +4,6 @@ The namespace belongs to a thread: it is gone, with all that is in it, when the 
 """
 
 import asyncio
-import ctypes
 import errno
 import os
 import socket
@@ -12,34 +11,25 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytun
+from lab.namespaces import in_new_namespace
 
 import candy
 from candy.errors import OperationalError
 from candy.host.tun import Tun
 
-CLONE_NEWNET = 0x40000000
 FIRST = IPv4Interface("192.168.202.5/24")
 SECOND = IPv4Interface("10.9.0.1/16")
 
 
-def in_new_namespace(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine function on a thread of its own, in a network namespace of its own."""
-
-    def body() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare")
-        asyncio.run(test())
-
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        executor.submit(body).result()
+def on_a_machine(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine function in a network namespace of its own."""
+    in_new_namespace(lambda: asyncio.run(test()))
 
 
 async def addresses(name: str) -> list[str]:
@@ -83,7 +73,7 @@ def test_made_configured_moved_and_gone() -> None:
             socket.if_nametoindex("candy")
         tun.close()
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -110,7 +100,7 @@ def test_packets_pass(offload: bool) -> None:
             assert packet[12:20] == bytes([192, 168, 202, 5, 192, 168, 202, 9])
             assert packet.endswith(b"hello")
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -126,7 +116,7 @@ def test_an_interface_of_that_name_is_left_alone() -> None:
             )
             assert await addresses("candy-a") == ["192.168.202.5/24"]
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -146,7 +136,7 @@ def test_an_address_of_another_interface_is_refused() -> None:
             assert tun.address == SECOND
             assert await addresses("candy-b") == ["10.9.0.1/16"]
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -160,7 +150,7 @@ def test_an_interface_that_was_deleted() -> None:
             with pytest.raises(OperationalError, match=r"^interface candy is gone: start again$"):
                 await tun.configure(FIRST)
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.netns
@@ -171,7 +161,7 @@ def test_what_the_kernel_refuses() -> None:
                 await tun.configure(FIRST)
             assert tun.address is None
 
-    in_new_namespace(test)
+    on_a_machine(test)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,21 @@
 """The way to an address beside an interface, in a fresh network namespace; overlaps and name servers by rule alone."""
 
 import asyncio
-import ctypes
 import logging
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lab.namespaces import in_new_namespace
 
 from candy.host import underlay
 from candy.host.tun import Tun
 from candy.host.underlay import Underlay, Way, bind, collision, enclosing, name_servers
 
-CLONE_NEWNET = 0x40000000
 OWN = IPv4Interface("10.98.0.1/16")
 RELAY = IPv4Address("10.98.7.1")
 
@@ -108,14 +106,7 @@ def on_a_machine(test: Callable[[Machine], Coroutine[Any, Any, None]]) -> None:
             await tun.configure(OWN)
             await test(machine)
 
-    def thread() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "unshare")
-        asyncio.run(body())
-
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        executor.submit(thread).result()
+    in_new_namespace(lambda: asyncio.run(body()))
 
 
 @pytest.mark.netns

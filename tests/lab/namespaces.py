@@ -11,6 +11,8 @@ are that host's for good. No packet leaves for the machine's own interfaces.
 import ctypes
 import os
 import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -23,6 +25,17 @@ def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def in_new_namespace(body: Callable[[], None]) -> None:
+    """Run a function on a thread of its own, in a network namespace that is gone, with all in it, when it ends."""
+
+    def thread() -> None:
+        _check(_libc.unshare(_CLONE_NEWNET))
+        body()
+
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        executor.submit(thread).result()
 
 
 class Namespace:

@@ -51,7 +51,7 @@ def test_a_failure_of_another_sort_starts_anew() -> None:
 
 
 def test_only_the_row_of_the_replaced_goes_on_behind_others() -> None:
-    """Whoever replaced this member did not go away because the relay did."""
+    """The machine that replaced this member did not go away because the relay did."""
     backoff = Backoff(lambda: 0.0)
     rows = [Row.REPLACED, Row.LOST, Row.REPLACED, Row.REFUSED, Row.REPLACED, Row.LOST]
     assert [backoff.next_delay(row) for row in rows] == [8, 1, 16, 1, 32, 1]

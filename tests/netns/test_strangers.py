@@ -76,7 +76,7 @@ def test_who_guesses_too_often_learns_of_a_right_one_in_its_turn(
     right = stack.enter_context(connect(office))
     start = len(relay.lines)
     tell(right, "192.168.202.62")
-    # Whoever comes now is not judged at all, but for the device that has been here, and for everybody else.
+    # The relay judges none of the log-ins that come now, but for that of the device that has been here.
     surplus = stack.enter_context(connect(office))
     surplus.send(surplus.auth("192.168.202.63"))
     assert surplus.end() is None

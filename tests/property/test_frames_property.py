@@ -124,7 +124,7 @@ def test_the_relay_sends_what_the_model_says(
             pongs.append(bytes([n]))
             continue
         for turn in range(times):
-            head = FORWARD + struct.pack(">BBHHHBBHII", 0, 0, 0, n, turn, 0, 4, 0, A, to)
+            head = FORWARD + struct.pack(">BBHHHBBHII", 0, 0, 0, n, turn, 0, 17, 0, A, to)
             payload = head + bytes((n + at) % 256 for at in range(length - 21))
             stream += build_frame(BINARY, payload, mask=mask)
             for address in (B, C, D) if to == GROUP else (to,):

@@ -86,7 +86,7 @@ def test_descriptors_are_out(no_descriptors: None) -> None:
 
 
 def test_nothing_is_kept_of_a_check() -> None:
-    """Neither descriptors nor, by whoever is in between, the answer."""
+    """The relay keeps no descriptor, and a proxy in between is told to keep no answer."""
     before = os.listdir("/proc/self/fd")
     response = health.answer(is_ending=False, free_slots=1)
     assert isinstance(response, web.Response)

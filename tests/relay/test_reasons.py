@@ -124,7 +124,7 @@ def silence(talk: Talk) -> list[Action]:
 
 
 def test_nothing_is_told_before_the_password_is_proven() -> None:
-    """Whoever has not got it learns nothing of clocks, pools and members: neither by a wrong hash, however wrong its
+    """A peer without it learns nothing of clocks, pools and members: neither by a wrong hash, however wrong its
     time and address are, nor by being late."""
     talk = Talk(None)
     for skew in (0, 10**6):
