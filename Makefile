@@ -13,7 +13,7 @@ run: build
 test: lint types
 	@scripts/bootstrap.sh tools || :
 	@echo test
-	@$(VENV)/python -m pytest -q
+	@scripts/test.sh
 
 lint: build
 	@echo lint
