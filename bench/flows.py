@@ -24,6 +24,7 @@ PING_SIZE = 100
 BULK_SIZE = 1400
 ACK_SIZE = _HEADER.size
 PING_PORT, BULK_PORT = 7, 9
+"""Bulk flows have ports from this one on."""
 LOST_AFTER_S = 1.0
 
 
@@ -94,9 +95,14 @@ class Ping:
 
 
 class Bulk(ABC):
-    """Large packets to the member."""
+    """Large packets to the member.
 
-    def __init__(self) -> None:
+    Args:
+        port: the flow's, by which the relay tells it from others.
+    """
+
+    def __init__(self, port: int = BULK_PORT) -> None:
+        self.port = port
         self._next = 0
 
     @abstractmethod
@@ -109,7 +115,7 @@ class Bulk(ABC):
 
     def send(self) -> bytes:
         self._next += 1
-        return frame(BULK, MEMBER, BULK_PORT, self._next, BULK_SIZE)
+        return frame(BULK, MEMBER, self.port, self._next, BULK_SIZE)
 
 
 class OpenLoop(Bulk):
@@ -141,8 +147,8 @@ class ClosedLoop(Bulk):
     WINDOW_MAX = 2048
     """Packets: about what a receiver's window holds with the usual settings."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, port: int = BULK_PORT) -> None:
+        super().__init__(port)
         self._window = 10.0
         self._slow_start = True
         self._last = 0

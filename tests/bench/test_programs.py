@@ -152,13 +152,33 @@ def test_members_log_in_and_forward(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 def test_round_trips_are_measured(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    run("latency.py", "--seconds", "0.3", "--json", str(figures))
+    ran = run("latency.py", "--seconds", "0.3", "--json", str(figures))
     rows = json.loads(figures.read_text())["rows"]
-    assert [(row["extended"], row["load"]) for row in rows] == [
-        (extended, load) for extended in (True, False) for load in ("idle", "closed loop", "twice the link")
-    ]
+    loads = ("idle", "closed loop", "16 closed loops", "twice the link")
+    assert [(row["extended"], row["load"]) for row in rows] == [(way, load) for way in (True, False) for load in loads]
     assert all(row["pings"] for row in rows)
     assert all((row["share"] > 0) == (row["load"] != "idle") for row in rows)
+    assert ran.stdout.count("the bulk has") == 6
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_each_trial_of_a_load_is_measured(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    ran = run("latency.py", "--seconds", "0.2", "--load", "16", "--trials", "2", "--json", str(figures))
+    rows = json.loads(figures.read_text())["rows"]
+    trials = [("idle", 1), ("16 closed loops", 1), ("16 closed loops", 2)]
+    assert [(row["extended"], row["load"], row["trial"]) for row in rows] == [
+        (way, load, trial) for way in (True, False) for load, trial in trials
+    ]
+    assert ran.stdout.count("the bulk has") == 2
+
+
+def test_a_load_that_there_is_not_is_told_by_those_that_there_are() -> None:
+    program = [sys.executable, str(BENCH / "latency.py"), "--load", "flood"]
+    ran = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "none of idle, closed loop, 16 closed loops, twice the link has it in its name" in ran.stderr
 
 
 def test_logins_program() -> None:
