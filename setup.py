@@ -54,7 +54,13 @@ DIRECTIVES = {
     "cdivision": True,
     "initializedcheck": checked,
 }
-MACROS: list[tuple[str, str | None]] = [("CANDY_POINTS", "1")] if checked else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+# What is `cdef inline` in the engine is so for the sake of a packet's way. By itself gcc makes a call of forward(), which
+# is used in two places, and a packet of 64 bytes costs an eighth more.
+FAST: list[tuple[str, str | None]] = [
+    ("CYTHON_WITHOUT_ASSERTIONS", "1"),
+    ("CYTHON_INLINE", "inline __attribute__((always_inline))"),
+]
+MACROS = [("CANDY_POINTS", "1")] if checked else FAST
 
 Options.warning_errors = True
 
