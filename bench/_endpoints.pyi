@@ -58,9 +58,18 @@ class BareRelay:
         frame: size of a frame; needed where streams are joined or divided, which can only be done between frames.
             Several destinations get equal parts of each read.
         unmasks: it passes over every byte in between, as unmasking does, with a mask of 0.
+        segments: each frame leaves as a TCP segment of its own.
     """
 
-    def __new__(cls, fds: list[int], routes: list[list[int]], *, frame: int = 0, unmasks: bool = False) -> Self: ...
+    def __new__(
+        cls,
+        fds: list[int],
+        routes: list[list[int]],
+        *,
+        frame: int = 0,
+        unmasks: bool = False,
+        segments: bool = False,
+    ) -> Self: ...
     @property
     def sends(self) -> int:
         """Send calls so far."""

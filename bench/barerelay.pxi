@@ -4,8 +4,8 @@
 # Asked to unmask it passes over every byte once more, as every reader of masked packets has to; the mask is 0, so that
 # what it sends can be checked.
 #
-# Where streams are joined or divided it is told the size of a frame, for that can only be done between frames. It knows
-# neither headers nor addresses.
+# Where streams are joined or divided, or each frame is to be a TCP segment of its own, it is told the size of a frame,
+# for that can only be done between frames. It knows neither headers nor addresses.
 
 import os
 
@@ -14,6 +14,9 @@ cdef extern from "<time.h>" nogil:
 
 cdef extern from "<sys/socket.h>" nogil:
     enum: SHUT_RD
+
+cdef enum:
+    BARE_MESSAGES = 256                 # as many as the engine gives to one sendmmsg
 
 cdef struct BareConnection:
     int fd
@@ -29,6 +32,9 @@ cdef struct BareState:
     uint32_t inputs
     size_t frame                        # 0: one destination each, frames are no concern
     bint unmasks
+    bint segments                       # each frame leaves as a TCP segment of its own
+    mmsghdr messages[BARE_MESSAGES]
+    iovec iov[BARE_MESSAGES]
     uint8_t *buffer
     int ep
     uint64_t receives
@@ -51,6 +57,29 @@ cdef bint bare_write(BareState *r, int fd, const uint8_t *data, size_t n) noexce
     return True
 
 
+cdef bint bare_write_each(BareState *r, int fd, uint8_t *data, size_t frames) noexcept nogil:
+    """Send each of these frames as a segment; waits for room. False: the connection is gone."""
+    cdef uint32_t n, i
+    cdef int done
+    while frames != 0:
+        n = <uint32_t>min(frames, <size_t>BARE_MESSAGES)
+        for i in range(n):
+            r.iov[i].iov_base = data + i * r.frame
+            r.iov[i].iov_len = r.frame
+            r.messages[i].msg_hdr.msg_iov = &r.iov[i]
+            r.messages[i].msg_hdr.msg_iovlen = 1
+        count(&r.sends, 1)
+        # All but the last of a read wait for the next to be pushed, and MSG_EOR keeps them apart all the same.
+        done = sendmmsg(fd, r.messages, n, MSG_EOR | MSG_NOSIGNAL | (MSG_MORE if frames > n else 0))
+        if done < 0:
+            if errno == EINTR:
+                continue
+            return False
+        data += <size_t>done * r.frame
+        frames -= <size_t>done
+    return True
+
+
 cdef bint bare_share(BareState *r, BareConnection *c, size_t have) noexcept nogil:
     """Send the whole frames of the buffer, an equal part in one piece to each destination; keep the rest."""
     cdef size_t frames = have // r.frame
@@ -61,7 +90,10 @@ cdef bint bare_share(BareState *r, BareConnection *c, size_t have) noexcept nogi
     cdef uint8_t *p = r.buffer
     for i in range(c.destination_count):
         n = (each + ((i + c.destination_count - c.turn) % c.destination_count < more)) * r.frame
-        if not bare_write(r, c.destinations[i], p, n):
+        if r.segments:
+            if not bare_write_each(r, c.destinations[i], p, n // r.frame):
+                return False
+        elif not bare_write(r, c.destinations[i], p, n):
             return False
         p += n
     c.turn = <uint32_t>((c.turn + more) % c.destination_count)
@@ -119,7 +151,8 @@ cdef class BareRelay:
     cdef BareState *state
     cdef bint running
 
-    def __cinit__(self, list fds not None, list routes not None, *, uint32_t frame=0, bint unmasks=False):
+    def __cinit__(self, list fds not None, list routes not None, *, uint32_t frame=0, bint unmasks=False,
+                  bint segments=False):
         cdef BareState *r = <BareState *>calloc(1, sizeof(BareState))
         cdef BareConnection *c
         cdef uint32_t i, j
@@ -133,10 +166,11 @@ cdef class BareRelay:
         r.inputs = sum([bool(to) for to in routes])
         if len(fds) != len(routes) or r.inputs == 0 or not routes[0]:
             raise ValueError("one route for each member, and the first member sends")
-        if any([len(to) > 1 for to in routes]) and frame == 0:
-            raise ValueError("several destinations need the size of a frame")
+        if (segments or any([len(to) > 1 for to in routes])) and frame == 0:
+            raise ValueError("several destinations, and segments, need the size of a frame")
         r.frame = frame
         r.unmasks = unmasks
+        r.segments = segments
         r.buffer = <uint8_t *>malloc(RECEIVE_BYTES)
         r.connections = <BareConnection *>calloc(r.count, sizeof(BareConnection))
         if r.buffer == NULL or r.connections == NULL:

@@ -132,18 +132,25 @@ class Limit(Contestant):
 
     Args:
         unmasks: it passes over them once in between, as unmasking has to, and still without looking.
+        segments: each frame leaves as a TCP segment of its own; it is told how long one is.
     """
 
-    def __init__(self, topology: Topology, size: int, cores: Cores, *, unmasks: bool = False) -> None:
-        self.name = "limit, unmasking" if unmasks else "limit"
+    def __init__(
+        self, topology: Topology, size: int, cores: Cores, *, unmasks: bool = False, segments: bool = False
+    ) -> None:
+        self.name = "limit, unmasking" if unmasks else "limit, segments" if segments else "limit"
         self.topology = topology
         pairs = connected_pairs(len(topology.routes))
         self._members = [member for member, _ in pairs]
         self._ends = [relay for _, relay in pairs]
-        frame = _endpoints.masked_frame_size(size) if topology.mixes else 0
+        frame = _endpoints.masked_frame_size(size) if topology.mixes or segments else 0
         with cores.for_relay():
             self._relay = _endpoints.BareRelay(
-                [relay.fileno() for relay in self._ends], topology.routes, frame=frame, unmasks=unmasks
+                [relay.fileno() for relay in self._ends],
+                topology.routes,
+                frame=frame,
+                unmasks=unmasks,
+                segments=segments,
             )
         self.endpoints = endpoints(self._members, topology, size, masked=True, addressed=not topology.mixes)
 

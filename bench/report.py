@@ -22,6 +22,8 @@ COLUMNS = (
     ("of the limit,\npackets/s", "right"),
 )
 
+LEGACY = "candy, no candy.2"
+
 
 def per_second(one: Round) -> float:
     return one.packets_per_second
@@ -65,8 +67,8 @@ def shares(parts: dict[str, float]) -> str:
 
 
 def reference(found: Sequence[Series], series: Series) -> Series | None:
-    """The limit in the same cell."""
-    return find(found, series.topology, series.size, "limit")
+    """The limit in the same cell, of those that do what this relay has to."""
+    return find(found, series.topology, series.size, "limit, segments" if series.relay == LEGACY else "limit")
 
 
 def find(found: Sequence[Series], topology: str, size: int, relay: str) -> Series | None:
@@ -118,8 +120,13 @@ def targets(found: Sequence[Series]) -> Iterator[Target]:
         limit = reference(found, series)
         rate = series.median(per_second)
         where = f"{series.topology}, {series.size} bytes"
-        if series.relay == "candy, no candy.2" and series.size == 100:
-            yield verdict(f"{where}, without candy.2: {rate / 1e6:.2f} M packets/s", rate / 1e6, 0.5)
+        if series.relay == LEGACY and series.size == 100 and limit is not None:
+            share = Ratio.of(per_cpu_second, series, limit).median
+            yield verdict(
+                f"{where}, without candy.2: {share:.1%} of the limit per CPU second, {rate / 1e6:.2f} M packets/s",
+                share,
+                0.9,
+            )
         if series.relay == "candy, one stalled":
             everybody = find(found, series.topology, series.size, "candy")
             if everybody is not None:

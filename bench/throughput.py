@@ -70,7 +70,7 @@ def cells(
             if size >= LARGE_MIN and name.startswith("1-"):
                 contestants.append(partial(Limit, unmasks=True))
             if size <= PROGRAMS_MAX and name == "1-1":
-                contestants.append(partial(candy, extended=False))
+                contestants += [partial(candy, extended=False), partial(Limit, segments=True)]
                 contestants += programs
             yield Cell(make(pairs), size, contestants)
     if "single" in patterns:

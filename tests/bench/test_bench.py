@@ -157,13 +157,13 @@ ROUTES = {
 }
 
 
-@pytest.mark.parametrize("unmasks", [False, True], ids=["bare", "unmasking"])
+@pytest.mark.parametrize("way", [{}, {"unmasks": True}, {"segments": True}], ids=["bare", "unmasking", "segments"])
 @pytest.mark.parametrize("size", [24, 100, 125, 1300, 65000])
 @pytest.mark.parametrize("routes", ROUTES.values(), ids=ROUTES)
-def test_the_bare_relay_moves_everything(routes: list[list[int]], size: int, unmasks: bool) -> None:
+def test_the_bare_relay_moves_everything(routes: list[list[int]], size: int, way: dict[str, bool]) -> None:
     with connections(len(routes)) as (members, relays):
         frame = masked_frame_size(size)
-        relay = BareRelay(fds(relays), routes, frame=frame, unmasks=unmasks)
+        relay = BareRelay(fds(relays), routes, frame=frame, **way)
         try:
             endpoints = Endpoints(fds(members), routes, size, window_bytes=WINDOW, masked=True, addressed=False)
             first, second = endpoints.run(packets=50), endpoints.run(packets=50)
@@ -226,6 +226,8 @@ def test_arguments_are_checked() -> None:
         BareRelay([0], [[]])
     with pytest.raises(ValueError, match="size of a frame"):
         BareRelay([0, 0, 0], [[1, 2], [], []])
+    with pytest.raises(ValueError, match="size of a frame"):
+        BareRelay([0, 0], [[1], []], segments=True)
 
 
 def test_the_cpu_time_of_a_process_is_read() -> None:
@@ -269,6 +271,7 @@ def test_the_table_is_drawn_and_written(tmp_path: Path) -> None:
         "candy",
         "limit",
         "no candy.2",
+        "limit, segments",
         "aiohttp",
         "one stalled",
         *(["picows"] if find_spec("picows") else []),
