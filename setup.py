@@ -54,8 +54,8 @@ DIRECTIVES = {
     "cdivision": True,
     "initializedcheck": checked,
 }
-# What is `cdef inline` in the engine is so for the sake of a packet's way. By itself gcc makes a call of forward(), which
-# is used in two places, and a packet of 64 bytes costs an eighth more.
+# What is `cdef inline` in the engine is so for the sake of a packet's way. By itself gcc makes a call of forward(), and
+# a packet of 64 bytes costs an eighth more.
 FAST: list[tuple[str, str | None]] = [
     ("CYTHON_WITHOUT_ASSERTIONS", "1"),
     ("CYTHON_INLINE", "inline __attribute__((always_inline))"),
