@@ -3,7 +3,8 @@
     CandyError
     ├── ConfigError        what the user wrote can't be right: exit status 2
     ├── OperationalError   the machine or the network refused: exit status 1
-    │   └── AddressTaken   another interface of this machine has the address
+    │   ├── AddressTaken   another interface of this machine has the address
+    │   └── InterfaceGone  another program removed an interface of ours
     ├── WireError          a message that is not one of the protocol
     └── PoolFull           no address left to grant
 
@@ -34,6 +35,13 @@ class OperationalError(CandyError):
 
 class AddressTaken(OperationalError):
     """Another interface has the address that one of ours shall have. It may lose it: a member waits for that."""
+
+
+class InterfaceGone(OperationalError):
+    """Another program removed an interface of ours, or gave it another name. Nothing brings it back but a new start."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"interface {name} was removed from outside: start again")
 
 
 class WireError(CandyError):

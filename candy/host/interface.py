@@ -2,11 +2,13 @@
 
     Interface(tun, kernel, engine) ─▶ configure(address) ─▶ follow(entries) ─▶ follow(other entries) … ─▶ close()
     a connection of the engine's      up                    networks behind members                      gone
+                                      reconcile(judge): what other programs took away is put right
 
 Rules:
  1. The engine has new routes first, then the kernel, so that the engine wraps whatever the kernel sends there. What the
     kernel refused is taken from the engine again.
  2. Without an address there is nothing to route.
+ 3. Whoever changes it, or compares it with what the kernel has, is alone with it.
 
 The relay has one for each of its networks with an address of its own, the member has one. This module does not know
 which networks lie behind which members, nor how the routes were told. Whether this machine forwards packets is its
@@ -19,6 +21,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from candy._fastpath import Engine
 from candy.host.kernelroutes import KernelRoutes
+from candy.host.notifications import Kind
+from candy.host.reconciler import Fact, Judge, Part
 from candy.host.tun import Tun
 from candy.protocol.wire import RouteEntry
 
@@ -39,6 +43,9 @@ class Interface:
         OSError: the engine has no slot for it.
     """
 
+    kinds = (Kind.LINK, Kind.ADDRESS, Kind.ROUTE)
+    """What others can change of it."""
+
     def __init__(self, tun: Tun, kernel: KernelRoutes, engine: Engine, network: int = 0) -> None:
         self.name = tun.name
         self.connection = engine.adopt_tun(tun.fileno(), network=network, vnet=tun.vnet)
@@ -46,7 +53,9 @@ class Interface:
         self._tun = tun
         self._kernel = kernel
         self._engine = engine
-        self._following = asyncio.Lock()
+        self._alone = asyncio.Lock()
+        self._followed: tuple[tuple[RouteEntry, ...], Collection[IPv4Address], bool] | None = None
+        """What was last to be followed with this address: entries, relay, is_gateway."""
 
     @property
     def routes(self) -> dict[IPv4Network, IPv4Address]:
@@ -65,7 +74,12 @@ class Interface:
             AddressTaken: another interface has the address.
             OperationalError: the kernel refuses.
         """
-        await self._tun.configure(address)
+        async with self._alone:
+            before = self._tun.address
+            await self._tun.configure(address)
+            if address != before:
+                # The kernel took the routes along with the address that they had.
+                self._followed = None
 
     async def follow(
         self, entries: tuple[RouteEntry, ...], *, relay: Collection[IPv4Address] = (), is_gateway: bool = True
@@ -78,16 +92,40 @@ class Interface:
             is_gateway: networks may lie behind this machine, so packets that members wrapped for it are unwrapped.
 
         Raises:
-            OperationalError: the interface is gone, or the kernel does not answer.
+            InterfaceGone: another program removed it.
+            OperationalError: the kernel does not answer.
         """
+        async with self._alone:
+            self._followed = entries, relay, is_gateway
+            await self._follow()
+
+    async def reconcile(self, judge: Judge) -> None:
+        """Compare it with what the kernel has, and put right what judge chooses of what is missing. What was in the way
+        of a route may be gone as well.
+
+        Raises:
+            InterfaceGone: another program removed it.
+            OperationalError: the kernel refuses.
+        """
+        async with self._alone:
+            found = await self._tun.found()
+            routes = self.routes if self._followed is not None else {}
+            wanted = self._tun.wanted | {Fact(Part.ROUTE, destination) for destination in routes}
+            if facts := judge(wanted, found):
+                await self._tun.restore(facts)
+            if facts or self._kernel.refused:
+                # By difference, and all of them: with address or state the kernel takes routes away.
+                await self._follow()
+
+    async def _follow(self) -> None:
         own = self._tun.address
-        if own is None:
+        if own is None or self._followed is None:
             return
-        async with self._following:
-            self._wrap(entries, own, is_gateway)
-            taken = await self._kernel.install(entries, own, relay)
-            if taken != entries:
-                self._wrap(taken, own, is_gateway)
+        entries, relay, is_gateway = self._followed
+        self._wrap(entries, own, is_gateway)
+        taken = await self._kernel.install(entries, own, relay)
+        if taken != entries:
+            self._wrap(taken, own, is_gateway)
 
     def _wrap(self, entries: tuple[RouteEntry, ...], own: IPv4Interface, is_gateway: bool) -> None:
         """Have the engine wrap packets for these destinations, and unwrap what is wrapped for this machine."""

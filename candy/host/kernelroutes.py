@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING
 
-from candy.errors import OperationalError
+from candy.errors import InterfaceGone, OperationalError
 from candy.host.underlay import Connected, connected_networks, route_to
 from candy.protocol.addresses import NOT_UNICAST, SHORTEST_PREFIX
 from candy.protocol.wire import RouteEntry
@@ -56,7 +56,8 @@ class KernelRoutes:
         self._doubt = doubt
         self.installed: dict[IPv4Network, IPv4Address] = {}
         """Destination and next hop, as shown to the user."""
-        self._refused: dict[IPv4Network, str] = {}
+        self.refused: dict[IPv4Network, str] = {}
+        """Destination and reason."""
 
     async def install(
         self, entries: Iterable[RouteEntry], own: IPv4Interface, relay: Collection[IPv4Address]
@@ -72,11 +73,12 @@ class KernelRoutes:
             the entries that were not refused.
 
         Raises:
-            OperationalError: the interface is gone, or the kernel does not answer.
+            InterfaceGone: another program removed the interface.
+            OperationalError: the kernel does not answer.
         """
         wanted = tuple(entries)
         if not wanted and not self.installed:
-            self._refused = {}
+            self.refused = {}
             return ()
         # Imported here, as in candy.host.tun: it takes a tenth of a second and 15 MB.
         from pyroute2 import AsyncIPRoute, NetlinkError
@@ -88,7 +90,7 @@ class KernelRoutes:
         except NetlinkError as error:
             raise OperationalError(f"{self._interface}: cannot set routes: {os.strerror(error.code)}") from error
         except OSError as error:
-            raise OperationalError(f"interface {self._interface} is gone: start again") from error
+            raise InterfaceGone(self._interface) from error
         installed = tuple(entry for entry in wanted if entry.destination not in refused)
         self._tell({entry.destination: entry.next_hop for entry in installed}, refused)
         return installed
@@ -140,11 +142,11 @@ class KernelRoutes:
             _log.info("%s is not reached through the network any more", destination)
         news: dict[str, list[IPv4Network]] = {}
         for destination, why in refused.items():
-            if self._refused.get(destination) != why:
+            if self.refused.get(destination) != why:
                 news.setdefault(why, []).append(destination)
         for why, destinations in news.items():
             _log.warning("%s not reached through the network: %s", _enumerate(destinations), why)
-        self.installed, self._refused = installed, refused
+        self.installed, self.refused = installed, refused
 
 
 def refusal(

@@ -1,6 +1,7 @@
 """Forwarding between the candy network and this machine's other networks, with NAT: a gateway in one option.
 
     __enter__:  table ip candy-masquerade  ─▶  net.ipv4.ip_forward = 1
+    reconcile:  both once more, where another program took them away
     __exit__:   the table deleted          ─▶  net.ipv4.ip_forward = 0, if it was and no other member here needs it
 
 Packets between the two sides get this machine's address on the other side, so that neither side needs a route
@@ -25,9 +26,19 @@ from types import TracebackType
 from typing import Self
 
 from candy.errors import OperationalError
+from candy.host.notifications import Kind
+from candy.host.reconciler import Fact, Judge, Part
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 NOTE = "candy-ip-forward-was-off"
+CHAINS = """
+    chain postrouting {{
+        type nat hook postrouting priority 100;
+        iifname "{name}" oifname != "{name}" masquerade
+        oifname "{name}" iifname != "{name}" masquerade
+    }}
+"""
+"""Of the table that makes a gateway."""
 _OURS = re.compile(r"^table ip (candy(?:-[A-Za-z0-9._-]+)?)-masquerade$", re.MULTILINE)
 
 _log = logging.getLogger(__name__)
@@ -43,9 +54,14 @@ class Masquerade:
         OperationalError: the program nft is missing.
     """
 
+    kinds = (Kind.RULESET, Kind.FORWARDING)
+    """What others can change of it."""
+
     def __init__(self, interface: str) -> None:
-        self._interface = interface
+        self.name = interface
         self._table = f"{interface}-masquerade"
+        self._listed: dict[str, str] = {}
+        """Each of our tables, as nft lists it."""
         # Debian installs nft into a folder that only root's PATH has.
         nft = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
         if nft is None:
@@ -58,29 +74,38 @@ class Masquerade:
         Raises:
             OperationalError: the kernel refused; nothing is left behind.
         """
-        name = self._interface
-        self._run(
-            f"""{_absent(self._table)}
-            table ip {self._table} {{
-                chain postrouting {{
-                    type nat hook postrouting priority 100;
-                    iifname "{name}" oifname != "{name}" masquerade
-                    oifname "{name}" iifname != "{name}" masquerade
-                }}
-            }}"""
-        )
+        self._set(self._table)
         try:
             if _forwards():
+                # Another member's doing, or that of one that crashed, is as good as our own.
+                if note := self._list(NOTE):
+                    self._listed[NOTE], self._was_off = note, True
                 return self
             # The note first, so that the setting is put back also after a crash in between.
-            self._run(f"table ip {NOTE} {{ }}")
+            self._set(NOTE)
             _forward("1")
             self._was_off = True
         except OperationalError:
             self._run(_absent(self._table) + _absent(NOTE))
             raise
-        _log.info("this machine forwards between %s and its other networks now", name)
+        _log.info("this machine forwards between %s and its other networks now", self.name)
         return self
+
+    async def reconcile(self, judge: Judge) -> None:
+        """Compare it with what the kernel has, and put right what judge chooses of what is missing.
+
+        Raises:
+            OperationalError: nft or the kernel refused.
+        """
+        # The loop waits for nft, a hundredth of a second: so nothing can be set behind the end's back.
+        forwarding = Fact(Part.FORWARDING, 1)
+        wanted = {Fact(Part.TABLE, table) for table in self._listed} | ({forwarding} if self._was_off else set())
+        found = {Fact(Part.TABLE, table) for table, text in self._listed.items() if self._list(table) == text}
+        for part, value in judge(wanted, found | ({forwarding} if _forwards() else set())):
+            if part is Part.TABLE:
+                self._set(str(value))
+            else:
+                _forward(str(value))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -95,12 +120,33 @@ class Masquerade:
         except OperationalError as failure:
             _log.warning("%s", failure)
 
+    def _set(self, table: str) -> None:
+        """Have the kernel have this table of ours, as it is to be."""
+        chains = "" if table == NOTE else CHAINS.format(name=self.name)
+        self._run(f"{_absent(table)}table ip {table} {{ {chains} }}")
+        self._listed[table] = self._list(table)
+
+    def _list(self, table: str) -> str:
+        """What is in a table; empty if there is none."""
+        try:
+            return self._run(f"list table ip {table}")
+        except OperationalError:
+            return ""
+
     def _run(self, script: str) -> str:
         """Carry out commands, all or none, and return what they print."""
         # In a session of its own: the terminal's ^C must end candy alone, which then runs nft once more.
-        done = subprocess.run(
-            [self._nft, "-f", "-"], input=script, capture_output=True, text=True, check=False, start_new_session=True
-        )
+        try:
+            done = subprocess.run(
+                [self._nft, "-f", "-"],
+                input=script,
+                capture_output=True,
+                text=True,
+                check=False,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise OperationalError(f"--masquerade: cannot run {self._nft}: {error.strerror}") from error
         if done.returncode != 0:
             first = done.stderr.strip().partition("\n")[0]
             raise OperationalError(f"--masquerade: nft: {first}: it takes CAP_NET_ADMIN, and a kernel with nf_tables")

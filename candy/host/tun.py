@@ -1,7 +1,8 @@
 """The TUN device: made with python-pytun, configured through netlink with pyroute2.
 
     Tun(name, mtu) ─▶ configure(address) ─▶ configure(another address) … ─▶ close()
-    no address, down      up                    the old one replaced            gone
+    no address, down      up  │                 the old one replaced            gone
+                              wanted, found() ─▶ restore(facts that are missing)
 
 Rules: the interface is created exclusively, so that another program's is never taken over; it lives as long as one
 descriptor of it is open, the engine's duplicate included; a failure is an OperationalError of one line that says
@@ -10,16 +11,23 @@ what to do. This module knows neither packets nor the relay.
 
 import errno
 import fcntl
+import functools
 import os
 import socket
 import struct
-from ipaddress import IPv4Interface
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Interface, IPv4Network
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytun
 
-from candy.errors import AddressTaken, OperationalError
+from candy.errors import AddressTaken, InterfaceGone, OperationalError
+from candy.host.reconciler import Fact, Part
+
+if TYPE_CHECKING:
+    from pyroute2 import AsyncIPRoute
 
 NODE = "/dev/net/tun"
 SUPER_PACKETS = 128
@@ -29,6 +37,12 @@ QUEUE_PACKETS = 500
 datagrams, which a forwarding kernel hands over at once. Not more, because the engine has the queue that manages
 delay."""
 
+# From <linux/rtnetlink.h> and <linux/netlink.h>.
+RTN_UNICAST = 1
+RTPROT_KERNEL = 2
+RT_SCOPE_LINK = 253
+SOL_NETLINK = 270
+NETLINK_GET_STRICT_CHK = 12
 
 # From <linux/if_tun.h>.
 TUNSETOFFLOAD = 0x400454D0
@@ -82,6 +96,7 @@ class Tun:
             self._enable_offloads()
         os.set_blocking(self._device.fileno(), False)
         os.set_inheritable(self._device.fileno(), False)
+        self._index = socket.if_nametoindex(name)
 
     def __enter__(self) -> Self:
         return self
@@ -113,36 +128,156 @@ class Tun:
 
         Raises:
             AddressTaken: another interface has the address.
+            InterfaceGone: another program removed it.
             OperationalError: the kernel refuses.
         """
         if address == self.address:
             return
+        async with self._netlink(f"cannot set {address}") as netlink:
+            await self._refuse_taken(netlink, address)
+            if self.address is None:
+                await netlink.link("set", index=self._index, gso_max_segs=SUPER_PACKETS)
+            else:
+                await netlink.flush_addr(index=self._index, family=socket.AF_INET)
+            await self._set(netlink, self._facts(address), address)
+        self.address = address
+
+    @property
+    def wanted(self) -> frozenset[Fact]:
+        """What it shall have; nothing before it has an address."""
+        if self.address is None:
+            return frozenset()
+        network = self.address.network
+        # The kernel adds the route to the network with the address, unless there is no other host in it.
+        routes = [Fact(Part.ROUTE, network)] if network.prefixlen < network.max_prefixlen else []
+        return frozenset((*self._facts(self.address), *routes))
+
+    async def found(self) -> frozenset[Fact]:
+        """What the kernel has of it; a route of any program that leads there counts.
+
+        Raises:
+            InterfaceGone: another program removed it.
+            OperationalError: the kernel does not answer.
+        """
+        async with self._netlink("cannot look at it") as netlink:
+            [link] = await netlink.link("get", index=self._index)
+            facts = {
+                Fact(Part.MTU, link.get("mtu")),
+                Fact(Part.QUEUE, link.get("txqlen")),
+                Fact(Part.STATE, link["state"]),
+            }
+            async for address in await netlink.get_addr(family=socket.AF_INET, index=self._index):
+                facts.add(Fact(Part.ADDRESS, IPv4Interface((address.get("IFA_LOCAL"), address["prefixlen"]))))
+            for route in await self._routes(netlink):
+                facts.add(Fact(Part.ROUTE, IPv4Network((route.get("RTA_DST", 0), route["dst_len"]))))
+        return frozenset(facts)
+
+    async def restore(self, facts: Iterable[Fact]) -> None:
+        """Put right what is wanted and was not found, in this order.
+
+        Raises:
+            AddressTaken: another interface has the address now.
+            InterfaceGone: another program removed it.
+            OperationalError: the kernel refuses.
+        """
+        own, ours = self.address, [fact for fact in facts if fact in self.wanted]
+        if own is None or not ours:
+            return
+        async with self._netlink("cannot put it right") as netlink:
+            if Fact(Part.ADDRESS, own) in ours:
+                await self._refuse_taken(netlink, own)
+            await self._set(netlink, ours, own)
+
+    def _facts(self, address: IPv4Interface) -> tuple[Fact, ...]:
+        """What it is given with an address, in this order."""
+        return (
+            Fact(Part.MTU, self._mtu),
+            Fact(Part.QUEUE, QUEUE_PACKETS),
+            Fact(Part.ADDRESS, address),
+            Fact(Part.STATE, "up"),
+        )
+
+    async def _set(self, netlink: "AsyncIPRoute", facts: Iterable[Fact], own: IPv4Interface) -> None:
+        index, source, prefix = self._index, str(own.ip), own.network.prefixlen
+        for part, value in facts:
+            match part:
+                case Part.MTU:
+                    await netlink.link("set", index=index, mtu=value)
+                case Part.QUEUE:
+                    await netlink.link("set", index=index, txqlen=value)
+                case Part.ADDRESS:
+                    await _add(netlink.addr, index=index, address=source, prefixlen=prefix)
+                case Part.STATE:
+                    await netlink.link("set", index=index, state=value)
+                case Part.ROUTE:
+                    # As the kernel adds it with an address.
+                    whose = {"prefsrc": source, "proto": RTPROT_KERNEL, "scope": RT_SCOPE_LINK}
+                    await _add(netlink.route, dst=str(value), oif=index, **whose)
+
+    async def _refuse_taken(self, netlink: "AsyncIPRoute", address: IPv4Interface) -> None:
+        async for other in await netlink.get_addr(family=socket.AF_INET):
+            if other["index"] != self._index and other.get("IFA_LOCAL") == str(address.ip):
+                raise AddressTaken(_taken(address, socket.if_indextoname(other["index"])))
+
+    async def _routes(self, netlink: "AsyncIPRoute") -> list[Any]:
+        """Those that lead through it."""
+
+        def leads_here(route: Any) -> bool:
+            return bool(route["type"] == RTN_UNICAST and route.get("RTA_OIF") == self._index)
+
+        # The kernel is asked for these alone, if it can tell them apart: a router may have a million others.
+        asked = {"oif": self._index, "type": RTN_UNICAST, "dump_filter": leads_here}
+        return [route async for route in await netlink.route("dump", family=socket.AF_INET, **asked)]
+
+    @asynccontextmanager
+    async def _netlink(self, failure: str) -> AsyncIterator["AsyncIPRoute"]:
+        """A netlink socket, whose refusals are an OperationalError that begins with the name and this failure."""
         # Imported here: it takes a tenth of a second and 15 MB, and --help needs neither.
         from pyroute2 import AsyncIPRoute, NetlinkError
 
         try:
-            index = socket.if_nametoindex(self.name)
-            async with AsyncIPRoute() as netlink:
-                async for other in await netlink.get_addr(family=socket.AF_INET):
-                    if other["index"] != index and other.get("IFA_LOCAL") == str(address.ip):
-                        raise AddressTaken(_taken(address, socket.if_indextoname(other["index"])))
-                if self.address is None:
-                    await netlink.link(
-                        "set", index=index, mtu=self._mtu, txqlen=QUEUE_PACKETS, gso_max_segs=SUPER_PACKETS
-                    )
-                else:
-                    await netlink.flush_addr(index=index, family=socket.AF_INET)
-                await netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
-                await netlink.link("set", index=index, state="up")
+            if not self._is_there():
+                raise InterfaceGone(self.name)
+            async with AsyncIPRoute(strict_check=_has_strict_check()) as netlink:
+                yield netlink
         except NetlinkError as error:
-            raise OperationalError(f"{self.name}: cannot set {address}: {os.strerror(error.code)}") from error
+            if not self._is_there():
+                raise InterfaceGone(self.name) from error
+            raise OperationalError(f"{self.name}: {failure}: {os.strerror(error.code)}") from error
         except OSError as error:
-            raise OperationalError(f"interface {self.name} is gone: start again") from error
-        self.address = address
+            raise OperationalError(f"{self.name}: {failure}: {error.strerror}") from error
+
+    def _is_there(self) -> bool:
+        try:
+            return socket.if_nametoindex(self.name) == self._index
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close the descriptor; with its duplicates closed too, the interface is gone. Idempotent."""
         self._device.close()
+
+
+async def _add(method: Callable[..., Awaitable[object]], **what: object) -> None:
+    """Have the kernel add an address or a route, unless it is there already."""
+    from pyroute2 import NetlinkError
+
+    try:
+        await method("add", **what)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
+
+
+@functools.cache
+def _has_strict_check() -> bool:
+    """Whether the kernel looks at what it is asked for (Linux 4.20)."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as probe:
+        try:
+            probe.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError:
+            return False
+    return True
 
 
 def _taken(address: IPv4Interface, holder: str) -> str:

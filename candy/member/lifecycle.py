@@ -1,7 +1,8 @@
 """The member's life: its parts are made, it stays in the network, and a signal ends it.
 
     run() ─▶ interface, state, engine, Member ─▶ stay() ─▶ SIGTERM, SIGINT, SIGHUP ─▶ close frame ─▶ engine stops
-                                                           SIGUSR1: counters
+                                                  │        SIGUSR1: counters
+                                                watch() interface and NAT: right again, whatever others do
 
 Rule: a part that was made is ended, also when a later one fails. What happens between start and end is
 candy.member.member's.
@@ -13,7 +14,7 @@ import os
 import secrets
 import signal
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from candy import __version__
 from candy._fastpath import Engine
@@ -21,8 +22,10 @@ from candy.errors import OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.masquerade import Masquerade
+from candy.host.notifications import Notifications
 from candy.host.tun import Tun
 from candy.host.underlay import Underlay
+from candy.host.watch import watch
 from candy.member.acceptance import Acceptance
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
@@ -48,7 +51,7 @@ def hello(host: str) -> bytes:
     return f"candy::linux::{__version__}::{host}".encode()[:LONGEST_PING]
 
 
-async def _stay_until_signal(member: Member, masquerade: Masquerade | None) -> None:
+async def _stay_until_signal(member: Member, interface: Interface, masquerade: Masquerade | None) -> None:
     loop = asyncio.get_running_loop()
     staying = loop.create_task(member.stay())
 
@@ -63,10 +66,25 @@ async def _stay_until_signal(member: Member, masquerade: Masquerade | None) -> N
     loop.add_signal_handler(signal.SIGUSR1, member.log_counters)
     # Only now: an earlier signal would have left the NAT behind.
     with ExitStack() as stack:
+        notifications = stack.enter_context(Notifications())
+        watching = [loop.create_task(watch(interface, notifications))]
         if masquerade is not None:
             stack.enter_context(masquerade)
-        with suppress(asyncio.CancelledError):
-            await staying
+            watching.append(loop.create_task(watch(masquerade, notifications)))
+        await _until_one_ends(staying, *watching)
+
+
+async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
+    """Wait until a task ends, and end the others; an error of one is raised."""
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def run(settings: MemberSettings) -> int:
@@ -112,7 +130,7 @@ def run(settings: MemberSettings) -> int:
             engine.add_network()
             interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
             member = Member(identity, state, dialer, engine, interface, underlay)
-            asyncio.run(_stay_until_signal(member, masquerade))
+            asyncio.run(_stay_until_signal(member, interface, masquerade))
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.
             engine.stop()

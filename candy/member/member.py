@@ -23,7 +23,7 @@ from math import inf
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
-from candy.errors import AddressTaken, OperationalError
+from candy.errors import AddressTaken, InterfaceGone, OperationalError
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
 from candy.member.conversation import (
@@ -177,7 +177,7 @@ class Member:
             await self._wait_for_events(conversation.deadline)
             for source, event, detail in self._engine.events():
                 if event == EVENT_LOST:
-                    raise OperationalError(f"interface {self._interface.name} was removed from outside: start again")
+                    raise InterfaceGone(self._interface.name)
                 if source != connection:
                     continue
                 if event == EVENT_CLOSING:

@@ -24,17 +24,19 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
-from candy.errors import ConfigError, OperationalError
+from candy.errors import ConfigError, InterfaceGone, OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
+from candy.host.notifications import Notifications
 from candy.host.tun import Tun
+from candy.host.watch import watch
 from candy.options import DEFAULT_MTU
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import source_of
@@ -103,6 +105,8 @@ class Relay:
         self._ending: asyncio.Future[None] | None = None
         self._reloading: set[asyncio.Task[None]] = set()
         """Tasks: reloads that have not ended."""
+        self._watching: set[asyncio.Task[None]] = set()
+        """Tasks: one for each interface."""
         failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: self._serve(network, failures) for network in settings.networks}
 
@@ -132,11 +136,13 @@ class Relay:
         return _Served(settings, number, network)
 
     async def make_interfaces(self, stack: ExitStack) -> None:
-        """Give this machine its interfaces in the networks; they are closed with the stack.
+        """Give this machine its interfaces in the networks, and keep them as they shall be; they are closed with the
+        stack.
 
         Raises:
             OperationalError: an interface could not be created.
         """
+        notifications = stack.enter_context(Notifications())
         for served in self._served.values():
             address = served.settings.tun
             if address is None:
@@ -149,6 +155,12 @@ class Relay:
             await interface.configure(address)
             await self._follow(served, interface, Rules(served.settings.rules))
             log.info("%sthis machine is %s on interface %s", served.label, address, interface.name)
+            self._watching.add(self._loop.create_task(self._watch(interface, notifications)))
+
+    async def _watch(self, interface: Interface, notifications: Notifications) -> None:
+        # That another program removed it is the engine's to tell.
+        with suppress(InterfaceGone):
+            await watch(interface, notifications)
 
     async def _follow(self, served: _Served, interface: Interface, rules: Rules) -> None:
         assert served.settings.tun is not None
@@ -247,6 +259,8 @@ class Relay:
         """Leave the event loop."""
         self._loop.remove_reader(self._engine.fileno())
         self._clock.stop()
+        for watching in self._watching:
+            watching.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for line in self._lines.rest():

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import cast
 
@@ -10,6 +11,7 @@ import pytest
 from candy._fastpath import Engine
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
+from candy.host.reconciler import Fact, Part
 from candy.host.tun import Tun
 from candy.protocol.wire import RouteEntry
 
@@ -22,6 +24,7 @@ def entry(text: str) -> RouteEntry:
     return RouteEntry(IPv4Network(text), GATEWAY)
 
 
+UP = Fact(Part.STATE, "up")
 LAN_A, LAN_B = entry("10.1.0.0/16"), entry("10.2.0.0/16")
 
 
@@ -33,6 +36,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.address: IPv4Interface | None = None
+        self.restored: list[tuple[Fact, ...]] = []
         self.refused: set[RouteEntry] = set()
         self.installed: dict[IPv4Network, IPv4Address] = {}
         self.told: list[tuple[object, ...]] = []
@@ -50,6 +54,16 @@ class Machine:
     async def configure(self, address: IPv4Interface) -> None:
         self.address = address
 
+    @property
+    def wanted(self) -> frozenset[Fact]:
+        return frozenset({UP})
+
+    async def found(self) -> frozenset[Fact]:
+        return frozenset()
+
+    async def restore(self, facts: tuple[Fact, ...]) -> None:
+        self.restored.append(facts)
+
     def set_routes(self, tun: int, address: int, routes: list[tuple[int, int, int]]) -> bool:
         shown = [(str(IPv4Network((network, str(IPv4Address(mask))))), hop) for network, mask, hop in routes]
         self.told.append(("engine", tun, str(IPv4Address(address)), shown))
@@ -62,6 +76,7 @@ class Machine:
         await self.turn.wait()
         taken = tuple(entry for entry in entries if entry not in self.refused)
         self.told.append(("kernel", own, relay, taken))
+        self.installed = {entry.destination: entry.next_hop for entry in taken}
         return taken
 
     def close(self) -> None:
@@ -134,6 +149,60 @@ async def test_changes_are_followed_one_after_another(interface: Interface, mach
     await asyncio.gather(*changes)
     assert [told[0] for told in machine.told] == ["engine", "kernel", "engine", "kernel"]
     assert machine.told[-1] == ("kernel", OWN, (), (LAN_B,))
+
+
+class Judgement:
+    """Chooses everything, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.missing: list[AbstractSet[Fact]] = []
+
+    def __call__(self, wanted: AbstractSet[Fact], found: AbstractSet[Fact]) -> tuple[Fact, ...]:
+        self.missing.append(wanted - found)
+        return tuple(wanted - found)
+
+
+async def test_what_was_taken_away_is_put_right_with_the_routes(interface: Interface, machine: Machine) -> None:
+    await interface.follow((LAN_A,), relay=RELAY, is_gateway=False)
+    told = machine.told.copy()
+    machine.told.clear()
+    judge = Judgement()
+    await interface.reconcile(judge)
+    assert judge.missing == [{UP, Fact(Part.ROUTE, LAN_A.destination)}]
+    assert set(machine.restored[0]) == judge.missing[0]
+    # As it was to be followed.
+    assert machine.told == told
+
+
+async def test_nothing_is_touched_that_nobody_chose(interface: Interface, machine: Machine) -> None:
+    await interface.follow((LAN_A,))
+    machine.told.clear()
+    await interface.reconcile(lambda wanted, found: ())
+    assert (machine.told, machine.restored) == ([], [])
+
+
+async def test_routes_that_went_with_the_address_are_not_missed(interface: Interface, machine: Machine) -> None:
+    """Which routes there are with the new one was not told yet."""
+    await interface.follow((LAN_A,))
+    await interface.configure(IPv4Interface("10.9.0.1/16"))
+    machine.told.clear()
+    judge = Judgement()
+    await interface.reconcile(judge)
+    assert judge.missing == [{UP}]
+    assert machine.told == []
+
+
+async def test_it_is_not_compared_while_it_changes(interface: Interface, machine: Machine) -> None:
+    machine.turn.clear()
+    change = asyncio.create_task(interface.follow((LAN_A,)))
+    await machine.asked.wait()
+    judge = Judgement()
+    comparison = asyncio.create_task(interface.reconcile(judge))
+    await asyncio.sleep(0)
+    assert judge.missing == []
+    machine.turn.set()
+    await asyncio.gather(change, comparison)
+    assert judge.missing == [{UP, Fact(Part.ROUTE, LAN_A.destination)}]
 
 
 async def test_closed_with_its_device(interface: Interface, machine: Machine) -> None:

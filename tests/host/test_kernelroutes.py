@@ -298,7 +298,7 @@ def test_they_go_with_the_interface() -> None:
         await machine.install(entry("10.1.0.0/16"))
         machine.tun.close()
         assert machine.shown() == []
-        with pytest.raises(OperationalError, match=r"^interface candy is gone: start again$"):
+        with pytest.raises(OperationalError, match=r"^interface candy was removed from outside: start again$"):
             await machine.install(entry("10.1.0.0/16"))
 
     on_a_machine(test)

@@ -1,10 +1,12 @@
 """A gateway's forwarding and NAT, in a fresh network namespace: set, taken away, and what is in the way of either."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import candy
 from candy.errors import OperationalError
 from candy.host import masquerade
 from candy.host.masquerade import Masquerade
+from candy.host.reconciler import Fact
 
 RULESET = """table ip candy-masquerade {
 	chain postrouting {
@@ -130,6 +133,89 @@ def test_a_table_without_its_interface_keeps_nobody_forwarding() -> None:
             pass
         assert forwards() == "0"
         assert nft("list tables") == "table ip candy-gone-masquerade\n"
+
+    on_a_machine(test)
+
+
+def reconciled(gateway: Masquerade) -> set[str]:
+    """Have all put right that is missing; what that was."""
+    missing: set[Fact] = set()
+
+    def judge(wanted: AbstractSet[Fact], found: AbstractSet[Fact]) -> tuple[Fact, ...]:
+        missing.update(wanted - found)
+        return tuple(missing)
+
+    asyncio.run(gateway.reconcile(judge))
+    return {str(fact) for fact in missing}
+
+
+TABLE, NOTE_TABLE = "nftables table candy-masquerade", f"nftables table {masquerade.NOTE}"
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (lambda: None, set()),
+        (lambda: nft("flush ruleset"), {TABLE, NOTE_TABLE}),
+        (lambda: nft("delete table ip candy-masquerade"), {TABLE}),
+        (lambda: nft("flush table ip candy-masquerade"), {TABLE}),
+        (lambda: nft("add rule ip candy-masquerade postrouting drop"), {TABLE}),
+        (lambda: forward("0"), {"net.ipv4.ip_forward 1"}),
+    ],
+)
+def test_what_others_change_is_put_right(change: Callable[[], None], missing: set[str]) -> None:
+    """F6: flushed rules ended the NAT without a word."""
+
+    def test() -> None:
+        with Masquerade("candy") as gateway:
+            change()
+            assert reconciled(gateway) == missing
+            assert forwards() == "1"
+            assert nft("list table ip candy-masquerade") == RULESET
+            assert nft(f"list table ip {masquerade.NOTE}") == NOTE
+            assert reconciled(gateway) == set()
+        assert forwards() == "0"
+        assert nft("list ruleset") == ""
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_forwarding_that_was_not_ours_is_not_looked_after() -> None:
+    def test() -> None:
+        forward("1")
+        with Masquerade("candy") as gateway:
+            forward("0")
+            nft("flush ruleset")
+            assert reconciled(gateway) == {TABLE}
+            assert forwards() == "0"
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_forwarding_that_another_one_of_ours_turned_on_is() -> None:
+    def test() -> None:
+        link("add", "candy", "type", "bridge")
+        with Masquerade("candy"), Masquerade("candy-b") as gateway:
+            forward("0")
+            assert reconciled(gateway) == {"net.ipv4.ip_forward 1"}
+            assert forwards() == "1"
+        assert forwards() == "0"
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_nft_is_removed_meanwhile() -> None:
+    def test() -> None:
+        gateway = Masquerade("candy")
+        with gateway:
+            kept, gateway._nft = gateway._nft, "/nowhere/nft"
+            with pytest.raises(OperationalError, match="cannot run /nowhere/nft: No such file or directory"):
+                reconciled(gateway)
+            gateway._nft = kept
 
     on_a_machine(test)
 

@@ -21,6 +21,7 @@ from lab.namespaces import in_new_namespace
 
 import candy
 from candy.errors import OperationalError
+from candy.host.reconciler import Part
 from candy.host.tun import Tun
 
 FIRST = IPv4Interface("192.168.202.5/24")
@@ -30,6 +31,10 @@ SECOND = IPv4Interface("10.9.0.1/16")
 def on_a_machine(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine function in a network namespace of its own."""
     in_new_namespace(lambda: asyncio.run(test()))
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 async def addresses(name: str) -> list[str]:
@@ -147,8 +152,72 @@ def test_an_interface_that_was_deleted() -> None:
         with Tun("candy", 1400) as tun:
             async with AsyncIPRoute() as netlink:
                 await netlink.link("del", index=socket.if_nametoindex("candy"))
-            with pytest.raises(OperationalError, match=r"^interface candy is gone: start again$"):
+            with pytest.raises(OperationalError, match=r"^interface candy was removed from outside: start again$"):
                 await tun.configure(FIRST)
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("is_strict", [True, False])
+def test_what_there_is_of_it(monkeypatch: pytest.MonkeyPatch, is_strict: bool) -> None:
+    """Of a kernel before 4.20, too, which gives all routes for the asking."""
+    monkeypatch.setattr("candy.host.tun._has_strict_check", lambda: is_strict)
+
+    async def test() -> None:
+        with Tun("candy", 1400) as tun:
+            assert tun.wanted == frozenset()
+            assert {str(fact) for fact in await tun.found()} >= {"MTU 1500", "state down"}
+            await tun.configure(FIRST)
+            shown = {
+                "MTU 1400",
+                "queue length 500",
+                "address 192.168.202.5/24",
+                "state up",
+                "route to 192.168.202.0/24",
+            }
+            assert {str(fact) for fact in tun.wanted} == shown
+            run("ip", "link", "add", "eth0", "type", "bridge")
+            run("ip", "link", "set", "eth0", "up")
+            run("ip", "route", "add", "10.5.0.0/16", "dev", "eth0")
+            run("ip", "route", "add", "10.6.0.0/16", "dev", "candy", "table", "7")
+            run("ip", "route", "add", "default", "dev", "candy")
+            others = {"route to 10.6.0.0/16", "route to 0.0.0.0/0"}
+            assert {str(fact) for fact in await tun.found()} == shown | others
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_put_right() -> None:
+    async def test() -> None:
+        with Tun("candy", 1400) as tun:
+            await tun.configure(FIRST)
+            run("ip", "link", "set", "candy", "down", "mtu", "1280", "txqueuelen", "7")
+            run("ip", "address", "flush", "dev", "candy")
+            missing = tun.wanted - await tun.found()
+            assert missing == tun.wanted
+            await tun.restore(sorted(missing, key=lambda fact: list(Part).index(fact.part)))
+            assert await tun.found() >= tun.wanted
+            # What is there already does no harm.
+            await tun.restore(tun.wanted)
+            assert await addresses("candy") == ["192.168.202.5/24"]
+            # It goes with the address.
+            run("ip", "route", "del", "192.168.202.0/24")
+            await tun.restore(tun.wanted - await tun.found())
+            await tun.configure(SECOND)
+            assert "192.168.202" not in run("ip", "route")
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_a_network_without_other_hosts_has_no_route() -> None:
+    async def test() -> None:
+        with Tun("candy", 1400) as tun:
+            await tun.configure(IPv4Interface("10.9.0.1/32"))
+            assert Part.ROUTE not in {fact.part for fact in tun.wanted}
+            assert await tun.found() >= tun.wanted
 
     on_a_machine(test)
 

@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, cast
@@ -270,16 +271,25 @@ async def setting(
     engine.stop()
 
 
-@pytest.fixture
-async def journal() -> AsyncIterator[Journal]:
+@contextmanager
+def journaling() -> Iterator[Journal]:
+    """What the user is told meanwhile."""
     journal = Journal()
     logger = logging.getLogger("candy")
     level = logger.level
     logger.addHandler(journal)
     logger.setLevel(logging.INFO)
-    yield journal
-    logger.setLevel(level)
-    logger.removeHandler(journal)
+    try:
+        yield journal
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(journal)
+
+
+@pytest.fixture
+async def journal() -> AsyncIterator[Journal]:
+    with journaling() as journal:
+        yield journal
 
 
 async def log_in(visitor: Visitor, address: IPv4Interface = GRANTED) -> None:

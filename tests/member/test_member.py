@@ -187,13 +187,13 @@ async def test_no_slot_for_the_connection(setting: Setting, journal: Journal) ->
 
 
 async def test_an_interface_that_fails_ends_it(setting: Setting) -> None:
-    setting.device.refusal = OperationalError("interface candy is gone: start again")
+    setting.device.refusal = OperationalError("interface candy was removed from outside: start again")
     setting.start()
     visitor = await setting.relay.member()
     await visitor.messages(2)
     await visitor.grant(GRANTED)
     assert await visitor.receive() == (aiohttp.WSMsgType.CLOSE, 1001)
-    with pytest.raises(OperationalError, match="interface candy is gone"):
+    with pytest.raises(OperationalError, match="interface candy was removed"):
         await setting.staying
 
 
