@@ -5,7 +5,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: run test lint types demo build bench fuzz mutants asan tsan clean
+.PHONY: run test lint types demo build bench fuzz mutants asan tsan soak clean
 
 run: build
 	@exec $(VENV)/candy-server
@@ -46,6 +46,10 @@ mutants: build
 
 asan tsan: build
 	@scripts/sanitize.sh $@
+
+soak: build
+	@scripts/bootstrap.sh tools
+	@exec $(VENV)/python tests/soak.py
 
 clean:
 	@rm -rf .venv build dist *.egg-info candy/*.so bench/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

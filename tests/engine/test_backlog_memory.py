@@ -134,6 +134,7 @@ def test_while_it_drains(make: Callable[[int, int], bytes], size: int, extended:
         batch = [make(flow, size) for flow in range(16)]
         backlog = Backlog(relay, relay.member(A), [batch] * (1_500_000 // size // 16), extended=extended)
         while backlog.read(10_007):
-            assert backlog.taken() <= bound(backlog.waiting(), 17, 0)
+            # In this order: towards an old member the worker goes on by itself, and what is taken only gets less.
+            assert bound(backlog.waiting(), 17, 0) >= backlog.taken()
         assert backlog.taken() <= bound(0, 17, 0)
         backlog.end()
