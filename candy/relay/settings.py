@@ -52,9 +52,12 @@ def _parse_pool(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return IPv4Network(value, strict=False) if value else None
+        pool = IPv4Network(value, strict=False) if value else None
     except ValueError:
         raise ValueError(f"is not an IPv4 network: write it like {DEFAULT_POOL}") from None
+    if value and "/" not in value:
+        raise ValueError(f"has no prefix length: write it like {value}/24")
+    return pool
 
 
 def _check_pool(pool: IPv4Network | None) -> IPv4Network | None:
@@ -68,8 +71,9 @@ def _check_pool(pool: IPv4Network | None) -> IPv4Network | None:
 
 
 def _spare_cores() -> int:
-    """All cores that the process may use but one, which Python and the kernel need."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    """All cores that the process may use but one, which Python and the kernel need, as far as the engine has use."""
+    cores = len(os.sched_getaffinity(0))
+    return min(max(1, cores - 1), _OPTIONS["workers"].most or cores)
 
 
 def _canonical_host(host: str) -> str:

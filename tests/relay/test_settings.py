@@ -125,6 +125,13 @@ def test_what_is_no_origin(origin: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("cores", "workers"), [(2, 1), (64, 63), (65, 64), (66, 64), (1024, 64)])
+def test_a_machine_of_many_cores(monkeypatch: pytest.MonkeyPatch, cores: int, workers: int) -> None:
+    """F1: "a machine with 66 or more usable cores: traceback instead of a relay"."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert relay().workers == workers
+
+
 def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})
     assert relay().workers == 1
@@ -203,7 +210,8 @@ URL = "write it like ws://host:26816 or wss://host"
         ("websocket", "ws://0.0.0.0:http", "'ws://0.0.0.0:http' has no port from 0 to 65535: write it"),
         ("websocket", "ws://[::1", "'ws://[::1' is not a URL: write it"),
         ("websocket", "wss://0.0.0.0", "'wss://0.0.0.0' needs --tls-certificate and --tls-key, or write ws://"),
-        ("dhcp", "192.168.202.0", "'192.168.202.0' is not a size for a pool: use a /8 to a /30"),
+        ("dhcp", "192.168.202.0", "'192.168.202.0' has no prefix length: write it like 192.168.202.0/24"),
+        ("dhcp", "192.168.202", "'192.168.202' is not an IPv4 network: write it like 192.168.202.0/24"),
         ("dhcp", "192.168.202.0/31", "'192.168.202.0/31' is not a size for a pool"),
         ("dhcp", "0.0.0.0/0", "'0.0.0.0/0' is not a size for a pool"),
         ("dhcp", "192.168.202.0/33", "is not an IPv4 network: write it like 192.168.202.0/24"),
