@@ -5,7 +5,8 @@
     -c FILE      ┘                 └ password
 
 Rules:
- 1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file.
+ 1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file. One that
+    every user of the machine can see is used, with a warning.
  2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for a later
     failure. Only here do candy's exceptions become lines.
  3. All lines for stderr, of the log too, go through candy.cli.log: nothing waits for their reader.
@@ -23,7 +24,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import click
 
 from candy import __version__
-from candy.cli.files import Written, read_file
+from candy.cli.files import Written, is_exposed, read_bytes, read_file
 from candy.cli.log import StderrHandler
 from candy.errors import ConfigError, OperationalError
 from candy.member.settings import MemberSettings
@@ -210,9 +211,13 @@ def gather(
 
     if "password" in line:
         warn("--password: every user of this machine can see it: better CANDY_PASSWORD or --password-file")
-    password = _password(line) or _password_of_environment(environ) or _password(file.given)
+    password = _password(line, warn) or _password_of_environment(environ) or _password(file.given, warn)
+    if config is not None and is_exposed(Path(config)) and _holds_password(file):
+        warn(f"{config}: {_exposed(config, 'the password in it')}")
 
     given = file.given | line
+    if (tls_key := given.get("tls_key")) is not None and is_exposed(Path(tls_key.value)):
+        warn(f"{tls_key.origin}: {_exposed(tls_key.value)}")
     if "sdwan" in line:
         # Rules on the command line replace the file's in either form.
         given.pop("routes", None)
@@ -225,7 +230,9 @@ def gather(
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
         if option is None:
             del given[key]
-    networks = tuple(GivenNetwork(path, _without_password(table), _password(table)) for path, table in file.networks)
+    networks = tuple(
+        GivenNetwork(path, _without_password(table), _password(table, warn)) for path, table in file.networks
+    )
     _warn_of_shared_passwords(password, networks, warn)
     return Gathered(_without_password(given), password, networks, config is not None)
 
@@ -256,7 +263,15 @@ def _check_mode(side: Side, mode: Given | None) -> None:
     raise ConfigError(f"{mode.origin}: {mode.value!r} is not a mode: use client or server, or leave it out")
 
 
-def _password(source: Mapping[str, Given]) -> Given | None:
+def _holds_password(file: Written) -> bool:
+    return any("password" in table for table in (file.given, *(table for _, table in file.networks)))
+
+
+def _exposed(file: str, what: str = "") -> str:
+    return f"every user of this machine can read {what or file}: chmod 600 {file}"
+
+
+def _password(source: Mapping[str, Given], warn: Callable[[str], None]) -> Given | None:
     """The password of one source, bytes."""
     if password := source.get("password"):
         return Given(password.value.encode("utf-8", "surrogateescape"), password.origin)
@@ -266,11 +281,13 @@ def _password(source: Mapping[str, Given]) -> Given | None:
     if not file.value:
         raise ConfigError(f"{file.origin}: no file is named: give the path of one, or leave it out")
     try:
-        content = Path(file.value).read_bytes()
+        content = read_bytes(Path(file.value))
     except OSError as error:
         raise ConfigError(f"{file.origin}: cannot read {file.value}: {error.strerror}: name a readable file") from None
-    # An editor adds the end of the line; it is not part of the password.
-    password_bytes = content.removesuffix(b"\n").removesuffix(b"\r")
+    # Ends of lines are not part of the password: an editor adds them, and a shell's $(cat FILE) takes them away.
+    password_bytes = content.rstrip(b"\r\n")
+    if is_exposed(Path(file.value)):
+        warn(f"{file.origin}: {_exposed(file.value)}")
     if not password_bytes:
         raise ConfigError(f"{file.origin}: {file.value} is empty: write the password into it")
     return Given(password_bytes, file.origin)

@@ -1,4 +1,5 @@
-"""Configuration files: *.toml is TOML, any other file is in the original's grammar.
+"""What users write into files: settings, and passwords. *.toml is TOML, any other file of settings is in the original's
+grammar.
 
     TOML        websocket = "wss://example.org"      strict: an unknown key or a wrong type is an error;
                 mtu = 1400                           a relay's further networks are tables [network."/path"]
@@ -8,7 +9,9 @@
 This module knows the options' names and kinds; the settings of both sides judge the values.
 """
 
+import codecs
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +45,28 @@ class Written:
     """For skipped lines."""
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, without the byte order mark that editors on Windows write before UTF-8.
+
+    Raises:
+        OSError: the file can't be read.
+        ConfigError: it is UTF-16, in which no ASCII is found.
+    """
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path} is UTF-16: save it as UTF-8 text")
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def is_exposed(path: Path) -> bool:
+    """Whether every user of this machine may read a file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
+
+
 def read_file(path: Path, side: Side) -> Written:
     """Read a configuration file.
 
@@ -49,7 +74,7 @@ def read_file(path: Path, side: Side) -> Written:
         ConfigError: the file can't be read or, being TOML, not be understood; it names file, line and key.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}: give -c the path of a readable file") from None
     return _read_toml(path, content, side) if path.suffix == ".toml" else _read_original(path, content)

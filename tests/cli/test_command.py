@@ -150,6 +150,28 @@ def test_password_file_that_is_no_use(tmp_path: Path) -> None:
     assert said.endswith(f"--password-file: {path} is empty: write the password into it")
 
 
+@pytest.mark.parametrize("content", [b"secret", b"secret\n\n\n", b"\xef\xbb\xbfsecret\r\n\r\n", b"secret\n\r\n"])
+def test_what_is_around_a_password_in_a_file(ran: Ran, tmp_path: Path, content: bytes) -> None:
+    """As $(cat FILE) has it; and F9: "the three bytes are part of the password"."""
+    path = tmp_path / "password"
+    path.write_bytes(content)
+    assert join(ran, *RELAY, "--password-file", str(path))[0].password == b"secret"
+
+
+@pytest.mark.parametrize("content", [b" secret \n", b"a\n\nb\n", b"\n\xef\xbb\xbf", b"\x00\xff\xfe"])
+def test_what_is_in_a_password_of_a_file(ran: Ran, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "password"
+    path.write_bytes(content)
+    assert join(ran, *RELAY, "--password-file", str(path))[0].password == content.rstrip(b"\n")
+
+
+def test_a_password_file_in_utf_16(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_bytes("\ufeffsecret\r\n".encode("utf-16-le"))
+    said = refuse(client_command.main, *RELAY, "--password-file", str(path))
+    assert said == f"candy-client: {path} is UTF-16: save it as UTF-8 text"
+
+
 def test_client_needs_a_password(ran: Ran) -> None:
     assert "no password given: set CANDY_PASSWORD" in refuse(client_command.main, *RELAY)
     assert join(ran, *RELAY, "-p", "")[0].password == b""

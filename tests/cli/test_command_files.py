@@ -186,6 +186,64 @@ def test_rules_in_a_file_of_the_original(ran: Ran, tmp_path: Path) -> None:
     assert serve_one(ran, "-c", str(file)).rules == tuple(Rule.parse(rule) for rule in rules)
 
 
+# Who else can read them
+
+
+READABLE = "every user of this machine can read"
+
+
+def test_a_password_file_that_every_user_can_read(ran: Ran, tmp_path: Path) -> None:
+    """It is used, and one line says what to do."""
+    path = tmp_path / "password"
+    path.write_bytes(b"secret\n")
+    path.chmod(0o644)
+    settings, said = join(ran, "-w", "ws://relay", "--password-file", str(path))
+    assert settings.password == b"secret"
+    assert said == f"candy-client: warning: --password-file: {READABLE} {path}: chmod 600 {path}\n"
+    path.chmod(0o640)
+    assert join(ran, "-w", "ws://relay", "--password-file", str(path))[1] == ""
+
+
+def test_a_key_that_every_user_can_read(ran: Ran, tmp_path: Path) -> None:
+    chain, key, file = tmp_path / "relay.pem", tmp_path / "relay.key", tmp_path / "server.toml"
+    for path in (chain, key):
+        path.touch()
+        path.chmod(0o644)
+    line = ["-w", "wss://127.0.0.1:0", "-p", "x", "--tls-certificate", str(chain)]
+    said = serve(ran, *line, "--tls-key", str(key))[1]
+    assert said.splitlines()[1:] == [f"candy-server: warning: --tls-key: {READABLE} {key}: chmod 600 {key}"]
+    file.write_text(f'tls_key = "{key}"\n')
+    result = call(server_command.main, *line, "-c", str(file), "--check", "-d", "")
+    assert result.stderr.splitlines()[1:] == [
+        f"candy-server: warning: {file}:1: tls_key: {READABLE} {key}: chmod 600 {key}"
+    ]
+    key.chmod(0o600)
+    assert len(serve(ran, *line, "--tls-key", str(key))[1].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        ('password = "x"', True),
+        ('dhcp = ""\n[network."/home"]\npassword = "x"', True),
+        ('dhcp = ""', False),
+    ],
+)
+def test_settings_with_a_password_that_every_user_can_read(
+    ran: Ran, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str, holds: bool
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(content)
+    file.chmod(0o644)
+    said = serve(ran, "-c", str(file))[1]
+    line = f"candy-server: warning: {file}: {READABLE} the password in it: chmod 600 {file}\n"
+    assert said == (line if holds else "")
+    # It was said.
+    assert ran.reread is not None
+    ran.reread()
+    assert caplog.messages == []
+
+
 # Reading them again
 
 

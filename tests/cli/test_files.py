@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from candy.cli.files import Written, read_file
+from candy.cli.files import Written, is_exposed, read_file
 from candy.errors import ConfigError
 from candy.settings import Given
 
@@ -78,6 +78,45 @@ def test_original_passes_over_what_it_does_not_know(tmp_path: Path) -> None:
 def test_original_password_of_any_bytes(tmp_path: Path) -> None:
     given, _ = read_cfg(tmp_path, b'password = "\xff\xfe"')
     assert given["password"].value.encode("utf-8", "surrogateescape") == b"\xff\xfe"
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    """F9: "warning, then a relay with a *new* password"."""
+    mark = b"\xef\xbb\xbf"
+    given, warnings = read_cfg(tmp_path, mark + b'password = "secret"\r\nname = "x"\r\n')
+    assert {key: value.value for key, value in given.items()} == {"password": "secret", "name": "x"}
+    assert warnings == []
+    written = read_toml(tmp_path, mark + b'password = "secret"\r\ndebug = true\r\n')
+    assert written.given == {
+        "password": Given("secret", f"{tmp_path}/candy.toml:1: password"),
+        "debug": Given(True, f"{tmp_path}/candy.toml:2: debug"),
+    }
+
+
+@pytest.mark.parametrize("name", ["candy.cfg", "candy.toml"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_file_in_utf_16(tmp_path: Path, name: str, encoding: str) -> None:
+    """As PowerShell's `>` writes it. Its lines would be passed over, and the relay make itself a password."""
+    path = tmp_path / name
+    path.write_bytes("\ufeffpassword = 'secret'\r\n".encode(encoding))
+    with pytest.raises(ConfigError) as refused:
+        read_file(path, "server")
+    assert str(refused.value) == f"{path} is UTF-16: save it as UTF-8 text"
+
+
+@pytest.mark.parametrize(("mode", "exposed"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_files_that_every_user_can_read(tmp_path: Path, mode: int, exposed: bool) -> None:
+    path = tmp_path / "password"
+    path.touch()
+    path.chmod(mode)
+    assert is_exposed(path) is exposed
+    (tmp_path / "link").symlink_to(path)
+    assert is_exposed(tmp_path / "link") is exposed
+
+
+def test_what_is_no_file_of_the_users() -> None:
+    assert not is_exposed(Path("/dev/null"))
+    assert not is_exposed(Path("/nowhere"))
 
 
 def test_original_empty(tmp_path: Path) -> None:

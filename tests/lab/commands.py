@@ -6,6 +6,7 @@ Rule: modules of tests of commands use `state` and `log_level` throughout, so th
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ RELAY = ["-w", "ws://relay:26816"]
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state folder of the test's own, and no password from outside."""
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state folder of the test's own, and no password from outside. Files are for their owner alone, as they should
+    be."""
     monkeypatch.setenv("CANDY_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("CANDY_PASSWORD", raising=False)
-    return tmp_path / "state"
+    before = os.umask(0o077)
+    yield tmp_path / "state"
+    os.umask(before)
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def test_certificates_that_are_no_use(tmp_path: Path, fault: str) -> None:
         case _:
             trustme.CA().issue_cert("other.test").private_key_pem.write_to_path(key)
             why = "the key is of another certificate"
+    key.chmod(0o600)
     argv = server("-w", "wss://127.0.0.1:0", "--tls-certificate", str(chain), "--tls-key", str(key))
     assert refusal(tmp_path, argv) == f"cannot use {chain} with {key}: {why}: give a PEM chain and its unencrypted key"
 
