@@ -6,7 +6,8 @@
     relay/<name>          addresses by which a host was last reached, one host a line: relay.example.org 203.0.113.5
 
 `<name>` is the member's --name, or `__noname__` without one; vmac and address are the original client's files, so that
-a machine that migrates keeps its address.
+a machine that migrates keeps its address. Members of several names on one machine have nothing in common: with one VMAC
+they would take each other's address. (The original gave the nameless one's to all.)
 
 Rule: garbage in a file costs its content and a warning, not the start; a folder that can't be used is an error. Time
 and randomness are arguments. This module knows neither the protocol nor the settings.
@@ -50,25 +51,21 @@ class MemberState:
         self._last_timestamp: int | None = None
 
     def vmac(self, randomness: Callable[[int], bytes]) -> bytes:
-        """This installation's VMAC, 16 ASCII hex characters; made from randomness(8) at the first call.
-
-        A named member without a file of its own uses the nameless one, as the original does.
+        """This member's VMAC, 16 ASCII hex characters; made from randomness(8) at the first call.
 
         Raises:
             OperationalError: the folder can't be used.
         """
-        paths = self._paths("vmac")
-        for path in paths:
-            kept = files.read(path)
-            if kept is not None and _VMAC.fullmatch(kept.strip()):
-                return kept.strip()
-            if kept is not None:
-                _log.warning("%s holds no VMAC (16 hex characters): not used", path)
+        path = self._path("vmac")
+        kept = files.read(path)
+        if kept is not None and _VMAC.fullmatch(kept.strip()):
+            return kept.strip()
         vmac = randomness(8).hex().encode("ascii")
-        if paths[0].exists():
-            files.replace(self._folder, paths[0], vmac)
-            return vmac
-        return files.create(self._folder, paths[0], vmac).strip()
+        if kept is None:
+            return files.create(self._folder, path, vmac).strip()
+        _log.warning("%s holds no VMAC (16 hex characters): not used", path)
+        files.replace(self._folder, path, vmac)
+        return vmac
 
     def renew_vmac(self, randomness: Callable[[int], bytes]) -> bytes:
         """A new VMAC in place of the one before, made from randomness(8), and kept.
@@ -77,27 +74,25 @@ class MemberState:
             OperationalError: the folder can't be written.
         """
         vmac = randomness(8).hex().encode("ascii")
-        files.replace(self._folder, self._paths("vmac")[0], vmac)
+        files.replace(self._folder, self._path("vmac"), vmac)
         return vmac
 
     def address(self) -> IPv4Interface | None:
-        """The address and prefix of last time, or None; the nameless member's where this one has no file.
+        """The address and prefix of last time, or None.
 
         Raises:
             OperationalError: the file is there and can't be read.
         """
-        for path in self._paths("address"):
-            kept = files.read(path)
-            if kept is None:
-                continue
-            try:
-                address = IPv4Interface(kept.decode("ascii").strip())
-            except ValueError:
-                _log.warning("%s holds no address: not used", path)
-                continue
-            if not address.ip.is_unspecified:
-                return address
-        return None
+        path = self._path("address")
+        kept = files.read(path)
+        if kept is None:
+            return None
+        try:
+            address = IPv4Interface(kept.decode("ascii").strip())
+        except ValueError:
+            _log.warning("%s holds no address: not used", path)
+            return None
+        return None if address.ip.is_unspecified else address
 
     def keep_address(self, address: IPv4Interface) -> None:
         """Remember the address for next time.
@@ -105,7 +100,7 @@ class MemberState:
         Raises:
             OperationalError: the folder can't be written.
         """
-        files.replace(self._folder, self._paths("address")[0], address.with_prefixlen.encode("ascii"))
+        files.replace(self._folder, self._path("address"), address.with_prefixlen.encode("ascii"))
 
     def reached(self, host: str) -> tuple[str, ...]:
         """The addresses by which a relay or proxy of this name was last reached; none if that is not known.
@@ -126,11 +121,11 @@ class MemberState:
         lines = [" ".join((key, *kept)) + "\n" for key, kept in hosts.items()][:HOSTS_MAX]
         # It is the same nearly always: the folder may be on a card that wears out.
         if list(before.items()) != list(hosts.items()):
-            files.replace(self._folder, self._paths("relay")[0], "".join(lines).encode("utf-8"))
+            files.replace(self._folder, self._path("relay"), "".join(lines).encode("utf-8"))
 
     def _hosts(self) -> dict[str, tuple[str, ...]]:
         """All that is kept, in the order of the file."""
-        path = self._paths("relay")[0]
+        path = self._path("relay")
         hosts = {}
         for line in (files.read(path) or b"").decode("utf-8", "replace").splitlines()[:HOSTS_MAX]:
             host, *addresses = line.split()[: 1 + ADDRESSES_MAX] or [""]
@@ -152,7 +147,7 @@ class MemberState:
         Raises:
             OperationalError: the folder can't be used.
         """
-        path = self._paths("timestamp")[0]
+        path = self._path("timestamp")
         last = self._last_timestamp if self._last_timestamp is not None else _read_timestamp(path)
         if last - now > TOLERANCE_S:
             _log.warning("%s is %d s ahead of the clock: not used", path, last - now)
@@ -162,9 +157,8 @@ class MemberState:
         self._last_timestamp = timestamp
         return timestamp
 
-    def _paths(self, kind: str) -> list[Path]:
-        """The member's own file, and the nameless one that may stand in for it."""
-        return [self._folder / kind / name for name in dict.fromkeys((self._name, NONAME))]
+    def _path(self, kind: str) -> Path:
+        return self._folder / kind / self._name
 
 
 def _is_address(text: str) -> bool:

@@ -53,9 +53,18 @@ def test_vmac_of_the_original(tmp_path: Path) -> None:
     (tmp_path / "vmac" / "own").write_bytes(b"AAAAAAAAAAAAAAAA\n")
     assert MemberState(tmp_path).vmac(other) == b"4510e588d451970f"
     assert MemberState(tmp_path, "").vmac(other) == b"4510e588d451970f"
-    assert MemberState(tmp_path, "without").vmac(other) == b"4510e588d451970f"
     assert MemberState(tmp_path, "own").vmac(other) == b"AAAAAAAAAAAAAAAA"
-    assert not (tmp_path / "vmac" / "without").exists()
+
+
+def test_members_of_several_names_have_nothing_in_common(tmp_path: Path) -> None:
+    """field: a second client on one host had the VMAC of the first, asked for its address, and replaced it."""
+    first, second, third = (MemberState(tmp_path, name) for name in (None, "second", "third"))
+    assert first.vmac(counting) == b"0001020304050607"
+    first.keep_address(IPv4Interface("192.168.202.7/24"))
+    assert second.vmac(other) == b"ff" * 8
+    assert second.address() is None
+    assert third.vmac(lambda count: b"\xee" * count) == b"ee" * 8
+    assert [state.vmac(other) for state in (first, second, third)] == [b"0001020304050607", b"ff" * 8, b"ee" * 8]
 
 
 @pytest.mark.parametrize("garbage", [b"", b"4510e588", b"4510e588d451970fff", b"4510e588d451970g", b"\0" * 16])
@@ -78,7 +87,6 @@ def test_address(tmp_path: Path) -> None:
     state.keep_address(IPv4Interface("192.168.202.8/24"))
     assert (tmp_path / "address" / "__noname__").read_bytes() == b"192.168.202.8/24"
     assert MemberState(tmp_path).address() == IPv4Interface("192.168.202.8/24")
-    assert MemberState(tmp_path, "home").address() == IPv4Interface("192.168.202.8/24")
     assert [path.name for path in (tmp_path / "address").iterdir()] == ["__noname__"]
 
 
@@ -158,13 +166,12 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: 
     assert [path.name for path in (tmp_path / "address").iterdir()] == ["__noname__"]
 
 
-def test_a_new_vmac_is_the_members_own(tmp_path: Path) -> None:
-    """It was made because a copy has the one before: others that share the nameless one keep it."""
-    nameless = MemberState(tmp_path).vmac(counting)
+def test_a_new_vmac_is_kept(tmp_path: Path) -> None:
+    """It was made because a copy has the one before."""
     state = MemberState(tmp_path, "home")
-    assert state.vmac(other) == nameless
+    assert state.vmac(counting) == b"0001020304050607"
     assert state.renew_vmac(other) == b"ff" * 8
-    assert (state.vmac(counting), MemberState(tmp_path).vmac(other)) == (b"ff" * 8, nameless)
+    assert MemberState(tmp_path, "home").vmac(counting) == b"ff" * 8
     assert mode_of(tmp_path / "vmac" / "home") == 0o600
 
 

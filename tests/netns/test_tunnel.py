@@ -67,6 +67,23 @@ def test_static_and_dynamic_addresses(laboratory: Laboratory) -> None:
     relay.wait_for(f"logged in as {own}", start)
 
 
+def test_a_second_client_on_one_host(laboratory: Laboratory) -> None:
+    """field: with one VMAC both asked for one address, and each replaced the other."""
+    relay = laboratory.relay()
+    first = laboratory.client()
+    own = first.connected()
+    second = laboratory.client("-n", "b", host=first.host)
+    other = second.connected()
+    # It comes back as the same.
+    second.signal(signal.SIGTERM)
+    assert second.wait() == 0
+    third = laboratory.client()
+    assert len({own, other, third.connected()}) == 3
+    assert laboratory.client("-n", "b", host=first.host).connected() == other
+    assert not any("replaced" in line for line in (*relay.lines, *first.lines))
+    assert " 0% packet loss" in ping(third.host, own)
+
+
 def test_forty_clients_at_once(laboratory: Laboratory) -> None:
     relay = laboratory.relay()
     hosts = [laboratory.host() for _ in range(40)]
