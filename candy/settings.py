@@ -15,7 +15,7 @@ come from, nor what a setting does.
 import os
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -58,7 +58,7 @@ OwnAddress = Annotated[IPv4Interface | None, BeforeValidator(_parse_tun), AfterV
 
 
 def split_url(value: str) -> SplitResult:
-    """A WebSocket URL in parts, its port checked."""
+    """A WebSocket URL in parts, its port and an IPv6 address in it checked."""
     example = f"write it like ws://host:{DEFAULT_PORT} or wss://host"
     if re.search(r"[\s\x00-\x1f\x7f]", value):
         raise ValueError(f"is not a URL: {example}")
@@ -73,7 +73,27 @@ def split_url(value: str) -> SplitResult:
         raise ValueError(f"has no port from 0 to 65535: {example}") from None
     if url.scheme not in ("ws", "wss") or not url.hostname:
         raise ValueError(f"is not a WebSocket URL: {example}")
+    _check_address(plain_host(url.hostname), example)
     return url
+
+
+def _check_address(host: str, example: str) -> None:
+    if ":" not in host:
+        return
+    try:
+        address = IPv6Address(host)
+    except ValueError:
+        raise ValueError(f"is not a URL: {example}") from None
+    # Each of this machine's interfaces may lead to another host of this address.
+    if address.is_link_local and address.scope_id is None:
+        raise ValueError(f"is without the interface: write it like ws://[{address}%25eth0]:{DEFAULT_PORT}")
+
+
+def plain_host(host: str) -> str:
+    """The host of a URL as the system writes it. The interface of a link-local address stands behind %25 in a URL, and
+    behind % elsewhere (RFC 6874)."""
+    address, _, zone = host.partition("%")
+    return f"{address}%{zone.removeprefix('25')}" if ":" in address and zone else host
 
 
 def host_port(host: str, port: int) -> str:

@@ -17,7 +17,7 @@ import os
 import secrets
 import ssl
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +28,16 @@ from yarl import URL
 
 from candy import __version__
 from candy.carrier import pump, tls
-from candy.carrier.handover import RELAY_FULL, Tail, accept_for
+from candy.carrier.handover import Tail, accept_for
 from candy.errors import ConfigError, OperationalError
 from candy.host.underlay import Underlay
+from candy.member import refusal
+from candy.member.authorization import basic
 from candy.member.outer import Outer
-from candy.member.proxy import proxy_for, quoted, tunnel
+from candy.member.proxy import proxy_for, tunnel
+from candy.member.refusal import Answer
 from candy.protocol.wire import SUBPROTOCOL
-from candy.settings import host_port
+from candy.settings import host_port, plain_host, without_credentials
 
 ATTEMPT_S = 10.0
 TLS_SHUTDOWN_S = 3.0
@@ -83,13 +86,19 @@ class Dialer:
         try:
             self._url = URL(url)
         except ValueError as error:
-            raise ConfigError(f"the relay's URL can't be used: {error}") from error
-        self.relay = str(self._url.with_user(None))
+            # yarl repeats what stands before the host.
+            raise ConfigError(f"the relay's URL can't be used: {without_credentials(str(error))}") from error
+        self._authorization = basic(self._url)
+        shown = self._url.with_user(None)
+        self.relay = str(shown)
         """The URL without credentials, for messages."""
+        host, _, zone = plain_host(self._url.raw_host or "").partition("%")
+        # "An HTTP client … MUST remove any ZoneID attached to an outgoing URI" (RFC 6874): it says nothing over there.
+        self._asked = shown.with_host(host) if zone else shown
         self._proxy = proxy_for(self._url)
         first = self._proxy or self._url
         what = "the relay" if self._proxy is None else "the proxy"
-        self.outer = Outer(what, first.raw_host or "", first.port or 0, underlay)
+        self.outer = Outer(what, plain_host(first.raw_host or ""), first.port or 0, underlay)
         """Where connections go to first."""
         self._tls = tls.connecting(ca_file, insecure) if self._url.scheme == "wss" else None
         self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
@@ -122,7 +131,7 @@ class Dialer:
         except aiohttp.ClientResponseError:
             why = f"the answer is not HTTP: {self._doubt}"
         except aiohttp.ClientOSError as error:
-            why = f"the connection was lost before the answer ({error.strerror or error})"
+            why = f"the connection was lost before the answer ({_cause(error)})"
         except OperationalError as error:
             why = str(error)
         raise OperationalError(f"{self.relay}: {why}")
@@ -130,7 +139,7 @@ class Dialer:
     async def _upgrade(self, session: aiohttp.ClientSession) -> Upgraded:
         key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
         response = await session.get(
-            self._url,
+            self._asked,
             headers={
                 "Connection": "Upgrade",
                 "Upgrade": "websocket",
@@ -138,14 +147,19 @@ class Dialer:
                 "Sec-WebSocket-Key": key,
                 "User-Agent": f"candy/{__version__}",
                 **({"Sec-WebSocket-Protocol": SUBPROTOCOL} if self._extension else {}),
+                **({"Authorization": self._authorization} if self._authorization is not None else {}),
             },
             skip_auto_headers=("Accept", "Accept-Encoding"),
             allow_redirects=False,
         )
         try:
-            if await _is_full(response):
+            if response.status != 101:
                 raise OperationalError(
-                    "the relay is full (HTTP 503): wait until a member leaves, or raise --max-connections there"
+                    refusal.by_server(
+                        await _answer(response),
+                        location=response.headers.get("Location"),
+                        had_credentials=self._authorization is not None,
+                    )
                 )
             return _take(response, _check(response, key))
         finally:
@@ -176,7 +190,7 @@ class _Connector(aiohttp.BaseConnector):
             opened = await self._outer.connect(self._known, self._begin)
             cleanup.callback(opened.close)
             if self._proxy is not None:
-                via = self._proxy.raw_host or "", self._proxy.port or 0
+                via = plain_host(self._proxy.raw_host or ""), self._proxy.port or 0
                 self._begin(f"waiting for the proxy {host_port(*via)}")
                 await tunnel(opened, host_port(host, port), self._proxy)
             # From here on the transport owns the socket, also when TLS fails.
@@ -200,7 +214,7 @@ class _Connector(aiohttp.BaseConnector):
                 f"TLS failed ({error.reason or error}): is it a wss:// port, or rather ws://?"
             ) from error
         except OSError as error:
-            raise OperationalError(f"the connection was lost during the TLS handshake ({error})") from error
+            raise OperationalError(f"the connection was lost during the TLS handshake ({_cause(error)})") from error
         self.stage = "waiting for the answer to the upgrade request"
         return protocol
 
@@ -208,40 +222,29 @@ class _Connector(aiohttp.BaseConnector):
         self.stage = stage
 
 
-async def _is_full(response: aiohttp.ClientResponse) -> bool:
-    """Whether the answer is the relay's own refusal for want of room, not a web server's 503."""
-    if response.status != 503:
-        return False
-    try:
-        return await response.content.read(len(RELAY_FULL) + 1) == RELAY_FULL.encode("ascii")
-    except aiohttp.ClientPayloadError:
-        # The connection ended within the body; a web server's 503 is told by its head.
-        return False
+def _cause(error: OSError) -> str:
+    """In words, which asyncio has none of for a peer that hangs up."""
+    return error.strerror or str(error) or "the other side hung up"
+
+
+async def _answer(response: aiohttp.ClientResponse) -> Answer:
+    """What is not an upgrade; of its body as much as comes soon, also when the connection ends within it."""
+    body = b""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(refusal.BODY_S):
+            while piece := await response.content.read(refusal.BODY_BYTES - len(body)):
+                body += piece
+    status = f"{response.status} {response.reason or ''}".rstrip()
+    return Answer(status, response.headers.getall("WWW-Authenticate", ()), body)
 
 
 def _check(response: aiohttp.ClientResponse, key: str) -> bool:
     """Whether the relay chose the extension.
 
     Raises:
-        OperationalError: the answer is not the upgrade that was asked for.
+        OperationalError: the 101 is not the upgrade that was asked for.
     """
     headers = response.headers
-    status = response.status
-    if status != 101:
-        answer = f"the server answered HTTP {status} {quoted(response.reason or '')}".rstrip()
-        if 300 <= status < 400 and (location := headers.get("Location")):
-            raise OperationalError(
-                f"{answer} to {quoted(location)}: candy follows no redirects, give the address it leads to"
-            )
-        if status == 404:
-            raise OperationalError(f"{answer}: no relay at this path, check the end of the URL")
-        if status == 426:
-            raise OperationalError(
-                f"{answer}: a web server in front of the relay has to pass Upgrade and Connection on"
-            )
-        if status in (502, 503, 504):
-            raise OperationalError(f"{answer}: there is a web server in front, but it does not reach candy-server")
-        raise OperationalError(f"{answer}: is this the address of a candy relay?")
     tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
     protocol = headers.get("Sec-WebSocket-Protocol")
     checks = {

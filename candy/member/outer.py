@@ -22,7 +22,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from candy.errors import OperationalError
 from candy.host.underlay import Underlay, Way, bind
-from candy.member.resolve import literal, resolve
+from candy.member.resolve import literal, resolve, text_of
 from candy.settings import host_port
 
 NEXT_ADDRESS_S = 0.25
@@ -97,8 +97,7 @@ class Outer:
                 case _:
                     why = str(error)
             raise OperationalError(f"cannot connect to {self._what} at {where}: {why}") from error
-        answered = str(opened.getpeername()[0])
-        self.good = tuple(dict.fromkeys([answered, *(str(address[4][0]) for address in addresses)]))
+        self.good = tuple(dict.fromkeys(map(text_of, [opened.getpeername(), *(address[4] for address in addresses)])))
         return opened
 
     async def _look_up(self, known: Sequence[str]) -> list[AddrInfoType]:

@@ -10,14 +10,22 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 
 from aiohappyeyeballs import AddrInfoType
 
 from candy.errors import OperationalError
 
 
+def text_of(address: tuple[Any, ...]) -> str:
+    """The host of a socket's address, with the interface if it is link-local: there it is a number of its own."""
+    if len(address) == 2:
+        return str(address[0])
+    return socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
+
+
 def literal(addresses: Iterable[str], port: int) -> list[AddrInfoType]:
-    """The same for addresses that are known."""
+    """What resolve() gives, for addresses that are known."""
     families = {4: socket.AF_INET, 6: socket.AF_INET6}
     return [
         (families[ip_address(text).version], socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port))
@@ -59,6 +67,8 @@ async def resolve(host: str, port: int) -> list[AddrInfoType]:
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             why = "the name server does not answer: is this machine online?"
+        elif "%" in host:
+            why = f"this machine has no interface {host.partition('%')[2]}"
         else:
             why = "name not found: check the spelling, and this machine's name server"
         raise OperationalError(f"{host}: {why}") from error

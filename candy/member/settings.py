@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath
 
@@ -41,6 +41,8 @@ def _check_url(value: str) -> str:
     url = split_url(value)
     if url.port == 0:
         raise ValueError("has port 0: give the port that the relay listens on")
+    if ":" in unquote(url.username or ""):
+        raise ValueError("has a colon in the user, which HTTP takes for the user's end: choose one without")
     # The original asks for "/" when there is not a path.
     return url._replace(path=url.path or "/", fragment="").geturl()
 

@@ -19,7 +19,8 @@ def member_line(settings: RelaySettings, network: NetworkSettings, address: str,
         port: the relay's, where the settings leave it open.
     """
     scheme = "wss" if settings.tls_certificate else "ws"
-    where = host_port(address, port or settings.port)
+    # A URL has the interface of a link-local address behind %25.
+    where = host_port(address.replace("%", "%25"), port or settings.port)
     path = "" if network.path == "/" else network.path
     password = network.password.decode() if network.password_is_generated else "<your password>"
     quoted = password.replace("'", "'\\''")

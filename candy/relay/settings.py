@@ -35,6 +35,7 @@ from candy.settings import (
     Settings,
     by_field,
     complaint,
+    plain_host,
     setting,
     split_url,
     validated,
@@ -232,7 +233,8 @@ def relay_settings(
     except ValueError as error:
         raise complaint(websocket, str(error)) from None
     port = url.port if url.port is not None else {"ws": 80, "wss": 443}[url.scheme]
-    fields |= {"host": Given(url.hostname, websocket.origin), "port": Given(port, websocket.origin)}
+    host = plain_host(url.hostname or "")
+    fields |= {"host": Given(host, websocket.origin), "port": Given(port, websocket.origin)}
     settings = validated(RelaySettings, fields, fixed)
     if url.scheme == "wss" and not settings.tls_certificate:
         raise complaint(websocket, "needs --tls-certificate and --tls-key, or write ws://")

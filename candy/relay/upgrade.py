@@ -23,7 +23,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import Engine
 from candy.carrier import pump
-from candy.carrier.handover import RELAY_FULL, Tail, accept_for
+from candy.carrier.handover import OLD_HTTP, RELAY_FULL, Tail, accept_for
 from candy.protocol.wire import SUBPROTOCOL
 
 
@@ -35,7 +35,7 @@ def refusal(request: web.BaseRequest) -> web.Response | None:
     if headers.get("Sec-WebSocket-Version") != "13":
         return _refuse(426, "Only WebSocket version 13 is spoken here.", **{"Sec-WebSocket-Version": "13"})
     if request.method != "GET" or request.version < (1, 1):
-        return _refuse(400, "An upgrade is a GET of HTTP/1.1.")
+        return _refuse(400, OLD_HTTP.removesuffix("\n"))
     # A body would be taken for frames, and a 100 would be sent between the request and the 101.
     if request.body_exists or "Transfer-Encoding" in headers or "Expect" in headers:
         return _refuse(400, "An upgrade has no body and no Expect.")

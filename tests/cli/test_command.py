@@ -204,6 +204,7 @@ def test_server_with_a_password_keeps_none(ran: Ran, state: Path, monkeypatch: p
         ([*RELAY, "-p", "x", "-t", "192.168.202.0/24"], "--tun: '192.168.202.0/24' is the network's own"),
         ([*RELAY, "-p", "x", "--ca-file", "/nowhere"], "--ca-file: '/nowhere' is not a file"),
         (["-w", "relay:26816", "-p", "x"], "--websocket: 'relay:26816' is not a WebSocket URL"),
+        (["-w", "ws://a%3Ab:x@relay", "-p", "x"], "--websocket: 'ws://…@relay' has a colon in the user"),
     ],
 )
 def test_usage_error(line: list[str], said: str) -> None:

@@ -18,7 +18,7 @@ from lab.answering import SOON_S, Answer, echo, failure, header, http, listening
 
 from candy import __version__
 from candy.errors import ConfigError
-from candy.member import dial
+from candy.member import dial, refusal
 from candy.member.dial import Dialer
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
@@ -55,6 +55,26 @@ async def test_the_request_and_the_hand_over() -> None:
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(ConfigError, match=r"^the relay's URL can't be used: "):
         Dialer(url)
+
+
+@pytest.mark.parametrize(
+    ("user", "credentials"), [("alice:p%C3%A9", "alice:pé"), ("alice:%E2%82%AC", "alice:€"), ("a", "a:")]
+)
+async def test_user_and_password_of_the_url(user: str, credentials: str) -> None:
+    """F8: in UTF-8, as towards a proxy, and in no message."""
+    async with listening(http("404 Not Found")) as relay:
+        dialer = Dialer(f"ws://{user}@127.0.0.1:{relay.port}")
+        await failure(dialer)
+    assert header(relay.heads[0], "Authorization") == f"Basic {base64.b64encode(credentials.encode()).decode()}"
+    assert header(relay.heads[0], "Host") == f"127.0.0.1:{relay.port}"
+    assert dialer.relay == f"ws://127.0.0.1:{relay.port}"
+
+
+def test_a_url_that_is_none_is_not_repeated_with_its_password() -> None:
+    with pytest.raises(ConfigError) as caught:
+        # To yarl alone this sign is a "%" in disguise.
+        Dialer("ws://user:secret\N{FULLWIDTH PERCENT SIGN}@relay.test/")
+    assert "secret" not in str(caught.value)
 
 
 async def test_keys_are_not_repeated() -> None:
@@ -139,12 +159,38 @@ INVALID = "the server's upgrade is not a valid one ({}): is there a broken proxy
             "there is a web server in front, but it does not reach candy-server",
         ),
         (lambda head: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", f"the answer is not HTTP: {WS_QUESTION}"),
+        (
+            lambda head: b"HTTP/1.1 400 Bad Request\r\nContent-Length: 9\r\n\r\nno\r\nmore!",
+            f'the server answered HTTP 400 Bad Request ("no"): {RELAY_QUESTION}',
+        ),
+        (
+            http("401 Unauthorized", "WWW-Authenticate: Negotiate", "WWW-Authenticate: NTLM"),
+            "the server answered HTTP 401 Unauthorized: "
+            "a web server in front asks for Negotiate or NTLM authorization, and candy knows Basic alone",
+        ),
     ],
 )
 async def test_answers_that_are_no_upgrade(answer: Answer, text: str) -> None:
     async with listening(answer) as relay:
         assert await failure(Dialer(f"ws://127.0.0.1:{relay.port}")) == text
         assert len(relay.heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "hint"),
+    [("", "asks for a user and password: put them into the URL"), ("alice:x@", "does not take the user and password")],
+)
+async def test_a_web_server_that_wants_a_password(user: str, hint: str) -> None:
+    async with listening(http("401 Unauthorized", 'WWW-Authenticate: Basic realm="x"')) as relay:
+        assert hint in await failure(Dialer(f"ws://{user}127.0.0.1:{relay.port}"))
+
+
+async def test_a_body_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come by then is told, and the answer is no time-out."""
+    monkeypatch.setattr(refusal, "BODY_S", 0.05)
+    async with listening(lambda head: b"HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\nthe reason\n") as relay:
+        why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
+    assert why.startswith('the server answered HTTP 403 Forbidden ("the reason"): ')
 
 
 async def test_a_server_that_hangs_up_is_asked_once() -> None:

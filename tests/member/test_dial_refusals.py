@@ -63,17 +63,17 @@ async def test_a_full_relay_behind_a_web_server() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "said"),
     [
-        unavailable(b""),
-        unavailable(b"<html>503 Service Temporarily Unavailable</html>" * 1000),
-        unavailable(RELAY_FULL.encode() + b"<!-- -->"),
-        unavailable(b"cut", 1000),
+        (unavailable(b""), ""),
+        (unavailable(b"<html>503 Service Temporarily Unavailable</html>" * 1000), ""),
+        (unavailable(RELAY_FULL.encode() + b"<!-- -->"), ' ("The relay is full; try again later.")'),
+        (unavailable(b"cut", 1000), ' ("cut")'),
     ],
 )
-async def test_a_web_server_without_the_relay(answer: bytes) -> None:
+async def test_a_web_server_without_the_relay(answer: bytes, said: str) -> None:
     async with answering(answer) as port:
-        assert await refusal(port) == f"the server answered HTTP 503 Service Unavailable: {NO_WAY_ON}"
+        assert await refusal(port) == f"the server answered HTTP 503 Service Unavailable{said}: {NO_WAY_ON}"
 
 
 async def test_a_web_server_that_passes_no_upgrade_on() -> None:

@@ -1,6 +1,7 @@
 """Attempts through TLS, on loopback: what is trusted, what is not, and how each failure reads."""
 
 import asyncio
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -81,7 +82,20 @@ async def test_a_hang_up_during_the_tls_handshake(ca_file: Path) -> None:
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
-    assert why.startswith("the connection was lost during the TLS handshake")
+    assert re.fullmatch(r"the connection was lost during the TLS handshake \([A-Za-z ]+\)", why)
+
+
+async def test_an_end_of_the_stream_during_the_tls_handshake(ca_file: Path) -> None:
+    """field: "lost during the TLS handshake ()" """
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.close()
+
+    async with await asyncio.start_server(end, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
+    assert why == "the connection was lost during the TLS handshake (the other side hung up)"
 
 
 async def test_no_tls_answer_in_time(ca_file: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from lab.answering import SOON_S, failure
 
 from candy.member.dial import Dialer
+from candy.member.resolve import literal, text_of
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
 
@@ -35,6 +36,22 @@ async def test_names_that_are_not_found(monkeypatch: pytest.MonkeyPatch, error: 
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     assert await failure(Dialer("ws://relay.test:26816")) == text
+
+
+async def test_an_interface_that_is_not_there() -> None:
+    why = await failure(Dialer("ws://[fe80::1%25nowhere0]:26816"))
+    assert why == "fe80::1%nowhere0: this machine has no interface nowhere0"
+
+
+def test_addresses_keep_their_interface() -> None:
+    """The system has it as a number beside the address, and a text that is kept would lose that."""
+    own = socket.if_nametoindex("lo")
+    known = [
+        text_of(address) for address in (("fe80::1", 26816, 0, own), ("2001:db8::1", 26816, 0, 0), ("10.0.0.1", 1))
+    ]
+    assert known == ["fe80::1%lo", "2001:db8::1", "10.0.0.1"]
+    assert [address[4] for address in literal(known, 7)] == [("fe80::1%lo", 7), ("2001:db8::1", 7), ("10.0.0.1", 7)]
+    assert [text_of(address[4]) for address in literal(known, 7)] == known
 
 
 async def test_a_silent_name_server(monkeypatch: pytest.MonkeyPatch) -> None:

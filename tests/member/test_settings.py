@@ -71,6 +71,9 @@ def test_password_is_in_no_repr() -> None:
         ("ws://127.0.0.1:26816/office/eu", "ws://127.0.0.1:26816/office/eu"),
         ("wss://relay:1/?a=b", "wss://relay:1/?a=b"),
         ("ws://[::1]:26816", "ws://[::1]:26816/"),
+        ("ws://[fe80::1%25eth0]:26816", "ws://[fe80::1%25eth0]:26816/"),
+        ("ws://[fe80::1%eth0]", "ws://[fe80::1%eth0]/"),
+        ("wss://me%40here:p%3Aw@relay", "wss://me%40here:p%3Aw@relay/"),
     ],
 )
 def test_url(written: str, url: str) -> None:
@@ -152,6 +155,17 @@ URL = "write it like ws://host:26816 or wss://host"
         ("websocket", "ws://relay:0", "'ws://relay:0' has port 0: give the port that the relay listens on"),
         ("websocket", "ws://re lay", f"'ws://re lay' is not a URL: {URL}"),
         ("websocket", "ws://relay\n", f"'ws://relay\\n' is not a URL: {URL}"),
+        (
+            "websocket",
+            "ws://[fe80::1]:26816",
+            "'ws://[fe80::1]:26816' is without the interface: write it like ws://[fe80::1%25eth0]:26816",
+        ),
+        ("websocket", "ws://[fe80::1%25]:26816", f"'ws://[fe80::1%25]:26816' is not a URL: {URL}"),
+        (
+            "websocket",
+            "ws://a%3Ab:x@relay",
+            "'ws://…@relay' has a colon in the user, which HTTP takes for the user's end: choose one without",
+        ),
         ("name", "1234567890", "'1234567890' is too long: candy-NAME may have 15 letters, so NAME 9"),
         ("name", "a/b", "'a/b' is not a name for an interface: use letters and digits"),
         ("name", "..", "'..' is not a name for an interface"),

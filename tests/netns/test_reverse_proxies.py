@@ -1,4 +1,5 @@
-"""Members behind a reverse proxy on the relay's machine, each with a source of its own: nginx and haproxy."""
+"""Members behind a reverse proxy on the relay's machine, nginx or haproxy: each has a source of its own, and says what
+is wrong when nginx is in the way."""
 
 import select
 import shutil
@@ -66,21 +67,26 @@ backend relay
 COMMANDS = {"nginx": (NGINX, ["nginx", "-e", "stderr", "-p"]), "haproxy": (HAPROXY, ["haproxy", "-db"])}
 
 
-@pytest.fixture(params=["nginx", "haproxy"])
-def relay(laboratory: Laboratory, tmp_path: Path, request: pytest.FixtureRequest) -> RelayProgram:
-    """On loopback, behind the proxy that it trusts."""
-    name = request.param
+def start(laboratory: Laboratory, tmp_path: Path, name: str, change: tuple[str, str] = ("", "")) -> RelayProgram:
+    """A relay on loopback, behind the proxy that it trusts, of whose settings one line may be another."""
     if shutil.which(name) is None:
         pytest.skip(f"needs {name}: run scripts/bootstrap.sh tools")
     configuration = tmp_path / f"{name}.conf"
     template, command = COMMANDS[name]
-    configuration.write_text(template.format(folder=tmp_path, public=PUBLIC, port=PORT))
+    settings = template.format(folder=tmp_path, public=PUBLIC, port=PORT)
+    assert change[0] in settings
+    configuration.write_text(settings.replace(*change, 1))
     flags = ["--trusted-proxy", "127.0.0.1", "--unauthenticated-per-source", "2", "--auth-timeout", "600"]
     with laboratory.hub:
         relay = laboratory.stack.enter_context(RelayProgram(tmp_path / "relay", *flags, port=PORT))
         where = [str(tmp_path), "-c"] if name == "nginx" else ["-f"]
         laboratory.enter(Program(name, [*command, *where, str(configuration)], environment(tmp_path)))
     return relay
+
+
+@pytest.fixture(params=["nginx", "haproxy"])
+def relay(laboratory: Laboratory, tmp_path: Path, request: pytest.FixtureRequest) -> RelayProgram:
+    return start(laboratory, tmp_path, request.param)
 
 
 def forged(host: Host) -> Member:
@@ -111,3 +117,29 @@ def test_each_has_a_limit_of_its_own(laboratory: Laboratory, relay: RelayProgram
     assert gone.recv(1) == b""
     bystander.log_in(str(bystander.ask().ip))
     assert not any("198.51.100.9" in line for line in relay.lines)
+
+
+def test_nginx_with_http_1_0(laboratory: Laboratory, tmp_path: Path) -> None:
+    """F13: the relay says why, and the member says what nginx needs."""
+    start(laboratory, tmp_path, "nginx", ("proxy_http_version 1.1", "proxy_http_version 1.0"))
+    laboratory.client(url=f"ws://10.0.0.1:{PUBLIC}").wait_for(
+        r'HTTP 400 Bad Request \("An upgrade is a GET of HTTP/1\.1\."\): '
+        "a web server in front speaks HTTP/1.0: nginx needs `proxy_http_version 1.1;`; trying again"
+    )
+
+
+def test_nginx_with_a_password(laboratory: Laboratory, tmp_path: Path) -> None:
+    """F8 and F13: in UTF-8, and a wrong one is told from a missing one."""
+    users = tmp_path / "users"
+    users.write_text("alice:{PLAIN}pé€\n", "utf-8")
+    directives = f'auth_basic "relay"; auth_basic_user_file {users}; proxy_pass'
+    start(laboratory, tmp_path, "nginx", ("proxy_pass", directives))
+    host = laboratory.host()
+    for user, said in (
+        ("", "a web server in front asks for a user and password: put them into the URL"),
+        ("alice:wrong@", "a web server in front does not take the user and password of the URL"),
+    ):
+        client = laboratory.client(host=host, url=f"ws://{user}10.0.0.1:{PUBLIC}")
+        client.wait_for(f"HTTP 401 Unauthorized .*: {said}")
+        client.close()
+    laboratory.client(host=host, url=f"ws://alice:p%C3%A9%E2%82%AC@10.0.0.1:{PUBLIC}").connected()

@@ -35,6 +35,7 @@ def test_it_is_shell(password: bytes, tmp_path: Path) -> None:
 
 def test_line(tmp_path: Path) -> None:
     assert line("relay") == "CANDY_PASSWORD='x' candy-client -w ws://relay:26816"
+    assert line("fe80::1%eth0") == "CANDY_PASSWORD='x' candy-client -w ws://[fe80::1%25eth0]:26816"
     assert line("::1", 99) == "CANDY_PASSWORD='x' candy-client -w ws://[::1]:99"
     assert line("relay", path="/office/eu").endswith(" -w ws://relay:26816/office/eu")
     pem = tmp_path / "file.pem"

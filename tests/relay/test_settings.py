@@ -158,6 +158,8 @@ def test_passwords_are_in_no_repr() -> None:
         ("ws://relay.example.org", "relay.example.org", 80),
         ("ws://[::1]:8080/", "::1", 8080),
         ("ws://[0::0]:26816", "::", 26816),
+        ("ws://[FE80::1%25eth0]:26816", "fe80::1%eth0", 26816),
+        ("ws://[fe80::1%eth0]:26816", "fe80::1%eth0", 26816),
     ],
 )
 def test_listens(url: str, host: str, port: int) -> None:
