@@ -32,15 +32,22 @@ def member_address(host: str) -> str:
     route; on a machine without one the host's name is the best guess."""
     if host not in ("0.0.0.0", "::"):
         return host
-    return default_route_address() or socket.gethostname()
+    found = default_route_address()
+    if found is None and host == "::":
+        found = default_route_address("2001:db8::1")
+    return found or socket.gethostname()
 
 
-def default_route_address() -> str | None:
-    """This machine's address towards the default route, None without one. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def default_route_address(towards: str = "203.0.113.1") -> str | None:
+    """This machine's address towards the default route of IPv4, or IPv6, None without one. Nothing is sent.
+
+    Args:
+        towards: an address that belongs to no host (RFC 5737, RFC 3849).
+    """
+    with socket.socket(socket.AF_INET6 if ":" in towards else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Connecting a UDP socket only chooses its source address; 203.0.113.1 belongs to no host (RFC 5737).
-            probe.connect(("203.0.113.1", 9))
+            # Connecting a UDP socket only chooses its source address.
+            probe.connect((towards, 9))
         except OSError:
             return None
         return str(probe.getsockname()[0])

@@ -121,7 +121,7 @@ def _announce(settings: RelaySettings, port: int) -> None:
     log.info("listening on %s, %s", where, _describe_pool(main))
     for network in others:
         log.info("network %s: %s", network.path, _describe_pool(network))
-    address = member_address(settings.host)
+    address = member_address(hosts(settings)[0])
     try:
         for network in settings.networks:
             which = "this network" if network.path == "/" else f"the network {network.path}"

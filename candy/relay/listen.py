@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from candy.errors import OperationalError
 from candy.relay.settings import RelaySettings
@@ -18,12 +19,30 @@ from candy.settings import host_port
 
 BACKLOG = 4096
 """Connections that the kernel may hold until they are accepted: after a restart all members return at once."""
+IPV4_ROUTES = Path("/proc/net/route")
+IPV6_ADDRESSES = Path("/proc/net/if_inet6")
+IPV6_SCOPE_HOST = "10"
+"""Loopback's, in the fourth column of IPV6_ADDRESSES."""
 
 
 def hosts(settings: RelaySettings) -> tuple[str, ...]:
-    """The addresses to listen on. A socket for `::` is IPv6's alone here, but a user who writes it means both families.
-    Each family has a socket of its own, so that the log and the limits show a peer's IPv4 address as one."""
-    return ("::", "0.0.0.0") if settings.host == "::" else (settings.host,)
+    """The addresses to listen on. A socket for `::` is IPv6's alone here, but a user who writes it means both families,
+    and one who writes nothing on a machine without IPv4 means them too. Each family has a socket of its own, so that
+    the log and the limits show a peer's IPv4 address as one."""
+    is_default = "host" not in settings.model_fields_set
+    if settings.host == "::" or (is_default and _has_ipv6_alone()):
+        return ("::", "0.0.0.0")
+    return (settings.host,)
+
+
+def _has_ipv6_alone() -> bool:
+    """Whether this machine has IPv6 addresses, and no interface with IPv4. Loopback doesn't count."""
+    try:
+        routes = IPV4_ROUTES.read_text().splitlines()[1:]
+        addresses = [line.split() for line in IPV6_ADDRESSES.read_text().splitlines()]
+    except OSError:
+        return False
+    return not routes and any(address[3] != IPV6_SCOPE_HOST for address in addresses)
 
 
 async def listen(settings: RelaySettings) -> list[socket.socket]:

@@ -71,3 +71,17 @@ def test_default_route_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", Unrouted)
     assert invitation.default_route_address() is None
     assert invitation.member_address("0.0.0.0") == socket.gethostname()
+
+
+class RoutedByIpv6(socket.socket):
+    def connect(self, address: Any) -> None:
+        if self.family == socket.AF_INET:
+            raise OSError(101, "Network is unreachable")
+        super().connect(("::1", address[1]))
+
+
+def test_default_route_of_ipv6_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", RoutedByIpv6)
+    assert invitation.member_address("::") == "::1"
+    # Nobody listens there.
+    assert invitation.member_address("0.0.0.0") == socket.gethostname()

@@ -22,6 +22,7 @@ from lab.member import Member
 from lab.programs import PATIENCE_S, RelayProgram, environment, server
 
 from candy.errors import OperationalError
+from candy.relay import listen as listening
 from candy.relay.listen import listen
 from candy.relay.settings import NetworkSettings, RelaySettings
 
@@ -67,6 +68,39 @@ def test_two_relays_share_a_port_when_each_has_a_family(tmp_path: Path) -> None:
             with Member.connect((host, relay.address[1])) as member:
                 member.log_in(str(member.ask().ip))
             relay.wait_for(rf"{re.escape(host)}: logged in")
+
+
+ROUTES = "Iface\tDestination\tGateway\n"
+LOOPBACK = "00000000000000000000000000000001 01 80 10 80       lo\n"
+GLOBAL = "20010db8000000000000000000000001 02 40 00 80     eth0\n"
+LINK_LOCAL = "fe8000000000000000000000000000ff 02 40 20 80     eth0\n"
+
+
+@pytest.mark.parametrize(
+    ("routes", "addresses", "expected"),
+    [
+        (ROUTES, LOOPBACK + GLOBAL, ("::", "0.0.0.0")),
+        # An address may yet come, of either family.
+        (ROUTES, LOOPBACK + LINK_LOCAL, ("::", "0.0.0.0")),
+        (ROUTES, LOOPBACK, ("0.0.0.0",)),
+        (ROUTES, "", ("0.0.0.0",)),
+        (ROUTES, None, ("0.0.0.0",)),
+        (ROUTES + "eth0\t00000000\t0100000A\n", LOOPBACK + GLOBAL, ("0.0.0.0",)),
+    ],
+)
+def test_where_it_listens_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, routes: str, addresses: str | None, expected: tuple[str, ...]
+) -> None:
+    """ "A default listen on an IPv6-only host listens on both families", and what is written is done."""
+    (tmp_path / "route").write_text(routes)
+    if addresses is not None:
+        (tmp_path / "if_inet6").write_text(addresses)
+    monkeypatch.setattr(listening, "IPV4_ROUTES", tmp_path / "route")
+    monkeypatch.setattr(listening, "IPV6_ADDRESSES", tmp_path / "if_inet6")
+    networks = (NetworkSettings(password=b"a password"),)
+    assert listening.hosts(RelaySettings(networks=networks)) == expected
+    assert listening.hosts(RelaySettings(networks=networks, port=7)) == expected
+    assert listening.hosts(RelaySettings(networks=networks, host="0.0.0.0")) == ("0.0.0.0",)
 
 
 def refusal(folder: Path, argv: list[str]) -> str:
