@@ -82,8 +82,8 @@ def _switch(key: str, meaning: str, **more: Any) -> Option:
     return Option(key, bool, meaning, default=False, **more)
 
 
-def _switch_off(key: str, field: str, meaning: str) -> Option:
-    return _switch(key, meaning, fields=(field,), is_opposite=True)
+def _switch_off(key: str, field: str, meaning: str, **more: Any) -> Option:
+    return _switch(key, meaning, fields=(field,), is_opposite=True, **more)
 
 
 _PASSWORD = Option(
@@ -228,7 +228,14 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
     ),
     "client": (
         Option(
-            "websocket", str, "the relay, ws://host:port or wss://host", "URL", "-w", fields=("url",), is_original=True
+            "websocket",
+            str,
+            "the relay, ws://host:port or wss://host",
+            "URL",
+            "-w",
+            fields=("url",),
+            is_original=True,
+            reloads=True,
         ),
         Option("name", str, "name the interface candy-NAME instead of candy", "NAME", "-n", is_original=True),
         Option(
@@ -238,6 +245,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "CIDR",
             "-t",
             is_original=True,
+            reloads=True,
         ),
         Option(
             "accept_routes",
@@ -245,6 +253,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "take routes to this public network too, or to all, or to none at all; may be repeated",
             "CIDR",
             repeats=True,
+            reloads=True,
         ),
         # 1479 + 20 of IPIP + the kind byte = 1500, the longest message that any peer takes.
         Option(
@@ -257,11 +266,14 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             most=1479,
             is_original=True,
         ),
-        _switch("insecure", "do not verify the relay's certificate"),
-        Option("ca_file", str, "trust this certificate authority (PEM), not the system's", "FILE"),
+        _switch("insecure", "do not verify the relay's certificate", reloads=True),
+        Option("ca_file", str, "trust this certificate authority (PEM), not the system's", "FILE", reloads=True),
         _switch_off("no_offload", "offload", "exchange packets with the kernel one by one"),
         _switch_off(
-            "no_extension", "extension", "speak as the original's clients do, even with a relay that can do more"
+            "no_extension",
+            "extension",
+            "speak as the original's clients do, even with a relay that can do more",
+            reloads=True,
         ),
         _switch("masquerade", "forward between the network and this machine's others, with NAT (nftables)"),
         Option("stun", str, "STUN server for direct links", "URL", "-s", is_original=True, is_idle=True),
@@ -300,9 +312,9 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             is_original=True,
             is_idle=True,
         ),
-        _PASSWORD,
-        _PASSWORD_FILE,
-        *_LOG,
+        _PASSWORD._replace(reloads=True),
+        _PASSWORD_FILE._replace(reloads=True),
+        *(option._replace(reloads=option.key == "debug") for option in _LOG),
     ),
 }
 

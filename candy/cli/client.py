@@ -25,7 +25,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None) -
     """Stay in the network until a signal ends the program; returns the exit status."""
     from candy.member import lifecycle
 
-    return lifecycle.run(settings)
+    return lifecycle.run(settings, reread)
 
 
 main = Command(

@@ -28,6 +28,10 @@ class Acceptance:
     """
 
     def __init__(self, named: Sequence[IPv4Network] | None = ()) -> None:
+        self.change(named)
+
+    def change(self, named: Sequence[IPv4Network] | None) -> None:
+        """Judge by these from now on."""
         self._routes = _merged(named) if named is not None else ()
         self._own = _merged(named or ())
         self._takes_none = named is None

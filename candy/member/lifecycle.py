@@ -1,11 +1,16 @@
 """The member's life: its parts are made, it stays in the network, and a signal ends it.
 
-    run() ─▶ interface, state, engine, Member ─▶ stay() ─▶ SIGTERM, SIGINT, SIGHUP ─▶ close frame ─▶ engine stops
-                                                  │        SIGUSR1: counters
+    run() ─▶ interface, state, engine, Member ─▶ stay() ─▶ SIGTERM, SIGINT ─▶ close frame ─▶ engine stops
+                                                  │ ▲      SIGUSR1: counters
+                                                  │ └── SIGHUP: settings again; another stay() if a connection needs it
                                                 watch() interface and NAT: right again, whatever others do
 
-Rule: a part that was made is ended, also when a later one fails. What happens between start and end is
-candy.member.member's.
+Rules:
+ 1. A part that was made is ended, also when a later one fails.
+ 2. Of settings that are read again those are applied that candy.options says a reload applies; any other change needs a
+    restart, and is named in the log, last of all. Without a file there is nothing to read, and SIGHUP ends the member.
+
+What happens between start and end is candy.member.member's.
 """
 
 import asyncio
@@ -14,11 +19,12 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from candy import __version__
 from candy._fastpath import Engine
-from candy.errors import OperationalError
+from candy.errors import ConfigError, OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.masquerade import Masquerade
@@ -30,7 +36,7 @@ from candy.member.acceptance import Acceptance
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.member import Member
-from candy.member.settings import MemberSettings
+from candy.member.settings import MemberSettings, change
 from candy.member.state import MemberState
 
 WORKERS_MAX = 2
@@ -51,18 +57,80 @@ def hello(host: str) -> bytes:
     return f"candy::linux::{__version__}::{host}".encode()[:LONGEST_PING]
 
 
-async def _stay_until_signal(member: Member, interface: Interface, masquerade: Masquerade | None) -> None:
+class _Stays:
+    """One stay of a member after another: the next one begins when settings have changed that a connection is made by.
+
+    Args:
+        settings: the member's, as it is.
+        make: what a member with other settings connects as, and by.
+    """
+
+    def __init__(
+        self, member: Member, settings: MemberSettings, make: Callable[[MemberSettings], tuple[Identity, Dialer]]
+    ) -> None:
+        self._member = member
+        self._settings = settings
+        self._make = make
+        self._next: tuple[Identity, Dialer] | None = None
+        """Of the next stay, once there is to be one."""
+        self._staying: asyncio.Timeout
+
+    async def lead(self) -> None:
+        """Stay until cancelled."""
+        while True:
+            try:
+                # A deadline that reload() sets.
+                async with asyncio.timeout(None) as self._staying:
+                    await self._member.stay()
+            except TimeoutError:
+                if self._next is None:
+                    raise
+                self._member.renew(*self._next)
+                self._next = None
+
+    def reload(self, reread: Callable[[], MemberSettings]) -> None:
+        """Read the settings again; when they are sound, apply those that need no restart."""
+        try:
+            changed = change(self._settings, reread())
+            made = self._make(changed.settings) if changed.takes_connection else None
+        except (ConfigError, OperationalError) as error:
+            _log.error("not read again, nothing changes: %s", error)
+            return
+        _log.info("the settings are read again")
+        self._settings = changed.settings
+        logging.root.setLevel(logging.DEBUG if changed.settings.debug else logging.INFO)
+        if changed.applied:
+            _log.info("changed: %s", ", ".join(changed.applied))
+        if made is not None:
+            _log.info("connecting anew to %s", made[1].relay)
+            if self._next is None:
+                self._staying.reschedule(asyncio.get_running_loop().time())
+            self._next = made
+        if changed.left:
+            _log.warning("changed, which needs a restart: %s", ", ".join(changed.left))
+
+
+async def _stay_until_signal(
+    stays: _Stays,
+    member: Member,
+    interface: Interface,
+    masquerade: Masquerade | None,
+    reread: Callable[[], MemberSettings] | None,
+) -> None:
     loop = asyncio.get_running_loop()
-    staying = loop.create_task(member.stay())
+    staying = loop.create_task(stays.lead())
 
     def end() -> None:
         _log.info("ending")
         staying.cancel()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    if reread is not None:
+        loop.add_signal_handler(signal.SIGHUP, stays.reload, reread)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         # A terminal that is closed sends SIGHUP, which nohup has ignored.
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, end)
+        loop.add_signal_handler(signal.SIGHUP, end)
     loop.add_signal_handler(signal.SIGUSR1, member.log_counters)
     # Only now: an earlier signal would have left the NAT behind.
     with ExitStack() as stack:
@@ -87,8 +155,34 @@ async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
             task.result()
 
 
-def run(settings: MemberSettings) -> int:
+def _dialer(settings: MemberSettings, underlay: Underlay) -> Dialer:
+    if settings.insecure and settings.url.startswith("wss:"):
+        _log.warning("the relay's certificate is not verified (--insecure)")
+    return Dialer(
+        settings.url,
+        ca_file=settings.ca_file,
+        insecure=settings.insecure,
+        extension=settings.extension,
+        underlay=underlay,
+    )
+
+
+def _identity(settings: MemberSettings, state: MemberState, acceptance: Acceptance) -> Identity:
+    return Identity(
+        password=settings.password,
+        vmac=state.vmac(secrets.token_bytes),
+        address=settings.tun,
+        hello=hello(socket.gethostname()),
+        randbytes=secrets.token_bytes,
+        acceptance=acceptance,
+    )
+
+
+def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = None) -> int:
     """Be a member until SIGTERM, SIGINT or SIGHUP; returns the exit status.
+
+    Args:
+        reread: reads the settings again. With it SIGHUP does that, instead of ending the member.
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable can't be used.
@@ -97,25 +191,16 @@ def run(settings: MemberSettings) -> int:
     acceptance = Acceptance(settings.accept_routes)
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
     underlay = Underlay(settings.interface)
-    dialer = Dialer(
-        settings.url,
-        ca_file=settings.ca_file,
-        insecure=settings.insecure,
-        extension=settings.extension,
-        underlay=underlay,
-    )
+    dialer = _dialer(settings, underlay)
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
         state = MemberState(settings.state_dir, settings.name)
-        identity = Identity(
-            password=settings.password,
-            vmac=state.vmac(secrets.token_bytes),
-            address=settings.tun,
-            hello=hello(socket.gethostname()),
-            randbytes=secrets.token_bytes,
-            acceptance=acceptance,
-        )
-        if settings.insecure and settings.url.startswith("wss:"):
-            _log.warning("the relay's certificate is not verified (--insecure)")
+        identity = _identity(settings, state, acceptance)
+
+        def make(other: MemberSettings) -> tuple[Identity, Dialer]:
+            made = _identity(other, state, acceptance), _dialer(other, underlay)
+            acceptance.change(other.accept_routes)
+            return made
+
         try:
             engine = Engine(
                 workers=min(WORKERS_MAX, max(1, len(os.sched_getaffinity(0)) - 1)),
@@ -130,7 +215,9 @@ def run(settings: MemberSettings) -> int:
             engine.add_network()
             interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
             member = Member(identity, state, dialer, engine, interface, underlay)
-            asyncio.run(_stay_until_signal(member, interface, masquerade))
+            _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
+            stays = _Stays(member, settings, make)
+            asyncio.run(_stay_until_signal(stays, member, interface, masquerade, reread))
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.
             engine.stop()

@@ -90,11 +90,17 @@ class Member:
         """Those in force, of which the interface follows as many as it can."""
         self._peers = Peers()
         self._drops: Counter[str] = Counter()
+        self._random = random
         self._sequels = Sequels(random, is_granted=identity.address is None)
         self._wall = wall
         self._sleep = sleep
         self._last = state.address()
         """The address to ask for."""
+
+    def renew(self, identity: Identity, dialer: Dialer) -> None:
+        """Be this from the next stay() on, by other connections. The interface keeps what it has until then."""
+        self._identity, self._dialer = identity, dialer
+        self._sequels = Sequels(self._random, is_granted=identity.address is None)
 
     def log_counters(self) -> None:
         """Write all counters to the log, then the routes in use and what other members said of themselves (SIGUSR1)."""
@@ -111,7 +117,6 @@ class Member:
         Raises:
             OperationalError: the interface or the state can't be used.
         """
-        _log.info("interface %s is made; connecting to %s", self._interface.name, self._dialer.relay)
         while True:
             try:
                 ending = await self._attempt()

@@ -4,9 +4,9 @@ This module does not know where values come from, nor what a setting does.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath
@@ -130,3 +130,34 @@ def member_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any
     if websocket is None or not websocket.value:
         raise ConfigError(f"no relay given: add -w ws://host:{DEFAULT_PORT} (or wss://host)")
     return validated(MemberSettings, by_field(OPTIONS["client"], given), fixed | {"password": password})
+
+
+class Change(NamedTuple):
+    """What follows from settings that were read again."""
+
+    settings: MemberSettings
+    """Those in force from now on."""
+    applied: list[str]
+    """Names of the options that are different."""
+    takes_connection: bool
+    """One of these takes a new connection."""
+    left: list[str]
+    """Those that a running member can't change."""
+
+
+def change(running: MemberSettings, wanted: MemberSettings) -> Change:
+    """Go over to other settings, as far as a running member can."""
+    different = {field for field in _DECIDED_BY if getattr(running, field) != getattr(wanted, field)}
+    applied = {field for field in different if _DECIDED_BY[field].reloads}
+    settings = running.model_copy(update={field: getattr(wanted, field) for field in applied})
+    return Change(settings, _names(applied), bool(applied - {"debug"}), _names(different - applied))
+
+
+def _names(fields: Iterable[str]) -> list[str]:
+    return sorted(_DECIDED_BY[field].key for field in fields)
+
+
+_DECIDED_BY = {
+    field: option for option in reversed(OPTIONS["client"]) if not option.is_idle for field in option.decides
+}
+"""The option behind each field: the first one where several are."""

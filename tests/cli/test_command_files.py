@@ -273,6 +273,23 @@ def test_settings_are_read_again(ran: Ran, state: Path, tmp_path: Path, caplog: 
         ran.reread()
 
 
+def test_a_members_settings_are_read_again(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, password = tmp_path / "client.toml", tmp_path / "password"
+    password.write_text("one")
+    file.write_text(f'websocket = "ws://relay"\npassword_file = "{password}"\n')
+    settings, _ = join(ran, "-c", str(file), "--mtu", "1300")
+    assert ran.reread is not None
+    assert ran.reread() == settings
+    password.write_text("two")
+    assert ran.reread() == settings.model_copy(update={"password": b"two"})
+    file.write_text("mtu = 1200")
+    with pytest.raises(ConfigError, match=r"^no relay given"):
+        ran.reread()
+    monkeypatch.setenv("CANDY_PASSWORD", "x")
+    join(ran, "-w", "ws://relay")
+    assert ran.reread is None
+
+
 # The examples
 
 

@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from candy.errors import ConfigError
-from candy.member.settings import MemberSettings, member_settings
+from candy.member.settings import MemberSettings, change, member_settings
 from candy.settings import Given
 
 
@@ -202,3 +202,36 @@ def test_refuses(key: str, value: str, message: str) -> None:
 def test_needs_a_relay(given: dict[str, Given]) -> None:
     with pytest.raises(ConfigError, match=r"^no relay given: add -w ws"):
         member_settings(given, password=b"secret")
+
+
+def test_settings_that_are_read_again() -> None:
+    """What a connection is made by is applied, and all else is left for a restart."""
+    running = member(mtu="1300", name="home")
+    wanted = member_settings(
+        on_line(
+            websocket="wss://other/",
+            tun="192.168.202.5/24",
+            accept_routes="all",
+            insecure=True,
+            no_extension=True,
+            mtu="1200",
+            no_offload=True,
+            masquerade=True,
+            debug=True,
+            discovery="300",
+        ),
+        password=b"another",
+    )
+    changed = change(running, wanted)
+    assert changed.applied == ["accept_routes", "debug", "insecure", "no_extension", "password", "tun", "websocket"]
+    assert changed.left == ["masquerade", "mtu", "name", "no_offload"]
+    assert changed.takes_connection
+    assert changed.settings == wanted.model_copy(
+        update={"mtu": 1300, "name": "home", "offload": True, "masquerade": False, "discovery": 0}
+    )
+    # What is left is named again, and what was applied is not.
+    again = change(changed.settings, wanted)
+    assert (again.applied, again.left, again.settings) == ([], changed.left, changed.settings)
+    assert change(running, running) == (running, [], False, [])
+    assert change(running, running.model_copy(update={"debug": True})).applied == ["debug"]
+    assert not change(running, running.model_copy(update={"debug": True})).takes_connection
