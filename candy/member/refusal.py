@@ -101,7 +101,8 @@ def quoted(text: str) -> str:
 
 def _told(answer: Answer) -> str:
     """Status and reason: HTTP 400 Bad Request ("An upgrade is a GET of HTTP/1.1.")"""
-    line = _first_line(answer.body)
+    # A server may show the request as it came, with what was in Authorization.
+    line = re.sub(r"(?i)\bbasic\s+[a-z0-9+/=]+", "Basic ***", _first_line(answer.body))
     status = f"HTTP {quoted(answer.status)}".rstrip()
     # The title of many pages is the status once more.
     return f'{status} ("{quoted(line)}")' if line and line != answer.status else status

@@ -143,5 +143,11 @@ def test_what_strangers_say_is_quoted(text: str) -> None:
         assert len(said) < 2 * MAX_QUOTE + 300
 
 
+def test_credentials_that_come_back() -> None:
+    """aiohttp shows the beginning of a header that is too long."""
+    said = server("400 Bad Request", b"Got more than 8190 bytes when reading: b'Basic dTpwcHBw...'.")
+    assert "reading: b'Basic ***...'.\"): " in said
+
+
 def test_bytes_that_are_no_text() -> None:
     assert '("\\ufffd\\x00")' in server("500", b"\xff\x00")
