@@ -1,11 +1,14 @@
 """How a member starts and ends: what its first PING says, an interface that can't be created, and signals."""
 
+import asyncio
 import re
 import signal
 import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import pytun
@@ -15,7 +18,7 @@ from lab.programs import PATIENCE_S, Program, client, environment
 from lab.unread import Unread, stderr_refused, stderr_to
 
 from candy import __version__
-from candy.errors import OperationalError
+from candy.errors import ConfigError, OperationalError
 from candy.member import lifecycle
 from candy.member.lifecycle import hello
 from candy.member.settings import MemberSettings
@@ -42,6 +45,99 @@ def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OperationalError, match=r"^/dev/net/tun is closed to this user: run as root"):
         lifecycle.run(settings(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+class Staying:
+    """A member whose goodbye lasts until the test ends it."""
+
+    def __init__(self) -> None:
+        self.urls = ["ws://127.0.0.1:1/"]
+        """That it was, one after another."""
+        self.steps: asyncio.Queue[str] = asyncio.Queue()
+        self.is_answered = asyncio.Event()
+
+    async def stay(self) -> None:
+        self.steps.put_nowait(f"stays at {self.urls[-1]}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.steps.put_nowait("says goodbye")
+            await self.is_answered.wait()
+
+    def renew(self, identity: str, dialer: object) -> None:
+        self.urls.append(identity)
+
+
+@pytest.mark.usefixtures("log_level")
+class TestSettingsThatAreReadAgain:
+    """By the event loop's own rules for what is cancelled; with a real member in tests/netns/test_member_reload.py."""
+
+    @pytest.fixture
+    def member(self) -> Staying:
+        return Staying()
+
+    @pytest.fixture
+    def stays(self, member: Staying, tmp_path: Path) -> Any:
+        return lifecycle._Stays(
+            cast(Any, member),
+            settings(tmp_path),
+            lambda other: cast(Any, (other.url, SimpleNamespace(relay=other.url))),
+        )
+
+    async def test_another_stay(self, stays: Any, member: Staying, tmp_path: Path) -> None:
+        """After the goodbye, and with what was read last: twice meanwhile is once."""
+        leading = asyncio.create_task(stays.lead())
+        assert await member.steps.get() == "stays at ws://127.0.0.1:1/"
+        stays.reload(lambda: settings(tmp_path, url="ws://127.0.0.1:2/"))
+        assert await member.steps.get() == "says goodbye"
+        stays.reload(lambda: settings(tmp_path, url="ws://127.0.0.1:3/"))
+        member.is_answered.set()
+        assert await member.steps.get() == "stays at ws://127.0.0.1:3/"
+        assert member.urls == ["ws://127.0.0.1:1/", "ws://127.0.0.1:3/"]
+        leading.cancel()
+        await asyncio.wait([leading])
+        assert leading.cancelled()
+
+    async def test_an_end_while_it_says_goodbye(self, stays: Any, member: Staying, tmp_path: Path) -> None:
+        leading = asyncio.create_task(stays.lead())
+        await member.steps.get()
+        stays.reload(lambda: settings(tmp_path, url="ws://127.0.0.1:2/"))
+        assert await member.steps.get() == "says goodbye"
+        leading.cancel()
+        await asyncio.wait([leading])
+        assert leading.cancelled()
+        assert member.urls == ["ws://127.0.0.1:1/"]
+
+    async def test_settings_that_take_no_connection(
+        self, stays: Any, member: Staying, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def mistake() -> MemberSettings:
+            raise ConfigError("client.toml:1: it is wrong")
+
+        leading = asyncio.create_task(stays.lead())
+        await member.steps.get()
+        with caplog.at_level("INFO"):
+            for reread in (mistake, lambda: settings(tmp_path), lambda: settings(tmp_path, mtu=1300)):
+                stays.reload(reread)
+        assert caplog.messages == [
+            "not read again, nothing changes: client.toml:1: it is wrong",
+            "the settings are read again",
+            "the settings are read again",
+            "changed, which needs a restart: mtu",
+        ]
+        leading.cancel()
+        # Only now.
+        assert await member.steps.get() == "says goodbye"
+        member.is_answered.set()
+        await asyncio.wait([leading])
+
+    async def test_an_error_of_the_member(self, stays: Any, member: Staying, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def fail() -> None:
+            raise TimeoutError("its own")
+
+        monkeypatch.setattr(member, "stay", fail)
+        with pytest.raises(TimeoutError, match="its own"):
+            await stays.lead()
 
 
 RUN = """
