@@ -10,6 +10,9 @@ RELAY_FULL = "The relay is full; try again later.\n"
 """Body of the relay's own 503, by which a member tells it from a web server's: proxies pass bodies on."""
 OLD_HTTP = "An upgrade is a GET of HTTP/1.1.\n"
 """Body of the relay's 400 that a web server which speaks HTTP/1.0 to it passes on."""
+INSTANCE = "Candy-Instance"
+"""A header of the member's request: 16 hex digits, drawn when the program starts. By it the relay tells a member that
+makes a newer connection from a copy of its machine. It proves nothing."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 

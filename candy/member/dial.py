@@ -28,7 +28,7 @@ from yarl import URL
 
 from candy import __version__
 from candy.carrier import pump, tls
-from candy.carrier.handover import Tail, accept_for
+from candy.carrier.handover import INSTANCE, Tail, accept_for
 from candy.errors import ConfigError, OperationalError
 from candy.host.underlay import Underlay
 from candy.member import refusal
@@ -83,6 +83,7 @@ class Dialer:
         underlay: Underlay | None = None,
     ) -> None:
         self._extension = extension
+        self._instance = secrets.token_hex(8)
         try:
             self._url = URL(url)
         except ValueError as error:
@@ -146,7 +147,7 @@ class Dialer:
                 "Sec-WebSocket-Version": "13",
                 "Sec-WebSocket-Key": key,
                 "User-Agent": f"candy/{__version__}",
-                **({"Sec-WebSocket-Protocol": SUBPROTOCOL} if self._extension else {}),
+                **({"Sec-WebSocket-Protocol": SUBPROTOCOL, INSTANCE: self._instance} if self._extension else {}),
                 **({"Authorization": self._authorization} if self._authorization is not None else {}),
             },
             skip_auto_headers=("Accept", "Accept-Encoding"),

@@ -25,7 +25,8 @@ The network tells a replaced holder and a refused newcomer why, by a close code 
 source. It names no other member's source.
 
 One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
-That is worth a warning, for neither of the two can know it at first.
+That is worth a warning, for neither of the two can know it at first. It is not where one program says of itself
+(candy.carrier.handover, INSTANCE) that both connections are its own, as one does whose way to the relay changes.
 
 When the rules change (`set_rules`), every member whose routes change with them learns it: by a new set with candy.2,
 else by being closed with 1012, because "ROUTE of the original has no way to withdraw or replace". A gateway with
@@ -140,9 +141,17 @@ class Network:
         self._realm.pool.claim(ip, None, connection)
         return [Bind(connection, int(ip))]
 
-    def opened(self, connection: int, source: str, now: float, *, extended: bool = False) -> list[Action]:
-        """A connection was upgraded; `source` is its peer's IP address as text, `extended`: it has candy.2."""
-        self._sessions[connection] = Session(self._realm, connection, source, extended)
+    def opened(
+        self, connection: int, source: str, now: float, *, extended: bool = False, instance: int = 0
+    ) -> list[Action]:
+        """A connection was upgraded.
+
+        Args:
+            source: its peer's IP address as text.
+            extended: it has candy.2.
+            instance: what its program has for a number of its own; 0: none.
+        """
+        self._sessions[connection] = Session(self._realm, connection, source, extended, instance)
         self._set_deadline(connection, now + self._authentication_timeout)
         return []
 
@@ -267,7 +276,10 @@ class Network:
                 actions += self._refuse(probe.waiting, why, why)
             told = f"another connection with the same VMAC took {ip} over"
             actions += self._replace(holder, f"by {session.source}, which has the same VMAC", CloseCode.REPLACED, told)
-            return actions + self._note_replacement(session, now) + self._admit(session)
+            # A program may replace a connection of its own as often as its way to the relay changes.
+            if session.instance == 0 or session.instance != holder.instance:
+                actions += self._note_replacement(session, now)
+            return actions + self._admit(session)
         if probe is None:  # 4
             payload = PROBE_PREFIX + self._realm.randbytes(8)
             self._probes[ip] = _Probe(holder, session, payload)

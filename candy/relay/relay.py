@@ -200,7 +200,8 @@ class Relay:
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
         now = self._clock.time()
-        self._act(served, served.network.opened(connection, source, now, extended=response.extended))
+        opened = served.network.opened(connection, source, now, extended=response.extended, instance=response.instance)
+        self._act(served, opened)
         self._set_timer()
         return response
 

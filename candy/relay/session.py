@@ -121,6 +121,7 @@ class Session:
         connection: the engine's number.
         source: the peer's IP address as text.
         extended: candy.2 was agreed on.
+        instance: what its program has for a number of its own; 0: none.
     """
 
     __slots__ = (
@@ -131,6 +132,7 @@ class Session:
         "_realm",
         "connection",
         "extended",
+        "instance",
         "ip",
         "source",
         "state",
@@ -138,7 +140,7 @@ class Session:
         "vmac",
     )
 
-    def __init__(self, realm: Realm, connection: int, source: str, extended: bool) -> None:
+    def __init__(self, realm: Realm, connection: int, source: str, extended: bool, instance: int = 0) -> None:
         self._realm = realm
         self._copies_until = -inf
         """The time until which its member has used its allowance of copies, at COPIES_PER_S."""
@@ -151,6 +153,7 @@ class Session:
         self.connection = connection
         self.source = source
         self.extended = extended
+        self.instance = instance
         self.state = State.GREETING
         self.vmac: bytes | None = None
         self.ip = _UNSPECIFIED

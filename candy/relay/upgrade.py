@@ -14,6 +14,7 @@ It knows neither sessions nor passwords.
 import base64
 import binascii
 import os
+import re
 import socket
 from collections.abc import Collection
 from typing import Any
@@ -23,7 +24,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import Engine
 from candy.carrier import pump
-from candy.carrier.handover import OLD_HTTP, RELAY_FULL, Tail, accept_for
+from candy.carrier.handover import INSTANCE, OLD_HTTP, RELAY_FULL, Tail, accept_for
 from candy.protocol.wire import SUBPROTOCOL
 
 
@@ -103,7 +104,7 @@ def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[i
     except BaseException:
         socket.close(fd)
         raise
-    return connection, HandedOver(extended)
+    return connection, HandedOver(extended, _instance(request))
 
 
 class HandedOver(web.StreamResponse):
@@ -111,11 +112,13 @@ class HandedOver(web.StreamResponse):
 
     Args:
         extended: candy.2 was agreed on.
+        instance: the number that the program has for itself; 0: none.
     """
 
-    def __init__(self, extended: bool) -> None:
+    def __init__(self, extended: bool, instance: int) -> None:
         super().__init__(status=101)
         self.extended = extended
+        self.instance = instance
         self.force_close()
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
@@ -136,6 +139,11 @@ def _switching(key: str, extended: bool) -> bytes:
     if extended:
         lines.append(b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode())
     return b"\r\n".join([*lines, b"", b""])
+
+
+def _instance(request: web.BaseRequest) -> int:
+    text = request.headers.get(INSTANCE, "")
+    return int(text, 16) if re.fullmatch(r"[0-9a-f]{16}", text) else 0
 
 
 def _is_key(text: str) -> bool:

@@ -61,10 +61,11 @@ class Talk:
         self.log += [(action.level, action.text) for action in actions if isinstance(action, Log)]
         return [action for action in actions if not isinstance(action, Log)]
 
-    def open(self, source: str | None = None, *, extended: bool = False) -> int:
+    def open(self, source: str | None = None, *, extended: bool = False, instance: int = 0) -> int:
         self.connections += 1
         source = source if source is not None else f"203.0.113.{self.connections}"
-        assert self.network.opened(self.connections, source, self.now, extended=extended) == []
+        opened = self.network.opened(self.connections, source, self.now, extended=extended, instance=instance)
+        assert opened == []
         return self.connections
 
     def receive(self, connection: int, message: bytes) -> list[Action]:
@@ -117,11 +118,11 @@ class Talk:
         return connection
 
     def newcomer(
-        self, address: IPv4Address, vmac: bytes | None = None, *, extended: bool = False
+        self, address: IPv4Address, vmac: bytes | None = None, *, extended: bool = False, instance: int = 0
     ) -> tuple[int, list[Action]]:
         """A new connection, and what its AUTH causes."""
         self.wall += 1
-        connection = self.open(extended=extended)
+        connection = self.open(extended=extended, instance=instance)
         if vmac is not None:
             assert self.vmac(connection, vmac) == []
         return connection, self.auth(connection, address)

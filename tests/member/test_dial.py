@@ -6,6 +6,7 @@ TLS is in test_dial_tls.py, proxies in test_dial_proxy.py.
 import asyncio
 import base64
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ async def test_the_request_and_the_hand_over() -> None:
     key = header(head, "Sec-WebSocket-Key")
     assert key is not None
     assert len(base64.b64decode(key, validate=True)) == 16
+    instance = header(head, "Candy-Instance")
+    assert re.fullmatch(r"[0-9a-f]{16}", instance or "")
     assert {line.split(": ")[0]: header(head, line.split(": ")[0]) for line in head.split("\r\n")[1:-2]} == {
         "Host": f"127.0.0.1:{relay.port}",
         "Upgrade": "websocket",
@@ -47,6 +50,7 @@ async def test_the_request_and_the_hand_over() -> None:
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": key,
         "Sec-WebSocket-Protocol": "candy.2",
+        "Candy-Instance": instance,
         "User-Agent": f"candy/{__version__}",
     }
 
@@ -84,6 +88,8 @@ async def test_keys_are_not_repeated() -> None:
         await failure(dialer)
     first, second = (header(head, "Sec-WebSocket-Key") for head in relay.heads)
     assert first != second
+    # What tells it from a copy of its machine is.
+    assert len({header(head, "Candy-Instance") for head in relay.heads}) == 1
 
 
 async def test_the_extension() -> None:

@@ -174,6 +174,19 @@ def test_one_vmac_that_replaces_itself_twice_within_a_minute_is_worth_a_warning(
     ]
 
 
+def test_a_program_that_replaces_connections_of_its_own_is_not(talk: Talk) -> None:
+    """Its way to the relay changes again and again: it is in a train."""
+    talk.member(ip(7), ONE)
+    for _ in range(5):
+        talk.now += 3
+        _, actions = talk.newcomer(ip(7), ONE, extended=True, instance=1)
+        assert Bind(talk.connections, int(ip(7))) in actions
+    assert warned(talk) == []
+    # A copy of its machine is another program.
+    talk.newcomer(ip(7), ONE, extended=True, instance=2)
+    assert len(warned(talk)) == 1
+
+
 def test_a_member_that_comes_back_now_and_then_is_not(talk: Talk) -> None:
     talk.member(ip(7), ONE)
     talk.member(ip(8), TWO)
