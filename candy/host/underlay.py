@@ -1,6 +1,7 @@
 """What this machine has beside the tunnel: the way to the relay, other networks, name servers; and what is in the way.
 
     Dialer ── find(addresses) ─▶ Way of each ─▶ bind(socket) ─▶ connect          never through the tunnel
+    Outer ── egress(targets) ─▶ Egress for each                                  to be compared with one from before
     Member ── review(own network, routes, ways) ─▶ one warning for each overlap
 
 A granted network, or a rule's destination, may enclose an address that the connection itself depends on. A socket
@@ -22,7 +23,7 @@ import logging
 import re
 import socket
 from collections.abc import Collection, Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,6 +79,25 @@ class Way(NamedTuple):
         return self.can_bind and not self.is_strict
 
 
+class Target(NamedTuple):
+    """Where packets go to. Those of a connection that there is have a source, and perhaps an interface, that stay."""
+
+    address: IPv4Address | IPv6Address
+    source: str | None = None
+    interface: str | None = None
+    """None: where the kernel sends them, without the tunnel."""
+
+
+class Egress(NamedTuple):
+    """What packets to a target take, beside the tunnel. A connection that was made by another one may not hold."""
+
+    interface: str
+    gateway: str | None = None
+    """None: the address is on the cable, or this machine's own."""
+    source: str | None = None
+    """The address that the kernel gives to what it sends there."""
+
+
 class Underlay:
     """This machine without one of its interfaces.
 
@@ -97,6 +117,15 @@ class Underlay:
         async with AsyncIPRoute() as netlink:
             found = {address: await _way_to(netlink, address, index) for address in addresses}
         return {address: way for address, way in found.items() if way is not None}
+
+    async def egress(self, targets: Iterable[Target]) -> dict[Target, Egress | None]:
+        """The egress for each of these; None where nothing but the tunnel leads, or the source is no address of this
+        machine."""
+        from pyroute2 import AsyncIPRoute
+
+        index = self._index()
+        async with AsyncIPRoute() as netlink:
+            return {target: await _egress_for(netlink, target, index) for target in targets}
 
     async def review(
         self, own: IPv4Interface, routes: Collection[IPv4Network], ways: Mapping[IPv4Address, Way]
@@ -214,15 +243,46 @@ def _about_name_server(network: str, server: IPv4Address) -> str:
 
 
 async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, tunnel: int) -> Way | None:
-    from pyroute2 import NetlinkError
-
     route = await route_to(netlink, address)
     if route.is_local:
         # No route leads away from this machine's own addresses, and what answers may be behind a NAT of its own.
         return Way("lo", False)
+    index = await _beside_tunnel(netlink, address, route, tunnel)
+    return _probe(socket.if_indextoname(index)) if index is not None else None
+
+
+async def _egress_for(netlink: "AsyncIPRoute", target: Target, tunnel: int) -> Egress | None:
+    from pyroute2 import NetlinkError
+
+    to: dict[str, object] = {"family": socket.AF_INET6 if target.address.version == 6 else socket.AF_INET}
+    try:
+        if target.source is not None:
+            [back] = await netlink.route("get", dst=target.source, **to)
+            if back["type"] != RTN_LOCAL:
+                return None
+        if target.interface is not None:
+            to["oif"] = socket.if_nametoindex(target.interface)
+        elif isinstance(target.address, IPv4Address):
+            route = await route_to(netlink, target.address)
+            if route.is_local:
+                return Egress("lo")
+            to["oif"] = await _beside_tunnel(netlink, target.address, route, tunnel)
+            if to["oif"] is None:
+                return None
+        [taken] = await netlink.route("get", dst=str(target.address), **to)
+        return Egress(socket.if_indextoname(taken.get("RTA_OIF")), taken.get("RTA_GATEWAY"), taken.get("RTA_PREFSRC"))
+    except (NetlinkError, OSError):
+        # There is no route, or an interface has just gone.
+        return None
+
+
+async def _beside_tunnel(netlink: "AsyncIPRoute", address: IPv4Address, route: Route, tunnel: int) -> int | None:
+    """The interface that leads to an address by rule 1, which `route` is the kernel's own answer for."""
+    from pyroute2 import NetlinkError
+
     if route.ifindex not in (None, tunnel):
-        return _probe(socket.if_indextoname(route.ifindex))
-    best: tuple[int, int, str] | None = None
+        return route.ifindex
+    best: tuple[int, int, str, int] | None = None
     async for link in await netlink.get_links():
         if link["index"] == tunnel or link["flags"] & (IFF_UP | IFF_LOOPBACK) != IFF_UP:
             continue
@@ -231,9 +291,9 @@ async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, tunnel: int) ->
             [match] = await netlink.route("get", dst=str(address), oif=link["index"], flags=RTM_F_FIB_MATCH)
         except NetlinkError:
             continue
-        rank = (match["dst_len"], -(match.get("RTA_PRIORITY") or 0), link.get("IFLA_IFNAME"))
+        rank = (match["dst_len"], -(match.get("RTA_PRIORITY") or 0), link.get("IFLA_IFNAME"), link["index"])
         best = rank if best is None else max(best, rank)
-    return _probe(best[2]) if best is not None else None
+    return best[3] if best is not None else None
 
 
 def _probe(interface: str) -> Way:

@@ -173,6 +173,16 @@ class Conversation:
         """Rule 3's deadline."""
 
     @property
+    def connection(self) -> int:
+        """The engine's number."""
+        return self._connection
+
+    @property
+    def has_claimed(self) -> bool:
+        """AUTH is sent, so that the relay is about to lead packets here."""
+        return self._address is not None
+
+    @property
     def deadline(self) -> float:
         """When expired() has to be called."""
         return min(self._due, self._told_all_at)

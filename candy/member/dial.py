@@ -18,7 +18,7 @@ import secrets
 import ssl
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -30,7 +30,7 @@ from candy import __version__
 from candy.carrier import pump, tls
 from candy.carrier.handover import INSTANCE, Tail, accept_for
 from candy.errors import ConfigError, OperationalError
-from candy.host.underlay import Underlay
+from candy.host.underlay import Target, Underlay
 from candy.member import refusal
 from candy.member.authorization import basic
 from candy.member.outer import Outer
@@ -50,13 +50,20 @@ class Upgraded:
 
     `fd` is for Engine.adopt(), `extended` says whether the relay chose `candy.2`, `tail` are the bytes read
     behind its answer. `transport` is the TLS transport that ends when fd is closed; None when fd is the
-    connection itself.
+    connection itself. `target`, what the connection takes, is to be said to `Dialer.outer` once it is used.
     """
 
     fd: int
     extended: bool
     tail: bytes
     transport: asyncio.Transport | None
+    target: Target | None = None
+
+    def close(self) -> None:
+        """End it, if the engine has not taken it over."""
+        os.close(self.fd)
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class Dialer:
@@ -116,15 +123,20 @@ class Dialer:
         """
         connector = _Connector(self.outer, known, self._tls, self._proxy)
         try:
-            async with (
-                asyncio.timeout(attempt_s),
-                aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    timeout=aiohttp.ClientTimeout(total=None),
-                ) as session,
-            ):
-                return await self._upgrade(session)
+            with ExitStack() as cleanup:
+                async with (
+                    asyncio.timeout(attempt_s),
+                    aiohttp.ClientSession(
+                        connector=connector,
+                        cookie_jar=aiohttp.DummyCookieJar(),
+                        timeout=aiohttp.ClientTimeout(total=None),
+                    ) as session,
+                ):
+                    upgraded = await self._upgrade(session)
+                    # The deadline, or who gives up the attempt, may come while the session closes.
+                    cleanup.callback(upgraded.close)
+                cleanup.pop_all()
+                return upgraded
         except TimeoutError:
             why = f"no success within {attempt_s:g} s, while {connector.stage}"
         except aiohttp.ServerDisconnectedError:
@@ -162,7 +174,7 @@ class Dialer:
                         had_credentials=self._authorization is not None,
                     )
                 )
-            return _take(response, _check(response, key))
+            return replace(_take(response, _check(response, key)), target=self.outer.made)
         finally:
             response.close()
 

@@ -3,7 +3,8 @@
     run() ─▶ interface, state, engine, Member ─▶ stay() ─▶ SIGTERM, SIGINT ─▶ close frame ─▶ engine stops
                                                   │ ▲      SIGUSR1: counters
                                                   │ └── SIGHUP: settings again; another stay() if a connection needs it
-                                                watch() interface and NAT: right again, whatever others do
+                                                watch() interface and NAT: right again, whatever others do;
+                                                        the way to the relay: Member.changed
 
 Rules:
  1. A part that was made is ended, also when a later one fails.
@@ -36,6 +37,7 @@ from candy.member.acceptance import Acceptance
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.member import Member
+from candy.member.monitor import Monitor
 from candy.member.settings import MemberSettings, change
 from candy.member.state import MemberState
 
@@ -113,6 +115,7 @@ class _Stays:
 async def _stay_until_signal(
     stays: _Stays,
     member: Member,
+    monitor: Monitor,
     interface: Interface,
     masquerade: Masquerade | None,
     reread: Callable[[], MemberSettings] | None,
@@ -135,7 +138,10 @@ async def _stay_until_signal(
     # Only now: an earlier signal would have left the NAT behind.
     with ExitStack() as stack:
         notifications = stack.enter_context(Notifications())
-        watching = [loop.create_task(watch(interface, notifications))]
+        watching = [
+            loop.create_task(watch(interface, notifications)),
+            loop.create_task(monitor.watch(notifications)),
+        ]
         if masquerade is not None:
             stack.enter_context(masquerade)
             watching.append(loop.create_task(watch(masquerade, notifications)))
@@ -217,7 +223,8 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             member = Member(identity, state, dialer, engine, interface, underlay)
             _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
             stays = _Stays(member, settings, make)
-            asyncio.run(_stay_until_signal(stays, member, interface, masquerade, reread))
+            monitor = Monitor(member.look, member.changed)
+            asyncio.run(_stay_until_signal(stays, member, monitor, interface, masquerade, reread))
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.
             engine.stop()

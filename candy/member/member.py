@@ -1,19 +1,20 @@
-"""The member's adapter: one conversation after another, under an interface that stays.
+"""The member's adapter: one connection after another, under an interface that stays.
 
-    Dialer ──fd──▶ Engine ──events──▶ Conversation ──actions──▶ Engine, Interface, MemberState, Peers, log
-       ▲           ▲ packets            │      ▲
-       │       Interface             Ending  RouteSet
-       └───────────── Sequels ◀─────────┘
+    Dialer ──fd──▶ Engine ──events──▶ Succession of Conversations ──actions──▶ Engine, Interface, MemberState, Peers
+       ▲  ▲        ▲ packets            │   ▲  │      ▲
+       │  └────────│───Dial, Abandon────┘   │ Ending  RouteSet
+       │       Interface              changed  │
+       └───────────────── Sequels ◀────────────┘
 
 Rules: the adapter awaits and decides nothing; the interface keeps its address and its routes between connections, so
 that connections over it survive; a signal ends everything, with a goodbye to the relay.
 
-This module does not know packets, nor what the messages mean. Its start and end are in candy.member.lifecycle.
+This module does not know packets, nor what the messages mean, nor how the way to the relay is watched. Its start and
+end are in candy.member.lifecycle.
 """
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections import Counter
@@ -27,7 +28,6 @@ from candy.errors import AddressTaken, InterfaceGone, OperationalError
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
 from candy.member.conversation import (
-    Action,
     Configure,
     Conversation,
     Ending,
@@ -41,10 +41,10 @@ from candy.member.conversation import (
 from candy.member.dial import Dialer, Upgraded
 from candy.member.peers import Peers
 from candy.member.routeset import RouteSet
-from candy.member.sequel import Sequels
+from candy.member.sequel import Sequel, Sequels
 from candy.member.state import MemberState
+from candy.member.succession import Abandon, Action, Dial, Succession
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
-from candy.protocol.closing import CloseCode
 from candy.protocol.wire import RouteEntry
 
 GOODBYE_S = 2.0
@@ -96,6 +96,13 @@ class Member:
         self._sleep = sleep
         self._last = state.address()
         """The address to ask for."""
+        self._stirred = asyncio.Event()
+        """Something may be at hand to act upon."""
+        self._change: str | None = None
+        """Why the connection is in doubt, until that is acted upon."""
+        self._dialing: asyncio.Task[Upgraded | str] | None = None
+        self._upgraded: dict[int, Upgraded] = {}
+        """By connection, those that the engine has."""
 
     def renew(self, identity: Identity, dialer: Dialer) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then."""
@@ -110,6 +117,19 @@ class Member:
             _log.info("route %s: through %s", destination, next_hop)
         for address, peer in self._peers:
             _log.info("member %s: %s", address, peer)
+
+    async def look(self) -> bool:
+        """Whether the way to the relay has changed since the last look, or the last attempt.
+
+        Raises:
+            OSError: the kernel can't be asked.
+        """
+        return await self._dialer.outer.look()
+
+    def changed(self, why: str) -> None:
+        """The way to the relay has changed, or this machine was asleep; `why` is a sentence for the log."""
+        self._change = why
+        self._stirred.set()
 
     async def stay(self) -> None:
         """Connect and reconnect until cancelled; then say goodbye to the relay.
@@ -131,69 +151,90 @@ class Member:
             if sequel.needs_vmac:
                 self._identity = replace(self._identity, vmac=self._state.renew_vmac(self._identity.randbytes))
                 _log.warning("replaced again and again: this member has made itself a new VMAC")
-            await self._sleep(sequel.delay)
+            await self._pause(sequel)
+
+    async def _pause(self, sequel: Sequel) -> None:
+        """Wait as long as it says, or until the way to the relay changes."""
+        sleeping = asyncio.ensure_future(self._sleep(sequel.delay))
+        sleeping.add_done_callback(lambda _: self._stirred.set())
+        try:
+            while not sleeping.done() and (sequel.stands or self._change is None):
+                await self._stirred.wait()
+                self._stirred.clear()
+        finally:
+            sleeping.cancel()
 
     async def _attempt(self) -> Ending:
-        """Connect once; returns when that has failed, or the connection has ended.
+        """Connect; returns when that has failed, or the last connection that came of it has ended.
 
         Raises:
             AddressTaken: another interface has the member's address.
         """
         if self._identity.address is not None:
             await self._interface.configure(self._identity.address)
+        # What has changed before is nothing for a connection that is yet to be made.
+        self._change = None
+        succession = Succession(self._identity.randbytes)
+        try:
+            await self._perform(succession.begin())
+            while succession.ending is None:
+                await self._wait(succession.deadline)
+                await self._go_on(succession)
+            return succession.ending
+        finally:
+            await self._leave(succession)
+
+    async def _go_on(self, succession: Succession) -> None:
+        """Act on all that has happened."""
+        now = asyncio.get_running_loop().time
+        if self._change is not None:
+            change, self._change = self._change, None
+            await self._perform(succession.changed(change, now()))
+        if self._dialing is not None and self._dialing.done():
+            dialed, self._dialing = self._dialing.result(), None
+            await self._perform(self._open(succession, dialed, now()))
+        for source, event, detail in self._engine.events():
+            if event == EVENT_LOST:
+                raise InterfaceGone(self._interface.name)
+            if event == EVENT_CLOSING:
+                succession.closing(source, detail)
+            elif event == EVENT_CLOSED:
+                self._hang_up(source)
+                await self._perform(succession.closed(source, detail.decode("ascii"), now()))
+            elif event == EVENT_PONG:
+                await self._perform(succession.ponged(source, detail, now()))
+            elif event == EVENT_MESSAGE:
+                await self._perform(succession.received(source, detail, now(), int(self._wall())))
+        await self._perform(succession.expired(now()))
+
+    async def _dial(self, attempt_s: float) -> Upgraded | str:
+        """One attempt; why it failed."""
         # This machine, or the relay, may have moved into a network that one of the routes leads to.
         await self._follow()
         name = self._dialer.outer.name
         try:
-            upgraded = await self._dialer.dial(known=self._state.reached(name) if name is not None else ())
+            upgraded = await self._dialer.dial(attempt_s, known=self._state.reached(name) if name is not None else ())
         except OperationalError as error:
-            return Ending(str(error))
+            return str(error)
         if name is not None:
             self._state.keep_reached(name, self._dialer.outer.good)
-        return await self._converse(upgraded)
+        return upgraded
 
-    async def _converse(self, upgraded: Upgraded) -> Ending:
+    def _open(self, succession: Succession, dialed: Upgraded | str, now: float) -> list[Action]:
+        """Begin the conversation on what was dialed."""
+        if isinstance(dialed, str):
+            return succession.failed(dialed, now)
+        timestamp = self._state.next_timestamp(int(self._wall()))
         try:
-            connection = self._engine.adopt(upgraded.fd, client=True, extended=upgraded.extended, tail=upgraded.tail)
+            connection = self._engine.adopt(dialed.fd, client=True, extended=dialed.extended, tail=dialed.tail)
         except OSError as error:
-            os.close(upgraded.fd)
-            return Ending(f"the engine can't take the connection: {error.strerror}")
-        # What the connection before was told is nothing for this one, whose relay may be another.
-        self._engine.set_rules(0, ())
-        ending = None
-        try:
-            timestamp = self._state.next_timestamp(int(self._wall()))
-            conversation = Conversation(
-                self._identity, connection, timestamp, self._last, self._told, extended=upgraded.extended
-            )
-            ending = await self._lead(conversation, connection)
-            return ending
-        finally:
-            if ending is None:
-                await self._say_goodbye(connection)
-            if upgraded.transport is not None:
-                # The engine's close frame is sent; a silent relay could keep the transport open for longer.
-                upgraded.transport.abort()
-
-    async def _lead(self, conversation: Conversation, connection: int) -> Ending:
-        now = asyncio.get_running_loop().time
-        await self._perform(conversation.opened(now()))
-        while True:
-            await self._wait_for_events(conversation.deadline)
-            for source, event, detail in self._engine.events():
-                if event == EVENT_LOST:
-                    raise InterfaceGone(self._interface.name)
-                if source != connection:
-                    continue
-                if event == EVENT_CLOSING:
-                    conversation.closing(detail)
-                elif event == EVENT_CLOSED:
-                    return conversation.closed(detail.decode("ascii"), now())
-                elif event == EVENT_PONG:
-                    await self._perform(conversation.ponged(now()))
-                elif event == EVENT_MESSAGE:
-                    await self._perform(conversation.received(detail, now(), int(self._wall())))
-            await self._perform(conversation.expired(now()))
+            dialed.close()
+            return succession.failed(f"the engine can't take the connection: {error.strerror}", now)
+        self._upgraded[connection] = dialed
+        conversation = Conversation(
+            self._identity, connection, timestamp, self._last, self._told, extended=dialed.extended
+        )
+        return succession.opened(conversation, now)
 
     async def _perform(self, actions: list[Action]) -> None:
         # The engine's answers are ignored: where it refuses, an EVENT_CLOSED follows.
@@ -206,6 +247,7 @@ class Member:
                 case Close():
                     self._engine.close(action.connection, action.code, action.reason)
                 case Join():
+                    self._dialer.outer.used = self._upgraded[action.connection].target
                     self._engine.join(action.connection, self._interface.connection)
                 case Configure():
                     await self._interface.configure(action.address)
@@ -222,6 +264,11 @@ class Member:
                 case Drop():
                     self._drops[action.reason] += 1
                     _log.debug("message from the relay dropped: %s", action.reason)
+                case Dial():
+                    self._dialing = asyncio.create_task(self._dial(action.attempt_s))
+                    self._dialing.add_done_callback(lambda _: self._stirred.set())
+                case Abandon():
+                    await self._abandon()
                 case Log():
                     _log.log(logging.getLevelNamesMapping()[action.level.upper()], "%s", action.text)
 
@@ -232,22 +279,41 @@ class Member:
         if self._underlay is not None and (own := self._interface.address) is not None:
             await self._underlay.review(own, self._interface.routes.keys(), outer.ways)
 
-    async def _wait_for_events(self, deadline: float) -> None:
-        """Return once the engine has events, or at the deadline."""
+    async def _wait(self, deadline: float) -> None:
+        """Return once the engine has events, or something else is at hand, or at the deadline."""
         loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(self._engine.fileno(), readable.set)
+        loop.add_reader(self._engine.fileno(), self._stirred.set)
         try:
             async with asyncio.timeout_at(deadline if deadline < inf else None):
-                await readable.wait()
+                await self._stirred.wait()
         except TimeoutError:
             pass
         finally:
             loop.remove_reader(self._engine.fileno())
+            self._stirred.clear()
 
-    async def _say_goodbye(self, connection: int) -> None:
+    async def _abandon(self) -> None:
+        """Give up the dial that is under way, or what has come of it."""
+        assert self._dialing is not None
+        dialing, self._dialing = self._dialing, None
+        dialing.cancel()
+        await asyncio.wait([dialing])
+        if not dialing.cancelled() and dialing.exception() is None and isinstance(late := dialing.result(), Upgraded):
+            late.close()
+
+    async def _leave(self, succession: Succession) -> None:
+        """End all connections, and have the relay hear of it if it still answers."""
         deadline = asyncio.get_running_loop().time() + GOODBYE_S
-        open_ = self._engine.close(connection, CloseCode.GOING_AWAY, "")
-        while open_ and asyncio.get_running_loop().time() < deadline:
-            await self._wait_for_events(deadline)
-            open_ = (connection, EVENT_CLOSED) not in {(s, event) for s, event, _ in self._engine.events()}
+        left = set(succession.connections)
+        await self._perform(succession.end())
+        while left and asyncio.get_running_loop().time() < deadline:
+            await self._wait(deadline)
+            left -= {source for source, event, _ in self._engine.events() if event == EVENT_CLOSED}
+        for connection in list(self._upgraded):
+            self._hang_up(connection)
+
+    def _hang_up(self, connection: int) -> None:
+        """The engine has sent what it had; a silent relay could keep a transport of TLS open for longer."""
+        upgraded = self._upgraded.pop(connection, None)
+        if upgraded is not None and upgraded.transport is not None:
+            upgraded.transport.abort()

@@ -7,6 +7,9 @@ Rules:
  1. A name that is not found may be so because the tunnel has swallowed the name server. Then the addresses by which the
     host was last reached are tried. With such at hand a look-up has `LOOK_UP_S`, without them as long as the attempt.
  2. An address that only the tunnel leads to is not tried: what went in there would come out of this very connection.
+ 3. Whether the way has changed is judged by the addresses of the last look-up, and before there are any by those of the
+    documentation, which are anywhere. Of the connection in use it is judged by that one's own source and interface
+    too: it may hold, and go on, where another interface has become the way.
 
 This module does not know what is spoken on the connection, nor who keeps the addresses.
 """
@@ -15,19 +18,21 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, ip_address
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from candy.errors import OperationalError
-from candy.host.underlay import Underlay, Way, bind
+from candy.host.underlay import Egress, Target, Underlay, Way, bind
 from candy.member.resolve import literal, resolve, text_of
 from candy.settings import host_port
 
 NEXT_ADDRESS_S = 0.25
 """Head start of one address before the next is tried as well: RFC 8305's Connection Attempt Delay."""
 LOOK_UP_S = 3.0
+ANYWHERE = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
+"""Rule 3's (RFC 5737, RFC 3849)."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +62,13 @@ class Outer:
         """By which the host was last reached, the one that answered first."""
         self._is_lost = False
         """The name is not found, which was said."""
+        self.made: Target | None = None
+        """Of the last connection that was made."""
+        self.used: Target | None = None
+        """Of the connection in use: the caller says which one that is."""
+        self._watched: tuple[Target, ...] = tuple(Target(address) for address in ANYWHERE)
+        self._egress: dict[Target, Egress | None] = {}
+        """For these three, at the last look."""
 
     @property
     def exposed(self) -> frozenset[IPv4Address]:
@@ -64,6 +76,20 @@ class Outer:
         return frozenset(
             address for address in self.addresses if address not in self.ways or not self.ways[address].is_apart
         )
+
+    async def look(self) -> bool:
+        """Look at the way to the host; whether it has changed since the last look, or the last attempt.
+
+        Raises:
+            OSError: the kernel can't be asked.
+        """
+        if self._underlay is None:
+            return False
+        connections = [target for target in (self.made, self.used) if target is not None]
+        egress = await self._underlay.egress(dict.fromkeys([*self._watched, *connections]))
+        has_changed = any(self._egress.get(target, taken) != taken for target, taken in egress.items())
+        self._egress = egress
+        return has_changed
 
     async def connect(self, known: Sequence[str], begin: Callable[[str], None]) -> socket.socket:
         """A connected socket, owned by the caller.
@@ -76,7 +102,10 @@ class Outer:
             OperationalError: there is none; the text says why and what to do.
         """
         begin(f"looking up {self._host}")
+        await self.look()
         addresses = await self._look_up(known)
+        self._watched = tuple(_targets(addresses))
+        await self.look()
         where = host_port(self._host, self._port)
         begin(f"connecting to {self._what} {where}")
         reachable = await self._without_tunnel(addresses)
@@ -97,6 +126,8 @@ class Outer:
                 case _:
                     why = str(error)
             raise OperationalError(f"cannot connect to {self._what} at {where}: {why}") from error
+        self.made = self._target(opened)
+        await self.look()
         self.good = tuple(dict.fromkeys(map(text_of, [opened.getpeername(), *(address[4] for address in addresses)])))
         return opened
 
@@ -129,6 +160,14 @@ class Outer:
             return addresses
         return [address for address in addresses if address[0] != socket.AF_INET or IPv4Address(address[4][0]) in found]
 
+    def _target(self, opened: socket.socket) -> Target | None:
+        address = ip_address(str(opened.getpeername()[0]))
+        if address.is_link_local:
+            return None
+        way = self.ways.get(address) if isinstance(address, IPv4Address) else None
+        bound_to = way.interface if way is not None and way.can_bind else None
+        return Target(address, str(opened.getsockname()[0]), bound_to)
+
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, to = address
         opened = socket.socket(family, kind, protocol)
@@ -138,6 +177,14 @@ class Outer:
             opened.close()
             raise
         return opened
+
+
+def _targets(addresses: list[AddrInfoType]) -> Iterator[Target]:
+    """Those that a route leads to: an address on the link itself names its interface."""
+    for _, _, _, _, to in addresses:
+        address = ip_address(str(to[0]))
+        if not address.is_link_local:
+            yield Target(address)
 
 
 def _is_address(host: str) -> bool:

@@ -8,7 +8,8 @@ Rules:
  2. A member that was replaced has a double: a copy of its disk or state folder, or a second process that uses it. With
     a granted address it asks for none in particular next time, so that it gets a free one and leaves the other in
     peace. With an address of its own it can only wait, longer each time.
- 3. `REPLACED_MAX` replacements in a row mean that this does not do: a member with a granted address needs another VMAC.
+ 3. A change of the way to the relay cuts the wait short, but not for the sake of a double.
+ 4. `REPLACED_MAX` replacements in a row mean that this does not do: a member with a granted address needs another VMAC.
 
 No I/O, no clock; randomness is an argument. This module does not know how a connection is made, nor why it ended.
 """
@@ -34,6 +35,8 @@ class Sequel:
     """Ask for no address in particular."""
     needs_vmac: bool
     """Make a new VMAC."""
+    stands: bool
+    """Wait all that long, whatever changes on this machine's way to the relay."""
 
 
 class Sequels:
@@ -62,4 +65,4 @@ class Sequels:
         needs_vmac = self._is_granted and self._backoff.replacements == REPLACED_MAX
         if needs_vmac:
             self._backoff.held()
-        return Sequel(delay, is_news, self._is_granted and ending.replaced, needs_vmac)
+        return Sequel(delay, is_news, self._is_granted and ending.replaced, needs_vmac, stands=ending.replaced)

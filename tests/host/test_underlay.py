@@ -5,7 +5,7 @@ import logging
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lab.namespaces import in_new_namespace
 
 from candy.host import underlay
 from candy.host.tun import Tun
-from candy.host.underlay import Underlay, Way, bind, collision, enclosing, name_servers
+from candy.host.underlay import Egress, Target, Underlay, Way, bind, collision, enclosing, name_servers
 
 OWN = IPv4Interface("10.98.0.1/16")
 RELAY = IPv4Address("10.98.7.1")
@@ -91,6 +91,12 @@ class Machine:
 
     async def way(self, address: IPv4Address = RELAY) -> Way | None:
         return (await self.underlay.find([address])).get(address)
+
+    async def egress(
+        self, address: IPv4Address | IPv6Address = RELAY, source: str | None = None, interface: str | None = None
+    ) -> Egress | None:
+        target = Target(address, source, interface)
+        return (await self.underlay.egress([target]))[target]
 
 
 def on_a_machine(test: Callable[[Machine], Coroutine[Any, Any, None]]) -> None:
@@ -239,5 +245,79 @@ def test_each_overlap_is_told_once_while_it_lasts(
         machine.ip("route", "add", "10.98.7.0/24", "via", "198.51.100.1")
         await machine.underlay.review(OWN, [], ways)
         assert caplog.messages == []
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_the_egress_is_interface_gateway_and_source() -> None:
+    async def test(machine: Machine) -> None:
+        assert "dev candy" in machine.ip("route", "get", str(RELAY))
+        assert await machine.egress() == Egress("eth0", "198.51.100.1", "198.51.100.9")
+        # On the cable, and of this machine itself.
+        assert await machine.egress(IPv4Address("203.0.113.77")) == Egress("wlan0", None, "203.0.113.9")
+        assert await machine.egress(IPv4Address("203.0.113.9")) == Egress("lo")
+        # Another gateway, another source, another interface.
+        machine.ip("route", "replace", "default", "via", "198.51.100.2", "metric", "100")
+        assert await machine.egress() == Egress("eth0", "198.51.100.2", "198.51.100.9")
+        machine.ip("address", "add", "198.51.100.8/24", "dev", "eth0")
+        machine.ip("route", "replace", "default", "via", "198.51.100.2", "metric", "100", "src", "198.51.100.8")
+        assert await machine.egress() == Egress("eth0", "198.51.100.2", "198.51.100.8")
+        machine.ip("route", "add", "default", "via", "203.0.113.1", "metric", "50")
+        assert await machine.egress() == Egress("wlan0", "203.0.113.1", "203.0.113.9")
+        machine.ip("link", "set", "wlan0", "down")
+        machine.ip("link", "set", "eth0", "down")
+        assert await machine.egress() is None
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_the_egress_of_a_connection_that_is_bound() -> None:
+    """Another interface may be the way by now."""
+
+    async def test(machine: Machine) -> None:
+        by_cable = Egress("eth0", "198.51.100.1", "198.51.100.9")
+        machine.ip("route", "add", "default", "via", "203.0.113.1", "metric", "50")
+        assert await machine.egress(RELAY, "198.51.100.9", "eth0") == by_cable
+        # Without a route it would look for its peer on the cable.
+        machine.ip("route", "del", "default", "via", "198.51.100.1")
+        assert await machine.egress(RELAY, "198.51.100.9", "eth0") == by_cable._replace(gateway=None)
+        machine.ip("route", "add", "default", "via", "198.51.100.1", "metric", "100")
+        machine.ip("address", "add", "198.51.100.8/24", "dev", "eth0")
+        assert await machine.egress(RELAY, "198.51.100.9", "eth0") == by_cable
+        machine.ip("address", "del", "198.51.100.9/24", "dev", "eth0")
+        assert await machine.egress(RELAY, "198.51.100.9", "eth0") is None
+        machine.ip("link", "del", "eth0")
+        assert await machine.egress(RELAY, "203.0.113.9", "eth0") is None
+        assert await machine.egress(RELAY, "203.0.113.9", "wlan0") == Egress("wlan0", "203.0.113.1", "203.0.113.9")
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_the_egress_is_the_same_whether_the_tunnel_encloses_the_address_or_not() -> None:
+    async def test(machine: Machine) -> None:
+        before = await machine.egress()
+        machine.tun.close()
+        assert "dev eth0" in machine.ip("route", "get", str(RELAY))
+        assert await machine.egress() == before
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_the_egress_by_ipv6() -> None:
+    async def test(machine: Machine) -> None:
+        far = IPv6Address("2001:db8:7::1")
+        assert await machine.egress(far) is None
+        machine.ip("address", "add", "2001:db8:1::9/64", "dev", "eth0", "nodad")
+        machine.ip("route", "add", "default", "via", "2001:db8:1::1")
+        assert await machine.egress(far) == Egress("eth0", "2001:db8:1::1", "2001:db8:1::9")
+        machine.ip("address", "del", "2001:db8:1::9/64", "dev", "eth0")
+        machine.ip("address", "add", "2001:db8:1::8/64", "dev", "eth0", "nodad")
+        assert await machine.egress(far) == Egress("eth0", "2001:db8:1::1", "2001:db8:1::8")
+        assert await machine.egress(far, "2001:db8:1::8") == await machine.egress(far)
+        assert await machine.egress(far, "2001:db8:1::9") is None
 
     on_a_machine(test)

@@ -25,6 +25,7 @@ def conversation(
     confusion: int = 0,
     routes: RouteSet | None = None,
     extended: bool = False,
+    connection: int = CONNECTION,
 ) -> Conversation:
     """One at time WALL. `confusion` is the number of bytes behind each hashed message."""
     identity = Identity(
@@ -34,7 +35,7 @@ def conversation(
         hello=bytes.fromhex(STEPS[4]["hex"]),
         randbytes=lambda n: bytes([confusion]) * n,
     )
-    return Conversation(identity, CONNECTION, WALL, last, routes or RouteSet(), extended=extended)
+    return Conversation(identity, connection, WALL, last, routes or RouteSet(), extended=extended)
 
 
 def answer(address: str = str(GRANTED), *, timestamp: int = WALL, password: bytes = PASSWORD) -> bytes:

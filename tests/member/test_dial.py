@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from lab.answering import SOON_S, Answer, echo, failure, header, http, listening, switching
+from lab.programs import PATIENCE_S
 
 from candy import __version__
 from candy.errors import ConfigError
@@ -340,6 +341,21 @@ def test_no_attempt_leaves_a_descriptor(server_tls: ssl.SSLContext, ca_file: Pat
             await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
 
     asyncio.run(attempts())
+
+
+async def test_a_deadline_that_comes_as_it_succeeds_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does who gives the attempt up, because the way to the relay has changed."""
+    close = aiohttp.ClientSession.close
+
+    async def close_slowly(session: aiohttp.ClientSession) -> None:
+        await close(session)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(aiohttp.ClientSession, "close", close_slowly)
+    async with listening(switching) as relay:
+        await failure(Dialer(f"ws://127.0.0.1:{relay.port}"), attempt_s=SOON_S)
+        reader, _ = await relay.peers.get()
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
 
 
 async def test_no_descriptor_left_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

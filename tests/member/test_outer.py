@@ -4,16 +4,16 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import cast
 
 import pytest
 from lab.setting import Journal
 
 from candy.errors import OperationalError
-from candy.host.underlay import Underlay, Way
+from candy.host.underlay import Egress, Target, Underlay, Way
 from candy.member import outer
-from candy.member.outer import Outer
+from candy.member.outer import ANYWHERE, Outer
 
 Resolve = Callable[..., list[object]]
 LOCAL, OTHER = IPv4Address("127.0.0.1"), IPv4Address("127.0.0.2")
@@ -25,6 +25,12 @@ class Ways:
     def __init__(self, *found: IPv4Address, can_bind: bool = True, is_strict: bool = False) -> None:
         self.found = {address: Way("lo", can_bind, is_strict) for address in found}
         self.asked: list[set[IPv4Address]] = []
+        self.egresses: dict[Target, Egress | None] = {}
+        self.looked_for: list[tuple[Target, ...]] = []
+
+    async def egress(self, targets: Iterable[Target]) -> dict[Target, Egress | None]:
+        self.looked_for.append(tuple(targets))
+        return {target: self.egresses.get(target) for target in self.looked_for[-1]}
 
     async def find(self, addresses: Iterable[IPv4Address]) -> dict[IPv4Address, Way]:
         self.asked.append(set(addresses))
@@ -181,3 +187,85 @@ async def test_an_interface_that_has_gone_since_costs_the_attempt_alone() -> Non
         ways.found = {LOCAL: Way("gone0", True)}
         with pytest.raises(OperationalError, match="cannot connect to the relay at"):
             await reach(made("127.0.0.1", port, ways))
+
+
+CHANGES = [
+    Egress("wlan0", "10.0.0.1", "10.0.0.2"),
+    Egress("wlan0", "10.0.0.254", "10.0.0.2"),
+    Egress("wlan0", "10.0.0.254", "10.0.0.3"),
+    None,
+    Egress("wlan0", "10.0.0.254", "10.0.0.3"),
+]
+
+
+async def changes(to: Outer, ways: Ways, target: Target) -> None:
+    """Each change is seen, and once."""
+    assert not await to.look()
+    for egress in CHANGES:
+        ways.egresses[target] = egress
+        assert await to.look()
+        assert not await to.look()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_change_of_the_way_is_seen(host: str) -> None:
+    """ "A change of the route or source address towards the relay"."""
+    target = Target(ip_address(host))
+    async with listening(host) as port:
+        to = made(host, port, ways := Ways(LOCAL))
+        ways.egresses[target] = Egress("eth0", "10.0.0.1", "10.0.0.2")
+        await reach(to)
+        await changes(to, ways, target)
+        # A way elsewhere is none of its own.
+        ways.egresses[Target(OTHER)] = Egress("eth1")
+        assert not await to.look()
+
+
+@pytest.mark.parametrize(("host", "interface"), [("127.0.0.1", "lo"), ("::1", None)])
+async def test_so_is_one_of_the_connection_in_use(host: str, interface: str | None) -> None:
+    """It held when another interface became the way, and now its own goes."""
+    async with listening(host) as port:
+        to = made(host, port, ways := Ways(LOCAL))
+        used = Target(ip_address(host), host, interface)
+        ways.egresses[used] = Egress("eth0", "10.0.0.1", "10.0.0.2")
+        await reach(to)
+        assert to.made == used
+        to.used, to.made = to.made, None
+        await changes(to, ways, used)
+        # It is used no more.
+        to.used, ways.egresses[used] = None, None
+        assert not await to.look()
+
+
+async def test_an_attempt_looks_as_well() -> None:
+    """What changed before it is nothing for its connection."""
+    async with listening() as port:
+        to = made("127.0.0.1", port, ways := Ways(LOCAL))
+        await reach(to)
+        ways.egresses[Target(LOCAL)] = Egress("eth0")
+        await reach(to)
+        assert not await to.look()
+
+
+async def test_before_there_are_addresses_the_way_to_anywhere_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started offline: a default route is what a look-up waits for."""
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    to = made("relay.test", 1, ways := Ways())
+    with pytest.raises(OperationalError, match="the name server does not answer"):
+        await reach(to)
+    assert not await to.look()
+    ways.egresses[Target(ANYWHERE[0])] = Egress("eth0", "10.0.0.1", "10.0.0.2")
+    assert await to.look()
+    assert set(ways.looked_for) == {tuple(Target(address) for address in ANYWHERE)}
+
+
+async def test_an_address_on_the_link_itself_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_to("169.254.1.1"))
+    to = made("relay.test", 1, ways := Ways())
+    with pytest.raises(OperationalError):
+        await reach(to)
+    assert ways.looked_for[1:] == [()]
+
+
+async def test_without_an_underlay_nothing_changes() -> None:
+    assert not await made("127.0.0.1", 1).look()

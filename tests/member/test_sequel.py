@@ -35,6 +35,11 @@ def test_whoever_was_replaced_asks_for_a_free_address() -> None:
     assert [sequel.asks_anew for sequel in sequels(REPLACED, LOST, REFUSED, HELD)] == [True, False, False, False]
 
 
+def test_who_was_replaced_waits_whatever_changes() -> None:
+    """ "A backoff pause is cut short too when the way changes": but a double is there by any way."""
+    assert [sequel.stands for sequel in sequels(LOST, REFUSED, HELD, REPLACED)] == [False, False, False, True]
+
+
 def test_the_third_replacement_in_a_row_needs_another_vmac() -> None:
     found = sequels(REPLACED, LOST, REPLACED, REPLACED, REPLACED, REPLACED, REPLACED)
     assert [sequel.needs_vmac for sequel in found] == [False, False, False, True, False, False, True]
