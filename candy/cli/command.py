@@ -131,6 +131,9 @@ class Command(click.Command, Generic[Settings]):
         def reread() -> Settings:
             return self.configure(collect(log.warning), True)
 
+        # What is logged before the settings say how.
+        self._stderr.setFormatter(logging.Formatter(f"{self.name}: warning: %(message)s"))
+        logging.root.addHandler(self._stderr)
         gathered = collect(self._warn)
         settings = self.configure(gathered, check)
         if check:
@@ -141,7 +144,6 @@ class Command(click.Command, Generic[Settings]):
         self._stderr.setFormatter(
             logging.Formatter(("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s")
         )
-        logging.root.addHandler(self._stderr)
         logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
         # The libraries' own debugging. pyroute2 resets the level of its topmost logger when it is imported, later.
         for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):

@@ -17,7 +17,7 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
 
     Raises:
         ConfigError: a value can't be right.
-        OperationalError: the state folder can't be used.
+        OperationalError: the password that was kept can't be read.
     """
     password = gathered.password
     if password is not None and not password.value:

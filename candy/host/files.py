@@ -1,22 +1,35 @@
 """Files that are written whole, in a folder of the user's own.
 
     read(path) ─▶ bytes, None     replace(folder, path, content)     create(folder, path, content) ─▶ what path holds
+    Folder: the same, and in memory what its folder does not take
 
 Rules:
  1. A file is written beside, synced, then renamed or linked: a reader finds the old or the new content, never a part.
     It is readable by its owner alone.
  2. create() is exclusive: two processes that start together end up with the same content.
- 3. A folder that can't be used is an OperationalError of one line that says how to mend it.
+ 3. A folder that can't be used is an OperationalError of one line that says how to mend it. A Folder has it in its log
+    instead, once, and ends nothing: what it holds is written when that works again.
 
 This module does not know what a file holds.
 """
 
+import errno
+import logging
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from candy.errors import OperationalError
+
+AGAIN_S = 60.0
+"""Between two tries to write what a folder did not take. Each may wear out a card."""
+
+_Write = Callable[[Path, Path, bytes], bytes]
+"""replace() or create()."""
+
+_log = logging.getLogger(__name__)
 
 
 def read(path: Path) -> bytes | None:
@@ -33,8 +46,8 @@ def read(path: Path) -> bytes | None:
         raise _unusable("read", path, error) from error
 
 
-def replace(folder: Path, path: Path, content: bytes) -> None:
-    """Write the content whole: a reader of path finds the old or the new one.
+def replace(folder: Path, path: Path, content: bytes) -> bytes:
+    """Write the content whole: a reader of path finds the old or the new one. Returns the new one.
 
     Raises:
         OperationalError: the folder can't be written.
@@ -43,6 +56,7 @@ def replace(folder: Path, path: Path, content: bytes) -> None:
         os.replace(_write_beside(folder, path, content), path)
     except OSError as error:
         raise _unusable("write", path, error) from error
+    return content
 
 
 def create(folder: Path, path: Path, content: bytes) -> bytes:
@@ -65,6 +79,82 @@ def create(folder: Path, path: Path, content: bytes) -> bytes:
     return content
 
 
+class Folder:
+    """Small files in one folder, each read once at most, and in memory what the folder does not take: a full disk, a
+    read-only one, missing rights.
+
+    Args:
+        path: made when something is first written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._contents: dict[Path, bytes | None] = {}
+        """As read, or as they shall be."""
+        self._unwritten: dict[Path, tuple[_Write, bytes]] = {}
+        """What is in memory alone, and how it is to be written."""
+        self._is_behind = False
+        """The last try to write failed."""
+        self._is_said = False
+
+    def read(self, path: Path) -> bytes | None:
+        """The content; None when there is no such file, or it can't be read."""
+        if path not in self._contents:
+            try:
+                self._contents[path] = read(path)
+            except OperationalError as error:
+                self._contents[path] = None
+                self._say(f"{error}; going on without")
+        return self._contents[path]
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Have path hold this content."""
+        self._keep(path, content, replace)
+
+    def create(self, path: Path, content: bytes) -> bytes:
+        """Have path hold this content unless it has one; returns which."""
+        if self.read(path) is None:
+            self._keep(path, content, create)
+        kept = self.read(path)
+        return content if kept is None else kept
+
+    def write(self) -> None:
+        """Try to write what is in memory alone."""
+        for path, (write, content) in list(self._unwritten.items()):
+            try:
+                self._contents[path] = write(self.path, path, content)
+            except OperationalError as error:
+                self._is_behind = True
+                self._say(f"{error}; going on in memory until that works")
+            else:
+                del self._unwritten[path]
+        if self._is_behind and not self._unwritten:
+            self._is_behind = self._is_said = False
+            _log.info("%s holds all of the state again", self.path)
+
+    async def keep_writing(self) -> None:
+        """Try again now and then, until cancelled; then a last time."""
+        # Not for a command that only checks its settings.
+        import asyncio
+
+        try:
+            while True:
+                await asyncio.sleep(AGAIN_S)
+                self.write()
+        finally:
+            self.write()
+
+    def _keep(self, path: Path, content: bytes, write: _Write) -> None:
+        self._contents[path] = content
+        self._unwritten[path] = (write, content)
+        self.write()
+
+    def _say(self, text: str) -> None:
+        if not self._is_said:
+            _log.warning("%s", text)
+        self._is_said = True
+
+
 def _write_beside(folder: Path, path: Path, content: bytes) -> str:
     """A complete, synced file of mode 0600 in path's folder, which is made if it is missing."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,6 +173,5 @@ def _write_beside(folder: Path, path: Path, content: bytes) -> str:
 
 
 def _unusable(verb: str, path: Path, error: OSError) -> OperationalError:
-    return OperationalError(
-        f"cannot {verb} {path}: {error.strerror}: give this user access, or set CANDY_STATE_DIR to a folder"
-    )
+    cure = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give this user access"
+    return OperationalError(f"cannot {verb} {path}: {error.strerror}: {cure}, or set CANDY_STATE_DIR to another folder")

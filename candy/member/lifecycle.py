@@ -5,6 +5,7 @@
                                                   │ └── SIGHUP: settings again; another stay() if a connection needs it
                                                 watch() interface and NAT: right again, whatever others do;
                                                         the way to the relay: Member.changed
+                                                keep_writing(): the state's files, while they can't be written
 
 Rules:
  1. A part that was made is ended, also when a later one fails.
@@ -116,6 +117,7 @@ async def _stay_until_signal(
     stays: _Stays,
     member: Member,
     monitor: Monitor,
+    state: MemberState,
     interface: Interface,
     masquerade: Masquerade | None,
     reread: Callable[[], MemberSettings] | None,
@@ -138,14 +140,15 @@ async def _stay_until_signal(
     # Only now: an earlier signal would have left the NAT behind.
     with ExitStack() as stack:
         notifications = stack.enter_context(Notifications())
-        watching = [
+        beside = [
             loop.create_task(watch(interface, notifications)),
             loop.create_task(monitor.watch(notifications)),
+            loop.create_task(state.folder.keep_writing()),
         ]
         if masquerade is not None:
             stack.enter_context(masquerade)
-            watching.append(loop.create_task(watch(masquerade, notifications)))
-        await _until_one_ends(staying, *watching)
+            beside.append(loop.create_task(watch(masquerade, notifications)))
+        await _until_one_ends(staying, *beside)
 
 
 async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
@@ -192,7 +195,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable can't be used.
-        OperationalError: an interface could not be created, the state can't be used, or --masquerade has no nft.
+        OperationalError: an interface could not be created, or --masquerade has no nft.
     """
     acceptance = Acceptance(settings.accept_routes)
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
@@ -224,7 +227,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
             stays = _Stays(member, settings, make)
             monitor = Monitor(member.look, member.changed)
-            asyncio.run(_stay_until_signal(stays, member, monitor, interface, masquerade, reread))
+            asyncio.run(_stay_until_signal(stays, member, monitor, state, interface, masquerade, reread))
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.
             engine.stop()

@@ -9,8 +9,8 @@
 a machine that migrates keeps its address. Members of several names on one machine have nothing in common: with one VMAC
 they would take each other's address. (The original gave the nameless one's to all.)
 
-Rule: garbage in a file costs its content and a warning, not the start; a folder that can't be used is an error. Time
-and randomness are arguments. This module knows neither the protocol nor the settings.
+Rule: garbage in a file costs its content and a warning, not the start; what can't be written is in memory until it can
+(candy.host.files). Time and randomness are arguments. This module knows neither the protocol nor the settings.
 """
 
 import logging
@@ -20,13 +20,13 @@ from ipaddress import IPv4Interface, ip_address
 from pathlib import Path
 
 from candy.errors import ConfigError
-from candy.host import files
+from candy.host.files import Folder
 from candy.protocol.auth import TOLERANCE_S
 
 NONAME = "__noname__"
 HOSTS_MAX = 8
-ADDRESSES_MAX = 8
-"""Bounds of what is kept of hosts; the one reached longest ago is forgotten first."""
+WORDS_MAX = 8
+"""Bounds of what is kept of hosts, such as addresses; the one reached longest ago is forgotten first."""
 _VMAC = re.compile(rb"[0-9A-Fa-f]{16}")
 
 _log = logging.getLogger(__name__)
@@ -46,45 +46,30 @@ class MemberState:
     def __init__(self, folder: Path, name: str | None = None) -> None:
         if name and ("/" in name or "\0" in name or name in (".", "..")):
             raise ConfigError(f"the name {name!r} can't be used as a file name: choose letters and digits")
-        self._folder = folder
+        self.folder = Folder(folder)
         self._name = name or NONAME
-        self._last_timestamp: int | None = None
 
     def vmac(self, randomness: Callable[[int], bytes]) -> bytes:
-        """This member's VMAC, 16 ASCII hex characters; made from randomness(8) at the first call.
-
-        Raises:
-            OperationalError: the folder can't be used.
-        """
+        """This member's VMAC, 16 ASCII hex characters; made from randomness(8) at the first call."""
         path = self._path("vmac")
-        kept = files.read(path)
-        if kept is not None and _VMAC.fullmatch(kept.strip()):
-            return kept.strip()
-        vmac = randomness(8).hex().encode("ascii")
+        kept = self.folder.read(path)
         if kept is None:
-            return files.create(self._folder, path, vmac).strip()
+            return self.folder.create(path, randomness(8).hex().encode("ascii")).strip()
+        if _VMAC.fullmatch(kept.strip()):
+            return kept.strip()
         _log.warning("%s holds no VMAC (16 hex characters): not used", path)
-        files.replace(self._folder, path, vmac)
-        return vmac
+        return self.renew_vmac(randomness)
 
     def renew_vmac(self, randomness: Callable[[int], bytes]) -> bytes:
-        """A new VMAC in place of the one before, made from randomness(8), and kept.
-
-        Raises:
-            OperationalError: the folder can't be written.
-        """
+        """A new VMAC in place of the one before, made from randomness(8), and kept."""
         vmac = randomness(8).hex().encode("ascii")
-        files.replace(self._folder, self._path("vmac"), vmac)
+        self.folder.replace(self._path("vmac"), vmac)
         return vmac
 
     def address(self) -> IPv4Interface | None:
-        """The address and prefix of last time, or None.
-
-        Raises:
-            OperationalError: the file is there and can't be read.
-        """
+        """The address and prefix of last time, or None."""
         path = self._path("address")
-        kept = files.read(path)
+        kept = self.folder.read(path)
         if kept is None:
             return None
         try:
@@ -95,44 +80,35 @@ class MemberState:
         return None if address.ip.is_unspecified else address
 
     def keep_address(self, address: IPv4Interface) -> None:
-        """Remember the address for next time.
-
-        Raises:
-            OperationalError: the folder can't be written.
-        """
-        files.replace(self._folder, self._path("address"), address.with_prefixlen.encode("ascii"))
+        """Remember the address for next time."""
+        self.folder.replace(self._path("address"), address.with_prefixlen.encode("ascii"))
 
     def reached(self, host: str) -> tuple[str, ...]:
-        """The addresses by which a relay or proxy of this name was last reached; none if that is not known.
-
-        Raises:
-            OperationalError: the file is there and can't be read.
-        """
-        return self._hosts().get(host, ())
+        """The addresses by which a relay or proxy of this name was last reached; none if that is not known."""
+        return self._by_host("relay", _is_address).get(host, ())
 
     def keep_reached(self, host: str, addresses: Sequence[str]) -> None:
-        """Remember by which addresses a host was reached.
+        """Remember by which addresses a host was reached."""
+        self._keep_by_host("relay", _is_address, host, addresses[:WORDS_MAX])
 
-        Raises:
-            OperationalError: the folder can't be written.
-        """
-        before = self._hosts()
-        hosts = {host: tuple(addresses[:ADDRESSES_MAX])} | {key: old for key, old in before.items() if key != host}
+    def _keep_by_host(self, kind: str, is_one: Callable[[str], bool], host: str, words: Sequence[str]) -> None:
+        before = self._by_host(kind, is_one)
+        hosts = {host: tuple(words)} | {key: old for key, old in before.items() if key != host}
         lines = [" ".join((key, *kept)) + "\n" for key, kept in hosts.items()][:HOSTS_MAX]
         # It is the same nearly always: the folder may be on a card that wears out.
         if list(before.items()) != list(hosts.items()):
-            files.replace(self._folder, self._path("relay"), "".join(lines).encode("utf-8"))
+            self.folder.replace(self._path(kind), "".join(lines).encode("utf-8"))
 
-    def _hosts(self) -> dict[str, tuple[str, ...]]:
-        """All that is kept, in the order of the file."""
-        path = self._path("relay")
+    def _by_host(self, kind: str, is_one: Callable[[str], bool]) -> dict[str, tuple[str, ...]]:
+        """All that is kept of hosts in a file, in its order: the words behind each, of which is_one() is true."""
+        path = self._path(kind)
         hosts = {}
-        for line in (files.read(path) or b"").decode("utf-8", "replace").splitlines()[:HOSTS_MAX]:
-            host, *addresses = line.split()[: 1 + ADDRESSES_MAX] or [""]
-            if not addresses or not all(_is_address(address) for address in addresses):
-                _log.warning("%s: a line holds no name and addresses: not used", path)
+        for line in (self.folder.read(path) or b"").decode("utf-8", "replace").splitlines()[:HOSTS_MAX]:
+            host, *words = line.split()[: 1 + WORDS_MAX] or [""]
+            if not words or not all(map(is_one, words)):
+                _log.warning("%s: a line holds no host and what is kept of it: not used", path)
                 continue
-            hosts[host] = tuple(addresses)
+            hosts[host] = tuple(words)
         return hosts
 
     def next_timestamp(self, now: int) -> int:
@@ -143,22 +119,28 @@ class MemberState:
 
         Args:
             now: Unix seconds.
-
-        Raises:
-            OperationalError: the folder can't be used.
         """
         path = self._path("timestamp")
-        last = self._last_timestamp if self._last_timestamp is not None else _read_timestamp(path)
+        last = self._read_timestamp(path)
         if last - now > TOLERANCE_S:
             _log.warning("%s is %d s ahead of the clock: not used", path, last - now)
             last = 0
         timestamp = max(now, last + 1)
-        files.replace(self._folder, path, b"%d" % timestamp)
-        self._last_timestamp = timestamp
+        self.folder.replace(path, b"%d" % timestamp)
         return timestamp
 
+    def _read_timestamp(self, path: Path) -> int:
+        kept = self.folder.read(path)
+        if kept is None:
+            return 0
+        # 2**63 has 19 digits, and so has every timestamp at most.
+        if not re.fullmatch(rb"[0-9]{1,19}", kept.strip()):
+            _log.warning("%s holds no timestamp: not used", path)
+            return 0
+        return int(kept)
+
     def _path(self, kind: str) -> Path:
-        return self._folder / kind / self._name
+        return self.folder.path / kind / self._name
 
 
 def _is_address(text: str) -> bool:
@@ -167,14 +149,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _read_timestamp(path: Path) -> int:
-    kept = files.read(path)
-    if kept is None:
-        return 0
-    # 2**63 has 19 digits, and so has every timestamp at most.
-    if not re.fullmatch(rb"[0-9]{1,19}", kept.strip()):
-        _log.warning("%s holds no timestamp: not used", path)
-        return 0
-    return int(kept)

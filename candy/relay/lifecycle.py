@@ -2,7 +2,8 @@
 
     run() ─▶ engine, Relay, interfaces ─▶ listen ─▶ announce ─▶ SIGTERM, SIGINT ─▶ close frames ─▶ engine stops
                                                                 SIGHUP: settings again, SIGUSR1: counters
-                                       └─▶ the certificate's files, every few seconds
+                                       ├─▶ the certificate's files, every few seconds
+                                       └─▶ the password's file, while it can't be written
 
 Rule: a part that was made is ended, also when a later one fails. What happens between start and end is
 candy.relay.relay's.
@@ -26,6 +27,7 @@ from candy.relay.invitation import member_address, member_line
 from candy.relay.listen import hosts, listen, port_of
 from candy.relay.relay import GOODBYE_S, Relay
 from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.state import folder_at
 from candy.settings import host_port
 
 LOOK_S = 2.0
@@ -61,6 +63,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     relay = Relay(settings, engine)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+    writing = loop.create_task(folder_at(settings.state_dir).keep_writing())
     with ExitStack() as interfaces:
         try:
             await relay.make_interfaces(interfaces)
@@ -83,6 +86,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             relay.door.close()
             await relay.close_all()
         finally:
+            writing.cancel()
             await relay.door.shutdown(GOODBYE_S)
             relay.stop()
             # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.

@@ -256,6 +256,17 @@ def test_state_folder_that_cannot_be_used(state: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_state_folder_that_cannot_be_written(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc takes no folder, root's neither."""
+    monkeypatch.setenv("CANDY_STATE_DIR", "/proc/candy")
+    settings, stderr = serve(ran)
+    assert settings.networks[0].password
+    assert stderr == (
+        "candy-server: warning: cannot write /proc/candy/password: No such file or directory: "
+        "give this user access, or set CANDY_STATE_DIR to another folder; going on in memory until that works\n"
+    )
+
+
 def test_check_leaves_nothing_behind(state: Path) -> None:
     result = call(server_command.main, "--check")
     assert (result.exit_code, result.stdout) == (0, "candy-server: the settings are sound\n")

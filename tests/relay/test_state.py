@@ -1,12 +1,13 @@
 """What the relay keeps: its password, made once, also by two that start together."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from candy.errors import OperationalError
-from candy.relay.state import kept_password
+from candy.relay.state import folder_at, kept_password
 
 
 def mode_of(path: Path) -> int:
@@ -39,7 +40,25 @@ def test_password_file_that_is_empty(tmp_path: Path) -> None:
         kept_password(tmp_path, lambda: "new")
 
 
-def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
+def test_password_that_cannot_be_written_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "fsync", full)
+        assert kept_password(tmp_path, lambda: "first") == b"first"
+        assert kept_password(tmp_path, lambda: "second") == b"first"
+    [warning] = caplog.messages
+    assert warning.startswith(f"cannot write {tmp_path}/password: No space left on device: make room there")
+    assert list(tmp_path.iterdir()) == []
+    folder_at(tmp_path).write()
+    assert (tmp_path / "password").read_bytes() == b"first\n"
+
+
+def test_password_that_cannot_be_read(tmp_path: Path) -> None:
+    """Members have it: another one would lock them out."""
     (tmp_path / "file").touch()
     with pytest.raises(OperationalError, match=r"^cannot .*Not a directory.*CANDY_STATE_DIR[^\n]*$"):
         kept_password(tmp_path / "file" / "candy", lambda: "x")
