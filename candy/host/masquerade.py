@@ -5,12 +5,15 @@
     __exit__:   the table deleted          ─▶  net.ipv4.ip_forward = 0, if it was and no other member here needs it
 
 Packets between the two sides get this machine's address on the other side, so that neither side needs a route
-back. Rules:
+back. The MSS of TCP connections is brought down to what the smaller MTU of both sides takes, because a host of the LAN
+may not let in the ICMP that would say so. Rules:
  1. All is done by `nft`, one transaction each, in tables of our own names; no table or rule of another program is
     touched. Tables that a crash left behind are replaced at the next start, or deleted at its end.
  2. That ip_forward was off is remembered by the table NOTE. It lives exactly as long as the setting itself: until the
     network namespace ends.
  3. Forwarding ends with the last of several members on one machine.
+ 4. A packet that another program's chain drops is lost whatever ours says. So one that drops all that it has no rule
+    for is worth a warning, with the rule.
 
 This module does not know the routes.
 """
@@ -31,7 +34,14 @@ from candy.host.reconciler import Fact, Judge, Part
 
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 NOTE = "candy-ip-forward-was-off"
+_TABLE = re.compile(r"^table (ip|inet) (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+_CLOSED = re.compile(r"^\tchain (\S+) \{\n(?:\t\t.*\n)*?\t\ttype filter hook forward [^;]*; policy drop;", re.MULTILINE)
 CHAINS = """
+    chain clamp {{
+        type filter hook forward priority -150;
+        iifname "{name}" tcp flags syn tcp option maxseg size set rt mtu
+        oifname "{name}" tcp flags syn tcp option maxseg size set rt mtu
+    }}
     chain postrouting {{
         type nat hook postrouting priority 100;
         iifname "{name}" oifname != "{name}" masquerade
@@ -74,6 +84,10 @@ class Masquerade:
         Raises:
             OperationalError: the kernel refused; nothing is left behind.
         """
+        if commands := missing_rules(self._run("list ruleset"), self.name):
+            _log.warning(
+                "this machine's firewall drops what is forwarded: let packets of %s pass: %s", self.name, commands
+            )
         self._set(self._table)
         try:
             if _forwards():
@@ -142,6 +156,8 @@ class Masquerade:
                 input=script,
                 capture_output=True,
                 text=True,
+                # A comment of somebody's may be in any encoding.
+                errors="replace",
                 check=False,
                 start_new_session=True,
             )
@@ -151,6 +167,26 @@ class Masquerade:
             first = done.stderr.strip().partition("\n")[0]
             raise OperationalError(f"--masquerade: nft: {first}: it takes CAP_NET_ADMIN, and a kernel with nf_tables")
         return done.stdout
+
+
+def missing_rules(ruleset: str, interface: str) -> str:
+    """The commands that let an interface's packets pass where a chain's policy drops all that is forwarded and no rule
+    of its table accepts those; "" if there is no such chain.
+
+    Args:
+        ruleset: of all families, as nft lists it.
+    """
+    commands = []
+    for family, table, chains in _TABLE.findall(ruleset):
+        if re.search(rf'"{re.escape(interface)}".* accept$', chains, re.MULTILINE):
+            continue
+        for chain in _CLOSED.findall(chains):
+            if (family, table, chain) == ("ip", "filter", "FORWARD"):
+                commands += [f"iptables -I FORWARD -{way} {interface} -j ACCEPT" for way in "io"]
+            else:
+                insert = f"insert rule {family} {table} {chain}"
+                commands += [f"nft '{insert} {way}ifname \"{interface}\" accept'" for way in "io"]
+    return " && ".join(commands)
 
 
 def _absent(table: str) -> str:

@@ -15,10 +15,16 @@ from lab.namespaces import in_new_namespace
 import candy
 from candy.errors import OperationalError
 from candy.host import masquerade
-from candy.host.masquerade import Masquerade
+from candy.host.masquerade import Masquerade, missing_rules
 from candy.host.reconciler import Fact
 
 RULESET = """table ip candy-masquerade {
+	chain clamp {
+		type filter hook forward priority mangle; policy accept;
+		iifname "candy" tcp flags syn tcp option maxseg size set rt mtu
+		oifname "candy" tcp flags syn tcp option maxseg size set rt mtu
+	}
+
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		iifname "candy" oifname != "candy" masquerade
@@ -66,6 +72,83 @@ def test_set_and_taken_away() -> None:
             assert nft("list ruleset") == "table ip filter {\n}\n" + RULESET + NOTE
         assert forwards() == "0"
         assert nft("list ruleset") == "table ip filter {\n}\n"
+
+    on_a_machine(test)
+
+
+CLOSED = """
+table ip filter {
+    chain INPUT {
+        type filter hook input priority filter; policy drop;
+    }
+    chain FORWARD {
+        type filter hook forward priority filter; policy drop;
+        jump DOCKER-USER
+    }
+    chain DOCKER-USER {
+        counter return
+    }
+}
+"""
+"""As iptables-nft and Docker make it."""
+CLOSED_TOO = """
+table inet fence {
+    chain between {
+        comment "nobody gets through"
+        type filter hook forward priority filter; policy drop;
+        ct state established,related accept
+        iifname { "candy", "lan0" } oifname "wan0" drop
+    }
+}
+"""
+OPEN = """
+table ip open {
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+    }
+}
+table ip6 filter {
+    chain FORWARD {
+        type filter hook forward priority filter; policy drop;
+    }
+}
+"""
+BY_IPTABLES = "iptables -I FORWARD -i candy -j ACCEPT && iptables -I FORWARD -o candy -j ACCEPT"
+BY_NFT = (
+    "nft 'insert rule inet fence between iifname \"candy\" accept' && "
+    "nft 'insert rule inet fence between oifname \"candy\" accept'"
+)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("rules", "missing"),
+    [
+        (OPEN, ""),
+        (CLOSED, BY_IPTABLES),
+        (CLOSED_TOO, BY_NFT),
+        (OPEN + CLOSED + CLOSED_TOO, f"{BY_IPTABLES} && {BY_NFT}"),
+    ],
+)
+def test_a_firewall_that_drops_what_is_forwarded(rules: str, missing: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The rules are what nft lists of itself; the commands do what they are for."""
+
+    def test() -> None:
+        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+        before = nft("list ruleset")
+        assert missing_rules(before, "candy") == missing
+        with Masquerade("candy"):
+            warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+            assert warnings == (
+                [f"this machine's firewall drops what is forwarded: let packets of candy pass: {missing}"]
+                if missing
+                else []
+            )
+        assert nft("list ruleset") == before
+        for command in missing.split(" && ") if missing == BY_NFT else ():
+            subprocess.run(["sh", "-c", command], check=True)
+            assert missing_rules(nft("list ruleset"), "candy") == ""
+            assert missing_rules(nft("list ruleset"), "candy2") == BY_NFT.replace("candy", "candy2")
 
     on_a_machine(test)
 

@@ -5,12 +5,22 @@ from contextlib import ExitStack
 
 import pytest
 from lab.laboratory import PORT, Laboratory
-from lab.lans import FAR, FAR_LAN, NEAR_LAN, ONE, TWO, Site, routed
+from lab.lans import FAR, FAR_LAN, NEAR_LAN, ONE, RULES, TWO, Site, routed
 from lab.namespaces import Ethernet
 from lab.original import OriginalRelay, entry
 from lab.traffic import MEGABYTE, ping, transfer
 
 pytestmark = pytest.mark.netns
+
+
+QUIET = """
+table ip quiet {
+    chain input {
+        type filter hook input priority 0;
+        meta l4proto icmp drop
+    }
+}
+"""
 
 
 @pytest.fixture
@@ -40,6 +50,19 @@ def test_a_gateway_with_masquerade(laboratory: Laboratory, gateway: Site) -> Non
         client.signal(signal.SIGTERM)
         assert client.wait() == 0
     nothing_left(gateway)
+
+
+@pytest.mark.parametrize("sender", ["near", "far"])
+def test_a_lan_that_lets_no_icmp_in(laboratory: Laboratory, stack: ExitStack, sender: str) -> None:
+    """F16: site to site by two gateways, "0 bytes; with an MSS clamp in both gateways all is well"."""
+    sites = {"near": Site(laboratory, stack, 1), "far": Site(laboratory, stack, 2)}
+    laboratory.relay("--sdwan", RULES)
+    for site, lan in zip(sites.values(), (FAR_LAN, NEAR_LAN), strict=True):
+        routed(laboratory.client("-t", f"{site.own}/24", "--masquerade", host=site.gateway), lan)
+        site.host.run("nft", QUIET)
+    here = sites.pop(sender)
+    [there] = sites.values()
+    transfer(here.host, there.host, there.address, 2 * MEGABYTE)
 
 
 def nothing_left(site: Site) -> None:
