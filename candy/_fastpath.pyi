@@ -22,7 +22,8 @@ EVENT_MESSAGE: Final[int]
 EVENT_PONG: Final[int]
 """A PONG with a payload; the detail is that payload."""
 EVENT_CLOSED: Final[int]
-"""The connection is gone, and its number is dead from here on; the detail is the cause as ASCII (see CAUSES)."""
+"""The connection is gone, and its number is dead from here on; the detail is ASCII: the cause (see CAUSES), a blank,
+and for how many milliseconds no byte had come from the peer."""
 EVENT_CLOSING: Final[int]
 """The relay's close frame, at a client alone; the detail is its payload: two bytes of code, then a reason that nobody
 checked. EVENT_CLOSED follows. A close frame without a payload is not reported."""
@@ -30,7 +31,7 @@ EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
 CAUSES: Final[tuple[str, ...]]
-"""Why a connection ended: what the detail of EVENT_CLOSED can be."""
+"""Why a connection ended: what the detail of EVENT_CLOSED can begin with."""
 
 DROPS: Final[tuple[str, ...]]
 """Every reason for which a packet or message is dropped: the keys of Engine.drops()."""
@@ -92,6 +93,7 @@ class Engine:
         client: bool = False,
         preamble: bytes = b"",
         tail: bytes = b"",
+        ping_after: float | None = None,
     ) -> int:
         """Take over a connected stream socket behind its WebSocket upgrade; the engine closes fd from here on.
 
@@ -103,13 +105,15 @@ class Engine:
             client: this end is the WebSocket client: frames are masked outwards and must be unmasked inwards.
             preamble: bytes to write first (the 101 response).
             tail: bytes already read from the peer behind the upgrade.
+            ping_after: as of the engine, for this connection; None: the engine's.
 
         Returns:
             the connection.
 
         Raises:
             OSError: the socket can't be used; ENFILE when every slot is taken.
-            ValueError: there is no such network, or the tail is longer than any upgrade leaves (512 KB).
+            ValueError: there is no such network, ping_after is out of range, or the tail is longer than any upgrade
+                leaves (512 KB).
         """
 
     def adopt_tun(self, fd: int, *, network: int = 0, vnet: bool = False) -> int:

@@ -118,7 +118,7 @@ cdef class _Core:
             ("queue_bytes", queue_bytes, 1 << 17, 1 << 30),
             ("memory_bytes", memory_bytes, 1 << 20, 1 << 40),
             ("max_connections", max_connections, 1, 1 << 24),
-            ("ping_after", ping_after, 0, 86400),
+            ("ping_after", ping_after, 0, PING_AFTER_MOST_S),
             ("dead_after", dead_after, 0, 86400),
             ("broadcast_rate", broadcast_rate, 0, 1 << 30),
             ("first_generation", first_generation, 1, (1 << 32) - 1),
@@ -250,6 +250,7 @@ cdef class _Core:
             raise OSError(ENFILE, f"all {e.max_slots} connections are taken")
         e.open_slots += 1
         s.network = network
+        s.ping_after_ns = e.ping_after_ns
         s.owner = 0
         for i in range(1, e.worker_count):
             if e.workers[i].load < e.workers[s.owner].load:

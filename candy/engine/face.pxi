@@ -68,7 +68,7 @@ cdef class Engine(_Core):
         return e.network_count - 1
 
     def adopt(self, int fd, *, int network=0, bint extended=False, bint client=False,
-              bytes preamble=b"", bytes tail=b""):
+              bytes preamble=b"", bytes tail=b"", ping_after=None):
         cdef Slot *s
         cdef uint64_t seed = 0
         cdef int kind = 0
@@ -79,6 +79,8 @@ cdef class Engine(_Core):
         self.alive()
         if len(tail) > RECEIVE_BYTES:
             raise ValueError(f"a tail has at most {RECEIVE_BYTES} bytes, not {len(tail)}")
+        if ping_after is not None and not 0 <= ping_after <= PING_AFTER_MOST_S:
+            raise ValueError(f"ping_after must be from 0 to {PING_AFTER_MOST_S}, not {ping_after}")
         if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) != 0:
             raise OSError(errno, os.strerror(errno))
         if kind != SOCK_STREAM:
@@ -94,6 +96,8 @@ cdef class Engine(_Core):
         store_relaxed64(&s.kind, SLOT_CLIENT if client else SLOT_SERVER)
         store_relaxed64(&s.extended, extended)
         store_relaxed64(&s.mask_seed, seed)
+        if ping_after is not None:
+            s.ping_after_ns = <uint64_t>(ping_after * SECOND_NS)
         if tail:
             s.spill = block_of(self.sender(), tail, <uint32_t>len(tail), FOR_CERTAIN)
             s.held = True
@@ -227,7 +231,7 @@ cdef class Engine(_Core):
         cdef size_t at = 0
         cdef uint64_t connection
         cdef uint32_t kind, length, i, ended
-        cdef uint64_t turn
+        cdef uint64_t turn, silence
         cdef Slot *s
         found = []
         if self.state == NULL:
@@ -258,9 +262,10 @@ cdef class Engine(_Core):
         for i in range(ended):
             connection = o.closed_spare[i]
             s = &self.state.slots[<uint32_t>connection]
+            silence = since(now_ns(), load_relaxed64(&s.received_ns)) // MILLISECOND_NS
             self.release_address(s)
             self.give_slot(s)
-            found.append((connection, EV_CLOSED, CAUSES[o.closed_cause_spare[i] - 1].encode()))
+            found.append((connection, EV_CLOSED, f"{CAUSES[o.closed_cause_spare[i] - 1]} {silence}".encode()))
         return found
 
     def received_ns(self, connection):

@@ -11,6 +11,8 @@
 # Constants of this implementation that several parts use, or that size a structure; others stand where they are used.
 cdef enum:
     SECOND_NS = 1000000000
+    MILLISECOND_NS = 1000000
+    PING_AFTER_MOST_S = 86400
     RECEIVE_BYTES = 524288          # a worker's receive buffer: smaller reads cost throughput, larger ones the cache
     RUNS_MAX = 8192                 # runs of frames gathered before they are sent
     TARGETS_MAX = 1024              # destinations gathered before they are sent
@@ -207,6 +209,7 @@ cdef struct Slot:
     uint64_t extended
     uint64_t mask_seed
     bint vnet                       # a device with virtio headers
+    uint64_t ping_after_ns          # a silence after which it is pinged; 0 never
     # atomic
     uint64_t generation             # low 32 bits, never 0; moves on under the send lock before fd is closed
     uint64_t address                # bound IPv4 address, 0 while unauthenticated

@@ -307,9 +307,9 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
     if e.dead_after_ns and silent > e.dead_after_ns:
         connection_close(w, s, CAUSE_SILENT)
         return
-    if e.ping_after_ns and since(w.now, s.pinged_ns) > e.ping_after_ns // 3 and (
-            silent > e.ping_after_ns
-            or (e.ping_when_quiet and since(w.now, load_relaxed64(&s.sent_ns)) > e.ping_after_ns)):
+    if s.ping_after_ns and since(w.now, s.pinged_ns) > s.ping_after_ns // 3 and (
+            silent > s.ping_after_ns
+            or (e.ping_when_quiet and since(w.now, load_relaxed64(&s.sent_ns)) > s.ping_after_ns)):
         s.pinged_ns = w.now
         w.work -= WORK_CALL
         post_message(w, slot_connection(w, s), OP_PING, NULL, 0)

@@ -11,7 +11,8 @@ Rules:
  3. Routes of the connection before hold until this one has told all: candy.2 says so itself; else the other messages of
     a relay follow right behind its first, and a relay that sends none within a verdict's time has none.
  4. With candy.2 a relay tells a member that has the password why it closes (candy.protocol.closing), and the member
-    tells its user. If it closes without a word, it probably has another password.
+    tells its user. If it closes without a word, it probably has another password, unless nothing came for a while
+    before: then something on the way may have cut the connection.
  5. No I/O, no clock, no random numbers: `now` is monotonic seconds, `wall` Unix seconds, randomness an
     argument.
 
@@ -19,7 +20,7 @@ This module does not know how a connection is made, nor when it is tried again.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface
 from math import inf
 
@@ -42,6 +43,8 @@ ROUTES_S = 1.0
 VERDICT_S = 11.0
 """A connection that ends sooner after its AUTH counts as refused: our relay probes another holder of the address for
 3 s, and may have a log-in wait in line for 8 s before that."""
+SILENCE_S = 5.0
+"""No proxy ends a connection sooner because nobody says anything, and a relay's refusal comes sooner nearly always."""
 ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
 CURES: Mapping[int, str] = {
     CloseCode.TRY_AGAIN_LATER: "wait, or raise the limit there",
@@ -104,13 +107,14 @@ class Ending:
     """How a connection, or the attempt to make one, ended: a line for the user, and what candy.member.sequel judges by.
 
     `refused`: the relay did not let the member in. `held`: it was in. `replaced`: another connection with its VMAC took
-    its address over.
+    its address over. `silence`: seconds without a byte before the connection broke off; None if it ended otherwise.
     """
 
     text: str
     refused: bool = False
     held: bool = False
     replaced: bool = False
+    silence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,14 +273,23 @@ class Conversation:
         else:
             self._ending = Ending(f"closed by the relay: {told}", held=self._confirmed)
 
-    def closed(self, cause: str, now: float) -> Ending:
-        """The connection is gone; `cause` is one of the engine's CAUSES."""
+    def closed(self, cause: str, now: float, silence: float | None = None) -> Ending:
+        """The connection is gone; `cause` is one of the engine's CAUSES, behind `silence` seconds without a byte."""
         if self._ending is not None:
             return self._ending
         if cause == "silent":
             return Ending("the relay fell silent", held=self._confirmed)
         if cause not in ("peer", "eof", "reset"):
             return Ending(f"the relay broke the protocol ({cause})")
+        ending = self._ended(cause, now)
+        if cause == "peer" or silence is None:
+            return ending
+        if ending.refused and self._confirmed and silence >= SILENCE_S:
+            ending = replace(ending, text=f"the connection was lost after {silence:.0f} s of silence")
+        return replace(ending, silence=silence)
+
+    def _ended(self, cause: str, now: float) -> Ending:
+        """Without a reason, and not by this member."""
         if self._extended:
             return self._closed_without_reason(now)
         if self._address is None:

@@ -145,7 +145,7 @@ class Member:
                 ending = Ending(str(error), refused=True)
             sequel = self._sequels.after(ending)
             level = logging.WARNING if sequel.is_news else logging.DEBUG
-            _log.log(level, "%s; trying again in %.1f s", ending.text, sequel.delay)
+            _log.log(level, "%s; trying again in %.1f s", sequel.text, sequel.delay)
             if sequel.asks_anew:
                 self._last = None
             if sequel.needs_vmac:
@@ -200,7 +200,8 @@ class Member:
                 succession.closing(source, detail)
             elif event == EVENT_CLOSED:
                 self._hang_up(source)
-                await self._perform(succession.closed(source, detail.decode("ascii"), now()))
+                cause, silence = detail.decode("ascii").split()
+                await self._perform(succession.closed(source, cause, now(), int(silence) / 1000))
             elif event == EVENT_PONG:
                 await self._perform(succession.ponged(source, detail, now()))
             elif event == EVENT_MESSAGE:
@@ -226,7 +227,13 @@ class Member:
             return succession.failed(dialed, now)
         timestamp = self._state.next_timestamp(int(self._wall()))
         try:
-            connection = self._engine.adopt(dialed.fd, client=True, extended=dialed.extended, tail=dialed.tail)
+            connection = self._engine.adopt(
+                dialed.fd,
+                client=True,
+                extended=dialed.extended,
+                tail=dialed.tail,
+                ping_after=self._sequels.ping_after,
+            )
         except OSError as error:
             dialed.close()
             return succession.failed(f"the engine can't take the connection: {error.strerror}", now)

@@ -1,6 +1,7 @@
 """What follows the end of a connection, or of an attempt: how long to wait, what to say, and as whom to come back.
 
-    Ending ──▶ Sequels ──▶ Sequel: delay, is_news, asks_anew, needs_vmac
+    Ending ──▶ Sequels ──▶ Sequel: text, delay, is_news, asks_anew, needs_vmac
+                       ──▶ ping_after of the next connection
 
 Rules:
  1. A reason is said once, and again once a connection has held. A replacement is always said, for it is somebody
@@ -10,27 +11,39 @@ Rules:
     peace. With an address of its own it can only wait, longer each time.
  3. A change of the way to the relay cuts the wait short, but not for the sake of a double.
  4. `REPLACED_MAX` replacements in a row mean that this does not do: a member with a granted address needs another VMAC.
+ 5. `CUTS` connections that broke off after the same silence were cut by something on the way that ends silent ones. The
+    relay refused nothing, so the pause does not grow, and the next connections ping before that silence is over.
 
 No I/O, no clock; randomness is an argument. This module does not know how a connection is made, nor why it ended.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from candy.member.backoff import Backoff, Row
-from candy.member.conversation import Ending
+from candy.member.conversation import SILENCE_S, Ending
 
 REPLACED_MAX = 3
+CUTS = 3
+SAME_S = 1.0
+"""Silences that differ by no more are the same."""
+LONGEST_S = 20.0
+"""By then a member has pinged: who cuts it now does not do so for its silence."""
+PINGS = 3
+"""In a silence after which connections are cut: one may be late, and one lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sequel:
     """What to do before the next attempt."""
 
+    text: str
+    """What to say."""
     delay: float
     """Seconds."""
     is_news: bool
-    """The ending's text is worth a warning."""
+    """The text is worth a warning."""
     asks_anew: bool
     """Ask for no address in particular."""
     needs_vmac: bool
@@ -51,18 +64,42 @@ class Sequels:
         self._backoff = Backoff(random)
         self._is_granted = is_granted
         self._said = ""
+        self._silences: deque[float] = deque(maxlen=CUTS)
+        """After which connections broke off, in a row."""
+        self.ping_after: float | None = None
+        """Seconds of silence after which the next connection pings; None: as usual."""
 
     def after(self, ending: Ending) -> Sequel:
         """Count one more ending; what follows from it."""
+        text, is_held = ending.text, ending.held
         row = Row.REPLACED if ending.replaced else Row.REFUSED if ending.refused else Row.LOST
-        if ending.held:
+        if ending.silence is not None and (silence := self._cut_after(ending.silence)):
+            self.ping_after = silence / PINGS
+            text = (
+                f"cut after {silence:.0f} s of silence, {CUTS} times in a row: is there a proxy on the way that ends "
+                f"silent connections? Pinging after {self.ping_after:.1f} s from now on"
+            )
+            row, is_held = Row.LOST, True
+        if is_held:
             self._backoff.held()
-        if ending.held or ending.replaced:
+        if is_held or ending.replaced:
             self._said = ""
         delay = self._backoff.next_delay(row)
-        is_news = ending.text != self._said
-        self._said = ending.text
+        is_news = text != self._said
+        self._said = text
         needs_vmac = self._is_granted and self._backoff.replacements == REPLACED_MAX
         if needs_vmac:
             self._backoff.held()
-        return Sequel(delay, is_news, self._is_granted and ending.replaced, needs_vmac, stands=ending.replaced)
+        return Sequel(text, delay, is_news, self._is_granted and ending.replaced, needs_vmac, stands=ending.replaced)
+
+    def _cut_after(self, silence: float) -> float:
+        """The silence after which connections are cut, once several were; 0 as long as that is not known."""
+        if not SILENCE_S <= silence < LONGEST_S:
+            self._silences.clear()
+            return 0.0
+        self._silences.append(silence)
+        least = min(self._silences)
+        if len(self._silences) < CUTS or max(self._silences) - least > SAME_S:
+            return 0.0
+        self._silences.clear()
+        return least

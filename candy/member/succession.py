@@ -135,12 +135,12 @@ class Succession:
         if talk is not None:
             talk.closing(payload)
 
-    def closed(self, connection: int, cause: str, now: float) -> list[Action]:
-        """A connection is gone; `cause` is one of the engine's CAUSES."""
+    def closed(self, connection: int, cause: str, now: float, silence: float | None = None) -> list[Action]:
+        """A connection is gone; `cause` is one of the engine's CAUSES, behind `silence` seconds without a byte."""
         talk = self._talk(connection)
         if talk is None:
             return []
-        ending = talk.closed(cause, now)
+        ending = talk.closed(cause, now, silence)
         if talk is self._coming:
             self._coming = None
             return self._lack(ending, now)

@@ -296,6 +296,7 @@ class EngineRelay:
         preamble: bytes = b"",
         tail: bytes = b"",
         tcp: bool = False,
+        ping_after: float | None = None,
     ) -> Peer:
         """A connection that nobody authenticated."""
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
@@ -309,6 +310,7 @@ class EngineRelay:
                 client=client,
                 preamble=preamble,
                 tail=tail,
+                ping_after=ping_after,
             )
         except BaseException:
             theirs.close()
@@ -356,8 +358,8 @@ class EngineRelay:
 
     def cause(self, connection: int) -> str:
         """Why the connection ended, as soon as it did."""
-        [cause] = self.details(connection, _fastpath.EVENT_CLOSED)
-        return cause.decode()
+        [detail] = self.details(connection, _fastpath.EVENT_CLOSED)
+        return detail.decode().split()[0]
 
     def dropped(self) -> dict[str, int]:
         """The drop reasons that occurred."""

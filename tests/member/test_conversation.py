@@ -10,7 +10,17 @@ import pytest
 from kit.joining import CONNECTION, answer, conversation, sent
 from kit.recorded import GRANTED, PASSWORD, STEPS, WALL
 
-from candy.member.conversation import ANSWER_S, CONFIRM_S, VERDICT_S, Configure, Ending, Join, Keep, SetRoutes
+from candy.member.conversation import (
+    ANSWER_S,
+    CONFIRM_S,
+    SILENCE_S,
+    VERDICT_S,
+    Configure,
+    Ending,
+    Join,
+    Keep,
+    SetRoutes,
+)
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.wire import DropReason
@@ -199,6 +209,36 @@ def test_closed_soon_after_it_was_confirmed(cause: str) -> None:
     assert talk.closed(cause, VERDICT_S - 0.1) == Ending(
         "closed soon after the handshake: the relay ended, or the address 192.168.202.7 is taken", refused=True
     )
+
+
+@pytest.mark.parametrize("cause", ["eof", "reset"])
+def test_broken_off_soon_after_it_was_confirmed_but_after_a_silence(cause: str) -> None:
+    """F14: that is no talk of a taken address."""
+    talk = conversation(address=GRANTED)
+    talk.opened(0.0)
+    talk.ponged(CONFIRM_S)
+    assert talk.closed(cause, VERDICT_S - 0.1, 9.9) == Ending(
+        "the connection was lost after 10 s of silence", refused=True, silence=9.9
+    )
+
+
+def test_the_silence_before_an_end_is_told() -> None:
+    def ended(cause: str, silence: float) -> Ending:
+        talk = conversation(address=GRANTED)
+        talk.opened(0.0)
+        talk.ponged(CONFIRM_S)
+        return talk.closed(cause, 100.0, silence)
+
+    assert ended("eof", 12.0) == Ending("the connection was lost", held=True, silence=12.0)
+    # These have a reason.
+    assert [ended(cause, 12.0).silence for cause in ("peer", "silent", "local", "too_large")] == [None] * 4
+
+
+def test_closed_right_after_auth_whatever_the_silence() -> None:
+    """Nothing shows that the relay believed the AUTH."""
+    talk = conversation(address=GRANTED)
+    talk.opened(0.0)
+    assert "wrong password" in talk.closed("eof", SILENCE_S, SILENCE_S).text
 
 
 def test_closed_late_without_a_pong() -> None:

@@ -32,7 +32,9 @@ def test_a_client_hears_the_reason_and_a_server_the_cause_alone(reason: bytes, c
         assert [(f.opcode, f.payload) for f in peer.receive_all()] == [(CLOSE, struct.pack(">H", 1000))]
         assert relay.cause(peer.connection) == "peer"
         told = [(_fastpath.EVENT_CLOSING, struct.pack(">H", 1000) + reason)] if client else []
-        assert [(kind, detail) for _, kind, detail in relay.events] == [*told, (_fastpath.EVENT_CLOSED, b"peer")]
+        *before, (kind, detail) = [(kind, detail) for _, kind, detail in relay.events]
+        assert before == told
+        assert (kind, detail.split()[0]) == (_fastpath.EVENT_CLOSED, b"peer")
 
 
 @pytest.mark.parametrize("reason", [b"", b"\x03", struct.pack(">H", 999)])
