@@ -108,6 +108,7 @@ class Ending:
 
     `refused`: the relay did not let the member in. `held`: it was in. `replaced`: another connection with its VMAC took
     its address over. `silence`: seconds without a byte before the connection broke off; None if it ended otherwise.
+    `gave_up`: the member gave it up, because nothing came.
     """
 
     text: str
@@ -115,6 +116,7 @@ class Ending:
     held: bool = False
     replaced: bool = False
     silence: float | None = None
+    gave_up: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +280,7 @@ class Conversation:
         if self._ending is not None:
             return self._ending
         if cause == "silent":
-            return Ending("the relay fell silent", held=self._confirmed)
+            return Ending("the relay fell silent", held=self._confirmed, gave_up=True)
         if cause not in ("peer", "eof", "reset"):
             return Ending(f"the relay broke the protocol ({cause})")
         ending = self._ended(cause, now)

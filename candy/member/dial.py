@@ -15,6 +15,7 @@ import asyncio
 import base64
 import os
 import secrets
+import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -50,18 +51,25 @@ class Upgraded:
 
     `fd` is for Engine.adopt(), `extended` says whether the relay chose `candy.2`, `tail` are the bytes read
     behind its answer. `transport` is the TLS transport that ends when fd is closed; None when fd is the
-    connection itself. `target`, what the connection takes, is to be said to `Dialer.outer` once it is used.
+    connection itself. `outer` is a duplicate of the TCP connection, for Outer.judge() at its end; it keeps the
+    connection open. `target`, what the connection takes, is to be said to `Dialer.outer` once it is used.
     """
 
     fd: int
     extended: bool
     tail: bytes
     transport: asyncio.Transport | None
+    outer: socket.socket
     target: Target | None = None
 
     def close(self) -> None:
         """End it, if the engine has not taken it over."""
         os.close(self.fd)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Let go of what the engine did not take over."""
+        self.outer.close()
         if self.transport is not None:
             self.transport.abort()
 
@@ -122,21 +130,29 @@ class Dialer:
             do.
         """
         connector = _Connector(self.outer, known, self._tls, self._proxy)
+        lost = ExitStack()
         try:
-            with ExitStack() as cleanup:
-                async with (
-                    asyncio.timeout(attempt_s),
-                    aiohttp.ClientSession(
-                        connector=connector,
-                        cookie_jar=aiohttp.DummyCookieJar(),
-                        timeout=aiohttp.ClientTimeout(total=None),
-                    ) as session,
-                ):
-                    upgraded = await self._upgrade(session)
-                    # The deadline, or who gives up the attempt, may come while the session closes.
-                    cleanup.callback(upgraded.close)
-                cleanup.pop_all()
-                return upgraded
+            async with (
+                asyncio.timeout(attempt_s),
+                aiohttp.ClientSession(
+                    connector=connector,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    timeout=aiohttp.ClientTimeout(total=None),
+                ) as session,
+            ):
+                try:
+                    upgraded = await self._upgrade(session, connector)
+                    # The end of aiohttp's session awaits, so time or caller may yet be over.
+                    lost.callback(upgraded.close)
+                except asyncio.CancelledError:
+                    # Its time is over.
+                    connector.judge()
+                    raise
+                finally:
+                    connector.forget()
+            lost.pop_all()
+            self.outer.succeed()
+            return upgraded
         except TimeoutError:
             why = f"no success within {attempt_s:g} s, while {connector.stage}"
         except aiohttp.ServerDisconnectedError:
@@ -147,9 +163,11 @@ class Dialer:
             why = f"the connection was lost before the answer ({_cause(error)})"
         except OperationalError as error:
             why = str(error)
+        finally:
+            lost.close()
         raise OperationalError(f"{self.relay}: {why}")
 
-    async def _upgrade(self, session: aiohttp.ClientSession) -> Upgraded:
+    async def _upgrade(self, session: aiohttp.ClientSession, connector: "_Connector") -> Upgraded:
         key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
         response = await session.get(
             self._asked,
@@ -174,7 +192,7 @@ class Dialer:
                         had_credentials=self._authorization is not None,
                     )
                 )
-            return replace(_take(response, _check(response, key)), target=self.outer.made)
+            return replace(_take(response, _check(response, key), connector), target=self.outer.made)
         finally:
             response.close()
 
@@ -184,12 +202,13 @@ class _Connector(aiohttp.BaseConnector):
 
     def __init__(self, outer: Outer, known: Sequence[str], tls: ssl.SSLContext | None, proxy: URL | None) -> None:
         super().__init__(force_close=True)
-        self._outer = outer
+        self._to = outer
         self._known = known
         self._tls = tls
         self._proxy = proxy
         self._used = False
         self.stage = "starting"
+        self._duplicate: socket.socket | None = None
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
@@ -200,8 +219,12 @@ class _Connector(aiohttp.BaseConnector):
         self._used = True
         host, port = req.url.raw_host or "", req.url.port or 0
         with ExitStack() as cleanup:
-            opened = await self._outer.connect(self._known, self._begin)
+            opened = await self._to.connect(self._known, self._begin)
             cleanup.callback(opened.close)
+            try:
+                self._duplicate = opened.dup()
+            except OSError as error:
+                raise _no_descriptor(error) from error
             if self._proxy is not None:
                 via = plain_host(self._proxy.raw_host or ""), self._proxy.port or 0
                 self._begin(f"waiting for the proxy {host_port(*via)}")
@@ -233,6 +256,21 @@ class _Connector(aiohttp.BaseConnector):
 
     def _begin(self, stage: str) -> None:
         self.stage = stage
+
+    def judge(self) -> None:
+        """The attempt takes too long: do long segments vanish, such as those of a certificate?"""
+        if self._duplicate is not None:
+            self._to.judge(self._duplicate, gave_up=False)
+
+    def take(self) -> socket.socket:
+        """A duplicate of the connection, which is the caller's from here on."""
+        assert self._duplicate is not None
+        taken, self._duplicate = self._duplicate, None
+        return taken
+
+    def forget(self) -> None:
+        if self._duplicate is not None:
+            self._duplicate.close()
 
 
 def _cause(error: OSError) -> str:
@@ -273,7 +311,7 @@ def _check(response: aiohttp.ClientResponse, key: str) -> bool:
     return protocol is not None
 
 
-def _take(response: aiohttp.ClientResponse, extended: bool) -> Upgraded:
+def _take(response: aiohttp.ClientResponse, extended: bool, connector: _Connector) -> Upgraded:
     """Take the connection from aiohttp. Nothing in here awaits, so that no byte is read in between."""
     connection = response.connection
     transport = connection.transport if connection is not None else None
@@ -287,8 +325,13 @@ def _take(response: aiohttp.ClientResponse, extended: bool) -> Upgraded:
         raise OperationalError("the server answered before it had read the request")
     try:
         if transport.get_extra_info("sslcontext") is not None:
-            return Upgraded(pump.join(transport, tail.received), extended, b"", transport)
+            return Upgraded(pump.join(transport, tail.received), extended, b"", transport, connector.take())
         # aiohttp closes its descriptor; that sends no FIN while this one is open.
-        return Upgraded(os.dup(transport.get_extra_info("socket").fileno()), extended, tail.received, None)
+        fd = os.dup(transport.get_extra_info("socket").fileno())
+        return Upgraded(fd, extended, tail.received, None, connector.take())
     except OSError as error:
-        raise OperationalError(f"no descriptor for the connection: {error.strerror}") from error
+        raise _no_descriptor(error) from error
+
+
+def _no_descriptor(error: OSError) -> OperationalError:
+    return OperationalError(f"no descriptor for the connection: {error.strerror}")

@@ -43,7 +43,7 @@ from candy.member.peers import Peers
 from candy.member.routeset import RouteSet
 from candy.member.sequel import Sequel, Sequels
 from candy.member.state import MemberState
-from candy.member.succession import Abandon, Action, Dial, Succession
+from candy.member.succession import Abandon, Action, Dial, Judge, Succession
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.wire import RouteEntry
 
@@ -199,9 +199,9 @@ class Member:
             if event == EVENT_CLOSING:
                 succession.closing(source, detail)
             elif event == EVENT_CLOSED:
-                self._hang_up(source)
                 cause, silence = detail.decode("ascii").split()
                 await self._perform(succession.closed(source, cause, now(), int(silence) / 1000))
+                self._hang_up(source)
             elif event == EVENT_PONG:
                 await self._perform(succession.ponged(source, detail, now()))
             elif event == EVENT_MESSAGE:
@@ -212,13 +212,17 @@ class Member:
         """One attempt; why it failed."""
         # This machine, or the relay, may have moved into a network that one of the routes leads to.
         await self._follow()
-        name = self._dialer.outer.name
+        outer = self._dialer.outer
+        name = outer.name
+        outer.segment = self._state.segment(outer.host)
         try:
             upgraded = await self._dialer.dial(attempt_s, known=self._state.reached(name) if name is not None else ())
         except OperationalError as error:
             return str(error)
         if name is not None:
-            self._state.keep_reached(name, self._dialer.outer.good)
+            self._state.keep_reached(name, outer.good)
+        if outer.segment is not None:
+            self._state.keep_segment(outer.host, outer.segment)
         return upgraded
 
     def _open(self, succession: Succession, dialed: Upgraded | str, now: float) -> list[Action]:
@@ -274,6 +278,8 @@ class Member:
                 case Dial():
                     self._dialing = asyncio.create_task(self._dial(action.attempt_s))
                     self._dialing.add_done_callback(lambda _: self._stirred.set())
+                case Judge():
+                    self._dialer.outer.judge(self._upgraded[action.connection].outer, gave_up=action.gave_up)
                 case Abandon():
                     await self._abandon()
                 case Log():
@@ -322,5 +328,5 @@ class Member:
     def _hang_up(self, connection: int) -> None:
         """The engine has sent what it had; a silent relay could keep a transport of TLS open for longer."""
         upgraded = self._upgraded.pop(connection, None)
-        if upgraded is not None and upgraded.transport is not None:
-            upgraded.transport.abort()
+        if upgraded is not None:
+            upgraded.hang_up()

@@ -2,6 +2,7 @@
 
     look-up ─▶ addresses ─▶ the way to each, beside the tunnel ─▶ raced as in RFC 8305, each bound to its way
        └─ no answer: the addresses of last time
+    end of a connection ─▶ judge() ─▶ shorter segments on the next one ─▶ succeed() ─▶ on all that follow
 
 Rules:
  1. A name that is not found may be so because the tunnel has swallowed the name server. Then the addresses by which the
@@ -14,11 +15,16 @@ Rules:
 This module does not know what is spoken on the connection, nor who keeps the addresses.
 """
 
+import array
 import asyncio
 import errno
+import fcntl
 import logging
 import socket
+import struct
+import termios
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -26,6 +32,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from candy.errors import OperationalError
 from candy.host.underlay import Egress, Target, Underlay, Way, bind
 from candy.member.resolve import literal, resolve, text_of
+from candy.member.segments import Seen, shorter
 from candy.settings import host_port
 
 NEXT_ADDRESS_S = 0.25
@@ -33,6 +40,8 @@ NEXT_ADDRESS_S = 0.25
 LOOK_UP_S = 3.0
 ANYWHERE = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
 """Rule 3's (RFC 5737, RFC 3849)."""
+SO_MEMINFO = 55
+"""From <asm-generic/socket.h>; its first number is the memory of what was received and not read."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +58,7 @@ class Outer:
 
     def __init__(self, what: str, host: str, port: int, underlay: Underlay | None = None) -> None:
         self._what = what
-        self._host = host
+        self.host = host
         self._port = port
         self._underlay = underlay
         self.name = None if _is_address(host) else host
@@ -60,6 +69,11 @@ class Outer:
         """To these, as far as there are any."""
         self.good: tuple[str, ...] = ()
         """By which the host was last reached, the one that answered first."""
+        self.segment: int | None = None
+        """The longest TCP segment that is known to arrive, both ways; None: those that the kernel finds right."""
+        self._segment_used: int | None = None
+        """On the last connection."""
+        self._try_next: int | None = None
         self._is_lost = False
         """The name is not found, which was said."""
         self.made: Target | None = None
@@ -101,12 +115,13 @@ class Outer:
         Raises:
             OperationalError: there is none; the text says why and what to do.
         """
-        begin(f"looking up {self._host}")
+        self._segment_used, self._try_next = self._try_next or self.segment, None
+        begin(f"looking up {self.host}")
         await self.look()
         addresses = await self._look_up(known)
         self._watched = tuple(_targets(addresses))
         await self.look()
-        where = host_port(self._host, self._port)
+        where = host_port(self.host, self._port)
         begin(f"connecting to {self._what} {where}")
         reachable = await self._without_tunnel(addresses)
         if not reachable:
@@ -131,14 +146,36 @@ class Outer:
         self.good = tuple(dict.fromkeys(map(text_of, [opened.getpeername(), *(address[4] for address in addresses)])))
         return opened
 
+    def judge(self, ended: socket.socket, *, gave_up: bool) -> None:
+        """Learn from a connection that has ended whether the next one shall try shorter segments.
+
+        Args:
+            ended: a duplicate of the connection, so that it is not closed yet.
+            gave_up: this member ended it, because nothing came although it pinged.
+        """
+        # The kernel of a sandbox may not tell.
+        with suppress(OSError):
+            self._try_next = shorter(_look(ended), gave_up=gave_up)
+
+    def succeed(self) -> None:
+        """The last connection was of use: so are its segments."""
+        if self._segment_used == self.segment:
+            return
+        self.segment = self._segment_used
+        _log.warning(
+            "long TCP segments vanish on the way to %s, and nothing says so: from now on they have at most %d bytes",
+            host_port(self.host, self._port),
+            self.segment,
+        )
+
     async def _look_up(self, known: Sequence[str]) -> list[AddrInfoType]:
         if not known:
-            return await resolve(self._host, self._port)
+            return await resolve(self.host, self._port)
         try:
             async with asyncio.timeout(LOOK_UP_S):
-                addresses = await resolve(self._host, self._port)
+                addresses = await resolve(self.host, self._port)
         except TimeoutError:
-            why = f"{self._host}: the name server does not answer within {LOOK_UP_S:g} s"
+            why = f"{self.host}: the name server does not answer within {LOOK_UP_S:g} s"
         except OperationalError as error:
             why = str(error)
         else:
@@ -172,6 +209,8 @@ class Outer:
         family, kind, protocol, _, to = address
         opened = socket.socket(family, kind, protocol)
         try:
+            if self._segment_used is not None:
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, self._segment_used)
             bind(opened, self.ways.get(IPv4Address(to[0])) if family == socket.AF_INET else None)
         except OSError:
             opened.close()
@@ -185,6 +224,28 @@ def _targets(addresses: list[AddrInfoType]) -> Iterator[Target]:
         address = ip_address(str(to[0]))
         if not address.is_link_local:
             yield Target(address)
+
+
+def _look(connection: socket.socket) -> Seen:
+    # struct tcp_info of <linux/tcp.h>: tcpi_retransmits is its third byte, and behind eight there are numbers.
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+    snd_mss, last_ack_recv = (struct.unpack_from("=I", info, at)[0] for at in (16, 56))
+    # What the kernel keeps although all that can be read was read lies behind a gap.
+    [kept] = struct.unpack("=I", connection.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4))
+    return Seen(
+        length=snd_mss,
+        retransmissions=info[2],
+        unacknowledged=_count(connection, termios.TIOCOUTQ),
+        heard=last_ack_recv / 1000,
+        is_missing=kept > 0 and _count(connection, termios.FIONREAD) == 0,
+    )
+
+
+def _count(connection: socket.socket, request: int) -> int:
+    """Bytes of a queue."""
+    counted = array.array("i", [0])
+    fcntl.ioctl(connection, request, counted)
+    return counted[0]
 
 
 def _is_address(host: str) -> bool:

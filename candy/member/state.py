@@ -4,6 +4,7 @@
     address/<name>        its last address, CIDR text: 192.168.202.7/24
     timestamp/<name>      the last timestamp put into an AUTH, decimal Unix seconds
     relay/<name>          addresses by which a host was last reached, one host a line: relay.example.org 203.0.113.5
+    segment/<name>        the longest TCP segment that the way to a host takes, one host a line: relay.example.org 1220
 
 `<name>` is the member's --name, or `__noname__` without one; vmac and address are the original client's files, so that
 a machine that migrates keeps its address. Members of several names on one machine have nothing in common: with one VMAC
@@ -91,6 +92,15 @@ class MemberState:
         """Remember by which addresses a host was reached."""
         self._keep_by_host("relay", _is_address, host, addresses[:WORDS_MAX])
 
+    def segment(self, host: str) -> int | None:
+        """The longest TCP segment that the way to this host takes; None if it is not known to take shorter ones."""
+        [length] = self._by_host("segment", _is_length).get(host, ("0",))[:1]
+        return int(length) or None
+
+    def keep_segment(self, host: str, length: int) -> None:
+        """Remember the longest TCP segment on the way to a host."""
+        self._keep_by_host("segment", _is_length, host, [str(length)])
+
     def _keep_by_host(self, kind: str, is_one: Callable[[str], bool], host: str, words: Sequence[str]) -> None:
         before = self._by_host(kind, is_one)
         hosts = {host: tuple(words)} | {key: old for key, old in before.items() if key != host}
@@ -149,3 +159,7 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_length(text: str) -> bool:
+    return bool(re.fullmatch("[1-9][0-9]{1,4}", text))

@@ -50,7 +50,15 @@ class Abandon:
     """Give up the connection that is being made."""
 
 
-Action = Said | Dial | Abandon
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """See what became of the segments of a connection that has ended."""
+
+    connection: int
+    gave_up: bool
+
+
+Action = Said | Dial | Abandon | Judge
 
 
 class Succession:
@@ -141,9 +149,12 @@ class Succession:
         if talk is None:
             return []
         ending = talk.closed(cause, now, silence)
+        # Not of one in doubt: what is on its way there is lost with the way.
+        broke_off = ending.gave_up or ending.silence is not None
+        judging: list[Action] = [Judge(connection, ending.gave_up)] if broke_off else []
         if talk is self._coming:
             self._coming = None
-            return self._lack(ending, now)
+            return judging + self._lack(ending, now)
         self._leading = None
         self._probe = None
         self._again_at = inf
@@ -154,7 +165,7 @@ class Succession:
         if self._is_dialing or self._coming is not None:
             return [Log("warning", f"{ending.text}; another connection is being made already")]
         self.ending = ending
-        return []
+        return judging
 
     def expired(self, now: float) -> list[Action]:
         """Act on the deadlines up to `now`."""

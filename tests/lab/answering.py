@@ -104,7 +104,7 @@ async def echo(upgraded: Upgraded, relay: Answering) -> None:
     """Bytes pass both ways, and no end was sent: neither by us nor by what aiohttp closed."""
     loop = asyncio.get_running_loop()
     reader, writer = await relay.peers.get()
-    with socket.socket(fileno=upgraded.fd) as mine:
+    with upgraded.outer, socket.socket(fileno=upgraded.fd) as mine:
         mine.setblocking(False)
         await loop.sock_sendall(mine, b"ping")
         assert await reader.readexactly(4) == b"ping"

@@ -273,10 +273,10 @@ def test_lost_later(cause: str, text: str, held: bool) -> None:
     talk.opened(0.0)
     talk.ponged(0.1)
     talk.expired(CONFIRM_S)
-    assert talk.closed(cause, VERDICT_S) == Ending(text, held=held)
+    assert talk.closed(cause, VERDICT_S) == Ending(text, held=held, gave_up=cause == "silent")
 
 
 def test_silent_from_the_start() -> None:
     talk = conversation(address=GRANTED)
     talk.opened(0.0)
-    assert talk.closed("silent", 40.0) == Ending("the relay fell silent")
+    assert talk.closed("silent", 40.0) == Ending("the relay fell silent", gave_up=True)

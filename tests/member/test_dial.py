@@ -107,7 +107,7 @@ async def test_bytes_behind_the_answer(count: int) -> None:
         upgraded = await Dialer(f"ws://127.0.0.1:{relay.port}").dial()
         # What aiohttp didn't read is still in the socket.
         received = upgraded.tail
-        with socket.socket(fileno=upgraded.fd) as mine:
+        with upgraded.outer, socket.socket(fileno=upgraded.fd) as mine:
             mine.setblocking(False)
             while len(received) < count:
                 received += await asyncio.get_running_loop().sock_recv(mine, 65536)
@@ -356,6 +356,26 @@ async def test_a_deadline_that_comes_as_it_succeeds_closes_the_connection(monkey
         await failure(Dialer(f"ws://127.0.0.1:{relay.port}"), attempt_s=SOON_S)
         reader, _ = await relay.peers.get()
         assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+
+
+@pytest.mark.usefixtures("same_descriptors")
+def test_nor_one_whose_time_is_over_behind_the_upgrade(
+    server_tls: ssl.SSLContext, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = aiohttp.ClientSession.close
+
+    async def close_for_ever(session: aiohttp.ClientSession) -> None:
+        await close(session)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(aiohttp.ClientSession, "close", close_for_ever)
+
+    async def attempts() -> None:
+        for context, scheme in ((None, "ws"), (server_tls, "wss")):
+            async with listening(switching, context) as relay:
+                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=SOON_S)
+
+    asyncio.run(attempts())
 
 
 async def test_no_descriptor_left_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

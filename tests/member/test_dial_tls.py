@@ -32,7 +32,7 @@ async def test_tls_with_bytes_behind_the_answer(server_tls: ssl.SSLContext, ca_f
     async with listening(lambda head: switching(head) + b"behind", server_tls) as relay:
         upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
         assert upgraded.tail == b""
-        with socket.socket(fileno=upgraded.fd) as mine:
+        with upgraded.outer, socket.socket(fileno=upgraded.fd) as mine:
             mine.setblocking(False)
             received = b""
             while len(received) < 6:

@@ -77,6 +77,57 @@ async def test_what_is_reached_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
         assert to.exposed == {LOCAL, OTHER}
 
 
+async def length_to(to: Outer, *, gave_up: bool = False) -> int:
+    """Of the segments on one connection to it, less what the kernel takes for timestamps."""
+    with await to.connect((), lambda step: None) as opened:
+        if gave_up:
+            to.judge(opened, gave_up=True)
+        return opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+
+
+async def test_segments_are_no_longer_than_the_way_takes() -> None:
+    async with listening() as port:
+        to = made("127.0.0.1", port)
+        assert await length_to(to) > 1448
+        to.segment = 1220
+        assert await length_to(to) == 1208
+
+
+async def test_shorter_segments_are_tried_once_and_stay_if_they_are_of_use(journal: Journal) -> None:
+    async with listening() as port:
+        to = made("127.0.0.1", port)
+        await length_to(to, gave_up=True)
+        assert await length_to(to) == 1428
+        # That attempt failed, so it is another fault.
+        assert await length_to(to, gave_up=True) > 1448
+        assert (to.segment, journal.lines) == (None, [])
+        assert await length_to(to) == 1428
+        to.succeed()
+        to.succeed()
+        assert await length_to(to) == 1428
+    assert to.segment == 1440
+    assert journal.warnings == [
+        f"long TCP segments vanish on the way to 127.0.0.1:{port}, and nothing says so: "
+        "from now on they have at most 1440 bytes"
+    ]
+
+
+async def test_an_end_like_any_other_teaches_nothing(journal: Journal) -> None:
+    async with listening() as port:
+        to = made("127.0.0.1", port)
+        with await to.connect((), lambda step: None) as opened:
+            to.judge(opened, gave_up=False)
+        await length_to(to)
+        to.succeed()
+    assert (to.segment, journal.lines) == (None, [])
+
+
+def test_what_the_kernel_does_not_tell_teaches_nothing() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        made("127.0.0.1", 1).judge(one, gave_up=True)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_an_address_is_not_looked_up(host: str) -> None:
     assert made(host, 1).name is None

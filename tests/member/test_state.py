@@ -38,7 +38,8 @@ def test_folder_that_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert state.address() == IPv4Interface("10.0.0.1/8")
     assert [state.next_timestamp(1000), state.next_timestamp(1000)] == [1000, 1001]
     state.keep_reached("relay.test", ("203.0.113.5",))
-    assert state.reached("relay.test") == ("203.0.113.5",)
+    state.keep_segment("relay.test", 1220)
+    assert (state.reached("relay.test"), state.segment("relay.test")) == (("203.0.113.5",), 1220)
     [warning] = caplog.messages
     assert warning.startswith(f"cannot read {tmp_path}/file/candy/vmac/home: Not a directory: ")
 
@@ -220,3 +221,22 @@ def test_garbage_among_addresses(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "a line holds no host and what is kept of it: not used" in caplog.text
     state.keep_reached("relay.test", ("10.0.0.1",))
     assert state.reached("relay.test") == ("10.0.0.1",)
+
+
+def test_the_longest_segments_by_host(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = MemberState(tmp_path, "home")
+    assert state.segment("relay.test") is None
+    state.keep_segment("relay.test", 1220)
+    state.keep_segment("2001:db8::5", 536)
+    assert (tmp_path / "segment" / "home").read_text() == "2001:db8::5 536\nrelay.test 1220\n"
+    again = MemberState(tmp_path, "home")
+    assert [again.segment(host) for host in ("relay.test", "2001:db8::5", "other.test")] == [1220, 536, None]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("garbage", ["0", "9", "01220", "123456", "-536", "x", ""])
+def test_garbage_among_segments(tmp_path: Path, caplog: pytest.LogCaptureFixture, garbage: str) -> None:
+    (tmp_path / "segment").mkdir()
+    (tmp_path / "segment" / "__noname__").write_text(f"relay.test {garbage}\n")
+    assert MemberState(tmp_path).segment("relay.test") is None
+    assert "not used" in caplog.text
