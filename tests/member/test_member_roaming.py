@@ -168,7 +168,7 @@ async def test_what_an_attempt_came_to_in_the_last_moment_is_closed(setting: Set
     here, there = socket.socketpair()
 
     async def dial() -> Upgraded | str:
-        return Upgraded(here.detach(), True, b"", None)
+        return Upgraded(here.detach(), True, b"", None, socket.socket())
 
     there.setblocking(False)
     with there:
