@@ -24,7 +24,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from aiohappyeyeballs import AddrInfoType, start_connection
@@ -141,9 +141,13 @@ class Outer:
                 case _:
                     why = str(error)
             raise OperationalError(f"cannot connect to {self._what} at {where}: {why}") from error
-        self.made = self._target(opened)
-        await self.look()
-        self.good = tuple(dict.fromkeys(map(text_of, [opened.getpeername(), *(address[4] for address in addresses)])))
+        with ExitStack() as cleanup:
+            cleanup.callback(opened.close)
+            self.made = self._target(opened)
+            await self.look()
+            answered = opened.getpeername()
+            cleanup.pop_all()
+        self.good = tuple(dict.fromkeys(map(text_of, [answered, *(address[4] for address in addresses)])))
         return opened
 
     def judge(self, ended: socket.socket, *, gave_up: bool) -> None:

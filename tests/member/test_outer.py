@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, ip_address
 from typing import cast
 
 import pytest
+from aiohappyeyeballs import AddrInfoType
+from lab.answering import SOON_S
 from lab.setting import Journal
 
 from candy.errors import OperationalError
@@ -308,6 +310,30 @@ async def test_before_there_are_addresses_the_way_to_anywhere_counts(monkeypatch
     ways.egresses[Target(ANYWHERE[0])] = Egress("eth0", "10.0.0.1", "10.0.0.2")
     assert await to.look()
     assert set(ways.looked_for) == {tuple(Target(address) for address in ANYWHERE)}
+
+
+async def test_an_attempt_that_is_given_up_as_it_looks_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way has changed once more, just when the relay was reached by the one before."""
+    async with listening() as port:
+        to = made("127.0.0.1", port, ways := Ways(LOCAL))
+        opened: list[socket.socket] = []
+        open_socket = to._open_socket
+
+        def note(address: AddrInfoType) -> socket.socket:
+            opened.append(open_socket(address))
+            return opened[-1]
+
+        async def wait_once_it_is_made(targets: Iterable[Target]) -> dict[Target, Egress | None]:
+            if to.made is not None:
+                await asyncio.Event().wait()
+            return {}
+
+        monkeypatch.setattr(to, "_open_socket", note)
+        monkeypatch.setattr(ways, "egress", wait_once_it_is_made)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(SOON_S):
+                await reach(to)
+        assert [each.fileno() for each in opened] == [-1]
 
 
 async def test_an_address_on_the_link_itself_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
