@@ -150,8 +150,8 @@ class Succession:
             return []
         ending = talk.closed(cause, now, silence)
         # Not of one in doubt: what is on its way there is lost with the way.
-        broke_off = ending.gave_up or ending.silence is not None
-        judging: list[Action] = [Judge(connection, ending.gave_up)] if broke_off else []
+        is_judged = (ending.gave_up or ending.silence is not None) and self._probe is None
+        judging: list[Action] = [Judge(connection, ending.gave_up)] if is_judged else []
         if talk is self._coming:
             self._coming = None
             return judging + self._lack(ending, now)

@@ -16,6 +16,7 @@ from candy.member.succession import (
     Abandon,
     Action,
     Dial,
+    Judge,
     Succession,
 )
 from candy.protocol import wire
@@ -113,8 +114,8 @@ def test_if_the_connection_answers_the_dial_is_given_up(lives: Lives) -> None:
     assert lives.log[-1] == ("info", "the connection holds")
     # As if nothing had been.
     assert lives.pong(OLD, lives.probe) == []
-    assert lives.close(OLD, "silent") == []
-    assert lives.succession.ending == Ending("the relay fell silent", held=True)
+    assert lives.close(OLD, "silent") == [Judge(OLD, gave_up=True)]
+    assert lives.succession.ending == Ending("the relay fell silent", held=True, gave_up=True)
 
 
 def test_another_pong_is_no_answer(lives: Lives) -> None:
@@ -260,8 +261,9 @@ def test_and_the_dial_fails_as_well(lives: Lives) -> None:
 def test_and_nothing_is_being_dialed_at_that_moment(lives: Lives) -> None:
     lives.change()
     lives.fail()
-    lives.close(OLD, "silent")
-    assert lives.succession.ending == Ending("the relay fell silent", held=True)
+    # What was on its way is lost with the way, and says nothing of segments.
+    assert lives.close(OLD, "silent") == []
+    assert lives.succession.ending == Ending("the relay fell silent", held=True, gave_up=True)
 
 
 @pytest.mark.parametrize("opened", [False, True])
