@@ -5,13 +5,14 @@
     ├── OperationalError   the machine or the network refused: exit status 1
     │   ├── AddressTaken   another interface of this machine has the address
     │   └── InterfaceGone  another program removed an interface of ours
+    ├── RequestError       what somebody asked of the running relay can't be done
     ├── WireError          a message that is not one of the protocol
     └── PoolFull           no address left to grant
 
 Rules: the text of a ConfigError or OperationalError is one line that says what is wrong and how to mend it;
-the commands print it as it is and exit with `exit_status`. WireError and PoolFull never leave the protocol
-core: a bad message costs a counter, not the relay. Nothing outside this tree is caught at the top, so that a
-bug shows with its traceback.
+the commands print it as it is and exit with `exit_status`. That of a RequestError is such a line for who asked.
+WireError and PoolFull never leave the protocol core: a bad message costs a counter, not the relay. Nothing outside
+this tree is caught at the top, so that a bug shows with its traceback.
 """
 
 from typing import ClassVar
@@ -42,6 +43,10 @@ class InterfaceGone(OperationalError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"interface {name} was removed from outside: start again")
+
+
+class RequestError(CandyError):
+    """Nothing was changed: a name that nobody or more than one has, an address that can't be reserved or released."""
 
 
 class WireError(CandyError):

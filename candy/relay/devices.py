@@ -8,7 +8,8 @@ Rules:
     addresses. Without a VMAC it is a source with an address.
  2. A source brings `new_per_minute` devices that are not known, and no more. Loopback brings any number, because a
     reverse proxy connects from there, for members of any address.
- 3. A VMAC is trusted from its first log-in on. But it can be sniffed, so TRUSTED_FAILURES wrong hashes under it within
+ 3. A device with a lease is known, and its VMAC trusted, when the relay starts again (candy.relay.register).
+ 4. A VMAC is trusted from its first log-in on. But it can be sniffed, so TRUSTED_FAILURES wrong hashes under it within
     an hour, from whatever sources, end the trust. It comes back with the next log-in that is later than this hour.
 
 This module knows neither sessions nor passwords. A source is as by source_of(), `now` in seconds of a monotonic clock.
@@ -54,6 +55,11 @@ class Devices:
         if vmac is not None and not self._failures.is_used_up(vmac, now):
             self._remember(self._trusted, vmac)
         return True
+
+    def restore(self, vmac: bytes, ip: IPv4Address) -> None:
+        """This device has logged in before the relay began."""
+        self._remember(self._known, (vmac, ip))
+        self._remember(self._trusted, vmac)
 
     def is_trusted(self, vmac: bytes | None) -> bool:
         """Whether a log-in with this VMAC is most likely one of a device that has been here."""

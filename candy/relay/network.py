@@ -9,9 +9,9 @@ session. It is local, so it is never probed.
 
 Which session gets an address that an AUTH claims, in this order:
  0. The address is the relay's own: the newcomer is refused.
- 1. It is reserved for another connection with another VMAC (or none), and not leased to the newcomer's: the newcomer is
-    refused.
- 2. It is free: the newcomer gets it.
+ 1. It is reserved for another device, or was just granted to another connection with another VMAC (or none) and is not
+    leased to the newcomer's: the newcomer is refused.
+ 2. It is free: the newcomer gets it, and its lease from whatever device has that.
  3. It is held by a member with the same VMAC: one installation came back, and replaces its old connection at once. (So
     do two clients of one host that share a VMAC and insist on one address.)
  4. It is held by a member with another VMAC, or none: the holder is probed with a PING while the newcomer waits, which
@@ -24,6 +24,9 @@ The network tells a replaced holder and a refused newcomer why, by a close code 
 (candy.protocol.closing); also a newcomer for which network or pool are full, or that is one new device too many of its
 source. It names no other member's source.
 
+What is reserved counts at once: whoever stands in the way is closed with 1012 and comes back to another address, and so
+is who was granted an address and has another one reserved for it that is free.
+
 One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
 That is worth a warning, for neither of the two can know it at first. It is not where one program says of itself
 (candy.carrier.handover, INSTANCE) that both connections are its own, as one does whose way to the relay changes.
@@ -35,18 +38,24 @@ candy.2 is told what lies behind whom, so that it can look at what is wrapped fo
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from math import inf
 
+from candy.errors import RequestError
 from candy.protocol.actions import Log, Ping, Send
+from candy.protocol.addresses import is_unicast
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
+from candy.protocol.hello import Hello
 from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
+from candy.relay.leases import LEASE_DAYS, NO_HELLO, Traffic, shown_vmac
 from candy.relay.pool import Pool
+from candy.relay.register import Register
 from candy.relay.replays import ReplayMemory, Sightings
+from candy.relay.reservations import Reservation
 from candy.relay.rules import Rules, behind_messages, messages
 from candy.relay.session import Action, Bind, Realm, Session
 
@@ -84,6 +93,8 @@ class Network:
         tell_gateways: tell them what lies behind whom.
         max_members: None: any number.
         new_devices_per_minute: of one source; 0: any number.
+        lease_days: how long an address is kept for its device; 0: for ever.
+        reservations: those of the configuration.
         authentication_timeout: seconds from the upgrade to the AUTH, without those in line.
         probe_timeout: seconds that the holder of an address has to answer a probe.
     """
@@ -102,6 +113,8 @@ class Network:
         tell_gateways: bool = True,
         max_members: int | None = None,
         new_devices_per_minute: int = 0,
+        lease_days: int = LEASE_DAYS,
+        reservations: Iterable[Reservation] = (),
         authentication_timeout: float,
         probe_timeout: float = PROBE_TIMEOUT_S,
     ) -> None:
@@ -119,12 +132,18 @@ class Network:
             forward_broadcast=forward_broadcast,
             rules=rules if rules is not None else Rules(),
         )
+        self.register = Register(pool, self._realm.replays, self._realm.devices)
+        """What it remembers."""
+        pool.leases.days = lease_days
+        pool.configure(reservations)
         self._tell_gateways = tell_gateways
         self._max_members = inf if max_members is None else max_members
         self._members = 0
         self._authentication_timeout = authentication_timeout
         self._probe_timeout = probe_timeout
         self._sessions: dict[int, Session] = {}
+        self._parting: dict[int, Session] = {}
+        """Of members whose connection is ending, for their last traffic."""
         self._probes: dict[IPv4Address, _Probe] = {}
         self._replaced: OrderedDict[bytes, float] = OrderedDict()
         """When a VMAC last replaced itself."""
@@ -157,6 +176,7 @@ class Network:
 
     def received(self, connection: int, message: bytes, now: float, wall: int) -> list[Action]:
         """A whole message, kind byte first, that the engine leaves to Python."""
+        self._realm.pool.leases.wall = wall
         session = self._sessions.get(connection)
         if session is None:
             return []
@@ -169,6 +189,7 @@ class Network:
 
     def ponged(self, connection: int, payload: bytes, now: float, wall: int) -> list[Action]:
         """A PONG; only one that answers a probe matters here."""
+        self._realm.pool.leases.wall = wall
         holder = self._sessions.get(connection)
         probe = self._probes.get(holder.ip) if holder is not None else None
         if probe is None or probe.holder is not holder or probe.payload != payload:
@@ -177,12 +198,33 @@ class Network:
         told = f"{holder.ip} is held by another member, which answers"
         return self._refuse(probe.waiting, f"{holder.ip} is held by {holder.source}, which answers", told)
 
-    def closed(self, connection: int, now: float) -> list[Action]:
-        """The connection has ended, by either side."""
+    def pinged(self, connection: int, payload: bytes, now: float, wall: int) -> list[Action]:
+        """The first PING behind a message, which may say who it is."""
+        self._realm.pool.leases.wall = wall
         session = self._sessions.get(connection)
+        hello = Hello.parse(payload)
+        if session is None or hello is None:
+            return []
+        session.hello = hello
+        return self._learn_name(session, now)
+
+    def carried(self, connection: int, traffic: Traffic, wall: int) -> None:
+        """What a connection has carried from its beginning on; told now and then, and before closed()."""
+        self._realm.pool.leases.wall = wall
+        session = self._sessions.get(connection) or self._parting.get(connection)
+        if session is not None and session.lease is not None:
+            self._realm.pool.leases.carry(session.lease, traffic, session.carried)
+            session.carried = traffic
+
+    def closed(self, connection: int, now: float, wall: int) -> list[Action]:
+        """The connection has ended, by either side."""
+        self._realm.pool.leases.wall = wall
+        session = self._sessions.get(connection)
+        if session is not None:
+            self._forget(session)
+        self._parting.pop(connection, None)
         if session is None:
             return []
-        self._forget(session)
         if session.is_member:
             log = Log("info", f"{session.source}: {session.ip} logged out")
             return [log, *self._leave_address(session.ip, now)]
@@ -192,6 +234,7 @@ class Network:
 
     def expired(self, now: float, wall: int) -> list[Action]:
         """Act on every deadline up to `now`."""
+        self._realm.pool.leases.wall = wall
         actions: list[Action] = []
         while (when := self.next_deadline()) is not None and when <= now:
             session = self._sessions[heapq.heappop(self._deadlines)[1]]
@@ -230,11 +273,43 @@ class Network:
                 actions += [Send(session.connection, message) for message in messages(entries, extended=True)]
             else:
                 closed += 1
-                self._forget(session)
-                actions += session.end(CloseCode.SERVICE_RESTART, "the routes have changed")
-                actions += self._leave_address(session.ip, now)
+                actions += self._have_come_back(session, "the routes have changed", now)
         log = f"{len(rules.rules)} SD-WAN rules from now on; members told: {told}, closed to come back: {closed}"
         return [*actions, Log("info", log)]
+
+    def reserve(self, reservation: Reservation, now: float) -> list[Action]:
+        """Reserve an address by command, from now on; see Reservation.of() and the rules at the top.
+
+        Raises:
+            RequestError: the address is reserved in the configuration, the relay's own, or none that a member can have.
+        """
+        ip, pool = reservation.address, self._realm.pool
+        if not is_unicast(ip) or not (self._realm.allow_outside_pool or pool.contains(ip)):
+            raise RequestError(f"{ip} is not a member's address in the pool {pool.network}: choose one that is")
+        if self._realm.host is not None and pool.holder(ip) == self._realm.host:
+            raise RequestError(f"{ip} is this relay's own: choose another address")
+        pool.reserve(reservation)
+        return self._make_way(now)
+
+    def set_reservations(self, reservations: Iterable[Reservation], now: float) -> list[Action]:
+        """What the configuration reserves, instead of what it reserved before."""
+        self._realm.pool.configure(reservations)
+        return self._make_way(now)
+
+    def set_lease_days(self, days: int) -> None:
+        """How long an address is kept for its device from now on; 0: for ever."""
+        self._realm.pool.leases.days = days
+
+    def release(self, ip: IPv4Address) -> None:
+        """By command: end the reservation of an address and, unless its device is connected, its lease.
+
+        Raises:
+            RequestError: there is neither, or the configuration reserves it.
+        """
+        if not self._realm.pool.give_up(ip):
+            is_held = self._realm.pool.holder(ip) is not None
+            why = "its device is connected: kick it first" if is_held else "it is neither reserved nor leased"
+            raise RequestError(f"{ip} can't be released: {why}")
 
     def next_deadline(self) -> float | None:
         """When `expired` has to be called next, in the seconds of `now`; None for never."""
@@ -258,12 +333,15 @@ class Network:
         """Decide a claim by the rules at the top of this file, which the numbers refer to."""
         ip = session.ip
         pool = self._realm.pool
-        if pool.is_reserved_against(ip, session.vmac, session.connection, now):  # 1
-            why = f"{ip} is reserved for another member that is about to log in"
+        if pool.is_reserved_for_another(ip, session.vmac):  # 1
+            why = f"{ip} is reserved for another device"
+            return self._refuse(session, why, why)
+        if pool.is_offered_to_another(ip, session.vmac, session.connection, now):  # 1
+            why = f"{ip} was granted to another member that is about to log in"
             return self._refuse(session, why, why)
         connection = pool.holder(ip)
         if connection is None:  # 2
-            return self._admit(session)
+            return self._admit(session, now)
         if connection == self._realm.host:  # 0
             return self._refuse(session, f"{ip} is this relay's own", f"{ip} is the relay's own")
         holder = self._sessions[connection]
@@ -279,7 +357,7 @@ class Network:
             # A program may replace a connection of its own as often as its way to the relay changes.
             if session.instance == 0 or session.instance != holder.instance:
                 actions += self._note_replacement(session, now)
-            return actions + self._admit(session)
+            return actions + self._admit(session, now)
         if probe is None:  # 4
             payload = PROBE_PREFIX + self._realm.randbytes(8)
             self._probes[ip] = _Probe(holder, session, payload)
@@ -294,15 +372,20 @@ class Network:
         why = f"the same member waits for {ip} on a newer connection"
         return self._refuse(older, why, why)
 
-    def _admit(self, session: Session) -> list[Action]:
+    def _admit(self, session: Session, now: float) -> list[Action]:
         if self._members >= self._max_members:
             self._forget(session)
             full = f"the network is full: {self._max_members} members are in"
             log = session.warning("full", f"not let in as {session.ip}: {full}")
             return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
         self._members += 1
-        self._realm.pool.claim(session.ip, session.vmac, session.connection)
-        session.claimed()
+        pool = self._realm.pool
+        pool.leases.expire()
+        before = pool.leases.get(int(session.ip))
+        moved: list[Action] = []
+        if before is not None and before.vmac != session.vmac:
+            moved = [Log("info", f"{session.source}: {session.ip} was leased to {before.device}, and is not any more")]
+        session.claimed(pool.claim(session.ip, session.vmac, session.connection, session.source))
         del self._due[session.connection]
         entries = self._realm.rules.entries(session.ip)
         # "ROUTE messages follow if SD-WAN rules concern this address": the member has no older set to withdraw.
@@ -311,7 +394,9 @@ class Network:
             Bind(session.connection, int(session.ip)),
             *self._tell_behind(session),
             *(Send(session.connection, message) for message in told),
+            *moved,
             Log("info", f"{session.source}: logged in as {session.ip}"),
+            *self._learn_name(session, now),
         ]
 
     def _tell_behind(self, session: Session, before: Rules | None = None) -> list[Action]:
@@ -325,6 +410,34 @@ class Network:
             return []
         placements = rules.placements if is_gateway else ()
         return [Send(session.connection, message) for message in behind_messages(placements)]
+
+    def _learn_name(self, session: Session, now: float) -> list[Action]:
+        if session.lease is None or session.hello is NO_HELLO:
+            return []
+        self._realm.pool.leases.tell(session.lease, session.hello)
+        return self._obey(session, now)
+
+    def _make_way(self, now: float) -> list[Action]:
+        """Reservations have changed."""
+        members = [session for session in self._sessions.values() if session.is_member]
+        return [action for session in members if session.is_member for action in self._obey(session, now)]
+
+    def _obey(self, session: Session, now: float) -> list[Action]:
+        """Have a member come back that is not where reservations want it."""
+        pool = self._realm.pool
+        if pool.is_reserved_for_another(session.ip, session.vmac):
+            return self._have_come_back(session, f"{session.ip} is reserved for another device", now)
+        # One that insists on its address would come back to it.
+        if session.granted != session.ip or pool.is_reserved_for(session.ip, session.vmac):
+            return []
+        reserved = pool.reserved_for(session.vmac)
+        if reserved is None:
+            return []
+        return self._have_come_back(session, f"{reserved} is reserved for it", now)
+
+    def _have_come_back(self, session: Session, why: str, now: float) -> list[Action]:
+        self._forget(session)
+        return [*session.end(CloseCode.SERVICE_RESTART, why), *self._leave_address(session.ip, now)]
 
     def _leave_address(self, ip: IPv4Address, now: float) -> list[Action]:
         """The holder of the address has left: a session that waits for it gets it."""
@@ -354,13 +467,15 @@ class Network:
             self._replaced.popitem(last=False)
         if now - before > REPLACED_AGAIN_S:
             return []
-        vmac = session.vmac.decode("latin-1").encode("unicode_escape").decode("ascii")
+        vmac = shown_vmac(session.vmac)
         doubt = f"two machines use the VMAC {vmac}: remove its file from the state folder of one of them"
         return [Log("warning", f"{session.source}: replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}")]
 
     def _forget(self, session: Session) -> None:
         """Called before session.end(), while a member is still counted as one."""
         self._members -= session.is_member
+        if session.lease is not None:
+            self._parting[session.connection] = session
         del self._sessions[session.connection]
         self._due.pop(session.connection, None)
         self._left.pop(session.connection, None)

@@ -1,31 +1,35 @@
 """The pool: which connection holds which address, and which address to grant next.
 
-    ask ──▶ reserved ──claim──▶ claimed
+    ask ──▶ offered ──claim──▶ claimed
              │                   │
-             └─────release───────┴──▶ free (leased to the VMAC that claimed it last)
+             └─────release───────┴──▶ free (leased to the device that claimed it last)
 
 Rules:
- 1. A connection holds at most one address: the one it was granted and has not claimed yet (a reservation), or
-    the one it claimed. Asking again, claiming and releasing each give up what it held before.
- 2. An address is leased to the VMAC that claimed it last, until that claims another, or another connection this one.
- 3. The address asked for is granted when it is free and leased to nobody else. So is one that is in use by the same
-    VMAC alone: one installation came back before its old connection was found dead. Else the one the connection itself
-    held until now, else the one leased to this VMAC, else the next free one, if possible one that is leased to nobody.
-    An address that is only remembered is never granted while in use: several clients of one host share a VMAC.
- 4. A lease comes before any reservation: who has the lease is granted the address, and may claim it, although it is
-    reserved for another. EXPTTUN can be sniffed and sent again with any address in it.
- 5. A source has few reservations, and each is short. Beyond that an address is granted without being reserved, and the
-    next one who asks for any is granted the next one. Two that ask for this very one are then a matter of who claims it
-    first.
+ 1. A connection holds at most one address: the one it was offered and has not claimed yet, or the one it claimed.
+    Asking again, claiming and releasing each give up what it held before.
+ 2. Who claims an address has its lease from then on (candy.relay.leases). An address may be reserved
+    (candy.relay.reservations): it is granted to nobody else.
+ 3. What is granted is the first of these that can be:
+     a. an address that is reserved for this device,
+     b. the one asked for, when it is free and leased to nobody else. So is one that is in use by the same VMAC alone:
+        one installation came back before its old connection was found dead,
+     c. the one the connection itself held until now,
+     d. one leased to this VMAC, the one that it claimed last first,
+     e. the next free one that is leased to nobody,
+     f. of the free ones the one whose device was seen longest ago.
+    One of a or d is never granted while in use: several clients of one host share a VMAC.
+ 4. A lease comes before any offer: who has the lease is granted the address, and may claim it, although it was offered
+    to another. EXPTTUN can be sniffed and sent again with any address in it.
+ 5. A source has few offers, and each is short. Beyond that an address is granted without being kept, and the next one
+    who asks for any is granted the next one. Two that ask for this very one are then a matter of who claims it first.
  6. The network and the broadcast address are never granted, nor is one outside the network. They can be
     claimed: whether a member may have them, the session decides.
 
-A reservation ends with `claim`, `release` or after RESERVATION_S. This module knows neither sessions nor
-passwords; a connection is an opaque number, a VMAC 16 bytes or None, a source as by source_of(), and `now` in seconds
-of a monotonic clock.
+An offer ends with `claim`, `release` or after OFFER_S. This module knows neither sessions nor passwords; a connection
+is an opaque number, a VMAC 16 bytes or None, a source as by source_of(), and `now` in seconds of a monotonic clock.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -33,14 +37,12 @@ from math import inf
 
 from candy.errors import ConfigError, PoolFull
 from candy.protocol.addresses import NOT_UNICAST
+from candy.relay.leases import Lease, Leases
+from candy.relay.reservations import Reservation, Reservations
 
-LEASE_LIMIT = 65536
-"""VMACs whose last address is remembered; the one that claimed longest ago is forgotten first."""
-RESERVATION_S = 5.0
+OFFER_S = 5.0
 """How long a granted address is kept for its connection: a few round trips of the slowest line."""
-RESERVATIONS_PER_SOURCE = 4
-LEASED_PASSED = 1024
-"""Addresses that a search goes on by after it has found a free one that is leased to somebody."""
+OFFERS_PER_SOURCE = 4
 LONGEST_PREFIX = 30
 """A relay needs two members, and a /31 has none but its network and broadcast address."""
 
@@ -52,7 +54,7 @@ class _Hold:
     vmac: bytes | None
     source: str | None = None
     until: float = inf
-    """Of a reservation."""
+    """Of an offer."""
 
 
 class Pool:
@@ -62,7 +64,7 @@ class Pool:
     """
 
     def __init__(
-        self, network: IPv4Network | None, *, first: IPv4Address | None = None, lease_limit: int = LEASE_LIMIT
+        self, network: IPv4Network | None, *, first: IPv4Address | None = None, leases: Leases | None = None
     ) -> None:
         """`first` is granted first (default: the network's lowest), then those after it, round and round.
 
@@ -70,6 +72,9 @@ class Pool:
         have.
         """
         self.network = network
+        self.leases = leases if leases is not None else Leases()
+        self.leases.watch(self._note)
+        self.reservations = Reservations()
         self._lowest = 0
         self._size = 0
         if network is not None:
@@ -82,16 +87,14 @@ class Pool:
                 raise ConfigError(f"the first address {first} is not a member's in the pool {network}")
             self._cursor = int(first) - self._lowest
         self._free = self._size
+        self._taken: set[int] = set()
+        """Those of the pool's addresses that are held, leased or reserved. All others are anybody's."""
         self._claims: dict[int, _Hold] = {}
-        self._reservations: dict[int, _Hold] = {}
+        self._offers: dict[int, _Hold] = {}
         """By address, in the order in which they end."""
         self._by_connection: dict[int, _Hold] = {}
         self._by_source: Counter[str | None] = Counter()
-        """How many of the reservations each source has."""
-        self._leases: OrderedDict[bytes, int] = OrderedDict()
-        self._lessees: dict[int, bytes] = {}
-        """The same by address."""
-        self._lease_limit = lease_limit
+        """How many of the offers each source has."""
 
     def contains(self, ip: IPv4Address) -> bool:
         """Whether the pool could grant `ip`: inside the network, neither its first address nor its last."""
@@ -105,50 +108,38 @@ class Pool:
         source: str,
         now: float,
         *,
-        may_reserve: bool = True,
+        may_keep: bool = True,
     ) -> IPv4Interface:
         """Grant an address to `connection` by rule 3, and return it with the network's prefix.
 
-        Any address outside the pool, such as 0.0.0.0, asks for none in particular. The address is reserved if
-        the source has a reservation left and `may_reserve`. Raises PoolFull when none is left.
+        Any address outside the pool, such as 0.0.0.0, asks for none in particular. The address is kept as an offer if
+        the source has one left and `may_keep`. Raises PoolFull when none is left.
         """
         if self.network is None:
             raise PoolFull("the network has no address pool: a member needs a fixed address")
-        self._end_reservations(now)
+        self.leases.expire()
+        self._end_offers(now)
         held = self._by_connection.get(connection)
         self.release(connection)
-        leased = self._leases.get(vmac) if vmac is not None else None
-        if self._is_grantable(int(asked), vmac):
-            ip = int(asked)
-        elif held is not None and self._is_free(held.ip):
-            ip = held.ip
-        elif leased is not None and self._is_available(leased):
-            ip = leased
-        else:
-            ip = self._next_free()
-        older = self._reservations.get(ip)
-        is_left = self._by_source[source] < RESERVATIONS_PER_SOURCE or (older is not None and older.source == source)
-        if may_reserve and is_left:
+        ip = self._choose(int(asked), vmac, held.ip if held is not None else None)
+        older = self._offers.get(ip)
+        is_left = self._by_source[source] < OFFERS_PER_SOURCE or (older is not None and older.source == source)
+        if may_keep and is_left:
             if older is not None:
                 self.release(older.connection)
-            self._put(self._reservations, _Hold(ip, connection, vmac, source, now + RESERVATION_S))
+            self._put(self._offers, _Hold(ip, connection, vmac, source, now + OFFER_S))
             self._by_source[source] += 1
         return IPv4Interface((ip, self.network.prefixlen))
 
-    def claim(self, ip: IPv4Address, vmac: bytes | None, connection: int) -> None:
-        """Make `connection` the holder of `ip`, instead of the connection that held or reserved it."""
+    def claim(self, ip: IPv4Address, vmac: bytes | None, connection: int, source: str = "") -> Lease | None:
+        """Make `connection` the holder of `ip`, instead of the connection that held it or had the offer. Its lease, if
+        it gets one."""
         self.release(connection)
-        for holds in (self._claims, self._reservations):
+        for holds in (self._claims, self._offers):
             if int(ip) in holds:
                 self.release(holds[int(ip)].connection)
         self._put(self._claims, _Hold(int(ip), connection, vmac))
-        self._end_lease(self._lessees.get(int(ip)))
-        if vmac is not None:
-            self._end_lease(vmac)
-            self._leases[vmac] = int(ip)
-            self._lessees[int(ip)] = vmac
-            if len(self._leases) > self._lease_limit:
-                self._end_lease(next(iter(self._leases)))
+        return self.leases.claim(int(ip), vmac, source)
 
     def release(self, connection: int) -> None:
         """Give up what `connection` holds, if anything."""
@@ -157,12 +148,14 @@ class Pool:
             return
         if self._claims.get(hold.ip) is hold:
             del self._claims[hold.ip]
+            self.leases.left(hold.ip)
         else:
-            del self._reservations[hold.ip]
+            del self._offers[hold.ip]
             self._by_source[hold.source] -= 1
             if not self._by_source[hold.source]:
                 del self._by_source[hold.source]
         self._free += self._is_free(hold.ip)
+        self._note(hold.ip)
 
     def holder(self, ip: IPv4Address) -> int | None:
         """The connection that claimed `ip`."""
@@ -173,72 +166,143 @@ class Pool:
         """Every connection that claimed an address."""
         return (hold.connection for hold in self._claims.values())
 
-    def is_reserved_against(self, ip: IPv4Address, vmac: bytes | None, connection: int, now: float) -> bool:
+    def is_offered_to_another(self, ip: IPv4Address, vmac: bytes | None, connection: int, now: float) -> bool:
         """Whether `ip` was granted to another connection, of another installation, that may yet claim it, and is not
         leased to this one."""
-        self._end_reservations(now)
-        hold = self._reservations.get(int(ip))
+        self._end_offers(now)
+        hold = self._offers.get(int(ip))
         if hold is None or hold.connection == connection:
             return False
-        return vmac is None or vmac not in (hold.vmac, self._lessees.get(int(ip)))
+        return vmac is None or vmac not in (hold.vmac, self._lessee(int(ip)))
+
+    def is_reserved_for_another(self, ip: IPv4Address, vmac: bytes | None) -> bool:
+        """Whether nobody with this VMAC may have `ip`."""
+        return self._is_reserved_for_another(int(ip), vmac)
+
+    def is_reserved_for(self, ip: IPv4Address, vmac: bytes | None) -> bool:
+        """Whether `ip` is reserved, and for the devices with this VMAC."""
+        return self.reservations.get(int(ip)) is not None and not self._is_reserved_for_another(int(ip), vmac)
+
+    def reserved_for(self, vmac: bytes | None) -> IPv4Address | None:
+        """The reserved address that a device is granted when it asks now."""
+        ip = self._reserved_for(vmac)
+        return None if ip is None else IPv4Address(ip)
+
+    def reserve(self, reservation: Reservation) -> None:
+        """By command. Raises RequestError, see Reservations.add()."""
+        self.reservations.add(reservation)
+        self._note(int(reservation.address))
+
+    def configure(self, reservations: Iterable[Reservation]) -> None:
+        """What the configuration reserves from now on."""
+        before = [int(reservation.address) for reservation in self.reservations]
+        self.reservations.configure(reservations)
+        for ip in (*before, *(int(reservation.address) for reservation in self.reservations)):
+            self._note(ip)
+
+    def restore(self, reservations: Iterable[Reservation]) -> None:
+        """What commands have reserved, as it was kept."""
+        self.reservations.restore(reservations)
+        for reservation in self.reservations:
+            self._note(int(reservation.address))
+
+    def give_up(self, ip: IPv4Address) -> bool:
+        """By command: end the reservation of an address, and its lease unless its device is connected. Whether there
+        was one of them. Raises RequestError, see Reservations.remove()."""
+        was_reserved = self.reservations.remove(int(ip))
+        lease = self.leases.get(int(ip))
+        is_left = lease is not None and not lease.is_connected
+        if is_left:
+            self.leases.end(int(ip))
+        self._note(int(ip))
+        return was_reserved or is_left
+
+    def _choose(self, asked: int, vmac: bytes | None, held: int | None) -> int:
+        """By rule 3, whose letters these are."""
+        reserved = self._reserved_for(vmac)
+        if reserved is not None:  # a
+            return reserved
+        if self._is_grantable(asked, vmac):  # b
+            return asked
+        if held is not None and self._is_free(held) and not self._is_reserved_for_another(held, vmac):  # c
+            return held
+        for lease in self.leases.of(vmac):  # d
+            if self._is_available(lease.ip, vmac):
+                return lease.ip
+        if len(self._taken) < self._size:  # e
+            return self._next()
+        if self._free:  # f
+            for lease in self.leases.idle():
+                if self._is_free(lease.ip) and self.reservations.get(lease.ip) is None:
+                    return lease.ip
+        raise PoolFull(f"the pool {self.network} is full: all {self._size} addresses are in use or reserved")
+
+    def _reserved_for(self, vmac: bytes | None) -> int | None:
+        for ip in self.reservations.of(vmac, self.leases.hello_of(vmac).name):
+            if self._is_available(ip, vmac):
+                return ip
+        return None
+
+    def _is_reserved_for_another(self, ip: int, vmac: bytes | None) -> bool:
+        reservation = self.reservations.get(ip)
+        return reservation is not None and not reservation.is_for(vmac, self.leases.hello_of(vmac).name)
 
     def _is_ours(self, ip: int) -> bool:
         return 0 <= ip - self._lowest < self._size
 
     def _is_free(self, ip: int) -> bool:
-        return self._is_ours(ip) and ip not in self._claims and ip not in self._reservations
+        return self._is_ours(ip) and ip not in self._claims and ip not in self._offers
+
+    def _lessee(self, ip: int) -> bytes | None:
+        lease = self.leases.get(ip)
+        return None if lease is None else lease.vmac
 
     def _is_grantable(self, ip: int, vmac: bytes | None) -> bool:
         """Whether it is granted to one who asks for this very address."""
-        lessee = self._lessees.get(ip)
-        if not self._is_ours(ip) or lessee not in (None, vmac):
+        lessee = self._lessee(ip)
+        if not self._is_ours(ip) or lessee not in (None, vmac) or self._is_reserved_for_another(ip, vmac):
             return False
-        # Rule 4: a reservation is nothing to the lessee.
-        against = [self._claims] if lessee is not None else [self._claims, self._reservations]
+        # Rule 4: an offer is nothing to the lessee.
+        against = [self._claims] if lessee is not None else [self._claims, self._offers]
         return all(vmac is not None and holds[ip].vmac == vmac for holds in against if ip in holds)
 
-    def _is_available(self, ip: int) -> bool:
-        """Whether a leased address is granted to its lessee who asks for any."""
-        reservation = self._reservations.get(ip)
-        is_coming = reservation is not None and reservation.vmac == self._lessees[ip]
-        return self._is_ours(ip) and ip not in self._claims and not is_coming
+    def _is_available(self, ip: int, vmac: bytes | None) -> bool:
+        """Whether an address that is leased to, or reserved for, this VMAC is granted when it asks for any."""
+        offer = self._offers.get(ip)
+        is_coming = offer is not None and offer.vmac == vmac
+        is_ours = self._is_ours(ip) and not self._is_reserved_for_another(ip, vmac)
+        return is_ours and ip not in self._claims and not is_coming
 
     def _put(self, holds: dict[int, _Hold], hold: _Hold) -> None:
         self._free -= self._is_free(hold.ip)
         holds[hold.ip] = hold
         self._by_connection[hold.connection] = hold
+        self._note(hold.ip)
 
-    def _end_reservations(self, now: float) -> None:
-        while self._reservations:
-            earliest = next(iter(self._reservations.values()))
+    def _note(self, ip: int) -> None:
+        """See whether the address is anybody's, after whatever happened to it."""
+        if not self._is_ours(ip):
+            return
+        if self._is_free(ip) and self.leases.get(ip) is None and self.reservations.get(ip) is None:
+            self._taken.discard(ip)
+        else:
+            self._taken.add(ip)
+
+    def _end_offers(self, now: float) -> None:
+        while self._offers:
+            earliest = next(iter(self._offers.values()))
             if earliest.until > now:
                 return
             self.release(earliest.connection)
 
-    def _end_lease(self, vmac: bytes | None) -> None:
-        if vmac is not None and vmac in self._leases:
-            del self._lessees[self._leases.pop(vmac)]
-
-    def _next_free(self) -> int:
-        # A round takes one step per address and grants every free one: O(1) unless nearly all are taken, and
-        # when all are, `_free` saves the round.
-        leased: int | None = None
-        for step in range(self._size if self._free else 0):
-            ip = self._lowest + (self._cursor + step) % self._size
-            if self._is_free(ip):
-                if ip not in self._lessees:
-                    return self._turn_to(ip)
-                leased = ip if leased is None else leased
-            if leased is not None and step >= LEASED_PASSED:
-                break
-        if leased is None:
-            raise PoolFull(f"the pool {self.network} is full: all {self._size} addresses are in use")
-        return self._turn_to(leased)
-
-    def _turn_to(self, ip: int) -> int:
-        """The next turn begins behind it."""
-        self._cursor = (ip - self._lowest + 1) % self._size
-        return ip
+    def _next(self) -> int:
+        """The next address that is anybody's; there is one. A round takes one step per address and comes by every such
+        one: O(1) unless nearly all are taken."""
+        while True:
+            ip = self._lowest + self._cursor
+            self._cursor = (self._cursor + 1) % self._size
+            if ip not in self._taken:
+                return ip
 
 
 def _check(network: IPv4Network) -> None:

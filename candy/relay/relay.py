@@ -26,12 +26,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
 from aiohttp import web
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
-from candy.errors import ConfigError, InterfaceGone, OperationalError
+from candy.errors import ConfigError, InterfaceGone, OperationalError, RequestError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.notifications import Notifications
@@ -51,6 +52,7 @@ from candy.relay.loglimit import LineLimiter
 from candy.relay.network import Network
 from candy.relay.pool import Pool
 from candy.relay.proxies import TrustedProxies
+from candy.relay.reservations import Reservation
 from candy.relay.rules import Rule, Rules
 from candy.relay.session import Action, Bind, Unbind
 from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path, needs_restart
@@ -211,6 +213,39 @@ class Relay:
         # The original takes "any path", and its users may have given one.
         return self._served["/"] if served is None and len(self._served) == 1 else served
 
+    def network(self, path: str) -> Network:
+        """The network at a path, for commands: its `register` has leases(), reservations() and find().
+
+        Raises:
+            RequestError: there is none.
+        """
+        return self._served_at(path).network
+
+    def reserve(self, path: str, reservation: Reservation) -> None:
+        """Reserve an address of the network at this path from now on, by command (Network.reserve).
+
+        Raises:
+            RequestError: there is no such network, or the address can't be reserved.
+        """
+        served = self._served_at(path)
+        self._act(served, served.network.reserve(reservation, self._clock.time()))
+        self._set_timer()
+
+    def release(self, path: str, ip: IPv4Address) -> None:
+        """End reservation and lease of an address, by command (Network.release).
+
+        Raises:
+            RequestError: there is no such network, or nothing to release.
+        """
+        self._served_at(path).network.release(ip)
+
+    def _served_at(self, path: str) -> _Served:
+        served = self._served.get(canonical_path(path))
+        if served is None:
+            known = ", ".join(self._served)
+            raise RequestError(f"{path!r} is no network of this relay: it has {known}")
+        return served
+
     def reload(self, reread: Callable[[], RelaySettings]) -> None:
         """Read the settings again (SIGHUP); when they are sound, apply those that need no restart."""
         try:
@@ -316,7 +351,7 @@ class Relay:
         log.debug("connection %d closed: %s", connection, cause)
         del self._connections[connection]
         self.door.left(connection)
-        self._act(served, served.network.closed(connection, now))
+        self._act(served, served.network.closed(connection, now, int(time.time())))
         if self._ending is not None and not self._connections and not self._ending.done():
             self._ending.set_result(None)
 

@@ -1,13 +1,13 @@
 """What is known of digests that came before: the replay of a log-in, and the age of an address request.
 
-    AUTH:    is_first(digest, timestamp, wall) ─▶ True once, then False
-    EXPTTUN: may_reserve(timestamp, source, now) ─▶ False once a stranger has had time to sniff it
+    AUTH:    is_first(digest, timestamp, wall) ─▶ True once, then False, after a restart too (candy.relay.store)
+    EXPTTUN: may_keep(timestamp, source, now) ─▶ False once a stranger has had time to sniff it
 
 Rules:
  1. An AUTH is refused if its digest came before, or could have been forgotten: what is no longer remembered is never
     believed again, whatever the clock does and however many log-ins come.
  2. An EXPTTUN can't be held against replay, because two members, and the relay itself, may send the same digest in one
-    second. It is answered always. But it reserves nothing SNIFFED_S after its digest came from another source, nor once
+    second. It is answered always. But it keeps no address SNIFFED_S after its digest came from another source, nor once
     the digest has left this relay in an answer: else who sniffs one would be given a fresh one with each answer.
 
 Both memories are a network's own, because a digest covers its network's password. This module knows neither sessions
@@ -16,6 +16,7 @@ nor connections; `wall` is in Unix seconds, `now` in seconds of a monotonic cloc
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Iterable
 from math import inf
 
 from candy.protocol.auth import TOLERANCE_S
@@ -36,7 +37,7 @@ class ReplayMemory:
     time. Every operation is O(log n) amortised, n being the seconds in the window.
     """
 
-    __slots__ = ("_by_timestamp", "_count", "_limit", "_timestamps", "_tolerance", "forgotten")
+    __slots__ = ("_by_timestamp", "_count", "_limit", "_new", "_timestamps", "_tolerance", "forgotten")
 
     def __init__(self, tolerance: int = TOLERANCE_S, limit: int = DIGEST_LIMIT) -> None:
         self._tolerance = tolerance
@@ -45,8 +46,10 @@ class ReplayMemory:
         self._timestamps: list[int] = []
         """A heap of the keys."""
         self._count = 0
-        self.forgotten: float = -inf
-        """The latest timestamp of a digest that was forgotten. Those of later ones are all remembered."""
+        self._new: dict[int, list[bytes]] = {}
+        """Of these, the digests that the store has not been given, by timestamp."""
+        self.forgotten = 0
+        """The latest timestamp of a digest that was forgotten, 0 for none. Those of later ones are all remembered."""
 
     def __len__(self) -> int:
         return self._count
@@ -61,21 +64,49 @@ class ReplayMemory:
             self._forget_earliest()
         if timestamp <= self.forgotten:
             return False
-        digests = self._by_timestamp.get(timestamp)
-        if digests is None:
-            digests = self._by_timestamp[timestamp] = set()
-            heapq.heappush(self._timestamps, timestamp)
-        elif digest in digests:
+        if digest in self._by_timestamp.get(timestamp, ()):
             return False
-        digests.add(digest)
-        self._count += 1
+        self._remember(digest, timestamp)
+        self._new.setdefault(timestamp, []).append(digest)
         while self._count > self._limit:
             self._forget_earliest()
         # With the memory full of later ones it is forgotten at once. To let it in would be to let its replays in.
         return timestamp > self.forgotten
 
+    @property
+    def earliest(self) -> int:
+        """The first timestamp of which digests are remembered."""
+        return self._timestamps[0] if self._timestamps else self.forgotten + 1
+
+    def changes(self) -> list[tuple[int, bytes]]:
+        """What is new since the last call: timestamp and digest."""
+        new, self._new = self._new, {}
+        return [(timestamp, digest) for timestamp, digests in new.items() for digest in digests]
+
+    def rows(self) -> list[tuple[int, bytes]]:
+        """Everything, in the form of changes() and instead of it."""
+        self._new = {}
+        return [(timestamp, digest) for timestamp, digests in self._by_timestamp.items() for digest in digests]
+
+    def restore(self, digests: Iterable[tuple[int, bytes]], forgotten: int, wall: int) -> None:
+        """Take back what was kept."""
+        self.forgotten = max(self.forgotten, forgotten)
+        for timestamp, digest in digests:
+            if timestamp >= wall - self._tolerance and digest not in self._by_timestamp.get(timestamp, ()):
+                self._remember(digest, timestamp)
+        while self._count > self._limit:
+            self._forget_earliest()
+
+    def _remember(self, digest: bytes, timestamp: int) -> None:
+        if timestamp not in self._by_timestamp:
+            self._by_timestamp[timestamp] = set()
+            heapq.heappush(self._timestamps, timestamp)
+        self._by_timestamp[timestamp].add(digest)
+        self._count += 1
+
     def _forget_earliest(self) -> None:
         timestamp = heapq.heappop(self._timestamps)
+        self._new.pop(timestamp, None)
         self._count -= len(self._by_timestamp.pop(timestamp))
         self.forgotten = max(self.forgotten, timestamp)
 
@@ -98,7 +129,7 @@ class Sightings:
     def __len__(self) -> int:
         return len(self._first)
 
-    def may_reserve(self, timestamp: int, source: str, now: float) -> bool:
+    def may_keep(self, timestamp: int, source: str, now: float) -> bool:
         """Whether a right EXPTTUN of `source` may be of its own making, as far as that shows."""
         if timestamp <= self._forgotten:
             return False

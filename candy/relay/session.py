@@ -40,9 +40,11 @@ from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import is_unicast, source_of
 from candy.protocol.closing import CloseCode, without_extension
+from candy.protocol.hello import Hello
 from candy.protocol.wire import DropReason
 from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
+from candy.relay.leases import NO_HELLO, NO_TRAFFIC, Lease, Traffic
 from candy.relay.pool import Pool
 from candy.relay.replays import DIGEST_LIMIT, ReplayMemory, Sightings
 from candy.relay.rules import Rules
@@ -130,10 +132,14 @@ class Session:
         "_had_turn",
         "_held",
         "_realm",
+        "carried",
         "connection",
         "extended",
+        "granted",
+        "hello",
         "instance",
         "ip",
+        "lease",
         "source",
         "state",
         "turn",
@@ -158,6 +164,14 @@ class Session:
         self.vmac: bytes | None = None
         self.ip = _UNSPECIFIED
         """The address that its AUTH claimed."""
+        self.granted: IPv4Address | None = None
+        """The address that it was granted last."""
+        self.hello: Hello = NO_HELLO
+        """What its client last said of itself."""
+        self.lease: Lease | None = None
+        """A member's, unless it has no VMAC."""
+        self.carried: Traffic = NO_TRAFFIC
+        """What its connection has carried, up to the last report."""
         self.turn = -inf
         """In line: when its turn comes."""
 
@@ -193,9 +207,10 @@ class Session:
                 actions += self._judge(message, now, wall)
         return self._outcome(actions)
 
-    def claimed(self) -> None:
+    def claimed(self, lease: Lease | None) -> None:
         """The network gives the session the address that it claimed."""
         self.state = State.MEMBER
+        self.lease = lease
 
     def waiting(self) -> None:
         """The network probes the holder of the address first."""
@@ -298,16 +313,17 @@ class Session:
         refusal = self._verify(message, expected, now, wall)
         if refusal:
             return refusal
-        may_reserve = realm.sightings.may_reserve(message.timestamp, self._counted_as, now)
+        may_keep = realm.sightings.may_keep(message.timestamp, self._counted_as, now)
         try:
             granted = realm.pool.ask(
-                message.address.ip, self.vmac, self.connection, self._counted_as, now, may_reserve=may_reserve
+                message.address.ip, self.vmac, self.connection, self._counted_as, now, may_keep=may_keep
             )
         except PoolFull as full:
             log = self.warning("no address", f"no address granted: {full}")
             code = CloseCode.NO_POOL if realm.pool.network is None else CloseCode.POOL_FULL
             return [log, *self.end(code, str(full))]
         realm.sightings.answered(wall)
+        self.granted = granted.ip
         answer = wire.Expttun(wall, granted, auth.expttun_digest(realm.password, wall))
         return [
             Send(self.connection, answer.encode(wire.draw_confusion(realm.randbytes))),
@@ -343,7 +359,7 @@ class Session:
             count = f"{realm.devices.new_per_minute} new devices came from its address within a minute"
             log = self.warning("new devices", f"not let in as {ip}: {count}; --new-devices-per-minute allows more")
             return [log, *self.end(CloseCode.TRY_AGAIN_LATER, "too many new devices: try again in a minute")]
-        # What was reserved was for its AUTH, and this is the AUTH, for any address.
+        # What was offered was for its AUTH, and this is the AUTH, for any address.
         realm.pool.release(self.connection)
         self.ip = ip
         self.state = State.CLAIMING

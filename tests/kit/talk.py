@@ -92,7 +92,7 @@ class Talk:
         return self.keep(self.network.ponged(connection, payload, self.now, self.wall))
 
     def close(self, connection: int) -> list[Action]:
-        return self.keep(self.network.closed(connection, self.now))
+        return self.keep(self.network.closed(connection, self.now, self.wall))
 
     def expire(self) -> list[Action]:
         return self.keep(self.network.expired(self.now, self.wall))

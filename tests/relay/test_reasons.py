@@ -86,7 +86,7 @@ TOLD: list[tuple[Callable[[Talk, bool], list[Action]], tuple[int, str], tuple[in
     (nobody_has_it, (4005, "127.0.0.1 is not an address that a member can have"), (None, FAILED)),
     (held, (4002, "192.168.202.1 is held by another member, which answers"), (None, FAILED)),
     (contested, (4002, "another newcomer waits for 192.168.202.1 already"), (None, FAILED)),
-    (reserved, (4002, "192.168.202.1 is reserved for another member that is about to log in"), (None, FAILED)),
+    (reserved, (4002, "192.168.202.1 was granted to another member that is about to log in"), (None, FAILED)),
     (of_the_relay, (4002, "192.168.202.1 is the relay's own"), (None, FAILED)),
     (replaced, (4001, "another connection with the same VMAC took 192.168.202.1 over"), (4001, TAKEN_OVER)),
     (

@@ -7,7 +7,7 @@ from kit.talk import FAILED, ONE, PASSWORD, TAKEN_OVER, TWO, Talk, ip
 
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Ping, Send
-from candy.relay.pool import RESERVATIONS_PER_SOURCE
+from candy.relay.pool import OFFERS_PER_SOURCE
 from candy.relay.session import Bind, Unbind
 
 # Which addresses
@@ -76,7 +76,7 @@ def test_a_reserved_address_is_refused_to_others(talk: Talk) -> None:
     assert talk.granted(owner) == "192.168.202.1/24"
     thief, actions = talk.newcomer(ip(1))
     assert actions == [Close(thief, None, FAILED)]
-    assert talk.logged("192.168.202.1 is reserved for another member")
+    assert talk.logged("192.168.202.1 was granted to another member")
     talk.wall += 1
     assert talk.auth(owner, ip(1)) == [Bind(owner, int(ip(1)))]
 
@@ -102,7 +102,7 @@ def test_a_reservation_ends_also_when_the_auth_has_to_wait(talk: Talk) -> None:
 # What is sniffed
 
 
-@pytest.mark.parametrize(("later", "reserved"), [(5.0, 5 * RESERVATIONS_PER_SOURCE), (5.1, 0)])
+@pytest.mark.parametrize(("later", "reserved"), [(5.0, 5 * OFFERS_PER_SOURCE), (5.1, 0)])
 def test_a_sniffed_expttun_takes_no_address_from_others(talk: Talk, later: float, reserved: int) -> None:
     """Within 5 s members of five sources might have sent the same. Afterwards none of them did."""
     sniffed = wire.Expttun(talk.wall, IPv4Interface("0.0.0.0/0"), auth.expttun_digest(PASSWORD, talk.wall))
@@ -165,7 +165,7 @@ def test_a_network_of_ipv6_addresses_is_one_source(talk: Talk) -> None:
     for number in range(20):
         talk.granted(talk.open(f"2001:db8:0:1::{number:x}"))
     held = [last for last in range(1, 21) if talk.newcomer(ip(last))[1] == [Close(talk.connections, None, FAILED)]]
-    assert len(held) == RESERVATIONS_PER_SOURCE
+    assert len(held) == OFFERS_PER_SOURCE
 
 
 def test_several_clients_of_one_host_share_a_vmac(talk: Talk) -> None:

@@ -1,0 +1,285 @@
+"""Leases of one network: which device has which address, for weeks, and what is known of the device.
+
+    claim ──▶ connected ──left──▶ idle ──── unseen for `days` ────▶ ended
+                  ▲                │
+                  └──────claim─────┘  by the same VMAC; by another device: ended
+
+Rules:
+ 1. A device is a VMAC with an address, because several clients of one host share a VMAC. An address has one lease at
+    most, a VMAC any number. Without a VMAC there is none.
+ 2. A lease ends when its device was not seen for `days`, when another device claims the address (the pool and the
+    network decide who may), or by command. While its device is connected it is seen.
+ 3. At `limit` leases the device that was seen longest ago is forgotten. A device that comes while all are connected
+    gets none.
+ 4. What changes is noted for the store (candy.relay.store), which may be long behind: `changes` gives each address
+    once, and `restore` takes back what was kept.
+
+This module reads no clock: `wall`, Unix seconds, is set by the network with each event. Addresses are integers, as in
+candy.relay.pool.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import NamedTuple, Self
+
+from candy.protocol.hello import Hello
+
+LEASE_DAYS = 30
+LEASE_LIMIT = 65536
+"""Leases of a network."""
+DAY_S = 86400
+SEEN_S = 3600
+"""How old what is kept of a connected device's last sight may be."""
+
+
+class Traffic(NamedTuple):
+    """What a device sent (`in`) and was sent (`out`), as the engine counts it."""
+
+    packets_in: int = 0
+    bytes_in: int = 0
+    packets_out: int = 0
+    bytes_out: int = 0
+
+    def plus(self, more: Self, less: Self) -> "Traffic":
+        """This, and `more` without `less`."""
+        return Traffic(*(a + b - c for a, b, c in zip(self, more, less, strict=True)))
+
+
+NO_TRAFFIC = Traffic()
+NO_HELLO = Hello()
+
+
+class LeaseRow(NamedTuple):
+    """A lease as the store keeps it, in the order of its columns."""
+
+    ip: int
+    vmac: bytes
+    name: str
+    os: str
+    version: str
+    first_seen: int
+    last_seen: int
+    source: str
+    packets_in: int
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One lease. Small, because there is one per member. Changed by Leases alone."""
+
+    ip: int
+    vmac: bytes
+    hello: Hello
+    first_seen: int
+    last_seen: int
+    """Unix seconds; of a connected device this is what the store has."""
+    source: str
+    """Where it last came from."""
+    traffic: Traffic = NO_TRAFFIC
+    """Of all its connections; of the one that there is up to the last report."""
+    is_connected: bool = True
+
+    @property
+    def device(self) -> str:
+        """As the log names it."""
+        return f"{self.hello.name!r}" if self.hello.name else f"the VMAC {shown_vmac(self.vmac)}"
+
+    def row(self) -> LeaseRow:
+        hello = self.hello
+        seen = (self.first_seen, self.last_seen, self.source)
+        return LeaseRow(self.ip, self.vmac, hello.name, hello.os, hello.version, *seen, *self.traffic)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStatus:
+    """A lease for who asks."""
+
+    address: IPv4Address
+    vmac: bytes
+    name: str
+    """At most 63 printable characters, as the device says; perhaps empty, and not unique."""
+    os: str
+    version: str
+    first_seen: int
+    last_seen: int
+    """Unix seconds; of a connected device: now."""
+    source: str
+    """The IP address that it last came from."""
+    traffic: Traffic
+    """Of all its connections, up to the last report."""
+    is_connected: bool
+    is_reserved: bool
+    """The address is reserved for this device."""
+
+
+def shown_vmac(vmac: bytes) -> str:
+    """As text; what is not printable ASCII is escaped."""
+    return vmac.decode("latin-1").encode("unicode_escape").decode("ascii")
+
+
+class Leases:
+    """See the rules above. `days` 0: for ever."""
+
+    def __init__(self, days: int = LEASE_DAYS, limit: int = LEASE_LIMIT) -> None:
+        self.days = days
+        self.wall = 0
+        self._limit = limit
+        self._by_ip: dict[int, Lease] = {}
+        self._by_vmac: dict[bytes, tuple[Lease, ...]] = {}
+        """The one that was claimed last stands last."""
+        self._idle: OrderedDict[int, Lease] = OrderedDict()
+        """Of devices that are not connected; the one that was seen longest ago stands first."""
+        self._changed: set[int] = set()
+        self.has_lost_count = False
+        """More ended than changes() can tell: see rows()."""
+        self._watch: Callable[[int], None] = lambda ip: None
+
+    def __len__(self) -> int:
+        return len(self._by_ip)
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._by_ip.values())
+
+    def watch(self, watch: Callable[[int], None]) -> None:
+        """Have this called with each address whose lease begins or ends."""
+        self._watch = watch
+
+    def get(self, ip: int) -> Lease | None:
+        return self._by_ip.get(ip)
+
+    def of(self, vmac: bytes | None) -> Iterable[Lease]:
+        """The leases of a VMAC; the one that was claimed last comes first."""
+        return reversed(self._by_vmac.get(vmac, ())) if vmac is not None else ()
+
+    def hello_of(self, vmac: bytes | None) -> Hello:
+        """What the VMAC's devices last said of themselves."""
+        return next((lease.hello for lease in self.of(vmac)), NO_HELLO)
+
+    def idle(self) -> Iterable[Lease]:
+        """Those of devices that are not connected; the one that was seen longest ago comes first."""
+        return self._idle.values()
+
+    def claim(self, ip: int, vmac: bytes | None, source: str) -> Lease | None:
+        """A device connected at this address. Its lease, if it gets one (rules 1 and 3)."""
+        lease = self._by_ip.get(ip)
+        if lease is not None and lease.vmac != vmac:
+            self.end(ip)
+            lease = None
+        if vmac is None:
+            return None
+        if lease is None:
+            if len(self._by_ip) >= self._limit and not self._end_idle():
+                return None
+            lease = Lease(ip, vmac, self.hello_of(vmac), self.wall, self.wall, source)
+            self._add(lease)
+        leases = self._by_vmac[vmac]
+        if leases[-1] is not lease:
+            self._by_vmac[vmac] = (*(other for other in leases if other is not lease), lease)
+        self._idle.pop(ip, None)
+        lease.is_connected = True
+        lease.source = source
+        self._see(lease)
+        return lease
+
+    def left(self, ip: int) -> None:
+        """The device at this address is not connected any more."""
+        lease = self._by_ip.get(ip)
+        if lease is None or not lease.is_connected:
+            return
+        lease.is_connected = False
+        self._idle[ip] = lease
+        self._see(lease)
+
+    def end(self, ip: int) -> None:
+        """End the lease of an address, if there is one."""
+        lease = self._by_ip.pop(ip, None)
+        if lease is None:
+            return
+        self._idle.pop(ip, None)
+        if rest := tuple(other for other in self._by_vmac[lease.vmac] if other is not lease):
+            self._by_vmac[lease.vmac] = rest
+        else:
+            del self._by_vmac[lease.vmac]
+        self._change(ip)
+        self._watch(ip)
+
+    def expire(self) -> None:
+        """End the leases of devices that were not seen for too long."""
+        while self.days and self._idle:
+            earliest = next(iter(self._idle.values()))
+            if earliest.last_seen + self.days * DAY_S >= self.wall:
+                return
+            self.end(earliest.ip)
+
+    def tell(self, lease: Lease, hello: Hello) -> None:
+        """Its device said this of itself."""
+        if lease.hello != hello:
+            lease.hello = hello
+            self._note(lease)
+
+    def carry(self, lease: Lease, now: Traffic, before: Traffic) -> None:
+        """One of its device's connections has carried `now` in all, `before` of which was reported."""
+        if now != before:
+            lease.traffic = lease.traffic.plus(now, before)
+            self._note(lease)
+        if lease.is_connected and self.wall - lease.last_seen >= SEEN_S:
+            self._see(lease)
+
+    def changes(self) -> dict[int, LeaseRow | None]:
+        """What is new since the last call, by address; None: the lease ended."""
+        changed, self._changed = self._changed, set()
+        return {ip: lease.row() if (lease := self._by_ip.get(ip)) is not None else None for ip in changed}
+
+    def rows(self) -> dict[int, LeaseRow | None]:
+        """Everything, in the form of changes() and instead of it."""
+        self._changed = set()
+        self.has_lost_count = False
+        return {ip: lease.row() for ip, lease in self._by_ip.items()}
+
+    def restore(self, rows: Iterable[LeaseRow]) -> None:
+        """Take back leases that were kept. What has happened since counts more."""
+        for row in sorted(rows, key=lambda row: row.last_seen):
+            if row.ip in self._by_ip:
+                continue
+            hello = Hello(row.os, row.version, row.name)
+            traffic = Traffic(row.packets_in, row.bytes_in, row.packets_out, row.bytes_out)
+            seen = (row.first_seen, row.last_seen, row.source)
+            lease = Lease(row.ip, row.vmac, hello, *seen, traffic, is_connected=False)
+            self._add(lease)
+            self._idle[row.ip] = lease
+        self._idle = OrderedDict(sorted(self._idle.items(), key=lambda item: item[1].last_seen))
+        while len(self._by_ip) > self._limit and self._end_idle():
+            pass
+        self.expire()
+
+    def _add(self, lease: Lease) -> None:
+        self._by_ip[lease.ip] = lease
+        self._by_vmac[lease.vmac] = (*self._by_vmac.get(lease.vmac, ()), lease)
+        self._watch(lease.ip)
+
+    def _end_idle(self) -> bool:
+        """End the lease of the device that was seen longest ago; False: all are connected."""
+        if not self._idle:
+            return False
+        self.end(next(iter(self._idle)))
+        return True
+
+    def _see(self, lease: Lease) -> None:
+        lease.last_seen = self.wall
+        self._note(lease)
+
+    def _note(self, lease: Lease) -> None:
+        # Another device may have the address by now.
+        if self._by_ip.get(lease.ip) is lease:
+            self._change(lease.ip)
+
+    def _change(self, ip: int) -> None:
+        self._changed.add(ip)
+        if len(self._changed) > 2 * self._limit:
+            self._changed = set()
+            self.has_lost_count = True

@@ -1,0 +1,129 @@
+"""What a network remembers, for who asks and for the store: leases, reservations, log-ins that came before.
+
+    leases(), reservations(), find() ◀── commands
+    changes() ──▶ Kept ──▶ candy.relay.store ──▶ Kept ──▶ restore()
+
+Rule: `Kept` is a copy, so that another thread may write it while the network goes on.
+
+Who is connected, and what follows for members from a change, the network knows (candy.relay.network).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from candy.errors import RequestError
+from candy.relay.devices import Devices
+from candy.relay.leases import Lease, LeaseRow, LeaseStatus
+from candy.relay.pool import Pool
+from candy.relay.replays import ReplayMemory
+from candy.relay.reservations import VMAC_PREFIX, Reservation
+
+
+@dataclass(slots=True)
+class Kept:
+    """What the store has of a network, or what is new for it."""
+
+    leases: dict[int, LeaseRow | None] = field(default_factory=dict)
+    """By address; None: it ended."""
+    reservations: dict[int, Reservation | None] = field(default_factory=dict)
+    """Those by command, by address; None: released."""
+    digests: list[tuple[int, bytes]] = field(default_factory=list)
+    """Timestamp and digest of each AUTH that was let in."""
+    earliest: int = 0
+    """Digests of earlier timestamps need not be kept any longer."""
+    forgotten: int = 0
+    """See ReplayMemory."""
+    is_whole: bool = False
+    """Whatever else the store has of this network is wrong."""
+
+    def __bool__(self) -> bool:
+        return self.is_whole or bool(self.leases or self.reservations or self.digests)
+
+
+class Register:
+    """See above. Every method is pure, and none takes longer than its answer."""
+
+    def __init__(self, pool: Pool, replays: ReplayMemory, devices: Devices) -> None:
+        self._pool = pool
+        self._replays = replays
+        self._devices = devices
+
+    def leases(self, wall: int) -> list[LeaseStatus]:
+        """All leases, by address; `wall` in Unix seconds."""
+        return [self._status(lease, wall) for lease in sorted(self._pool.leases, key=lambda lease: lease.ip)]
+
+    def reservations(self) -> list[Reservation]:
+        """All reserved addresses, in order; `is_configured` tells those of the configuration."""
+        return list(self._pool.reservations)
+
+    def is_configured(self, reservation: Reservation) -> bool:
+        """Whether it is the configuration's, which no command changes."""
+        return self._pool.reservations.is_configured(int(reservation.address))
+
+    def find(self, device: str) -> IPv4Address:
+        """The address of a device with a lease. `device` is a name (in any case of letters), `vmac:` and a VMAC, or the
+        address itself, which need not be leased.
+
+        Raises:
+            RequestError: there is no such device, or more than one: the text lists their addresses.
+        """
+        try:
+            return IPv4Address(device)
+        except ValueError:
+            pass
+        is_it: Callable[[Lease], bool]
+        if device.startswith(VMAC_PREFIX):
+            is_it = lambda lease: lease.vmac == device.removeprefix(VMAC_PREFIX).encode()  # noqa: E731
+        else:
+            is_it = lambda lease: lease.hello.name.casefold() == device.casefold()  # noqa: E731
+        found = sorted(lease.ip for lease in self._pool.leases if is_it(lease))
+        if not found:
+            raise RequestError(f"{device!r} is no device that has a lease: give its name, or an address")
+        if len(found) > 1:
+            listed = ", ".join(str(IPv4Address(ip)) for ip in found)
+            raise RequestError(f"{device!r} is more than one device: give one of the addresses {listed}")
+        return IPv4Address(found[0])
+
+    def changes(self) -> Kept:
+        """What is new since the last call."""
+        if self._pool.leases.has_lost_count:
+            return self.everything()
+        return self._kept(
+            Kept(self._pool.leases.changes(), self._pool.reservations.changes(), self._replays.changes())
+        )
+
+    def everything(self) -> Kept:
+        """All of it, instead of changes()."""
+        leases, reservations = self._pool.leases.rows(), self._pool.reservations.rows()
+        return self._kept(Kept(leases, reservations, self._replays.rows(), is_whole=True))
+
+    def restore(self, kept: Kept, wall: int) -> None:
+        """Take back what was kept; what has happened since counts more. Its devices are known and trusted."""
+        self._pool.leases.wall = wall
+        self._pool.leases.restore([row for row in kept.leases.values() if row is not None])
+        self._pool.restore([reservation for reservation in kept.reservations.values() if reservation is not None])
+        self._replays.restore(kept.digests, kept.forgotten, wall)
+        for lease in self._pool.leases:
+            self._devices.restore(lease.vmac, IPv4Address(lease.ip))
+
+    def _kept(self, kept: Kept) -> Kept:
+        kept.earliest = self._replays.earliest
+        kept.forgotten = self._replays.forgotten
+        return kept
+
+    def _status(self, lease: Lease, wall: int) -> LeaseStatus:
+        reservation = self._pool.reservations.get(lease.ip)
+        return LeaseStatus(
+            IPv4Address(lease.ip),
+            lease.vmac,
+            lease.hello.name,
+            lease.hello.os,
+            lease.hello.version,
+            lease.first_seen,
+            wall if lease.is_connected else lease.last_seen,
+            lease.source,
+            lease.traffic,
+            lease.is_connected,
+            reservation is not None and reservation.is_for(lease.vmac, lease.hello.name),
+        )
