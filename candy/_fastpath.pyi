@@ -27,6 +27,12 @@ and for how many milliseconds no byte had come from the peer."""
 EVENT_CLOSING: Final[int]
 """The relay's close frame, at a client alone; the detail is its payload: two bytes of code, then a reason that nobody
 checked. EVENT_CLOSED follows. A close frame without a payload is not reported."""
+EVENT_PING: Final[int]
+"""The first PING that begins with `candy::` behind an EVENT_MESSAGE of a peer that is not a relay; the detail is its
+payload, at most 125 bytes."""
+EVENT_TRAFFIC: Final[int]
+"""What a connection that has ended carried in all, if it carried a packet; the detail is packets_in, bytes_in,
+packets_out and bytes_out as of connection_stats(), each 64 bits in the machine's byte order. EVENT_CLOSED follows."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 

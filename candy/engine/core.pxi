@@ -273,6 +273,7 @@ cdef class _Core:
         s.broken = s.finished = s.waiting = s.short_of_room = False
         s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
         s.tells_left = 0
+        s.greets = False
         s.copies_left = s.copy_bytes_left = 0
         s.skip = 0
         s.read_most = READ_FIRST

@@ -7,6 +7,8 @@ cdef enum:
     EV_CLOSED = 3
     EV_LOST = 4
     EV_CLOSING = 5
+    EV_PING = 6
+    EV_TRAFFIC = 7
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

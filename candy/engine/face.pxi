@@ -4,6 +4,7 @@ from operator import itemgetter
 
 cdef enum:
     USER_TIMEOUT_MS = 45000
+    TOTALS_BYTES = 32               # packets and bytes of a Traffic, both ways
 
 VERSION = "1"
 MAX_PAYLOAD = WIRE_PAYLOAD_MAX
@@ -13,6 +14,8 @@ EVENT_PONG = EV_PONG
 EVENT_CLOSED = EV_CLOSED
 EVENT_CLOSING = EV_CLOSING
 EVENT_LOST = EV_LOST
+EVENT_PING = EV_PING
+EVENT_TRAFFIC = EV_TRAFFIC
 
 # In the order of enum Cause, without its first.
 CAUSES = ("local", "peer", "eof", "reset", "silent", "protocol_error", "too_large")
@@ -263,6 +266,9 @@ cdef class Engine(_Core):
             connection = o.closed_spare[i]
             s = &self.state.slots[<uint32_t>connection]
             silence = since(now_ns(), load_relaxed64(&s.received_ns)) // MILLISECOND_NS
+            if load_relaxed64(&s.traffic.packets_in) != 0 or load_relaxed64(&s.traffic.packets_out) != 0:
+                # Nobody counts any more, and the next owner of the slot begins anew.
+                found.append((connection, EV_TRAFFIC, (<const char *>&s.traffic)[:TOTALS_BYTES]))
             self.release_address(s)
             self.give_slot(s)
             found.append((connection, EV_CLOSED, f"{CAUSES[o.closed_cause_spare[i] - 1]} {silence}".encode()))

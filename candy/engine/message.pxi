@@ -3,7 +3,7 @@
 cdef enum:
     FRAGMENTS_MIN = 112             # room for a fragmented message at first
     TELLS_MOST = 64                 # messages and PONGs of one connection that Python takes at once
-    TELLS_PER_S = 20                # and in the long run: a log-in has three
+    TELLS_PER_S = 20                # and in the long run: a log-in has four
 
 
 cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
@@ -13,6 +13,10 @@ cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
         # "a Pong frame sent in response to a Ping frame must have identical Application data"
         if not answer(w, s, OP_PONG, f.payload, f.length):
             drop(w, s, DROP_CONTROL)
+        # A client says who it is right behind its AUTH, so this may come before Python has bound its address.
+        if s.greets and is_greeting(f.payload, f.length):
+            s.greets = False
+            tell_within(w, s, EV_PING, f.payload, f.length)
         return GOING_ON
     if f.opcode == OP_PONG:
         if f.length != 0:
@@ -99,6 +103,7 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
     elif load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) != 0 and is_for_members(kind):
         relay_message(w, s, payload, length)
     else:
+        s.greets = s.kind == SLOT_SERVER
         tell_within(w, s, EV_MESSAGE, payload, length)
 
 
@@ -117,6 +122,10 @@ cdef void tell_within(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, 
             return
         s.tells_left -= 1
     tell(w, s, kind, detail, length)
+
+
+cdef inline bint is_greeting(const uint8_t *payload, uint32_t length) noexcept nogil:
+    return length > GREETING_BYTES and memcmp(payload, b"candy::", GREETING_BYTES) == 0
 
 
 cdef inline bint is_for_members(uint32_t kind) noexcept nogil:

@@ -254,6 +254,7 @@ cdef struct Slot:
     int64_t copy_bytes_left
     uint64_t tells_stamp_ns         # messages for Python
     uint32_t tells_left
+    bint greets                     # its next PING may say who it is, because a message for Python came before
     uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
     uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
     uint32_t closing_index          # and in that of closing connections

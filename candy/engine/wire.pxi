@@ -18,6 +18,7 @@ cdef enum:
     DISCOVERY_MIN = 9               # the kind and two addresses
     GENERAL_MIN = 12                # 3 bytes more before the addresses
     UDP4CONN_MIN = 15               # and an endpoint behind them
+    GREETING_BYTES = 7              # of "candy::", by which a client begins to say who it is
 
 # WebSocket
 cdef enum:
