@@ -42,7 +42,7 @@ AT_ONCE = 128
 PATIENCE_S = 30.0
 """Without a byte for so long, the relay has failed."""
 SPARE_DESCRIPTORS = 64
-MEMORY_MB_MAX = 100.0
+MEMORY_MB_MAX = 80.0
 LOGINS_MIN = 1500.0
 MOST = 10000
 """What the targets are for."""

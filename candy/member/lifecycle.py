@@ -41,6 +41,7 @@ from candy.member.member import Member
 from candy.member.monitor import Monitor
 from candy.member.settings import MemberSettings, change
 from candy.member.state import MemberState
+from candy.protocol.hello import Hello
 
 WORKERS_MAX = 2
 """One for each direction, on machines with more than two cores. On two cores one worker is as fast, and a ping is back
@@ -49,15 +50,13 @@ MAX_CONNECTIONS = 64
 """Of the engine: the interface, a connection, and those before it that have not ended yet."""
 PING_AFTER_S = 15.0
 DEAD_AFTER_S = 40.0
-LONGEST_PING = 125
-"""Bytes of a PING's payload (RFC 6455, section 5.5)."""
 
 _log = logging.getLogger(__name__)
 
 
 def hello(host: str) -> bytes:
     """The payload of the first PING, as the original sends it."""
-    return f"candy::linux::{__version__}::{host}".encode()[:LONGEST_PING]
+    return Hello("linux", __version__, host).encode()
 
 
 class _Stays:

@@ -8,6 +8,7 @@ printable ones: who shows them escapes what is special there (a page, a terminal
 """
 
 from dataclasses import dataclass
+from sys import intern
 from typing import Self
 
 PREFIX = "candy"
@@ -32,7 +33,8 @@ class Hello:
         prefix, *parts = payload.decode(errors="replace").split(SEPARATOR, 3)
         if prefix != PREFIX or len(parts) != 3:
             return None
-        return cls(*(_printable(part) for part in parts))
+        # Interned, because thousands of members say the same.
+        return cls(*(intern(_printable(part)) for part in parts))
 
     def encode(self) -> bytes:
         """The payload; a host name that is too long is cut."""

@@ -9,8 +9,8 @@ Rules:
     most, a VMAC any number. Without a VMAC there is none.
  2. A lease ends when its device was not seen for `days`, when another device claims the address (the pool and the
     network decide who may), or by command. While its device is connected it is seen.
- 3. At `limit` leases the device that was seen longest ago is forgotten. A device that comes while all are connected
-    gets none.
+ 3. At `limit` leases the device that was seen longest ago is forgotten, and of one VMAC, at LEASES_PER_VMAC, the one
+    that was claimed longest ago. A device that comes while all of them are connected gets none.
  4. What changes is noted for the store (candy.relay.store), which may be long behind: `changes` gives each address
     once, and `restore` takes back what was kept.
 
@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from sys import intern
 from typing import NamedTuple, Self
 
 from candy.protocol.hello import Hello
@@ -29,6 +30,8 @@ from candy.protocol.hello import Hello
 LEASE_DAYS = 30
 LEASE_LIMIT = 65536
 """Leases of a network."""
+LEASES_PER_VMAC = 64
+"""Clients of one host; more only cost time to look through."""
 DAY_S = 86400
 SEEN_S = 3600
 """How old what is kept of a connected device's last sight may be."""
@@ -83,6 +86,8 @@ class Lease:
     traffic: Traffic = NO_TRAFFIC
     """Of all its connections; of the one that there is up to the last report."""
     is_connected: bool = True
+    older: "Lease | None" = None
+    """Of the same VMAC, the one that was claimed before this one."""
 
     @property
     def device(self) -> str:
@@ -130,8 +135,8 @@ class Leases:
         self.wall = 0
         self._limit = limit
         self._by_ip: dict[int, Lease] = {}
-        self._by_vmac: dict[bytes, tuple[Lease, ...]] = {}
-        """The one that was claimed last stands last."""
+        self._by_vmac: dict[bytes, Lease] = {}
+        """The one that was claimed last, with those before it behind it."""
         self._idle: OrderedDict[int, Lease] = OrderedDict()
         """Of devices that are not connected; the one that was seen longest ago stands first."""
         self._changed: set[int] = set()
@@ -152,9 +157,12 @@ class Leases:
     def get(self, ip: int) -> Lease | None:
         return self._by_ip.get(ip)
 
-    def of(self, vmac: bytes | None) -> Iterable[Lease]:
+    def of(self, vmac: bytes | None) -> Iterator[Lease]:
         """The leases of a VMAC; the one that was claimed last comes first."""
-        return reversed(self._by_vmac.get(vmac, ())) if vmac is not None else ()
+        lease = self._by_vmac.get(vmac) if vmac is not None else None
+        while lease is not None:
+            yield lease
+            lease = lease.older
 
     def hello_of(self, vmac: bytes | None) -> Hello:
         """What the VMAC's devices last said of themselves."""
@@ -173,13 +181,13 @@ class Leases:
         if vmac is None:
             return None
         if lease is None:
-            if len(self._by_ip) >= self._limit and not self._end_idle():
+            if not self._make_room(vmac):
                 return None
             lease = Lease(ip, vmac, self.hello_of(vmac), self.wall, self.wall, source)
             self._add(lease)
-        leases = self._by_vmac[vmac]
-        if leases[-1] is not lease:
-            self._by_vmac[vmac] = (*(other for other in leases if other is not lease), lease)
+        if self._by_vmac[vmac] is not lease:
+            self._unlink(lease)
+            self._link(lease)
         self._idle.pop(ip, None)
         lease.is_connected = True
         lease.source = source
@@ -201,10 +209,7 @@ class Leases:
         if lease is None:
             return
         self._idle.pop(ip, None)
-        if rest := tuple(other for other in self._by_vmac[lease.vmac] if other is not lease):
-            self._by_vmac[lease.vmac] = rest
-        else:
-            del self._by_vmac[lease.vmac]
+        self._unlink(lease)
         self._change(ip)
         self._watch(ip)
 
@@ -242,25 +247,48 @@ class Leases:
         return {ip: lease.row() for ip, lease in self._by_ip.items()}
 
     def restore(self, rows: Iterable[LeaseRow]) -> None:
-        """Take back leases that were kept. What has happened since counts more."""
-        for row in sorted(rows, key=lambda row: row.last_seen):
+        """Take back leases that were kept, if possible in the order in which they were seen. What has happened since
+        counts more."""
+        for row in rows:
             if row.ip in self._by_ip:
                 continue
-            hello = Hello(row.os, row.version, row.name)
+            hello = Hello(intern(row.os), intern(row.version), row.name)
             traffic = Traffic(row.packets_in, row.bytes_in, row.packets_out, row.bytes_out)
-            seen = (row.first_seen, row.last_seen, row.source)
+            seen = (row.first_seen, row.last_seen, intern(row.source))
             lease = Lease(row.ip, row.vmac, hello, *seen, traffic, is_connected=False)
             self._add(lease)
             self._idle[row.ip] = lease
-        self._idle = OrderedDict(sorted(self._idle.items(), key=lambda item: item[1].last_seen))
+        order = [lease.last_seen for lease in self._idle.values()]
+        if order != sorted(order):
+            self._idle = OrderedDict(sorted(self._idle.items(), key=lambda item: item[1].last_seen))
         while len(self._by_ip) > self._limit and self._end_idle():
             pass
         self.expire()
 
     def _add(self, lease: Lease) -> None:
         self._by_ip[lease.ip] = lease
-        self._by_vmac[lease.vmac] = (*self._by_vmac.get(lease.vmac, ()), lease)
+        self._link(lease)
         self._watch(lease.ip)
+
+    def _link(self, lease: Lease) -> None:
+        lease.older = self._by_vmac.get(lease.vmac)
+        self._by_vmac[lease.vmac] = lease
+
+    def _unlink(self, lease: Lease) -> None:
+        rest = [other for other in self.of(lease.vmac) if other is not lease]
+        del self._by_vmac[lease.vmac]
+        for other in reversed(rest):
+            self._link(other)
+
+    def _make_room(self, vmac: bytes) -> bool:
+        """For another lease of this VMAC, by rule 3; False: all are connected."""
+        own = list(self.of(vmac))
+        if len(own) >= LEASES_PER_VMAC:
+            gone = next((lease for lease in reversed(own) if not lease.is_connected), None)
+            if gone is None:
+                return False
+            self.end(gone.ip)
+        return len(self._by_ip) < self._limit or self._end_idle()
 
     def _end_idle(self) -> bool:
         """End the lease of the device that was seen longest ago; False: all are connected."""

@@ -1,9 +1,9 @@
 """The relay's life: its parts are made, it listens and says so, and a signal ends it.
 
-    run() ─▶ engine, Relay, interfaces ─▶ listen ─▶ announce ─▶ SIGTERM, SIGINT ─▶ close frames ─▶ engine stops
-                                                                SIGHUP: settings again, SIGUSR1: counters
-                                       ├─▶ the certificate's files, every few seconds
-                                       └─▶ the password's file, while it can't be written
+    run() ─▶ engine, Relay, leases, interfaces ─▶ listen ─▶ announce ─▶ SIGTERM, SIGINT ─▶ close frames ─▶ engine stops
+                                                                        SIGHUP: settings again, SIGUSR1: counters
+                                                  ├─▶ the certificate's files, every few seconds
+                                                  └─▶ the password's file, while it can't be written
 
 Rule: a part that was made is ended, also when a later one fails. What happens between start and end is
 candy.relay.relay's.
@@ -24,10 +24,12 @@ from candy._fastpath import Engine
 from candy.carrier.tls import Certificate
 from candy.errors import OperationalError
 from candy.relay.invitation import member_address, member_line
+from candy.relay.keeper import Keeper
 from candy.relay.listen import hosts, listen, port_of
 from candy.relay.relay import GOODBYE_S, Relay
 from candy.relay.settings import NetworkSettings, RelaySettings
 from candy.relay.state import folder_at
+from candy.relay.store import Store
 from candy.settings import host_port
 
 LOOK_S = 2.0
@@ -61,11 +63,13 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     except OSError as error:
         raise OperationalError(f"cannot start {settings.workers} workers: {error.strerror}: use --workers 1") from None
     relay = Relay(settings, engine)
+    keeper = Keeper(Store(settings.state_dir), relay.registers, relay.look)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     writing = loop.create_task(folder_at(settings.state_dir).keep_writing())
     with ExitStack() as interfaces:
         try:
+            await keeper.start()
             await relay.make_interfaces(interfaces)
             certificate = _certificate(settings)
             listeners = await listen(settings)
@@ -88,6 +92,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
         finally:
             writing.cancel()
             await relay.door.shutdown(GOODBYE_S)
+            await keeper.stop()
             relay.stop()
             # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.
             engine.stop()

@@ -10,7 +10,7 @@ session. It is local, so it is never probed.
 Which session gets an address that an AUTH claims, in this order:
  0. The address is the relay's own: the newcomer is refused.
  1. It is reserved for another device, or was just granted to another connection with another VMAC (or none) and is not
-    leased to the newcomer's: the newcomer is refused.
+    leased to the newcomer's: the newcomer is refused. A name counts as soon as the newcomer has said its own.
  2. It is free: the newcomer gets it, and its lease from whatever device has that.
  3. It is held by a member with the same VMAC: one installation came back, and replaces its old connection at once. (So
     do two clients of one host that share a VMAC and insist on one address.)
@@ -37,15 +37,12 @@ candy.2 is told what lies behind whom, so that it can look at what is wrapped fo
 """
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from math import inf
 
-from candy.errors import RequestError
 from candy.protocol.actions import Log, Ping, Send
-from candy.protocol.addresses import is_unicast
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
@@ -54,6 +51,7 @@ from candy.relay.guessing import FailureLimiter
 from candy.relay.leases import LEASE_DAYS, NO_HELLO, Traffic, shown_vmac
 from candy.relay.pool import Pool
 from candy.relay.register import Register
+from candy.relay.replacements import REPLACED_AGAIN_S, Replacements
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.reservations import Reservation
 from candy.relay.rules import Rules, behind_messages, messages
@@ -62,9 +60,6 @@ from candy.relay.session import Action, Bind, Realm, Session
 PROBE_TIMEOUT_S = 3.0
 TAKEN_OVER = "another login took over the address"
 """What a member without candy.2 is told that lost its address, as ever."""
-REPLACED_AGAIN_S = 60.0
-REPLACED_MAX = 1024
-"""VMACs whose last replacement is remembered."""
 PROBE_PREFIX = b"candy-probe:"
 """What a probe's payload begins with; 8 random bytes follow, so that a late PONG answers no later probe."""
 
@@ -124,7 +119,7 @@ class Network:
             pool=pool,
             replays=ReplayMemory(tolerance),
             sightings=Sightings(),
-            devices=Devices(new_devices_per_minute),
+            devices=Devices(new_devices_per_minute, leases=pool.leases),
             failures=failures,
             randbytes=randbytes,
             tolerance=tolerance,
@@ -132,9 +127,9 @@ class Network:
             forward_broadcast=forward_broadcast,
             rules=rules if rules is not None else Rules(),
         )
-        self.register = Register(pool, self._realm.replays, self._realm.devices)
+        self.register = Register(self._realm)
         """What it remembers."""
-        pool.leases.days = lease_days
+        self.register.set_lease_days(lease_days)
         pool.configure(reservations)
         self._tell_gateways = tell_gateways
         self._max_members = inf if max_members is None else max_members
@@ -145,8 +140,7 @@ class Network:
         self._parting: dict[int, Session] = {}
         """Of members whose connection is ending, for their last traffic."""
         self._probes: dict[IPv4Address, _Probe] = {}
-        self._replaced: OrderedDict[bytes, float] = OrderedDict()
-        """When a VMAC last replaced itself."""
+        self._replacements = Replacements()
         self._due: dict[int, float] = {}
         """When the network has to act on a session that is not a member yet, by connection."""
         self._left: dict[int, float] = {}
@@ -283,33 +277,13 @@ class Network:
         Raises:
             RequestError: the address is reserved in the configuration, the relay's own, or none that a member can have.
         """
-        ip, pool = reservation.address, self._realm.pool
-        if not is_unicast(ip) or not (self._realm.allow_outside_pool or pool.contains(ip)):
-            raise RequestError(f"{ip} is not a member's address in the pool {pool.network}: choose one that is")
-        if self._realm.host is not None and pool.holder(ip) == self._realm.host:
-            raise RequestError(f"{ip} is this relay's own: choose another address")
-        pool.reserve(reservation)
+        self.register.reserve(reservation)
         return self._make_way(now)
 
     def set_reservations(self, reservations: Iterable[Reservation], now: float) -> list[Action]:
         """What the configuration reserves, instead of what it reserved before."""
         self._realm.pool.configure(reservations)
         return self._make_way(now)
-
-    def set_lease_days(self, days: int) -> None:
-        """How long an address is kept for its device from now on; 0: for ever."""
-        self._realm.pool.leases.days = days
-
-    def release(self, ip: IPv4Address) -> None:
-        """By command: end the reservation of an address and, unless its device is connected, its lease.
-
-        Raises:
-            RequestError: there is neither, or the configuration reserves it.
-        """
-        if not self._realm.pool.give_up(ip):
-            is_held = self._realm.pool.holder(ip) is not None
-            why = "its device is connected: kick it first" if is_held else "it is neither reserved nor leased"
-            raise RequestError(f"{ip} can't be released: {why}")
 
     def next_deadline(self) -> float | None:
         """When `expired` has to be called next, in the seconds of `now`; None for never."""
@@ -333,7 +307,7 @@ class Network:
         """Decide a claim by the rules at the top of this file, which the numbers refer to."""
         ip = session.ip
         pool = self._realm.pool
-        if pool.is_reserved_for_another(ip, session.vmac):  # 1
+        if not pool.may_claim(ip, session.vmac):  # 1
             why = f"{ip} is reserved for another device"
             return self._refuse(session, why, why)
         if pool.is_offered_to_another(ip, session.vmac, session.connection, now):  # 1
@@ -386,6 +360,8 @@ class Network:
         if before is not None and before.vmac != session.vmac:
             moved = [Log("info", f"{session.source}: {session.ip} was leased to {before.device}, and is not any more")]
         session.claimed(pool.claim(session.ip, session.vmac, session.connection, session.source))
+        if session.lease is not None:
+            self._realm.devices.leased(session.lease.vmac, session.ip)
         del self._due[session.connection]
         entries = self._realm.rules.entries(session.ip)
         # "ROUTE messages follow if SD-WAN rules concern this address": the member has no older set to withdraw.
@@ -461,11 +437,7 @@ class Network:
     def _note_replacement(self, session: Session, now: float) -> list[Action]:
         """A warning, if this VMAC replaced itself a short while ago as well."""
         assert session.vmac is not None
-        before = self._replaced.pop(session.vmac, -inf)
-        self._replaced[session.vmac] = now
-        if len(self._replaced) > REPLACED_MAX:
-            self._replaced.popitem(last=False)
-        if now - before > REPLACED_AGAIN_S:
+        if not self._replacements.is_again(session.vmac, now):
             return []
         vmac = shown_vmac(session.vmac)
         doubt = f"two machines use the VMAC {vmac}: remove its file from the state folder of one of them"

@@ -37,7 +37,7 @@ from math import inf
 
 from candy.errors import ConfigError, PoolFull
 from candy.protocol.addresses import NOT_UNICAST
-from candy.relay.leases import Lease, Leases
+from candy.relay.leases import NO_HELLO, Lease, Leases
 from candy.relay.reservations import Reservation, Reservations
 
 OFFER_S = 5.0
@@ -134,12 +134,13 @@ class Pool:
     def claim(self, ip: IPv4Address, vmac: bytes | None, connection: int, source: str = "") -> Lease | None:
         """Make `connection` the holder of `ip`, instead of the connection that held it or had the offer. Its lease, if
         it gets one."""
+        number = int(ip)
         self.release(connection)
         for holds in (self._claims, self._offers):
-            if int(ip) in holds:
-                self.release(holds[int(ip)].connection)
-        self._put(self._claims, _Hold(int(ip), connection, vmac))
-        return self.leases.claim(int(ip), vmac, source)
+            if number in holds:
+                self.release(holds[number].connection)
+        self._put(self._claims, _Hold(number, connection, vmac))
+        return self.leases.claim(number, vmac, source)
 
     def release(self, connection: int) -> None:
         """Give up what `connection` holds, if anything."""
@@ -174,6 +175,14 @@ class Pool:
         if hold is None or hold.connection == connection:
             return False
         return vmac is None or vmac not in (hold.vmac, self._lessee(int(ip)))
+
+    def may_claim(self, ip: IPv4Address, vmac: bytes | None) -> bool:
+        """Whether reservations let a device with this VMAC claim `ip`. Of one that has not said its name it shows only
+        afterwards."""
+        reservation = self.reservations.get(int(ip))
+        has_said = vmac is None or self.leases.hello_of(vmac) != NO_HELLO
+        is_doubtful = reservation is not None and reservation.vmac is None and not has_said
+        return is_doubtful or not self._is_reserved_for_another(int(ip), vmac)
 
     def is_reserved_for_another(self, ip: IPv4Address, vmac: bytes | None) -> bool:
         """Whether nobody with this VMAC may have `ip`."""
@@ -235,7 +244,8 @@ class Pool:
             for lease in self.leases.idle():
                 if self._is_free(lease.ip) and self.reservations.get(lease.ip) is None:
                     return lease.ip
-        raise PoolFull(f"the pool {self.network} is full: all {self._size} addresses are in use or reserved")
+        in_use = "in use or reserved" if len(self.reservations) else "in use"
+        raise PoolFull(f"the pool {self.network} is full: all {self._size} addresses are {in_use}")
 
     def _reserved_for(self, vmac: bytes | None) -> int | None:
         for ip in self.reservations.of(vmac, self.leases.hello_of(vmac).name):

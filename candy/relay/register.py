@@ -1,6 +1,6 @@
 """What a network remembers, for who asks and for the store: leases, reservations, log-ins that came before.
 
-    leases(), reservations(), find() ◀── commands
+    leases(), reservations(), find(), reserve(), release() ◀── commands
     changes() ──▶ Kept ──▶ candy.relay.store ──▶ Kept ──▶ restore()
 
 Rule: `Kept` is a copy, so that another thread may write it while the network goes on.
@@ -8,16 +8,15 @@ Rule: `Kept` is a copy, so that another thread may write it while the network go
 Who is connected, and what follows for members from a change, the network knows (candy.relay.network).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from candy.errors import RequestError
-from candy.relay.devices import Devices
+from candy.protocol.addresses import is_unicast
 from candy.relay.leases import Lease, LeaseRow, LeaseStatus
-from candy.relay.pool import Pool
-from candy.relay.replays import ReplayMemory
 from candy.relay.reservations import VMAC_PREFIX, Reservation
+from candy.relay.session import Realm
 
 
 @dataclass(slots=True)
@@ -44,10 +43,10 @@ class Kept:
 class Register:
     """See above. Every method is pure, and none takes longer than its answer."""
 
-    def __init__(self, pool: Pool, replays: ReplayMemory, devices: Devices) -> None:
-        self._pool = pool
-        self._replays = replays
-        self._devices = devices
+    def __init__(self, realm: Realm) -> None:
+        self._realm = realm
+        self._pool = realm.pool
+        self._replays = realm.replays
 
     def leases(self, wall: int) -> list[LeaseStatus]:
         """All leases, by address; `wall` in Unix seconds."""
@@ -85,13 +84,39 @@ class Register:
             raise RequestError(f"{device!r} is more than one device: give one of the addresses {listed}")
         return IPv4Address(found[0])
 
+    def reserve(self, reservation: Reservation) -> None:
+        """By command; what follows for members is Network.reserve's.
+
+        Raises:
+            RequestError: the address is reserved in the configuration, the relay's own, or none that a member can have.
+        """
+        ip, pool = reservation.address, self._pool
+        if not is_unicast(ip) or not (self._realm.allow_outside_pool or pool.contains(ip)):
+            raise RequestError(f"{ip} is not a member's address in the pool {pool.network}: choose one that is")
+        if self._realm.host is not None and pool.holder(ip) == self._realm.host:
+            raise RequestError(f"{ip} is this relay's own: choose another address")
+        pool.reserve(reservation)
+
+    def release(self, ip: IPv4Address) -> None:
+        """By command: end the reservation of an address and, unless its device is connected, its lease.
+
+        Raises:
+            RequestError: there is neither, or the configuration reserves it.
+        """
+        if not self._pool.give_up(ip):
+            is_held = self._pool.holder(ip) is not None
+            why = "its device is connected: kick it first" if is_held else "it is neither reserved nor leased"
+            raise RequestError(f"{ip} can't be released: {why}")
+
+    def set_lease_days(self, days: int) -> None:
+        """How long an address is kept for its device from now on; 0: for ever."""
+        self._pool.leases.days = days
+
     def changes(self) -> Kept:
         """What is new since the last call."""
         if self._pool.leases.has_lost_count:
             return self.everything()
-        return self._kept(
-            Kept(self._pool.leases.changes(), self._pool.reservations.changes(), self._replays.changes())
-        )
+        return self._kept(Kept(self._pool.leases.changes(), self._pool.reservations.changes(), self._replays.changes()))
 
     def everything(self) -> Kept:
         """All of it, instead of changes()."""
@@ -99,13 +124,12 @@ class Register:
         return self._kept(Kept(leases, reservations, self._replays.rows(), is_whole=True))
 
     def restore(self, kept: Kept, wall: int) -> None:
-        """Take back what was kept; what has happened since counts more. Its devices are known and trusted."""
+        """Take back what was kept, and empty it, so that it is never in memory twice. What has happened since counts
+        more."""
         self._pool.leases.wall = wall
-        self._pool.leases.restore([row for row in kept.leases.values() if row is not None])
+        self._pool.leases.restore(_taken_from(kept.leases))
         self._pool.restore([reservation for reservation in kept.reservations.values() if reservation is not None])
         self._replays.restore(kept.digests, kept.forgotten, wall)
-        for lease in self._pool.leases:
-            self._devices.restore(lease.vmac, IPv4Address(lease.ip))
 
     def _kept(self, kept: Kept) -> Kept:
         kept.earliest = self._replays.earliest
@@ -127,3 +151,10 @@ class Register:
             lease.is_connected,
             reservation is not None and reservation.is_for(lease.vmac, lease.hello.name),
         )
+
+
+def _taken_from(rows: dict[int, LeaseRow | None]) -> Iterator[LeaseRow]:
+    while rows:
+        _, row = rows.popitem()
+        if row is not None:
+            yield row

@@ -21,9 +21,10 @@ import asyncio
 import errno
 import logging
 import os
+import struct
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
@@ -31,7 +32,15 @@ from ipaddress import IPv4Address
 from aiohttp import web
 
 from candy import counters
-from candy._fastpath import EVENT_CLOSED, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
+from candy._fastpath import (
+    EVENT_CLOSED,
+    EVENT_LOST,
+    EVENT_MESSAGE,
+    EVENT_PING,
+    EVENT_PONG,
+    EVENT_TRAFFIC,
+    Engine,
+)
 from candy.errors import ConfigError, InterfaceGone, OperationalError, RequestError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
@@ -48,14 +57,17 @@ from candy.relay.accept import is_shortage
 from candy.relay.clock import Alarm, Clock
 from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
+from candy.relay.leases import Traffic
 from candy.relay.loglimit import LineLimiter
 from candy.relay.network import Network
 from candy.relay.pool import Pool
 from candy.relay.proxies import TrustedProxies
+from candy.relay.register import Register
 from candy.relay.reservations import Reservation
 from candy.relay.rules import Rule, Rules
 from candy.relay.session import Action, Bind, Unbind
 from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path, needs_restart
+from candy.relay.totals import Totals
 
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
@@ -101,6 +113,7 @@ class Relay:
         self._timer: Alarm | None = None
         self._lines = LineLimiter()
         self._drops: Counter[str] = Counter()
+        self._totals = Totals(engine.connection_stats, self._on_traffic)
         self._connections: dict[int, _Served] = {}
         self._events: deque[tuple[int, int, bytes]] = deque()
         """Taken from the engine, and not acted on yet."""
@@ -133,6 +146,8 @@ class Relay:
             tell_gateways=settings.check_source,
             max_members=settings.max_members or None,
             new_devices_per_minute=settings.new_devices_per_minute,
+            lease_days=settings.lease_days,
+            reservations=settings.reservations,
             authentication_timeout=settings.auth_timeout,
         )
         return _Served(settings, number, network)
@@ -213,6 +228,14 @@ class Relay:
         # The original takes "any path", and its users may have given one.
         return self._served["/"] if served is None and len(self._served) == 1 else served
 
+    def registers(self) -> Mapping[str, Register]:
+        """What the networks remember, by their paths."""
+        return {path: served.network.register for path, served in self._served.items()}
+
+    def look(self) -> None:
+        """Ask the engine for what it does not tell by itself."""
+        self._totals.look(self._connections, self._loop.time())
+
     def network(self, path: str) -> Network:
         """The network at a path, for commands: its `register` has leases(), reservations() and find().
 
@@ -232,12 +255,12 @@ class Relay:
         self._set_timer()
 
     def release(self, path: str, ip: IPv4Address) -> None:
-        """End reservation and lease of an address, by command (Network.release).
+        """End reservation and lease of an address, by command (Register.release).
 
         Raises:
             RequestError: there is no such network, or nothing to release.
         """
-        self._served_at(path).network.release(ip)
+        self._served_at(path).network.register.release(ip)
 
     def _served_at(self, path: str) -> _Served:
         served = self._served.get(canonical_path(path))
@@ -257,12 +280,22 @@ class Relay:
         changed = []
         for settings in wanted.networks:
             served = self._served.get(settings.path)
+            if served is not None:
+                self._change_leases(served, settings)
             if served is not None and set(settings.rules) != set(served.settings.rules):
                 self._change_rules(served, settings.rules)
                 changed.append(served)
         reloading = self._loop.create_task(self._end_reload(changed, needs_restart(self._settings, wanted)))
         self._reloading.add(reloading)
         reloading.add_done_callback(self._reloading.discard)
+
+    def _change_leases(self, served: _Served, wanted: NetworkSettings) -> None:
+        served.network.register.set_lease_days(wanted.lease_days)
+        if wanted.reservations != served.settings.reservations:
+            update = {"reservations": wanted.reservations}
+            served.settings = served.settings.model_copy(update=update)
+            self._act(served, served.network.set_reservations(wanted.reservations, self._clock.time()))
+            self._set_timer()
 
     def _change_rules(self, served: _Served, written: tuple[Rule, ...]) -> None:
         served.settings = served.settings.model_copy(update={"rules": written})
@@ -331,8 +364,12 @@ class Relay:
             self._act(served, served.network.received(connection, detail, now, wall))
         elif kind == EVENT_PONG:
             self._act(served, served.network.ponged(connection, detail, now, wall))
+        elif kind == EVENT_PING:
+            self._act(served, served.network.pinged(connection, detail, now, wall))
+        elif kind == EVENT_TRAFFIC:
+            self._on_traffic(connection, Traffic(*struct.unpack("=4Q", detail)))
         elif kind == EVENT_CLOSED:
-            self._on_closed(served, connection, detail.decode(), now)
+            self._on_closed(served, connection, detail.decode(), now, wall)
 
     def _on_undelivered(self, message: Send) -> None:
         # The engine counts control frames that find no room under the same name.
@@ -347,11 +384,14 @@ class Relay:
                 name = served.interface.name
                 log.error("%sinterface %s was removed from outside: restart to have it back", served.label, name)
 
-    def _on_closed(self, served: _Served, connection: int, cause: str, now: float) -> None:
+    def _on_traffic(self, connection: int, traffic: Traffic) -> None:
+        self._connections[connection].network.carried(connection, traffic, int(time.time()))
+
+    def _on_closed(self, served: _Served, connection: int, cause: str, now: float, wall: int) -> None:
         log.debug("connection %d closed: %s", connection, cause)
         del self._connections[connection]
         self.door.left(connection)
-        self._act(served, served.network.closed(connection, now, int(time.time())))
+        self._act(served, served.network.closed(connection, now, wall))
         if self._ending is not None and not self._connections and not self._ending.done():
             self._ending.set_result(None)
 

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address
 from math import inf
+from sys import intern
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
@@ -50,6 +51,8 @@ from candy.relay.replays import DIGEST_LIMIT, ReplayMemory, Sightings
 from candy.relay.rules import Rules
 
 _UNSPECIFIED = IPv4Address("0.0.0.0")
+_NEVER = -inf
+"""One number for all sessions."""
 
 COPIES_PER_S = 200
 """Messages that one member may cause in the long run by sending to all others: each is a call from Python."""
@@ -148,16 +151,16 @@ class Session:
 
     def __init__(self, realm: Realm, connection: int, source: str, extended: bool, instance: int = 0) -> None:
         self._realm = realm
-        self._copies_until = -inf
+        self._copies_until = _NEVER
         """The time until which its member has used its allowance of copies, at COPIES_PER_S."""
-        self._counted_as = source_of(source)
+        self._counted_as = intern(source_of(source))
         """What all limits per source count it under."""
         self._had_turn = False
         """Whatever it sends is judged at once: a wrong hash ends it, so it has one guess a turn all the same."""
         self._held: tuple[Hashed, ...] = ()
         """Kept until its turn."""
         self.connection = connection
-        self.source = source
+        self.source = intern(source)
         self.extended = extended
         self.instance = instance
         self.state = State.GREETING
@@ -165,14 +168,14 @@ class Session:
         self.ip = _UNSPECIFIED
         """The address that its AUTH claimed."""
         self.granted: IPv4Address | None = None
-        """The address that it was granted last."""
+        """The address that it was granted last; behind its AUTH None if that is for another."""
         self.hello: Hello = NO_HELLO
         """What its client last said of itself."""
         self.lease: Lease | None = None
         """A member's, unless it has no VMAC."""
         self.carried: Traffic = NO_TRAFFIC
         """What its connection has carried, up to the last report."""
-        self.turn = -inf
+        self.turn = _NEVER
         """In line: when its turn comes."""
 
     @property
@@ -211,6 +214,9 @@ class Session:
         """The network gives the session the address that it claimed."""
         self.state = State.MEMBER
         self.lease = lease
+        if lease is not None:
+            # Equal, and in memory once.
+            self.vmac = lease.vmac
 
     def waiting(self) -> None:
         """The network probes the holder of the address first."""
@@ -362,6 +368,7 @@ class Session:
         # What was offered was for its AUTH, and this is the AUTH, for any address.
         realm.pool.release(self.connection)
         self.ip = ip
+        self.granted = ip if self.granted == ip else None
         self.state = State.CLAIMING
         return []
 

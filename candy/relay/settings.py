@@ -17,15 +17,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
 from candy.errors import ConfigError
 from candy.options import DEFAULT_HOST, DEFAULT_POOL, DEFAULT_PORT, NETWORK_OPTIONS, OPTIONS, by_key
-from candy.protocol.addresses import SHORTEST_PREFIX
+from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
 from candy.relay.pool import LONGEST_PREFIX, Pool
+from candy.relay.reservations import RESERVATIONS_MAX, Reservation
 from candy.relay.rules import MAX_RULES, Rule, first_overlap, split_rules, why_impossible
 from candy.settings import (
     INTERFACE_BYTES,
@@ -107,6 +108,10 @@ def _parse_proxy(value: object) -> object:
         raise ValueError("is not an address or network of a proxy: write it like 10.0.0.5 or 10.0.0.0/24") from None
 
 
+def _parse_reservation(value: object) -> object:
+    return Reservation.parse(value) if isinstance(value, str) else value
+
+
 class NetworkSettings(Frozen):
     """One network of a relay. Nothing in it is shared with, or inherited by, another."""
 
@@ -129,6 +134,12 @@ class NetworkSettings(Frozen):
     """Members send from their own addresses, and from the networks behind them, only."""
     forward_broadcast: bool = setting(_OPTIONS["no_broadcast"])
     """Packets and messages to all members."""
+    lease_days: int = setting(_OPTIONS["lease_days"])
+    """How long an address is kept for a device that is not seen; 0: for ever."""
+    reservations: Annotated[
+        tuple[Annotated[Reservation, BeforeValidator(_parse_reservation)], ...], BeforeValidator(_several)
+    ] = ()
+    """Addresses that are kept for one device."""
     auth_timeout: float = setting(_OPTIONS["auth_timeout"])
     """Seconds."""
     clock_tolerance: int = setting(_OPTIONS["clock_tolerance"])
@@ -275,6 +286,8 @@ def _network_settings(given: Mapping[str, Given], fixed: Mapping[str, Any]) -> N
             raise complaint(as_written, why)
         if network.tun and rule.destination.overlaps(network.tun.network):
             raise complaint(as_written, f"is a route into {network.tun.network}, where this machine is")
+    if network.reservations:
+        _check_reservations(network, _items(fields["reservations"]))
     if overlap := first_overlap(rules):
         later, earlier = overlap
         raise complaint(written[later], f"overlaps {written[earlier].value!r}: no member can have both")
@@ -282,6 +295,31 @@ def _network_settings(given: Mapping[str, Given], fixed: Mapping[str, Any]) -> N
     if tun and pool and not network.allow_outside_pool and not int(pool[1]) <= int(tun.ip) <= int(pool[-2]):
         raise complaint(fields["tun"], f"is not a member's address in the pool {pool}")
     return network
+
+
+def _items(given: Given) -> Sequence[Given]:
+    """The values of an option that repeats."""
+    values = (given.value,) if isinstance(given.value, str) else given.value
+    return [given._replace(value=value) for value in values]
+
+
+def _check_reservations(network: NetworkSettings, written: Sequence[Given]) -> None:
+    if len(written) > RESERVATIONS_MAX:
+        raise complaint(written[RESERVATIONS_MAX], f"is one too many: a network has at most {RESERVATIONS_MAX}")
+    seen: set[IPv4Address] = set()
+    pool = Pool(network.pool)
+    is_anywhere = network.allow_outside_pool or network.pool is None
+    for reservation, as_written in zip(network.reservations, written, strict=True):
+        ip = reservation.address
+        if not is_unicast(ip):
+            raise complaint(as_written, "is not an address that a member can have")
+        if not is_anywhere and not pool.contains(ip):
+            raise complaint(as_written, f"is not a member's address in the pool {network.pool}")
+        if network.tun is not None and ip == network.tun.ip:
+            raise complaint(as_written, "is the address of this machine, by tun")
+        if ip in seen:
+            raise complaint(as_written, "is the second device for this address: an address has one")
+        seen.add(ip)
 
 
 def _split_sdwan(sdwan: Given | None) -> Iterable[Given]:

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from candy.errors import PoolFull
-from candy.relay.pool import RESERVATION_S, RESERVATIONS_PER_SOURCE, Pool
+from candy.relay.leases import Leases
+from candy.relay.pool import OFFER_S, OFFERS_PER_SOURCE, Pool
+from candy.relay.reservations import Reservation
 
 NETWORK = IPv4Network("10.0.0.0/29")
 HOSTS = list(NETWORK.hosts())
-LEASE_LIMIT = 2
+LEASE_LIMIT = 4
 
 connections = st.integers(1, 8)
 vmacs = st.sampled_from([None, b"1" * 16, b"2" * 16, b"3" * 16])
@@ -36,9 +38,13 @@ class Entry:
 class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Pool(NETWORK, first=HOSTS[2], lease_limit=LEASE_LIMIT)
+        self.pool = Pool(NETWORK, first=HOSTS[2], leases=Leases(limit=LEASE_LIMIT))
         self.entries: list[Entry] = []
         self.leases: list[tuple[bytes, IPv4Address]] = []
+        """In the order of their claims."""
+        self.idle: list[IPv4Address] = []
+        """Of these, whose device is not connected, in the order in which they left."""
+        self.reserved: dict[IPv4Address, bytes] = {}
         self.turn = HOSTS[2:] + HOSTS[:2]
         self.now = 0.0
 
@@ -50,61 +56,101 @@ class PoolMachine(RuleBasedStateMachine):
 
     def remove(self, gone: list[Entry]) -> None:
         self.entries = [entry for entry in self.entries if entry not in gone]
+        self.idle += [entry.ip for entry in gone if entry.claimed and self.lessee(entry.ip) is not None]
 
     def lessee(self, ip: IPv4Address) -> bytes | None:
         return next((vmac for vmac, leased in self.leases if leased == ip), None)
 
+    def end_lease(self, ip: IPv4Address) -> None:
+        self.leases = [lease for lease in self.leases if lease[1] != ip]
+        self.idle = [other for other in self.idle if other != ip]
+
+    def lease(self, ip: IPv4Address, vmac: bytes | None) -> None:
+        if self.lessee(ip) != vmac:
+            self.end_lease(ip)
+        if vmac is None:
+            return
+        if (vmac, ip) not in self.leases and len(self.leases) >= LEASE_LIMIT:
+            if not self.idle:
+                return
+            self.end_lease(self.idle[0])
+        self.leases = [lease for lease in self.leases if lease != (vmac, ip)] + [(vmac, ip)]
+        self.idle = [other for other in self.idle if other != ip]
+
+    def is_for(self, ip: IPv4Address, vmac: bytes | None) -> bool:
+        return ip not in self.reserved or self.reserved[ip] == vmac
+
+    def is_available(self, ip: IPv4Address, vmac: bytes) -> bool:
+        is_used = any(entry.claimed or entry.vmac == vmac for entry in self.on(ip))
+        return ip in HOSTS and self.is_for(ip, vmac) and not is_used
+
     def choose(self, asked: IPv4Address, vmac: bytes | None, former: list[Entry]) -> IPv4Address | None:
         """The address by the pool's third rule."""
-        if asked in HOSTS and self.lessee(asked) in (None, vmac):
+        for ip, owner in self.reserved.items():
+            if owner == vmac and self.is_available(ip, owner):
+                return ip
+        if asked in HOSTS and self.lessee(asked) in (None, vmac) and self.is_for(asked, vmac):
             others = [entry for entry in self.on(asked) if vmac is None or entry.vmac != vmac]
             if not others or (self.lessee(asked) is not None and not any(entry.claimed for entry in others)):
                 return asked
         for entry in former:
-            if entry.ip in HOSTS and not self.on(entry.ip):
+            if entry.ip in HOSTS and not self.on(entry.ip) and self.is_for(entry.ip, vmac):
                 return entry.ip
-        own = [ip for owner, ip in self.leases if owner == vmac and ip in HOSTS]
-        if own and not any(entry.claimed or entry.vmac == vmac for entry in self.on(own[0])):
-            return own[0]
-        free = [ip for ip in self.turn if not self.on(ip)]
-        chosen = next((ip for ip in free if self.lessee(ip) is None), free[0] if free else None)
-        if chosen is not None:
-            behind = self.turn.index(chosen) + 1
-            self.turn = self.turn[behind:] + self.turn[:behind]
-        return chosen
+        for owner, ip in reversed(self.leases):
+            if owner == vmac and self.is_available(ip, owner):
+                return ip
+        free = [ip for ip in self.turn if not self.on(ip) and ip not in self.reserved]
+        for ip in free:
+            if self.lessee(ip) is None:
+                behind = self.turn.index(ip) + 1
+                self.turn = self.turn[behind:] + self.turn[:behind]
+                return ip
+        return next((ip for ip in self.idle if ip in free), None)
 
-    @rule(seconds=st.sampled_from([1.0, RESERVATION_S]))
+    @rule(ip=st.sampled_from(HOSTS), vmac=st.sampled_from([b"1" * 16, b"2" * 16]))
+    def reserve(self, ip: IPv4Address, vmac: bytes) -> None:
+        self.pool.reserve(Reservation(ip, vmac=vmac))
+        self.reserved[ip] = vmac
+
+    @rule(ip=st.sampled_from(HOSTS))
+    def give_up(self, ip: IPv4Address) -> None:
+        is_left = ip in self.idle
+        assert self.pool.give_up(ip) is (ip in self.reserved or is_left)
+        self.reserved.pop(ip, None)
+        if is_left:
+            self.end_lease(ip)
+
+    @rule(seconds=st.sampled_from([1.0, OFFER_S]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
         self.remove([entry for entry in self.entries if entry.until <= self.now])
 
-    @rule(asked=addresses, vmac=vmacs, connection=connections, source=sources, may_reserve=st.booleans())
-    def ask(self, asked: IPv4Address, vmac: bytes | None, connection: int, source: str, may_reserve: bool) -> None:
+    @rule(asked=addresses, vmac=vmacs, connection=connections, source=sources, may_keep=st.booleans())
+    def ask(self, asked: IPv4Address, vmac: bytes | None, connection: int, source: str, may_keep: bool) -> None:
         former = self.of(connection)
         self.remove(former)
         expected = self.choose(asked, vmac, former)
         if expected is None:
             with pytest.raises(PoolFull):
-                self.pool.ask(asked, vmac, connection, source, self.now, may_reserve=may_reserve)
+                self.pool.ask(asked, vmac, connection, source, self.now, may_keep=may_keep)
             return
-        granted = self.pool.ask(asked, vmac, connection, source, self.now, may_reserve=may_reserve)
+        granted = self.pool.ask(asked, vmac, connection, source, self.now, may_keep=may_keep)
         assert granted.ip == expected
         assert granted.network == NETWORK
         older = [entry for entry in self.on(expected) if not entry.claimed]
         others = [entry for entry in self.entries if entry.source == source and entry not in older]
-        if may_reserve and len(others) < RESERVATIONS_PER_SOURCE:
+        if may_keep and len(others) < OFFERS_PER_SOURCE:
             self.remove(older)
-            until = self.now + RESERVATION_S
+            until = self.now + OFFER_S
             self.entries.append(Entry(expected, connection, vmac, claimed=False, source=source, until=until))
 
     @rule(ip=addresses, vmac=vmacs, connection=connections)
     def claim(self, ip: IPv4Address, vmac: bytes | None, connection: int) -> None:
         self.pool.claim(ip, vmac, connection)
-        self.remove(self.of(connection) + self.on(ip))
+        mine = self.of(connection)
+        self.remove([*mine, *(entry for entry in self.on(ip) if entry not in mine)])
         self.entries.append(Entry(ip, connection, vmac, claimed=True))
-        self.leases = [lease for lease in self.leases if lease[0] != vmac and lease[1] != ip]
-        if vmac is not None:
-            self.leases = [*self.leases, (vmac, ip)][-LEASE_LIMIT:]
+        self.lease(ip, vmac)
 
     @precondition(lambda self: self.entries)
     @rule(data=st.data())
@@ -126,7 +172,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert sorted(self.pool.holders()) == sorted(claims.values())
 
     @invariant()
-    def reservations_are_those_of_the_model(self) -> None:
+    def offers_are_those_of_the_model(self) -> None:
         for ip in HOSTS:
             for vmac in (None, b"1" * 16):
                 against = any(
@@ -134,22 +180,27 @@ class PoolMachine(RuleBasedStateMachine):
                     for entry in self.on(ip)
                 )
                 is_lessee = vmac is not None and self.lessee(ip) == vmac
-                assert self.pool.is_reserved_against(ip, vmac, 1, self.now) is (against and not is_lessee)
+                assert self.pool.is_offered_to_another(ip, vmac, 1, self.now) is (against and not is_lessee)
 
     @invariant()
-    def an_address_has_one_holder_and_at_most_one_reservation_of_the_same_vmac(self) -> None:
+    def an_address_has_one_holder_and_at_most_one_offer_of_the_same_vmac(self) -> None:
         for ip in HOSTS:
             claims = [entry for entry in self.on(ip) if entry.claimed]
-            reservations = [entry for entry in self.on(ip) if not entry.claimed]
+            offers = [entry for entry in self.on(ip) if not entry.claimed]
             assert len(claims) <= 1
-            assert len(reservations) <= 1
-            if claims and reservations:
-                assert claims[0].vmac == reservations[0].vmac is not None
+            assert len(offers) <= 1
+            if claims and offers:
+                assert claims[0].vmac == offers[0].vmac is not None
 
     @invariant()
-    def no_source_has_more_than_its_reservations(self) -> None:
+    def leases_are_those_of_the_model(self) -> None:
+        assert {(lease.vmac, IPv4Address(lease.ip)) for lease in self.pool.leases} == set(self.leases)
+        assert [IPv4Address(lease.ip) for lease in self.pool.leases.idle()] == self.idle
+
+    @invariant()
+    def no_source_has_more_than_its_offers(self) -> None:
         for source in ("a", "b"):
-            assert sum(entry.source == source for entry in self.entries) <= RESERVATIONS_PER_SOURCE
+            assert sum(entry.source == source for entry in self.entries) <= OFFERS_PER_SOURCE
 
 
 PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

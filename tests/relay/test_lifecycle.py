@@ -53,7 +53,7 @@ def test_a_log_whose_reader_stalls(tmp_path: Path) -> None:
     for comes_back in (False, True):
         with Unread(tmp_path / f"stderr-{comes_back}") as stderr:
             argv = stderr_to(stderr.path, server("-w", "ws://127.0.0.1:0", "--debug", "--no-timestamp"))
-            with Program("relay", argv, environment(tmp_path)) as relay:
+            with Program("relay", argv, environment(tmp_path / f"{comes_back}")) as relay:
                 serve(relay)
                 if comes_back:
                     lines = stderr.read_until(r"logged in as ")

@@ -5,7 +5,10 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from candy.errors import ConfigError, PoolFull
-from candy.relay.pool import LEASED_PASSED, RESERVATION_S, RESERVATIONS_PER_SOURCE, Pool
+from candy.protocol.hello import Hello
+from candy.relay.leases import DAY_S, Leases
+from candy.relay.pool import OFFER_S, OFFERS_PER_SOURCE, Pool
+from candy.relay.reservations import Reservation
 
 ONE = b"1111111111111111"
 TWO = b"2222222222222222"
@@ -17,7 +20,7 @@ def ip(last: int) -> IPv4Address:
 
 
 def pool_of(text: str = "192.168.202.0/24", lease_limit: int = 100) -> Pool:
-    return Pool(IPv4Network(text), lease_limit=lease_limit)
+    return Pool(IPv4Network(text), leases=Leases(limit=lease_limit))
 
 
 def grant(
@@ -28,11 +31,11 @@ def grant(
     *,
     source: str | None = None,
     now: float = 0.0,
-    may_reserve: bool = True,
+    may_keep: bool = True,
 ) -> IPv4Address:
     """What is granted, to a source that nobody else has unless it is named."""
     source = source if source is not None else f"source {connection}"
-    return pool.ask(asked, vmac, connection, source, now, may_reserve=may_reserve).ip
+    return pool.ask(asked, vmac, connection, source, now, may_keep=may_keep).ip
 
 
 def test_addresses_are_granted_in_turn_with_the_prefix() -> None:
@@ -84,7 +87,7 @@ def test_members_without_vmac_are_not_one_installation() -> None:
     assert grant(pool, 2, asked=ip(7), vmac=None) == ip(1)
 
 
-def test_a_reserved_address_moves_to_the_newer_connection_of_the_same_vmac() -> None:
+def test_an_offered_address_moves_to_the_newer_connection_of_the_same_vmac() -> None:
     pool = pool_of()
     assert grant(pool, 1, asked=ip(7), vmac=ONE) == ip(7)
     assert grant(pool, 2, asked=ip(7), vmac=ONE) == ip(7)
@@ -102,7 +105,7 @@ def test_the_last_address_of_a_vmac_is_granted_again() -> None:
     assert grant(pool, 3, vmac=ONE) == ip(99)
 
 
-def test_an_address_that_was_only_reserved_is_not_remembered() -> None:
+def test_an_address_that_was_only_offered_is_not_remembered() -> None:
     pool = pool_of()
     assert grant(pool, 1, asked=ip(99), vmac=ONE) == ip(99)
     pool.release(1)
@@ -130,7 +133,7 @@ def test_the_memory_of_leases_is_bounded() -> None:
     assert grant(pool, 12, vmac=vmacs[2]) == ip(102)
 
 
-def test_the_lease_that_was_claimed_longest_ago_is_forgotten_first() -> None:
+def test_the_lease_whose_device_left_longest_ago_is_forgotten_first() -> None:
     pool = pool_of(lease_limit=2)
     for last, vmac in ((101, ONE), (102, TWO), (101, ONE), (103, b"3" * 16)):
         pool.claim(ip(last), vmac, last)
@@ -175,87 +178,87 @@ def test_asking_again_for_any_address_grants_the_same() -> None:
     assert [grant(pool, 1), grant(pool, 1)] == [ip(1), ip(1)]
 
 
-def test_a_reservation_stands_against_everyone_else() -> None:
+def test_an_offer_stands_against_everyone_else() -> None:
     pool = pool_of()
     grant(pool, 1, asked=ip(7), vmac=ONE)
-    assert pool.is_reserved_against(ip(7), TWO, 2, 0.0)
-    assert pool.is_reserved_against(ip(7), None, 2, 0.0)
-    assert not pool.is_reserved_against(ip(7), ONE, 2, 0.0)
-    assert not pool.is_reserved_against(ip(7), None, 1, 0.0)
-    assert not pool.is_reserved_against(ip(8), None, 2, 0.0)
+    assert pool.is_offered_to_another(ip(7), TWO, 2, 0.0)
+    assert pool.is_offered_to_another(ip(7), None, 2, 0.0)
+    assert not pool.is_offered_to_another(ip(7), ONE, 2, 0.0)
+    assert not pool.is_offered_to_another(ip(7), None, 1, 0.0)
+    assert not pool.is_offered_to_another(ip(8), None, 2, 0.0)
     pool.release(1)
-    assert not pool.is_reserved_against(ip(7), TWO, 2, 0.0)
+    assert not pool.is_offered_to_another(ip(7), TWO, 2, 0.0)
 
 
-def test_a_reservation_of_a_member_without_vmac_stands_too() -> None:
+def test_an_offer_to_a_member_without_vmac_stands_too() -> None:
     pool = pool_of()
     grant(pool, 1, asked=ip(7))
-    assert pool.is_reserved_against(ip(7), None, 2, 0.0)
+    assert pool.is_offered_to_another(ip(7), None, 2, 0.0)
 
 
 # What is sniffed
 
 
-def test_a_reservation_is_short() -> None:
+def test_an_offer_is_short() -> None:
     pool = pool_of("192.168.202.0/30")
     assert grant(pool, 1, asked=ip(1)) == ip(1)
     assert grant(pool, 2, now=1.0) == ip(2)
     with pytest.raises(PoolFull):
-        grant(pool, 3, now=RESERVATION_S - 0.1)
-    assert pool.is_reserved_against(ip(1), None, 3, RESERVATION_S - 0.1)
-    assert not pool.is_reserved_against(ip(1), None, 3, RESERVATION_S)
-    assert grant(pool, 3, now=RESERVATION_S) == ip(1)
+        grant(pool, 3, now=OFFER_S - 0.1)
+    assert pool.is_offered_to_another(ip(1), None, 3, OFFER_S - 0.1)
+    assert not pool.is_offered_to_another(ip(1), None, 3, OFFER_S)
+    assert grant(pool, 3, now=OFFER_S) == ip(1)
     # Asking again begins it anew.
-    assert grant(pool, 2, now=RESERVATION_S) == ip(2)
+    assert grant(pool, 2, now=OFFER_S) == ip(2)
     with pytest.raises(PoolFull):
-        grant(pool, 4, now=RESERVATION_S + 1.0)
+        grant(pool, 4, now=OFFER_S + 1.0)
 
 
-def test_a_source_has_few_reservations_and_further_grants_differ_all_the_same() -> None:
+def test_a_source_has_few_offers_and_further_grants_differ_all_the_same() -> None:
     pool = pool_of()
     granted = [grant(pool, connection, source="office") for connection in range(1, 61)]
     assert granted == [ip(last) for last in range(1, 61)]
-    reserved = [address for address in granted if pool.is_reserved_against(address, None, 0, 0.0)]
-    assert reserved == granted[:RESERVATIONS_PER_SOURCE]
+    offered = [address for address in granted if pool.is_offered_to_another(address, None, 0, 0.0)]
+    assert offered == granted[:OFFERS_PER_SOURCE]
     # Each of them claims its own.
     for connection, address in enumerate(granted, 1):
         pool.claim(address, None, connection)
     assert pool.holder(ip(60)) == 60
-    # What was claimed is reserved no more, and so the next have room.
+    # What was claimed is no offer any more, and so the next have room.
     grant(pool, 61, source="office")
-    assert pool.is_reserved_against(ip(61), None, 0, 0.0)
+    assert pool.is_offered_to_another(ip(61), None, 0, 0.0)
 
 
 def test_five_sources_that_ask_as_often_as_they_can_leave_the_pool_to_others() -> None:
     pool = pool_of()
     for connection in range(300):
         grant(pool, connection, source=f"source {connection % 5}", now=connection / 1000)
-    taken = [last for last in range(1, 255) if pool.is_reserved_against(ip(last), None, 999, 0.3)]
-    assert len(taken) == 5 * RESERVATIONS_PER_SOURCE
+    taken = [last for last in range(1, 255) if pool.is_offered_to_another(ip(last), None, 999, 0.3)]
+    assert len(taken) == 5 * OFFERS_PER_SOURCE
     assert grant(pool, 999, now=0.3) not in {ip(last) for last in taken}
 
 
-def test_a_reservation_that_ends_in_any_way_is_no_longer_counted_for_its_source() -> None:
+def test_an_offer_that_ends_in_any_way_is_no_longer_counted_for_its_source() -> None:
     pool = pool_of()
     for turn in range(10):
         first = 10 * turn
-        for connection in range(first, first + RESERVATIONS_PER_SOURCE):
+        for connection in range(first, first + OFFERS_PER_SOURCE):
             address = grant(pool, connection, source="a", now=10.0 * turn)
-            assert pool.is_reserved_against(address, None, -1, 10.0 * turn)
+            assert pool.is_offered_to_another(address, None, -1, 10.0 * turn)
         pool.release(first)
         pool.claim(grant(pool, first + 1, source="a", now=10.0 * turn), None, first + 1)
         pool.claim(grant(pool, first + 2, asked=ip(200), source="a", now=10.0 * turn), None, first + 9)
 
 
-def test_what_may_not_be_reserved_is_granted_and_takes_nothing_from_others() -> None:
+def test_what_may_not_be_kept_is_granted_and_takes_nothing_from_others() -> None:
     pool = pool_of("192.168.202.0/30")
-    assert grant(pool, 1, may_reserve=False) == ip(1)
-    assert not pool.is_reserved_against(ip(1), None, 2, 0.0)
-    assert grant(pool, 2, may_reserve=False) == ip(2)
+    assert grant(pool, 1, may_keep=False) == ip(1)
+    assert not pool.is_offered_to_another(ip(1), None, 2, 0.0)
+    assert grant(pool, 2, may_keep=False) == ip(2)
     assert grant(pool, 3, asked=ip(1), vmac=ONE) == ip(1)
-    assert grant(pool, 4, asked=ip(1), vmac=ONE, may_reserve=False) == ip(1)
+    assert grant(pool, 4, asked=ip(1), vmac=ONE, may_keep=False) == ip(1)
     pool.release(4)
-    assert pool.is_reserved_against(ip(1), TWO, 5, 0.0)
+    assert pool.is_offered_to_another(ip(1), TWO, 5, 0.0)
 
 
 def test_the_leased_address_of_another_is_not_granted_while_there_is_one_without_a_lease() -> None:
@@ -268,17 +271,17 @@ def test_the_leased_address_of_another_is_not_granted_while_there_is_one_without
 
 
 @pytest.mark.parametrize("asked", [ANY, IPv4Address("192.168.202.3")])
-def test_the_lessee_comes_before_a_reservation(asked: IPv4Address) -> None:
+def test_the_lessee_comes_before_an_offer(asked: IPv4Address) -> None:
     pool = pool_of("192.168.202.0/30")
     pool.claim(ip(1), ONE, 1)
     pool.claim(ip(2), TWO, 2)
     pool.release(1)
     # The last free one, so it is granted although it is leased.
     assert grant(pool, 3, asked=ip(1)) == ip(1)
-    assert pool.is_reserved_against(ip(1), TWO, 4, 0.0)
-    assert not pool.is_reserved_against(ip(1), ONE, 4, 0.0)
+    assert pool.is_offered_to_another(ip(1), TWO, 4, 0.0)
+    assert not pool.is_offered_to_another(ip(1), ONE, 4, 0.0)
     assert grant(pool, 4, asked=asked, vmac=ONE) == ip(1)
-    assert pool.is_reserved_against(ip(1), None, 3, 0.0)
+    assert pool.is_offered_to_another(ip(1), None, 3, 0.0)
 
 
 def test_an_address_has_one_lessee_the_one_who_claimed_it_last() -> None:
@@ -295,13 +298,116 @@ def test_an_address_has_one_lessee_the_one_who_claimed_it_last() -> None:
     assert grant(pool, 8, asked=ip(3)) == ip(3)
 
 
-def test_a_search_among_leased_addresses_is_bounded_and_goes_round() -> None:
+def test_a_newcomer_gets_an_address_without_a_lease_however_many_have_one() -> None:
     pool = pool_of("10.20.0.0/16", lease_limit=70_000)
-    for number in range(10 * LEASED_PASSED):
+    for number in range(10_000):
         pool.claim(IPv4Address("10.20.0.1") + number, number.to_bytes(16), number)
         pool.release(number)
-    granted = [grant(pool, -number, may_reserve=False) for number in range(1, 5)]
-    assert granted == [IPv4Address("10.20.0.1") + number for number in range(4)]
+    granted = [grant(pool, -number, may_keep=False) for number in range(1, 5)]
+    assert granted == [IPv4Address("10.20.0.1") + number for number in range(10_000, 10_004)]
+
+
+def test_without_such_an_address_it_gets_the_one_that_was_seen_longest_ago() -> None:
+    pool = pool_of("192.168.202.0/30")
+    for last, vmac in ((2, ONE), (1, TWO)):
+        pool.claim(ip(last), vmac, last)
+    for last in (2, 1):
+        pool.release(last)
+    assert grant(pool, 3) == ip(2)
+    pool.release(3)
+    # Its device was here again.
+    pool.claim(ip(2), ONE, 4)
+    pool.release(4)
+    assert grant(pool, 5) == ip(1)
+    assert grant(pool, 6) == ip(2)
+    with pytest.raises(PoolFull):
+        grant(pool, 7)
+
+
+@pytest.mark.parametrize(("days", "after", "granted"), [(30, 30, 2), (30, 31, 1), (1, 2, 1), (0, 10_000, 2)])
+def test_a_lease_ends_when_its_device_was_not_seen_for_so_long(days: int, after: int, granted: int) -> None:
+    pool = Pool(IPv4Network("192.168.202.0/24"), leases=Leases(days))
+    pool.claim(ip(1), ONE, 1)
+    pool.leases.wall += 100 * DAY_S
+    # It was connected until now.
+    pool.release(1)
+    pool.leases.wall += after * DAY_S
+    assert grant(pool, 2) == ip(granted)
+
+
+def test_one_vmac_has_a_lease_of_each_of_its_addresses() -> None:
+    """Old clients of one host share a VMAC."""
+    pool = pool_of()
+    for last in (7, 8):
+        pool.claim(ip(last), ONE, last)
+    for last in (7, 8):
+        pool.release(last)
+    assert grant(pool, 1, asked=ip(7), vmac=TWO) == ip(1)
+    assert grant(pool, 2, asked=ip(7), vmac=ONE) == ip(7)
+    # Without a wish the one that was claimed last.
+    assert grant(pool, 3, vmac=ONE) == ip(8)
+    assert grant(pool, 4, vmac=ONE) == ip(2)
+
+
+def test_what_is_reserved_is_granted_to_its_device_alone() -> None:
+    pool = pool_of("192.168.202.0/30")
+    pool.reserve(Reservation(ip(1), vmac=ONE))
+    assert grant(pool, 1, asked=ip(1), vmac=TWO) == ip(2)
+    with pytest.raises(PoolFull, match="in use or reserved"):
+        grant(pool, 2)
+    assert grant(pool, 3, asked=ip(2), vmac=ONE) == ip(1)
+    assert pool.is_reserved_for_another(ip(1), TWO)
+    assert pool.is_reserved_for_another(ip(1), None)
+    assert not pool.is_reserved_for_another(ip(1), ONE)
+    assert not pool.is_reserved_for_another(ip(2), None)
+    # Of two that share a VMAC the one that is there keeps it, unless the other one asks for this very address.
+    pool.claim(ip(1), ONE, 3)
+    pool.release(1)
+    assert grant(pool, 4, vmac=ONE) == ip(2)
+    assert grant(pool, 5, asked=ip(1), vmac=ONE) == ip(1)
+
+
+def test_what_is_reserved_for_a_name_goes_to_who_had_it_last() -> None:
+    pool = pool_of()
+    pool.reserve(Reservation(ip(9), name="Laptop"))
+    for last, vmac in ((1, ONE), (2, TWO)):
+        lease = pool.claim(ip(last), vmac, last)
+        assert lease is not None
+        pool.leases.tell(lease, Hello("linux", "6.1", "laptop" if vmac == ONE else "other"))
+    assert pool.reserved_for(ONE) == ip(9)
+    assert pool.reserved_for(TWO) is None
+    assert grant(pool, 3, vmac=ONE) == ip(9)
+    assert grant(pool, 4, asked=ip(9), vmac=TWO) == ip(3)
+
+
+def test_an_address_that_is_released_by_command_is_anybody_s() -> None:
+    pool = pool_of("192.168.202.0/30")
+    pool.reserve(Reservation(ip(1), vmac=ONE))
+    pool.claim(ip(1), ONE, 1)
+    pool.release(1)
+    assert grant(pool, 2) == ip(2)
+    assert pool.give_up(ip(1))
+    assert not pool.give_up(ip(1))
+    assert grant(pool, 3) == ip(1)
+
+
+def test_while_its_device_is_connected_a_lease_is_not_released() -> None:
+    pool = pool_of()
+    pool.claim(ip(1), ONE, 1)
+    assert not pool.give_up(ip(1))
+    pool.release(1)
+    assert grant(pool, 2, vmac=ONE) == ip(1)
+
+
+def test_a_configuration_replaces_the_one_before() -> None:
+    pool = pool_of("192.168.202.0/30")
+    pool.configure([Reservation(ip(1), vmac=ONE)])
+    assert grant(pool, 1) == ip(2)
+    pool.release(1)
+    pool.configure([Reservation(ip(2), vmac=ONE)])
+    assert grant(pool, 2) == ip(1)
+    pool.configure([])
+    assert grant(pool, 3) == ip(2)
 
 
 def test_releasing_what_is_not_held_does_nothing() -> None:

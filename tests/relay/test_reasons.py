@@ -208,7 +208,7 @@ def test_the_vmac_in_the_log_is_printable(talk: Talk) -> None:
 
 
 def test_what_is_remembered_of_replacements_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("candy.relay.network.REPLACED_MAX", 2)
+    monkeypatch.setattr("candy.relay.replacements.REPLACED_MAX", 2)
     talk = Talk()
     for n in (1, 2, 3):
         talk.member(ip(n), b"%016d" % n)

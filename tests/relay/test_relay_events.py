@@ -34,6 +34,9 @@ class Told:
     def close(self, *_: object) -> bool:
         return True
 
+    def connection_stats(self, *_: object) -> None:
+        pass
+
     def events(self) -> list[tuple[int, int, bytes]]:
         self.readable.recv(1)
         told, self.told = self.told, []

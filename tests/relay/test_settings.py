@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from ipaddress import IPv4Interface, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pydantic
 import pytest
 
 from candy.errors import ConfigError
+from candy.relay.reservations import Reservation
 from candy.relay.rules import MAX_RULES, Rule
 from candy.relay.settings import (
     MAX_NETWORKS,
@@ -71,6 +72,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "clock_tolerance": 300,
                 "max_members": 0,
                 "new_devices_per_minute": 100,
+                "lease_days": 30,
+                "reservations": (),
             },
         ),
         "host": "0.0.0.0",
@@ -470,3 +473,38 @@ def test_a_password_that_was_made_is_not_a_change() -> None:
     check = relay_settings({}, password=b"", password_is_generated=True)
     assert needs_restart(made, check) == []
     assert needs_restart(made, relay()) == ["password"]
+
+
+def test_reservations() -> None:
+    network = main(reserve=("192.168.202.9=laptop", "192.168.202.10=vmac:0123456789abcdef"))
+    assert network.reservations == (
+        Reservation(IPv4Address("192.168.202.9"), name="laptop"),
+        Reservation(IPv4Address("192.168.202.10"), vmac=b"0123456789abcdef"),
+    )
+    assert main(reserve="192.168.202.9=laptop").reservations == network.reservations[:1]
+    assert main(reserve=("10.0.0.1=laptop",), allow_outside_pool=True).reservations
+    assert main(reserve=("10.0.0.1=laptop",), dhcp="").reservations
+
+
+@pytest.mark.parametrize(
+    ("reserve", "more", "message"),
+    [
+        ("laptop", {}, "'laptop' does not begin with an address: write it like 192.168.202.10=laptop"),
+        ("192.168.202.9=", {}, "'192.168.202.9=' names no device: write its name, of at most 63 characters, or vmac:…"),
+        ("10.0.0.1=x", {}, "'10.0.0.1=x' is not a member's address in the pool 192.168.202.0/24"),
+        ("192.168.202.255=x", {}, "'192.168.202.255=x' is not a member's address in the pool 192.168.202.0/24"),
+        ("224.0.0.1=x", {"dhcp": ""}, "'224.0.0.1=x' is not an address that a member can have"),
+        ("192.168.202.1=x", {"tun": "192.168.202.1/24"}, "'192.168.202.1=x' is the address of this machine, by tun"),
+        ("192.168.202.8=x", {}, "'192.168.202.8=x' is the second device for this address: an address has one"),
+    ],
+)
+def test_reservations_that_can_t_be(reserve: str, more: dict[str, Any], message: str) -> None:
+    """The one that is wrong is named, and none before it."""
+    with pytest.raises(ConfigError) as caught:
+        main(reserve=("192.168.202.8=first", reserve) if not more else (reserve,), **more)
+    assert str(caught.value) == f"--reserve: {message}"
+
+
+def test_leases_and_reservations_need_no_restart() -> None:
+    before, after = relay(), relay(lease_days=1, reserve=("192.168.202.9=laptop",))
+    assert needs_restart(before, after) == []

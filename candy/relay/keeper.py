@@ -1,0 +1,147 @@
+"""Between the networks, which remember, and the store, which has a thread of its own because a disk may take long.
+
+    open ─▶ every FLUSH_S: what is new ─▶ one write ─▶ …            stop(): the last write
+      ▲                                     │ failed: one warning
+      └─────────────── RETRY_S ─────────────┘ from memory meanwhile; then everything is written
+
+Rules:
+ 1. Nobody waits for the store but start(), and that at most START_S.
+ 2. One write is under way at a time; meanwhile the networks note what is new themselves, each thing once.
+ 3. What was kept is given to a network once, whenever that works. It never replaces what happened since.
+ 4. After a failure everything is written anew, because nobody notes what was missed.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from candy.relay.register import Kept, Register
+from candy.relay.store import Store, StoreError
+
+FLUSH_S = 0.5
+"""So much may be lost when the relay is killed, and what the write itself takes."""
+RETRY_S = 5.0
+START_S = 5.0
+STOP_S = 2.0
+
+log = logging.getLogger("candy.relay")
+
+Result = TypeVar("Result")
+
+
+class Keeper:
+    """See the rules above.
+
+    Args:
+        store: closed.
+        registers: asked each time for the networks that there are, by path.
+        look: called before each write, for what is not told by itself.
+    """
+
+    def __init__(
+        self, store: Store, registers: Callable[[], Mapping[str, Register]], look: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store = store
+        self._registers = registers
+        self._look = look
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._known: Mapping[str, Register] = {}
+        self._waiting: dict[str, Kept] | None = None
+        """What was kept of networks that there are not at present; None: the store was not read yet."""
+        self._has_failed = False
+        self._started = asyncio.Event()
+        """It was tried to open the store."""
+        self._ending = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Give the networks what was kept, before any member comes."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+        started = asyncio.ensure_future(self._started.wait())
+        await asyncio.wait({started, self._task}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            started.cancel()
+            log.warning("leases: the disk takes longer than %g s: going on without what was kept", START_S)
+
+    async def stop(self) -> None:
+        """Write what is new, and close the store."""
+        self._ending.set()
+        if self._task is not None:
+            done, _ = await asyncio.wait({self._task}, timeout=STOP_S)
+            for task in done:
+                task.result()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                self._was_read(await self._call(self._store.open))
+                self._started.set()
+                await self._write_until_end()
+                await self._call(self._store.close)
+                return
+            except StoreError as error:
+                if error.kept is not None:
+                    self._was_read(error.kept)
+                if not self._has_failed:
+                    log.warning("leases are in memory alone: %s", error)
+                self._has_failed = True
+                await self._call(self._store.close)
+            self._started.set()
+            if await self._ends_within(RETRY_S):
+                return
+
+    async def _write_until_end(self) -> None:
+        while True:
+            is_last = self._ending.is_set()
+            self._look()
+            if batch := {path: kept for path, kept in self._batch().items() if kept}:
+                await self._call(self._store.write, batch)
+            if self._has_failed:
+                log.info("leases are written again")
+                self._has_failed = False
+            if is_last:
+                return
+            await self._ends_within(FLUSH_S)
+
+    def _batch(self) -> dict[str, Kept]:
+        """What is new of each network, and all of one that was removed or came back."""
+        registers = dict(self._registers())
+        gone = {path: register for path, register in self._known.items() if registers.get(path) is not register}
+        batch = {path: register.everything() for path, register in gone.items()}
+        assert self._waiting is not None
+        self._waiting |= batch
+        self._known = registers
+        for path, register in registers.items():
+            is_whole = self._give(path, register) or self._has_failed
+            batch[path] = register.everything() if is_whole else register.changes()
+        return batch
+
+    def _was_read(self, kept: dict[str, Kept]) -> None:
+        if self._waiting is None:
+            self._waiting = kept
+            self._known = dict(self._registers())
+            for path, register in self._known.items():
+                self._give(path, register)
+
+    def _give(self, path: str, register: Register) -> bool:
+        """Give a network what was kept of it; whether something was."""
+        assert self._waiting is not None
+        kept = self._waiting.pop(path, None)
+        if kept is not None:
+            register.restore(kept, int(time.time()))
+        return kept is not None
+
+    async def _ends_within(self, seconds: float) -> bool:
+        """Wait so long, but not longer than to the end; whether it has come."""
+        try:
+            await asyncio.wait_for(self._ending.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
