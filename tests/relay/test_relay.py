@@ -180,6 +180,7 @@ class TestStart:
     def test_a_certificate_that_is_none(self, tmp_path: Path) -> None:
         pem = tmp_path / "relay.pem"
         pem.write_text("no certificate")
+        pem.chmod(0o600)
         flags = ["--tls-certificate", str(pem), "--tls-key", str(pem)]
         status, line = self.fails(tmp_path, "-w", "wss://127.0.0.1:0", *flags)
         assert status == 1

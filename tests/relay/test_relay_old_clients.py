@@ -85,7 +85,8 @@ def test_each_frame_is_a_segment(relay: RelayProgram, stack: ExitStack) -> None:
             assert [receiver.receive_packet() for _ in sent] == sent
             frames += len(sent)
         received = segments(receiver) - before
-        assert received < frames if extended else received == frames
+        # On a busy machine a kernel sends some again, as it has no answer in time; what is packed would be far fewer.
+        assert received < frames if extended else frames <= received < 1.02 * frames
 
 
 def segments(member: Member) -> int:
