@@ -81,13 +81,28 @@ class Engine:
     def add_network(
         self, broadcast: int = 0xFFFFFFFF, *, forward_broadcast: bool = True, check_source: bool = True
     ) -> int:
-        """Make an empty network (a route table of its own) and return its number, from 0.
+        """Make an empty network (a route table of its own) and return its number, the lowest that is free, from 0.
 
         Args:
             broadcast: the network's own broadcast address, beside 255.255.255.255.
             forward_broadcast: copy broadcast and multicast packets to all other members; else they are dropped.
             check_source: drop packets whose source is neither their sender's address nor, by set_rules(), behind it,
                 and those in an outer header whose inner addresses are not such.
+        """
+
+    def set_broadcast(self, network: int, broadcast: int) -> None:
+        """Give a network another broadcast address of its own.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+
+    def remove_network(self, network: int) -> None:
+        """Let no connection join the network any more. Those in it go on until they end, each by close(); with the last
+        EVENT_CLOSED the network is gone, and its number free. A device stays, and with it its network.
+
+        Raises:
+            ValueError: there is no such network.
         """
 
     def adopt(
@@ -190,7 +205,8 @@ class Engine:
 
     def connection_stats(self, connection: int) -> dict[str, int] | None:
         """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, and
-        queue_age_ns, how long the oldest packet has waited."""
+        queue_age_ns, how long the oldest packet has waited. Of one whose EVENT_CLOSED was given, what it came to, until
+        its slot is another's; else None."""
 
     def connection_drops(self, connection: int) -> dict[str, int] | None:
         """What one member sent, and what was for it, that was not delivered: by reason, as in drops()."""
@@ -301,6 +317,9 @@ def flow_key(engine: Engine) -> tuple[int, int, int]:
 
 def replaced_tables(engine: Engine) -> int:
     """For tests: how many tables were replaced that a worker may still read."""
+
+def kept_networks(engine: Engine) -> int:
+    """For tests: how many networks have memory."""
 
 POINTS: Final[tuple[str, ...]]
 """For tests: where a thread can be held (docs/architecture.md)."""

@@ -51,7 +51,8 @@ cdef void state_free(EngineState *e) noexcept nogil:
         pthread_mutex_destroy(&w.request_lock)
     free(e.workers)
     for i in range(e.network_count):
-        network_free(e.networks[i])
+        if e.networks[i] != NULL:
+            network_free(e.networks[i])
     tables_free_all(e)
     if e.outbox.signal >= 0:
         close_fd(e.outbox.signal)
@@ -229,13 +230,31 @@ cdef class _Core:
         s = &self.state.slots[<uint32_t>number]
         return s if is_current(s, number) else NULL
 
+    cdef Slot *find_ended(self, connection) noexcept:
+        """The slot of a connection whose end was reported, until it is used again; else NULL."""
+        cdef uint64_t number
+        cdef Slot *s
+        if self.state == NULL or not isinstance(connection, int) or not 0 < connection < 1 << 64:
+            return NULL
+        number = connection
+        if <uint32_t>number >= self.state.high_slot:
+            return NULL
+        s = &self.state.slots[<uint32_t>number]
+        return s if s.ended == number else NULL
+
+    cdef Network *served(self, int network) except NULL:
+        """The network with this number, which connections may join."""
+        cdef EngineState *e = self.alive()
+        if not 0 <= network < <int>e.network_count or e.networks[network] == NULL or e.networks[network].leaving:
+            raise ValueError(f"no network {network}")
+        return e.networks[network]
+
     cdef Slot *take_slot(self, int network) except NULL:
         """A free slot, its fields set as far as connections and devices share them."""
         cdef EngineState *e = self.alive()
+        cdef Network *joined = self.served(network)
         cdef Slot *s
         cdef uint32_t i
-        if not 0 <= network < <int>e.network_count:
-            raise ValueError(f"no network {network}")
         if e.free_slot != NO_INDEX:
             s = &e.slots[e.free_slot]
             e.free_slot = s.next_free
@@ -249,6 +268,7 @@ cdef class _Core:
         else:
             raise OSError(ENFILE, f"all {e.max_slots} connections are taken")
         e.open_slots += 1
+        joined.connections += 1
         s.network = network
         s.ping_after_ns = e.ping_after_ns
         s.owner = 0
@@ -274,6 +294,7 @@ cdef class _Core:
         s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
         s.tells_left = 0
         s.greets = False
+        s.ended = 0
         s.copies_left = s.copy_bytes_left = 0
         s.skip = 0
         s.read_most = READ_FIRST
@@ -289,6 +310,7 @@ cdef class _Core:
         e.free_slot = <uint32_t>(s - e.slots)
         e.open_slots -= 1
         e.workers[s.owner].load -= 1
+        network_left(e, s.network)
 
     cdef discard(self, Slot *s):
         """Take a slot back that was never published."""

@@ -60,15 +60,25 @@ cdef class Engine(_Core):
 
     def add_network(self, broadcast=0xFFFFFFFF, *, bint forward_broadcast=True, bint check_source=True):
         cdef EngineState *e = self.alive()
-        if e.network_count == NETWORKS_MAX:
+        cdef uint32_t number = 0
+        while number < e.network_count and e.networks[number] != NULL:
+            number += 1
+        if number == NETWORKS_MAX:
             raise ValueError(f"an engine has at most {NETWORKS_MAX} networks")
-        e.networks[e.network_count] = network_make(broadcast)
-        if e.networks[e.network_count] == NULL:
+        e.networks[number] = network_make(broadcast)
+        if e.networks[number] == NULL:
             raise MemoryError
-        e.networks[e.network_count].forward_broadcast = forward_broadcast
-        e.networks[e.network_count].check_source = check_source
-        e.network_count += 1
-        return e.network_count - 1
+        e.networks[number].forward_broadcast = forward_broadcast
+        e.networks[number].check_source = check_source
+        e.network_count = max(e.network_count, number + 1)
+        return number
+
+    def set_broadcast(self, int network, uint32_t broadcast):
+        store_relaxed32(&self.served(network).broadcast, broadcast)
+
+    def remove_network(self, int network):
+        self.served(network).leaving = True
+        network_end(self.state, network)
 
     def adopt(self, int fd, *, int network=0, bint extended=False, bint client=False,
               bytes preamble=b"", bytes tail=b"", ping_after=None):
@@ -186,10 +196,8 @@ cdef class Engine(_Core):
         member_remove(network, s)
 
     def set_rules(self, int network, rules):
-        cdef EngineState *e = self.alive()
-        if not 0 <= network < <int>e.network_count:
-            raise ValueError(f"no network {network}")
-        table_replace(e, &e.networks[network].rules, rules_table(rules))
+        cdef Network *changed = self.served(network)
+        table_replace(self.state, &changed.rules, rules_table(rules))
 
     def set_routes(self, tun, uint32_t address, routes):
         cdef Slot *s = self.find(tun)
@@ -271,6 +279,7 @@ cdef class Engine(_Core):
                 found.append((connection, EV_TRAFFIC, (<const char *>&s.traffic)[:TOTALS_BYTES]))
             self.release_address(s)
             self.give_slot(s)
+            s.ended = connection
             found.append((connection, EV_CLOSED, f"{CAUSES[o.closed_cause_spare[i] - 1]} {silence}".encode()))
         return found
 
@@ -310,6 +319,8 @@ cdef class Engine(_Core):
         cdef Slot *s = self.find(connection)
         cdef uint64_t oldest = 0
         cdef uint64_t now
+        if s == NULL:
+            s = self.find_ended(connection)
         if s == NULL:
             return None
         # No worker waits for this lock: one that finds it taken leaves its packets in the inbox.

@@ -279,7 +279,7 @@ cdef bint forward_wrapped(Worker *w, Slot *s, Frame *f, uint64_t connection, uin
     if not network.check_source:
         return True
     if connection == 0:
-        if not is_group(destination) and destination != network.broadcast:
+        if not is_group(destination) and destination != load_relaxed32(&network.broadcast):
             return True                         # it goes no further, under another name
         drop(w, s, DROP_INNER_DESTINATION)
         return False
@@ -318,7 +318,7 @@ cdef void forward_unrouted(Worker *w, Slot *s, Frame *f, uint32_t destination, u
     """A destination that no member has: a group, or unknown."""
     cdef Network *network = w.engine.networks[s.network]
     cdef Super u
-    if not is_group(destination) and destination != network.broadcast:
+    if not is_group(destination) and destination != load_relaxed32(&network.broadcast):
         drop(w, s, DROP_NO_ROUTE)
     elif shift != 0:
         if forward_parse(w, s, f, &u):

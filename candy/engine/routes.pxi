@@ -12,7 +12,7 @@ cdef inline uint64_t route_find(Network *network, uint32_t address) noexcept nog
 
 
 cdef bint route_set(Network *network, uint32_t address, uint64_t connection) noexcept nogil:
-    """Map the address; False when memory is out. Pages are never freed while the engine runs."""
+    """Map the address; False when memory is out. Pages are freed with their network alone."""
     cdef uint64_t *page = <uint64_t *>load_pointer(&network.pages[address >> 16])
     if page == NULL:
         if connection == 0:
@@ -127,6 +127,23 @@ cdef Network *network_make(uint32_t broadcast) noexcept nogil:
         network.member_free = NO_INDEX
         pthread_mutex_init(&network.lock, NULL)
     return network
+
+
+cdef void network_left(EngineState *e, uint32_t number) noexcept nogil:
+    """Python has taken note of a connection's end. A worker reads a network in the turns of its connections alone, and
+    the end of one is reported behind its last turn (report_departed). A device may be sent to in anybody's turn; it has
+    no end, and so its network stays."""
+    cdef Network *network = e.networks[number]
+    network.connections -= 1
+    network_end(e, number)
+
+
+cdef void network_end(EngineState *e, uint32_t number) noexcept nogil:
+    """Free a network that is leaving, if no connection is in it any more; its number may be another's."""
+    cdef Network *network = e.networks[number]
+    if network.leaving and network.connections == 0:
+        e.networks[number] = NULL
+        network_free(network)
 
 
 cdef void network_free(Network *network) noexcept nogil:

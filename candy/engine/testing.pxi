@@ -327,6 +327,12 @@ def replaced_tables(_Core engine not None):
     return n
 
 
+def kept_networks(_Core engine not None):
+    cdef EngineState *e = engine.alive()
+    cdef uint32_t i
+    return sum([e.networks[i] != NULL for i in range(e.network_count)])
+
+
 # Interleavings: see tests/engine/test_interleavings.py.
 
 # In the order of the points in engine/types.pxi.

@@ -169,7 +169,7 @@ cdef uint32_t tun_frame(Worker *w, Slot *s, uint64_t connection, uint8_t *out, u
 cdef uint32_t tun_unrouted(Worker *w, Slot *s, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
                            uint32_t destination) noexcept nogil:
     """A packet for no single member: for a group, or dropped."""
-    if not is_group(destination) and destination != w.engine.networks[s.network].broadcast:
+    if not is_group(destination) and destination != load_relaxed32(&w.engine.networks[s.network].broadcast):
         drop(w, s, DROP_NO_ROUTE)
         return 0
     if vnet != NULL:

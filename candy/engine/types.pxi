@@ -271,6 +271,7 @@ cdef struct Slot:
     Record *inbox_head
     Record *inbox_tail
     # python
+    uint64_t ended                  # the number that it had, from the report of its end until it is used again; else 0
     uint32_t next_free
     uint32_t member_index           # place in the network's list, under the network's lock; UINT32_MAX none
 
@@ -294,7 +295,7 @@ cdef struct Rule:                   # of a network: what lies behind which membe
 
 cdef struct Network:
     void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half
-    uint32_t broadcast              # static
+    uint32_t broadcast              # atomic
     bint forward_broadcast          # static
     bint check_source               # static
     Table *rules                    # atomic: of Rule; NULL none, or none that this end was told
@@ -306,6 +307,9 @@ cdef struct Network:
     uint32_t member_free            # first of those that are 0, a list through free_next; NO_INDEX none
     uint32_t *free_next
     uint32_t member_room
+    # python
+    uint32_t connections            # in it, until Python has taken note of their ends
+    bint leaving                    # nobody joins it any more; freed with the last of them
 
 # One packet for all members of a network, on its way: a turn that runs out of work goes on with it the next time.
 cdef struct Fanout:
@@ -437,8 +441,8 @@ cdef struct EngineState:
     uint32_t open_slots             # python
     Worker *workers                 # worker_count, then one for the Python thread
     uint32_t worker_count
-    Network *networks[NETWORKS_MAX]         # atomic pointers
-    uint32_t network_count
+    Network *networks[NETWORKS_MAX]         # python, but a connection's worker reads its own; NULL none
+    uint32_t network_count          # python: numbers ever used
     uint64_t epoch                  # atomic: how many tables Python has replaced
     Table *replaced                 # python: those that a worker may still read
     Pool pool

@@ -302,6 +302,47 @@ def test_a_devices_routes_outlive_who_reads_them() -> None:
         assert a.sync() == []
 
 
+def test_a_network_outlives_who_reads_it() -> None:
+    """A worker is about to read the rules of a network that is removed, whose connections are all being closed."""
+    with Held(2) as relay:
+        number = relay.engine.add_network()
+        lan = 0xC0A80101
+        relay.engine.set_rules(number, [(lan, 0xFFFFFFFF, A, 0, 0)])
+        a, b = (relay.member(address, network=number) for address in (A, B))
+        hold_at("table")
+        a.forward(numbered(lan, B, 1))
+        assert wait_held("table")
+        relay.engine.remove_network(number)
+        for connection in (a.connection, b.connection):
+            assert relay.engine.close(connection)
+        assert relay.cause(b.connection) == "local"
+        # The other worker has had each of its turns, and Python has taken note of all there is.
+        assert _fastpath.kept_networks(relay.engine) == 2
+        with pytest.raises(ValueError, match="no network"):
+            relay.adopt(network=number)
+        release("table")
+        assert relay.cause(a.connection) == "local"
+        assert _fastpath.kept_networks(relay.engine) == 1
+        # The packet was judged by the rules of its network: its destination alone is gone.
+        assert relay.dropped() == {"no_route": 1}
+
+
+def test_a_network_outlives_the_turn_that_closes_its_last_connection() -> None:
+    """Its descriptor is closed, and the worker is not through with the input at hand."""
+    with Held(1) as relay:
+        number = relay.engine.add_network()
+        a = relay.member(A, network=number)
+        relay.engine.remove_network(number)
+        hold_at("closed")
+        a.close()
+        assert wait_held("closed")
+        assert relay.engine.events() == []
+        assert _fastpath.kept_networks(relay.engine) == 2
+        release("closed")
+        assert relay.cause(a.connection) == "eof"
+        assert _fastpath.kept_networks(relay.engine) == 1
+
+
 SPOOFED = numbered(0x0B000001, B, 0, 33)
 """With as many rules about its sender as a network may have, it is compared with each."""
 

@@ -16,7 +16,9 @@ import threading
 from collections import deque
 
 import pytest
-from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, EngineRelay, Frame, Peer, packet
+from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, EngineRelay, Frame, Peer, numbered, packet
+
+from candy._fastpath import kept_networks
 
 pytestmark = pytest.mark.engine
 
@@ -236,6 +238,37 @@ def test_all_workers_to_one_slow_member_that_is_replaced_all_the_time(seed: int,
     """Try-lock, inbox and owner hand over to each other, and the slot changes hands under them."""
     with EngineRelay(4, queue_bytes=140_000, max_connections=64) as relay:
         commotion(relay, rounds=200, seed=100 + seed, hub=True, tcp=tcp)
+
+
+@pytest.mark.parametrize("seed", range(FACTOR))
+def test_networks_come_and_go_under_traffic(seed: int) -> None:
+    """Each ends while its members send by its rules and to everybody in it; who is in another one loses nothing."""
+    chance = random.Random(seed)
+    lan = 0xC0A80101
+    with EngineRelay(4, max_connections=64) as relay:
+        one, other = relay.member(0x0A000001), relay.member(0x0A000002)
+        for turn in range(150):
+            number = relay.engine.add_network(0x0A0000FF)
+            members = [relay.member(0x0A000001 + n, network=number, extended=bool(n % 2)) for n in range(4)]
+            relay.engine.set_rules(number, [(lan, 0xFFFFFFFF, members[0].address, 0, 0)])
+            for member in members:
+                burst = [numbered(member.address, chance.choice(members).address, n) for n in range(8)]
+                burst += [numbered(member.address, 0x0A0000FF, 8), numbered(lan, chance.choice(members).address, 9)]
+                member.forward(*burst)
+            one.forward(numbered(one.address, other.address, turn))
+            relay.engine.set_broadcast(number, 0x0A00FFFF)
+            relay.engine.remove_network(number)
+            for member in chance.sample(members, len(members)):
+                if chance.random() < 0.5:
+                    relay.engine.close(member.connection)
+                else:
+                    member.close()
+            for member in members:
+                relay.cause(member.connection)
+                member.close()
+            assert kept_networks(relay.engine) == 1
+            assert other.receive().payload == numbered(one.address, other.address, turn)
+            del relay.peers[2:]
 
 
 @pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
