@@ -37,7 +37,7 @@ class Option(NamedTuple):
     meaning: str
     """For --help; {default}, {least} and {most} are the values below."""
     metavar: str | None = None
-    """Of a number its unit."""
+    """Of a number its unit, of a list what it looks like in a TOML file."""
     short: str | None = None
     default: Any = None
     """As the settings hold it. None: there is none, or it depends on the machine."""
@@ -87,17 +87,39 @@ def _switch_off(key: str, field: str, meaning: str, **more: Any) -> Option:
 
 
 _PASSWORD = Option(
-    "password", str, "the network's password; better in CANDY_PASSWORD or a file", "TEXT", "-p", is_original=True
+    "password",
+    str,
+    "the network's password; better in CANDY_PASSWORD or a file",
+    "TEXT",
+    "-p",
+    is_original=True,
+    reloads=True,
 )
-_PASSWORD_FILE = Option("password_file", str, "read the password from this file", "FILE", fields=("password",))
+_PASSWORD_FILE = Option(
+    "password_file", str, "read the password from this file", "FILE", fields=("password",), reloads=True
+)
 _LOG = (
-    _switch("debug", "log more", is_original=True),
+    _switch("debug", "log more", is_original=True, reloads=True),
     _switch_off("no_timestamp", "timestamps", "log without the time of day"),
+    Option(
+        "log_format",
+        str,
+        "text, or json: an object a line  [{default}]",
+        "FORMAT",
+        default="text",
+    ),
 )
 
 NETWORK_OPTIONS = (
     _PASSWORD._replace(fields=("password", "password_is_generated")),
     _PASSWORD_FILE,
+    Option(
+        "passwords",
+        list,
+        "further passwords, each with a name and perhaps an end",
+        "[{ name = …, password = …, until = … }]",
+        reloads=True,
+    ),
     Option(
         "dhcp",
         str,
@@ -118,7 +140,14 @@ NETWORK_OPTIONS = (
         is_original=True,
         reloads=True,
     ),
-    Option("routes", list, "the same as a list of tables", fields=("rules",), reloads=True),
+    Option(
+        "routes",
+        list,
+        "the same as a list of tables",
+        "[{ device = …, destination = …, via = … }]",
+        fields=("rules",),
+        reloads=True,
+    ),
     Option(
         "tun",
         str,
@@ -130,7 +159,14 @@ NETWORK_OPTIONS = (
     _switch_off("no_source_check", "check_source", "let members send from any address, in outer headers too"),
     _switch_off("no_broadcast", "forward_broadcast", "send nothing to everybody"),
     Option(
-        "max_members", int, "members at once, 0 for no limit  [{default}]", "COUNT", default=0, least=0, most=1 << 20
+        "max_members",
+        int,
+        "members at once, 0 for no limit  [{default}]",
+        "COUNT",
+        default=0,
+        least=0,
+        most=1 << 20,
+        reloads=True,
     ),
     Option(
         "new_devices_per_minute",
@@ -193,16 +229,30 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             fields=("host", "port"),
             is_original=True,
         ),
+        Option(
+            "public_url",
+            str,
+            "how members reach this relay, like wss://vpn.example.org, where it is not by itself",
+            "URL",
+            reloads=True,
+        ),
         *NETWORK_OPTIONS,
-        Option("network", dict, "further networks by their paths, with settings of their own", fields=("networks",)),
-        Option("tls_certificate", str, "serve wss:// with this certificate chain (PEM)", "FILE"),
-        Option("tls_key", str, "the certificate's private key (PEM)", "FILE"),
+        Option(
+            "network",
+            dict,
+            "further networks by their paths, with settings of their own",
+            fields=("networks",),
+            reloads=True,
+        ),
+        Option("tls_certificate", str, "serve wss:// with this certificate chain (PEM)", "FILE", reloads=True),
+        Option("tls_key", str, "the certificate's private key (PEM)", "FILE", reloads=True),
         Option(
             "allow_origin",
             str,
             "let web pages of this origin connect, like https://example.org; may be repeated",
             "ORIGIN",
             repeats=True,
+            reloads=True,
         ),
         Option(
             "trusted_proxy",
@@ -211,6 +261,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "CIDR",
             fields=("trusted_proxies",),
             repeats=True,
+            reloads=True,
         ),
         Option(
             "unauthenticated_per_source",
@@ -331,9 +382,9 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             is_original=True,
             is_idle=True,
         ),
-        _PASSWORD._replace(reloads=True),
-        _PASSWORD_FILE._replace(reloads=True),
-        *(option._replace(reloads=option.key == "debug") for option in _LOG),
+        _PASSWORD,
+        _PASSWORD_FILE,
+        *_LOG,
     ),
 }
 

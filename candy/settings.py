@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Interface, IPv6Address
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -141,6 +141,7 @@ class Settings(Frozen):
     debug: bool = False
     timestamps: bool = True
     """In the log."""
+    log_format: Literal["text", "json"] = "text"
 
 
 class Given(NamedTuple):
@@ -174,6 +175,7 @@ _COMPLAINTS = {
     "int_parsing_size": "is too large",
     "ip_v4_address": "is not an IPv4 address: write it like 192.168.1.5",
     "less_than_equal": "is too large: use {le} or less",
+    "literal_error": "is not one of {expected}",
     "path_not_file": "is not a file: give the path of one that exists",
     "string_unicode": "is not UTF-8 text",
     "value_error": "{error}",

@@ -12,6 +12,7 @@ ADAPTERS = {
     "member/member.py",
     "relay/lifecycle.py",
     "relay/relay.py",
+    "relay/served.py",
     "relay/upgrade.py",
 }
 

@@ -1,6 +1,6 @@
 """The TLS contexts of both sides, made from paths.
 
-    relay    Certificate(chain, key).context ◀── renew(), look(): the files again
+    relay    Certificate(chain, key).context ◀── renew(), look(): the files again; use(): other files
              record_bytes(head): whether a ClientHello is there
     member   connecting(ca_file, insecure)
 
@@ -38,7 +38,8 @@ class Certificate:
 
     def __init__(self, chain: Path, key: Path) -> None:
         self._files = (chain, key)
-        self._used = self._looked = self._versions()
+        self._used: tuple[tuple[int, ...] | None, ...] = self._versions()
+        self._looked = self._used
         self._newest = self.context = _serving(chain, key)
         # Called in each handshake, also of a peer that names no server.
         self.context.sni_callback = self._give_newest
@@ -56,6 +57,16 @@ class Certificate:
         self._used = versions
         self._newest = _serving(*self._files)
         return True
+
+    def use(self, chain: Path, key: Path) -> bool:
+        """Read these files instead of those before, now and from now on; the result is renew()'s.
+
+        Raises:
+            OperationalError: they can't be used; what is shown stays, until they can.
+        """
+        self._files = (chain, key)
+        self._used = ()
+        return self.renew()
 
     def look(self) -> bool:
         """renew() for files that have changed and are the same in two looks: a chain and its key are replaced one after

@@ -24,8 +24,17 @@ from typing import Any, Generic, NoReturn, TypeVar
 import click
 
 from candy import __version__
-from candy.cli.files import Written, is_exposed, read_bytes, read_file
-from candy.cli.log import StderrHandler
+from candy.cli.files import Written, is_exposed, read_file
+from candy.cli.log import JsonFormatter, StderrHandler
+from candy.cli.passwords import (
+    exposed,
+    holds_password,
+    list_of,
+    password_of,
+    password_of_environment,
+    warn_of_shared,
+    without_passwords,
+)
 from candy.errors import ConfigError, OperationalError
 from candy.member.settings import MemberSettings
 from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
@@ -42,9 +51,11 @@ class Gathered:
     """Everything the user wrote."""
 
     given: dict[str, Given]
-    """By option name, without the password's options and without the other command's."""
+    """By option name, without the passwords' options and without the other command's."""
     password: Given | None
     """Bytes."""
+    passwords: tuple[Given, ...]
+    """Of a file's list, each a Password."""
     networks: tuple[GivenNetwork, ...]
     """Of a file."""
     from_file: bool
@@ -141,9 +152,8 @@ class Command(click.Command, Generic[Settings]):
                 self._warn(doubt)
             click.echo(f"{self.name}: the settings are sound")
             return 0
-        self._stderr.setFormatter(
-            logging.Formatter(("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s")
-        )
+        text = logging.Formatter(("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s")
+        self._stderr.setFormatter(JsonFormatter(settings.timestamps) if settings.log_format == "json" else text)
         logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
         # The libraries' own debugging. pyroute2 resets the level of its topmost logger when it is imported, later.
         for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
@@ -213,13 +223,13 @@ def gather(
 
     if "password" in line:
         warn("--password: every user of this machine can see it: better CANDY_PASSWORD or --password-file")
-    password = _password(line, warn) or _password_of_environment(environ) or _password(file.given, warn)
-    if config is not None and is_exposed(Path(config)) and _holds_password(file):
-        warn(f"{config}: {_exposed(config, 'the password in it')}")
+    password = password_of(line, warn) or password_of_environment(environ) or password_of(file.given, warn)
+    if config is not None and is_exposed(Path(config)) and holds_password(file):
+        warn(f"{config}: {exposed(config, 'the password in it')}")
 
     given = file.given | line
     if (tls_key := given.get("tls_key")) is not None and is_exposed(Path(tls_key.value)):
-        warn(f"{tls_key.origin}: {_exposed(tls_key.value)}")
+        warn(f"{tls_key.origin}: {exposed(tls_key.value)}")
     if "sdwan" in line:
         # Rules on the command line replace the file's in either form.
         given.pop("routes", None)
@@ -232,29 +242,13 @@ def gather(
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
         if option is None:
             del given[key]
+    main = GivenNetwork(Given("/", ""), without_passwords(given), password, list_of(file.given, warn))
     networks = tuple(
-        GivenNetwork(path, _without_password(table), _password(table, warn)) for path, table in file.networks
+        GivenNetwork(path, without_passwords(table), password_of(table, warn), list_of(table, warn))
+        for path, table in file.networks
     )
-    _warn_of_shared_passwords(password, networks, warn)
-    return Gathered(_without_password(given), password, networks, config is not None)
-
-
-def _without_password(given: Mapping[str, Given]) -> dict[str, Given]:
-    """The password has more sources, and is gathered for itself."""
-    return {key: value for key, value in given.items() if key not in ("password", "password_file")}
-
-
-def _warn_of_shared_passwords(
-    password: Given | None, networks: Sequence[GivenNetwork], warn: Callable[[str], None]
-) -> None:
-    known = {} if password is None else {password.value: "/"}
-    for network in networks:
-        if network.password is None:
-            continue
-        other = known.setdefault(network.password.value, network.path.value)
-        if other != network.path.value:
-            # A digest covers the password and no network, so what is sniffed at one opens the other.
-            warn(f"{network.password.origin}: is the password of the network {other} too: give each one of its own")
+    warn_of_shared((main, *networks), warn)
+    return Gathered(dict(main.given), password, tuple(main.passwords), networks, config is not None)
 
 
 def _check_mode(side: Side, mode: Given | None) -> None:
@@ -263,38 +257,3 @@ def _check_mode(side: Side, mode: Given | None) -> None:
     if mode.value == other_side(side):
         raise ConfigError(f"{mode.origin}: this is candy-{side}: run candy-{mode.value} for mode {mode.value}")
     raise ConfigError(f"{mode.origin}: {mode.value!r} is not a mode: use client or server, or leave it out")
-
-
-def _holds_password(file: Written) -> bool:
-    return any("password" in table for table in (file.given, *(table for _, table in file.networks)))
-
-
-def _exposed(file: str, what: str = "") -> str:
-    return f"every user of this machine can read {what or file}: chmod 600 {file}"
-
-
-def _password(source: Mapping[str, Given], warn: Callable[[str], None]) -> Given | None:
-    """The password of one source, bytes."""
-    if password := source.get("password"):
-        return Given(password.value.encode("utf-8", "surrogateescape"), password.origin)
-    file = source.get("password_file")
-    if file is None:
-        return None
-    if not file.value:
-        raise ConfigError(f"{file.origin}: no file is named: give the path of one, or leave it out")
-    try:
-        content = read_bytes(Path(file.value))
-    except OSError as error:
-        raise ConfigError(f"{file.origin}: cannot read {file.value}: {error.strerror}: name a readable file") from None
-    # Ends of lines are not part of the password: an editor adds them, and a shell's $(cat FILE) takes them away.
-    password_bytes = content.rstrip(b"\r\n")
-    if is_exposed(Path(file.value)):
-        warn(f"{file.origin}: {_exposed(file.value)}")
-    if not password_bytes:
-        raise ConfigError(f"{file.origin}: {file.value} is empty: write the password into it")
-    return Given(password_bytes, file.origin)
-
-
-def _password_of_environment(environ: Mapping[str, str]) -> Given | None:
-    password = environ.get("CANDY_PASSWORD")
-    return Given(os.fsencode(password), "CANDY_PASSWORD") if password else None

@@ -28,7 +28,6 @@ _KINDS: Mapping[type, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    list: "a list like [{ device = …, destination = …, via = … }]",
     dict: 'a table like [network."/home"] for each',
 }
 
@@ -123,13 +122,18 @@ def _read_table(
             continue
         # bool is an int to Python, but not to TOML; a whole number is a number.
         if type(value) is not option.kind and (option.kind, type(value)) != (float, int):
-            raise ConfigError(f"{origin}: is of the wrong type: write {_KINDS[option.kind]}")
+            raise ConfigError(f"{origin}: is of the wrong type: write {_kind(option)}")
         if isinstance(value, list):
             value = [Given(item, lines.origin((*here, key, number))) for number, item in enumerate(value)]
             if any(not isinstance(item.value, dict) for item in value):
-                raise ConfigError(f"{origin}: is of the wrong type: write {_KINDS[list]}")
+                raise ConfigError(f"{origin}: is of the wrong type: write {_kind(option)}")
         given[key] = Given(value, origin)
     return given
+
+
+def _kind(option: Option) -> str:
+    """What an option's value has to be."""
+    return f"a list like {option.metavar}" if option.kind is list else _KINDS[option.kind]
 
 
 def _unknown(key: str, side: Side, in_network: bool) -> str:

@@ -9,14 +9,16 @@ Rules:
  2. Lost lines are counted, and the count is a line of its own as soon as stderr takes lines again.
  3. The thread writes to the descriptor without Python's buffer, which has a lock that the process's end would wait for.
 
-This module does not know what is logged.
+This module does not know what is logged: what a record is about (`about`, a dict) JsonFormatter passes on as it is.
 """
 
+import json
 import logging
 import select
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from typing import Any
@@ -24,6 +26,27 @@ from typing import Any
 LINES_MAX = 4096
 LAST_LINES_S = 1.0
 """How long the process's end waits for the reader; what it has already kept waiting is part of it."""
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object: time (RFC 3339, UTC), level and message, then what it is about.
+
+    Args:
+        timestamps: with the time.
+    """
+
+    def __init__(self, timestamps: bool) -> None:
+        super().__init__()
+        self._timestamps = timestamps
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"level": record.levelname.lower(), "message": record.getMessage()}
+        if self._timestamps:
+            when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+            line = {"time": when.replace("+00:00", "Z"), **line}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line | getattr(record, "about", {}), ensure_ascii=False)
 
 
 class StderrHandler(QueueHandler):

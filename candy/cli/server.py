@@ -1,6 +1,7 @@
 """candy-server: the relay's command."""
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 
 from candy.cli.command import Command, Gathered
@@ -12,8 +13,8 @@ from candy.settings import Given
 
 
 def configure(gathered: Gathered, check: bool) -> RelaySettings:
-    """The relay's settings. If no password is given for the network `/`, one is generated, and kept unless this is a
-    check.
+    """The relay's settings. If no password is given for the network `/`, in no form, one is generated, and kept unless
+    this is a check.
 
     Raises:
         ConfigError: a value can't be right.
@@ -27,14 +28,16 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
             raise ConfigError(f"{network.password.origin}: an empty password lets every machine in: write one")
     # As with the original, a file has a pool only if it says so.
     given = _without_pool(gathered.given) if gathered.from_file else gathered.given
+    is_generated = password is None and not gathered.passwords
     networks = [network._replace(given=_without_pool(network.given)) for network in gathered.networks]
     settings = relay_settings(
         given,
         password=password.value if password else b"",
-        password_is_generated=password is None,
+        password_is_generated=is_generated,
+        passwords=gathered.passwords,
         networks=networks,
     )
-    if password is None and not check:
+    if is_generated and not check:
         made = kept_password(settings.state_dir, secrets.token_urlsafe)
         main, *others = settings.networks
         main = main.model_copy(update={"password": made})
@@ -43,11 +46,18 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
 
 
 def doubts(gathered: Gathered) -> list[str]:
-    """Networks of a file without a pool, unless it says so: as with the original, their members need addresses."""
+    """Networks of a file without a pool, unless it says so: as with the original, their members need addresses. And
+    those whose passwords have all come to their ends."""
     if not gathered.from_file:
         return []
     networks = [("", gathered.given), *((f"{network.path.value}: ", network.given) for network in gathered.networks)]
+    lists = [("", gathered.password, gathered.passwords)]
+    lists += [(f"{each.path.value}: ", each.password, tuple(each.passwords)) for each in gathered.networks]
     return [
+        f"{label}no password holds any more, so nobody can log in"
+        for label, short, listed in lists
+        if short is None and listed and not any(each.value.holds(time.time()) for each in listed)
+    ] + [
         f"{label}the file has no dhcp, so members without an address of their own (--tun) are refused: "
         f'write dhcp = "{DEFAULT_POOL}", or dhcp = "" if that is meant'
         for label, given in networks

@@ -53,6 +53,7 @@ CURES: Mapping[int, str] = {
     CloseCode.POOL_FULL: "wait until a member leaves, or give the relay a larger pool with --dhcp",
     CloseCode.OUTSIDE_POOL: "choose another with --tun, or start the relay with --allow-outside-pool",
     CloseCode.CLOCK_OFF: "set the one that is wrong, for example by NTP",
+    CloseCode.PASSWORD_ENDED: "give this member one that holds",
 }
 """For each code that refuses a log-in what the user can do about it."""
 

@@ -11,7 +11,8 @@ member a Join) is declared where that side decides: candy.relay.session, candy.m
 A `connection` is the engine's number.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -59,3 +60,7 @@ class Log:
     every such line is written."""
     source: str = ""
     """Of such a line, what its peer counts as."""
+    at_once: int = 1
+    """Of such a line, how many of one kind and source are written in a minute; the others are counted."""
+    about: Mapping[str, str | float] = field(default_factory=dict)
+    """Whom and what it is about, by name, for programs that read the log."""

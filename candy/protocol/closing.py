@@ -2,11 +2,11 @@
 
     code  sent by        when
     1000  -              a peer may send it; the engine answers a close frame with the peer's own code
-    1001  relay, member  the program ends
+    1001  relay, member  the program ends, or the relay serves the network no more
     1002  engine         the peer's bytes are not WebSocket frames
     1008  member         the relay has another password or clock, or granted an address that a member can't have
     1009  engine         a payload is longer than wire.MAX_PAYLOAD
-    1012  relay          the member's routes have changed, and it can be told so on a new connection alone
+    1012  relay          the member's routes or the pool have changed, and it can be told so on a new connection alone
     1013  relay          too many: the network is full, or a source brings too many new devices
     4001  relay          another connection with the same VMAC took the member's address over
     4002  relay          another member has the address, and answers, or is about to log in with it
@@ -15,6 +15,7 @@
     4005  relay          the address is not a member's in the pool
     4006  relay          the member's clock is off
     4007  relay          the member did not answer a ping, and another one got its address
+    4008  relay          the password by which the member logged in was taken away, or came to its end
 
 Rules:
  1. A reason is told to a peer that has proven the password, and to nobody else: any other failed log-in ends without a
@@ -44,6 +45,7 @@ class CloseCode(IntEnum):
     OUTSIDE_POOL = 4005
     CLOCK_OFF = 4006
     UNANSWERED = 4007
+    PASSWORD_ENDED = 4008
 
 
 _WITHOUT_EXTENSION: Mapping[CloseCode, CloseCode | None] = {
@@ -53,6 +55,7 @@ _WITHOUT_EXTENSION: Mapping[CloseCode, CloseCode | None] = {
     CloseCode.OUTSIDE_POOL: None,
     CloseCode.CLOCK_OFF: None,
     CloseCode.UNANSWERED: CloseCode.REPLACED,
+    CloseCode.PASSWORD_ENDED: CloseCode.SERVICE_RESTART,
 }
 
 

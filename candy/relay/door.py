@@ -73,9 +73,9 @@ class Door(web.Server):
         handler: answers a request.
         close_connection: ends a connection that the engine has.
         clock: of all deadlines.
-        timeout_s: seconds from TCP's accept to the end of aiohttp's part.
+        timeout_s: seconds from TCP's accept to the end of aiohttp's part; may be set anew.
         limit_per_source: unauthenticated connections of one source.
-        proxies: whose word on where a request comes from counts.
+        proxies: whose word on where a request comes from counts; may be set anew.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Door(web.Server):
         self._acceptor: Acceptor | None = None
         self._close_connection = close_connection
         self._clock = clock
-        self._timeout_s = timeout_s
-        self._proxies = proxies
+        self.timeout_s = timeout_s
+        self.proxies = proxies
         self._admission = Admission(limit_per_source, secrets.randbelow)
         self._has_warned_of_proxy = False
         self._last = 0
@@ -130,11 +130,11 @@ class Door(web.Server):
         self._last -= 1
         number = self._last
         now = self._clock.time()
-        patience = self._timeout_s if self.tls is None else min(self._timeout_s, tls.HANDSHAKE_S)
+        patience = self.timeout_s if self.tls is None else min(self.timeout_s, tls.HANDSHAKE_S)
         alarm = self._clock.call_at(now + patience, partial(self._end, number))
-        guest = Guest(number, connection, now + self._timeout_s, alarm, awaited=1)
+        guest = Guest(number, connection, now + self.timeout_s, alarm, awaited=1)
         self._guests[number] = guest
-        if peer not in self._proxies:
+        if peer not in self.proxies:
             self.admit(number, peer)
         connection.setblocking(False)
         if self.tls is not None:
@@ -247,9 +247,9 @@ class Door(web.Server):
         if peer is None:
             return "unknown"
         forwarded, x_forwarded_for = (request.headers.getall(name, ()) for name in ("Forwarded", "X-Forwarded-For"))
-        if (forwarded or x_forwarded_for) and is_loopback(peer) and peer not in self._proxies:
+        if (forwarded or x_forwarded_for) and is_loopback(peer) and peer not in self.proxies:
             self._warn_of_proxy(peer)
-        return self._proxies.client(peer, forwarded, x_forwarded_for)
+        return self.proxies.client(peer, forwarded, x_forwarded_for)
 
     def _warn_of_proxy(self, peer: str) -> None:
         if not self._has_warned_of_proxy:

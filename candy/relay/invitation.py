@@ -9,6 +9,20 @@ from candy.relay.settings import NetworkSettings, RelaySettings
 from candy.settings import host_port
 
 
+def member_url(settings: RelaySettings, network: NetworkSettings, address: str, port: int | None = None) -> str:
+    """Where members reach a network: below `public_url`, if there is one.
+
+    Args:
+        address, port: as for member_line.
+    """
+    path = "" if network.path == "/" else network.path
+    if settings.public_url is not None:
+        return settings.public_url + path
+    scheme = "wss" if settings.tls_certificate else "ws"
+    # A URL has the interface of a link-local address behind %25.
+    return f"{scheme}://{host_port(address.replace('%', '%25'), port or settings.port)}{path}"
+
+
 def member_line(settings: RelaySettings, network: NetworkSettings, address: str, port: int | None = None) -> str:
     """The command that joins a member, for a POSIX shell.
 
@@ -18,13 +32,14 @@ def member_line(settings: RelaySettings, network: NetworkSettings, address: str,
         address: host name or IP address at which members reach the relay, see member_address.
         port: the relay's, where the settings leave it open.
     """
-    scheme = "wss" if settings.tls_certificate else "ws"
-    # A URL has the interface of a link-local address behind %25.
-    where = host_port(address.replace("%", "%25"), port or settings.port)
-    path = "" if network.path == "/" else network.path
     password = network.password.decode() if network.password_is_generated else "<your password>"
     quoted = password.replace("'", "'\\''")
-    return f"CANDY_PASSWORD='{quoted}' candy-client -w {scheme}://{where}{path}"
+    return f"CANDY_PASSWORD='{quoted}' candy-client -w {member_url(settings, network, address, port)}"
+
+
+def describe_pool(network: NetworkSettings) -> str:
+    """Where a network's addresses come from, for the log."""
+    return f"addresses from {network.pool}" if network.pool else "no pool: members bring their addresses"
 
 
 def member_address(host: str) -> str:

@@ -18,16 +18,16 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from candy._fastpath import Engine
 from candy.carrier.tls import Certificate
-from candy.errors import OperationalError
-from candy.relay.invitation import member_address, member_line
+from candy.errors import ConfigError, OperationalError
+from candy.relay.invitation import describe_pool, member_address, member_line
 from candy.relay.keeper import Keeper
 from candy.relay.listen import hosts, listen, port_of
 from candy.relay.relay import GOODBYE_S, Relay
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.settings import RelaySettings
 from candy.relay.state import folder_at
 from candy.relay.store import Store
 from candy.settings import host_port
@@ -65,22 +65,23 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     relay = Relay(settings, engine)
     keeper = Keeper(Store(settings.state_dir), relay.registers, relay.look)
     stopped = asyncio.Event()
+    reloading: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
     writing = loop.create_task(folder_at(settings.state_dir).keep_writing())
     with ExitStack() as interfaces:
         try:
             await keeper.start()
             await relay.make_interfaces(interfaces)
-            certificate = _certificate(settings)
+            certificate = relay.certificate = _certificate(settings)
             listeners = await listen(settings)
             relay.door.open(listeners, certificate.context if certificate is not None else None)
             if certificate is not None:
-                loop.call_later(LOOK_S, _look, certificate)
+                loop.call_later(LOOK_S, _look, relay, certificate)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
             if reread is not None:
-                loop.add_signal_handler(signal.SIGHUP, _reload, relay, reread, certificate)
+                loop.add_signal_handler(signal.SIGHUP, _reload, relay, reread, reloading)
             elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # A terminal that is closed sends SIGHUP, which nohup has ignored.
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
@@ -104,32 +105,31 @@ def _certificate(settings: RelaySettings) -> Certificate | None:
     return Certificate(settings.tls_certificate, settings.tls_key)
 
 
-def _look(certificate: Certificate) -> None:
+def _look(relay: Relay, certificate: Certificate) -> None:
     """What renews certificates may not know of this relay."""
-    asyncio.get_running_loop().call_later(LOOK_S, _look, certificate)
-    _renew(certificate.look)
+    asyncio.get_running_loop().call_later(LOOK_S, _look, relay, certificate)
+    relay.renew(certificate.look)
 
 
-def _renew(read: Callable[[], bool]) -> None:
-    try:
-        if read():
-            log.info("the certificate is read again")
-    except OperationalError as error:
-        log.error("the certificate stays the one before: %s", error)
+def _reload(relay: Relay, reread: Callable[[], RelaySettings], reloading: set[asyncio.Task[None]]) -> None:
+    """Have a task do it, which the set keeps alive."""
+    task = asyncio.get_running_loop().create_task(_reload_once(relay, reread))
+    reloading.add(task)
+    task.add_done_callback(reloading.discard)
 
 
-def _reload(relay: Relay, reread: Callable[[], RelaySettings], certificate: Certificate | None) -> None:
-    if certificate is not None:
-        _renew(certificate.renew)
-    relay.reload(reread)
+async def _reload_once(relay: Relay, reread: Callable[[], RelaySettings]) -> None:
+    # What is wrong with the settings is in the log.
+    with suppress(ConfigError, OperationalError):
+        await relay.reload(reread)
 
 
 def _announce(settings: RelaySettings, port: int) -> None:
     main, *others = settings.networks
     where = " and ".join(host_port(host, port) for host in hosts(settings))
-    log.info("listening on %s, %s", where, _describe_pool(main))
+    log.info("listening on %s, %s", where, describe_pool(main))
     for network in others:
-        log.info("network %s: %s", network.path, _describe_pool(network))
+        log.info("network %s: %s", network.path, describe_pool(network))
     address = member_address(hosts(settings)[0])
     try:
         for network in settings.networks:
@@ -150,10 +150,6 @@ def _print(line: str) -> None:
         raise TimeoutError(errno.ETIMEDOUT, "nobody reads them")
     # In one write, so that no line of the log, which comes from another thread, gets in between.
     print(f"{line}\n", end="", flush=True)
-
-
-def _describe_pool(network: NetworkSettings) -> str:
-    return f"addresses from {network.pool}" if network.pool else "no pool: members bring their addresses"
 
 
 def _raise_descriptor_limit() -> None:

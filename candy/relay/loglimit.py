@@ -1,6 +1,6 @@
-"""The limit on lines of the log that peers cause at will: one a minute of each kind and source.
+"""The limit on lines of the log that peers cause at will: one a minute of each kind and source, or their `at_once`.
 
-    passes(line, now) ─▶ True: the first one, to be written
+    passes(line, now) ─▶ True: one of the first, to be written
                       └▶ False: counted ──when the minute is over: expired(now)──▶ the last of them, … and N more
 
 Rules:
@@ -29,6 +29,8 @@ class _Minute:
     """Of lines with one key, after the first."""
 
     ends: float
+    left: int
+    """How many may be written yet."""
     last: Log | None = None
     count: int = 0
 
@@ -56,7 +58,10 @@ class LineLimiter:
             key = (line.kind, None)
         minute = self._minutes.get(key)
         if minute is None:
-            self._begin(key, now)
+            self._begin(key, line, now)
+            return True
+        if minute.left:
+            minute.left -= 1
             return True
         minute.last = line
         minute.count += 1
@@ -74,15 +79,16 @@ class LineLimiter:
             self._sources[key[0]] -= key[1] is not None
             if minute.last is not None:
                 lines.append(_summary(key, minute.last, minute.count))
-                self._begin(key, now)
+                self._begin(key, minute.last, now)
         return lines
 
     def rest(self) -> list[Log]:
         """The same for all minutes that are not over: nothing is limited afterwards."""
         return [_summary(key, minute.last, minute.count) for key, minute in self._minutes.items() if minute.last]
 
-    def _begin(self, key: _Key, now: float) -> None:
-        self._minutes[key] = _Minute(now + PERIOD_S)
+    def _begin(self, key: _Key, line: Log, now: float) -> None:
+        """With this line as its first."""
+        self._minutes[key] = _Minute(now + PERIOD_S, line.at_once - 1)
         self._sources[key[0]] += key[1] is not None
 
 
@@ -90,4 +96,4 @@ def _summary(key: _Key, last: Log, count: int) -> Log:
     if count == 1:
         return last
     others = "" if key[1] is not None else " from several addresses"
-    return Log(last.level, f"{last.text} … and {count - 1} more{others}")
+    return Log(last.level, f"{last.text} … and {count - 1} more{others}", about=last.about)

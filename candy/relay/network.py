@@ -31,31 +31,38 @@ One VMAC that takes its address from itself twice within a minute is on two mach
 That is worth a warning, for neither of the two can know it at first. It is not where one program says of itself
 (candy.carrier.handover, INSTANCE) that both connections are its own, as one does whose way to the relay changes.
 
-When the rules change (`set_rules`), every member whose routes change with them learns it: by a new set with candy.2,
-else by being closed with 1012, because "ROUTE of the original has no way to withdraw or replace". A gateway with
-candy.2 is told what lies behind whom, so that it can look at what is wrapped for it as the relay does.
+Settings may change while members are there, and concern some of them:
+ - rules (`set_rules`): every member whose routes change with them learns it, by a new set with candy.2, else by being
+   closed with 1012, because "ROUTE of the original has no way to withdraw or replace". A gateway with candy.2 is told
+   what lies behind whom, so that it can look at what is wrapped for it as the relay does.
+ - passwords (`set_passwords`): who came by one that does not hold any more is closed with 4008; at its end, too.
+ - a larger pool (`enlarge`): who was granted an address has its interface in the smaller one, and is closed with 1012.
+ - the network itself is taken away (`dissolve`): everybody is closed with 1001.
 """
 
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from math import inf
 
 from candy.protocol.actions import Log, Ping, Send
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
+from candy.relay import lines
 from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
-from candy.relay.leases import LEASE_DAYS, NO_HELLO, Traffic, shown_vmac
+from candy.relay.leases import LEASE_DAYS, NO_HELLO, NO_TRAFFIC, Traffic
+from candy.relay.passwords import Ends, Passwords
 from candy.relay.pool import Pool
+from candy.relay.realm import Realm
 from candy.relay.register import Register
 from candy.relay.replacements import REPLACED_AGAIN_S, Replacements
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.reservations import Reservation
 from candy.relay.rules import Rules, behind_messages, messages
-from candy.relay.session import Action, Bind, Realm, Session
+from candy.relay.session import Action, Bind, Session
 
 PROBE_TIMEOUT_S = 3.0
 TAKEN_OVER = "another login took over the address"
@@ -77,7 +84,7 @@ class Network:
     """The sessions of one network.
 
     Args:
-        password: the raw bytes.
+        passwords: by which members log in.
         pool: None: no addresses are granted, and any unicast address may be claimed.
         randbytes: returns that many random bytes.
         failures: may be shared between networks.
@@ -86,17 +93,18 @@ class Network:
         forward_broadcast: members may send messages to all others.
         rules: SD-WAN.
         tell_gateways: tell them what lies behind whom.
-        max_members: None: any number.
+        max_members: None: any number; may be set anew.
         new_devices_per_minute: of one source; 0: any number.
         lease_days: how long an address is kept for its device; 0: for ever.
         reservations: those of the configuration.
         authentication_timeout: seconds from the upgrade to the AUTH, without those in line.
         probe_timeout: seconds that the holder of an address has to answer a probe.
+        traffic: of a connection, also of one that has just ended.
     """
 
     def __init__(
         self,
-        password: bytes,
+        passwords: Passwords,
         pool: Pool | None,
         *,
         randbytes: Callable[[int], bytes],
@@ -112,10 +120,11 @@ class Network:
         reservations: Iterable[Reservation] = (),
         authentication_timeout: float,
         probe_timeout: float = PROBE_TIMEOUT_S,
+        traffic: Callable[[int], Traffic] = lambda connection: NO_TRAFFIC,
     ) -> None:
         pool = pool if pool is not None else Pool(None)
         self._realm = Realm(
-            password=password,
+            passwords=passwords,
             pool=pool,
             replays=ReplayMemory(tolerance),
             sightings=Sightings(),
@@ -132,10 +141,12 @@ class Network:
         self.register.set_lease_days(lease_days)
         pool.configure(reservations)
         self._tell_gateways = tell_gateways
-        self._max_members = inf if max_members is None else max_members
+        self.max_members = max_members
         self._members = 0
         self._authentication_timeout = authentication_timeout
         self._probe_timeout = probe_timeout
+        self._traffic = traffic
+        self._ends = Ends(passwords)
         self._sessions: dict[int, Session] = {}
         self._parting: dict[int, Session] = {}
         """Of members whose connection is ending, for their last traffic."""
@@ -164,7 +175,7 @@ class Network:
             extended: it has candy.2.
             instance: what its program has for a number of its own; 0: none.
         """
-        self._sessions[connection] = Session(self._realm, connection, source, extended, instance)
+        self._sessions[connection] = Session(self._realm, connection, source, extended, now, instance)
         self._set_deadline(connection, now + self._authentication_timeout)
         return []
 
@@ -210,8 +221,8 @@ class Network:
             self._realm.pool.leases.carry(session.lease, traffic, session.carried)
             session.carried = traffic
 
-    def closed(self, connection: int, now: float, wall: int) -> list[Action]:
-        """The connection has ended, by either side."""
+    def closed(self, connection: int, now: float, wall: int, cause: str) -> list[Action]:
+        """The connection has ended, by either side; `cause` by the engine's names."""
         self._realm.pool.leases.wall = wall
         session = self._sessions.get(connection)
         if session is not None:
@@ -220,17 +231,16 @@ class Network:
         if session is None:
             return []
         if session.is_member:
-            log = Log("info", f"{session.source}: {session.ip} logged out")
-            return [log, *self._leave_address(session.ip, now)]
+            return [self._last_line(session, cause, now), *self._leave_address(session.ip, now)]
         # Only two sessions have this address, its holder and the one that waits for it: this was the latter.
         self._probes.pop(session.ip, None)
-        return [Log("debug", f"{session.source}: left before it was logged in")]
+        return [session.line("debug", "left before it was logged in")]
 
     def expired(self, now: float, wall: int) -> list[Action]:
         """Act on every deadline up to `now`."""
         self._realm.pool.leases.wall = wall
-        actions: list[Action] = []
-        while (when := self.next_deadline()) is not None and when <= now:
+        actions = self._look_at_passwords(now, wall) if self._ends.due <= now else []
+        while (when := self._next_due()) is not None and when <= now:
             session = self._sessions[heapq.heappop(self._deadlines)[1]]
             if session.is_in_line:
                 self._set_deadline(session.connection, now + self._left.pop(session.connection))
@@ -239,10 +249,10 @@ class Network:
                 holder = self._probes.pop(session.ip).holder
                 told = f"another member got {session.ip}, because this one did not answer a ping"
                 log = f"by {session.source}, because it did not answer a ping"
-                actions += self._replace(holder, log, CloseCode.UNANSWERED, told)
+                actions += self._replace(holder, log, CloseCode.UNANSWERED, told, now)
                 actions += self._settle(session, now)
             else:
-                actions.append(Log("debug", f"{session.source}: did not authenticate in time"))
+                actions.append(session.line("debug", "did not authenticate in time"))
                 actions += session.end(None, "authentication timed out")
                 self._forget(session)
         return actions
@@ -267,7 +277,7 @@ class Network:
                 actions += [Send(session.connection, message) for message in messages(entries, extended=True)]
             else:
                 closed += 1
-                actions += self._have_come_back(session, "the routes have changed", now)
+                actions += self._send_away(session, CloseCode.SERVICE_RESTART, "the routes have changed", now)
         log = f"{len(rules.rules)} SD-WAN rules from now on; members told: {told}, closed to come back: {closed}"
         return [*actions, Log("info", log)]
 
@@ -285,8 +295,79 @@ class Network:
         self._realm.pool.configure(reservations)
         return self._make_way(now)
 
+    def set_passwords(self, passwords: Passwords, now: float, wall: int) -> list[Action]:
+        """Believe these passwords instead of those before."""
+        self._realm.passwords = passwords
+        self._ends = Ends(passwords)
+        return self._look_at_passwords(now, wall)
+
+    def enlarge(self, network: IPv4Network, now: float) -> list[Action]:
+        """Grant addresses of this network, of which the pool until now is a part."""
+        self._realm.pool.enlarge(network)
+        granted = [session for session in self._sessions.values() if session.granted is not None]
+        return self._send_all_away(granted, CloseCode.SERVICE_RESTART, f"the pool is {network} from now on", now)
+
+    def dissolve(self, now: float) -> list[Action]:
+        """Close every connection: the network is not served any more."""
+        everybody = list(self._sessions.values())
+        return self._send_all_away(everybody, CloseCode.GOING_AWAY, "the relay serves this network no more", now)
+
+    def _look_at_passwords(self, now: float, wall: int) -> list[Action]:
+        """Close those who came by a password that does not hold any more."""
+        if not self._ends.look(now, wall):
+            return []
+        passwords = self._realm.passwords
+        gone = [
+            session
+            for session in self._sessions.values()
+            if session.password is not None and not passwords.holds(session.password, wall)
+        ]
+        holding = passwords.holding(wall)
+        text = f"passwords that hold from now on: {holding}; closed who came by another one: {len(gone)}"
+        told = "the password by which this member logged in holds no more"
+        actions = self._send_all_away(gone, CloseCode.PASSWORD_ENDED, told, now)
+        return [*actions, Log("info" if holding else "warning", text)]
+
+    def _send_all_away(self, sessions: list[Session], code: CloseCode, told: str, now: float) -> list[Action]:
+        # Members last: else who waits for the address of one would get it on the way out.
+        sessions.sort(key=lambda session: session.is_member)
+        return [action for session in sessions for action in self._send_away(session, code, told, now)]
+
+    def _send_away(self, session: Session, code: CloseCode, told: str, now: float) -> list[Action]:
+        """End a session for the sake of a setting that has changed."""
+        if not session.is_member:
+            if session.is_waiting:
+                del self._probes[session.ip]
+            self._forget(session)
+            # It has perhaps not proven that it may know why.
+            return session.end(None, told)
+        # Before it is forgotten: its bytes are asked for by its connection.
+        log = self._last_line(session, told, now)
+        self._forget(session)
+        return [log, *session.end(code, told), *self._leave_address(session.ip, now)]
+
+    def _last_line(self, session: Session, cause: str, now: float) -> Log:
+        """Of a member."""
+        return self._end_line(session, f"{session.ip} logged out", f": {lines.CAUSES.get(cause, cause)}", cause, now)
+
+    def _end_line(self, session: Session, before: str, behind: str, cause: str, now: float) -> Log:
+        seconds, traffic = now - session.since, self._traffic(session.connection)
+        return session.line(
+            "info",
+            f"{before} {lines.stay(seconds, traffic)}{behind}",
+            seconds=round(seconds, 3),
+            bytes_in=traffic.bytes_in,
+            bytes_out=traffic.bytes_out,
+            cause=cause,
+        )
+
     def next_deadline(self) -> float | None:
         """When `expired` has to be called next, in the seconds of `now`; None for never."""
+        when = min(self._ends.due, inf if (due := self._next_due()) is None else due)
+        return None if when == inf else when
+
+    def _next_due(self) -> float | None:
+        """The same without passwords."""
         while self._deadlines:
             when, connection = self._deadlines[0]
             if self._due.get(connection) == when:
@@ -327,7 +408,8 @@ class Network:
                 why = f"{ip} was taken back by its holder"
                 actions += self._refuse(probe.waiting, why, why)
             told = f"another connection with the same VMAC took {ip} over"
-            actions += self._replace(holder, f"by {session.source}, which has the same VMAC", CloseCode.REPLACED, told)
+            why = f"by {session.source}, which has the same VMAC"
+            actions += self._replace(holder, why, CloseCode.REPLACED, told, now)
             # A program may replace a connection of its own as often as its way to the relay changes.
             if session.instance == 0 or session.instance != holder.instance:
                 actions += self._note_replacement(session, now)
@@ -336,7 +418,7 @@ class Network:
             payload = PROBE_PREFIX + self._realm.randbytes(8)
             self._probes[ip] = _Probe(holder, session, payload)
             self._wait(session, now + self._probe_timeout)
-            log = Log("debug", f"{session.source}: {ip} is held by {holder.source}: asking whether it is still there")
+            log = session.line("debug", f"{ip} is held by {holder.source}: asking whether it is still there")
             return [Ping(holder.connection, payload), log]
         if not _is_same_installation(session, probe.waiting):  # 5
             why = f"another newcomer waits for {ip} already"
@@ -347,9 +429,9 @@ class Network:
         return self._refuse(older, why, why)
 
     def _admit(self, session: Session, now: float) -> list[Action]:
-        if self._members >= self._max_members:
+        if self.max_members is not None and self._members >= self.max_members:
             self._forget(session)
-            full = f"the network is full: {self._max_members} members are in"
+            full = f"the network is full: {self._members} members are in"
             log = session.warning("full", f"not let in as {session.ip}: {full}")
             return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
         self._members += 1
@@ -358,8 +440,8 @@ class Network:
         before = pool.leases.get(int(session.ip))
         moved: list[Action] = []
         if before is not None and before.vmac != session.vmac:
-            moved = [Log("info", f"{session.source}: {session.ip} was leased to {before.device}, and is not any more")]
-        session.claimed(pool.claim(session.ip, session.vmac, session.connection, session.source))
+            moved = [session.line("info", f"{session.ip} was leased to {before.device}, and is not any more")]
+        session.claimed(pool.claim(session.ip, session.vmac, session.connection, session.source), now)
         if session.lease is not None:
             self._realm.devices.leased(session.lease.vmac, session.ip)
         del self._due[session.connection]
@@ -371,9 +453,17 @@ class Network:
             *self._tell_behind(session),
             *(Send(session.connection, message) for message in told),
             *moved,
-            Log("info", f"{session.source}: logged in as {session.ip}"),
+            self._first_line(session),
             *self._learn_name(session, now),
         ]
+
+    def _first_line(self, session: Session) -> Log:
+        """Of a member."""
+        text = f"logged in as {session.ip}"
+        if session.password is None or not session.password.name:
+            return session.line("info", text)
+        by = lines.escaped(session.password.name)
+        return session.line("info", f"{text} by the password {by}", password=by)
 
     def _tell_behind(self, session: Session, before: Rules | None = None) -> list[Action]:
         """Tell a gateway what lies behind whom, unless it was told so before; tell one that was a gateway nothing."""
@@ -402,18 +492,15 @@ class Network:
         """Have a member come back that is not where reservations want it."""
         pool = self._realm.pool
         if pool.is_reserved_for_another(session.ip, session.vmac):
-            return self._have_come_back(session, f"{session.ip} is reserved for another device", now)
+            why = f"{session.ip} is reserved for another device"
+            return self._send_away(session, CloseCode.SERVICE_RESTART, why, now)
         # One that insists on its address would come back to it.
         if session.granted != session.ip or pool.is_reserved_for(session.ip, session.vmac):
             return []
         reserved = pool.reserved_for(session.vmac)
         if reserved is None:
             return []
-        return self._have_come_back(session, f"{reserved} is reserved for it", now)
-
-    def _have_come_back(self, session: Session, why: str, now: float) -> list[Action]:
-        self._forget(session)
-        return [*session.end(CloseCode.SERVICE_RESTART, why), *self._leave_address(session.ip, now)]
+        return self._send_away(session, CloseCode.SERVICE_RESTART, f"{reserved} is reserved for it", now)
 
     def _leave_address(self, ip: IPv4Address, now: float) -> list[Action]:
         """The holder of the address has left: a session that waits for it gets it."""
@@ -429,9 +516,9 @@ class Network:
         self._forget(session)
         return session.refuse(why, code=CloseCode.ADDRESS_HELD, told=told)
 
-    def _replace(self, holder: Session, why: str, code: CloseCode, told: str) -> list[Action]:
+    def _replace(self, holder: Session, why: str, code: CloseCode, told: str, now: float) -> list[Action]:
+        log = self._end_line(holder, f"replaced at {holder.ip} {why},", "", "replaced", now)
         self._forget(holder)
-        log = Log("info", f"{holder.source}: replaced at {holder.ip} {why}")
         return [log, *holder.end(code, told if holder.extended else TAKEN_OVER)]
 
     def _note_replacement(self, session: Session, now: float) -> list[Action]:
@@ -439,9 +526,8 @@ class Network:
         assert session.vmac is not None
         if not self._replacements.is_again(session.vmac, now):
             return []
-        vmac = shown_vmac(session.vmac)
-        doubt = f"two machines use the VMAC {vmac}: remove its file from the state folder of one of them"
-        return [Log("warning", f"{session.source}: replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}")]
+        doubt = "two machines use this VMAC: remove its file from the state folder of one of them"
+        return [session.line("warning", f"replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}")]
 
     def _forget(self, session: Session) -> None:
         """Called before session.end(), while a member is still counted as one."""

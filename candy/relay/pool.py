@@ -96,6 +96,27 @@ class Pool:
         self._by_source: Counter[str | None] = Counter()
         """How many of the offers each source has."""
 
+    def enlarge(self, network: IPv4Network) -> None:
+        """Grant addresses of this network, of which the one before is a part. Holds and leases stay.
+
+        Raises:
+            ConfigError: as for a new pool, or the network before is not a part of it.
+        """
+        if self.network is None or not self.network.subnet_of(network):
+            raise ConfigError(f"pool {network} has not all of {self.network} in it")
+        _check(network)
+        lowest = int(network.network_address) + 1
+        self._cursor += self._lowest - lowest
+        self.network, self._lowest, self._size = network, lowest, network.num_addresses - 2
+        # What was held, leased or reserved outside of the smaller network may be inside.
+        self._free = self._size - sum(self._is_ours(ip) for ip in self._claims.keys() | self._offers.keys())
+        for ip in (*self._claims, *self._offers):
+            self._note(ip)
+        for lease in self.leases:
+            self._note(lease.ip)
+        for reservation in self.reservations:
+            self._note(int(reservation.address))
+
     def contains(self, ip: IPv4Address) -> bool:
         """Whether the pool could grant `ip`: inside the network, neither its first address nor its last."""
         return self._is_ours(int(ip))

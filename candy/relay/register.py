@@ -15,8 +15,8 @@ from ipaddress import IPv4Address
 from candy.errors import RequestError
 from candy.protocol.addresses import is_unicast
 from candy.relay.leases import Lease, LeaseRow, LeaseStatus
+from candy.relay.realm import Realm
 from candy.relay.reservations import VMAC_PREFIX, Reservation
-from candy.relay.session import Realm
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ Rules:
     deadline is by candy.relay.clock.
  4. A connection belongs to one network, found by the path of its URL, and a network's actions reach its own connections
     alone. A relay whose only network is `/` takes any path, as the original does.
- 5. Of settings that are read again (SIGHUP) the relay applies those that candy.options says a reload applies; a change
-    of any other needs a restart, and is named in the log, last of all.
+ 5. Of settings that are read again (SIGHUP) the relay applies what candy.relay.changes says; a change of any other
+    needs a restart, and is named in the log, last of all.
  6. Lines that a peer can cause at will are limited by candy.relay.loglimit. Beyond the limit they are debug.
 
 It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle.
@@ -20,13 +20,14 @@ It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle
 import asyncio
 import errno
 import logging
-import os
 import struct
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 
 from aiohttp import web
@@ -41,32 +42,31 @@ from candy._fastpath import (
     EVENT_TRAFFIC,
     Engine,
 )
+from candy.carrier.tls import Certificate
 from candy.errors import ConfigError, InterfaceGone, OperationalError, RequestError
 from candy.host.interface import Interface
-from candy.host.kernelroutes import KernelRoutes
 from candy.host.notifications import Notifications
-from candy.host.tun import Tun
 from candy.host.watch import watch
-from candy.options import DEFAULT_MTU
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
 from candy.protocol.wire import Kind
-from candy.relay import health, upgrade
+from candy.relay import health, lines, upgrade
 from candy.relay.accept import is_shortage
+from candy.relay.changes import Changes, Reloaded, changes
 from candy.relay.clock import Alarm, Clock
 from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
+from candy.relay.invitation import describe_pool
 from candy.relay.leases import Traffic
 from candy.relay.loglimit import LineLimiter
 from candy.relay.network import Network
-from candy.relay.pool import Pool
 from candy.relay.proxies import TrustedProxies
 from candy.relay.register import Register
 from candy.relay.reservations import Reservation
-from candy.relay.rules import Rule, Rules
+from candy.relay.served import Served, serve
 from candy.relay.session import Action, Bind, Unbind
-from candy.relay.settings import NetworkSettings, RelaySettings, canonical_path, needs_restart
+from candy.relay.settings import RelaySettings, canonical_path
 from candy.relay.totals import Totals
 
 GOODBYE_S = 2.0
@@ -75,21 +75,6 @@ ORIGIN_SHOWN = 100
 """Characters of an Origin in the log."""
 
 log = logging.getLogger("candy.relay")
-
-
-@dataclass(slots=True)
-class _Served:
-    """A network, the engine's number for it, and its interface on this machine."""
-
-    settings: NetworkSettings
-    number: int
-    network: Network
-    interface: Interface | None = None
-
-    @property
-    def label(self) -> str:
-        """The beginning of its lines in the log."""
-        return "" if self.settings.path == "/" else f"{self.settings.path}: "
 
 
 class Relay:
@@ -105,8 +90,7 @@ class Relay:
             self.answer,
             close_connection=engine.close,
             clock=self._clock,
-            # Which network's timeout it is shows with the request.
-            timeout_s=max(network.auth_timeout for network in settings.networks),
+            timeout_s=_longest_timeout(settings),
             limit_per_source=settings.unauthenticated_per_source,
             proxies=TrustedProxies(settings.trusted_proxies),
         )
@@ -114,43 +98,20 @@ class Relay:
         self._lines = LineLimiter()
         self._drops: Counter[str] = Counter()
         self._totals = Totals(engine.connection_stats, self._on_traffic)
-        self._connections: dict[int, _Served] = {}
+        self._connections: dict[int, Served] = {}
         self._events: deque[tuple[int, int, bytes]] = deque()
         """Taken from the engine, and not acted on yet."""
         self._ending: asyncio.Future[None] | None = None
-        self._reloading: set[asyncio.Task[None]] = set()
-        """Tasks: reloads that have not ended."""
+        self._reloading = asyncio.Lock()
+        self._interfaces = ExitStack()
+        self._notifications: Notifications | None = None
+        """Of the kernel, for all interfaces."""
         self._watching: set[asyncio.Task[None]] = set()
         """Tasks: one for each interface."""
-        failures = FailureLimiter(settings.failures_per_minute)
-        self._served = {network.path: self._serve(network, failures) for network in settings.networks}
-
-    def _serve(self, settings: NetworkSettings, failures: FailureLimiter) -> _Served:
-        pool = settings.pool
-        number = self._engine.add_network(
-            int(pool.broadcast_address) if pool else 0xFFFFFFFF,
-            forward_broadcast=settings.forward_broadcast,
-            check_source=settings.check_source,
-        )
-        rules = Rules(settings.rules)
-        self._engine.set_rules(number, [placement.numbers for placement in rules.placements])
-        network = Network(
-            settings.password,
-            Pool(pool) if pool else None,
-            randbytes=os.urandom,
-            failures=failures,
-            tolerance=settings.clock_tolerance,
-            allow_outside_pool=settings.allow_outside_pool,
-            forward_broadcast=settings.forward_broadcast,
-            rules=rules,
-            tell_gateways=settings.check_source,
-            max_members=settings.max_members or None,
-            new_devices_per_minute=settings.new_devices_per_minute,
-            lease_days=settings.lease_days,
-            reservations=settings.reservations,
-            authentication_timeout=settings.auth_timeout,
-        )
-        return _Served(settings, number, network)
+        self.certificate: Certificate | None = None
+        """What the door shows; None: no TLS."""
+        self._failures = FailureLimiter(settings.failures_per_minute)
+        self._served = {network.path: serve(network, engine, self._failures) for network in settings.networks}
 
     async def make_interfaces(self, stack: ExitStack) -> None:
         """Give this machine its interfaces in the networks, and keep them as they shall be; they are closed with the
@@ -159,31 +120,28 @@ class Relay:
         Raises:
             OperationalError: an interface could not be created.
         """
-        notifications = stack.enter_context(Notifications())
+        self._interfaces = stack
+        self._notifications = stack.enter_context(Notifications())
         for served in self._served.values():
-            address = served.settings.tun
-            if address is None:
-                continue
-            tun = Tun(served.settings.interface, DEFAULT_MTU)
-            stack.callback(tun.close)
-            interface = served.interface = Interface(tun, KernelRoutes(tun.name), self._engine, served.number)
-            # Bound before it is up, so that none of its first packets is dropped.
-            self._act(served, served.network.host(interface.connection, address.ip))
-            await interface.configure(address)
-            await self._follow(served, interface, Rules(served.settings.rules))
-            log.info("%sthis machine is %s on interface %s", served.label, address, interface.name)
-            self._watching.add(self._loop.create_task(self._watch(interface, notifications)))
+            await self._make_interface(served)
+
+    async def _make_interface(self, served: Served) -> None:
+        address = served.settings.tun
+        if address is None:
+            return
+        # Bound before it is up, so that none of its first packets is dropped.
+        self._act(served, served.make_interface(self._interfaces))
+        assert served.interface is not None
+        await served.interface.configure(address)
+        await served.follow()
+        log.info("%sthis machine is %s on interface %s", served.label, address, served.interface.name)
+        assert self._notifications is not None
+        self._watching.add(self._loop.create_task(self._watch(served.interface, self._notifications)))
 
     async def _watch(self, interface: Interface, notifications: Notifications) -> None:
         # That another program removed it is the engine's to tell.
         with suppress(InterfaceGone):
             await watch(interface, notifications)
-
-    async def _follow(self, served: _Served, interface: Interface, rules: Rules) -> None:
-        assert served.settings.tun is not None
-        own = served.settings.tun.ip
-        # Without `relay`: the relay is here, so no route can be in its way.
-        await interface.follow(rules.entries(own), is_gateway=bool(rules.lans(own)))
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler: a refusal, or the hand-over to the engine."""
@@ -196,7 +154,7 @@ class Relay:
         source = self.door.client(request)
         if (origin := upgrade.foreign_origin(request, self._settings.allow_origin)) is not None:
             why = f"a web page of {origin[:ORIGIN_SHOWN]!r}, which no --allow-origin names"
-            self._log(Log("warning", f"{source}: not let in: {why}", "origin", source_of(source)))
+            self._not_let_in(source, why, "origin")
             return upgrade.foreign()
         served = self._find(request.path)
         if served is None:
@@ -212,7 +170,7 @@ class Relay:
                 self.door.short(error)
             else:
                 why = error.strerror or str(error)
-                self._log(Log("warning", f"{source}: not let in: {why}", "not let in", source_of(source)))
+                self._not_let_in(source, why, "not let in")
             return upgrade.full()
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
@@ -222,7 +180,11 @@ class Relay:
         self._set_timer()
         return response
 
-    def _find(self, path: str) -> _Served | None:
+    def _not_let_in(self, source: str, why: str, kind: str) -> None:
+        counted_as = source_of(source)
+        self._log(lines.line("warning", f"not let in: {why}", source=source, kind=kind, counted_as=counted_as))
+
+    def _find(self, path: str) -> Served | None:
         """The network at the path of a URL."""
         served = self._served.get(canonical_path(path))
         # The original takes "any path", and its users may have given one.
@@ -262,59 +224,85 @@ class Relay:
         """
         self._served_at(path).network.register.release(ip)
 
-    def _served_at(self, path: str) -> _Served:
+    def _served_at(self, path: str) -> Served:
         served = self._served.get(canonical_path(path))
         if served is None:
             known = ", ".join(self._served)
             raise RequestError(f"{path!r} is no network of this relay: it has {known}")
         return served
 
-    def reload(self, reread: Callable[[], RelaySettings]) -> None:
-        """Read the settings again (SIGHUP); when they are sound, apply those that need no restart."""
+    async def reload(self, reread: Callable[[], RelaySettings]) -> Reloaded:
+        """Read the settings again (SIGHUP); when they are sound, apply those that need no restart.
+
+        Raises:
+            ConfigError, OperationalError: the settings can't be read, or are not sound; nothing has changed.
+        """
+        # One after the other: each begins with what the one before has left.
+        async with self._reloading:
+            failed = [] if self.certificate is None else self.renew(self.certificate.renew)
+            try:
+                wanted = reread()
+            except (ConfigError, OperationalError) as error:
+                log.error("not read again, nothing changes: %s", error)
+                raise
+            log.info("the settings are read again")
+            found = changes(self._settings, wanted)
+            self._settings = found.running
+            failed += self._apply_own(found.running, found.own)
+            failed += await self._apply_networks(found)
+            reloaded = replace(found.reloaded, failed=tuple(failed))
+            if reloaded.applied:
+                log.info("changed: %s", ", ".join(reloaded.applied))
+            if reloaded.needs_restart:
+                log.warning("changed, which needs a restart: %s", ", ".join(reloaded.needs_restart))
+            return reloaded
+
+    def renew(self, read: Callable[[], bool]) -> list[str]:
+        """Look at the certificate's files again, by one of its methods; returns what is wrong with them."""
         try:
-            wanted = reread()
-        except (ConfigError, OperationalError) as error:
-            log.error("not read again, nothing changes: %s", error)
-            return
-        log.info("the settings are read again")
-        changed = []
-        for settings in wanted.networks:
-            served = self._served.get(settings.path)
-            if served is not None:
-                self._change_leases(served, settings)
-            if served is not None and set(settings.rules) != set(served.settings.rules):
-                self._change_rules(served, settings.rules)
-                changed.append(served)
-        reloading = self._loop.create_task(self._end_reload(changed, needs_restart(self._settings, wanted)))
-        self._reloading.add(reloading)
-        reloading.add_done_callback(self._reloading.discard)
+            if read():
+                log.info("the certificate is read again")
+        except OperationalError as error:
+            log.error("the certificate stays the one before: %s", error)
+            return [str(error)]
+        return []
 
-    def _change_leases(self, served: _Served, wanted: NetworkSettings) -> None:
-        served.network.register.set_lease_days(wanted.lease_days)
-        if wanted.reservations != served.settings.reservations:
-            update = {"reservations": wanted.reservations}
-            served.settings = served.settings.model_copy(update=update)
-            self._act(served, served.network.set_reservations(wanted.reservations, self._clock.time()))
-            self._set_timer()
+    def _apply_own(self, settings: RelaySettings, names: AbstractSet[str]) -> list[str]:
+        """What is not of one network; returns what went wrong."""
+        if "debug" in names:
+            logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
+        self.door.proxies = TrustedProxies(settings.trusted_proxies)
+        self.door.timeout_s = _longest_timeout(settings)
+        chain, key = settings.tls_certificate, settings.tls_key
+        if names & {"tls_certificate", "tls_key"} and self.certificate is not None and chain and key:
+            return self.renew(partial(self.certificate.use, chain, key))
+        return []
 
-    def _change_rules(self, served: _Served, written: tuple[Rule, ...]) -> None:
-        served.settings = served.settings.model_copy(update={"rules": written})
-        rules = Rules(written)
-        # Before any member follows them.
-        self._engine.set_rules(served.number, [placement.numbers for placement in rules.placements])
-        self._act(served, served.network.set_rules(rules, self._clock.time()))
+    async def _apply_networks(self, found: Changes) -> list[str]:
+        """Networks that go, come and change; returns what went wrong."""
+        now, wall = self._clock.time(), int(time.time())
+        for settings in found.removed:
+            served = self._served.pop(settings.path)
+            self._act(served, served.leave(now))
+            log.info("network %s: no longer served", settings.path)
+        for settings in found.added:
+            served = self._served[settings.path] = serve(settings, self._engine, self._failures)
+            log.info("network %s: %s", settings.path, describe_pool(settings))
+        for settings, names in found.changed:
+            served = self._served[settings.path]
+            self._act(served, served.change(settings, names, now, wall))
         self._set_timer()
-
-    async def _end_reload(self, changed: Iterable[_Served], unchanged: Iterable[str]) -> None:
-        """What takes time: this machine's interfaces follow the rules. Then say, last of all, what is left to do."""
-        for served in changed:
-            if served.interface is not None:
-                try:
-                    await self._follow(served, served.interface, Rules(served.settings.rules))
-                except OperationalError as error:
-                    log.error("%s%s", served.label, error)
-        if names := ", ".join(unchanged):
-            log.warning("changed, which needs a restart: %s", names)
+        # What takes time: this machine's interfaces.
+        failed = []
+        added = {settings.path for settings in found.added}
+        for path in (*added, *(settings.path for settings, _ in found.changed)):
+            served = self._served[path]
+            try:
+                await (self._make_interface(served) if path in added else served.follow())
+            except (OperationalError, OSError) as error:
+                log.error("%s%s", served.label, error)
+                failed.append(f"{served.label}{error}")
+        return failed
 
     async def close_all(self) -> None:
         """Tell every member that the relay ends, and wait at most GOODBYE_S for their answers."""
@@ -369,7 +357,9 @@ class Relay:
         elif kind == EVENT_TRAFFIC:
             self._on_traffic(connection, Traffic(*struct.unpack("=4Q", detail)))
         elif kind == EVENT_CLOSED:
-            self._on_closed(served, connection, detail.decode(), now, wall)
+            # Behind it stands how long the peer had been silent.
+            cause = detail.decode().partition(" ")[0]
+            self._on_closed(served, connection, cause, now, wall)
 
     def _on_undelivered(self, message: Send) -> None:
         # The engine counts control frames that find no room under the same name.
@@ -387,11 +377,11 @@ class Relay:
     def _on_traffic(self, connection: int, traffic: Traffic) -> None:
         self._connections[connection].network.carried(connection, traffic, int(time.time()))
 
-    def _on_closed(self, served: _Served, connection: int, cause: str, now: float, wall: int) -> None:
+    def _on_closed(self, served: Served, connection: int, cause: str, now: float, wall: int) -> None:
         log.debug("connection %d closed: %s", connection, cause)
         del self._connections[connection]
         self.door.left(connection)
-        self._act(served, served.network.closed(connection, now, wall))
+        self._act(served, served.network.closed(connection, now, wall, cause))
         if self._ending is not None and not self._connections and not self._ending.done():
             self._ending.set_result(None)
 
@@ -415,7 +405,7 @@ class Relay:
             self._timer.cancel()
         self._timer = self._clock.call_at(when, self._on_timer)
 
-    def _act(self, served: _Served, actions: Iterable[Action]) -> None:
+    def _act(self, served: Served, actions: Iterable[Action]) -> None:
         for action in actions:
             match action:
                 case Send():
@@ -433,17 +423,24 @@ class Relay:
                 case Drop():
                     self._drops[action.reason] += 1
                 case Log():
-                    self._log(action, served.label)
+                    about = {**action.about, "network": served.settings.path}
+                    kind = action.kind and served.label + action.kind
+                    self._log(replace(action, text=served.label + action.text, kind=kind, about=about))
 
-    def _log(self, line: Log, label: str = "") -> None:
-        """Write a line, of a network if it has a label. One that is beyond the limit is debug."""
-        line = replace(line, text=label + line.text, kind=line.kind and label + line.kind)
+    def _log(self, line: Log) -> None:
+        """Write a line. One that is beyond the limit is debug."""
         if self._lines.passes(line, self._clock.time()):
             _write(line)
             self._set_timer()
         else:
-            log.debug("%s", line.text)
+            _write(replace(line, level="debug"))
+
+
+def _longest_timeout(settings: RelaySettings) -> float:
+    """Which network's timeout a connection has shows with its request."""
+    return max(network.auth_timeout for network in settings.networks)
 
 
 def _write(line: Log) -> None:
-    log.log(logging.getLevelNamesMapping()[line.level.upper()], "%s", line.text)
+    level = logging.getLevelNamesMapping()[line.level.upper()]
+    log.log(level, "%s", line.text, extra={"about": line.about})

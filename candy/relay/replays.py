@@ -10,7 +10,7 @@ Rules:
     second. It is answered always. But it keeps no address SNIFFED_S after its digest came from another source, nor once
     the digest has left this relay in an answer: else who sniffs one would be given a fresh one with each answer.
 
-Both memories are a network's own, because a digest covers its network's password. This module knows neither sessions
+Both memories are a network's own, because a digest covers a password of its network. This module knows neither sessions
 nor connections; `wall` is in Unix seconds, `now` in seconds of a monotonic clock, a source as by source_of().
 """
 
@@ -24,7 +24,7 @@ from candy.protocol.auth import TOLERANCE_S
 DIGEST_LIMIT = 1 << 17
 """AUTH digests that are remembered: twice as many as a relay has connections, unless it is told otherwise."""
 SIGHTING_LIMIT = 1024
-"""Seconds in which an EXPTTUN came that are remembered. The usual clock window has 601."""
+"""EXPTTUN digests that are remembered. The usual clock window has one for each of 601 seconds, of each password."""
 SNIFFED_S = 5.0
 """How long after the first sighting of an EXPTTUN another source may still be a member that sent it in good faith."""
 
@@ -112,7 +112,7 @@ class ReplayMemory:
 
 
 class Sightings:
-    """When, and from where, each EXPTTUN digest of one network first came. A network has one digest per timestamp.
+    """When, and from where, each EXPTTUN digest of one network first came.
 
     With `limit` of them the one that came first is forgotten, and whatever is as old as a forgotten one is no longer
     taken for new.
@@ -122,27 +122,27 @@ class Sightings:
 
     def __init__(self, limit: int = SIGHTING_LIMIT) -> None:
         self._limit = limit
-        self._first: OrderedDict[int, tuple[float, str]] = OrderedDict()
-        """By timestamp: time and source."""
+        self._first: OrderedDict[bytes, tuple[float, str, int]] = OrderedDict()
+        """By digest: time, source and timestamp."""
         self._forgotten: float = -inf
 
     def __len__(self) -> int:
         return len(self._first)
 
-    def may_keep(self, timestamp: int, source: str, now: float) -> bool:
+    def may_keep(self, digest: bytes, timestamp: int, source: str, now: float) -> bool:
         """Whether a right EXPTTUN of `source` may be of its own making, as far as that shows."""
         if timestamp <= self._forgotten:
             return False
-        since, first = self._note(timestamp, now, source)
+        since, first, _ = self._note(digest, now, source, timestamp)
         return first == source or now - since <= SNIFFED_S
 
-    def answered(self, timestamp: int) -> None:
-        """The relay itself has sent the digest for `timestamp`."""
-        self._note(timestamp, -inf, "")
+    def answered(self, digest: bytes, timestamp: int) -> None:
+        """The relay itself has sent this digest."""
+        self._note(digest, -inf, "", timestamp)
 
-    def _note(self, timestamp: int, now: float, source: str) -> tuple[float, str]:
-        first = self._first.setdefault(timestamp, (now, source))
+    def _note(self, digest: bytes, now: float, source: str, timestamp: int) -> tuple[float, str, int]:
+        first = self._first.setdefault(digest, (now, source, timestamp))
         if len(self._first) > self._limit:
-            gone, _ = self._first.popitem(last=False)
+            _, (_, _, gone) = self._first.popitem(last=False)
             self._forgotten = max(self._forgotten, gone)
         return first

@@ -15,8 +15,9 @@
 
 Rules:
  1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered. The hash is checked first: only a
-    peer that has the password learns why its log-in failed, and only with candy.2 (candy.protocol.closing has the
-    codes). Any other failed log-in ends without a close frame. While its source fails too often
+    peer that has a password learns why its log-in failed, and only with candy.2 (candy.protocol.closing has the
+    codes). Any other failed log-in ends without a close frame. Of several passwords the first that a session proves is
+    its own: the others count for nothing there, and an EXPTTUN is answered by it. While its source fails too often
     (candy.relay.guessing) a log-in waits in line before that, once, with all that it sends; its deadline stands still
     meanwhile.
  2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
@@ -35,6 +36,7 @@ from enum import Enum
 from ipaddress import IPv4Address
 from math import inf
 from sys import intern
+from typing import Literal
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
@@ -43,14 +45,12 @@ from candy.protocol.addresses import is_unicast, source_of
 from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.hello import Hello
 from candy.protocol.wire import DropReason
-from candy.relay.devices import Devices
-from candy.relay.guessing import FailureLimiter
+from candy.relay import lines
 from candy.relay.leases import NO_HELLO, NO_TRAFFIC, Lease, Traffic
-from candy.relay.pool import Pool
-from candy.relay.replays import DIGEST_LIMIT, ReplayMemory, Sightings
-from candy.relay.rules import Rules
+from candy.relay.passwords import Password, Passwords
+from candy.relay.realm import Realm
+from candy.relay.replays import DIGEST_LIMIT
 
-_UNSPECIFIED = IPv4Address("0.0.0.0")
 _NEVER = -inf
 """One number for all sessions."""
 
@@ -99,25 +99,6 @@ class State(Enum):
     CLOSED = "closed"
 
 
-@dataclass(slots=True, kw_only=True)
-class Realm:
-    """What the sessions of one network share: its password, its settings and what it knows of all of them."""
-
-    password: bytes
-    pool: Pool
-    replays: ReplayMemory
-    sightings: Sightings
-    devices: Devices
-    failures: FailureLimiter
-    randbytes: Callable[[int], bytes]
-    tolerance: int
-    allow_outside_pool: bool
-    forward_broadcast: bool
-    rules: Rules
-    host: int | None = None
-    """The number of the relay's own interface in the network, which holds an address but has no session."""
-
-
 class Session:
     """One connection, from its opening to its end. Small, because there is one per member.
 
@@ -126,6 +107,7 @@ class Session:
         connection: the engine's number.
         source: the peer's IP address as text.
         extended: candy.2 was agreed on.
+        now: when it was opened.
         instance: what its program has for a number of its own; 0: none.
     """
 
@@ -143,13 +125,17 @@ class Session:
         "instance",
         "ip",
         "lease",
+        "password",
+        "since",
         "source",
         "state",
         "turn",
         "vmac",
     )
 
-    def __init__(self, realm: Realm, connection: int, source: str, extended: bool, instance: int = 0) -> None:
+    def __init__(
+        self, realm: Realm, connection: int, source: str, extended: bool, now: float, instance: int = 0
+    ) -> None:
         self._realm = realm
         self._copies_until = _NEVER
         """The time until which its member has used its allowance of copies, at COPIES_PER_S."""
@@ -165,8 +151,10 @@ class Session:
         self.instance = instance
         self.state = State.GREETING
         self.vmac: bytes | None = None
-        self.ip = _UNSPECIFIED
+        self.ip = lines.UNSPECIFIED
         """The address that its AUTH claimed."""
+        self.password: Password | None = None
+        """The one that it has proven."""
         self.granted: IPv4Address | None = None
         """The address that it was granted last; behind its AUTH None if that is for another."""
         self.hello: Hello = NO_HELLO
@@ -175,6 +163,8 @@ class Session:
         """A member's, unless it has no VMAC."""
         self.carried: Traffic = NO_TRAFFIC
         """What its connection has carried, up to the last report."""
+        self.since = now
+        """When it became a member; before that, when it was opened."""
         self.turn = _NEVER
         """In line: when its turn comes."""
 
@@ -210,9 +200,10 @@ class Session:
                 actions += self._judge(message, now, wall)
         return self._outcome(actions)
 
-    def claimed(self, lease: Lease | None) -> None:
+    def claimed(self, lease: Lease | None, now: float) -> None:
         """The network gives the session the address that it claimed."""
         self.state = State.MEMBER
+        self.since = now
         self.lease = lease
         if lease is not None:
             # Equal, and in memory once.
@@ -252,7 +243,27 @@ class Session:
 
     def warning(self, kind: str, text: str) -> Log:
         """A line that its peer can cause at will."""
-        return Log("warning", f"{self.source}: {text}", kind, self._counted_as)
+        return self.line("warning", text, kind)
+
+    def line(
+        self,
+        level: Literal["debug", "info", "warning"],
+        text: str,
+        kind: str | None = None,
+        **facts: str | float,
+    ) -> Log:
+        """A line about its member; with a kind one that its peer can cause at will."""
+        return lines.line(
+            level,
+            text,
+            source=self.source,
+            ip=self.ip,
+            vmac=self.vmac,
+            name=self.hello.name,
+            kind=kind,
+            counted_as=self._counted_as if kind is not None else "",
+            facts=facts,
+        )
 
     def _outcome(self, actions: list[Action]) -> tuple[list[Action], bool, bool]:
         return actions, self.state is State.CLAIMING, self.state is State.CLOSED
@@ -305,8 +316,9 @@ class Session:
     def _on_vmac(self, message: wire.Vmac, now: float, wall: int) -> list[Action]:
         if self.state is not State.GREETING:
             return [Drop(self.connection, DropReason.VMAC_AFTER_AUTH)]
-        expected = auth.vmac_digest(self._realm.password, message.vmac, message.timestamp)
-        refusal = self._verify(message, expected, now, wall)
+        refusal = self._verify(
+            message, lambda secret: auth.vmac_digest(secret, message.vmac, message.timestamp), now, wall
+        )
         if not refusal:
             self.vmac = message.identity
         return refusal
@@ -315,11 +327,11 @@ class Session:
         if self.state is not State.GREETING:
             return [Drop(self.connection, DropReason.EXPTTUN_AFTER_AUTH)]
         realm = self._realm
-        expected = auth.expttun_digest(realm.password, message.timestamp)
-        refusal = self._verify(message, expected, now, wall)
+        refusal = self._verify(message, lambda secret: auth.expttun_digest(secret, message.timestamp), now, wall)
         if refusal:
             return refusal
-        may_keep = realm.sightings.may_keep(message.timestamp, self._counted_as, now)
+        assert self.password is not None
+        may_keep = realm.sightings.may_keep(message.digest, message.timestamp, self._counted_as, now)
         try:
             granted = realm.pool.ask(
                 message.address.ip, self.vmac, self.connection, self._counted_as, now, may_keep=may_keep
@@ -328,12 +340,12 @@ class Session:
             log = self.warning("no address", f"no address granted: {full}")
             code = CloseCode.NO_POOL if realm.pool.network is None else CloseCode.POOL_FULL
             return [log, *self.end(code, str(full))]
-        realm.sightings.answered(wall)
+        answer = wire.Expttun(wall, granted, auth.expttun_digest(self.password.secret, wall))
+        realm.sightings.answered(answer.digest, wall)
         self.granted = granted.ip
-        answer = wire.Expttun(wall, granted, auth.expttun_digest(realm.password, wall))
         return [
             Send(self.connection, answer.encode(wire.draw_confusion(realm.randbytes))),
-            Log("debug", f"{self.source}: granted {granted}"),
+            self.line("debug", f"granted {granted}"),
         ]
 
     def _on_auth(self, message: wire.Auth, now: float, wall: int) -> list[Action]:
@@ -341,8 +353,7 @@ class Session:
             return [Drop(self.connection, DropReason.SECOND_AUTH)]
         realm = self._realm
         ip = message.ip
-        expected = auth.auth_digest(realm.password, ip, message.timestamp)
-        refusal = self._verify(message, expected, now, wall)
+        refusal = self._verify(message, lambda secret: auth.auth_digest(secret, ip, message.timestamp), now, wall)
         if refusal:
             return refusal
         if not realm.replays.is_first(message.digest, message.timestamp, wall):
@@ -372,12 +383,19 @@ class Session:
         self.state = State.CLAIMING
         return []
 
-    def _verify(self, message: Hashed, expected: bytes, now: float, wall: int) -> list[Action]:
-        """The refusal of a hashed message; empty when the hash is right and the timestamp timely."""
+    def _verify(self, message: Hashed, digest_of: Callable[[bytes], bytes], now: float, wall: int) -> list[Action]:
+        """The refusal of a hashed message; empty when the hash is right and the timestamp timely.
+
+        Args:
+            digest_of: what the message's digest has to be, by the password's raw bytes.
+        """
         realm = self._realm
         name = type(message).__name__.upper()
-        if not auth.digest_matches(expected, message.digest):
-            refusal = self.refuse(f"wrong password in {name}", kind="password")
+        passwords = realm.passwords if self.password is None else Passwords([self.password])
+        proven = passwords.prove(digest_of, message.digest)
+        if proven is None or not realm.passwords.holds(proven, wall):
+            why = "wrong password" if proven is None else f"password that holds no more ({proven.name or 'nameless'})"
+            refusal = self.refuse(f"{why} in {name}", kind="password")
             if realm.failures.failed(self._counted_as, now):
                 many = "too many wrong passwords within a minute: log-ins from its address wait in line from now on"
                 refusal.append(self.warning("many passwords", many))
@@ -394,6 +412,7 @@ class Session:
                 code=CloseCode.CLOCK_OFF,
                 told=f"the member's clock is {abs(skew)} s {direction} the relay's, which tolerates {tolerance} s",
             )
+        self.password = proven
         return []
 
     def _on_relayed(

@@ -295,7 +295,8 @@ def test_a_members_settings_are_read_again(ran: Ran, tmp_path: Path, monkeypatch
 
 def examples() -> list[tuple[str, str]]:
     folder = resources.files("candy") / "examples"
-    return sorted((file.name, file.read_text()) for file in folder.iterdir())
+    files = (file for file in folder.iterdir() if not file.name.startswith("fail2ban-"))
+    return sorted((file.name, file.read_text()) for file in files)
 
 
 def test_there_is_an_example_of_each_file() -> None:
@@ -310,9 +311,9 @@ def is_setting(line: str) -> bool:
 def in_force(content: str, folder: Path) -> list[str]:
     """All lines of a file, comments that show a setting included, with files that are there."""
     lines = [line.removeprefix("#") if is_setting(line) else line for line in content.splitlines()]
-    for path in ("/etc/candy/password", "/etc/candy/relay.pem", "/etc/candy/relay.key", "/etc/candy/ca.pem"):
-        (folder / Path(path).name).write_text("x")
-        lines = [line.replace(path, str(folder / Path(path).name)) for line in lines]
+    for name in ("password-new", "password", "relay.pem", "relay.key", "ca.pem"):
+        (folder / name).write_text("x")
+        lines = [line.replace(f"/etc/candy/{name}", str(folder / name)) for line in lines]
     if "tls_key" in content:
         lines = [line.replace('websocket = "ws:', 'websocket = "wss:') for line in lines]
     return lines

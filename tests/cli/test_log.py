@@ -1,6 +1,7 @@
 """The handler of the log: a reader that stalls, disks that are full and pipes that are closed, without a program."""
 
 import errno
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ import pytest
 from lab.programs import PATIENCE_S
 
 from candy.cli import log
-from candy.cli.log import LINES_MAX, StderrHandler
+from candy.cli.log import LINES_MAX, JsonFormatter, StderrHandler
 
 
 class Pipe:
@@ -100,6 +101,30 @@ def until_all_is_tried(handler: StderrHandler) -> None:
     """Its thread has taken everything that was said."""
     while handler.queue.qsize():  # type: ignore[attr-defined]
         os.sched_yield()
+
+
+def test_json(pipe: Pipe) -> None:
+    handler = pipe.handler()
+    logger = logger_of(handler)
+    handler.setFormatter(JsonFormatter(timestamps=True))
+    about = {"source": "2001:db8::1", "seconds": 1.5}
+    logger.info("logged in as %s\n\udcff é", "192.168.202.7", extra={"about": about})
+    handler.setFormatter(JsonFormatter(timestamps=False))
+    try:
+        raise ValueError("with its traceback")
+    except ValueError:
+        logger.exception("a fault")
+    handler.close()
+    first, second = (json.loads(line) for line in pipe.read_all())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first == {
+        "level": "info",
+        "message": "logged in as 192.168.202.7\n\udcff é",
+        "source": "2001:db8::1",
+        "seconds": 1.5,
+    }
+    assert second.pop("exception").endswith("ValueError: with its traceback")
+    assert second == {"level": "error", "message": "a fault"}
 
 
 def test_all_lines_are_there_after_the_end(pipe: Pipe) -> None:

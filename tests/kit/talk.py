@@ -5,6 +5,7 @@ Rules: time stands still unless a test moves it; every message is a right one un
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from math import inf
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from candy.protocol import auth, wire
 from candy.protocol.actions import Log, Ping, Send
 from candy.relay.guessing import FailureLimiter
 from candy.relay.network import Network
+from candy.relay.passwords import Password, Passwords
 from candy.relay.pool import Pool
 from candy.relay.session import Action, Bind
 
@@ -28,7 +30,7 @@ def ip(last: int) -> IPv4Address:
     return IPv4Address(f"192.168.202.{last}")
 
 
-def network(pool: Pool | None, *, password: bytes = PASSWORD, **options: Any) -> Network:
+def network(pool: Pool | None, *, password: bytes = PASSWORD, until: float = inf, **options: Any) -> Network:
     """With the limits that a relay has unless it is told otherwise."""
     limits: dict[str, Any] = {
         "failures": FailureLimiter(60),
@@ -36,7 +38,7 @@ def network(pool: Pool | None, *, password: bytes = PASSWORD, **options: Any) ->
         "authentication_timeout": 10.0,
         "randbytes": bytes,
     }
-    return Network(password, pool, **(limits | options))
+    return Network(Passwords([Password(password, until=until)]), pool, **(limits | options))
 
 
 class Talk:
@@ -91,8 +93,8 @@ class Talk:
     def pong(self, connection: int, payload: bytes) -> list[Action]:
         return self.keep(self.network.ponged(connection, payload, self.now, self.wall))
 
-    def close(self, connection: int) -> list[Action]:
-        return self.keep(self.network.closed(connection, self.now, self.wall))
+    def close(self, connection: int, cause: str = "peer") -> list[Action]:
+        return self.keep(self.network.closed(connection, self.now, self.wall, cause))
 
     def expire(self) -> list[Action]:
         return self.keep(self.network.expired(self.now, self.wall))

@@ -70,6 +70,7 @@ REASONS = [
         "the member's clock is 900 s behind the relay's, which tolerates 300 s",
         "set the one that is wrong, for example by NTP",
     ),
+    (4008, "the password by which this member logged in holds no more", "give this member one that holds"),
 ]
 
 

@@ -34,6 +34,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "state_dir": Path("/somewhere"),
         "debug": False,
         "timestamps": True,
+        "log_format": "text",
         "url": "ws://relay:26816/",
         "name": None,
         "tun": None,

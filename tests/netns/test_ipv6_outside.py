@@ -30,7 +30,7 @@ def test_a_link_local_address_with_its_interface(laboratory: Laboratory, tmp_pat
     absent.wait_for(r"fe80::1%eth9: this machine has no interface eth9; trying again")
     absent.close()
     address = laboratory.client(host=host, url=f"ws://[fe80::1%25eth0]:{PORT}").connected()
-    relay.wait_for(f"INFO fe80::[0-9a-f:]+: logged in as {address}$")
+    relay.wait_for(f"INFO fe80::[0-9a-f:]+: logged in as {address} ")
 
 
 def test_a_relay_without_an_option_on_a_machine_without_ipv4(laboratory: Laboratory, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_settings_are_read_again(laboratory: Laboratory, tmp_path: Path) -> None
     client.wait_for(f"INFO connecting anew to {other}/$", lines)
     # It asks for the address that it had.
     assert client.connected(lines) == "192.168.202.9"
-    relay.wait_for("logged in as 192.168.202.9$")
+    relay.wait_for("logged in as 192.168.202.9 ")
     assert host.run("ip", "-o", "link", "show", "candy").split()[0] == link
     client.signal(signal.SIGTERM)
     assert client.wait() == 0

@@ -107,6 +107,6 @@ def test_clones_with_an_address_of_their_own_are_told_of_and_back_off(laboratory
     first.wait_for("replaced: .*; trying again in ([89]|1[0-2])")
     second.wait_for("replaced: another connection with the same VMAC")
     relay.wait_for(
-        r"WARNING .*: replaced 192\.168\.202\.5 again within 60 s: two machines use the VMAC [0-9a-f]{16}: "
-        "remove its file from the state folder of one of them"
+        r"WARNING .*: replaced 192\.168\.202\.5 again within 60 s: two machines use this VMAC: "
+        r"remove its file from the state folder of one of them \(VMAC [0-9a-f]{16}\)"
     )

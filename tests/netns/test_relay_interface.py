@@ -91,6 +91,27 @@ def test_its_address_is_its_own(laboratory: MembersLaboratory) -> None:
     member.settle()
 
 
+def test_a_network_that_comes_by_a_reload_has_one_and_needs_a_restart_to_go(laboratory: MembersLaboratory) -> None:
+    file = laboratory.folder / "server.toml"
+    file.write_text("")
+    relay = laboratory.relay("-c", str(file))
+    lab = '[network."/lab"]\npassword = "of the lab"\ndhcp = "10.9.0.0/24"\ntun = "10.9.0.1/24"\n'
+    file.write_text(lab)
+    relay.signal(signal.SIGHUP)
+    relay.wait_for("INFO /lab: this machine is 10.9.0.1/24 on interface cs-lab$")
+    relay.wait_for("INFO changed: network /lab$")
+    assert laboratory.interfaces()["cs-lab"] == "10.9.0.1/24"
+    with laboratory.outside:
+        opened = socket.create_connection((Ethernet.ADDRESS, PORT), PATIENCE_S)
+    member = laboratory.stack.enter_context(Member(opened, path="/lab", password="of the lab")).log_in("10.9.0.5")
+    member.forward(echo("10.9.0.5", "10.9.0.1", 1))
+    assert receive_from(member, "10.9.0.1")[20] == 0
+    file.write_text("")
+    relay.signal(signal.SIGHUP)
+    relay.wait_for("WARNING changed, which needs a restart: network /lab$")
+    member.settle()
+
+
 def test_it_is_gone_with_the_relay(laboratory: MembersLaboratory) -> None:
     relay = laboratory.relay("-t", "192.168.202.1/24")
     assert "candy-server" in laboratory.interfaces()
@@ -188,9 +209,9 @@ def test_networks_behind_members_and_behind_it(laboratory: MembersLaboratory) ->
     member.settle()
     # Rules that change reach it as well. What is left for a restart comes last.
     start = len(relay.lines)
-    write(f"192.168.202.0/24,172.18.0.0/16,{GATEWAY}", more="max_members = 9\n")
+    write(f"192.168.202.0/24,172.18.0.0/16,{GATEWAY}", more="clock_tolerance = 9\n")
     relay.signal(signal.SIGHUP)
-    last = relay.wait_for(r"WARNING changed, which needs a restart: max_members$", start)
+    last = relay.wait_for(r"WARNING changed, which needs a restart: clock_tolerance$", start)
     lines = relay.lines[start : relay.lines.index(last.string)]
     assert any(line.endswith("172.17.0.0/16 is not reached through the network any more") for line in lines)
     shown = laboratory.hub.run("ip", "route", "show", "dev", "candy-server")

@@ -43,6 +43,11 @@ def test_line(tmp_path: Path) -> None:
     assert line("relay", port=443, tls_certificate=pem, tls_key=pem).endswith(" -w wss://relay:443")
 
 
+def test_public_url() -> None:
+    assert line("127.0.0.1", public_url="wss://vpn.example.org").endswith(" -w wss://vpn.example.org")
+    assert line("127.0.0.1", 99, path="/home", public_url="wss://h/vpn/").endswith(" -w wss://h/vpn/home")
+
+
 def test_a_password_of_the_users_own_is_not_repeated() -> None:
     assert line("relay", generated=None).startswith("CANDY_PASSWORD='<your password>' candy-client ")
 

@@ -29,6 +29,13 @@ def test_the_first_at_once_and_then_one_a_minute(limiter: LineLimiter) -> None:
     assert limiter.passes(line(51), 281.0)
 
 
+def test_some_may_be_written_at_once(limiter: LineLimiter) -> None:
+    lines = [Log("warning", f"refused {number}", "password", "203.0.113.1", at_once=3) for number in range(6)]
+    assert [limiter.passes(each, 100.0) for each in lines] == [True, True, True, False, False, False]
+    assert limiter.expired(160.0) == [Log("warning", "refused 5 … and 2 more")]
+    assert [limiter.passes(each, 161.0) for each in lines] == [True, True, False, False, False, False]
+
+
 def test_kinds_and_sources_have_limits_of_their_own(limiter: LineLimiter) -> None:
     for _ in range(1000):
         limiter.passes(line(), 0.0)

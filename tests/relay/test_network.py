@@ -248,7 +248,7 @@ def test_a_source_brings_no_more_new_devices_than_allowed() -> None:
             assert talk.log[-1] == (
                 "warning",
                 f"{office}: not let in as {address}: 100 new devices came from its address within a minute; "
-                "--new-devices-per-minute allows more",
+                f"--new-devices-per-minute allows more (VMAC {last:016x})",
             )
     assert sum(isinstance(actions[0], Bind) for actions in outcomes) == 100
     # Others are not concerned, nor those that were in before.

@@ -463,3 +463,43 @@ def test_bad_pools_are_refused_in_one_line_that_says_how_to_mend_it(text: str, w
 def test_a_first_address_outside_is_refused(first: str) -> None:
     with pytest.raises(ConfigError, match="first address"):
         Pool(IPv4Network("192.168.202.0/24"), first=IPv4Address(first))
+
+
+def test_a_pool_grows() -> None:
+    """What was held stays, what was claimed outside of it may be inside now, and each address is granted once."""
+    pool = pool_of("192.168.202.8/30")
+    held = grant(pool, 1, vmac=ONE)
+    pool.claim(held, ONE, 1)
+    pool.claim(ip(13), TWO, 2)
+    assert grant(pool, 3) == ip(10)
+    pool.enlarge(IPv4Network("192.168.202.0/28"))
+    assert (pool.holder(held), pool.holder(ip(13))) == (1, 2)
+    granted = [grant(pool, connection) for connection in range(4, 15)]
+    assert sorted(granted) == [ip(last) for last in range(1, 15) if last not in (9, 10, 13)]
+    with pytest.raises(PoolFull, match=r"the pool 192\.168\.202\.0/28 is full: all 14 addresses"):
+        grant(pool, 15)
+
+
+def test_what_was_leased_or_reserved_outside_of_a_pool_that_grows_is_granted_to_nobody_else() -> None:
+    pool = pool_of("192.168.202.8/30")
+    pool.claim(ip(2), ONE, 1)
+    pool.release(1)
+    pool.reserve(Reservation(ip(3), vmac=TWO))
+    pool.enlarge(IPv4Network("192.168.202.0/28"))
+    granted = [grant(pool, connection) for connection in range(2, 14)]
+    assert sorted(granted) == [ip(last) for last in range(1, 15) if last not in (2, 3)]
+    assert grant(pool, 14, vmac=TWO) == ip(3)
+    # The pool is full but for the address whose device is away.
+    assert grant(pool, 15) == ip(2)
+    with pytest.raises(PoolFull):
+        grant(pool, 16)
+
+
+@pytest.mark.parametrize("other", ["192.168.202.0/25", "10.0.0.0/8", "0.0.0.0/0"])
+def test_a_pool_does_not_become_another(other: str) -> None:
+    pool = pool_of()
+    with pytest.raises(ConfigError):
+        pool.enlarge(IPv4Network(other))
+    with pytest.raises(ConfigError):
+        Pool(None).enlarge(IPv4Network("10.0.0.0/8"))
+    assert pool.network == IPv4Network("192.168.202.0/24")

@@ -169,8 +169,8 @@ def test_one_vmac_that_replaces_itself_twice_within_a_minute_is_worth_a_warning(
     talk.now += 60
     talk.newcomer(ip(7), ONE)
     assert warned(talk) == [
-        "203.0.113.3: replaced 192.168.202.7 again within 60 s: two machines use the VMAC 1111111111111111: "
-        "remove its file from the state folder of one of them"
+        "203.0.113.3: replaced 192.168.202.7 again within 60 s: two machines use this VMAC: "
+        "remove its file from the state folder of one of them (VMAC 1111111111111111)"
     ]
 
 

@@ -109,7 +109,7 @@ def test_a_device_with_a_lease_is_known_and_trusted_after_a_restart(talk: Talk) 
         connection = later.open(office)
         later.vmac(connection, vmac)
         later.auth(connection, ip(last))
-        return later.log[-1] == ("info", f"{office}: logged in as {ip(last)}")
+        return later.log[-1] == ("info", f"{office}: logged in as {ip(last)} (VMAC {vmac.decode()})")
 
     assert [come(7, TWO), come(9, ONE), come(8, TWO)] == [True, True, False]
     for _ in range(100):

@@ -57,7 +57,7 @@ class TestPath:
         start = len(relay.lines)
         member.close()
         label = "/home: " if "home" in path else ""
-        relay.wait_for(rf"INFO {label}127\.0\.0\.1: {member.ip} logged out$", start)
+        relay.wait_for(rf"INFO {label}127\.0\.0\.1: {member.ip} logged out after ", start)
 
     @pytest.mark.parametrize("path", ["/hom", "/home2", "/HOME", "/home/eu", "/office", "/..", "/home%20"])
     def test_a_path_that_is_none(self, relay: RelayProgram, path: str) -> None:

@@ -178,13 +178,12 @@ class TestRules:
         return f"{rule!r} overlaps {rule!r}: no member can have both"
 
     def test_what_can_not_change_is_named(self, changing: Changing) -> None:
-        write_rules(changing.file, 17, 18, home=(17,), more="max_members = 5\nqueue_bytes = 1000000\n")
-        text = changing.file.read_text().replace('[network."/home"]', '[network."/homes"]')
-        changing.file.write_text(text)
+        write_rules(changing.file, 17, 18, home=(17,), more="clock_tolerance = 5\nqueue_bytes = 1000000\n")
         assert changing.reread() == [
             "INFO the settings are read again",
             "INFO 2 SD-WAN rules from now on; members told: 0, closed to come back: 0",
-            "WARNING changed, which needs a restart: queue_bytes, network /home, network /homes, max_members",
+            "INFO changed: sdwan",
+            "WARNING changed, which needs a restart: queue_bytes, clock_tolerance",
         ]
 
     def test_a_member_that_has_no_room_for_its_rules_comes_back_to_them(

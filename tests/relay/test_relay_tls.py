@@ -20,11 +20,12 @@ class TlsRelay(RelayProgram):
         self.pairs = Renewed(folder)
         self.file = folder / "server.toml"
         self.write()
-        tls = ("--tls-certificate", str(self.pairs.chain), "--tls-key", str(self.pairs.key))
-        super().__init__(folder, "-c", str(self.file), *tls, scheme="wss")
+        super().__init__(folder, "-c", str(self.file), scheme="wss")
 
-    def write(self, more: str = "") -> None:
-        self.file.write_text(f'dhcp = "192.168.202.0/24"\n{more}')
+    def write(self, more: str = "", *, pair: Path | None = None) -> None:
+        chain, key = (self.pairs.chain, self.pairs.key) if pair is None else (pair / "chain.pem", pair / "key.pem")
+        tls = f'tls_certificate = "{chain}"\ntls_key = "{key}"\n'
+        self.file.write_text(f'dhcp = "192.168.202.0/24"\n{tls}{more}')
 
     def connect(self) -> tuple[Member, str]:
         """A member, and the serial number of the certificate that it was shown."""
@@ -82,12 +83,38 @@ def test_sighup_reads_it_at_once_and_says_last_what_needs_a_restart(relay: TlsRe
         relay.wait_for("needs a restart", start)
         relay.counters()
         lines = [re.sub(r"^\S+ \S+ ", "", line) for line in relay.lines[start:]]
-        assert [line for line in lines if not re.fullmatch(r"DEBUG .*|INFO [a-z_ 0-9]+: \d+|.* logged out", line)] == [
+        usual = r"DEBUG .*|INFO [a-z_ 0-9]+: \d+|.* logged out .*"
+        assert [line for line in lines if not re.fullmatch(usual, line)] == [
             "INFO the certificate is read again",
             "INFO the settings are read again",
             "INFO 1 SD-WAN rules from now on; members told: 0, closed to come back: 1",
-            "WARNING changed, which needs a restart: workers, max_members",
+            "INFO changed: max_members, sdwan",
+            "WARNING changed, which needs a restart: workers",
         ]
         newcomer, serial = relay.connect()
         newcomer.close()
         assert serial != first
+
+
+def test_sighup_reads_other_files_and_stays_with_those_before_while_they_are_no_good(relay: TlsRelay) -> None:
+    member, first = relay.connect()
+    with member:
+        member.log_in(str(member.ask().ip))
+        other = relay.pairs.make("other")
+        whole = (other / "chain.pem").read_bytes()
+        (other / "chain.pem").write_bytes(b"no certificate")
+        relay.write(pair=other)
+        relay.signal(signal.SIGHUP)
+        said = relay.wait_for("ERROR the certificate stays the one before: ").string
+        assert f"cannot use {other}/chain.pem with {other}/key.pem" in said
+        relay.wait_for("INFO changed: tls_certificate, tls_key$")
+        still, serial = relay.connect()
+        still.close()
+        assert serial == first
+        # From now on these are the files that are looked at.
+        (other / "chain.pem").write_bytes(whole)
+        relay.wait_for("INFO the certificate is read again$")
+        newcomer, serial = relay.connect()
+        newcomer.close()
+        assert serial != first
+        member.settle()

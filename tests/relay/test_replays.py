@@ -5,6 +5,7 @@ And of address requests: which of them may be another's, sniffed.
 
 import pytest
 
+from candy.protocol.auth import expttun_digest
 from candy.relay.replays import SNIFFED_S, ReplayMemory, Sightings
 
 WALL = 1_700_000_000
@@ -112,33 +113,44 @@ def test_a_memory_full_of_the_future_believes_nothing_that_it_can_t_remember() -
 # EXPTTUN
 
 
+def digest(timestamp: int) -> bytes:
+    return expttun_digest(b"secret", timestamp)
+
+
+def test_each_password_has_a_digest_of_its_own() -> None:
+    sightings = Sightings()
+    sightings.answered(digest(WALL), WALL)
+    assert sightings.may_keep(expttun_digest(b"another", WALL), WALL, "203.0.113.1", 100.0)
+    assert not sightings.may_keep(digest(WALL), WALL, "203.0.113.1", 100.0)
+
+
 def test_a_request_that_came_before_keeps_nothing_for_another_source() -> None:
     sightings = Sightings()
-    assert sightings.may_keep(WALL, "203.0.113.1", 100.0)
+    assert sightings.may_keep(digest(WALL), WALL, "203.0.113.1", 100.0)
     # Members whose clocks agree send the same digest in the same second.
-    assert sightings.may_keep(WALL, "203.0.113.2", 100.0 + SNIFFED_S)
-    assert not sightings.may_keep(WALL, "203.0.113.3", 100.1 + SNIFFED_S)
-    assert not sightings.may_keep(WALL, "203.0.113.2", 100.1 + SNIFFED_S)
+    assert sightings.may_keep(digest(WALL), WALL, "203.0.113.2", 100.0 + SNIFFED_S)
+    assert not sightings.may_keep(digest(WALL), WALL, "203.0.113.3", 100.1 + SNIFFED_S)
+    assert not sightings.may_keep(digest(WALL), WALL, "203.0.113.2", 100.1 + SNIFFED_S)
     # Its own sender asks again.
-    assert sightings.may_keep(WALL, "203.0.113.1", 200.0)
-    assert sightings.may_keep(WALL + 1, "203.0.113.3", 200.0)
+    assert sightings.may_keep(digest(WALL), WALL, "203.0.113.1", 200.0)
+    assert sightings.may_keep(digest(WALL + 1), WALL + 1, "203.0.113.3", 200.0)
 
 
 def test_a_digest_that_the_relay_sent_keeps_nothing_unless_a_member_sent_it_before() -> None:
     sightings = Sightings()
-    sightings.answered(WALL)
-    assert not sightings.may_keep(WALL, "203.0.113.1", 100.0)
-    assert sightings.may_keep(WALL + 1, "203.0.113.1", 101.0)
-    sightings.answered(WALL + 1)
-    assert sightings.may_keep(WALL + 1, "203.0.113.2", 101.9)
+    sightings.answered(digest(WALL), WALL)
+    assert not sightings.may_keep(digest(WALL), WALL, "203.0.113.1", 100.0)
+    assert sightings.may_keep(digest(WALL + 1), WALL + 1, "203.0.113.1", 101.0)
+    sightings.answered(digest(WALL + 1), WALL + 1)
+    assert sightings.may_keep(digest(WALL + 1), WALL + 1, "203.0.113.2", 101.9)
 
 
 def test_sightings_are_bounded_and_what_may_be_forgotten_is_not_taken_for_new() -> None:
     sightings = Sightings(limit=3)
     for second in range(10):
-        assert sightings.may_keep(WALL + second, "203.0.113.1", float(second))
+        assert sightings.may_keep(digest(WALL + second), WALL + second, "203.0.113.1", float(second))
         assert len(sightings) <= 3
-    assert not sightings.may_keep(WALL + 6, "203.0.113.1", 100.0)
-    assert not sightings.may_keep(WALL - 100, "203.0.113.2", 100.0)
-    assert sightings.may_keep(WALL + 7, "203.0.113.1", 100.0)
-    assert sightings.may_keep(WALL + 10, "203.0.113.2", 100.0)
+    assert not sightings.may_keep(digest(WALL + 6), WALL + 6, "203.0.113.1", 100.0)
+    assert not sightings.may_keep(digest(WALL - 100), WALL - 100, "203.0.113.2", 100.0)
+    assert sightings.may_keep(digest(WALL + 7), WALL + 7, "203.0.113.1", 100.0)
+    assert sightings.may_keep(digest(WALL + 10), WALL + 10, "203.0.113.2", 100.0)

@@ -10,6 +10,7 @@ import pydantic
 import pytest
 
 from candy.errors import ConfigError
+from candy.relay.passwords import PASSWORDS_MAX, Password
 from candy.relay.reservations import Reservation
 from candy.relay.rules import MAX_RULES, Rule
 from candy.relay.settings import (
@@ -18,7 +19,6 @@ from candy.relay.settings import (
     NetworkSettings,
     RelaySettings,
     canonical_path,
-    needs_restart,
     relay_settings,
 )
 from candy.settings import Given
@@ -57,10 +57,12 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "state_dir": Path("/somewhere"),
         "debug": False,
         "timestamps": True,
+        "log_format": "text",
         "networks": (
             {
                 "path": "/",
                 "password": b"secret",
+                "passwords": (),
                 "password_is_generated": False,
                 "pool": IPv4Network("192.168.202.0/24"),
                 "allow_outside_pool": False,
@@ -78,6 +80,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         "host": "0.0.0.0",
         "port": 26816,
+        "public_url": None,
         "tls_certificate": None,
         "tls_key": None,
         "allow_origin": (),
@@ -434,45 +437,71 @@ def test_interfaces_that_a_machine_cannot_tell_apart() -> None:
         two(("/a/b", "10.1.0.1/16"), ("/a-b", "10.2.0.1/16"))
 
 
-# What a relay that runs can change
+# Passwords
 
 
-def test_rules_need_no_restart() -> None:
-    before = relay([further("/home")])
-    after = relay([further("/home", sdwan="192.168.202.1,10.0.0.0/8,192.168.202.2")], sdwan=RULES)
-    assert needs_restart(before, after) == []
-    assert needs_restart(before, before) == []
+def listed(*passwords: Password) -> list[Given]:
+    return [Given(password, f"file.toml:{number}: passwords") for number, password in enumerate(passwords, 1)]
 
 
-def test_what_needs_a_restart_is_named(pem: str) -> None:
-    before = relay([further("/home"), further("/gone")])
-    after = relay(
-        [further("/new"), further("/home", b"changed", dhcp="10.0.0.0/8", no_source_check=True)],
-        websocket="wss://127.0.0.1",
-        tls_certificate=pem,
-        tls_key=pem,
-        no_timestamp=True,
-        no_broadcast=True,
-    )
-    assert needs_restart(before, after) == [
-        "websocket",
-        "no_timestamp",
-        "tls_certificate",
-        "tls_key",
-        "network /gone",
-        "network /new",
-        "no_broadcast",
-        "network /home: no_source_check",
-        "network /home: password",
-        "network /home: dhcp",
-    ]
+def test_a_list_of_passwords() -> None:
+    old, new = Password(b"old", "old", 1e9), Password(b"new", "new")
+    network = relay_settings({}, password=b"short", passwords=listed(old, new)).networks[0]
+    assert network.every_password == (Password(b"short"), old, new)
+    assert relay_settings({}, password=b"", passwords=listed(old)).networks[0].every_password == (old,)
+    home = further("/home", None)._replace(passwords=listed(new))
+    assert relay([home]).networks[1].every_password == (new,)
 
 
-def test_a_password_that_was_made_is_not_a_change() -> None:
-    made = relay_settings({}, password=b"made", password_is_generated=True)
-    check = relay_settings({}, password=b"", password_is_generated=True)
-    assert needs_restart(made, check) == []
-    assert needs_restart(made, relay()) == ["password"]
+@pytest.mark.parametrize(
+    ("passwords", "said"),
+    [
+        ([Password(b"secret")], "file.toml:1: passwords: is the same password a second time: remove one of them"),
+        (
+            [Password(b"1", "name"), Password(b"2", "name")],
+            "file.toml:2: passwords: 'name' is the name of another password too: choose another",
+        ),
+        (
+            [Password(b"%d" % number) for number in range(PASSWORDS_MAX)],
+            f"file.toml:16: passwords: is one password too many: a network has at most {PASSWORDS_MAX}",
+        ),
+        (
+            [Password(b"1", "x" * 64)],
+            f"file.toml:1: passwords: {'x' * 64!r} is too long a name: use 63 characters or less",
+        ),
+    ],
+)
+def test_passwords_that_can_not_be(passwords: list[Password], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        relay_settings({}, password=b"secret", passwords=listed(*passwords))
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("wss://vpn.example.org", "wss://vpn.example.org"),
+        ("wss://vpn.example.org/candy/", "wss://vpn.example.org/candy"),
+        ("ws://[2001:db8::1]:8080/", "ws://[2001:db8::1]:8080"),
+    ],
+)
+def test_public_url(written: str, url: str) -> None:
+    assert relay(public_url=written).public_url == url
+
+
+@pytest.mark.parametrize("wrong", ["https://example.org", "example.org", "wss://u@h", "wss://h/?q", "wss://h/#f"])
+def test_public_url_that_is_none(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--public_url: "):
+        relay(public_url=wrong)
+
+
+def test_log_format() -> None:
+    assert relay(log_format="json").log_format == "json"
+    with pytest.raises(ConfigError, match=r"^--log_format: 'xml' is not one of 'text' or 'json'$"):
+        relay(log_format="xml")
+
+
+# Reservations
 
 
 def test_reservations() -> None:
@@ -503,8 +532,3 @@ def test_reservations_that_can_t_be(reserve: str, more: dict[str, Any], message:
     with pytest.raises(ConfigError) as caught:
         main(reserve=("192.168.202.8=first", reserve) if not more else (reserve,), **more)
     assert str(caught.value) == f"--reserve: {message}"
-
-
-def test_leases_and_reservations_need_no_restart() -> None:
-    before, after = relay(), relay(lease_days=1, reserve=("192.168.202.9=laptop",))
-    assert needs_restart(before, after) == []

@@ -1,0 +1,93 @@
+"""The passwords of one network: several may hold at a time, so that an old one can be replaced without an hour zero.
+
+    digest of a message ─▶ prove(digest_of, received) ─▶ the Password with which it was made, or None
+    holds(password, wall) ─▶ whether who came by it may stay
+
+Rules:
+ 1. Each has a name for its owner, in no message, and perhaps an end. From its end on it is as wrong as any other.
+ 2. A session is one member's, who has one password: the first that it proves is the session's for good
+    (candy.relay.session).
+ 3. A password that does not hold any more, because it was taken away or came to its end, lets nobody stay who came by
+    it.
+
+This module knows neither sessions nor files. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from candy.protocol.auth import digest_matches
+
+PASSWORDS_MAX = 16
+"""Of one network, because a wrong digest is compared with that of each."""
+NAME_MAX = 63
+"""Characters."""
+LOOK_S = 60.0
+"""Between two looks at passwords that come to an end, at most: the machine's clock may be set meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """One of them."""
+
+    secret: bytes = field(repr=False)
+    """Raw bytes, as they go into every digest."""
+    name: str = ""
+    until: float = inf
+    """Unix seconds: from then on it does not hold."""
+
+    def holds(self, wall: float) -> bool:
+        return wall < self.until
+
+
+class Passwords:
+    """Those of one network. Immutable."""
+
+    __slots__ = ("_all",)
+
+    def __init__(self, passwords: Iterable[Password]) -> None:
+        self._all = tuple(passwords)
+
+    def prove(self, digest_of: Callable[[bytes], bytes], received: bytes) -> Password | None:
+        """The password from which a digest was made, held or not.
+
+        Args:
+            digest_of: the digest of the message with a password's raw bytes.
+            received: the digest that came with it.
+        """
+        proven = [each for each in self._all if digest_matches(digest_of(each.secret), received)]
+        return proven[0] if proven else None
+
+    def holds(self, password: Password, wall: float) -> bool:
+        """Whether who came by this password, of this list or of one before it, may stay."""
+        return any(each.secret == password.secret and each.holds(wall) for each in self._all)
+
+    def holding(self, wall: float) -> int:
+        """How many of them hold."""
+        return sum(each.holds(wall) for each in self._all)
+
+    def next_end(self, wall: float) -> float:
+        """When the next of them that still hold comes to its end, Unix seconds; inf: none does."""
+        return min((each.until for each in self._all if each.holds(wall)), default=inf)
+
+
+class Ends:
+    """When to look which of a network's passwords have come to their ends."""
+
+    __slots__ = ("_next", "_passwords", "due")
+
+    def __init__(self, passwords: Passwords) -> None:
+        self._passwords = passwords
+        self._next = -inf
+        """The next end, Unix seconds, as far as was known at the last look."""
+        self.due = 0.0 if passwords.next_end(-inf) < inf else inf
+        """The next look, in the seconds of `now`; the first one at once, for want of a clock."""
+
+    def look(self, now: float, wall: float) -> bool:
+        """Whether one has come to its end since the last look, or this is the first."""
+        is_over = wall >= self._next
+        if is_over:
+            self._next = self._passwords.next_end(wall)
+        self.due = inf if self._next == inf else now + min(self._next - wall, LOOK_S)
+        return is_over

@@ -1,0 +1,30 @@
+"""What the sessions of one network share, and their network with them. Nothing happens here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from candy.relay.devices import Devices
+from candy.relay.guessing import FailureLimiter
+from candy.relay.passwords import Passwords
+from candy.relay.pool import Pool
+from candy.relay.replays import ReplayMemory, Sightings
+from candy.relay.rules import Rules
+
+
+@dataclass(slots=True, kw_only=True)
+class Realm:
+    """What the sessions of one network share: its passwords, its settings and what it knows of all of them."""
+
+    passwords: Passwords
+    pool: Pool
+    replays: ReplayMemory
+    sightings: Sightings
+    devices: Devices
+    failures: FailureLimiter
+    randbytes: Callable[[int], bytes]
+    tolerance: int
+    allow_outside_pool: bool
+    forward_broadcast: bool
+    rules: Rules
+    host: int | None = None
+    """The number of the relay's own interface in the network, which holds an address but has no session."""

@@ -1,0 +1,142 @@
+"""A network as a relay serves it: settings, decisions, the engine's number for it, this machine's interface in it.
+
+    serve(settings) ─▶ Served ─▶ make_interface() ─▶ change(settings, names) … ─▶ leave()
+                                       └──── follow(): its kernel routes, by the rules
+
+Rules:
+ 1. The engine has new rules and addresses before any member follows them.
+ 2. What the network decides is returned: its actions are the relay's to carry out.
+
+This module reads no settings and knows no connection but the interface's.
+"""
+
+import os
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from candy._fastpath import Engine
+from candy.host.interface import Interface
+from candy.host.kernelroutes import KernelRoutes
+from candy.host.tun import Tun
+from candy.options import DEFAULT_MTU
+from candy.relay.guessing import FailureLimiter
+from candy.relay.leases import NO_TRAFFIC, Traffic
+from candy.relay.network import Network
+from candy.relay.passwords import Passwords
+from candy.relay.pool import Pool
+from candy.relay.rules import Rules
+from candy.relay.session import Action
+from candy.relay.settings import NetworkSettings
+
+
+@dataclass(slots=True)
+class Served:
+    """One network of a relay."""
+
+    settings: NetworkSettings
+    number: int
+    """The engine's."""
+    network: Network
+    _engine: Engine
+    interface: Interface | None = None
+
+    @property
+    def label(self) -> str:
+        """The beginning of its lines in the log."""
+        return "" if self.settings.path == "/" else f"{self.settings.path}: "
+
+    def change(self, settings: NetworkSettings, names: AbstractSet[str], now: float, wall: int) -> list[Action]:
+        """Have these settings instead of those before, which differ in `names`. Call follow() afterwards."""
+        self.settings = settings
+        actions: list[Action] = []
+        if names & {"password", "passwords"}:
+            actions += self.network.set_passwords(Passwords(settings.every_password), now, wall)
+        if "pool" in names and settings.pool is not None:
+            self._engine.set_broadcast(self.number, int(settings.pool.broadcast_address))
+            actions += self.network.enlarge(settings.pool, now)
+        if "lease_days" in names:
+            self.network.register.set_lease_days(settings.lease_days)
+        if "reservations" in names:
+            actions += self.network.set_reservations(settings.reservations, now)
+        if "rules" in names:
+            rules = Rules(settings.rules)
+            self._set_rules(rules)
+            actions += self.network.set_rules(rules, now)
+        if "max_members" in names:
+            self.network.max_members = settings.max_members or None
+        return actions
+
+    def leave(self, now: float) -> list[Action]:
+        """Serve it no more. The engine gives it up with its last connection."""
+        actions = self.network.dissolve(now)
+        self._engine.remove_network(self.number)
+        return actions
+
+    def make_interface(self, stack: ExitStack) -> list[Action]:
+        """Make this machine's interface in the network, without an address yet; it is closed with the stack.
+
+        Raises:
+            OperationalError: it could not be created.
+            OSError: the engine has no slot for it.
+        """
+        assert self.settings.tun is not None
+        tun = Tun(self.settings.interface, DEFAULT_MTU)
+        stack.callback(tun.close)
+        self.interface = Interface(tun, KernelRoutes(tun.name), self._engine, self.number)
+        return self.network.host(self.interface.connection, self.settings.tun.ip)
+
+    async def follow(self) -> None:
+        """Have the interface follow the rules.
+
+        Raises:
+            OperationalError: the interface is gone, or the kernel does not answer.
+        """
+        if self.interface is None or self.settings.tun is None:
+            return
+        own, rules = self.settings.tun.ip, Rules(self.settings.rules)
+        # Without `relay`: the relay is here, so no route can be in its way.
+        await self.interface.follow(rules.entries(own), is_gateway=bool(rules.lans(own)))
+
+    def _set_rules(self, rules: Rules) -> None:
+        self._engine.set_rules(self.number, [placement.numbers for placement in rules.placements])
+
+
+def serve(settings: NetworkSettings, engine: Engine, failures: FailureLimiter) -> Served:
+    """Make a network that members may join.
+
+    Args:
+        failures: shared with the relay's other networks.
+    """
+    pool = settings.pool
+
+    def traffic(connection: int) -> Traffic:
+        found = engine.connection_stats(connection)
+        return NO_TRAFFIC if found is None else Traffic(*(found[name] for name in Traffic._fields))
+
+    number = engine.add_network(
+        int(pool.broadcast_address) if pool else 0xFFFFFFFF,
+        forward_broadcast=settings.forward_broadcast,
+        check_source=settings.check_source,
+    )
+    rules = Rules(settings.rules)
+    network = Network(
+        Passwords(settings.every_password),
+        Pool(pool) if pool else None,
+        randbytes=os.urandom,
+        failures=failures,
+        tolerance=settings.clock_tolerance,
+        allow_outside_pool=settings.allow_outside_pool,
+        forward_broadcast=settings.forward_broadcast,
+        rules=rules,
+        tell_gateways=settings.check_source,
+        max_members=settings.max_members or None,
+        new_devices_per_minute=settings.new_devices_per_minute,
+        lease_days=settings.lease_days,
+        reservations=settings.reservations,
+        authentication_timeout=settings.auth_timeout,
+        traffic=traffic,
+    )
+    served = Served(settings, number, network, engine)
+    served._set_rules(rules)
+    return served
