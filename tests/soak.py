@@ -93,10 +93,10 @@ class Soak:
         self._configure(LAN)
         self.relays = [self._start_relay()]
         hosts = [self._laboratory.host() for _ in range(-(-members // CROWD_PER_HOST))]
-        stay_s = (min(20.0, self.seconds / 6), min(120.0, self.seconds / 2))
+        stay_s = (min(60.0, self.seconds / 6), min(420.0, self.seconds / 2))
         self.crowd = Crowd(self._address, hosts, members // 2, CROWD_FIRST, stay_s, seed)
         self.clients = [
-            Watched(self._laboratory.client("-t", f"{address}/16", *flags))
+            Watched(self._start_client("-t", f"{address}/16", *flags))
             for address, flags in ((HELD, ()), (QUIET, ()), (GATEWAY, ("--masquerade",)), (SHAKEN, ()))
         ]
         for watched in self.clients:
@@ -203,6 +203,12 @@ class Soak:
         self._stack.enter_context(relay)
         relay.wait_for(r"listening on ")
         return Watched(relay)
+
+    def _start_client(self, *flags: str) -> Client:
+        """On a host of its own, and as users start it: a line for each message of another would be this test's."""
+        host = self._laboratory.host()
+        client = Client(host, self._laboratory.state(host), "-w", self._laboratory.url, *flags)
+        return self._stack.enter_context(client)
 
     def _start_mischief(self, number: int, members: int) -> Program:
         """A third of a tenth as many as there are in the crowd."""

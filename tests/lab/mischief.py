@@ -2,8 +2,9 @@
 
     python -m lab.mischief HOST PORT WAY…        until it is ended
 
-Rules: a bout ends by itself, within seconds; that the relay refuses or ends a connection is expected; the process needs
-no more than a few percent of a core, because what is tested is what the relay does, not who is faster.
+Rules: a bout ends by itself, within a minute, and whoever logs in for one is one of DEVICES, because a device leaves a
+lease and each log-in a line in the log; that the relay refuses or ends a connection is expected; the process needs no
+more than a few percent of a core, because what is tested is what the relay does, not who is faster.
 """
 
 import random
@@ -24,7 +25,10 @@ from candy.protocol import wire
 Address = tuple[str, int]
 BOUT_S = 5.0
 """How long what is held is held."""
+FLOOD_S = 30.0
+"""How long a member floods."""
 GAP_S = 0.05
+DEVICES = 100
 NETWORK = int(IPv4Address("10.64.0.0"))
 HELD = "10.64.0.2"
 """Of a member that stays."""
@@ -32,14 +36,15 @@ EVERYBODY = int(IPv4Address("10.64.255.255"))
 VIRTIO_BYTES = 10
 
 
-def enter(relay: Address, *, password: str = PASSWORD, extended: bool = True) -> Member:
+def enter(relay: Address, *, password: str = PASSWORD) -> Member:
     """Upgraded, and no more.
 
     Raises:
         Ended: the relay refused.
     """
     try:
-        return Member.connect(relay, password=password, extended=extended)
+        vmac = b"bad%013x" % random.randrange(DEVICES)
+        return Member.connect(relay, vmac=vmac, password=password, extended=True)
     except AssertionError as error:
         raise Ended(str(error)) from error
 
@@ -125,11 +130,11 @@ def pings_before_login(relay: Address) -> None:
         flood(member, frame(b"", PING) * 1000)
 
 
-def flood(member: Member, data: bytes, times: int = 50) -> None:
+def flood(member: Member, data: bytes, gap_s: float = GAP_S) -> None:
     """Send this over and over, and read nothing."""
-    for _ in range(times):
+    for _ in range(int(FLOOD_S / gap_s)):
         member.socket.sendall(data)
-        time.sleep(GAP_S)
+        time.sleep(gap_s)
 
 
 def pings(relay: Address) -> None:
@@ -158,19 +163,19 @@ def nonsense(relay: Address) -> None:
         )
         said = [frame(random.randbytes(40)) for _ in range(200)]
         said += [frame(message.encode()) for message in messages] + [frame(b"\xff\xfe", TEXT)]
-        flood(member, b"".join(said), 10)
+        flood(member, b"".join(said), 3.0)
 
 
 def broadcasts(relay: Address) -> None:
     with join(relay) as member:
         assert member.ip is not None
-        flood(member, frame(numbered(int(member.ip), EVERYBODY, 1)), 20)
+        flood(member, frame(numbered(int(member.ip), EVERYBODY, 1)), 0.5)
 
 
 def spoof(relay: Address) -> None:
     with join(relay) as member:
         said = [frame(FORWARD + packet(f"10.64.{number}.7", "10.64.0.9", bytes(20))) for number in range(200)]
-        flood(member, b"".join(said), 20)
+        flood(member, b"".join(said), 0.5)
 
 
 def nowhere(relay: Address) -> None:
@@ -203,12 +208,16 @@ def claim(relay: Address) -> None:
         member.socket.settimeout(BOUT_S)
         member.send(member.greeting())
         member.send(member.auth(HELD))
-        member.end()
+        end = time.monotonic() + BOUT_S
+        while time.monotonic() < end:
+            # After a restart of the relay it may well get it, and keep it for as long as it answers.
+            member.receive()
 
 
 def come_and_go(relay: Address) -> None:
-    for _ in range(20):
+    for _ in range(10):
         join(relay).close()
+        time.sleep(FLOOD_S / 10)
 
 
 def leave_in_the_middle(relay: Address) -> None:

@@ -1,6 +1,7 @@
 """The same tunnel over TLS and through a proxy."""
 
 import base64
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +40,10 @@ def tls(laboratory: Laboratory, files: Files) -> str:
 
 
 def can_talk(here: Client, there: Client) -> None:
+    here.connected()
     output = ping(here.host, there.connected(), "-c", "20", "-i", "0.02", "-s", "1372")
-    assert " 0% packet loss" in output
+    # The last one is waited for no longer than two round trips, which a busy machine may exceed.
+    assert {str(number) for number in range(1, 20)} <= set(re.findall(r"icmp_seq=(\d+)", output)), output
 
 
 def test_a_ca_file(laboratory: Laboratory, files: Files, tls: str) -> None:
