@@ -69,8 +69,7 @@ cdef bint bare_write_each(BareState *r, int fd, uint8_t *data, size_t frames) no
             r.messages[i].msg_hdr.msg_iov = &r.iov[i]
             r.messages[i].msg_hdr.msg_iovlen = 1
         count(&r.sends, 1)
-        # All but the last of a read wait for the next to be pushed, and MSG_EOR keeps them apart all the same.
-        done = sendmmsg(fd, r.messages, n, MSG_EOR | MSG_NOSIGNAL | (MSG_MORE if frames > n else 0))
+        done = sendmmsg(fd, r.messages, n, MSG_EOR | MSG_NOSIGNAL)
         if done < 0:
             if errno == EINTR:
                 continue

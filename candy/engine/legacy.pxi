@@ -58,15 +58,14 @@ cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept no
     if fits < n:
         look_again(w, s)
     while done < fits:
-        # All but the last are corked, which saves the pushing of each by itself; MSG_EOR keeps them apart all the same.
-        part = min(fits - done - 1 if fits - done > 1 else 1, <uint32_t>MESSAGES_MAX)
+        part = min(fits - done, <uint32_t>MESSAGES_MAX)
         for i in range(part):
             memset(&w.messages[i], 0, sizeof(mmsghdr))
             w.messages[i].msg_hdr.msg_iov = iov + done + i
             w.messages[i].msg_hdr.msg_iovlen = 1
         count(&w.counters.sends, 1)
         count(&s.traffic.sends, 1)
-        r = transport_write_each(s, w.messages, part, MSG_EOR | (MSG_MORE if done + part < fits else 0))
+        r = transport_write_each(s, w.messages, part, MSG_EOR)
         if r < 0:
             if errno == EINTR:
                 continue

@@ -128,7 +128,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_MORE, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
     ssize_t recv(int fd, void *data, size_t n, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t send(int fd, const void *data, size_t n, int flags)
