@@ -131,8 +131,8 @@ cdef Network *network_make(uint32_t broadcast) noexcept nogil:
 
 cdef void network_left(EngineState *e, uint32_t number) noexcept nogil:
     """Python has taken note of a connection's end. A worker reads a network in the turns of its connections alone, and
-    the end of one is reported behind its last turn (report_departed). A device may be sent to in anybody's turn; it has
-    no end, and so its network stays."""
+    the end of one is reported behind its last turn (report_departed). A device may be sent to in the turn of any
+    connection; it has no end, and so its network stays."""
     cdef Network *network = e.networks[number]
     network.connections -= 1
     network_end(e, number)

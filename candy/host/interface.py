@@ -8,7 +8,7 @@ Rules:
  1. The engine has new routes first, then the kernel, so that the engine wraps whatever the kernel sends there. What the
     kernel refused is taken from the engine again.
  2. Without an address there is nothing to route.
- 3. Whoever changes it, or compares it with what the kernel has, is alone with it.
+ 3. One task at a time changes it, or compares it with what the kernel has.
 
 The relay has one for each of its networks with an address of its own, the member has one. This module does not know
 which networks lie behind which members, nor how the routes were told. Whether this machine forwards packets is its

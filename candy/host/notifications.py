@@ -1,4 +1,4 @@
-"""The kernel tells what kind of thing has changed in this machine's network, at once and to whoever asked.
+"""The kernel tells what kind of thing has changed in this machine's network, at once and to those who asked.
 
     subscribe({Kind.LINK, Kind.ROUTE}, listener) ─▶ listener(Kind.ROUTE), listener(Kind.LINK) …      close()
     from now on                                     by the event loop, after a change

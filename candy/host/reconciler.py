@@ -73,7 +73,7 @@ Judge = Callable[[AbstractSet[Fact], AbstractSet[Fact]], tuple[Fact, ...]]
 
 @dataclass(slots=True)
 class _Contest:
-    """Over one fact, with whoever takes it away."""
+    """Over one fact, with the program that takes it away."""
 
     tries: list[float] = field(default_factory=list)
     """When it was put right, of the last FIGHT_S."""

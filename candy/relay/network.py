@@ -24,8 +24,8 @@ The network tells a replaced holder and a refused newcomer why, by a close code 
 (candy.protocol.closing); also a newcomer for which network or pool are full, or that is one new device too many of its
 source. It names no other member's source.
 
-What is reserved counts at once: whoever stands in the way is closed with 1012 and comes back to another address, and so
-is who was granted an address and has another one reserved for it that is free.
+What is reserved counts at once: a member in the way is closed with 1012 and comes back to another address, and so is
+one that was granted an address and has another one reserved for it that is free.
 
 One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
 That is worth a warning, for neither of the two can know it at first. It is not where one program says of itself

@@ -88,7 +88,7 @@ class Pool:
             self._cursor = int(first) - self._lowest
         self._free = self._size
         self._taken: set[int] = set()
-        """Those of the pool's addresses that are held, leased or reserved. All others are anybody's."""
+        """Those of the pool's addresses that are held, leased or reserved. All others can be granted."""
         self._claims: dict[int, _Hold] = {}
         self._offers: dict[int, _Hold] = {}
         """By address, in the order in which they end."""
@@ -311,7 +311,7 @@ class Pool:
         self._note(hold.ip)
 
     def _note(self, ip: int) -> None:
-        """See whether the address is anybody's, after whatever happened to it."""
+        """See whether the address can be granted, after something happened to it."""
         if not self._is_ours(ip):
             return
         if self._is_free(ip) and self.leases.get(ip) is None and self.reservations.get(ip) is None:
@@ -327,8 +327,8 @@ class Pool:
             self.release(earliest.connection)
 
     def _next(self) -> int:
-        """The next address that is anybody's; there is one. A round takes one step per address and comes by every such
-        one: O(1) unless nearly all are taken."""
+        """The next address that can be granted; there is one. A round takes one step per address and comes by each of
+        them: O(1) unless nearly all are taken."""
         while True:
             ip = self._lowest + self._cursor
             self._cursor = (self._cursor + 1) % self._size

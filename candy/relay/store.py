@@ -176,15 +176,10 @@ class Store:
 
     @contextmanager
     def _transaction(self, database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        # It commits at its end, and rolls back after an error.
+        with database:
+            database.execute("BEGIN IMMEDIATE")
             yield database
-            database.execute("COMMIT")
-        except BaseException:
-            # SQLite may have rolled back by itself.
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
 
     def _error(self, error: sqlite3.Error) -> StoreError:
         what = _WHAT.get(error.sqlite_errorcode & 0xFF)

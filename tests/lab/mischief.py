@@ -2,7 +2,7 @@
 
     python -m lab.mischief HOST PORT WAY…        until it is ended
 
-Rules: a bout ends by itself, within a minute, and whoever logs in for one is one of DEVICES, because a device leaves a
+Rules: a bout ends by itself, within a minute, and it logs in as one of DEVICES, because a device leaves a
 lease and each log-in a line in the log; that the relay refuses or ends a connection is expected; the process needs no
 more than a few percent of a core, because what is tested is what the relay does, not who is faster.
 """
