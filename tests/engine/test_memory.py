@@ -60,7 +60,8 @@ def test_a_stranger_holds_a_kilobyte_of_input(rest: int) -> None:
             stranger.sock.sendall(stranger.frame(CONTINUATION, bytes(rest))[:-1])
             stranger.wait_until_read()
             ours.sync()
-            assert relay.engine.stats()["queued_bytes"] <= (n + 1) * (1024 + 32)
+            # The worker may be about to give back what the last answer to our own member took.
+            assert relay.engine.stats()["queued_bytes"] <= (n + 1) * (1024 + 32) + 256
         for stranger in strangers:
             stranger.sock.sendall(b"\0")
             assert stranger.sync() == []
