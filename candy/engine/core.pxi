@@ -91,8 +91,8 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.waiting = <Wait *>calloc(e.max_slots * 2, sizeof(Wait))
     w.closing = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
-    w.requests = <uint32_t *>calloc(e.max_slots * 2, sizeof(uint32_t))
-    w.taken = <uint32_t *>calloc(e.max_slots * 2, sizeof(uint32_t))
+    w.requests = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
+    w.taken = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.runs == NULL or w.targets == NULL
             or w.target_of == NULL or w.slots == NULL
             or w.modest.connections == NULL or w.greedy.connections == NULL or w.departed == NULL or w.waiting == NULL

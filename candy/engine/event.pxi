@@ -13,10 +13,11 @@ cdef enum:
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 
 
-cdef void ask(Worker *from_, Slot *s, uint64_t what) noexcept nogil:
+cdef void ask(Worker *from_, Slot *s, uint64_t connection, uint64_t what) noexcept nogil:
     """Ask the worker that owns a connection for something (see enum Request). Python asks for what it found open, and
-    others ask under the send lock, so what is asked for is never another connection's. Nothing is allocated, and no
-    request is lost: the thread that sets the first bit makes the entry, and the worker takes all bits with it."""
+    others ask under the send lock. Nothing is allocated, and no request is lost: the thread that sets the first bit
+    makes the entry, and the worker takes all bits with it. An entry is void once its connection has ended: its slot may
+    be free by then, or another worker's."""
     cdef Worker *w = &from_.engine.workers[s.owner]
     cdef uint64_t one = 1
     cdef bint first
@@ -24,7 +25,7 @@ cdef void ask(Worker *from_, Slot *s, uint64_t what) noexcept nogil:
         return
     pthread_mutex_lock(&w.request_lock)
     first = w.request_count == 0
-    w.requests[w.request_count] = <uint32_t>(s - from_.engine.slots)
+    w.requests[w.request_count] = connection
     store_relaxed32(&w.request_count, w.request_count + 1)
     pthread_mutex_unlock(&w.request_lock)
     # A worker looks for requests before it waits, so it need not wake itself.

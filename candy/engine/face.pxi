@@ -232,7 +232,7 @@ cdef class Engine(_Core):
         if code is not None:
             body = int(code).to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
             post_close(self.sender(), s, <const uint8_t *><const char *>body, <uint32_t>len(body))
-        ask(self.sender(), s, ABORT if code is None else END)
+        ask(self.sender(), s, connection, ABORT if code is None else END)
         return True
 
     def events(self):

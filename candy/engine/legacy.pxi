@@ -40,7 +40,7 @@ cdef void look_again(Worker *w, Slot *s) noexcept nogil:
     s.short_of_room = True
     if not s.waiting:
         s.waiting = True
-        ask(w, s, RETRY)
+        ask(w, s, slot_connection(w, s), RETRY)
 
 
 cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept nogil:

@@ -250,7 +250,7 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
         # Its queue would only turn over: nothing more until it takes something.
         if not load_relaxed64(&s.stalled):
             store_relaxed64(&s.stalled, 1)
-            ask(w, s, CUT)
+            ask(w, s, slot_connection(w, s), CUT)
         drop(w, s, DROP_STALLED)
         return NULL
     if q.bytes + size > share:

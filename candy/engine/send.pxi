@@ -280,7 +280,7 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
     cdef ssize_t r
     while not s.broken and not s.finished:
         if w.work <= 0:
-            ask(w, s, DRAIN)
+            ask(w, s, slot_connection(w, s), DRAIN)
             break
         b = q.committed
         if b == NULL or b.start == b.end:

@@ -414,10 +414,10 @@ cdef struct Worker:
     Wait *waiting                   # at most one entry for each connection, and stale ones
     uint32_t waiting_count
     uint64_t waiting_due_ns         # the earliest
-    uint32_t *taken                 # requests taken from the list below
+    uint64_t *taken                 # requests taken from the list below
     # requests (request_lock)
     pthread_mutex_t request_lock
-    uint32_t *requests              # slots with bits in `asked`; room for each twice: it may have been used again since
+    uint64_t *requests              # connections with bits in `asked`; room for each slot twice, for one may be stale
     uint32_t request_count
 
 cdef struct Outbox:                 # events for Python

@@ -167,7 +167,7 @@ cdef void drain(Worker *w, Slot *s) noexcept nogil:
 
 
 cdef void run_requests(Worker *w) noexcept nogil:
-    """What this and other threads asked for. A slot whose bits are 0 was used again since."""
+    """What this and other threads asked for, of connections that have not ended since."""
     cdef uint32_t n, i
     cdef uint64_t what
     cdef Slot *s
@@ -179,12 +179,12 @@ cdef void run_requests(Worker *w) noexcept nogil:
     store_relaxed32(&w.request_count, 0)
     pthread_mutex_unlock(&w.request_lock)
     for i in range(n):
-        s = &w.engine.slots[w.taken[i]]
-        what = take_ordered64(&s.asked)
-        if what == 0 or s.state == STATE_CLOSED:
+        s = slot_if_current(w, w.taken[i])
+        if s == NULL:
             continue
+        what = take_ordered64(&s.asked)
         w.work = WORK_TURN
-        enlist(w, s, slot_connection(w, s))
+        enlist(w, s, w.taken[i])
         if what & ABORT:
             connection_close(w, s, CAUSE_LOCAL)
             continue
@@ -196,7 +196,7 @@ cdef void run_requests(Worker *w) noexcept nogil:
             pthread_mutex_unlock(&s.send_lock)
         if what & DRAIN:
             s.writable = True
-            make_ready(w, s, slot_connection(w, s))
+            make_ready(w, s, w.taken[i])
         if what & END:
             connection_begin_close(w, s, CAUSE_LOCAL)
 

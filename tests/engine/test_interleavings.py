@@ -473,16 +473,16 @@ def test_a_broadcast_ends_with_its_sender() -> None:
         assert all(numbers(member, 1) == [2] for member in members)
 
 
-@pytest.mark.parametrize("worker", [0, 1])
-def test_what_was_asked_of_a_member_is_not_done_to_its_slots_next_owner(worker: int) -> None:
+@pytest.mark.parametrize("then", ["free", "of the same worker", "of the other worker", "asked of the other worker"])
+def test_what_was_asked_of_a_member_is_nothing_for_its_slot_afterwards(then: str) -> None:
     """A sender found `b` in need of a look (RETRY), Python asked for its end (ABORT), and it has ended by itself
-    before its worker, number 1, looked at either. The next owner is of this worker."""
+    before its worker, number 1, looked at either. By then its slot is free, or the next connection's."""
     with Held(2) as relay:
         a = relay.member(A)
         b = relay.member(B, extended=False, tcp=True)
         c, d = relay.member(C), relay.member(D)
         other, e = relay.member(D + 1), relay.member(D + 2)
-        if worker == 0:
+        if "other" in then:
             other.close()  # else worker 1 has the fewest when b has gone
             assert relay.cause(other.connection) == "eof"
         b.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
@@ -506,13 +506,27 @@ def test_what_was_asked_of_a_member_is_not_done_to_its_slots_next_owner(worker: 
         assert wait_held("unlocked")
         assert numbers(c, 1) == [3]
         assert relay.cause(b.connection) == "eof"
+        if then == "free":
+            release("unlocked")
+            assert all(peer.sync() == [] for peer in (a, c, d, e))
+            assert relay.engine.events() == [], "it has ended once more"
         new = relay.member(B)
         assert new.connection & 0xFFFFFFFF == b.connection & 0xFFFFFFFF, "the test is about one slot"
-        if worker == 1:
+        if then == "of the same worker":
             assert relay.engine.close(new.connection)  # the slot is in its worker's list twice
+        if then == "asked of the other worker":
+            hold_at("locked")
+            a.forward(numbered(A, C, 4))
+            assert wait_held("locked")
+            assert relay.engine.close(new.connection)
+            release("unlocked")
+            assert d.sync() == e.sync() == []
+            assert relay.engine.received_ns(new.connection) is not None, "worker 1 has done what worker 0 has to"
+            release("locked")
+            assert numbers(c, 1) == [4]
         release("unlocked")
         assert all(peer.sync() == [] for peer in (a, c, d, e))
-        if worker == 0:
+        if then in ("free", "of the other worker"):
             assert new.sync() == []
             a.forward(numbered(A, B, 9))
             assert numbers(new, 1) == [9]
