@@ -60,6 +60,7 @@ class Keeper:
     async def start(self) -> None:
         """Give the networks what was kept, before any member comes."""
         self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task.add_done_callback(self._on_end)
         started = asyncio.ensure_future(self._started.wait())
         await asyncio.wait({started, self._task}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
@@ -70,10 +71,13 @@ class Keeper:
         """Write what is new, and close the store."""
         self._ending.set()
         if self._task is not None:
-            done, _ = await asyncio.wait({self._task}, timeout=STOP_S)
-            for task in done:
-                task.result()
+            await asyncio.wait({self._task}, timeout=STOP_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _on_end(self, task: "asyncio.Task[None]") -> None:
+        # A fault of ours is shown when it happens, and keeps nobody from ending in order.
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            log.error("leases are in memory alone from now on: a fault in this program", exc_info=fault)
 
     async def _keep(self) -> None:
         while True:

@@ -2,8 +2,8 @@
 
     look(connections, now) ─▶ read(connection) ─▶ tell(connection, Traffic)
 
-What a connection has carried at its end the engine reports itself. Which connections there are, and who wants to know,
-the adapter says; `now` is in seconds of a monotonic clock.
+What a connection has carried at its end the engine reports itself, and it can be asked for a while after that. Which
+connections there are, and who wants to know, the adapter says; `now` is in seconds of a monotonic clock.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -33,7 +33,7 @@ class Totals:
             self._share = len(self._left) // LOOKS + 1
             self._next_pass = now + PASS_S
         for connection in self._left[-self._share :]:
-            stats = self._read(connection)
+            stats = self._read(connection) if connection in connections else None
             if stats is not None:
                 self._tell(connection, Traffic(*(stats[name] for name in Traffic._fields)))
         del self._left[-self._share :]

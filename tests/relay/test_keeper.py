@@ -137,6 +137,18 @@ async def test_what_is_not_told_is_asked_for_before_each_write(talk: Talk) -> No
     await keeper.stop()
 
 
+async def test_a_fault_of_ours_is_logged_and_the_end_is_in_order(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
+    def look() -> None:
+        raise KeyError(7)
+
+    keeper = Keeper(Disk(), lambda: {"/": talk.network.register}, look)
+    await keeper.start()
+    await keeper.stop()
+    [record] = caplog.records
+    assert record.message == "leases are in memory alone from now on: a fault in this program"
+    assert "KeyError: 7" in caplog.text
+
+
 async def test_after_a_failure_everything_is_written_and_one_warning_says_why(
     talk: Talk, caplog: pytest.LogCaptureFixture
 ) -> None:

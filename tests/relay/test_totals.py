@@ -30,6 +30,24 @@ def test_all_are_asked_once_in_a_pass_and_few_at_a_time() -> None:
     assert len(asked) == len(connections) + 11
 
 
+def test_one_that_left_during_a_pass_is_not_asked() -> None:
+    asked: list[int] = []
+
+    def read(connection: int) -> dict[str, int]:
+        # The engine still knows what an ended connection has carried.
+        asked.append(connection)
+        return dict.fromkeys(Traffic._fields, connection)
+
+    told: list[int] = []
+    totals = Totals(read, lambda connection, traffic: told.append(connection))
+    connections = set(range(2 * LOOKS))
+    totals.look(connections, 0.0)
+    connections -= set(range(LOOKS))
+    for _ in range(LOOKS):
+        totals.look(connections, 0.0)
+    assert sorted(asked) == sorted(told) == sorted(connections)
+
+
 def test_without_connections_nothing_is_asked() -> None:
     totals = Totals(lambda connection: {}, lambda connection, traffic: None)
     totals.look([], 0.0)
