@@ -42,6 +42,9 @@ CAUSES: Final[tuple[str, ...]]
 DROPS: Final[tuple[str, ...]]
 """Every reason for which a packet or message is dropped: the keys of Engine.drops()."""
 
+DELAY_BOUNDS_S: Final[tuple[float, ...]]
+"""Upper bounds of the histogram of Engine.delays(), seconds; its last count has none."""
+
 class Engine:
     """Worker threads that carry WebSocket frames between connections and TUN devices.
 
@@ -207,6 +210,21 @@ class Engine:
         """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, and
         queue_age_ns, how long the oldest packet has waited. Of one whose EVENT_CLOSED was given, what it came to, until
         its slot is another's; else None."""
+
+    def members(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
+        """The counters of all that have an address, without a lock: (connection, packets_in, bytes_in, packets_out,
+        bytes_out, drops, queued_bytes, queue_delay_ns) each.
+
+        queue_delay_ns: while packets wait, how long the one that left last had waited, and the time since then.
+        """
+
+    def round_trip_us(self, connection: int) -> int | None:
+        """The kernel's smoothed round-trip time of a connection (TCP_INFO), microseconds; None where it is not TCP, or
+        not known yet."""
+
+    def delays(self) -> tuple[list[int], int]:
+        """How long packets had waited that left a queue: how many of them by DELAY_BOUNDS_S, and the sum, nanoseconds.
+        A packet that need not wait is in neither."""
 
     def connection_drops(self, connection: int) -> dict[str, int] | None:
         """What one member sent, and what was for it, that was not delivered: by reason, as in drops()."""

@@ -46,6 +46,8 @@ DROPS = (
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
 
+DELAY_BOUNDS_S = tuple([DELAY_LEAST_NS * 2 ** i / SECOND_NS for i in range(DELAYS_COUNT - 1)])
+
 choose_unmask()
 
 
@@ -340,6 +342,57 @@ cdef class Engine(_Core):
             "drops": sum([load_relaxed64(&s.drops[reason]) for reason in range(DROPS_COUNT)]),
             "queued_bytes": load_relaxed64(&s.queued_bytes) + load_relaxed64(&s.inbox_bytes),
         }
+
+    def members(self):
+        cdef EngineState *e = self.alive()
+        cdef Slot *s
+        cdef uint64_t queued, dropped
+        cdef uint64_t now = now_ns()
+        cdef uint32_t i, reason
+        found = []
+        for i in range(e.high_slot):
+            s = &e.slots[i]
+            if load_relaxed64(&s.address) == 0:
+                continue
+            queued = load_relaxed64(&s.queued_bytes) + load_relaxed64(&s.inbox_bytes)
+            dropped = 0
+            for reason in range(DROPS_COUNT):
+                dropped += load_relaxed64(&s.drops[reason])
+            found.append((
+                load_relaxed64(&s.generation) << 32 | i,
+                load_relaxed64(&s.traffic.packets_in),
+                load_relaxed64(&s.traffic.bytes_in),
+                load_relaxed64(&s.traffic.packets_out),
+                load_relaxed64(&s.traffic.bytes_out),
+                dropped,
+                queued,
+                load_relaxed64(&s.waited_ns) + since(now, load_relaxed64(&s.moved_ns)) if queued else 0,
+            ))
+        return found
+
+    def round_trip_us(self, connection):
+        cdef Slot *s = self.find(connection)
+        cdef tcp_info info
+        cdef socklen_t n = sizeof(info)
+        cdef bint known
+        if s == NULL:
+            return None
+        memset(&info, 0, sizeof(info))
+        # Its worker closes the descriptor under this lock, so it is the connection's; as in connection_stats().
+        pthread_mutex_lock(&s.send_lock)
+        known = is_current(s, connection) and getsockopt(s.fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0
+        pthread_mutex_unlock(&s.send_lock)
+        settle(self.sender(), s)
+        return info.tcpi_rtt if known and info.tcpi_rtt else None
+
+    def delays(self):
+        cdef EngineState *e = self.alive()
+        cdef uint32_t i, bound
+        counted = [
+            sum([load_relaxed64(&e.workers[i].counters.delays[bound]) for i in range(e.worker_count + 1)])
+            for bound in range(DELAYS_COUNT)
+        ]
+        return counted, sum([load_relaxed64(&e.workers[i].counters.delay_ns) for i in range(e.worker_count + 1)])
 
     def connection_drops(self, connection):
         cdef Slot *s = self.find(connection)

@@ -240,6 +240,8 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
     cdef Flow *f
     if queue_idle(q):
         q.progress_ns = w.now       # nothing waited: nothing stalled
+        store_relaxed64(&s.waited_ns, 0)
+        store_relaxed64(&s.moved_ns, w.now)
     if not frame_flow(frame, size, w.engine.flow_key, &hash):
         return &q.control           # bounded where it was left: inbox_control()
     share = queue_share(w)

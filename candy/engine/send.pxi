@@ -204,7 +204,9 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     while True:
         memcpy(block_bytes(b) + b.end, record_frame(f.head), size)
         b.end += size
-        packets += f != &q.control
+        if f != &q.control:
+            packets += 1
+            delay_count(w, s, f.head.stamp_ns)
         f.credit -= <int32_t>size
         record_give(w, flow_take(q, f, size))
         if f == &q.control:

@@ -43,6 +43,20 @@ cdef void sent(Worker *w, Slot *s, uint64_t packets, uint64_t size) noexcept nog
     store_relaxed64(&s.sent_ns, w.now)
 
 
+cdef inline void delay_count(Worker *w, Slot *s, uint64_t stamp_ns) noexcept nogil:
+    """Count how long a packet waited that leaves its queue now (send lock held)."""
+    cdef uint64_t waited = since(w.now, stamp_ns)
+    cdef uint64_t most = DELAY_LEAST_NS
+    cdef uint32_t i = 0
+    while waited > most and i < DELAYS_COUNT - 1:
+        most *= 2
+        i += 1
+    count(&w.counters.delays[i], 1)
+    count(&w.counters.delay_ns, waited)
+    store_relaxed64(&s.waited_ns, waited)
+    store_relaxed64(&s.moved_ns, w.now)
+
+
 cdef inline void tun_count(Worker *w, Slot *s, ssize_t written, uint32_t packets, uint32_t length) noexcept nogil:
     """Count what a write came to."""
     if written < 0:

@@ -149,3 +149,5 @@ cdef extern from "<netinet/in.h>" nogil:
 
 cdef extern from "<netinet/tcp.h>" nogil:
     enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_INFO
+    cdef struct tcp_info:
+        uint32_t tcpi_rtt               # microseconds

@@ -30,6 +30,8 @@ cdef enum:
     CONTROL_BYTES_MAX = 65536       # memory of the control frames that wait for one peer
     STRANGER_BYTES = 1024           # the same, and all input, of one that has not authenticated
     NETWORKS_MAX = 4096
+    DELAY_LEAST_NS = 250000         # the least bound of the histogram of delays; each further one is twice as much
+    DELAYS_COUNT = 14               # and the last has none
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
 
@@ -220,6 +222,8 @@ cdef struct Slot:
     uint64_t inbox_bytes            # written under the inbox lock
     uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t queued_bytes           # mirror of queue.bytes
+    uint64_t waited_ns              # how long the packet had waited that left the queue last; 0 since it was idle
+    uint64_t moved_ns               # when that was, or when the queue began to fill
     uint64_t control_bytes          # memory of the control frames in inbox and queue; grows under the inbox lock
     uint64_t stranger_bytes         # of these, and of those being sent, what counts as a stranger's
     uint64_t stalled                # over its share of memory, and has taken nothing for STALLED_NS; under the lock
@@ -345,6 +349,8 @@ cdef struct Counters:               # one set for each worker and one for Python
     uint64_t sends
     uint64_t copies                 # of broadcast and multicast packets
     uint64_t drops[DROPS_COUNT]
+    uint64_t delays[DELAYS_COUNT]   # packets that left a queue, by how long they had waited: see delay_count()
+    uint64_t delay_ns               # of all these
 
 cdef enum Request:                  # what a worker can be asked for
     ABORT = 1                       # close at once

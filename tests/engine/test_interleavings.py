@@ -146,6 +146,18 @@ def test_generation_then_descriptor() -> None:
         assert relay.unaccounted() == 0
 
 
+def test_all_counters_are_read_without_a_send_lock() -> None:
+    """A thread has b's, for as long as the test wants."""
+    with Held(2) as relay:
+        a, b = relay.member(A), relay.member(B)
+        hold_at("compared")
+        a.forward(numbered(A, B, 1))
+        assert wait_held("compared")
+        assert [connection for connection, *_ in relay.engine.members()] == [a.connection, b.connection]
+        release("compared")
+        assert numbers(b, 1) == [1]
+
+
 def test_no_descriptor_is_closed_under_a_sender() -> None:
     """A thread has compared the generation and is about to send: a close that comes now finds the send lock taken."""
     with Held(2) as relay:
