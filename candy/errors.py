@@ -46,7 +46,15 @@ class InterfaceGone(OperationalError):
 
 
 class RequestError(CandyError):
-    """Nothing was changed: a name that nobody or more than one has, an address that can't be reserved or released."""
+    """Nothing was changed: a name that nobody or more than one has, an address that can't be reserved or released.
+
+    Args:
+        status: HTTP's, of the answer to who asked.
+    """
+
+    def __init__(self, why: str, status: int = 409) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class WireError(CandyError):

@@ -98,6 +98,11 @@ _PASSWORD = Option(
 _PASSWORD_FILE = Option(
     "password_file", str, "read the password from this file", "FILE", fields=("password",), reloads=True
 )
+_CONTROL = (
+    Option("control_group", str, "let this group use the control socket, too", "GROUP"),
+    Option("control", str, "answer over TCP as well, who has a token, like 127.0.0.1:26817", "HOST:PORT"),
+    Option("control_token_file", str, "the tokens, a name and a token on each line", "FILE"),
+)
 _LOG = (
     _switch("debug", "log more", is_original=True, reloads=True),
     _switch_off("no_timestamp", "timestamps", "log without the time of day"),
@@ -294,6 +299,11 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "max_connections", int, "connections at once  [{default}]", "COUNT", default=65536, least=1, most=1 << 20
         ),
+        Option(
+            "control_socket", str, "where commands ask this relay, '' for nowhere  [/run/candy/relay-PORT.sock]", "PATH"
+        ),
+        *_CONTROL,
+        Option("metrics", str, "give Prometheus its metrics here, without a token, like 127.0.0.1:26818", "HOST:PORT"),
         *_LOG,
     ),
     "client": (
@@ -382,6 +392,13 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             is_original=True,
             is_idle=True,
         ),
+        Option(
+            "control_socket",
+            str,
+            "where commands ask this member, '' for nowhere  [/run/candy/member-INTERFACE.sock]",
+            "PATH",
+        ),
+        *_CONTROL,
         _PASSWORD,
         _PASSWORD_FILE,
         *_LOG,

@@ -15,12 +15,21 @@ come from, nor what a setting does.
 import os
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Interface, IPv6Address
+from ipaddress import IPv4Interface, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    ValidationError,
+    model_validator,
+)
 
 from candy.errors import ConfigError
 from candy.options import DEFAULT_PORT, Option
@@ -134,6 +143,24 @@ def setting(option: Option) -> Any:
     return Field(default=default, ge=option.least, le=option.most, gt=option.above)
 
 
+def _parse_endpoint(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    example = "write it like 127.0.0.1:26817"
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"has no port from 0 to 65535: {example}")
+    try:
+        return str(ip_address(host)), int(port)
+    except ValueError:
+        raise ValueError(f"is not an address and a port: {example}") from None
+
+
+Endpoint = Annotated[tuple[str, int], BeforeValidator(_parse_endpoint)]
+"""Where to listen: an IP address, and a port of TCP, 0 for any free one."""
+
+
 class Settings(Frozen):
     """Of either side."""
 
@@ -142,6 +169,19 @@ class Settings(Frozen):
     timestamps: bool = True
     """In the log."""
     log_format: Literal["text", "json"] = "text"
+    control_socket: str | None = None
+    """Path of the control interface's UNIX socket; None: the usual one; empty: none."""
+    control_group: str | None = None
+    """Of that socket: a name or a number. None: the process's own."""
+    control: Endpoint | None = None
+    """Of the control interface over TCP."""
+    control_token_file: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _check_control(self) -> Self:
+        if (self.control is None) != (self.control_token_file is None):
+            raise ValueError("--control and --control-token-file need each other: give both or none")
+        return self
 
 
 class Given(NamedTuple):

@@ -64,7 +64,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 need_tools() {
     missing=
     for pair in ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables git:git \
-        nginx:nginx-light haproxy:haproxy; do
+        nginx:nginx-light haproxy:haproxy prometheus:prometheus; do
         # Debian keeps ip, nft, tcpdump, nginx and haproxy where only root's PATH looks.
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done

@@ -8,8 +8,10 @@ import candy
 ROOT = Path(candy.__file__).parent
 ADAPTERS = {
     "host/interface.py",
+    "member/control.py",
     "member/lifecycle.py",
     "member/member.py",
+    "relay/control.py",
     "relay/lifecycle.py",
     "relay/relay.py",
     "relay/served.py",

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from candy._fastpath import Engine
+from candy.cli.operate import commands
 from candy.member.settings import MemberSettings
 from candy.options import OPTIONS, Option, Side
 from candy.relay.settings import NetworkSettings, RelaySettings
@@ -65,6 +66,8 @@ def test_the_readme_has_a_row_of_each_option(side: Side) -> None:
 def test_documents_name_options_that_there_are(document: str) -> None:
     text = (ROOT / "docs" / document).read_text()
     known = {option.flag for _, option in ALL} | {"--config", "--check", "--help", "--version", "--mode"}
+    for side in get_args(Side):
+        known |= {flag for command in commands(side) for option in command.params for flag in option.opts}
     for command in re.findall(r"candy-(?:server|client)((?: +[^`\n|]+)?)", text):
         assert set(re.findall(r"(?<!\S)--[a-z-]+", command)) <= known
 

@@ -117,7 +117,7 @@ class Machine:
         self.put("id", "echo 1000")
         self.put("cc", "")
         self.put("clang", "")
-        for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git", "nginx", "haproxy"):
+        for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git", "nginx", "haproxy", "prometheus"):
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
 
@@ -323,4 +323,4 @@ def test_what_is_installed_along_is_what_candy_imports() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "candy").rglob("*.py"))
     imported = set(re.findall(r"^\s*(?:import|from) (\w+)", sources, re.MULTILINE))
     names = (re.match(r"[a-z0-9-]+", dependency) for dependency in PROJECT["dependencies"])
-    assert {name[0].removeprefix("python-") for name in names if name} <= imported
+    assert {name[0].removeprefix("python-").replace("-", "_") for name in names if name} <= imported

@@ -41,6 +41,7 @@ class Certificate:
         self._used: tuple[tuple[int, ...] | None, ...] = self._versions()
         self._looked = self._used
         self._newest = self.context = _serving(chain, key)
+        self._chain = chain.read_bytes()
         # Called in each handshake, also of a peer that names no server.
         self.context.sni_callback = self._give_newest
 
@@ -56,6 +57,7 @@ class Certificate:
         # Also of files that can't be used: they are complained of once.
         self._used = versions
         self._newest = _serving(*self._files)
+        self._chain = self._files[0].read_bytes()
         return True
 
     def use(self, chain: Path, key: Path) -> bool:
@@ -67,6 +69,13 @@ class Certificate:
         self._files = (chain, key)
         self._used = ()
         return self.renew()
+
+    def expiry(self) -> float:
+        """When the first certificate in use ends, Unix seconds."""
+        # Imported here, for it takes ten megabytes.
+        from cryptography import x509
+
+        return x509.load_pem_x509_certificates(self._chain)[0].not_valid_after_utc.timestamp()
 
     def look(self) -> bool:
         """renew() for files that have changed and are the same in two looks: a chain and its key are replaced one after

@@ -10,7 +10,8 @@ Rules:
  2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for a later
     failure. Only here do candy's exceptions become lines.
  3. All lines for stderr, of the log too, go through candy.cli.log: nothing waits for their reader.
- 4. Relay, member and engine are imported when they start: --help, --version and --check work without them.
+ 4. Relay, member and engine are imported when they start: --help, --version and --check work without them, and so
+    do subcommands (candy.cli.operate).
 """
 
 import logging
@@ -24,6 +25,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import click
 
 from candy import __version__
+from candy.cli import operate
 from candy.cli.files import Written, is_exposed, read_file
 from candy.cli.log import JsonFormatter, StderrHandler
 from candy.cli.passwords import (
@@ -62,8 +64,8 @@ class Gathered:
     """A configuration file was read."""
 
 
-class Command(click.Command, Generic[Settings]):
-    """One of the two commands.
+class Command(click.Group, Generic[Settings]):
+    """One of the two commands. Without a subcommand it runs its side; check is a subcommand as well as an option.
 
     Args:
         side: names the command and chooses its options.
@@ -85,21 +87,32 @@ class Command(click.Command, Generic[Settings]):
         run: Callable[[Settings, Callable[[], Settings] | None], int],
         doubts: Callable[[Gathered], Sequence[str]] = lambda gathered: (),
     ) -> None:
+        written: list[click.Parameter] = [
+            click.Option(["-c", "--config"], metavar="FILE", help="read options from this file, TOML or candy.cfg"),
+            *(_click_option(option) for option in OPTIONS[side] if option.is_flag),
+            click.Option(["-m", "--mode"], hidden=True),
+            *(_click_option(option, hidden=True) for option in options_of_other_side(side)),
+        ]
+        context_settings: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
         super().__init__(
             f"candy-{side}",
-            params=[
-                click.Option(["-c", "--config"], metavar="FILE", help="read options from this file, TOML or candy.cfg"),
-                *(_click_option(option) for option in OPTIONS[side] if option.is_flag),
-                click.Option(["--check"], is_flag=True, help="check the settings and exit"),
-                click.Option(["-m", "--mode"], hidden=True),
-                *(_click_option(option, hidden=True) for option in options_of_other_side(side)),
-            ],
+            params=[*written, click.Option(["--check"], is_flag=True, help="check the settings and exit")],
             callback=self._start,
+            invoke_without_command=True,
+            subcommand_metavar="[COMMAND]",
             help=about,
             epilog=f"Options of the original that are candy-{other_side(side)}'s are accepted and ignored.",
-            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+            context_settings=context_settings,
         )
         click.version_option(__version__, message="%(prog)s %(version)s")(self)
+        for command in operate.commands(side):
+            self.add_command(command)
+        about_check = "Check the settings and exit, as --check does."
+        self.add_command(
+            click.Command(
+                "check", params=written, callback=self._check, help=about_check, context_settings=context_settings
+            )
+        )
         self.side: Side = side
         self.configure: Callable[[Gathered, bool], Settings] = configure
         self.doubts: Callable[[Gathered], Sequence[str]] = doubts
@@ -128,7 +141,18 @@ class Command(click.Command, Generic[Settings]):
             self._stderr.close()
         sys.exit(status)
 
-    def _start(self, config: str | None, mode: str | None, check: bool, **written: Any) -> int:
+    def _check(self, **written: Any) -> int:
+        """What stands behind the subcommand wins over what stands before it."""
+        context = click.get_current_context()
+        before = {} if context.parent is None else context.parent.params
+        given = {key: value for key, value in written.items() if value not in (None, ())}
+        return self._run(**(before | given | {"check": True}))
+
+    def _start(self, **written: Any) -> int:
+        # A subcommand follows, which asks a program that runs.
+        return 0 if click.get_current_context().invoked_subcommand is not None else self._run(**written)
+
+    def _run(self, config: str | None, mode: str | None, check: bool, **written: Any) -> int:
         told: set[str] = set()
 
         def collect(tell: Callable[[str], None]) -> Gathered:

@@ -63,6 +63,11 @@ class Interface:
         return self._kernel.installed
 
     @property
+    def refused(self) -> dict[IPv4Network, str]:
+        """Destinations that the kernel has no route to, and why not."""
+        return self._kernel.refused
+
+    @property
     def address(self) -> IPv4Interface | None:
         """Its own, once it has one."""
         return self._tun.address

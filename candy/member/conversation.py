@@ -165,13 +165,14 @@ class Conversation:
         self._last = last
         self._routes = routes
         self._placements = Placements()
-        self._extended = extended
+        self.extended = extended
         self._address: IPv4Interface | None = None
         """The one in the AUTH; None while asking for one."""
         self._joined = 0.0
         """When AUTH was sent."""
         self._ponged = False
-        self._confirmed = False
+        self.confirmed: float | None = None
+        """When it was, by rule 1."""
         self._ending: Ending | None = None
         """Set when the member ends the connection itself, or the relay says why it does."""
         self._due = inf
@@ -216,7 +217,7 @@ class Conversation:
                     return self._on_expttun(message, now, wall)
                 case wire.Route() if self._address is not None:
                     return self._on_route(message, now)
-                case wire.Behind() if self._address is not None and self._extended:
+                case wire.Behind() if self._address is not None and self.extended:
                     is_whole = self._placements.received(message)
                     return [SetPlacements(self._placements.told)] if is_whole else []
                 case wire.Udp4Conn() | wire.Discovery() | wire.General() if self._address is not None:
@@ -253,7 +254,7 @@ class Conversation:
         if self._address is None:
             return self._end(f"the relay granted no address within {ANSWER_S:g} s: has it a pool?")
         self._due = inf
-        self._confirmed = True
+        self.confirmed = now
         if self._identity.address is None:
             actions.append(Keep(self._address))
         return [*actions, Log("info", f"connected as {self._address} (the relay answers)")]
@@ -261,7 +262,7 @@ class Conversation:
     def closing(self, payload: bytes) -> None:
         """The relay's close frame: at least the two bytes of a code."""
         # Without candy.2 a code may mean anything.
-        if not self._extended or self._ending is not None:
+        if not self.extended or self._ending is not None:
             return
         code, text = parse(payload)
         told = text or f"code {code}"
@@ -274,26 +275,26 @@ class Conversation:
                 replaced=True,
             )
         else:
-            self._ending = Ending(f"closed by the relay: {told}", held=self._confirmed)
+            self._ending = Ending(f"closed by the relay: {told}", held=self.confirmed is not None)
 
     def closed(self, cause: str, now: float, silence: float | None = None) -> Ending:
         """The connection is gone; `cause` is one of the engine's CAUSES, behind `silence` seconds without a byte."""
         if self._ending is not None:
             return self._ending
         if cause == "silent":
-            return Ending("the relay fell silent", held=self._confirmed, gave_up=True)
+            return Ending("the relay fell silent", held=self.confirmed is not None, gave_up=True)
         if cause not in ("peer", "eof", "reset"):
             return Ending(f"the relay broke the protocol ({cause})")
         ending = self._ended(cause, now)
         if cause == "peer" or silence is None:
             return ending
-        if ending.refused and self._confirmed and silence >= SILENCE_S:
+        if ending.refused and self.confirmed is not None and silence >= SILENCE_S:
             ending = replace(ending, text=f"the connection was lost after {silence:.0f} s of silence")
         return replace(ending, silence=silence)
 
     def _ended(self, cause: str, now: float) -> Ending:
         """Without a reason, and not by this member."""
-        if self._extended:
+        if self.extended:
             return self._closed_without_reason(now)
         if self._address is None:
             return Ending(
@@ -304,7 +305,7 @@ class Conversation:
             return Ending(
                 "the relay closed the connection" if cause == "peer" else "the connection was lost", held=True
             )
-        if self._confirmed:
+        if self.confirmed is not None:
             return Ending(
                 f"closed soon after the handshake: the relay ended, or the address {self._address.ip} is taken",
                 refused=True,
@@ -318,7 +319,9 @@ class Conversation:
     def _closed_without_reason(self, now: float) -> Ending:
         """By a relay that tells a member with the password why it closes. A right answer to EXPTTUN shows that."""
         has_password = self._address is not None and self._identity.address is None
-        if self._address is not None and (now - self._joined >= VERDICT_S or (has_password and self._confirmed)):
+        if self._address is not None and (
+            now - self._joined >= VERDICT_S or (has_password and self.confirmed is not None)
+        ):
             return Ending("the connection was lost", held=True)
         doubt = "its log may say why" if has_password else "is the password right?"
         return Ending(f"the relay closed without a reason right after the handshake: {doubt}", refused=True)
@@ -351,7 +354,7 @@ class Conversation:
         self._routes.received(message)
         if self._routes.is_settled:
             self._told_all_at = inf
-        elif not self._extended:
+        elif not self.extended:
             self._told_all_at = now + ROUTES_S
         return [SetRoutes(self._routes.routes)]
 
@@ -369,7 +372,7 @@ class Conversation:
         self._address = address
         self._joined = now
         self._due = inf
-        self._routes.begin(address.ip, extended=self._extended)
+        self._routes.begin(address.ip, extended=self.extended)
         if not self._routes.is_settled:
             self._told_all_at = now + VERDICT_S
         timestamp = self._timestamp

@@ -26,6 +26,9 @@ from contextlib import ExitStack
 
 from candy import __version__
 from candy._fastpath import Engine
+from candy.control.calls import MEMBER
+from candy.control.server import Answering, serving
+from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
@@ -35,6 +38,7 @@ from candy.host.tun import Tun
 from candy.host.underlay import Underlay
 from candy.host.watch import watch
 from candy.member.acceptance import Acceptance
+from candy.member.control import MemberControl
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.member import Member
@@ -113,8 +117,10 @@ class _Stays:
 
 
 async def _stay_until_signal(
+    settings: MemberSettings,
     stays: _Stays,
     member: Member,
+    control: MemberControl,
     monitor: Monitor,
     state: MemberState,
     interface: Interface,
@@ -147,7 +153,12 @@ async def _stay_until_signal(
         if masquerade is not None:
             stack.enter_context(masquerade)
             beside.append(loop.create_task(watch(masquerade, notifications)))
-        await _until_one_ends(staying, *beside)
+        answering = Answering("member", MEMBER, control)
+        default = place("member", settings.interface, os.environ, os.geteuid())
+        async with serving(settings, answering, default) as lines:
+            for line in lines:
+                _log.debug("%s", line)
+            await _until_one_ends(staying, *beside)
 
 
 async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
@@ -226,7 +237,10 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
             stays = _Stays(member, settings, make)
             monitor = Monitor(member.look, member.changed)
-            asyncio.run(_stay_until_signal(stays, member, monitor, state, interface, masquerade, reread))
+            control = MemberControl(member, engine, interface)
+            asyncio.run(
+                _stay_until_signal(settings, stays, member, control, monitor, state, interface, masquerade, reread)
+            )
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.
             engine.stop()

@@ -18,7 +18,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from math import inf
 
@@ -40,6 +40,7 @@ from candy.member.conversation import (
 )
 from candy.member.dial import Dialer, Upgraded
 from candy.member.peers import Peers
+from candy.member.progress import Progress
 from candy.member.routeset import RouteSet
 from candy.member.sequel import Sequel, Sequels
 from candy.member.state import MemberState
@@ -103,15 +104,38 @@ class Member:
         self._dialing: asyncio.Task[Upgraded | str] | None = None
         self._upgraded: dict[int, Upgraded] = {}
         """By connection, those that the engine has."""
+        self.progress = Progress()
+        """What it is at."""
 
     def renew(self, identity: Identity, dialer: Dialer) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then."""
         self._identity, self._dialer = identity, dialer
         self._sequels = Sequels(self._random, is_granted=identity.address is None)
 
+    @property
+    def relay(self) -> str:
+        """The URL of the relay that it is a member of, without a password."""
+        return self._dialer.relay
+
+    @property
+    def routes(self) -> tuple[RouteEntry, ...]:
+        """Those that the relay told, of which the interface follows as many as it can."""
+        return self._routes
+
+    @property
+    def peers(self) -> Peers:
+        """What other members said of themselves."""
+        return self._peers
+
+    def drops(self) -> Mapping[str, int]:
+        """What was dropped so far, by reason."""
+        summed = Counter(self._engine.drops())
+        summed.update(self._drops)
+        return summed
+
     def log_counters(self) -> None:
         """Write all counters to the log, then the routes in use and what other members said of themselves (SIGUSR1)."""
-        for line in counters.lines(self._engine.stats(), self._engine.drops(), self._drops):
+        for line in counters.lines(self._engine.stats(), self.drops()):
             _log.info("%s", line)
         for destination, next_hop in self._interface.routes.items():
             _log.info("route %s: through %s", destination, next_hop)
@@ -143,6 +167,7 @@ class Member:
             except AddressTaken as error:
                 # A second interface of this machine, perhaps of another client, has it. It may yet go.
                 ending = Ending(str(error), refused=True)
+            self.progress.ended(ending.text, self._wall())
             sequel = self._sequels.after(ending)
             level = logging.WARNING if sequel.is_news else logging.DEBUG
             _log.log(level, "%s; trying again in %.1f s", sequel.text, sequel.delay)
@@ -170,11 +195,12 @@ class Member:
         Raises:
             AddressTaken: another interface has the member's address.
         """
+        succession = Succession(self._identity.randbytes)
+        self.progress.began(succession)
         if self._identity.address is not None:
             await self._interface.configure(self._identity.address)
         # What has changed before is nothing for a connection that is yet to be made.
         self._change = None
-        succession = Succession(self._identity.randbytes)
         try:
             await self._perform(succession.begin())
             while succession.ending is None:
@@ -203,6 +229,7 @@ class Member:
                 await self._perform(succession.closed(source, cause, now(), int(silence) / 1000))
                 self._hang_up(source)
             elif event == EVENT_PONG:
+                self.progress.ponged(source)
                 await self._perform(succession.ponged(source, detail, now()))
             elif event == EVENT_MESSAGE:
                 await self._perform(succession.received(source, detail, now(), int(self._wall())))

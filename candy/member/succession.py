@@ -91,6 +91,11 @@ class Succession:
         return [talk.connection for talk in self._talks]
 
     @property
+    def at_hand(self) -> Conversation | None:
+        """The one that leads; before there is one, the one that comes."""
+        return next(iter(self._talks), None)
+
+    @property
     def deadline(self) -> float:
         """When expired() has to be called."""
         return min(self._again_at, *(talk.deadline for talk in self._talks), inf)

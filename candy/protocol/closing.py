@@ -4,7 +4,8 @@
     1000  -              a peer may send it; the engine answers a close frame with the peer's own code
     1001  relay, member  the program ends, or the relay serves the network no more
     1002  engine         the peer's bytes are not WebSocket frames
-    1008  member         the relay has another password or clock, or granted an address that a member can't have
+    1008  relay, member  an operator ended the connection; or the relay has another password or clock than the member,
+                         or granted an address that a member can't have
     1009  engine         a payload is longer than wire.MAX_PAYLOAD
     1012  relay          the member's routes or the pool have changed, and it can be told so on a new connection alone
     1013  relay          too many: the network is full, or a source brings too many new devices

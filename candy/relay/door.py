@@ -106,6 +106,11 @@ class Door(web.Server):
         """Guests that have said something, since when, and some that have gone meanwhile."""
         self._numbers: dict[RequestHandler, int] = {}
 
+    @property
+    def guests(self) -> int:
+        """Connections that nobody has upgraded."""
+        return len(self._guests)
+
     def open(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None = None) -> None:
         """Accept from these sockets, and show `context` to who comes; None: no TLS."""
         self.tls = context

@@ -29,7 +29,7 @@ def member_line(settings: RelaySettings, network: NetworkSettings, address: str,
     A password that the user chose is not printed, because the relay's output ends up in logs.
 
     Args:
-        address: host name or IP address at which members reach the relay, see member_address.
+        address: host name or IP address at which members reach the relay, see member_address; --public-url wins.
         port: the relay's, where the settings leave it open.
     """
     password = network.password.decode() if network.password_is_generated else "<your password>"

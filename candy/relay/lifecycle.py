@@ -17,12 +17,17 @@ import resource
 import select
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 from candy._fastpath import Engine
 from candy.carrier.tls import Certificate
-from candy.errors import ConfigError, OperationalError
+from candy.control.calls import RELAY
+from candy.control.model import Reloaded
+from candy.control.server import Answering, serving
+from candy.control.sockets import place
+from candy.errors import ConfigError, OperationalError, RequestError
+from candy.relay.control import RelayControl
 from candy.relay.invitation import describe_pool, member_address, member_line
 from candy.relay.keeper import Keeper
 from candy.relay.listen import hosts, listen, port_of
@@ -85,11 +90,15 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # A terminal that is closed sends SIGHUP, which nohup has ignored.
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
-            _announce(settings, port_of(listeners))
-            await stopped.wait()
-            log.info("ending")
-            relay.door.close()
-            await relay.close_all()
+            port = port_of(listeners)
+            async with _controlled(settings, relay, engine, port, reread) as lines:
+                _announce(settings, port)
+                for line in lines:
+                    log.info("%s", line)
+                await stopped.wait()
+                log.info("ending")
+                relay.door.close()
+                await relay.close_all()
         finally:
             writing.cancel()
             await relay.door.shutdown(GOODBYE_S)
@@ -97,6 +106,35 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             relay.stop()
             # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.
             engine.stop()
+
+
+@asynccontextmanager
+async def _controlled(
+    settings: RelaySettings,
+    relay: Relay,
+    engine: Engine,
+    port: int,
+    reread: Callable[[], RelaySettings] | None,
+) -> AsyncIterator[list[str]]:
+    """Answer operators meanwhile; a line about each place where that is."""
+
+    async def reload() -> Reloaded:
+        assert reread is not None
+        try:
+            done = await relay.reload(reread)
+        except (ConfigError, OperationalError) as error:
+            raise RequestError(f"not read again, nothing changes: {error}", 409) from None
+        return Reloaded(applied=list(done.applied), needs_restart=list(done.needs_restart), failed=list(done.failed))
+
+    listening = [host_port(host, port) for host in hosts(settings)]
+    control = RelayControl(relay, engine, listening, None if reread is None else reload)
+    answering = Answering("relay", RELAY, control, control.metrics)
+    try:
+        default = place("relay", str(port), os.environ, os.geteuid())
+        async with serving(settings, answering, default, settings.metrics) as lines:
+            yield lines
+    finally:
+        control.stop()
 
 
 def _certificate(settings: RelaySettings) -> Certificate | None:

@@ -41,7 +41,7 @@ Settings may change while members are there, and concern some of them:
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
@@ -252,6 +252,7 @@ class Network:
                 actions += self._replace(holder, log, CloseCode.UNANSWERED, told, now)
                 actions += self._settle(session, now)
             else:
+                self._realm.logins["timeout"] += 1
                 actions.append(session.line("debug", "did not authenticate in time"))
                 actions += session.end(None, "authentication timed out")
                 self._forget(session)
@@ -294,6 +295,11 @@ class Network:
         """What the configuration reserves, instead of what it reserved before."""
         self._realm.pool.configure(reservations)
         return self._make_way(now)
+
+    def kick(self, connection: int, now: float) -> list[Action]:
+        """End a member's connection, for an operator. It may make another one."""
+        told = "an operator of the relay ended the connection"
+        return self._send_away(self._sessions[connection], CloseCode.POLICY_VIOLATION, told, now)
 
     def set_passwords(self, passwords: Passwords, now: float, wall: int) -> list[Action]:
         """Believe these passwords instead of those before."""
@@ -360,6 +366,31 @@ class Network:
             bytes_out=traffic.bytes_out,
             cause=cause,
         )
+
+    @property
+    def members(self) -> int:
+        """How many are in."""
+        return self._members
+
+    @property
+    def pool(self) -> Pool:
+        """Without a network if no addresses are granted."""
+        return self._realm.pool
+
+    @property
+    def rules(self) -> Rules:
+        """Those in force."""
+        return self._realm.rules
+
+    @property
+    def logins(self) -> Mapping[str, int]:
+        """How log-ins ended so far."""
+        return self._realm.logins
+
+    @property
+    def sessions(self) -> Iterable[Session]:
+        """All of them, members and others."""
+        return self._sessions.values()
 
     def next_deadline(self) -> float | None:
         """When `expired` has to be called next, in the seconds of `now`; None for never."""
@@ -432,6 +463,7 @@ class Network:
         if self.max_members is not None and self._members >= self.max_members:
             self._forget(session)
             full = f"the network is full: {self._members} members are in"
+            self._realm.logins["full"] += 1
             log = session.warning("full", f"not let in as {session.ip}: {full}")
             return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
         self._members += 1

@@ -188,6 +188,16 @@ class Pool:
         """Every connection that claimed an address."""
         return (hold.connection for hold in self._claims.values())
 
+    @property
+    def used(self) -> int:
+        """How many of its addresses are held, leased or reserved."""
+        return len(self._taken)
+
+    @property
+    def free(self) -> int:
+        """How many of them are anybody's."""
+        return self._size - len(self._taken)
+
     def is_offered_to_another(self, ip: IPv4Address, vmac: bytes | None, connection: int, now: float) -> bool:
         """Whether `ip` was granted to another connection, of another installation, that may yet claim it, and is not
         leased to this one."""

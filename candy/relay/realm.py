@@ -1,7 +1,8 @@
 """What the sessions of one network share, and their network with them. Nothing happens here."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
@@ -28,3 +29,5 @@ class Realm:
     rules: Rules
     host: int | None = None
     """The number of the relay's own interface in the network, which holds an address but has no session."""
+    logins: Counter[str] = field(default_factory=Counter)
+    """How log-ins ended: ADMITTED, or why not."""

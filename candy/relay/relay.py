@@ -304,6 +304,32 @@ class Relay:
                 failed.append(f"{served.label}{error}")
         return failed
 
+    @property
+    def settings(self) -> RelaySettings:
+        """Those that it runs with: a reload may change them."""
+        return self._settings
+
+    @property
+    def served(self) -> Mapping[str, Served]:
+        """Its networks, by their paths."""
+        return self._served
+
+    def kick(self, path: str, connection: int) -> None:
+        """End the connection of a network's member, for an operator."""
+        served = self._served[path]
+        self._act(served, served.network.kick(connection, self._clock.time()))
+        self._set_timer()
+
+    def seconds_since(self, moment: float) -> float:
+        """How long ago something was that a network has noted."""
+        return self._clock.time() - moment
+
+    def drops(self) -> Mapping[str, int]:
+        """What was dropped so far, by reason: by the engine, and by the networks."""
+        summed = Counter(self._engine.drops())
+        summed.update(self._drops)
+        return summed
+
     async def close_all(self) -> None:
         """Tell every member that the relay ends, and wait at most GOODBYE_S for their answers."""
         self._ending = self._loop.create_future()
@@ -325,7 +351,7 @@ class Relay:
 
     def log_counters(self) -> None:
         """Write all counters to the log (SIGUSR1)."""
-        for line in counters.lines(self._engine.stats(), self._engine.drops(), self._drops):
+        for line in counters.lines(self._engine.stats(), self.drops()):
             log.info("%s", line)
 
     def _on_events(self) -> None:

@@ -58,6 +58,7 @@ COPIES_PER_S = 200
 """Messages that one member may cause in the long run by sending to all others: each is a call from Python."""
 COPIES_AHEAD_S = 5.0
 """How far a member may be ahead of that rate."""
+ADMITTED = "admitted"
 UNTOLD = "authentication failed"
 """The reason of a refusal without a close frame, so that nobody gets to see it."""
 BROADCAST_LIMIT = "broadcast_limit"
@@ -208,6 +209,7 @@ class Session:
         if lease is not None:
             # Equal, and in memory once.
             self.vmac = lease.vmac
+        self._realm.logins[ADMITTED] += 1
 
     def waiting(self) -> None:
         """The network probes the holder of the address first."""
@@ -236,9 +238,10 @@ class Session:
         """End a failed log-in: a line in the log, and for a peer that has the password a reason.
 
         Args:
-            why, kind: for the log.
+            why, kind: for the log; `kind` also for the counters.
             code, told: end()'s `code` and `reason`.
         """
+        self._realm.logins[kind] += 1
         return [self.warning(kind, f"refused: {why}"), *self.end(code, told)]
 
     def warning(self, kind: str, text: str) -> Log:
@@ -337,6 +340,7 @@ class Session:
                 message.address.ip, self.vmac, self.connection, self._counted_as, now, may_keep=may_keep
             )
         except PoolFull as full:
+            realm.logins["no_address"] += 1
             log = self.warning("no address", f"no address granted: {full}")
             code = CloseCode.NO_POOL if realm.pool.network is None else CloseCode.POOL_FULL
             return [log, *self.end(code, str(full))]
@@ -374,6 +378,7 @@ class Session:
             )
         if not realm.devices.let_in(self.vmac, ip, self._counted_as, now):
             count = f"{realm.devices.new_per_minute} new devices came from its address within a minute"
+            realm.logins["new_devices"] += 1
             log = self.warning("new devices", f"not let in as {ip}: {count}; --new-devices-per-minute allows more")
             return [log, *self.end(CloseCode.TRY_AGAIN_LATER, "too many new devices: try again in a minute")]
         # What was offered was for its AUTH, and this is the AUTH, for any address.

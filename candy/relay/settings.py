@@ -31,6 +31,7 @@ from candy.relay.reservations import RESERVATIONS_MAX, Reservation
 from candy.relay.rules import MAX_RULES, Rule, first_overlap, split_rules, why_impossible
 from candy.settings import (
     INTERFACE_BYTES,
+    Endpoint,
     Frozen,
     Given,
     OwnAddress,
@@ -202,6 +203,8 @@ class RelaySettings(Settings):
     queue_bytes: int = setting(_OPTIONS["queue_bytes"])
     """Per member."""
     max_connections: int = setting(_OPTIONS["max_connections"])
+    metrics: Endpoint | None = None
+    """Where Prometheus' metrics are given alone."""
 
     @property
     def slots(self) -> int:

@@ -280,7 +280,7 @@ def test_help_and_version(command: Command[Any]) -> None:
     shown = call(command, "-h")
     assert shown.exit_code == 0
     assert shown.output == call(command, "--help").output
-    assert shown.output.startswith(f"Usage: {command.name} [OPTIONS]\n")
+    assert shown.output.startswith(f"Usage: {command.name} [OPTIONS] [COMMAND]\n")
     assert all((option.flag in shown.output.split()) is option.is_flag for option in OPTIONS[command.side])
 
 

@@ -311,7 +311,7 @@ def is_setting(line: str) -> bool:
 def in_force(content: str, folder: Path) -> list[str]:
     """All lines of a file, comments that show a setting included, with files that are there."""
     lines = [line.removeprefix("#") if is_setting(line) else line for line in content.splitlines()]
-    for name in ("password-new", "password", "relay.pem", "relay.key", "ca.pem"):
+    for name in ("password-new", "password", "relay.pem", "relay.key", "ca.pem", "tokens"):
         (folder / name).write_text("x")
         lines = [line.replace(f"/etc/candy/{name}", str(folder / name)) for line in lines]
     if "tls_key" in content:
@@ -394,7 +394,7 @@ def test_example_shows_the_defaults(name: str, tmp_path: Path, ran: Ran) -> None
     start: Callable[..., tuple[Any, str]] = serve if name == "server.toml" else join
     lines = content.splitlines()
     shown = [line.removeprefix("#") for line in lines if is_setting(line)]
-    made_up = ("example", "/etc/candy", "192.168.", '"home"', "workers")
+    made_up = ("example", "/etc/candy", "192.168.", '"127.0.0.1:', '"home"', "workers")
     defaults = [line for line in shown if not any(word in line for word in made_up)]
     assert len(defaults) >= 6
     written = [line for line in lines if line and not line.startswith("#")]

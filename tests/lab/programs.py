@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,13 +38,22 @@ def client(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from candy.cli.client import main; main()", *arguments]
 
 
+def control_of(state: Path) -> Path:
+    """The control socket of a program with this state folder."""
+    return state / "run" / "control"
+
+
 def environment(state: Path, password: str | None = PASSWORD) -> dict[str, str]:
     """Everything that a program gets to see of this process's environment."""
+    # As systemd does: with a control socket in a folder of its own, no two programs meet.
+    with suppress(NotADirectoryError):
+        control_of(state).parent.mkdir(parents=True, exist_ok=True)
     given = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(Path(candy.__file__).parent.parent),
         "PYTHONUNBUFFERED": "1",
         "CANDY_STATE_DIR": str(state),
+        "RUNTIME_DIRECTORY": str(control_of(state).parent),
     }
     return given if password is None else given | {"CANDY_PASSWORD": password}
 
@@ -167,3 +177,5 @@ class RelayProgram(Program):
             self.close()
             raise
         self.address = (host, int(found[1]))
+        self.control = control_of(state)
+        """Its control socket."""

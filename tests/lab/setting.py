@@ -74,11 +74,12 @@ class Device:
 
 
 class Kernel:
-    """What an Interface uses of KernelRoutes; `refused` are destinations that it may not have."""
+    """What an Interface uses of KernelRoutes; `refuses` are destinations that it may not have."""
 
     def __init__(self) -> None:
-        self.refused: set[IPv4Network] = set()
+        self.refuses: set[IPv4Network] = set()
         self.installed: dict[IPv4Network, IPv4Address] = {}
+        self.refused: dict[IPv4Network, str] = {}
         self.own: IPv4Interface | None = None
         self.relay: Collection[IPv4Address] = ()
         self.reviews = 0
@@ -87,7 +88,8 @@ class Kernel:
     async def install(
         self, entries: Iterable[RouteEntry], own: IPv4Interface, relay: Collection[IPv4Address]
     ) -> tuple[RouteEntry, ...]:
-        taken = tuple(entry for entry in entries if entry.destination not in self.refused)
+        taken = tuple(entry for entry in entries if entry.destination not in self.refuses)
+        self.refused = {entry.destination: "the kernel refuses" for entry in entries if entry not in taken}
         self.installed = {entry.destination: entry.next_hop for entry in taken}
         self.own, self.relay = own, relay
         self.reviews += 1
@@ -195,6 +197,7 @@ class Setting:
         self.kernel = Kernel()
         self.delays: list[float] = []
         self._slept_enough = asyncio.Event()
+        self.interface: Interface
         self.member: Member
         self.staying: asyncio.Task[None]
         state = folder / "vmac"
@@ -212,12 +215,13 @@ class Setting:
             hello=bytes.fromhex(STEPS[4]["hex"]),
             randbytes=bytes,
         )
+        self.interface = Interface(cast(Tun, self.device), cast(KernelRoutes, self.kernel), self.engine)
         self.member = Member(
             identity,
             state,
             Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", ca_file=ca_file),
             self.engine,
-            Interface(cast(Tun, self.device), cast(KernelRoutes, self.kernel), self.engine),
+            self.interface,
             random=lambda: 0.0,
             wall=lambda: float(WALL),
             sleep=self._sleep,

@@ -134,7 +134,7 @@ async def test_sets_of_candy_2_replace_each_other(setting: Setting) -> None:
 
 
 async def test_what_the_kernel_may_not_have_is_not_wrapped(setting: Setting) -> None:
-    setting.kernel.refused = {LAN_A.destination}
+    setting.kernel.refuses = {LAN_A.destination}
     setting.start()
     visitor = await setting.relay.member()
     await log_in(visitor)
@@ -158,7 +158,7 @@ async def test_routes_are_looked_at_again_before_each_attempt(setting: Setting, 
     await log_in(visitor)
     await tell(setting, visitor, LAN_A)
     reviews = setting.kernel.reviews
-    setting.kernel.refused = {LAN_A.destination}
+    setting.kernel.refuses = {LAN_A.destination}
     visitor.hang_up()
     await setting.kernel.reviewed(reviews + 1)
     assert setting.kernel.installed == {}

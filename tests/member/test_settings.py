@@ -50,6 +50,10 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "localhost": None,
         "discovery": 0,
         "route": 0,
+        "control_socket": None,
+        "control_group": None,
+        "control": None,
+        "control_token_file": None,
     }
 
 

@@ -85,6 +85,11 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "tls_key": None,
         "allow_origin": (),
         "trusted_proxies": (),
+        "control_socket": None,
+        "control_group": None,
+        "control": None,
+        "control_token_file": None,
+        "metrics": None,
         "unauthenticated_per_source": 64,
         "failures_per_minute": 60,
         "workers": 7,
@@ -243,6 +248,13 @@ URL = "write it like ws://host:26816 or wss://host"
         ("max_connections", "9" * 5000, "is too large"),
         ("trusted_proxy", ("::1", "proxy"), "'proxy' is not an address or network of a proxy: write it"),
         ("trusted_proxy", ("",), "'' is not an address or network of a proxy"),
+        ("public_url", "https://vpn.example.org", "'https://vpn.example.org' is not a WebSocket URL: "),
+        ("public_url", "wss://x/?a=b", "'wss://x/?a=b' is more than scheme, host, port and path: write it"),
+        ("public_url", "wss://u:p@x", "'wss://…@x' is more than scheme, host, port and path: "),
+        ("metrics", "127.0.0.1", "'127.0.0.1' has no port from 0 to 65535: write it like 127.0.0.1:26817"),
+        ("metrics", "127.0.0.1:65536", "'127.0.0.1:65536' has no port from 0 to 65535: "),
+        ("metrics", "localhost:1", "'localhost:1' is not an address and a port: write it like "),
+        ("control", "::1:x", "'::1:x' has no port from 0 to 65535: "),
     ],
 )
 def test_refuses(key: str, value: str | tuple[str, ...], message: str) -> None:
@@ -257,6 +269,16 @@ def test_certificate_and_key_need_each_other(pem: str) -> None:
     for half in ("tls_certificate", "tls_key"):
         with pytest.raises(ConfigError, match=r"^--tls-certificate and --tls-key need each other: give"):
             relay(**{half: pem})
+
+
+def test_control_over_tcp_needs_tokens(pem: str) -> None:
+    for half in ({"control": "127.0.0.1:1"}, {"control_token_file": pem}):
+        with pytest.raises(
+            ConfigError, match=r"^--control and --control-token-file need each other: give both or none$"
+        ):
+            relay(**half)
+    settings = relay(control="[::1]:26817", control_token_file=pem, metrics="127.0.0.1:0")
+    assert (settings.control, settings.metrics) == (("::1", 26817), ("127.0.0.1", 0))
 
 
 def test_certificate_and_ws_contradict_each_other(pem: str) -> None:

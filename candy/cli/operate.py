@@ -1,0 +1,230 @@
+"""The subcommands of both commands: they ask the program that runs on this machine.
+
+    candy-server status | members | member | leases | reserve | release | kick | networks | reload | top
+    candy-client status | members
+
+Rules:
+ 1. Which program: --control-socket, before or behind the subcommand, else control_socket in the file of -c, else the
+    only one that runs here.
+ 2. --json prints the answer as it came, for programs; the shape is the OpenAPI document's.
+ 3. What can't be asked or is refused is an OperationalError: exit status 1.
+
+This module does not know what the answers are made of.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from candy.cli import tables
+from candy.cli.files import read_file
+from candy.control.calls import OVER_MOST_S, VERSION
+from candy.control.client import Asking, find, quoted
+from candy.control.escape import shown
+from candy.control.sockets import Side as Program
+from candy.errors import OperationalError, RequestError
+from candy.options import Side
+
+INTERVAL_S = 1.0
+_PROGRAMS: dict[Side, Program] = {"server": "relay", "client": "member"}
+
+
+def commands(side: Side) -> list[click.Command]:
+    """Those of one command."""
+    return _of_relay() if side == "server" else _of_member()
+
+
+def _command(side: Side, name: str, about: str, *params: click.Parameter) -> Callable[..., click.Command]:
+    """Make a function that is given an Asking, is_json and the parameters a subcommand."""
+
+    def made(ask: Callable[..., None]) -> click.Command:
+        def run(control_socket: str | None, is_json: bool, **given: Any) -> int:
+            with _asking(side, control_socket) as asking:
+                ask(asking, is_json, **given)
+            return 0
+
+        common = [
+            click.Option(["--control-socket"], metavar="PATH", help="ask the program whose control socket this is"),
+            click.Option(["--json", "is_json"], is_flag=True, help="print the answer as JSON"),
+        ]
+        settings = {"help_option_names": ["-h", "--help"]}
+        return click.Command(name, params=[*params, *common], callback=run, help=about, context_settings=settings)
+
+    return made
+
+
+@contextmanager
+def _asking(side: Side, control_socket: str | None) -> Iterator[Asking]:
+    asking = find(_PROGRAMS[side], control_socket or _socket_of_parent(side), os.environ, os.geteuid())
+    try:
+        yield asking
+    except RequestError as error:
+        raise OperationalError(str(error)) from None
+    finally:
+        asking.close()
+
+
+def _socket_of_parent(side: Side) -> str | None:
+    """From what stands before the subcommand."""
+    parent = click.get_current_context().parent
+    given = {} if parent is None else parent.params
+    if path := given.get("control_socket"):
+        return str(path)
+    if config := given.get("config"):
+        written = read_file(Path(config), side).given.get("control_socket")
+        return None if written is None else str(written.value)
+    return None
+
+
+_NETWORK = click.Option(["--network"], metavar="PATH", help="of this network alone")
+_ONE = click.Argument(["member"], metavar="MEMBER")
+
+
+def _interval(default: float) -> click.Option:
+    return click.Option(
+        ["--interval"],
+        metavar="SECONDS",
+        type=click.FloatRange(0, OVER_MOST_S),
+        default=default,
+        show_default=True,
+        help="time over which rates are taken; 0: no rates, and an answer at once",
+    )
+
+
+def _print_json(answer: Any) -> None:
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=not sys.stdout.isatty()))
+
+
+def _of_relay() -> list[click.Command]:
+    @_command("server", "status", "Show the relay as a whole.")
+    def status(asking: Asking, is_json: bool) -> None:
+        answer = asking.ask("GET", f"{VERSION}/status")
+        _print_json(answer) if is_json else tables.show_one(answer.items())
+
+    @_command("server", "members", "List the members that are logged in.", _NETWORK, _interval(INTERVAL_S))
+    def members(asking: Asking, is_json: bool, network: str | None, interval: float) -> None:
+        answer = asking.ask("GET", f"{VERSION}/members", network=network, round_trip=True, over=interval)
+        _print_json(answer) if is_json else tables.show(tables.MEMBERS, answer["members"])
+
+    @_command(
+        "server", "member", "Show one member, by its name, address or VMAC.", _ONE, _NETWORK, _interval(INTERVAL_S)
+    )
+    def member(asking: Asking, is_json: bool, member: str, network: str | None, interval: float) -> None:
+        answer = asking.ask("GET", f"{VERSION}/members/{quoted(member)}", network=network, over=interval)
+        _print_json(answer) if is_json else tables.show_one(answer.items())
+
+    @_command("server", "leases", "List who has which address, connected or not, and what is reserved.", _NETWORK)
+    def leases(asking: Asking, is_json: bool, network: str | None) -> None:
+        answer = asking.ask("GET", f"{VERSION}/leases", network=network)
+        if is_json:
+            _print_json(answer)
+            return
+        tables.show(tables.LEASES, answer["leases"])
+        if answer["reservations"]:
+            click.echo()
+            tables.show(tables.RESERVATIONS, answer["reservations"])
+
+    @_command(
+        "server",
+        "reserve",
+        "Reserve an address for a device: its name, or its VMAC behind vmac:.",
+        click.Argument(["address"]),
+        click.Argument(["device"]),
+        _NETWORK,
+    )
+    def reserve(asking: Asking, is_json: bool, address: str, device: str, network: str | None) -> None:
+        body = {"address": address, "device": device, "network": network or "/"}
+        answer = asking.ask("POST", f"{VERSION}/reservations", body)
+        _print_json(answer) if is_json else click.echo(f"{answer['address']} is reserved for {shown(answer['device'])}")
+
+    @_command(
+        "server",
+        "release",
+        "End the reservation of an address, and the lease of its device.",
+        click.Argument(["device"], metavar="DEVICE|ADDRESS"),
+        _NETWORK,
+    )
+    def release(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+        answer = asking.ask("DELETE", f"{VERSION}/leases/{quoted(device)}", network=network)
+        _print_json(answer) if is_json else click.echo(f"{answer['address']} is released")
+
+    @_command("server", "kick", "End a member's connection; it may come back.", _ONE, _NETWORK)
+    def kick(asking: Asking, is_json: bool, member: str, network: str | None) -> None:
+        answer = asking.ask("POST", f"{VERSION}/members/{quoted(member)}/kick", network=network)
+        _print_json(answer) if is_json else click.echo(f"{answer['address']} was kicked")
+
+    @_command("server", "networks", "List the relay's networks.")
+    def networks(asking: Asking, is_json: bool) -> None:
+        answer = asking.ask("GET", f"{VERSION}/networks")
+        _print_json(answer) if is_json else tables.show(tables.NETWORKS, answer["networks"])
+
+    @_command("server", "reload", "Have the relay read its settings again, as on SIGHUP.")
+    def reload(asking: Asking, is_json: bool) -> None:
+        answer = asking.ask("POST", f"{VERSION}/reload")
+        if is_json:
+            _print_json(answer)
+        else:
+            click.echo(f"applied: {', '.join(answer['applied']) or 'nothing'}")
+            if answer["needs_restart"]:
+                click.echo(f"changed, which needs a restart: {', '.join(answer['needs_restart'])}")
+        if answer["failed"]:
+            raise OperationalError("; ".join(answer["failed"]))
+
+    @_command(
+        "server",
+        "top",
+        "Show the members again and again. Keys: < > choose the column to sort by, r turns it round, q ends.",
+        _NETWORK,
+        click.Option(["--sort"], metavar="COLUMN", help="sort by this column", default="OUT/S", show_default=True),
+        click.Option(["--count"], metavar="COUNT", type=click.IntRange(1), help="end after so many pictures"),
+        click.Option(
+            ["--interval"],
+            metavar="SECONDS",
+            type=click.FloatRange(0.1, OVER_MOST_S),
+            default=INTERVAL_S,
+            show_default=True,
+            help="time of one picture",
+        ),
+    )
+    def top(asking: Asking, is_json: bool, network: str | None, sort: str, count: int | None, interval: float) -> None:
+        from candy.cli.top import Order, run
+
+        order = Order(sort)
+        if not is_json:
+            run(asking, order, network, interval, count)
+            return
+        done = 0
+        while count is None or done < count:
+            answer = asking.ask("GET", f"{VERSION}/members", network=network, round_trip=True, over=interval)
+            click.echo(json.dumps({"members": order.sorted(answer["members"])}))
+            done += 1
+
+    return [status, members, member, leases, reserve, release, kick, networks, reload, top]
+
+
+def _of_member() -> list[click.Command]:
+    @_command("client", "status", "Show this member, its connection and its routes.", _interval(0.0))
+    def status(asking: Asking, is_json: bool, interval: float) -> None:
+        answer = asking.ask("GET", f"{VERSION}/status", over=interval)
+        if is_json:
+            _print_json(answer)
+            return
+        routes, last_end = answer.pop("routes"), answer.pop("last_end")
+        ended = {} if last_end is None else {"last_end": last_end["reason"], "last_end_at": last_end["at"]}
+        tables.show_one((answer | ended).items())
+        if routes:
+            click.echo()
+            tables.show(tables.ROUTES, routes)
+
+    @_command("client", "members", "List the other members that this one knows of.")
+    def members(asking: Asking, is_json: bool) -> None:
+        answer = asking.ask("GET", f"{VERSION}/members")
+        _print_json(answer) if is_json else tables.show(tables.PEERS, answer["members"])
+
+    return [status, members]

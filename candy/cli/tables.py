@@ -1,0 +1,223 @@
+"""Answers of the control interface as a person reads them: tables on a terminal, plain columns in a pipe.
+
+    rows of JSON, COLUMNS ─▶ show() ─┬─▶ a terminal: rich, with units            NAME     IN
+                                     │                                           laptop   1.2 MB
+                                     └─▶ a pipe: one word a column, for awk      laptop   1200000
+
+Rules:
+ 1. Names are strangers' words: escaped, and never markup.
+ 2. In a pipe a column is one word: what is unknown is `-`, spaces are escaped, bytes and seconds are bare numbers, and
+    times are in UTC (RFC 3339).
+
+rich is imported for a terminal alone. This module does not know who answers.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import click
+
+from candy.control.escape import shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = dict[str, Any]
+Kind = Literal["text", "count", "bytes", "rate", "ms", "time", "flag"]
+UNKNOWN = "-"
+
+
+class Column(NamedTuple):
+    """One column."""
+
+    title: str
+    key: str
+    kind: Kind = "text"
+    only_in_several: bool = False
+    """Left out on a terminal where all rows have the same."""
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind not in ("text", "flag", "time")
+
+
+NETWORK = Column("NETWORK", "network", only_in_several=True)
+_TRAFFIC = (
+    Column("RTT", "round_trip_ms", "ms"),
+    Column("IN", "bytes_in", "bytes"),
+    Column("OUT", "bytes_out", "bytes"),
+    Column("PKTS-IN", "packets_in", "count"),
+    Column("PKTS-OUT", "packets_out", "count"),
+    Column("IN/S", "bytes_in_per_s", "rate"),
+    Column("OUT/S", "bytes_out_per_s", "rate"),
+    Column("QUEUE", "queued_bytes", "bytes"),
+    Column("DELAY", "queue_delay_ms", "ms"),
+    Column("DROPS", "drops", "count"),
+)
+MEMBERS = (
+    NETWORK,
+    Column("ADDRESS", "address"),
+    Column("NAME", "name"),
+    Column("OS", "os"),
+    Column("VERSION", "version"),
+    Column("PATH", "path"),
+    Column("SINCE", "since", "time"),
+    Column("SOURCE", "source"),
+    *_TRAFFIC,
+)
+LEASES = (
+    NETWORK,
+    Column("ADDRESS", "address"),
+    Column("NAME", "name"),
+    Column("OS", "os"),
+    Column("VERSION", "version"),
+    Column("VMAC", "vmac"),
+    Column("CONNECTED", "connected", "flag"),
+    Column("RESERVED", "reserved", "flag"),
+    Column("FIRST-SEEN", "first_seen", "time"),
+    Column("LAST-SEEN", "last_seen", "time"),
+    Column("SOURCE", "source"),
+    Column("IN", "bytes_in", "bytes"),
+    Column("OUT", "bytes_out", "bytes"),
+)
+RESERVATIONS = (
+    NETWORK,
+    Column("ADDRESS", "address"),
+    Column("RESERVED-FOR", "device"),
+    Column("CONFIGURED", "configured", "flag"),
+)
+NETWORKS = (
+    Column("PATH", "path"),
+    Column("POOL", "pool"),
+    Column("MEMBERS", "members", "count"),
+    Column("USED", "addresses_used", "count"),
+    Column("FREE", "addresses_free", "count"),
+    Column("RULES", "rules", "count"),
+    Column("INTERFACE", "interface"),
+    Column("OWN-ADDRESS", "own_address"),
+)
+PEERS = (
+    Column("ADDRESS", "address"),
+    Column("PATH", "path"),
+    Column("PUBLIC", "public"),
+    Column("LAN", "lan"),
+    Column("ASKS", "asks", "flag"),
+)
+ROUTES = (
+    Column("DESTINATION", "destination"),
+    Column("NEXT-HOP", "next_hop"),
+    Column("STATE", "state"),
+    Column("REASON", "reason"),
+)
+_UNITS: dict[str, Kind] = {column.key: column.kind for column in (*MEMBERS, *LEASES)} | {
+    "last_end_at": "time",
+    "packets_in_per_s": "count",
+    "packets_out_per_s": "count",
+}
+
+
+def cell(kind: Kind, value: Any, *, for_person: bool) -> str:
+    """One value, escaped."""
+    if value is None or value == "":
+        return UNKNOWN
+    match kind:
+        case "flag":
+            return "yes" if value else "no"
+        case "time":
+            return _time(value, for_person)
+        case "ms":
+            return f"{value:.1f} ms" if for_person else f"{value:.3f}"
+        case "bytes" | "rate":
+            return _size(value, kind) if for_person else f"{value:.0f}"
+        case "count":
+            return f"{value:.0f}"
+        case "text":
+            return shown(str(value), spaces=for_person)
+
+
+def _time(value: float, for_person: bool) -> str:
+    moment = datetime.fromtimestamp(value, UTC)
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if for_person else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _size(value: float, kind: Literal["bytes", "rate"]) -> str:
+    unit = "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value /= 1000
+        unit = larger
+    number = f"{value:.0f}" if unit == "B" else f"{value:.1f}"
+    return f"{number} {unit}/s" if kind == "rate" else f"{number} {unit}"
+
+
+def show(columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    """Print rows to stdout."""
+    if sys.stdout.isatty():
+        _print_rich(table(columns, rows))
+        return
+    texts = [[column.title for column in columns]]
+    texts += [[cell(column.kind, row[column.key], for_person=False) for column in columns] for row in rows]
+    numbers = [column.is_number for column in columns]
+    _print_plain(texts, numbers)
+
+
+def show_one(pairs: Iterable[tuple[str, Any]]) -> None:
+    """Print what is known of one thing: a name and a value a line. A dict has a line for each of its own."""
+    flat: list[tuple[str, Kind, Any]] = []
+    for name, value in pairs:
+        kind = _UNITS.get(name, "text")
+        if isinstance(value, dict):
+            flat += [(f"{name} {key}", "count", count) for key, count in sorted(value.items())]
+        elif isinstance(value, list):
+            flat.append((name, "text", ", ".join(map(str, value))))
+        else:
+            flat.append((name, "flag" if isinstance(value, bool) else kind, value))
+    for_person = sys.stdout.isatty()
+    texts = [
+        [name.replace("_", " " if for_person else "_"), cell(kind, value, for_person=for_person)]
+        for name, kind, value in flat
+    ]
+    if not for_person:
+        texts = [[name.replace(" ", "."), value] for name, value in texts]
+    _print_plain(texts, [False, False])
+
+
+def table(columns: Sequence[Column], rows: Sequence[Row], marked: str | None = None) -> "Table":
+    """For a terminal.
+
+    Args:
+        marked: the title of a column to point at.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = [c for c in columns if not c.only_in_several or len({row[c.key] for row in rows}) > 1]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        style = "reverse" if column.title == marked else ""
+        made.add_column(Text(column.title, style), justify="right" if column.is_number else "left", no_wrap=True)
+    for row in rows:
+        # A Text is never read as markup.
+        made.add_row(*(Text(cell(column.kind, row[column.key], for_person=True)) for column in columns))
+    return made
+
+
+def _print_rich(made: "Table") -> None:
+    from rich.console import Console
+
+    Console().print(made)
+
+
+def _print_plain(texts: Sequence[Sequence[str]], are_numbers: Sequence[bool]) -> None:
+    if not texts:
+        return
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for line in texts:
+        justified: list[Callable[[int], str]] = [
+            text.rjust if is_number else text.ljust for text, is_number in zip(line, are_numbers, strict=True)
+        ]
+        click.echo("  ".join(justify(width) for justify, width in zip(justified, widths, strict=True)).rstrip())

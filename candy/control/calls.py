@@ -1,0 +1,159 @@
+"""All that can be asked of a side over its control interface: one list for the server, the document and the sides.
+
+    RELAY, MEMBER ─┬─▶ routes, and what a request may say    candy.control.server
+                   ├─▶ the OpenAPI document                  candy.control.document
+                   └─▶ Side: a method of the call's name     candy.relay.control, candy.member.control
+
+Rules:
+ 1. A path begins with VERSION. What is added within a version may be ignored by who does not know it: new calls, new
+    parameters that need not be given, new fields of answers. Anything else is another version.
+ 2. A call that changes something is a POST or a DELETE, and its method is told who asks.
+
+This module does not know how anything is done.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from candy.control.model import (
+    Kicked,
+    Leases,
+    MemberDetail,
+    Members,
+    MemberStatus,
+    Networks,
+    Peers,
+    RelayStatus,
+    Released,
+    Reloaded,
+    Reservation,
+    Reserve,
+)
+
+VERSION = "/v1"
+OVER_MOST_S = 10.0
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a request may say."""
+
+    name: str
+    place: Literal["path", "query"]
+    kind: Any
+    """A type that pydantic reads from text."""
+    means: str
+    default: Any = None
+    """Of one in the query; not handed over if it is None."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One thing that can be asked."""
+
+    name: str
+    """Of the side's method, and the document's operationId."""
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    does: str
+    answer: type
+    parameters: tuple[Parameter, ...] = ()
+    body: type | None = None
+    refusals: Mapping[int, str] = field(default_factory=dict)
+    """Statuses beside those that every call may have, and when."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether something is different afterwards."""
+        return self.method != "GET"
+
+
+_MEMBER = Parameter("member", "path", str, "its address, its name, or its VMAC behind vmac:")
+_DEVICE = Parameter("device", "path", str, "an address, or the name of a device, or its VMAC behind vmac:")
+_NETWORK = Parameter("network", "query", str, "the path of a network, where more than one is meant otherwise")
+_ROUND_TRIP = Parameter("round_trip", "query", bool, "ask the kernel for round-trip times", False)
+_OVER = Parameter(
+    "over",
+    "query",
+    Annotated[float, Field(ge=0.1, le=OVER_MOST_S)],
+    "look twice, so many seconds apart, and answer with the rates between",
+)
+_UNKNOWN = "there is no such network"
+_ONE = {404: "there is no such member, or network", 409: "several members have this name: the error lists them"}
+
+RELAY = (
+    Call("status", "GET", f"{VERSION}/status", "The relay as a whole", RelayStatus),
+    Call(
+        "members",
+        "GET",
+        f"{VERSION}/members",
+        "All members that are logged in",
+        Members,
+        (_NETWORK, _ROUND_TRIP, _OVER),
+        refusals={404: _UNKNOWN},
+    ),
+    Call(
+        "member",
+        "GET",
+        f"{VERSION}/members/{{member}}",
+        "One member",
+        MemberDetail,
+        (_MEMBER, _NETWORK, _OVER),
+        refusals=_ONE,
+    ),
+    Call(
+        "kick",
+        "POST",
+        f"{VERSION}/members/{{member}}/kick",
+        "End a member's connection; it may come back",
+        Kicked,
+        (_MEMBER, _NETWORK),
+        refusals=_ONE,
+    ),
+    Call(
+        "leases",
+        "GET",
+        f"{VERSION}/leases",
+        "Who has which address, connected or not, and what is reserved",
+        Leases,
+        (_NETWORK,),
+        refusals={404: _UNKNOWN},
+    ),
+    Call(
+        "reserve",
+        "POST",
+        f"{VERSION}/reservations",
+        "Reserve an address for a device, from now on",
+        Reservation,
+        body=Reserve,
+        refusals={404: _UNKNOWN, 409: "the address can't be reserved"},
+    ),
+    Call(
+        "release",
+        "DELETE",
+        f"{VERSION}/leases/{{device}}",
+        "End the reservation of an address, and the lease of a device that is not connected",
+        Released,
+        (_DEVICE, _NETWORK),
+        refusals={404: _UNKNOWN, 409: "there is no such device, there are several, or nothing is to be released"},
+    ),
+    Call("networks", "GET", f"{VERSION}/networks", "The relay's networks", Networks),
+    Call(
+        "reload",
+        "POST",
+        f"{VERSION}/reload",
+        "Read the settings again, as on SIGHUP",
+        Reloaded,
+        refusals={409: "the relay was started without -c, or the settings are not sound: nothing changes"},
+    ),
+)
+"""Of a relay."""
+
+MEMBER = (
+    Call("status", "GET", f"{VERSION}/status", "The member, its connection and its routes", MemberStatus, (_OVER,)),
+    Call("members", "GET", f"{VERSION}/members", "The other members that this one knows of", Peers),
+)
+"""Of a member."""

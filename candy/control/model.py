@@ -1,0 +1,343 @@
+"""What the control interface answers: the shapes, each field with its unit.
+
+    a side's snapshot ─▶ these ─┬─▶ JSON          candy.control.server
+                                ├─▶ a document    candy.control.document
+                                └─▶ tables        candy.cli.tables
+
+Rules: plain data, filled by the sides from what they know at one moment. Times are Unix seconds. `in` and `out` are as
+the program that answers sees it: what came in from a member, or from the relay, and what went out to it. A name is as
+its device gave it: whoever shows one escapes it (candy.control.escape).
+
+This module does not know where the figures come from.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Literal
+
+from pydantic import ConfigDict
+
+DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
+"""Has the words under a field be those of the document."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Problem:
+    """Why nothing was answered or done."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    error: str
+    """One line that says what is wrong and how to mend it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Traffic:
+    """What one connection carried since it began."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    packets_in: int
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+    drops: int
+    """Packets and messages of it or for it that were not delivered."""
+    queued_bytes: int
+    """What waits for it now."""
+    queue_delay_ms: float
+    """While something waits, how long the packet that left last had waited, and the time since then."""
+    bytes_in_per_s: float | None = None
+    """Over the time that was asked for with `over`."""
+    bytes_out_per_s: float | None = None
+    packets_in_per_s: float | None = None
+    packets_out_per_s: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Member(Traffic):
+    """A member that is logged in."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    """The path of its network."""
+    address: str
+    """IPv4, in the network."""
+    name: str | None
+    """As its device says; not unique."""
+    os: str | None
+    version: str | None
+    """Of its program, as its device says."""
+    vmac: str | None
+    path: Literal["relay"]
+    """How its packets travel."""
+    extension: bool
+    """candy.2 was agreed on."""
+    since: float
+    """When it logged in."""
+    source: str
+    """The IP address that it came from."""
+    round_trip_ms: float | None
+    """By the kernel's measure, where it was asked for and is known."""
+
+
+@dataclass(slots=True, kw_only=True)
+class MemberDetail(Member):
+    """The same of one member, with its drops by reason."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    drops_by_reason: dict[str, int]
+    """Of all reasons for which something was dropped."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Members:
+    """All members that are logged in, of the network that was asked for or of all."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    members: list[Member]
+
+
+@dataclass(slots=True, kw_only=True)
+class Network:
+    """One of a relay's networks."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    path: str
+    pool: str | None
+    """CIDR; null: it grants no addresses."""
+    members: int
+    addresses_used: int
+    """Of the pool: held, or reserved for one that logs in just now."""
+    addresses_free: int
+    rules: int
+    """SD-WAN."""
+    interface: str | None
+    """This machine's in the network."""
+    own_address: str | None
+    """And its address, with the prefix's length."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Networks:
+    """A relay's networks."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    networks: list[Network]
+
+
+@dataclass(slots=True, kw_only=True)
+class RelayStatus:
+    """A relay as a whole."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    version: str
+    pid: int
+    since: float
+    """When it began to listen."""
+    listening: list[str]
+    """host:port."""
+    public_url: str | None
+    """How others reach it, where that was given."""
+    networks: int
+    members: int
+    connections: int
+    """Members and those that are about to be; this machine's interfaces too."""
+    connections_most: int
+    packets_in: int
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+    drops: dict[str, int]
+    """By reason, as far as something was dropped for it."""
+    queued_bytes: int
+    """What waits for all."""
+    logins: dict[str, int]
+    """How log-ins ended: admitted, or why not."""
+    worker_cpu_s: list[float]
+    """CPU time of each forwarding thread."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Kicked:
+    """The member whose connection was ended. It may come back."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    address: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """An address that a device has, connected or not."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    address: str
+    name: str | None
+    """As its device last said; not unique."""
+    os: str | None
+    version: str | None
+    vmac: str | None
+    first_seen: float
+    last_seen: float
+    """Of a connected device: now."""
+    source: str
+    """The IP address that it last came from."""
+    packets_in: int
+    """Of all its connections, up to the last report; so are the next three."""
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+    connected: bool
+    reserved: bool
+    """The address is reserved for this device."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Reservation:
+    """An address that is granted to no other device."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    address: str
+    device: str
+    """A name, or a VMAC behind `vmac:`."""
+    configured: bool
+    """In the configuration, which no command changes."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Leases:
+    """Who has which address for how long, and what is reserved."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    leases: list[Lease]
+    reservations: list[Reservation]
+
+
+@dataclass(slots=True, kw_only=True)
+class Reserve:
+    """What to reserve."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    address: IPv4Address
+    device: str
+    """A name, or a VMAC behind `vmac:`."""
+    network: str = "/"
+
+
+@dataclass(slots=True, kw_only=True)
+class Released:
+    """The address that has neither reservation nor lease any more."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    address: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Reloaded:
+    """What became of settings that were read again."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    applied: list[str]
+    """The names of settings that have changed and are in force now."""
+    needs_restart: list[str]
+    """Of those that have changed, and that only a restart applies."""
+    failed: list[str]
+    """What went wrong with those that were to be applied, a line each."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Route:
+    """A network behind another member that the relay told of."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    destination: str
+    """CIDR."""
+    next_hop: str
+    """The member that it lies behind."""
+    state: Literal["installed", "refused"]
+    """In the kernel's table of this machine, or not."""
+    reason: str | None
+    """Why not."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Ended:
+    """The last end of a connection, or of an attempt to make one."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    at: float
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class MemberStatus(Traffic):
+    """A member's own program. What it carried is that of the connection at hand; all zero without one."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    version: str
+    pid: int
+    interface: str
+    state: Literal["connected", "logging in", "waiting", "connecting"]
+    """`logging in`: it has a connection; `waiting`: for the next attempt to make one."""
+    relay: str
+    """Its URL."""
+    address: str | None
+    """With the prefix's length."""
+    network: str | None
+    """CIDR, of the address."""
+    extension: bool | None
+    """Whether candy.2 was agreed on; null without a connection."""
+    path: Literal["relay"]
+    since: float | None
+    """When the connection was confirmed."""
+    round_trip_ms: float | None
+    """To the relay, by a ping that was sent for this answer."""
+    routes: list[Route]
+    drops_by_reason: dict[str, int]
+    """Of the whole program, since its start."""
+    last_end: Ended | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Peer:
+    """Another member, as far as it said something of itself."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    address: str
+    path: Literal["relay"]
+    public: str | None
+    """Where it can be reached by UDP from outside of its LAN, host:port."""
+    lan: str | None
+    """And from within."""
+    asks: bool
+    """It looked for others to link with."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Peers:
+    """The other members that this one knows of."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    members: list[Peer]

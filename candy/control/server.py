@@ -1,0 +1,278 @@
+"""The control interface: HTTP with JSON, over a UNIX socket and over TCP, in front of a side that answers.
+
+    UNIX socket ── who: its peer's uid ─┐                        ┌─▶ a method of the side ─▶ JSON
+    TCP ────────── who: a token's name ─┼─▶ call, parameters ────┼─▶ GET /v1/openapi.json
+    --metrics ──── nobody in particular ┘                        └─▶ GET /metrics
+
+Rules:
+ 1. Who may open the UNIX socket may ask; over TCP a request needs a token. Metrics at an address of their own need
+    none, and nothing else is answered there.
+ 2. What changes something is logged with who asked, also when it is refused.
+ 3. An answer is a shape of candy.control.model, a refusal a Problem.
+
+This module does not know what a call does, nor which side answers.
+"""
+
+import json
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.log import server_logger
+from aiohttp.typedefs import Handler
+from pydantic import TypeAdapter, ValidationError
+
+from candy.control.calls import VERSION, Call, Parameter
+from candy.control.document import document
+from candy.control.escape import shown
+from candy.control.model import Problem
+from candy.control.sockets import ControlSocket, Side, open_tcp
+from candy.control.tokens import Tokens
+from candy.errors import OperationalError, RequestError
+from candy.settings import Settings, host_port
+
+METRICS_PATH = "/metrics"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format."""
+ENDING_S = 1.0
+"""How long requests may take once the program ends."""
+BODY_BYTES = 65536
+
+_PROBLEM = TypeAdapter(Problem)
+
+log = logging.getLogger("candy.control")
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A side, as far as the control interface is concerned."""
+
+    side: Side
+    calls: Sequence[Call]
+    methods: object
+    """Has an async method of each call's name, which takes its parameters by their names and returns its answer, or
+    raises RequestError."""
+    metrics: Callable[[], bytes] | None = None
+    """In Prometheus' text format; None: the side has none."""
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, answering: Answering, default: Path, metrics: tuple[str, int] | None = None
+) -> AsyncIterator[list[str]]:
+    """Answer while the context lasts; it gives a line for the log about each place where that is.
+
+    Args:
+        default: the path of the UNIX socket unless the settings have one. If it can't be opened a warning says so, and
+            the program goes on without.
+        metrics: where nothing but metrics is given.
+
+    Raises:
+        OperationalError: what the settings name can't be opened or read.
+    """
+    lines: list[str] = []
+    async with AsyncExitStack() as stack:
+        unix = _open_unix(settings, default)
+        if unix is not None:
+            stack.callback(unix.close)
+            await _serve(stack, Desk(answering).application, unix.socket)
+            lines.append(f"control socket {unix.path}")
+        if settings.control is not None and settings.control_token_file is not None:
+            desk = Desk(answering, Tokens(settings.control_token_file))
+            opened = open_tcp(*settings.control, "--control")
+            await _serve(stack, desk.application, opened)
+            lines.append(f"control on {_where(opened)}")
+        if metrics is not None and answering.metrics is not None:
+            opened = open_tcp(*metrics, "--metrics")
+            await _serve(stack, _metrics_alone(answering.metrics), opened)
+            lines.append(f"metrics on {_where(opened)}")
+        yield lines
+
+
+def _open_unix(settings: Settings, default: Path) -> ControlSocket | None:
+    named = settings.control_socket
+    if named == "":
+        return None
+    if named is not None:
+        return ControlSocket(Path(named), settings.control_group)
+    try:
+        return ControlSocket(default, settings.control_group)
+    except OperationalError as error:
+        log.warning("%s: no command can ask this program: --control-socket names another place", error)
+        return None
+
+
+async def _serve(stack: AsyncExitStack, application: web.Application, opened: socket.socket) -> None:
+    """Serve an application on a socket, which is closed with the stack."""
+    stack.callback(opened.close)
+    # aiohttp's own logger is silent here, for strangers can make it speak; who may open the UNIX socket may see a bug.
+    logger = log if opened.family == socket.AF_UNIX else server_logger
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=ENDING_S, logger=logger)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, opened).start()
+
+
+def _where(opened: socket.socket) -> str:
+    host, port = opened.getsockname()[:2]
+    return host_port(host, port)
+
+
+class Desk:
+    """The calls of one side, for those who come by one kind of socket.
+
+    Args:
+        tokens: who may ask; None: everybody who could open the socket.
+    """
+
+    def __init__(self, answering: Answering, tokens: Tokens | None = None) -> None:
+        self._methods = answering.methods
+        self._tokens = tokens
+        self.application = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES)
+        self.application.on_response_prepare.append(_hide_versions)
+        add = self.application.router.add_route
+        for call in answering.calls:
+            add(call.method, call.path, partial(self._answer, call, TypeAdapter(call.answer)))
+        written = document(answering.side, answering.calls)
+        add("GET", f"{VERSION}/openapi.json", partial(_give, json.dumps(written).encode(), "application/json"))
+        if answering.metrics is not None:
+            add("GET", METRICS_PATH, partial(_scrape, answering.metrics))
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let in who may ask, and have every refusal be a Problem."""
+        if self._who(request) is None:
+            response = _problem("a token of --control-token-file is missing, or not known", 401)
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        try:
+            return await handler(request)
+        except RequestError as error:
+            return _problem(str(error), error.status)
+        except web.HTTPException as error:
+            return _problem(_explain(error), error.status)
+
+    def _who(self, request: web.Request) -> str | None:
+        """Who asks, for the log; None: nobody who may."""
+        if self._tokens is None:
+            assert request.transport is not None
+            return _peer(request.transport.get_extra_info("socket"))
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        name = self._tokens.name_of(token.strip().encode("utf-8", "surrogateescape"))
+        return None if name is None else f"token {shown(name)}"
+
+    async def _answer(self, call: Call, shape: TypeAdapter[Any], request: web.Request) -> web.Response:
+        if not call.changes:
+            return _json(shape, await self._do(call, await _given(call, request)))
+        given = await _given(call, request)
+        asked = f"{_told(call, given)}, asked for by {self._who(request)}"
+        try:
+            answer = await self._do(call, given)
+        except RequestError as error:
+            log.warning("%s: not done: %s", asked, error)
+            raise
+        log.info("%s: done", asked)
+        return _json(shape, answer)
+
+    async def _do(self, call: Call, given: Mapping[str, Any]) -> object:
+        method: Callable[..., Awaitable[object]] = getattr(self._methods, call.name)
+        return await method(**given)
+
+
+def _metrics_alone(metrics: Callable[[], bytes]) -> web.Application:
+    application = web.Application()
+    application.on_response_prepare.append(_hide_versions)
+    application.router.add_get(METRICS_PATH, partial(_scrape, metrics))
+    return application
+
+
+async def _scrape(metrics: Callable[[], bytes], request: web.Request) -> web.Response:
+    # aiohttp takes the charset apart from the type.
+    return web.Response(body=metrics(), headers={"Content-Type": METRICS_TYPE})
+
+
+async def _give(content: bytes, kind: str, request: web.Request) -> web.Response:
+    return web.Response(body=content, content_type=kind)
+
+
+async def _hide_versions(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.pop("Server", None)
+
+
+def _peer(connected: socket.socket) -> str:
+    """The process at the other end (SO_PEERCRED, unix(7)): as it was when it connected."""
+    pid, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return f"uid {uid} (pid {pid})"
+
+
+async def _given(call: Call, request: web.Request) -> dict[str, Any]:
+    """What a request says, by the names of the method's arguments.
+
+    Raises:
+        RequestError: it says what it can't, or not what it has to.
+    """
+    known = {parameter.name: parameter for parameter in call.parameters}
+    if unknown := request.query.keys() - known.keys():
+        raise RequestError(f"{shown(min(unknown))} is not a parameter of {call.name}", 400)
+    given: dict[str, Any] = {}
+    for name, parameter in known.items():
+        text = (request.match_info if parameter.place == "path" else request.query).get(name)
+        if text is not None:
+            given[name] = _parsed(parameter, text)
+        elif parameter.default is not None:
+            given[name] = parameter.default
+    if call.body is not None:
+        given["body"] = _validated(call.body, await request.read(), "the body")
+    return given
+
+
+def _told(call: Call, given: Mapping[str, Any]) -> str:
+    """What was asked, for the log: `kick laptop, network /home`."""
+    body = given.get("body")
+    said = dict(given) if body is None else asdict(body)
+    in_path = [said.pop(parameter.name) for parameter in call.parameters if parameter.place == "path"]
+    more = [f"{name} {value}" for name, value in said.items()]
+    return ", ".join([" ".join([call.name, *(shown(str(value)) for value in in_path)]), *map(shown, more)])
+
+
+def _parsed(parameter: Parameter, text: str) -> Any:
+    try:
+        return TypeAdapter(parameter.kind).validate_python(text)
+    except ValidationError as error:
+        raise RequestError(f"{parameter.name}: {_first(error)}", 400) from None
+
+
+def _validated(kind: type, body: bytes, what: str) -> object:
+    try:
+        return TypeAdapter(kind).validate_json(body)
+    except ValidationError as error:
+        raise RequestError(f"{what}: {_first(error)}", 400) from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _explain(error: web.HTTPException) -> str:
+    if isinstance(error, web.HTTPNotFound):
+        return f"there is no such call: {VERSION}/openapi.json lists them"
+    return error.reason
+
+
+def _problem(why: str, status: int) -> web.Response:
+    return _json(_PROBLEM, Problem(error=why), status)
+
+
+def _json(shape: TypeAdapter[Any], answer: object, status: int = 200) -> web.Response:
+    return web.Response(body=shape.dump_json(answer), status=status, content_type="application/json")

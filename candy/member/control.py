@@ -1,0 +1,117 @@
+"""The member's answers to its control interface: what candy.control.calls.MEMBER lists, one method each.
+
+    candy.control.server ─▶ MemberControl ─▶ Member, Engine, Interface ─▶ an answer
+
+This module does not know how it is asked, nor by whom.
+"""
+
+import asyncio
+import os
+import time
+
+from candy import __version__
+from candy._fastpath import Engine
+from candy.control.model import Ended, MemberStatus, Peer, Peers, Route
+from candy.host.interface import Interface
+from candy.member.member import Member
+
+PING_S = 1.0
+"""How long the relay may take to answer a ping that is sent for who asks."""
+PAYLOAD = b"candy-status"
+"""Of that ping: the engine reports no PONG without one."""
+
+NOTHING = {"packets_in": 0, "bytes_in": 0, "packets_out": 0, "bytes_out": 0, "drops": 0, "queued_bytes": 0}
+
+
+class MemberControl:
+    """What the user of a member may ask it."""
+
+    def __init__(self, member: Member, engine: Engine, interface: Interface) -> None:
+        self._member = member
+        self._engine = engine
+        self._interface = interface
+
+    async def status(self, *, over: float | None = None) -> MemberStatus:
+        """The member, its connection and its routes."""
+        progress = self._member.progress
+        connection = progress.connection
+        before, began = self._counters(connection), time.monotonic()
+        if over is not None:
+            await asyncio.sleep(over)
+        seconds = time.monotonic() - began
+        round_trip_ms = await self._round_trip_ms()
+        conversation = progress.conversation
+        counted = self._counters(progress.connection)
+        delay_ns = counted.pop("queue_age_ns", 0)
+        confirmed = None if conversation is None else conversation.confirmed
+        address = self._interface.address
+        status = MemberStatus(
+            version=__version__,
+            pid=os.getpid(),
+            interface=self._interface.name,
+            state=progress.state,
+            relay=self._member.relay,
+            address=None if address is None else str(address),
+            network=None if address is None else str(address.network),
+            extension=None if conversation is None else conversation.extended,
+            path="relay",
+            since=None if confirmed is None else time.time() - (asyncio.get_running_loop().time() - confirmed),
+            round_trip_ms=round_trip_ms,
+            routes=self._routes(),
+            drops_by_reason={reason: count for reason, count in self._member.drops().items() if count},
+            last_end=None if progress.last_end is None else Ended(at=progress.last_end[0], reason=progress.last_end[1]),
+            **(NOTHING | {name: counted[name] for name in NOTHING.keys() & counted.keys()}),
+            queue_delay_ms=delay_ns / 1e6,
+        )
+        if over is not None and connection is not None and connection == progress.connection:
+            status.packets_in_per_s = (status.packets_in - before["packets_in"]) / seconds
+            status.bytes_in_per_s = (status.bytes_in - before["bytes_in"]) / seconds
+            status.packets_out_per_s = (status.packets_out - before["packets_out"]) / seconds
+            status.bytes_out_per_s = (status.bytes_out - before["bytes_out"]) / seconds
+        return status
+
+    async def members(self) -> Peers:
+        """The other members that this one knows of."""
+        return Peers(
+            members=[
+                Peer(
+                    address=str(address),
+                    path="relay",
+                    public=None if peer.public is None else str(peer.public),
+                    lan=None if peer.lan is None else str(peer.lan),
+                    asks=peer.asks,
+                )
+                for address, peer in self._member.peers
+            ]
+        )
+
+    def _counters(self, connection: int | None) -> dict[str, int]:
+        counted = None if connection is None else self._engine.connection_stats(connection)
+        return {} if counted is None else counted
+
+    def _routes(self) -> list[Route]:
+        installed, refused = self._interface.routes, self._interface.refused
+        return [
+            Route(
+                destination=str(entry.destination),
+                next_hop=str(entry.next_hop),
+                state="installed" if entry.destination in installed else "refused",
+                reason=refused.get(entry.destination),
+            )
+            for entry in self._member.routes
+        ]
+
+    async def _round_trip_ms(self) -> float | None:
+        """By a ping; None without a connection, or an answer in time."""
+        progress = self._member.progress
+        if progress.connection is None or progress.state != "connected":
+            return None
+        began = time.monotonic()
+        if not self._engine.ping(progress.connection, PAYLOAD):
+            return None
+        try:
+            async with asyncio.timeout(PING_S):
+                await progress.pong()
+        except TimeoutError:
+            return None
+        return (time.monotonic() - began) * 1e3

@@ -1,0 +1,264 @@
+"""The relay's answers to its control interface: what candy.control.calls.RELAY lists, one method each.
+
+    candy.control.server ─▶ RelayControl ─▶ Relay, Engine ─▶ candy.relay.snapshot ─▶ an answer
+
+Rules:
+ 1. All members' counters are one call of the engine's, which holds up no worker.
+ 2. Who asks for rates is waited for, and nobody else.
+ 3. What is done here is done as the relay does it by itself: the same actions, the same log.
+
+This module does not know how it is asked, nor by whom.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import cached_property
+
+from candy import __version__
+from candy._fastpath import DELAY_BOUNDS_S, Engine
+from candy.control.lag import Lag
+from candy.control.metrics import Exposition, Figures, Histogram
+from candy.control.model import (
+    Kicked,
+    Leases,
+    Member,
+    MemberDetail,
+    Members,
+    Network,
+    Networks,
+    RelayStatus,
+    Released,
+    Reloaded,
+    Reservation,
+    Reserve,
+)
+from candy.errors import RequestError
+from candy.relay import snapshot
+from candy.relay.relay import Relay
+from candy.relay.reservations import Reservation as KeptReservation
+from candy.relay.settings import canonical_path
+from candy.relay.snapshot import Counters, Found
+
+TURN = 200
+"""Members that are looked at before others have the event loop."""
+
+
+class RelayControl:
+    """What an operator may ask of a relay.
+
+    Args:
+        listening: where it does, host:port each.
+        reload: reads the settings again; None: there is nothing to read.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        engine: Engine,
+        listening: list[str],
+        reload: Callable[[], Awaitable[Reloaded]] | None,
+    ) -> None:
+        self._relay = relay
+        self._engine = engine
+        self._listening = listening
+        self._reload = reload
+        self._since = time.time()
+        self._lag = Lag(asyncio.get_running_loop())
+
+    def stop(self) -> None:
+        """Leave the event loop."""
+        self._lag.stop()
+
+    async def status(self) -> RelayStatus:
+        """The relay as a whole."""
+        totals = self._engine.stats()
+        networks = self._relay.served.values()
+        return RelayStatus(
+            version=__version__,
+            pid=os.getpid(),
+            since=self._since,
+            listening=self._listening,
+            public_url=self._relay.settings.public_url,
+            networks=len(networks),
+            members=sum(served.network.members for served in networks),
+            connections=totals["connections"],
+            connections_most=self._relay.settings.slots,
+            packets_in=totals["packets_in"],
+            bytes_in=totals["bytes_in"],
+            packets_out=totals["packets_out"],
+            bytes_out=totals["bytes_out"],
+            drops={reason: count for reason, count in self._relay.drops().items() if count},
+            queued_bytes=totals["queued_bytes"],
+            logins=snapshot.logins(served.network for served in networks),
+            worker_cpu_s=[used / 1e9 for used in self._engine.worker_cpu_ns()],
+        )
+
+    async def members(
+        self, *, network: str | None = None, round_trip: bool = False, over: float | None = None
+    ) -> Members:
+        """All that are logged in."""
+        found = list(self._found(network))
+        before, seconds = await self._look_before(over)
+        counters = self._counters()
+        members = []
+        for number, one in enumerate(found):
+            # Ten thousand are a quarter of a second, which log-ins are not to wait.
+            if number % TURN == TURN - 1:
+                await asyncio.sleep(0)
+            # Who has left meanwhile is left out.
+            if one.session.is_member and (counted := counters.get(one.session.connection)) is not None:
+                members.append(self._member(one, counted, before, seconds, round_trip))
+        return Members(members=members)
+
+    async def member(self, *, member: str, network: str | None = None, over: float | None = None) -> MemberDetail:
+        """One of them."""
+        one = snapshot.find(member, self._found(network))
+        connection = one.session.connection
+        before, began = self._counters_of(connection), time.monotonic()
+        if over is not None:
+            await asyncio.sleep(over)
+        counters, drops = self._counters_of(connection), self._engine.connection_drops(connection)
+        if before is None or counters is None or drops is None:
+            raise RequestError(f"the member {one.session.ip} has left just now", 404)
+        earlier = {} if over is None else {connection: before}
+        shown = self._member(one, counters, earlier, time.monotonic() - began, round_trip=True)
+        return snapshot.detailed(shown, drops)
+
+    async def kick(self, *, member: str, network: str | None = None) -> Kicked:
+        """End a member's connection."""
+        path, session = snapshot.find(member, self._found(network))
+        self._relay.kick(path, session.connection)
+        return Kicked(network=path, address=str(session.ip))
+
+    async def leases(self, *, network: str | None = None) -> Leases:
+        """Who has which address, and what is reserved."""
+        registers = {path: self._relay.network(path).register for path in self._paths(network)}
+        wall = int(time.time())
+        return Leases(
+            leases=[snapshot.lease(path, one) for path, kept in registers.items() for one in kept.leases(wall)],
+            reservations=[
+                snapshot.reservation(path, one, kept.is_configured(one))
+                for path, kept in registers.items()
+                for one in kept.reservations()
+            ],
+        )
+
+    async def reserve(self, *, body: Reserve) -> Reservation:
+        """Reserve an address for a device."""
+        try:
+            reserved = KeptReservation.of(body.address, body.device)
+        except ValueError as error:
+            raise RequestError(f"{body.device!r} {error}", 400) from None
+        [path] = self._paths(body.network)
+        self._relay.reserve(path, reserved)
+        return snapshot.reservation(path, reserved, is_configured=False)
+
+    async def release(self, *, device: str, network: str | None = None) -> Released:
+        """End reservation and lease of an address."""
+        [path] = self._paths(network if network is not None else "/")
+        address = self._relay.network(path).register.find(device)
+        self._relay.release(path, address)
+        return Released(network=path, address=str(address))
+
+    async def networks(self) -> Networks:
+        """All of the relay's."""
+        return Networks(networks=list(self._networks()))
+
+    async def reload(self) -> Reloaded:
+        """Read the settings again."""
+        if self._reload is None:
+            raise RequestError("the relay has no file to read again: start it with -c FILE")
+        return await self._reload()
+
+    def metrics(self) -> bytes:
+        """In Prometheus' text format."""
+        return self._exposition.text()
+
+    @cached_property
+    def _exposition(self) -> Exposition:
+        return Exposition(self._figures)
+
+    def _figures(self) -> Figures:
+        engine, relay = self._engine, self._relay
+        totals = engine.stats()
+        counts, delay_ns = engine.delays()
+        networks = {path: served.network for path, served in relay.served.items()}
+        pools = {path: network.pool for path, network in networks.items() if network.pool.network is not None}
+        return Figures(
+            version=__version__,
+            members={path: network.members for path, network in networks.items()},
+            connections=snapshot.states(networks.values(), relay.door.guests),
+            connections_most=relay.settings.slots,
+            logins=snapshot.logins(networks.values()),
+            packets_in=totals["packets_in"],
+            bytes_in=totals["bytes_in"],
+            packets_out=totals["packets_out"],
+            bytes_out=totals["bytes_out"],
+            copies=totals["copies"],
+            drops=relay.drops(),
+            queued_bytes=totals["queued_bytes"],
+            queue_delay=Histogram(bounds=DELAY_BOUNDS_S, counts=counts, sum=delay_ns / 1e9),
+            worker_cpu_s=[used / 1e9 for used in engine.worker_cpu_ns()],
+            loop_lag=self._lag.histogram(),
+            leases_used={path: pool.used for path, pool in pools.items()},
+            leases_free={path: pool.free for path, pool in pools.items()},
+            certificate_expiry=None if relay.certificate is None else relay.certificate.expiry(),
+        )
+
+    def _networks(self) -> Iterator[Network]:
+        for path, served in self._relay.served.items():
+            interface = served.interface
+            yield snapshot.network(
+                path,
+                served.network,
+                None if interface is None else interface.name,
+                None if interface is None else interface.address,
+            )
+
+    def _found(self, network: str | None) -> Iterator[Found]:
+        """The members of one network, or of all."""
+        for path in self._paths(network):
+            for session in self._relay.served[path].network.sessions:
+                if session.is_member:
+                    yield Found(path, session)
+
+    def _paths(self, network: str | None) -> list[str]:
+        """Of the network that is meant, or of all."""
+        if network is None:
+            return list(self._relay.served)
+        path = canonical_path(network)
+        if path not in self._relay.served:
+            raise RequestError(f"there is no network {network!r}: the command networks lists them", 404)
+        return [path]
+
+    def _counters(self) -> dict[int, Counters]:
+        return {counters[0]: Counters(*counters) for counters in self._engine.members()}
+
+    def _counters_of(self, connection: int) -> Counters | None:
+        """Of one connection alone, which takes its send lock."""
+        found = self._engine.connection_stats(connection)
+        if found is None:
+            return None
+        age_ns = found.pop("queue_age_ns")
+        return Counters(connection, **{name: found[name] for name in Counters._fields[1:-1]}, queue_delay_ns=age_ns)
+
+    async def _look_before(self, over: float | None) -> tuple[Mapping[int, Counters], float]:
+        """The counters of a while ago, and how long ago that is; none unless rates are asked for."""
+        if over is None:
+            return {}, 0.0
+        counters, began = self._counters(), time.monotonic()
+        await asyncio.sleep(over)
+        return counters, time.monotonic() - began
+
+    def _member(
+        self, one: Found, counters: Counters, before: Mapping[int, Counters], seconds: float, round_trip: bool
+    ) -> Member:
+        connection = one.session.connection
+        since = time.time() - self._relay.seconds_since(one.session.since)
+        asked = self._engine.round_trip_us(connection) if round_trip else None
+        member = snapshot.member(one, counters, since, asked)
+        if connection in before:
+            snapshot.with_rates(member, before[connection], seconds)
+        return member

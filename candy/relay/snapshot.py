@@ -1,0 +1,168 @@
+"""What a relay shows of itself: the shapes of the control interface, filled from what it knows at one moment.
+
+    sessions, counters, pools, the engine's totals ─▶ Member, Network, RelayStatus, Figures
+
+Rules: nothing here waits, reads a clock or asks the engine; all comes as arguments. Who an operator means is decided
+here, too: what looks like an address, or begins with `vmac:`, is never a name, so that no device can pass for another
+by the name that it gives itself.
+
+This module does not know who asks.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from ipaddress import IPv4Interface
+from typing import NamedTuple
+
+from candy.control.model import Lease, Member, MemberDetail, Network, Reservation, Traffic
+from candy.errors import RequestError
+from candy.relay.leases import LeaseStatus, shown_vmac
+from candy.relay.network import Network as ServedNetwork
+from candy.relay.reservations import VMAC_PREFIX
+from candy.relay.reservations import Reservation as KeptReservation
+from candy.relay.session import Session
+
+
+class Counters(NamedTuple):
+    """Of one connection, as Engine.members() gives them."""
+
+    connection: int
+    packets_in: int
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+    drops: int
+    queued_bytes: int
+    queue_delay_ns: int
+
+
+class Found(NamedTuple):
+    """A member, and the path of its network."""
+
+    path: str
+    session: Session
+
+
+def member(found: Found, counters: Counters, since: float, round_trip_us: int | None = None) -> Member:
+    """One member.
+
+    Args:
+        since: Unix seconds.
+    """
+    session = found.session
+    _, packets_in, bytes_in, packets_out, bytes_out, drops, queued, delay_ns = counters
+    return Member(
+        network=found.path,
+        address=str(session.ip),
+        name=session.hello.name or None,
+        os=session.hello.os or None,
+        version=session.hello.version or None,
+        vmac=None if session.vmac is None else shown_vmac(session.vmac),
+        path="relay",
+        extension=session.extended,
+        since=since,
+        source=session.source,
+        round_trip_ms=None if round_trip_us is None else round_trip_us / 1e3,
+        packets_in=packets_in,
+        bytes_in=bytes_in,
+        packets_out=packets_out,
+        bytes_out=bytes_out,
+        drops=drops,
+        queued_bytes=queued,
+        queue_delay_ms=delay_ns / 1e6,
+    )
+
+
+def detailed(whole: Member, drops: Mapping[str, int]) -> MemberDetail:
+    """The same with its drops by reason, those without any left out."""
+    return MemberDetail(**asdict(whole), drops_by_reason={reason: count for reason, count in drops.items() if count})
+
+
+def with_rates(now: Traffic, before: Counters, seconds: float) -> None:
+    """Say how much of it came since an earlier look."""
+    now.packets_in_per_s = (now.packets_in - before.packets_in) / seconds
+    now.bytes_in_per_s = (now.bytes_in - before.bytes_in) / seconds
+    now.packets_out_per_s = (now.packets_out - before.packets_out) / seconds
+    now.bytes_out_per_s = (now.bytes_out - before.bytes_out) / seconds
+
+
+def find(wanted: str, members: Iterable[Found]) -> Found:
+    """The member that an operator means.
+
+    Raises:
+        RequestError: there is none, or there are several.
+    """
+    is_meant = _meaning(wanted)
+    matches = [found for found in members if is_meant(found.session)]
+    if not matches:
+        raise RequestError(f"no member is {wanted!r}: the command members lists them", 404)
+    if len(matches) > 1:
+        where = ", ".join(f"{found.session.ip} in {found.path}" for found in matches)
+        raise RequestError(f"{len(matches)} members are {wanted!r}: {where}: name one by its address and network")
+    return matches[0]
+
+
+def _meaning(wanted: str) -> Callable[[Session], bool]:
+    if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+", wanted):
+        # As text, because not each that looks like one is an address.
+        return lambda session: str(session.ip) == wanted
+    if wanted.startswith(VMAC_PREFIX):
+        vmac = wanted.removeprefix(VMAC_PREFIX)
+        return lambda session: session.vmac is not None and shown_vmac(session.vmac) == vmac
+    name = wanted.casefold()
+    return lambda session: session.hello.name.casefold() == name != ""
+
+
+def lease(path: str, kept: LeaseStatus) -> Lease:
+    """One lease."""
+    return Lease(
+        network=path,
+        address=str(kept.address),
+        name=kept.name or None,
+        os=kept.os or None,
+        version=kept.version or None,
+        vmac=shown_vmac(kept.vmac),
+        first_seen=kept.first_seen,
+        last_seen=kept.last_seen,
+        source=kept.source,
+        **kept.traffic._asdict(),
+        connected=kept.is_connected,
+        reserved=kept.is_reserved,
+    )
+
+
+def reservation(path: str, kept: KeptReservation, is_configured: bool) -> Reservation:
+    """One reserved address."""
+    return Reservation(network=path, address=str(kept.address), device=kept.device, configured=is_configured)
+
+
+def network(path: str, served: ServedNetwork, interface: str | None, own_address: IPv4Interface | None) -> Network:
+    """One network."""
+    pool = served.pool
+    return Network(
+        path=path,
+        pool=None if pool.network is None else str(pool.network),
+        members=served.members,
+        addresses_used=pool.used,
+        addresses_free=pool.free,
+        rules=len(served.rules.rules),
+        interface=interface,
+        own_address=None if own_address is None else str(own_address),
+    )
+
+
+def states(networks: Iterable[ServedNetwork], guests: int) -> dict[str, int]:
+    """Connections by how far they have come; `guests` are those that have not asked for the upgrade."""
+    counted = Counter(session.state for served in networks for session in served.sessions)
+    named = {state.value.replace(" ", "_"): count for state, count in counted.items()}
+    return {"guest": guests, "greeting": 0, "in_line": 0, "waiting": 0, "member": 0} | named
+
+
+def logins(networks: Iterable[ServedNetwork]) -> dict[str, int]:
+    """How log-ins ended, in all of them."""
+    summed: Counter[str] = Counter()
+    for served in networks:
+        summed.update(served.logins)
+    return dict(summed)

@@ -1,0 +1,53 @@
+"""A program's control interface as a test asks it: every answer is held to the program's own document.
+
+    with Control("relay", relay.control) as control: control.ask("GET", "/v1/members")
+
+Rule: a refusal is an answer, too: refused() gives its words.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kit.openapi import Document
+
+from candy.control.client import Asking
+from candy.control.sockets import Side
+from candy.errors import RequestError
+
+
+class Control:
+    """One program's."""
+
+    def __init__(self, side: Side, socket: Path) -> None:
+        self._asking = Asking(side, socket)
+        self._document = Document(self._asking.ask("GET", "/v1/openapi.json"))
+        self.asked: set[tuple[str, str]] = set()
+        """Operations that were answered."""
+
+    @property
+    def operations(self) -> set[tuple[str, str]]:
+        """All that there are."""
+        return self._document.operations
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._asking.close()
+
+    def ask(self, method: str, path: str, body: object = None, **query: Any) -> Any:
+        answer = self._asking.ask(method, path, body, **query)
+        self.asked.add(self._document.check(method, path, 200, answer))
+        return answer
+
+    def refused(self, method: str, path: str, body: object = None, **query: Any) -> tuple[int, str]:
+        """Status and words."""
+        try:
+            answer = self._asking.ask(method, path, body, **query)
+        except RequestError as error:
+            self._document.check(method, path, error.status, {"error": str(error)})
+            return error.status, str(error)
+        raise AssertionError(f"{method} {path} is answered: {answer}")

@@ -1,0 +1,138 @@
+"""What a member answers over its control interface: its connection from beginning to end, its routes, its peers."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import aiohttp
+import pytest
+from kit.openapi import Document
+from kit.recorded import GRANTED
+from lab.setting import OTHER, Journal, Setting, Visitor, log_in, packets_pass, tell
+
+from candy import __version__
+from candy.control.calls import MEMBER
+from candy.control.document import document
+from candy.control.model import MemberStatus
+from candy.control.server import Answering, serving
+from candy.member.control import PAYLOAD, MemberControl
+from candy.protocol import wire
+from candy.protocol.wire import RouteEntry
+from candy.settings import Settings
+
+PING = aiohttp.WSMsgType.PING
+
+
+@pytest.fixture
+def control(setting: Setting) -> Callable[[], MemberControl]:
+    return lambda: MemberControl(setting.member, setting.engine, setting.interface)
+
+
+async def status_with_pong(control: MemberControl, visitor: Visitor) -> MemberStatus:
+    """The relay has to answer a ping meanwhile."""
+    asked = asyncio.create_task(control.status())
+    assert await visitor.receive() == (PING, PAYLOAD)
+    await visitor.socket.pong(PAYLOAD)
+    return await asked
+
+
+async def test_from_the_beginning_to_the_end(
+    setting: Setting, journal: Journal, control: Callable[[], MemberControl]
+) -> None:
+    setting.start()
+    status = await control().status()
+    assert (status.state, status.relay, status.version) == ("connecting", setting.member.relay, __version__)
+    assert (status.address, status.network, status.extension, status.since) == (None, None, None, None)
+    assert (status.bytes_in, status.round_trip_ms, status.last_end, status.routes) == (0, None, None, [])
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    status = await control().status()
+    assert (status.state, status.extension, status.since) == ("logging in", False, None)
+    await visitor.socket.pong(b"any")
+    await journal.said("connected as")
+    await packets_pass(setting, visitor)
+    status = await status_with_pong(control(), visitor)
+    assert (status.state, status.address, status.network) == ("connected", str(GRANTED), str(GRANTED.network))
+    assert status.since is not None
+    assert status.round_trip_ms is not None
+    assert 0 < status.round_trip_ms < 60_000
+    assert status.packets_out >= 1
+    visitor.hang_up()
+    await setting.relay.member()
+    status = await control().status()
+    assert status.last_end is not None
+    assert "closed soon after the handshake" in status.last_end.reason
+
+
+async def test_a_relay_that_answers_no_ping(
+    setting: Setting, journal: Journal, control: Callable[[], MemberControl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("candy.member.control.PING_S", 0.05)
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    visitor.pong_as_the_original()
+    await journal.said("connected as")
+    assert (await control().status()).round_trip_ms is None
+
+
+async def test_rates(setting: Setting, journal: Journal, control: Callable[[], MemberControl]) -> None:
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    await visitor.socket.pong(b"any")
+    await journal.said("connected as")
+    asked = asyncio.create_task(control().status(over=0.1))
+    assert await visitor.receive() == (PING, PAYLOAD)
+    await visitor.socket.pong(PAYLOAD)
+    status = await asked
+    assert (status.packets_in_per_s, status.bytes_in_per_s) == (0, 0)
+
+
+async def test_routes_with_their_state(
+    setting: Setting, journal: Journal, control: Callable[[], MemberControl]
+) -> None:
+    taken, refused = IPv4Network("172.16.0.0/16"), IPv4Network("172.17.0.0/16")
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    setting.kernel.refuses = {refused}
+    await tell(setting, visitor, RouteEntry(taken, OTHER.ip), RouteEntry(refused, OTHER.ip))
+    found = [
+        (route.destination, route.next_hop, route.state, route.reason) for route in (await control().status()).routes
+    ]
+    assert found == [
+        ("172.16.0.0/16", str(OTHER.ip), "installed", None),
+        ("172.17.0.0/16", str(OTHER.ip), "refused", "the kernel refuses"),
+    ]
+
+
+async def test_peers(setting: Setting, journal: Journal, control: Callable[[], MemberControl]) -> None:
+    setting.start()
+    visitor = await setting.relay.member()
+    await log_in(visitor)
+    assert (await control().members()).members == []
+    where = wire.Udp4Conn(OTHER.ip, GRANTED.ip, IPv4Address("203.0.113.5"), 4000)
+    await visitor.socket.send_bytes(where.encode())
+    await tell(setting, visitor)
+    [peer] = (await control().members()).members
+    assert (peer.address, peer.public, peer.lan, peer.asks) == (str(OTHER.ip), "203.0.113.5:4000", None, False)
+
+
+async def test_answers_are_the_documents(
+    setting: Setting, control: Callable[[], MemberControl], tmp_path: Path
+) -> None:
+    setting.start()
+    path = tmp_path / "control"
+    settings = Settings(state_dir=tmp_path)
+    found = Document(json.loads(json.dumps(document("member", MEMBER))))
+    async with serving(settings, Answering("member", MEMBER, control()), path):
+        connector = aiohttp.UnixConnector(str(path))
+        async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
+            for method, call in sorted(found.operations):
+                async with session.request(method, call) as response:
+                    assert found.check(method, call, response.status, await response.json()) == (method, call)
+            async with session.get("/metrics") as response:
+                assert response.status == 404
