@@ -63,9 +63,14 @@ def listen() -> socket.socket:
 
 def connect(listener: socket.socket) -> socket.socket:
     """A member's end of a new connection."""
+    return connect_to(listener.getsockname())
+
+
+def connect_to(address: tuple[str, int]) -> socket.socket:
+    """The same by address."""
     member = socket.socket()
     pin_congestion(member)
-    member.connect(listener.getsockname())
+    member.connect(address)
     member.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return member
 

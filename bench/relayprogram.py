@@ -34,6 +34,7 @@ class RelayProgram:
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(Path(candy.__file__).parent.parent),
                 "CANDY_STATE_DIR": str(state),
+                "RUNTIME_DIRECTORY": str(state),
                 "CANDY_PASSWORD": PASSWORD.decode(),
             },
             stdout=subprocess.PIPE,
@@ -42,6 +43,8 @@ class RelayProgram:
         )
         self._log: threading.Thread | None = None
         self.address = ("", 0)
+        self.control = state / "control"
+        """Its control socket, once it listens."""
 
     def __enter__(self) -> Self:
         """Wait until it listens.

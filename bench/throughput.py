@@ -2,6 +2,7 @@
 
     python bench/throughput.py
     python bench/throughput.py --against DIR     # or this build against another checkout's
+    python bench/throughput.py --control         # or what control calls cost meanwhile
 
 One table: packets of several sizes, in several patterns, through candy's engine, through a thread that receives and
 sends the same bytes without looking at them (the limit), and through plain aiohttp and picows relays. See
@@ -21,6 +22,7 @@ from pathlib import Path
 import against
 import checkout  # noqa: F401
 import click
+import controlled
 from contestant import Aiohttp, Candy, Contestant, Limit, Picows, congestion
 from engineprocess import OWN, check_built
 from machine import Bystanders, Cores, describe
@@ -188,6 +190,21 @@ def compare_builds(
         sys.exit(1)
 
 
+def measure_control_calls(cores: Cores, rounds: int, seconds: float) -> None:
+    """The whole of --control; ends the program with status 1 when a target is missed."""
+    bystanders = Bystanders()
+    try:
+        found = controlled.measure_control(cores, rounds, seconds)
+    except ConnectionError as error:
+        sys.exit(f"throughput: {error}")
+    finally:
+        cores.release()
+    print(describe(), f"{cores}; {rounds} rounds of {seconds} s in turn", *map(str, found), sep="\n")
+    print(f"others used {bystanders.share():.0%} of the machine meanwhile")
+    if missed(found):
+        sys.exit(1)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--size", "sizes", type=click.IntRange(24, 65500), multiple=True, help="Packet size in bytes; repeat for more."
@@ -225,6 +242,7 @@ def compare_builds(
     type=click.Path(path_type=Path),
     help="Compare this build with that of the checkout DIR instead.",
 )
+@click.option("--control", "asks", is_flag=True, help="Measure what control calls cost a relay at full speed instead.")
 def main(
     sizes: tuple[int, ...],
     patterns: tuple[str, ...],
@@ -237,6 +255,7 @@ def main(
     json_file: Path | None,
     folder: Path | None,
     rival: Path | None,
+    asks: bool,
 ) -> None:
     """Measure candy's engine against the limit of the machine and against aiohttp and picows.
 
@@ -251,6 +270,9 @@ def main(
             raise click.UsageError("--profile is not for --against")
         rows = list(matches(patterns or PATTERNS, sizes, pairs))
         compare_builds(rows, rival, cores, workers, rounds or against.ROUNDS, seconds or against.SECONDS, json_file)
+        return
+    if asks:
+        measure_control_calls(cores, rounds or controlled.ROUNDS, seconds or controlled.SECONDS)
         return
     rounds, seconds = rounds or ROUNDS, seconds or SECONDS
     rivals: list[Maker] = [Aiohttp, *([Picows] if find_spec("picows") else [])] if programs else []
