@@ -9,7 +9,7 @@ Rules:
     go by the successor, and what comes by the older one is still taken, until the relay has answered the newer one.
  2. Only a PONG to the very PING shows that the connection in doubt still holds: both directions work. An original relay
     answers with bytes of its own, so its connection is always succeeded.
- 3. The relay ends a member's older connection once it believes the newer one's AUTH (candy.relay.network, rule 3). That
+ 3. The relay ends a member's older connection once it believes the newer one's AUTH (candy.relay.claims, rule 3). That
     is this member's own doing, no double's: an older connection isn't heard any more once its successor has claimed.
  4. If the connection in doubt ends first, what is being dialed goes on without a pause; unless another machine has
     replaced this one.

@@ -7,18 +7,7 @@ connection that was closed here is forgotten at once: later reports of it are ig
 The relay may have an interface of its own in the network (`host`). It holds its address as a member does, but has no
 session. It is local, so it is never probed.
 
-Which session gets an address that an AUTH claims, in this order:
- 0. The address is the relay's own: the newcomer is refused.
- 1. It is reserved for another device, or was just granted to another connection with another VMAC (or none) and is not
-    leased to the newcomer's: the newcomer is refused. A name counts as soon as the newcomer has said its own.
- 2. It is free: the newcomer gets it, and its lease from whatever device has that.
- 3. It is held by a member with the same VMAC: one installation came back, and replaces its old connection at once. (So
-    do two clients of one host that share a VMAC and insist on one address.)
- 4. It is held by a member with another VMAC, or none: the holder is probed with a PING while the newcomer waits, which
-    the newcomer doesn't notice, because an AUTH is never answered. A PONG within the probe's time refuses the newcomer,
-    silence replaces the holder. When the holder leaves meanwhile, the newcomer gets the address.
- 5. While one newcomer waits, a third is refused at once, unless it has the VMAC of the one waiting: then it takes that
-    one's place, and its remaining time.
+Which session gets an address that an AUTH claims candy.relay.claims decides.
 
 The network tells a replaced holder and a refused newcomer why, by a close code if they can read one
 (candy.protocol.closing); also a newcomer for which network or pool are full, or that is one new device too many of its
@@ -26,10 +15,6 @@ source. It names no other member's source.
 
 What is reserved counts at once: a member in the way is closed with 1012 and comes back to another address, and so is
 one that was granted an address and has another one reserved for it that is free.
-
-One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
-That is worth a warning, for neither of the two can know it at first. It is not where one program says of itself
-(candy.carrier.handover, INSTANCE) that both connections are its own, as one does whose way to the relay changes.
 
 Settings may change while members are there, and concern some of them:
  - rules (`set_rules`): every member whose routes change with them learns it, by a new set with candy.2, else by being
@@ -42,7 +27,6 @@ Settings may change while members are there, and concern some of them:
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
 
@@ -51,6 +35,7 @@ from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
 from candy.relay import lines
+from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
 from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
 from candy.relay.leases import LEASE_DAYS, NO_HELLO, NO_TRAFFIC, Traffic
@@ -58,7 +43,6 @@ from candy.relay.passwords import Ends, Passwords
 from candy.relay.pool import Pool
 from candy.relay.realm import Realm
 from candy.relay.register import Register
-from candy.relay.replacements import REPLACED_AGAIN_S, Replacements
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.reservations import Reservation
 from candy.relay.rules import Rules, behind_messages, messages
@@ -67,17 +51,6 @@ from candy.relay.session import Action, Bind, Session
 PROBE_TIMEOUT_S = 3.0
 TAKEN_OVER = "another login took over the address"
 """What a member without candy.2 is told that lost its address, as ever."""
-PROBE_PREFIX = b"candy-probe:"
-"""What a probe's payload begins with; 8 random bytes follow, so that a late PONG answers no later probe."""
-
-
-@dataclass(slots=True)
-class _Probe:
-    """A PING to the holder of an address, and the session that waits for the address."""
-
-    holder: Session
-    waiting: Session
-    payload: bytes
 
 
 class Network:
@@ -144,14 +117,12 @@ class Network:
         self.max_members = max_members
         self._members = 0
         self._authentication_timeout = authentication_timeout
-        self._probe_timeout = probe_timeout
         self._traffic = traffic
         self._ends = Ends(passwords)
         self._sessions: dict[int, Session] = {}
         self._parting: dict[int, Session] = {}
         """Of members whose connection is ending, for their last traffic."""
-        self._probes: dict[IPv4Address, _Probe] = {}
-        self._replacements = Replacements()
+        self._claims = Claims(self._realm, self._sessions, probe_timeout)
         self._due: dict[int, float] = {}
         """When the network has to act on a session that is not a member yet, by connection."""
         self._left: dict[int, float] = {}
@@ -196,12 +167,7 @@ class Network:
         """A PONG; only one that answers a probe matters here."""
         self._realm.pool.leases.wall = wall
         holder = self._sessions.get(connection)
-        probe = self._probes.get(holder.ip) if holder is not None else None
-        if probe is None or probe.holder is not holder or probe.payload != payload:
-            return []
-        del self._probes[holder.ip]
-        told = f"{holder.ip} is held by another member, which answers"
-        return self._refuse(probe.waiting, f"{holder.ip} is held by {holder.source}, which answers", told)
+        return [] if holder is None else self._carry_out(self._claims.answered(holder, payload), now)
 
     def pinged(self, connection: int, payload: bytes, now: float, wall: int) -> list[Action]:
         """The first PING behind a message, which may say who it is."""
@@ -233,7 +199,7 @@ class Network:
         if session.is_member:
             return [self._last_line(session, cause, now), *self._leave_address(session.ip, now)]
         # Only two sessions have this address, its holder and the one that waits for it: this was the latter.
-        self._probes.pop(session.ip, None)
+        self._claims.left(session.ip)
         return [session.line("debug", "left before it was logged in")]
 
     def expired(self, now: float, wall: int) -> list[Action]:
@@ -246,10 +212,7 @@ class Network:
                 self._set_deadline(session.connection, now + self._left.pop(session.connection))
                 actions += self._go_on(session, session.called(now, wall), now)
             elif session.is_waiting:
-                holder = self._probes.pop(session.ip).holder
-                told = f"another member got {session.ip}, because this one did not answer a ping"
-                log = f"by {session.source}, because it did not answer a ping"
-                actions += self._replace(holder, log, CloseCode.UNANSWERED, told, now)
+                actions += self._carry_out(self._claims.unanswered(session), now)
                 actions += self._settle(session, now)
             else:
                 self._realm.logins["timeout"] += 1
@@ -343,7 +306,7 @@ class Network:
         """End a session for the sake of a setting that has changed."""
         if not session.is_member:
             if session.is_waiting:
-                del self._probes[session.ip]
+                self._claims.left(session.ip)
             self._forget(session)
             # It has perhaps not proven that it may know why.
             return session.end(None, told)
@@ -416,48 +379,26 @@ class Network:
         return actions
 
     def _settle(self, session: Session, now: float) -> list[Action]:
-        """Decide a claim by the rules at the top of this file, which the numbers refer to."""
-        ip = session.ip
-        pool = self._realm.pool
-        if not pool.may_claim(ip, session.vmac):  # 1
-            why = f"{ip} is reserved for another device"
-            return self._refuse(session, why, why)
-        if pool.is_offered_to_another(ip, session.vmac, session.connection, now):  # 1
-            why = f"{ip} was granted to another member that is about to log in"
-            return self._refuse(session, why, why)
-        connection = pool.holder(ip)
-        if connection is None:  # 2
-            return self._admit(session, now)
-        if connection == self._realm.host:  # 0
-            return self._refuse(session, f"{ip} is this relay's own", f"{ip} is the relay's own")
-        holder = self._sessions[connection]
-        probe = self._probes.get(ip)
-        if _is_same_installation(session, holder):  # 3
-            actions: list[Action] = []
-            if probe is not None:
-                del self._probes[ip]
-                why = f"{ip} was taken back by its holder"
-                actions += self._refuse(probe.waiting, why, why)
-            told = f"another connection with the same VMAC took {ip} over"
-            why = f"by {session.source}, which has the same VMAC"
-            actions += self._replace(holder, why, CloseCode.REPLACED, told, now)
-            # A program may replace a connection of its own as often as its way to the relay changes.
-            if session.instance == 0 or session.instance != holder.instance:
-                actions += self._note_replacement(session, now)
-            return actions + self._admit(session, now)
-        if probe is None:  # 4
-            payload = PROBE_PREFIX + self._realm.randbytes(8)
-            self._probes[ip] = _Probe(holder, session, payload)
-            self._wait(session, now + self._probe_timeout)
-            log = session.line("debug", f"{ip} is held by {holder.source}: asking whether it is still there")
-            return [Ping(holder.connection, payload), log]
-        if not _is_same_installation(session, probe.waiting):  # 5
-            why = f"another newcomer waits for {ip} already"
-            return self._refuse(session, why, why)
-        older, probe.waiting = probe.waiting, session
-        self._wait(session, self._due[older.connection])
-        why = f"the same member waits for {ip} on a newer connection"
-        return self._refuse(older, why, why)
+        """Decide a claim."""
+        return self._carry_out(self._claims.decide(session, now), now)
+
+    def _carry_out(self, steps: Iterable[Step], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for step in steps:
+            match step:
+                case Admit():
+                    actions += self._admit(step.session, now)
+                case Wait():
+                    step.session.waiting()
+                    self._set_deadline(step.session.connection, step.until)
+                case Refuse():
+                    self._forget(step.session)
+                    actions += step.session.refuse(step.why, code=CloseCode.ADDRESS_HELD, told=step.told)
+                case Replace():
+                    actions += self._replace(step, now)
+                case Ping() | Log():
+                    actions.append(step)
+        return actions
 
     def _admit(self, session: Session, now: float) -> list[Action]:
         if self.max_members is not None and self._members >= self.max_members:
@@ -536,30 +477,14 @@ class Network:
 
     def _leave_address(self, ip: IPv4Address, now: float) -> list[Action]:
         """The holder of the address has left: a session that waits for it gets it."""
-        probe = self._probes.pop(ip, None)
-        return self._settle(probe.waiting, now) if probe is not None else []
+        waiting = self._claims.left(ip)
+        return self._settle(waiting, now) if waiting is not None else []
 
-    def _wait(self, session: Session, deadline: float) -> None:
-        session.waiting()
-        self._set_deadline(session.connection, deadline)
-
-    def _refuse(self, session: Session, why: str, told: str) -> list[Action]:
-        """End a log-in for the sake of another one; `why` is for the log, `told` for the member."""
-        self._forget(session)
-        return session.refuse(why, code=CloseCode.ADDRESS_HELD, told=told)
-
-    def _replace(self, holder: Session, why: str, code: CloseCode, told: str, now: float) -> list[Action]:
-        log = self._end_line(holder, f"replaced at {holder.ip} {why},", "", "replaced", now)
+    def _replace(self, step: Replace, now: float) -> list[Action]:
+        holder = step.session
+        log = self._end_line(holder, f"replaced at {holder.ip} {step.why},", "", "replaced", now)
         self._forget(holder)
-        return [log, *holder.end(code, told if holder.extended else TAKEN_OVER)]
-
-    def _note_replacement(self, session: Session, now: float) -> list[Action]:
-        """A warning, if this VMAC replaced itself a short while ago as well."""
-        assert session.vmac is not None
-        if not self._replacements.is_again(session.vmac, now):
-            return []
-        doubt = "two machines use this VMAC: remove its file from the state folder of one of them"
-        return [session.line("warning", f"replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}")]
+        return [log, *holder.end(step.code, step.told if holder.extended else TAKEN_OVER)]
 
     def _forget(self, session: Session) -> None:
         """Called before session.end(), while a member is still counted as one."""
@@ -574,7 +499,3 @@ class Network:
     def _set_deadline(self, connection: int, when: float) -> None:
         self._due[connection] = when
         heapq.heappush(self._deadlines, (when, connection))
-
-
-def _is_same_installation(one: Session, other: Session) -> bool:
-    return one.vmac is not None and one.vmac == other.vmac
