@@ -8,17 +8,18 @@ Rules:
  1. Who may open the UNIX socket may ask; over TCP a request needs a token. Metrics at an address of their own need
     none, and nothing else is answered there.
  2. What changes something is logged with who asked, also when it is refused.
- 3. An answer is a shape of candy.control.model, a refusal a Problem.
+ 3. An answer is a shape of candy.control.model, or Lists of one, a refusal a Problem.
 
 This module does not know what a call does, nor which side answers.
 """
 
+import asyncio
 import json
 import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from pydantic import TypeAdapter, ValidationError
 from candy.control.calls import VERSION, Call, Parameter
 from candy.control.document import document
 from candy.control.escape import shown
+from candy.control.lists import Lists
 from candy.control.model import Problem
 from candy.control.sockets import ControlSocket, Side, open_tcp
 from candy.control.tokens import Tokens
@@ -170,9 +172,10 @@ class Desk:
         name = self._tokens.name_of(token.strip().encode("utf-8", "surrogateescape"))
         return None if name is None else f"token {shown(name)}"
 
-    async def _answer(self, call: Call, shape: TypeAdapter[Any], request: web.Request) -> web.Response:
+    async def _answer(self, call: Call, shape: TypeAdapter[Any], request: web.Request) -> web.StreamResponse:
         if not call.changes:
-            return _json(shape, await self._do(call, await _given(call, request)))
+            answer = await self._do(call, await _given(call, request))
+            return await _stream(answer, request) if isinstance(answer, Lists) else _json(shape, answer)
         given = await _given(call, request)
         asked = f"{_told(call, given)}, asked for by {self._who(request)}"
         try:
@@ -272,6 +275,19 @@ def _explain(error: web.HTTPException) -> str:
 
 def _problem(why: str, status: int) -> web.Response:
     return _json(_PROBLEM, Problem(error=why), status)
+
+
+async def _stream(answer: Lists, request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_type = "application/json"
+    # Who has asked may be gone.
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        for piece in answer.pieces():
+            await response.write(piece)
+            await asyncio.sleep(0)
+        await response.write_eof()
+    return response
 
 
 def _json(shape: TypeAdapter[Any], answer: object, status: int = 200) -> web.Response:

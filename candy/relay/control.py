@@ -19,6 +19,7 @@ from functools import cached_property
 from candy import __version__
 from candy._fastpath import DELAY_BOUNDS_S, Engine
 from candy.control.lag import Lag
+from candy.control.lists import Lists
 from candy.control.metrics import Exposition, Figures, Histogram
 from candy.control.model import (
     Kicked,
@@ -40,9 +41,6 @@ from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.settings import canonical_path
 from candy.relay.snapshot import Counters, Found
-
-TURN = 200
-"""Members that are looked at before others have the event loop."""
 
 
 class RelayControl:
@@ -97,20 +95,20 @@ class RelayControl:
 
     async def members(
         self, *, network: str | None = None, round_trip: bool = False, over: float | None = None
-    ) -> Members:
+    ) -> Lists:
         """All that are logged in."""
         found = list(self._found(network))
         before, seconds = await self._look_before(over)
         counters = self._counters()
-        members = []
-        for number, one in enumerate(found):
-            # Ten thousand are a quarter of a second, which log-ins are not to wait.
-            if number % TURN == TURN - 1:
-                await asyncio.sleep(0)
-            # Who has left meanwhile is left out.
-            if one.session.is_member and (counted := counters.get(one.session.connection)) is not None:
-                members.append(self._member(one, counted, before, seconds, round_trip))
-        return Members(members=members)
+        return Lists(
+            Members,
+            members=(
+                self._member(one, counted, before, seconds, round_trip)
+                for one in found
+                # Who has left meanwhile is left out.
+                if one.session.is_member and (counted := counters.get(one.session.connection)) is not None
+            ),
+        )
 
     async def member(self, *, member: str, network: str | None = None, over: float | None = None) -> MemberDetail:
         """One of them."""
@@ -132,17 +130,18 @@ class RelayControl:
         self._relay.kick(path, session.connection)
         return Kicked(network=path, address=str(session.ip))
 
-    async def leases(self, *, network: str | None = None) -> Leases:
+    async def leases(self, *, network: str | None = None) -> Lists:
         """Who has which address, and what is reserved."""
         registers = {path: self._relay.network(path).register for path in self._paths(network)}
         wall = int(time.time())
-        return Leases(
-            leases=[snapshot.lease(path, one) for path, kept in registers.items() for one in kept.leases(wall)],
-            reservations=[
+        return Lists(
+            Leases,
+            leases=(snapshot.lease(path, one) for path, kept in registers.items() for one in kept.leases(wall)),
+            reservations=(
                 snapshot.reservation(path, one, kept.is_configured(one))
                 for path, kept in registers.items()
                 for one in kept.reservations()
-            ],
+            ),
         )
 
     async def reserve(self, *, body: Reserve) -> Reservation:

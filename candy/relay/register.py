@@ -48,13 +48,14 @@ class Register:
         self._pool = realm.pool
         self._replays = realm.replays
 
-    def leases(self, wall: int) -> list[LeaseStatus]:
-        """All leases, by address; `wall` in Unix seconds."""
-        return [self._status(lease, wall) for lease in sorted(self._pool.leases, key=lambda lease: lease.ip)]
+    def leases(self, wall: int) -> Iterator[LeaseStatus]:
+        """All leases that there are at the first step, by address; `wall` in Unix seconds."""
+        for lease in sorted(self._pool.leases, key=lambda lease: lease.ip):
+            yield self._status(lease, wall)
 
-    def reservations(self) -> list[Reservation]:
+    def reservations(self) -> Iterator[Reservation]:
         """All reserved addresses, in order; `is_configured` tells those of the configuration."""
-        return list(self._pool.reservations)
+        return iter(self._pool.reservations)
 
     def is_configured(self, reservation: Reservation) -> bool:
         """Whether it is the configuration's, which no command changes."""

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -117,6 +118,14 @@ def test_rates_are_of_the_time_that_was_asked_for(relay: RelayProgram, control: 
     assert time.monotonic() - began >= 0.2
     [member] = [one for one in listed if one["address"] == "192.168.202.25"]
     assert (member["packets_in_per_s"], member["bytes_out_per_s"]) == (0, 0)
+
+
+def test_who_asks_may_leave_before_the_answer(relay: RelayProgram, control: Control) -> None:
+    """The relay's log, which is looked at when it ends, has no traceback."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.connect(str(relay.control))
+        asking.send(b"GET /v1/members?over=0.1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    control.ask("GET", "/v1/members", over=0.2)
 
 
 def test_one_member(relay: RelayProgram, control: Control, stack: ExitStack) -> None:

@@ -127,7 +127,7 @@ def test_reservations_by_command_outlive_the_relay_and_those_of_the_configuratio
     talk.network.set_reservations([Reservation(ip(8), vmac=TWO)], talk.now)
     talk.network.reserve(Reservation(ip(9), vmac=ONE), talk.now)
     later = after_restart(talk.network.register.everything())
-    assert later.network.register.reservations() == [Reservation(ip(9), vmac=ONE)]
+    assert list(later.network.register.reservations()) == [Reservation(ip(9), vmac=ONE)]
     assert not later.network.register.is_configured(Reservation(ip(9), vmac=ONE))
     first = later.open()
     later.vmac(first, ONE)
@@ -165,4 +165,4 @@ def test_a_lease_is_kept_as_long_as_the_setting_says(talk: Talk) -> None:
     for days, left in ((1, 0), (0, 1)):
         later = Talk(lease_days=days)
         later.network.register.restore(talk.network.register.everything(), WALL + 3 * DAY_S)
-        assert len(later.network.register.leases(WALL)) == left
+        assert len(list(later.network.register.leases(WALL))) == left

@@ -80,7 +80,7 @@ async def test_each_network_has_leases_of_its_own(engine: Silent) -> None:
     assert relay.network("/") is network
     assert relay.registers().keys() == {"/", "/home"}
     assert [lease.address for lease in relay.network("/").register.leases(WALL)] == [ip(9)]
-    assert relay.network("/home/").register.leases(WALL) == []
+    assert list(relay.network("/home/").register.leases(WALL)) == []
     relay.stop()
 
 
@@ -91,7 +91,7 @@ async def test_a_reservation_by_command_is_carried_out_at_once(engine: Silent) -
     why = "192.168.202.9 is reserved for another device"
     assert engine.closed == [(CONNECTION, CloseCode.SERVICE_RESTART, why)]
     relay.release("/", ip(9))
-    assert relay.network("/").register.reservations() == []
+    assert list(relay.network("/").register.reservations()) == []
     relay.stop()
 
 
