@@ -80,6 +80,29 @@ class BareRelay:
     def stop(self) -> None:
         """Shut the sockets' reading sides down and end the thread. Idempotent."""
 
+@disjoint_base
+class CipherRelay:
+    """The limit over TLS: a thread that receives full records of TLS 1.3, opens them by EVP (AES-128-GCM, one key, one
+    nonce), passes over every byte, seals them again and sends them.
+
+    Args:
+        source, destination: blocking TCP sockets; they stay the caller's.
+    """
+
+    def __new__(cls, source: int, destination: int) -> Self: ...
+    def cpu_ns(self) -> int:
+        """CPU time used by the thread, nanoseconds (CLOCK_THREAD_CPUTIME_ID)."""
+
+    def stop(self) -> None:
+        """Shut the sockets down and end the thread. Idempotent.
+
+        Raises:
+            ValueError: what came was not cipher_records().
+        """
+
+def cipher_records(n: int) -> bytes:
+    """So many records, as a CipherRelay receives them."""
+
 def masked_frame_size(size: int) -> int:
     """Bytes of the frame that a member sends for a packet of this size."""
 

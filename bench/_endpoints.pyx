@@ -7,8 +7,10 @@ loop from the engine's parts.
 include "../candy/engine/system.pxi"
 include "../candy/engine/wire.pxi"
 include "../candy/engine/types.pxi"
+include "../candy/engine/libssl.pxi"
 include "../candy/engine/websocket.pxi"
 choose_unmask()
 
 include "members.pxi"                   # members that send and check
 include "barerelay.pxi"                 # recv and send, and nothing between
+include "cipherrelay.pxi"               # the same, and the cipher

@@ -6,8 +6,9 @@ host order (`int(ipaddress.IPv4Address(...))`). No call blocks on the network. A
 """
 
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final, Never, Self
 
+from _typeshed import StrPath
 from typing_extensions import disjoint_base
 
 VERSION: Final[str]
@@ -33,6 +34,9 @@ payload, at most 125 bytes."""
 EVENT_TRAFFIC: Final[int]
 """What a connection that has ended carried in all, if it carried a packet; the detail is packets_in, bytes_in,
 packets_out and bytes_out as of connection_stats(), each 64 bits in the machine's byte order. EVENT_CLOSED follows."""
+EVENT_TLS: Final[int]
+"""TLS with this peer failed; the detail is what X509_verify_cert() says of its certificate, two bytes, 0 if that is not
+the reason, then OpenSSL's words. EVENT_CLOSED follows."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
@@ -44,6 +48,49 @@ DROPS: Final[tuple[str, ...]]
 
 DELAY_BOUNDS_S: Final[tuple[float, ...]]
 """Upper bounds of the histogram of Engine.delays(), seconds; its last count has none."""
+@disjoint_base
+class TlsContext:
+    """TLS of one side, with what OpenSSL needs for it. Connections keep the one that they began with.
+
+    TLS 1.2 and 1.3, AES-128-GCM first where the processor has AES; no renegotiation, compression, tickets or early
+    data. Made by the two functions below alone.
+    """
+
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
+    @staticmethod
+    def server(*certificates: tuple[StrPath, StrPath]) -> TlsContext:
+        """For connections that are accepted.
+
+        Args:
+            certificates: PEM files of a chain and of its unencrypted key, at most one of each kind of key.
+
+        Raises:
+            ValueError: the files can't be used; OpenSSL's words.
+            OSError: there is no OpenSSL that will do; says what to do.
+        """
+
+    @staticmethod
+    def connecting(
+        name: str, *, ca_file: StrPath | None = None, insecure: bool = False, pin: bytes | None = None
+    ) -> TlsContext:
+        """For connections to a server of this name or address.
+
+        Args:
+            name: what its certificate has to be for.
+            ca_file: PEM certificates to trust instead of the system's.
+            insecure: accept any certificate.
+            pin: SHA-256 of the server's public key (SubjectPublicKeyInfo), which alone is then looked at.
+
+        Raises:
+            ValueError, OSError: as server().
+        """
+
+def openssl_version() -> str:
+    """The OpenSSL in use: the one that Python's ssl has loaded.
+
+    Raises:
+        OSError: there is none that will do; says what to do.
+    """
 
 class Engine:
     """Worker threads that carry WebSocket frames between connections and TUN devices.
@@ -58,6 +105,8 @@ class Engine:
         ping_when_quiet: ping also when nothing was *sent* for ping_after seconds (clients).
         broadcast_rate: copies of broadcast packets a second that one member may cause, and as many times 1,514 bytes. A
             packet passes while something of that is left, to however many members, and its sender waits afterwards.
+        tls_deadline: seconds from adopt() to the end of a TLS handshake, after which the connection is closed (cause
+            "handshake_timeout").
         first_generation: for tests: of a slot when it is used for the first time, 1 to 2³² - 1.
 
     Raises:
@@ -76,6 +125,7 @@ class Engine:
         dead_after: float = 45.0,
         ping_when_quiet: bool = False,
         broadcast_rate: int = 20000,
+        tls_deadline: float = 5.0,
         first_generation: int = 1,
     ) -> Self: ...
     def fileno(self) -> int:
@@ -118,6 +168,7 @@ class Engine:
         preamble: bytes = b"",
         tail: bytes = b"",
         ping_after: float | None = None,
+        tls: TlsContext | None = None,
     ) -> int:
         """Take over a connected stream socket behind its WebSocket upgrade; the engine closes fd from here on.
 
@@ -130,14 +181,15 @@ class Engine:
             preamble: bytes to write first (the 101 response).
             tail: bytes already read from the peer behind the upgrade.
             ping_after: as of the engine, for this connection; None: the engine's.
+            tls: make a handshake first; frames begin right behind it. Without a tail.
 
         Returns:
             the connection.
 
         Raises:
             OSError: the socket can't be used; ENFILE when every slot is taken.
-            ValueError: there is no such network, ping_after is out of range, or the tail is longer than any upgrade
-                leaves (512 KB).
+            ValueError: there is no such network, ping_after is out of range, the tail is longer than any upgrade leaves
+                (512 KB), or the context is for the other side.
         """
 
     def adopt_tun(self, fd: int, *, network: int = 0, vnet: bool = False) -> int:

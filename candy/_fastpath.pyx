@@ -7,6 +7,7 @@ whole: docs/architecture.md.
 include "engine/system.pxi"             # libc, the kernel, the compiler
 include "engine/wire.pxi"               # the numbers of the wire
 include "engine/types.pxi"              # every structure, each field with its owner
+include "engine/libssl.pxi"             # OpenSSL: the library, its functions and numbers
 include "engine/checksum.pxi"           # of IPv4, TCP and UDP headers
 include "engine/ipv4.pxi"               # the few header fields that forwarding needs
 include "engine/websocket.pxi"          # parse and build frames
@@ -22,8 +23,11 @@ include "engine/codel.pxi"              # what waits too long: dropped, or marke
 include "engine/queue.pxi"              # the backlog of one destination: fq_codel
 include "engine/inbox.pxi"              # what threads leave for the holder of a send lock
 include "engine/transport.pxi"          # read from, write to, end a connection
+include "engine/tls.pxi"                # TLS of one connection, in the engine's memory
 include "engine/legacy.pxi"             # writing to old peers: each frame a TCP segment
+include "engine/drain.pxi"              # from a backlog to the kernel
 include "engine/send.pxi"               # from a batch to the kernel, the queue or the inbox
+include "engine/unseal.pxi"             # reading over TLS
 include "engine/coalesce.pxi"           # super-packets: put together
 include "engine/gather.pxi"             # a batch, by destination
 include "engine/fanout.pxi"             # one packet for several
@@ -32,7 +36,9 @@ include "engine/input.pxi"              # input that waits: held, or not whole y
 include "engine/receive.pxi"            # from a socket to a batch
 include "engine/message.pxi"            # and what is no packet
 include "engine/tun.pxi"                # packets of a TUN device
+include "engine/handshake.pxi"          # of TLS, on a thread of their own
 include "engine/worker.pxi"             # the thread and its epoll
+include "engine/context.pxi"            # TLS contexts, from files
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/face.pxi"               # the Python face
 include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog

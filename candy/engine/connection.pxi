@@ -7,6 +7,23 @@ cdef enum:
     CLOSE_WAIT_NS = 1000000000      # how long the peer may take to close after our close frame
 
 
+cdef bint connection_watch(Worker *w, Slot *s) noexcept nogil:
+    """Have this worker's epoll watch it; False: the kernel refused."""
+    cdef epoll_event event
+    event.events = <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET
+    event.data.u64 = slot_connection(w, s)
+    return epoll_ctl(w.ep, EPOLL_CTL_ADD, s.fd, &event) == 0
+
+
+cdef void connection_delist(Worker *w, Slot *s) noexcept nogil:
+    """Take it out of this worker's list."""
+    cdef uint32_t moved
+    w.slot_count -= 1
+    moved = w.slots[w.slot_count]
+    w.slots[s.worker_index] = moved
+    w.engine.slots[moved].worker_index = s.worker_index
+
+
 cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     """End it now. Its number is dead from here on; Python hears of it from report_departed()."""
     cdef uint32_t moved
@@ -25,6 +42,8 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     # connection while a packet for this one is being sent.
     store_ordered64(&s.generation, next_generation(s))
     point(POINT_MOVED_ON)
+    if s.tls != NULL:
+        tls_farewell(s)
     epoll_ctl(w.ep, EPOLL_CTL_DEL, s.fd, NULL)
     close_fd(s.fd)
     s.fd = -1
@@ -32,6 +51,8 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     # Still under the lock: else another thread's settle() could move what was appended before the generation went on to
     # a new queue of the closed slot, and the slot's next owner would get it.
     inbox = inbox_take(s)
+    # Other threads ask under one of these two locks, for a number that is current: what they asked for ends here.
+    take_ordered64(&s.asked)
     pthread_mutex_unlock(&s.send_lock)
     drops(w, s, DROP_CLOSED, records_free(w, inbox, w.engine.flow_key))
     store_relaxed64(&s.control_bytes, 0)
@@ -41,10 +62,8 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     s.spill = NULL
     s.fragments = NULL
     fanout_end(w, s)
-    w.slot_count -= 1
-    moved = w.slots[w.slot_count]
-    w.slots[s.worker_index] = moved
-    w.engine.slots[moved].worker_index = s.worker_index
+    tls_free(s)
+    connection_delist(w, s)
     w.departed[w.departed_count] = <uint32_t>(s - w.engine.slots)
     w.departed_count += 1
     point(POINT_CLOSED)
@@ -78,7 +97,7 @@ cdef void connection_finish(Worker *w, Slot *s) noexcept nogil:
     if s.queue != NULL:
         queue_send(w, s)
     if not s.finished and not s.broken and (s.queue == NULL or (
-            s.queue.control.head == NULL and queue_committed(s.queue) == 0)):
+            s.queue.control.head == NULL and queue_committed(s.queue) == 0)) and queue_finish(w, s):
         transport_finish(s)
     done = s.broken or (s.finished and s.cause == CAUSE_PEER)   # both close frames are sent
     pthread_mutex_unlock(&s.send_lock)

@@ -1,7 +1,9 @@
 # What an engine is made of: its memory, its threads, and its slots, which are handed out and taken back here. Runs on
 # one Python thread.
 
+import atexit
 import os
+from weakref import WeakSet
 
 
 cdef void state_free(EngineState *e) noexcept nogil:
@@ -13,18 +15,21 @@ cdef void state_free(EngineState *e) noexcept nogil:
         s = &e.slots[i]
         w = &e.workers[e.worker_count]
         if s.fd >= 0:
+            if s.tls != NULL:
+                tls_farewell(s)
             close_fd(s.fd)
         queue_free(w, s)
         records_free(w, s.inbox_head, e.flow_key)
         block_give(w, s.spill)
         block_give(w, s.fragments)
         fanout_end(w, s)
+        tls_free(s)
         free(s.routes)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
     if e.slots != NULL:
         munmap(e.slots, e.max_slots * sizeof(Slot))
-    for i in range(e.worker_count + 1 if e.workers != NULL else 0):
+    for i in range(e.worker_count + 2 if e.workers != NULL else 0):
         w = &e.workers[i]
         spare_free(w)
         if w.ep >= 0:
@@ -32,6 +37,11 @@ cdef void state_free(EngineState *e) noexcept nogil:
         if w.wake >= 0:
             close_fd(w.wake)
         free(w.buffer)
+        free(w.cipher)
+        free(w.sealed)
+        free(w.stage)
+        free(w.commit)
+        free(w.secured)
         free(w.arena)
         free(w.merge)
         free(w.scratch)
@@ -70,6 +80,7 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     cdef epoll_event event
     w.engine = e
     w.index = index
+    w.tick_ns = TICK_NS
     w.ep = epoll_create1(EPOLL_CLOEXEC)
     w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     w.iov = <iovec *>calloc(IOV_MAX_SEND, sizeof(iovec))
@@ -80,6 +91,10 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     if index == e.worker_count:                 # Python's own: it sends, but receives nothing
         return True
     w.buffer = <uint8_t *>malloc(RECEIVE_BYTES + FRAME_HEADER_MAX)
+    w.cipher = <uint8_t *>malloc(CIPHER_BYTES)
+    w.sealed = <uint8_t *>malloc(SEALED_ROOM)
+    w.stage = <uint8_t *>malloc(RECORD_MAX)
+    w.commit = <Block *>malloc(sizeof(Block) + COMMIT_MAX + WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
     w.arena = <uint8_t *>malloc(ARENA_CHUNKS * ARENA_CHUNK)
     w.merge = <Merge *>calloc(1, sizeof(Merge))
     w.runs = <Run *>calloc(RUNS_MAX, sizeof(Run))
@@ -89,11 +104,13 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.modest.connections = <uint64_t *>calloc(e.max_slots * 3, sizeof(uint64_t))
     w.greedy.connections = <uint64_t *>calloc(e.max_slots * 3, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
+    w.secured = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.waiting = <Wait *>calloc(e.max_slots * 2, sizeof(Wait))
     w.closing = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.requests = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.taken = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
-    if (w.buffer == NULL or w.arena == NULL or w.merge == NULL or w.runs == NULL or w.targets == NULL
+    if (w.buffer == NULL or w.cipher == NULL or w.sealed == NULL or w.stage == NULL or w.commit == NULL
+            or w.secured == NULL or w.arena == NULL or w.merge == NULL or w.runs == NULL or w.targets == NULL
             or w.target_of == NULL or w.slots == NULL
             or w.modest.connections == NULL or w.greedy.connections == NULL or w.departed == NULL or w.waiting == NULL
             or w.closing == NULL or w.requests == NULL or w.taken == NULL):
@@ -103,15 +120,50 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     return epoll_ctl(w.ep, EPOLL_CTL_ADD, w.wake, &event) == 0
 
 
+cdef int worker_start(Worker *w) noexcept nogil:
+    """Run a worker with all signals blocked: those are for Python's thread. 0, or an errno."""
+    cdef sigset_t every
+    cdef sigset_t before
+    cdef int error
+    sigfillset(&every)
+    pthread_sigmask(SIG_SETMASK, &every, &before)
+    error = pthread_create(&w.thread, NULL, worker_main, w)
+    pthread_sigmask(SIG_SETMASK, &before, NULL)
+    return error
+
+
+cdef void slot_assign(Slot *s, uint32_t owner, bint secure) noexcept nogil:
+    """Give a slot that is nobody's to a thread. Under the lock: another one may have it by a stale number."""
+    pthread_mutex_lock(&s.send_lock)
+    store_ordered64(&s.asked, 0)
+    store_release32(&s.owner, owner)
+    store_relaxed64(&s.secure, secure)
+    pthread_mutex_unlock(&s.send_lock)
+
+
+# Those that have run a thread of handshakes. OpenSSL takes down its tables when the process exits, behind Python's end.
+_secure = WeakSet()
+
+
+def _stop_secure():
+    for engine in list(_secure):
+        engine.stop()
+
+
+atexit.register(_stop_secure)
+
+
 cdef class _Core:
     """The engine without its Python face."""
+    cdef object __weakref__
     cdef EngineState *state
-    cdef uint32_t running
+    cdef uint32_t running           # workers, of those that carry packets
+    cdef bint shaking               # and the thread of handshakes
     cdef uint32_t first_generation
 
     def __cinit__(self, workers=1, *, queue_bytes=4194304, memory_bytes=268435456, max_connections=65536,
                   ping_after=15.0, dead_after=45.0, ping_when_quiet=False, broadcast_rate=20000,
-                  first_generation=1):
+                  tls_deadline=5.0, first_generation=1):
         cdef EngineState *e
         cdef uint32_t i
         for name, value, least, most in (
@@ -122,11 +174,13 @@ cdef class _Core:
             ("ping_after", ping_after, 0, PING_AFTER_MOST_S),
             ("dead_after", dead_after, 0, 86400),
             ("broadcast_rate", broadcast_rate, 0, 1 << 30),
+            ("tls_deadline", tls_deadline, 0.01, 86400),
             ("first_generation", first_generation, 1, (1 << 32) - 1),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value}")
         self.running = 0
+        self.shaking = False
         self.state = e = <EngineState *>calloc(1, sizeof(EngineState))
         if e == NULL:
             raise MemoryError
@@ -139,6 +193,7 @@ cdef class _Core:
         e.dead_after_ns = <uint64_t>(dead_after * SECOND_NS)
         e.ping_when_quiet = ping_when_quiet
         e.broadcast_rate = broadcast_rate
+        e.handshake_ns = <uint64_t>(tls_deadline * SECOND_NS)
         self.first_generation = first_generation
         pthread_mutex_init(&e.outbox.lock, NULL)
         e.outbox.signal = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -148,11 +203,11 @@ cdef class _Core:
         e.outbox.closed_cause_spare = <uint8_t *>calloc(e.max_slots, 1)
         if getrandom(e.flow_key, sizeof(e.flow_key), 0) != sizeof(e.flow_key):
             raise OSError(errno, os.strerror(errno))
-        e.workers = <Worker *>calloc(e.worker_count + 1, sizeof(Worker))
+        e.workers = <Worker *>calloc(e.worker_count + 2, sizeof(Worker))
         if e.workers == NULL:
             e.worker_count = 0
             raise MemoryError
-        for i in range(e.worker_count + 1):
+        for i in range(e.worker_count + 2):
             e.workers[i].ep = -1
             e.workers[i].wake = -1
             pthread_mutex_init(&e.workers[i].request_lock, NULL)
@@ -170,22 +225,31 @@ cdef class _Core:
         self.start()
 
     cdef start(self):
-        """Run the workers with all signals blocked: those are for Python's thread."""
-        cdef sigset_t every
-        cdef sigset_t before
+        """Run the workers."""
         cdef uint32_t i
-        cdef int error = 0
-        sigfillset(&every)
-        pthread_sigmask(SIG_SETMASK, &every, &before)
+        cdef int error
         for i in range(self.state.worker_count):
-            error = pthread_create(&self.state.workers[i].thread, NULL, worker_main, &self.state.workers[i])
+            error = worker_start(&self.state.workers[i])
             if error:
-                break
+                self.finish()
+                raise OSError(error, os.strerror(error))
             self.running += 1
-        pthread_sigmask(SIG_SETMASK, &before, NULL)
-        if error:
-            self.finish()
-            raise OSError(error, os.strerror(error))
+
+    cdef Worker *handshakes(self) except NULL:
+        """The thread of handshakes, which the first of them starts."""
+        cdef EngineState *e = self.alive()
+        cdef Worker *w = &e.workers[e.worker_count + 1]
+        cdef int error
+        if not self.shaking:
+            if w.engine == NULL and not worker_make(w, e, e.worker_count + 1):
+                raise OSError(errno, os.strerror(errno))
+            w.tick_ns = HANDSHAKE_TICK_NS
+            error = worker_start(w)
+            if error:
+                raise OSError(error, os.strerror(error))
+            self.shaking = True
+            _secure.add(self)
+        return w
 
     def __dealloc__(self):
         self.finish()
@@ -201,10 +265,14 @@ cdef class _Core:
             store_release64(&e.stopping, 1)
             for i in range(self.running):
                 write_fd(e.workers[i].wake, &one, 8)
+            if self.shaking:
+                write_fd(e.workers[e.worker_count + 1].wake, &one, 8)
+                pthread_join(e.workers[e.worker_count + 1].thread, NULL)
             for i in range(self.running):
                 pthread_join(e.workers[i].thread, NULL)
             state_free(e)
         self.running = 0
+        self.shaking = False
 
     cdef EngineState *alive(self) except NULL:
         if self.state == NULL:
@@ -271,11 +339,13 @@ cdef class _Core:
         joined.connections += 1
         s.network = network
         s.ping_after_ns = e.ping_after_ns
-        s.owner = 0
+        s.home = 0
         for i in range(1, e.worker_count):
-            if e.workers[i].load < e.workers[s.owner].load:
-                s.owner = i
-        e.workers[s.owner].load += 1
+            if e.workers[i].load < e.workers[s.home].load:
+                s.home = i
+        e.workers[s.home].load += 1
+        s.tls = NULL
+        slot_assign(s, s.home, False)
         store_relaxed64(&s.address, 0)
         store_relaxed64(&s.uplink, 0)
         store_relaxed64(&s.pending, 0)
@@ -283,7 +353,6 @@ cdef class _Core:
         store_relaxed64(&s.queued_bytes, 0)
         store_relaxed64(&s.stalled, 0)
         store_relaxed64(&s.extended, 0)
-        store_ordered64(&s.asked, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
         for i in range(<uint32_t>DROPS_COUNT):
             store_relaxed64(&s.drops[i], 0)
@@ -309,7 +378,7 @@ cdef class _Core:
         s.next_free = e.free_slot
         e.free_slot = <uint32_t>(s - e.slots)
         e.open_slots -= 1
-        e.workers[s.owner].load -= 1
+        e.workers[s.home].load -= 1
         network_left(e, s.network)
 
     cdef discard(self, Slot *s):
@@ -317,16 +386,36 @@ cdef class _Core:
         block_give(self.sender(), s.spill)
         s.spill = NULL
         queue_free(self.sender(), s)
+        tls_free(s)
         self.give_slot(s)
+
+    cdef secure(self, Slot *s, TlsContext context):
+        """Have TLS on a slot that was not published: its handshake comes first."""
+        cdef Worker *w = self.handshakes()
+        cdef Tls *t = <Tls *>calloc(1, sizeof(Tls))
+        if t == NULL:
+            raise MemoryError
+        SSL_CTX_up_ref(context.context)
+        t.context = context.context
+        t.slot = s
+        t.shaking = True
+        s.tls = t
+        s.deadline_ns = now_ns() + self.state.handshake_ns
+        if context.pin is not None:
+            t.pinned = True
+            memcpy(t.pin, <const char *>context.pin, sizeof(t.pin))
+        if context.client:
+            if not tls_make(s):
+                raise MemoryError
+            if context.name is not None:
+                SSL_ctrl(t.ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, 0, <char *>context.name)
+        slot_assign(s, w.index, True)
 
     cdef object publish(self, Slot *s, int fd):
         """Give the slot to its worker; from here on only the worker may touch its fields."""
         cdef uint64_t connection = load_relaxed64(&s.generation) << 32 | <uint64_t>(s - self.state.slots)
-        cdef epoll_event event
-        event.events = <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET
-        event.data.u64 = connection
         s.fd = fd
-        if epoll_ctl(self.state.workers[s.owner].ep, EPOLL_CTL_ADD, fd, &event) != 0:
+        if not connection_watch(&self.state.workers[load_relaxed32(&s.owner)], s):
             error = errno
             s.fd = -1
             self.discard(s)

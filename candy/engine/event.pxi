@@ -9,16 +9,17 @@ cdef enum:
     EV_CLOSING = 5
     EV_PING = 6
     EV_TRAFFIC = 7
+    EV_TLS = 8
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 
 
 cdef void ask(Worker *from_, Slot *s, uint64_t connection, uint64_t what) noexcept nogil:
     """Ask the worker that owns a connection for something (see enum Request). Python asks for what it found open, and
-    others ask under the send lock. Nothing is allocated, and no request is lost: the thread that sets the first bit
-    makes the entry, and the worker takes all bits with it. An entry is void once its connection has ended: its slot may
-    be free by then, or another worker's."""
-    cdef Worker *w = &from_.engine.workers[s.owner]
+    others ask under the send lock or the inbox lock. Nothing is allocated, and no request is lost: the thread that sets
+    the first bit makes the entry, and the worker takes all bits with it. An entry is void once its connection has
+    ended: its slot may be free by then, or another worker's."""
+    cdef Worker *w = &from_.engine.workers[load_acquire32(&s.owner)]
     cdef uint64_t one = 1
     cdef bint first
     if or_ordered64(&s.asked, what) != 0:

@@ -16,9 +16,11 @@ EVENT_CLOSING = EV_CLOSING
 EVENT_LOST = EV_LOST
 EVENT_PING = EV_PING
 EVENT_TRAFFIC = EV_TRAFFIC
+EVENT_TLS = EV_TLS
 
 # In the order of enum Cause, without its first.
-CAUSES = ("local", "peer", "eof", "reset", "silent", "protocol_error", "too_large")
+CAUSES = ("local", "peer", "eof", "reset", "silent", "protocol_error", "too_large",
+          "handshake_failed", "handshake_timeout", "tls_error", "truncated")
 
 # In the order of enum Drop.
 DROPS = (
@@ -83,7 +85,7 @@ cdef class Engine(_Core):
         network_end(self.state, network)
 
     def adopt(self, int fd, *, int network=0, bint extended=False, bint client=False,
-              bytes preamble=b"", bytes tail=b"", ping_after=None):
+              bytes preamble=b"", bytes tail=b"", ping_after=None, TlsContext tls=None):
         cdef Slot *s
         cdef uint64_t seed = 0
         cdef int kind = 0
@@ -96,6 +98,8 @@ cdef class Engine(_Core):
             raise ValueError(f"a tail has at most {RECEIVE_BYTES} bytes, not {len(tail)}")
         if ping_after is not None and not 0 <= ping_after <= PING_AFTER_MOST_S:
             raise ValueError(f"ping_after must be from 0 to {PING_AFTER_MOST_S}, not {ping_after}")
+        if tls is not None and (tail or tls.client != client):
+            raise ValueError("with TLS nothing can have been read before" if tail else "a context for the other side")
         if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) != 0:
             raise OSError(errno, os.strerror(errno))
         if kind != SOCK_STREAM:
@@ -119,6 +123,12 @@ cdef class Engine(_Core):
         if (tail and s.spill == NULL) or (preamble and not self.begin_with(s, preamble)):
             self.discard(s)
             raise MemoryError
+        if tls is not None:
+            try:
+                self.secure(s, tls)
+            except BaseException:
+                self.discard(s)
+                raise
         return self.publish(s, fd)
 
     cdef bint begin_with(self, Slot *s, bytes preamble):
@@ -294,7 +304,7 @@ cdef class Engine(_Core):
         cdef Counters *c
         cdef uint32_t i
         total = dict.fromkeys(("packets_in", "bytes_in", "packets_out", "bytes_out", "receives", "sends", "copies"), 0)
-        for i in range(e.worker_count + 1):
+        for i in range(e.worker_count + 2):
             c = &e.workers[i].counters
             total["packets_in"] += load_relaxed64(&c.packets_in)
             total["bytes_in"] += load_relaxed64(&c.bytes_in)
@@ -312,7 +322,7 @@ cdef class Engine(_Core):
         cdef uint32_t i
         cdef int reason
         return {
-            name: sum([load_relaxed64(&e.workers[i].counters.drops[reason]) for i in range(e.worker_count + 1)])
+            name: sum([load_relaxed64(&e.workers[i].counters.drops[reason]) for i in range(e.worker_count + 2)])
             for reason, name in enumerate(DROPS)
         }
 

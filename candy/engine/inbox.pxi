@@ -19,7 +19,14 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
                     drop(w, s, DROP_QUEUE_FULL)
                 at += size
             index = w.runs[index].next
+        inbox_ask(w, s, t.connection)
     pthread_mutex_unlock(&s.inbox_lock)
+
+
+cdef inline void inbox_ask(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
+    """Only a secure connection's owner may send what was left (inbox lock held): ask it to."""
+    if unlikely(load_relaxed64(&s.secure)) and load_acquire32(&s.owner) != w.index:
+        ask(w, s, connection, DRAIN)
 
 
 cdef bint inbox_put(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, int use) noexcept nogil:
@@ -92,5 +99,7 @@ cdef bint inbox_control(Worker *w, uint64_t connection, const uint8_t *frame, ui
             taken = counted or ((not stranger or waiting == 0) and inbox_put(w, s, frame, size, FOR_INPUT))
             add_relaxed64(&s.control_bytes, memory if taken else 0)
             add_relaxed64(&s.stranger_bytes, memory if counted else 0)
+    if taken:
+        inbox_ask(w, s, connection)
     pthread_mutex_unlock(&s.inbox_lock)
     return taken

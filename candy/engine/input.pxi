@@ -17,9 +17,11 @@ cdef inline size_t enter_buffer(Worker *w, Slot *s) noexcept nogil:
         w.rest_size = 0
         return have
     clear_buffer(w)
-    if s.spill != NULL and (s.spill_size == 0 or s.spill.end <= SPILL_COPY):
-        # Little, or not even a whole header: copied, it goes out in one send with what follows it.
+    if s.spill != NULL and (s.spill_size == 0 or s.spill.end <= SPILL_COPY or s.tls != NULL):
+        # Little, or not even a whole header: copied, it goes out in one send with what follows it. What follows over
+        # TLS is opened into the buffer in any case.
         have = s.spill.end - s.spill.start
+        w.work -= have
         memcpy(w.buffer, block_bytes(s.spill) + s.spill.start, have)
         block_give(w, s.spill)
         s.spill = NULL

@@ -1,7 +1,7 @@
 # Sending to members that did not agree on the extension, under their send lock.
 #
 # field: old clients lose the connection when a read finds part of a frame. So each frame is a TCP segment of its own:
-# 1. MSG_EOR ends the TCP segment with the frame, and nothing is ever appended to it;
+# 1. MSG_EOR ends the TCP segment with the frame, or its TLS record, and nothing is ever appended to it;
 # 2. the kernel gets no more than fits the peer's window. What it held beyond that would be cut: a probe of a window
 #    that stays too small sends whatever does fit. What it does not get waits in our queue, and the worker looks again.
 
@@ -22,12 +22,17 @@ cdef inline uint64_t legacy_window(int fd) noexcept nogil:
     return window - <uint32_t>held if window > <uint32_t>held else 0
 
 
-cdef uint32_t frames_iov(Worker *w, const uint8_t *data, uint32_t length, uint32_t *n) noexcept nogil:
+cdef inline uint32_t piece_size(const uint8_t *p, bint sealed) noexcept nogil:
+    """Size of what the kernel gets as a message of its own: a frame, or the record that it is sealed in."""
+    return record_bytes(p) if sealed else frame_size(p)
+
+
+cdef uint32_t frames_iov(Worker *w, const uint8_t *data, uint32_t length, bint sealed, uint32_t *n) noexcept nogil:
     """One iovec per frame, from n[0] on, while there is room; returns how many bytes they cover."""
     cdef uint32_t at = 0
     cdef uint32_t size
     while at < length and n[0] < IOV_MAX_SEND:
-        size = frame_size(data + at)
+        size = piece_size(data + at, sealed)
         w.iov[n[0]].iov_base = <void *>(data + at)
         w.iov[n[0]].iov_len = size
         n[0] += 1

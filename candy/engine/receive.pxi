@@ -38,7 +38,7 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
             if errno == EAGAIN:
                 leave_rest(w, s, have)
             else:
-                connection_close(w, s, CAUSE_RESET)
+                connection_close(w, s, CAUSE_RESET if s.tls == NULL or errno != EPROTO else s.tls.cause)
             return False
         if n == 0:
             connection_close(w, s, CAUSE_EOF)
@@ -89,13 +89,17 @@ cdef bint take_held(Worker *w, Slot *s) noexcept nogil:
 
 
 cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) noexcept nogil:
-    """One read, first into the incomplete frame if there is one, then into the buffer behind `have` bytes."""
+    """One read, first into the incomplete frame if there is one, then into the buffer behind `have` bytes. More may be
+    there if it fills the room."""
     cdef Block *b = s.spill
     cdef size_t pieces
     cdef size_t most = s.read_most
     count(&w.counters.receives, 1)
     if unlikely(is_stranger(s)):
         most = STRANGER_BYTES
+    if unlikely(s.tls != NULL):
+        # enter_buffer() leaves no incomplete frame elsewhere. What an SSL keeps may become a record more.
+        return tls_read(w, s, w.buffer + have, RECEIVE_BYTES - have, min(most, <size_t>CIPHER_BYTES), room)
     if likely(b == NULL):
         room[0] = min(<size_t>RECEIVE_BYTES - have, most)
         return transport_read(s, w.buffer + have, room[0])

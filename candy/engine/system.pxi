@@ -17,6 +17,8 @@ cdef extern from "engine/fastpath.h" nogil:
     uint64_t take_ordered64 "candy_take_ordered" (uint64_t *p)
     uint32_t load_relaxed32 "candy_load_relaxed" (uint32_t *p)
     void store_relaxed32 "candy_store_relaxed" (uint32_t *p, uint32_t v)
+    uint32_t load_acquire32 "candy_load_acquire" (uint32_t *p)
+    void store_release32 "candy_store_release" (uint32_t *p, uint32_t v)
     void count "candy_count" (uint64_t *p, uint64_t v)
     uint64_t fold "candy_fold" (uint64_t a, uint64_t b)
     void point "candy_point" (int point)
@@ -73,7 +75,16 @@ cdef extern from "<time.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EAGAIN, EINTR, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTOTYPE
+    enum: EAGAIN, EINTR, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTO, EPROTOTYPE
+
+cdef extern from "engine/fastpath.h" nogil:
+    void set_errno "candy_set_errno" (int error)
+    bint has_aes "candy_has_aes" ()
+
+cdef extern from "<dlfcn.h>" nogil:
+    enum: RTLD_NOW, RTLD_NOLOAD
+    void *dlopen(const char *file, int flags)
+    void *dlsym(void *handle, const char *name)
 
 cdef extern from "<unistd.h>" nogil:
     int close_fd "close" (int fd)
@@ -128,7 +139,8 @@ cdef extern from "<sys/socket.h>" nogil:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
-    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SOCK_STREAM
+    enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_PEEK, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SO_RCVLOWAT
+    enum: SOCK_STREAM
     ssize_t recv(int fd, void *data, size_t n, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t send(int fd, const void *data, size_t n, int flags)
@@ -139,6 +151,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int setsockopt(int fd, int level, int option, const void *value, socklen_t n)
 
 cdef extern from "<sys/ioctl.h>" nogil:
+    enum: FIONREAD
     int ioctl(int fd, unsigned long request, ...)
 
 cdef extern from "<linux/sockios.h>" nogil:

@@ -1,10 +1,16 @@
 # The kernel's end of a connection: read from it, write to it, end it. No other part calls the kernel for a connection's
-# bytes. A slot's kind is its role; a carrier other than plain TCP gets its switch here.
+# bytes. A slot's kind is its role; whether it has TLS (s.tls) is decided above, where frames are read (read_behind) and
+# where they leave (deliver, queue_send).
 #
 # Nothing here blocks. Reads and writes return what the system call does, errno included.
 
 cdef inline ssize_t transport_read(Slot *s, uint8_t *data, size_t n) noexcept nogil:
     return recv(s.fd, data, n, MSG_DONTWAIT)
+
+
+cdef inline ssize_t transport_peek(Slot *s, uint8_t *data, size_t n) noexcept nogil:
+    """Read and leave it there."""
+    return recv(s.fd, data, n, MSG_DONTWAIT | MSG_PEEK)
 
 
 cdef inline ssize_t transport_read_into(Slot *s, iovec *iov, size_t n) noexcept nogil:

@@ -34,6 +34,10 @@ cdef enum:
     DELAYS_COUNT = 14               # and the last has none
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
+    CIPHER_BYTES = 131072           # and one of ciphertext, so that this, plaintext and what is sealed fit the cache
+    RECORD_MAX = 16384              # plaintext in one TLS record
+    RECORD_OVERHEAD = 64            # more than a record has beside that, or a KeyUpdate takes
+    SAID_MAX = 256
 
 # Where a build for tests may hold a thread (point()); what each stands for is in docs/architecture.md.
 cdef enum:
@@ -56,6 +60,7 @@ cdef enum:
     WORK_RULE = 4                   # to compare an address with a rule
     WORK_ANSWER = 1600              # to build and queue an answer, or to tell Python something
     WORK_CALL = 12000               # a system call
+    WORK_KEYS = 40000               # new keys, or another TLS record that carries no data
     WORK_SEGMENT = 8400             # a TCP segment for one frame alone, a packet to or from a device
 
 cdef enum SlotKind:
@@ -78,6 +83,10 @@ cdef enum Cause:                    # keep in step with CAUSES in engine/face.px
     CAUSE_SILENT
     CAUSE_PROTOCOL
     CAUSE_TOO_LARGE
+    CAUSE_HANDSHAKE_FAILED
+    CAUSE_HANDSHAKE_TIMEOUT
+    CAUSE_TLS
+    CAUSE_TRUNCATED
 
 cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_NOT_AUTHENTICATED
@@ -183,7 +192,8 @@ cdef struct Queue:
     # Frames on their way to the kernel: whole but for the first, never dropped. Its room is no more than twice what it
     # holds, NULL when that is nothing, once a send is over.
     Block *committed
-    uint32_t cut                    # not extended: bytes at its start that are the rest of a begun frame
+    uint32_t cut                    # not extended: bytes at its start that are the rest of a begun frame, or record
+    bint sealed                     # TLS: what is committed is ciphertext
     uint64_t bytes                  # in all flows, what is committed not included
     bint carried                    # packets have waited here since the last tick, not just messages of Python's
     uint64_t rate                   # drain rate while there was a backlog, bytes a second, 0 unknown
@@ -200,16 +210,37 @@ cdef struct Traffic:                # single writer each, atomic readers
     uint64_t bytes_out
     uint64_t sends
 
+# TLS of one connection (its owner). An SSL is no more than one thread's at a time.
+cdef struct Tls:
+    void *context                   # SSL_CTX, counted
+    void *ssl                       # a server's: NULL until a whole ClientHello is there
+    Slot *slot
+    bint shaking                    # in the handshake: the BIO is the socket itself
+    bint ended                      # the peer's close_notify was read
+    bint finished                   # ours is written
+    Cause cause                     # why nothing more can be read, CAUSE_NONE
+    bint pinned                     # a client's: the peer's key has to have this digest
+    uint8_t pin[32]
+    const uint8_t *input            # ciphertext that is being opened
+    uint32_t input_left
+    uint8_t *output                 # where records go
+    uint32_t output_used
+    uint32_t output_room
+    uint8_t said[SAID_MAX]          # what an SSL writes while it reads: alerts, answers to a KeyUpdate
+
 # A connection or a TUN device. Never freed, only used again with a new generation.
 cdef struct Slot:
     # static while open
     int fd
     uint32_t network
-    uint32_t owner                  # worker
+    uint32_t home                   # worker that it was placed on
     # static while open too, but atomic: a stale number leads other threads here while Python reuses the slot
     uint64_t kind                   # SlotKind
     uint64_t extended
     uint64_t mask_seed
+    # changes under the send lock while no other thread knows the connection, and once behind a handshake
+    uint32_t owner                  # worker: its home, or the thread of handshakes
+    uint64_t secure                 # TLS: only its owner may send
     bint vnet                       # a device with virtio headers
     uint64_t ping_after_ns          # a silence after which it is pinged; 0 never
     # atomic
@@ -252,7 +283,8 @@ cdef struct Slot:
     bint writable                   # there: its socket takes bytes
     Fanout *fanout                  # a packet of its own that has not gone to all members yet
     uint64_t pinged_ns
-    uint64_t deadline_ns            # while closing
+    uint64_t deadline_ns            # while closing, or in a handshake
+    Tls *tls                        # NULL: plain
     uint64_t copies_stamp_ns        # broadcast allowance
     int64_t copies_left             # below 0 after one to more members than were left
     int64_t copy_bytes_left
@@ -358,6 +390,7 @@ cdef enum Request:                  # what a worker can be asked for
     RETRY = 4                       # look again whether it takes more: no event will tell
     DRAIN = 8                       # send on: the thread that did so had no work left
     CUT = 16                        # it is stalled: keep STALLED_BYTES
+    TAKE = 32                       # its handshake is done: it is this worker's from now on
 
 cdef struct Wait:                   # a connection that is looked at again
     uint64_t connection
@@ -384,11 +417,16 @@ cdef struct Worker:
     bint answered                   # answers of this turn wait in the inbox of the connection that has it
     void *spare[SPARE_CLASSES]      # memory for reuse, by size
     uint64_t spare_bytes
+    uint64_t tick_ns                # static: a round of look-ups of all connections
     uint64_t next_tick_ns
     uint32_t tick_place             # in slots: those below it are still to be looked at in this round
     uint64_t next_closing_ns
     uint32_t closing_place
     uint8_t *buffer
+    uint8_t *cipher                 # CIPHER_BYTES of ciphertext, opened as soon as it is read
+    uint8_t *sealed                 # and SEALED_ROOM that was not sent yet
+    Block *commit                   # plaintext of a commit, room for the longest
+    uint8_t *stage                  # RECORD_MAX: short runs, to be sealed as one record
     uint64_t rest_of                # connection that read last
     size_t rest_size                # and its incomplete frame at the start of the buffer, bytes
     Run *runs
@@ -417,6 +455,8 @@ cdef struct Worker:
     uint32_t closing_count
     uint32_t *departed              # slots closed that Python was not told of
     uint32_t departed_count
+    uint32_t *secured               # the thread of handshakes': slots that are to move to their homes
+    uint32_t secured_count
     Wait *waiting                   # at most one entry for each connection, and stale ones
     uint32_t waiting_count
     uint64_t waiting_due_ns         # the earliest
@@ -445,7 +485,7 @@ cdef struct EngineState:
     uint32_t high_slot              # python: slots ever used
     uint32_t free_slot              # python: head of the free list, UINT32_MAX none
     uint32_t open_slots             # python
-    Worker *workers                 # worker_count, then one for the Python thread
+    Worker *workers                 # worker_count, then one for the Python thread and one for handshakes
     uint32_t worker_count
     Network *networks[NETWORKS_MAX]         # python, but a connection's worker reads its own; NULL none
     uint32_t network_count          # python: numbers ever used
@@ -459,4 +499,5 @@ cdef struct EngineState:
     uint64_t dead_after_ns
     bint ping_when_quiet
     uint64_t broadcast_rate
+    uint64_t handshake_ns           # deadline of a handshake, from adopt() on
     uint64_t stopping               # atomic

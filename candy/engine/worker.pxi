@@ -17,6 +17,7 @@
 
 cdef enum:
     TICK_NS = SECOND_NS             # a round of look-ups of all connections: liveness, idle queues
+    HANDSHAKE_TICK_NS = 100000000   # and of those in a handshake: their deadlines
     TICK_SLOTS = 128                # looked at in one go; more in as many goes a second as that takes
     CLOSING_NS = 20000000           # between two looks at connections that wait for their close frames
     CLOSING_SLOTS = 512             # looked at in one go
@@ -44,6 +45,8 @@ cdef void *worker_main(void *argument) noexcept nogil:
                 note(w, events[i].data.u64, events[i].events)
         run_requests(w)
         run_ready(w)
+        if w.secured_count != 0:
+            hand_over(w)
         look_around(w)
         if w.closing_count != 0 and w.now >= w.next_closing_ns:
             close_late(w)
@@ -141,6 +144,10 @@ cdef bint turn(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
     if s.kind == SLOT_TUN:
         s.readable = s.readable and tun_read(w, s)
         return s.readable
+    if unlikely(s.tls != NULL) and s.tls.shaking:
+        s.readable = s.writable = False
+        handshake_turn(w, s)
+        return False
     if s.writable:
         s.writable = False
         if s.state == STATE_CLOSING:
@@ -182,11 +189,18 @@ cdef void run_requests(Worker *w) noexcept nogil:
         s = slot_if_current(w, w.taken[i])
         if s == NULL:
             continue
+        if unlikely(load_acquire32(&s.owner) != w.index):
+            pass_on(w, s, w.taken[i])
+            continue
         what = take_ordered64(&s.asked)
         w.work = WORK_TURN
         enlist(w, s, w.taken[i])
-        if what & ABORT:
+        if what & ABORT or (what & END and s.tls != NULL and s.tls.shaking):
+            if s.tls != NULL and not s.tls.shaking:
+                drain(w, s)         # what was sent before; a plain connection's sender has done that itself
             connection_close(w, s, CAUSE_LOCAL)
+            continue
+        if what & TAKE and not take_over(w, s):
             continue
         if what & RETRY:
             wait_for(w, s)
@@ -199,6 +213,17 @@ cdef void run_requests(Worker *w) noexcept nogil:
             make_ready(w, s, w.taken[i])
         if what & END:
             connection_begin_close(w, s, CAUSE_LOCAL)
+
+
+cdef void pass_on(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
+    """It was this worker's when something was asked of it, and is another's now. Under the lock, so that it stays the
+    same connection."""
+    cdef uint64_t what
+    pthread_mutex_lock(&s.send_lock)
+    what = take_ordered64(&s.asked) if is_current(s, connection) else 0
+    if what != 0:
+        ask(w, s, connection, what)
+    pthread_mutex_unlock(&s.send_lock)
 
 
 cdef void wait_for(Worker *w, Slot *s) noexcept nogil:
@@ -281,7 +306,7 @@ cdef void close_late(Worker *w) noexcept nogil:
 
 
 cdef void tick(Worker *w) noexcept nogil:
-    """Look at some of the connections; at all of them within TICK_NS. Backwards, because closing moves the last one
+    """Look at some of the connections; at all of them within w.tick_ns. Backwards, because closing moves the last one
     into the gap: one may be looked at twice, and none is missed."""
     cdef uint32_t goes = (w.slot_count + TICK_SLOTS - 1) // TICK_SLOTS
     cdef uint32_t left = TICK_SLOTS
@@ -296,7 +321,7 @@ cdef void tick(Worker *w) noexcept nogil:
         if s.kind != SLOT_TUN and s.state == STATE_OPEN:
             tick_open(w, s)
         w.tick_place = min(w.tick_place, w.slot_count)
-    w.next_tick_ns = w.now + TICK_NS // max(goes, <uint32_t>1)
+    w.next_tick_ns = w.now + w.tick_ns // max(goes, <uint32_t>1)
 
 
 cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
@@ -304,6 +329,10 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
     has more than its share and takes nothing."""
     cdef EngineState *e = w.engine
     cdef uint64_t silent = since(w.now, load_relaxed64(&s.received_ns))
+    if unlikely(s.tls != NULL) and s.tls.shaking:
+        if w.now >= s.deadline_ns:
+            connection_close(w, s, CAUSE_HANDSHAKE_TIMEOUT)
+        return
     if e.dead_after_ns and silent > e.dead_after_ns:
         connection_close(w, s, CAUSE_SILENT)
         return

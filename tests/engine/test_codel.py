@@ -14,7 +14,7 @@ from kit.superpacket import IPIP, A, B, C, D, Vnet, ip_header, pattern, tcp, udp
 
 from candy._fastpath import Backlog
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 FIRST_DROPS = [105, 205, 276, 334, 384, 429, 469, 507, 543, 576]
 """When a queue drops that is above the target from 5 on: an interval later, then after an interval divided by the

@@ -15,7 +15,7 @@ from kit.peer import BINARY, FORWARD, PATIENCE, PING, PONG, EngineRelay, Frame, 
 
 from candy import _fastpath
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 A, B, C = 0x0A000001, 0x0A000002, 0x0A000003
 NOBODY, GROUP = 0x0A000063, 0xE0000001
@@ -373,6 +373,7 @@ def test_a_connection_may_be_pinged_at_a_pace_of_its_own() -> None:
                 relay.adopt(ping_after=wrong)
 
 
+@pytest.mark.plain
 def test_the_end_of_a_connection_says_how_long_it_was_silent_before() -> None:
     with EngineRelay(ping_after=0.1) as relay:
         peer = relay.adopt()
@@ -422,6 +423,7 @@ def test_what_cannot_be_adopted_stays_the_callers() -> None:
         assert relay.engine.stats()["connections"] == 0
 
 
+@pytest.mark.plain
 def test_what_epoll_refuses_stays_the_callers() -> None:
     """Here because it is watched already. Nothing has been written to it, and slot and memory are free again."""
     with EngineRelay(max_connections=2) as relay:

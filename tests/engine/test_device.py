@@ -8,7 +8,7 @@ from kit.peer import BINARY, CLOSE, FORWARD, PONG, EngineRelay, packet
 
 from candy import _fastpath
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 A, B = 0x0A000001, 0x0A000002
 NOBODY, GROUP = 0x0A000063, 0xE0000001

@@ -8,7 +8,7 @@ import struct
 import pytest
 from kit.peer import BINARY, CLOSE, PATIENCE, PING, EngineRelay, Frame, Peer, numbered
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 A, B = 0x0A000001, 0x0A000002
 
@@ -92,6 +92,7 @@ def test_hang_up_within_a_frame() -> None:
         assert relay.cause(peer.connection) == "eof"
 
 
+@pytest.mark.plain
 def test_reset() -> None:
     with EngineRelay() as relay:
         peer = relay.adopt(tcp=True)
@@ -161,6 +162,7 @@ def test_the_next_owner_inherits_no_half_frame(interrupted: str) -> None:
         assert [f.payload for f in other.sync()] == [numbered(A, B, 2)]
 
 
+@pytest.mark.plain
 def test_the_next_owner_inherits_no_fragment() -> None:
     with EngineRelay(max_connections=2) as relay:
         old, other = relay.member(A), relay.member(B)

@@ -11,7 +11,7 @@ from kit.superpacket import A, B, ip_header
 
 from candy._fastpath import Backlog, Engine, flow_key
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 SETS, WAYS = 32, 8
 PING = FORWARD + ip_header(8, 1, A, B) + bytes(8)

@@ -33,7 +33,7 @@ from kit.superpacket import ip_header
 
 from candy import _fastpath
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 A, B, C, D = (0x0A000001, 0x0A000002, 0x0A000003, 0x0A000004)
 NETWORK_BROADCAST = 0x0A0000FF
@@ -359,6 +359,7 @@ def test_an_incomplete_frame_ends_with_its_connection() -> None:
         assert [number_of(f.payload)[1] for f in other.sync()] == list(range(20))
 
 
+@pytest.mark.plain
 def test_bytes_behind_the_upgrade() -> None:
     """`tail` may hold whole frames, a part of one, or nothing but a header's first byte."""
     data = conversation()[0]
@@ -402,6 +403,7 @@ def test_a_longer_tail_is_refused_and_the_descriptor_stays() -> None:
         assert theirs.recv(1) == b"x"
 
 
+@pytest.mark.plain
 def test_preamble_comes_first() -> None:
     with EngineRelay() as relay:
         ping = build_frame(PING, b"early", mask=b"mask")

@@ -23,7 +23,7 @@ from kit.superpacket import (
 
 from candy._fastpath import write_device
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 INNER = udp(pattern(50), source=C, to=D)
 OURS = ip_header(len(INNER), IPIP, A, B)

@@ -7,7 +7,7 @@ from kit.peer import BINARY, EngineRelay, numbered
 
 from candy import _fastpath
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 A, B, C, NOBODY, EVERYBODY = 0x0A000001, 0x0A000002, 0x0A000003, 0x0A000063, 0xFFFFFFFF
 

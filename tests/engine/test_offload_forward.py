@@ -35,7 +35,7 @@ from kit.superpacket import (
 
 from candy._fastpath import LEGACY_PAYLOAD
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 SUPERS = {
     "TCP": (ANY, tcp(pattern(60_000))),

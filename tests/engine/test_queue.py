@@ -12,7 +12,7 @@ from kit.peer import BINARY, CLOSE, FORWARD, PING, PONG, EngineRelay, Frame, Pee
 
 from candy import _fastpath
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 A, B, C = 0x0A000001, 0x0A000002, 0x0A000003
 COMMIT = 65536

@@ -11,6 +11,7 @@ All is bounded in count. CANDY_STRESS (a factor, default 1) makes it longer: scr
 import os
 import random
 import socket
+import ssl
 import struct
 import threading
 from collections import deque
@@ -20,7 +21,7 @@ from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, EngineRelay, Frame,
 
 from candy._fastpath import kept_networks
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
 FACTOR = int(os.environ.get("CANDY_STRESS", "1"))
 LABEL = struct.Struct(">II")
@@ -78,7 +79,7 @@ class Station:
         try:
             for frame in self.peer.sync():
                 self.check(frame)
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, ssl.SSLError):
             self.over = True
         # With a time limit even a read that must not wait would wait.
         self.peer.sock.settimeout(None)

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from kit.secure import Secured, TlsSocket
+
 from candy import _fastpath
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -31,6 +33,8 @@ FORWARD, SUPER = b"\x01", b"\x10"
 MAX_PAYLOAD = 65546
 FORBIDDEN_CODES = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
 """Close codes that no endpoint may put on the wire (RFC 6455, 7.4)."""
+DEFAULT_TLS: Secured | None = None
+"""What connections have for which a test does not say: see the fixture `carrier`."""
 PATIENCE = 20
 """Seconds after which something that has to happen is given up."""
 PACKET_DROPS = tuple(name for name in _fastpath.DROPS if name not in ("text", "events", "control"))
@@ -184,7 +188,7 @@ class Peer:
         masking: this end is the WebSocket client, so its frames are masked.
     """
 
-    def __init__(self, sock: socket.socket, *, masking: bool = True, seed: int = 0) -> None:
+    def __init__(self, sock: socket.socket | TlsSocket, *, masking: bool = True, seed: int = 0) -> None:
         self.sock = sock
         self.masking = masking
         self.connection = 0
@@ -298,9 +302,11 @@ class EngineRelay:
         tcp: bool = False,
         ping_after: float | None = None,
     ) -> Peer:
-        """A connection that nobody authenticated."""
+        """A connection that nobody authenticated. Over TLS its handshake is done."""
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
-        peer = Peer(ours, masking=not client, seed=len(self.peers))
+        tls = DEFAULT_TLS
+        end = tls.peer(ours, client=client) if tls else ours
+        peer = Peer(end, masking=not client, seed=len(self.peers))
         self.peers.append(peer)
         try:
             peer.connection = self.engine.adopt(
@@ -311,11 +317,16 @@ class EngineRelay:
                 preamble=preamble,
                 tail=tail,
                 ping_after=ping_after,
+                tls=tls.context(client=client) if tls else None,
             )
         except BaseException:
             theirs.close()
             raise
         theirs.detach()
+        if isinstance(end, TlsSocket):
+            end.handshake()
+            if not preamble:
+                peer.sync()  # until then the thread of handshakes may have it
         return peer
 
     def member(
