@@ -26,8 +26,9 @@ cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t room, size_t mos
         set_errno(EPROTO)
         return -1
     w.work -= n
-    store_relaxed64(&s.received_ns, w.now)
     got = tls_open(w, s, data, room, w.cipher, <uint32_t>n)
+    if not t.ended:                 # an end is not heard, as TCP's is not
+        store_relaxed64(&s.received_ns, w.now)
     if t.output_used != 0 and t.cause == CAUSE_NONE:
         tls_answer(w, s)
     # An end is told by the next read.

@@ -373,7 +373,6 @@ def test_a_connection_may_be_pinged_at_a_pace_of_its_own() -> None:
                 relay.adopt(ping_after=wrong)
 
 
-@pytest.mark.plain
 def test_the_end_of_a_connection_says_how_long_it_was_silent_before() -> None:
     with EngineRelay(ping_after=0.1) as relay:
         peer = relay.adopt()

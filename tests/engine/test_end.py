@@ -136,10 +136,14 @@ def test_packets_for_who_is_gone_are_stale() -> None:
         assert relay.dropped() == {"stale": 2}
 
 
-def successor(relay: EngineRelay, old: Peer) -> Peer:
-    """End a connection whatever it was doing, and give its slot to another with the same address."""
+def end(relay: EngineRelay, old: Peer) -> None:
+    """End a connection whatever it was doing."""
     assert relay.engine.close(old.connection)
     assert relay.cause(old.connection) == "local"
+
+
+def successor(relay: EngineRelay, old: Peer) -> Peer:
+    """Give the slot of one that has ended to another with the same address."""
     new = relay.member(old.address)
     assert new.connection & 0xFFFFFFFF == old.connection & 0xFFFFFFFF, "the test is about one slot"
     return new
@@ -154,6 +158,7 @@ def test_the_next_owner_inherits_no_half_frame(interrupted: str) -> None:
         old.wait_until_read()
         if interrupted == "before the end":
             other.sync()
+        end(relay, old)
         new = successor(relay, old)
         if interrupted == "after it":
             other.sync()
@@ -162,15 +167,15 @@ def test_the_next_owner_inherits_no_half_frame(interrupted: str) -> None:
         assert [f.payload for f in other.sync()] == [numbered(A, B, 2)]
 
 
-@pytest.mark.plain
 def test_the_next_owner_inherits_no_fragment() -> None:
     with EngineRelay(max_connections=2) as relay:
         old, other = relay.member(A), relay.member(B)
-        held = relay.engine.stats()["queued_bytes"]
         old.send(BINARY, b"\7first", final=False)
         old.wait_until_read()
+        end(relay, old)
+        # Behind the report: before it a worker may still have to give back what an answer took.
+        assert relay.engine.stats()["queued_bytes"] == 0
         new = successor(relay, old)
-        assert relay.engine.stats()["queued_bytes"] == held
         new.forward(numbered(A, B, 2))
         assert new.sync() == []
         assert [f.payload for f in other.sync()] == [numbered(A, B, 2)]
@@ -184,6 +189,7 @@ def test_the_next_owner_gets_nothing_of_the_backlog() -> None:
         stats = relay.engine.connection_stats(old.connection)
         assert stats is not None
         assert stats["queued_bytes"] > 100_000
+        end(relay, old)
         new = successor(relay, old)
         other.forward(numbered(B, A, 7777))
         other.sync()
