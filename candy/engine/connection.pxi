@@ -44,6 +44,8 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     point(POINT_MOVED_ON)
     if s.tls != NULL:
         tls_farewell(s)
+        # What is not read would make a reset of the end, which may overtake the alert.
+        transport_read(s, w.cipher, CIPHER_BYTES)
     epoll_ctl(w.ep, EPOLL_CTL_DEL, s.fd, NULL)
     close_fd(s.fd)
     s.fd = -1

@@ -9,6 +9,10 @@
 cdef enum:
     RECORD_HEADER = 5
     RECORD_HANDSHAKE = 22
+    MESSAGE_HEADER = 4              # type and length of a handshake message
+    MESSAGE_CLIENT_HELLO = 1
+    HELLO_RECORDS = 16              # in which a ClientHello may come; RECORD_MAX bytes of it
+    HELLO_MOST = RECORD_MAX + HELLO_RECORDS * (RECORD_HEADER + 1)
 
 
 cdef void handshake_turn(Worker *w, Slot *s) noexcept nogil:
@@ -34,26 +38,55 @@ cdef void handshake_turn(Worker *w, Slot *s) noexcept nogil:
 
 
 cdef bint hello_is_there(Worker *w, Slot *s) noexcept nogil:
-    """Whether the first record, which has the ClientHello, is whole. Until it is, an event tells when it may be. What
-    is no TLS ends here."""
-    cdef uint8_t head[RECORD_HEADER]
-    cdef int there = 0
-    cdef int needed = RECORD_HEADER
-    cdef ssize_t n = transport_peek(s, head, RECORD_HEADER)
+    """Whether the whole ClientHello is there. Until it is, an event tells when it may be. What can't become one ends
+    here."""
+    cdef int64_t needed = 0
+    cdef int lowat = 1
+    cdef ssize_t n = transport_peek(s, w.cipher, HELLO_MOST)
     if n < 0 and errno == EAGAIN:
         return False
-    if n == RECORD_HEADER:
-        needed = <int>record_bytes(head)
-    if n <= 0 or head[0] != RECORD_HANDSHAKE or needed > RECORD_HEADER + RECORD_MAX:
-        connection_close(w, s, CAUSE_EOF if n == 0 else CAUSE_RESET if n < 0 else CAUSE_HANDSHAKE_FAILED)
+    if n > 0:
+        needed = hello_bytes(w.cipher, <uint32_t>n)
+    if n <= 0 or needed < 0 or (s.hung_up and n < needed):
+        connection_close(w, s, CAUSE_RESET if n < 0 else CAUSE_HANDSHAKE_FAILED if needed < 0 else CAUSE_EOF)
         return False
-    if ioctl(s.fd, FIONREAD, &there) != 0 or there >= needed:
-        needed = 1
-    elif s.hung_up:
-        connection_close(w, s, CAUSE_EOF)
-        return False
-    setsockopt(s.fd, SOL_SOCKET, SO_RCVLOWAT, &needed, sizeof(needed))
-    return needed == 1
+    if n < needed:
+        lowat = <int>needed
+    setsockopt(s.fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat))
+    return n >= needed
+
+
+cdef int64_t hello_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
+    """How many bytes a stream that begins with these `n` has to have, so that more can be said of its ClientHello, or
+    that is whole; -1: it is none, or longer than any that we want. Its message may be cut into records anywhere
+    (RFC 8446, 5.1)."""
+    cdef uint8_t head[MESSAGE_HEADER]
+    cdef uint32_t got = 0           # bytes of the message
+    cdef uint32_t wanted = MESSAGE_HEADER
+    cdef uint32_t at = 0
+    cdef uint32_t size, part
+    for _ in range(HELLO_RECORDS):
+        if n > at and p[at] != RECORD_HANDSHAKE:
+            return -1
+        if n < at + RECORD_HEADER:
+            return at + RECORD_HEADER
+        size = record_bytes(p + at) - RECORD_HEADER
+        at += RECORD_HEADER
+        if size == 0 or size > RECORD_MAX or at + size > HELLO_MOST:
+            return -1
+        part = min(size, n - at)
+        if got < MESSAGE_HEADER:
+            memcpy(head + got, p + at, min(part, <uint32_t>MESSAGE_HEADER - got))
+            if got + part >= MESSAGE_HEADER and head[0] == MESSAGE_CLIENT_HELLO:
+                wanted += load_be32(head) & 0xFFFFFF
+                if wanted > RECORD_MAX:
+                    return -1
+        got += part
+        at += size
+        # What is another message is for an SSL to answer.
+        if part < size or got >= wanted:
+            return at
+    return -1
 
 
 cdef void handshake_done(Worker *w, Slot *s) noexcept nogil:
@@ -96,9 +129,11 @@ cdef void hand_over(Worker *w) noexcept nogil:
         s.worker_index = NO_INDEX
         s.tls.shaking = False
         s.readable = s.writable = s.ready = False
+        point(POINT_SECURED)
         # Asked under the lock: the home may close the connection as soon as it is its owner.
         pthread_mutex_lock(&s.send_lock)
         store_release32(&s.owner, s.home)
+        point(POINT_HANDED)
         ask(w, s, slot_connection(w, s), TAKE)
         pthread_mutex_unlock(&s.send_lock)
     w.secured_count = 0

@@ -151,7 +151,6 @@ cdef extern from "<sys/socket.h>" nogil:
     int setsockopt(int fd, int level, int option, const void *value, socklen_t n)
 
 cdef extern from "<sys/ioctl.h>" nogil:
-    enum: FIONREAD
     int ioctl(int fd, unsigned long request, ...)
 
 cdef extern from "<linux/sockios.h>" nogil:

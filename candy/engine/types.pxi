@@ -50,6 +50,8 @@ cdef enum:
     POINT_MOVED_ON                  # connection_close(): the generation moved on, the descriptor still open
     POINT_CLOSED                    # connection_close(): done, its worker not through with the input at hand
     POINT_TABLE                     # table_read(): a table's address loaded, nothing in it read yet
+    POINT_SECURED                   # hand_over(): taken out of the thread's epoll and list, the owner not changed yet
+    POINT_HANDED                    # hand_over(): the owner changed under the send lock, not asked to take it yet
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:
@@ -227,6 +229,7 @@ cdef struct Tls:
     uint32_t output_used
     uint32_t output_room
     uint8_t said[SAID_MAX]          # what an SSL writes while it reads: alerts, answers to a KeyUpdate
+    uint32_t owed                   # bytes of answers that the kernel has not taken all of
 
 # A connection or a TUN device. Never freed, only used again with a new generation.
 cdef struct Slot:

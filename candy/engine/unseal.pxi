@@ -3,6 +3,7 @@
 
 cdef enum:
     OTHERS_MOST = 8                 # records without data in one read: tickets, and KeyUpdates, which cost new keys
+    ANSWERS_MOST = 2048             # bytes of answers that wait for a peer: of one that asks for them and reads none
 
 
 cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t room, size_t most, size_t *wanted) noexcept nogil:
@@ -85,12 +86,18 @@ cdef void tls_answer(Worker *w, Slot *s) noexcept nogil:
     memcpy(said, t.said, n)
     pthread_mutex_lock(&s.send_lock)
     q = queue_of(w, s)
-    if q == NULL or (queue_committed(q) != 0 and not q.sealed) or not commit_more(w, q, said, n):
+    t.owed = n + (t.owed if q != NULL and queue_committed(q) != 0 else 0)
+    if t.owed > ANSWERS_MOST:
+        t.cause = CAUSE_TLS
+        transport_break(s)
+    elif q == NULL or (queue_committed(q) != 0 and not q.sealed) or not commit_more(w, q, said, n):
         transport_break(s)
     else:
         q.sealed = True
         queue_send(w, s)
     pthread_mutex_unlock(&s.send_lock)
+    if t.cause != CAUSE_NONE:
+        tell_tls(w, s)
     settle(w, s)
 
 

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PING, PONG, EngineRelay, Peer, numbered, packet, tcp_pair
-from kit.secure import ALERT, APPLICATION_DATA, HANDSHAKE, NAME, Sealer, Secured, TlsSocket, records
+from kit.meeting import Insider, Meeting, member
+from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PING, PONG, EngineRelay, numbered, packet
+from kit.secure import ALERT, APPLICATION_DATA, HANDSHAKE, NAME, Secured, TlsSocket, records
 
 from candy import _fastpath
 from candy._fastpath import TlsContext
@@ -33,58 +34,6 @@ CIPHERS = {
 }
 """What a server of ours chooses of all that Python's client offers."""
 VERSIONS = list(CIPHERS)
-
-
-class Meeting:
-    """One connection with TLS, or on its way there: the engine's end is a server, or the client."""
-
-    def __init__(
-        self,
-        relay: EngineRelay,
-        secured: Secured,
-        *,
-        client: bool = False,
-        context: TlsContext | None = None,
-        extended: bool = True,
-        version: ssl.TLSVersion | None = None,
-        preamble: bytes = b"",
-        tcp: bool = False,
-    ) -> None:
-        self.relay = relay
-        self.raw, theirs = tcp_pair() if tcp else socket.socketpair()
-        self.tls = secured.peer(self.raw, client=client, version=version)
-        self.peer = Peer(self.tls, masking=not client)
-        relay.peers.append(self.peer)
-        self.peer.connection = relay.engine.adopt(
-            theirs.detach(),
-            extended=extended,
-            client=client,
-            preamble=preamble,
-            tls=context or secured.context(client=client),
-        )
-
-    @property
-    def connection(self) -> int:
-        return self.peer.connection
-
-    def cause(self) -> str:
-        return self.relay.cause(self.connection)
-
-    def words(self) -> tuple[int, str]:
-        """What was told of it: the verdict on the certificate, and OpenSSL's words."""
-        [detail] = self.relay.details(self.connection, _fastpath.EVENT_TLS)
-        return int.from_bytes(detail[:2], "big"), detail[2:].decode()
-
-    def await_end(self) -> None:
-        """The peer's view of a clean end."""
-        assert self.peer.receive_all() == []
-
-
-def member(relay: EngineRelay, secured: Secured, address: int, **options: object) -> Meeting:
-    meeting = Meeting(relay, secured, **options)  # type: ignore[arg-type]
-    meeting.tls.handshake()
-    assert relay.engine.bind(meeting.connection, address)
-    return meeting
 
 
 def public_key(secured: Secured) -> bytes:
@@ -510,20 +459,6 @@ def test_a_changed_record(secured: Secured, data: st.DataObject) -> None:
             with pytest.raises(ssl.SSLError, match="ALERT"):
                 one.peer.receive()
         assert other.peer.sync() == []
-
-
-class Insider(Meeting):
-    """A peer that seals its own records, of any content."""
-
-    def __init__(self, relay: EngineRelay, secured: Secured, folder: Path) -> None:
-        super().__init__(relay, secured, version=ssl.TLSVersion.TLSv1_3)
-        log = folder / "keys"
-        self.tls.object.context.keylog_filename = str(log)
-        self.tls.handshake()
-        [secret] = [
-            line.split()[2] for line in log.read_text().splitlines() if line.startswith("CLIENT_TRAFFIC_SECRET_0")
-        ]
-        self.sealer = Sealer(bytes.fromhex(secret))
 
 
 def test_new_keys(secured: Secured, tmp_path: Path) -> None:
