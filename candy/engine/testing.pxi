@@ -336,7 +336,8 @@ def kept_networks(_Core engine not None):
 # Interleavings: see tests/engine/test_interleavings.py.
 
 # In the order of the points in engine/types.pxi.
-POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed", "table")
+POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed", "table", "secured",
+          "handed")
 HAS_POINTS = <bint>point_set(0, False)
 
 

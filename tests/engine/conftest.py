@@ -6,7 +6,8 @@ from kit.secure import Secured
 
 from candy import _fastpath
 
-collect_ignore = ["test_variants.py" if _fastpath.HAS_POINTS else "test_interleavings.py"]
+HOLDING = ["test_interleavings.py", "test_tls_interleavings.py"]
+collect_ignore = ["test_variants.py"] if _fastpath.HAS_POINTS else HOLDING
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ import termios
 from collections.abc import Iterator
 
 import pytest
-from kit.peer import FORWARD, PATIENCE, PING, PONG, EngineRelay, Peer, number_of, numbered
+from kit.held import Held, let_go
+from kit.peer import FORWARD, PATIENCE, PING, PONG, Peer, number_of, numbered
 
 from candy import _fastpath
 from candy._fastpath import hold_at, release, wait_held
@@ -28,17 +29,7 @@ A, B, C, D, E = (0x0A000001 + n for n in range(5))
 def _let_go() -> Iterator[None]:
     """Nothing that one test has held is held in the next."""
     yield
-    for point in _fastpath.POINTS:
-        release(point)
-
-
-class Held(EngineRelay):
-    """A relay that lets its workers go before it stops them: also when the test has failed."""
-
-    def __exit__(self, *error: object) -> None:
-        for point in _fastpath.POINTS:
-            release(point)
-        super().__exit__(None, None, None)
+    let_go()
 
 
 def numbers(peer: Peer, count: int) -> list[int]:

@@ -26,15 +26,19 @@ def sanitize(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize(
     ("variant", "tests"),
-    [("debug", "test_interleavings.py"), ("asan", "test_stress.py"), ("tsan", "test_stress.py")],
+    [
+        ("debug", ["test_interleavings.py", "test_tls_interleavings.py"]),
+        ("asan", ["test_stress.py"]),
+        ("tsan", ["test_stress.py"]),
+    ],
     ids=["interleavings-debug", "stress-asan", "stress-tsan"],
 )
-def test_with_another_build(variant: str, tests: str) -> None:
+def test_with_another_build(variant: str, tests: list[str]) -> None:
     """The fast build holds no thread anywhere; and a race or a step too far may do no harm that a test could see.
 
     The stress is short here; `make asan tsan` make it longer, and run all of the engine's tests.
     """
-    done = sanitize(variant, f"tests/engine/{tests}", CANDY_STRESS="1")
+    done = sanitize(variant, *(f"tests/engine/{name}" for name in tests), CANDY_STRESS="1")
     if done.returncode == SKIP:
         pytest.skip(done.stdout)
     assert done.returncode == 0, done.stdout
