@@ -12,6 +12,7 @@ run: build
 
 test: lint types
 	@scripts/bootstrap.sh tools || :
+	@scripts/bootstrap.sh tls
 	@echo test
 	@scripts/test.sh
 

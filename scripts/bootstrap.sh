@@ -4,6 +4,7 @@
 #
 #   bootstrap.sh python    Python >= 3.11 with headers and venv, and a C compiler   (PYTHON chooses the interpreter)
 #   bootstrap.sh tools     the programs that tests and demo run: in network namespaces, and git for an older candy
+#   bootstrap.sh tls       other implementations of TLS, as far as the system has them; none is a reason to fail
 #   bootstrap.sh fuzzer    clang with libFuzzer
 set -eu
 
@@ -72,6 +73,14 @@ need_tools() {
     [ -z "$missing" ] || install "${missing# }" $missing
 }
 
+need_tls() {
+    for pair in openssl:openssl gnutls-cli:gnutls-bin botan:botan hey:hey node:nodejs \
+        libcurl-nss.so.4:libcurl3-nss libcurl-gnutls.so.4:libcurl3-gnutls; do
+        command -v "${pair%%:*}" >/dev/null || ldconfig -p | grep -qF "${pair%%:*}" ||
+            (install "${pair%%:*}" "${pair#*:}") || :
+    done
+}
+
 need_fuzzer() {
     command -v clang >/dev/null || install clang clang
     # Debian has libFuzzer in a package of its own, which bears the compiler's version.
@@ -89,6 +98,7 @@ links_fuzzer() {
 case ${1-} in
 python) need_python ;;
 tools) need_tools ;;
+tls) need_tls ;;
 fuzzer) need_fuzzer ;;
-*) die "usage: bootstrap.sh python|tools|fuzzer" ;;
+*) die "usage: bootstrap.sh python|tools|tls|fuzzer" ;;
 esac
