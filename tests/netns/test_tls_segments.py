@@ -40,12 +40,13 @@ def test_one_frame_a_record_and_a_segment(
     draw = random.Random(1)
     with EngineRelay() as relay:
         one = relay.member(A)
-        old = Peer(secured.peer(end, client=False, version=version))
+        tls = secured.peer(end, client=False, version=version)
+        old = Peer(tls)
         relay.peers.append(old)
         old.connection = relay.engine.adopt(theirs.detach(), tls=secured.server)
         assert relay.engine.bind(old.connection, B)
         old.sync()
-        old.sock.raw = b""
+        tls.raw = b""
         capture = Capture(host, tmp_path)
         with capture.program:
             sizes: list[int] = []
@@ -63,7 +64,7 @@ def test_one_frame_a_record_and_a_segment(
             segments = capture.stop()
     # All of them, be they sent once or again.
     assert [(n, head[:5]) for _, n, head in segments if head[0] != APPLICATION_DATA or n != record_size(head)] == []
-    found = [len(record) - OVERHEAD[version] for record in records(old.sock.raw)]
+    found = [len(record) - OVERHEAD[version] for record in records(tls.raw)]
     assert [size for size in found if size != PONG_SIZE] == sizes
     assert len({sequence for sequence, _, _ in segments}) == len(found)
 
