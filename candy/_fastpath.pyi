@@ -48,6 +48,7 @@ DROPS: Final[tuple[str, ...]]
 
 DELAY_BOUNDS_S: Final[tuple[float, ...]]
 """Upper bounds of the histogram of Engine.delays(), seconds; its last count has none."""
+
 @disjoint_base
 class TlsContext:
     """TLS of one side, with what OpenSSL needs for it. Connections keep the one that they began with.
