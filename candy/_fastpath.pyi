@@ -37,6 +37,8 @@ packets_out and bytes_out as of connection_stats(), each 64 bits in the machine'
 EVENT_TLS: Final[int]
 """TLS with this peer failed; the detail is what X509_verify_cert() says of its certificate, two bytes, 0 if that is not
 the reason, then OpenSSL's words. EVENT_CLOSED follows."""
+EVENT_CERTIFICATE: Final[int]
+"""The server's certificate will not do; the detail is this certificate, DER, of up to 16 KiB. EVENT_TLS follows."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
@@ -54,16 +56,21 @@ class TlsContext:
     """TLS of one side, with what OpenSSL needs for it. Connections keep the one that they began with.
 
     TLS 1.2 and 1.3, AES-128-GCM first where the processor has AES; no renegotiation, compression, tickets or early
-    data. Made by the two functions below alone.
+    data. Keys are exchanged by X25519, where the peer can. Made by the two functions below alone.
     """
 
     def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
-    def server(*certificates: tuple[StrPath, StrPath]) -> TlsContext:
+    def server(
+        *certificates: tuple[StrPath, StrPath], names: dict[str, TlsContext] | None = None, ml_kem: bool = False
+    ) -> TlsContext:
         """For connections that are accepted.
 
         Args:
             certificates: PEM files of a chain and of its unencrypted key, at most one of each kind of key.
+            names: other contexts of servers, each for clients that ask for this name, in lower case (SNI). The star of
+                *.example.org stands for one label; a name itself goes before.
+            ml_kem: let clients exchange keys by X25519MLKEM768, too.
 
         Raises:
             ValueError: the files can't be used; OpenSSL's words.
@@ -72,7 +79,12 @@ class TlsContext:
 
     @staticmethod
     def connecting(
-        name: str, *, ca_file: StrPath | None = None, insecure: bool = False, pin: bytes | None = None
+        name: str,
+        *,
+        ca_file: StrPath | None = None,
+        insecure: bool = False,
+        pins: tuple[bytes, ...] = (),
+        ml_kem: bool = False,
     ) -> TlsContext:
         """For connections to a server of this name or address.
 
@@ -80,7 +92,9 @@ class TlsContext:
             name: what its certificate has to be for.
             ca_file: PEM certificates to trust instead of the system's.
             insecure: accept any certificate.
-            pin: SHA-256 of the server's public key (SubjectPublicKeyInfo), which alone is then looked at.
+            pins: SHA-256 of public keys (SubjectPublicKeyInfo), of which the server's has to be one. Without a
+                `ca_file` nothing else of its certificate is looked at then.
+            ml_kem: prefer to exchange keys by X25519MLKEM768, if the server can.
 
         Raises:
             ValueError, OSError: as server().

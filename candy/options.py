@@ -103,6 +103,9 @@ _CONTROL = (
     Option("control", str, "answer over TCP as well, who has a token, like 127.0.0.1:26817", "HOST:PORT"),
     Option("control_token_file", str, "the tokens, a name and a token on each line", "FILE"),
 )
+_ML_KEM = _switch(
+    "ml_kem", "exchange TLS' keys by X25519MLKEM768 where both sides can; needs OpenSSL 3.5", reloads=True
+)
 _LOG = (
     _switch("debug", "log more", is_original=True, reloads=True),
     _switch_off("no_timestamp", "timestamps", "log without the time of day"),
@@ -249,8 +252,28 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             fields=("networks",),
             reloads=True,
         ),
-        Option("tls_certificate", str, "serve wss:// with this certificate chain (PEM)", "FILE", reloads=True),
-        Option("tls_key", str, "the certificate's private key (PEM)", "FILE", reloads=True),
+        Option(
+            "tls_certificate",
+            str,
+            "serve wss:// with this certificate chain (PEM); may be repeated, each with its key",
+            "FILE",
+            repeats=True,
+            reloads=True,
+        ),
+        Option(
+            "tls_key",
+            str,
+            "the certificate's private key (PEM); may be repeated",
+            "FILE",
+            repeats=True,
+            reloads=True,
+        ),
+        _switch(
+            "tls_self_signed",
+            "serve wss:// with a certificate made at the first start, which members know by its pin",
+            reloads=True,
+        ),
+        _ML_KEM,
         Option(
             "allow_origin",
             str,
@@ -348,6 +371,16 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         ),
         _switch("insecure", "do not verify the relay's certificate", reloads=True),
         Option("ca_file", str, "trust this certificate authority (PEM), not the system's", "FILE", reloads=True),
+        Option(
+            "pin",
+            str,
+            "trust the relay with this key, whatever its certificate says; may be repeated",
+            "sha256/…",
+            fields=("pins",),
+            repeats=True,
+            reloads=True,
+        ),
+        _ML_KEM,
         _switch_off("no_offload", "offload", "exchange packets with the kernel one by one"),
         _switch_off(
             "no_extension",

@@ -233,8 +233,10 @@ def validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[s
         if first["loc"]:
             field, *item = first["loc"]
             given = fields[str(field)]
-            # One of several values.
-            raise complaint(given._replace(value=given.value[item[0]]) if item else given, words) from None
+            # One of several values; what stands alone need not be in a tuple.
+            if item and isinstance(given.value, tuple):
+                given = given._replace(value=given.value[int(item[0])])
+            raise complaint(given, words) from None
         raise ConfigError(words) from None
 
 

@@ -7,6 +7,7 @@ import candy
 
 ROOT = Path(candy.__file__).parent
 ADAPTERS = {
+    "carrier/tls.py",
     "host/interface.py",
     "member/control.py",
     "member/lifecycle.py",

@@ -1,8 +1,12 @@
-"""The TLS contexts of both sides, made from paths.
+"""The TLS contexts of both sides, made from paths: the engine's, and as long as asyncio does TLS that of Python's ssl.
 
-    relay    Certificate(chain, key).context ◀── renew(), look(): the files again; use(): other files
+    relay    Certificates(files).serving    the engine's context for a new connection
+                                .context    Python's, for good
+                                            ◀── renew(), look(): the files again; use(): other files
+                                .doubts(now), .expiry(), .pin()    what is in them
              record_bytes(head): whether a ClientHello is there
-    member   connecting(ca_file, insecure)
+    member   trusting(host, trust)          the engine's context for connections to this host
+             connecting(trust)              Python's
 
 Rules:
  1. A file that can't be used is an error of one line that says what to do.
@@ -13,9 +17,13 @@ This module does not know which settings the paths come from, nor who connects.
 """
 
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from candy._fastpath import TlsContext
+from candy.carrier import pin
 from candy.errors import ConfigError, OperationalError
 
 RECORD_HEADER_BYTES = 5
@@ -25,23 +33,71 @@ HANDSHAKE_S = 5.0
 """How long a peer may take for its half of the handshake, from TCP's accept on."""
 
 
-class Certificate:
-    """What a relay shows to those who connect, read again when its files change.
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a member believes its relay's certificate by. A pin needs no authority and no name; where there is one, and
+    `ca_file` as well, both have to agree."""
+
+    ca_file: Path | None = None
+    """PEM certificates to trust instead of the system's."""
+    insecure: bool = False
+    """Accept any certificate."""
+    pins: tuple[bytes, ...] = ()
+    """SHA-256 of public keys (SubjectPublicKeyInfo), of which the relay's has to be one; empty: it may be any."""
+    ml_kem: bool = False
+    """Prefer to exchange keys by X25519MLKEM768."""
+
+
+BY_SYSTEM = Trust()
+"""As browsers do."""
+
+
+def trusting(host: str, trust: Trust) -> TlsContext:
+    """The engine's context for connections to a relay, or to a web server in front of that.
 
     Args:
-        chain: PEM.
-        key: its private key, PEM, not encrypted.
+        host: a name, or an address without its zone.
+
+    Raises:
+        ConfigError: the CA file can't be used.
+        OperationalError: there is no OpenSSL that will do.
+    """
+    _check_ca_file(trust.ca_file)
+    try:
+        return TlsContext.connecting(
+            host.rstrip("."), ca_file=trust.ca_file, insecure=trust.insecure, pins=trust.pins, ml_kem=trust.ml_kem
+        )
+    except OSError as error:
+        raise OperationalError(f"no TLS: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"{host} can't be the name in a certificate ({error}): write it as that does") from None
+
+
+class Certificates:
+    """What a relay shows to those who connect, read again when the files change.
+
+    Args:
+        files: of each its chain and that one's private key, PEM, the key not encrypted. A client is shown those that
+            are for the name that it asks for, one of each kind of key; without such a name the first of all.
+        ml_kem: let members exchange keys by X25519MLKEM768.
+
+    Attributes:
+        serving: the engine's context for a connection that is new. Those that there are keep theirs.
+        context: Python's, for good.
 
     Raises:
         OperationalError: the files can't be used.
     """
 
-    def __init__(self, chain: Path, key: Path) -> None:
-        self._files = (chain, key)
+    serving: TlsContext
+
+    def __init__(self, files: Sequence[tuple[Path, Path]], *, ml_kem: bool = False) -> None:
+        self._files = tuple(files)
+        self._ml_kem = ml_kem
         self._used: tuple[tuple[int, ...] | None, ...] = self._versions()
         self._looked = self._used
-        self._newest = self.context = _serving(chain, key)
-        self._chain = chain.read_bytes()
+        self._load()
+        self.context = self._first
         # Called in each handshake, also of a peer that names no server.
         self.context.sni_callback = self._give_newest
 
@@ -56,26 +112,19 @@ class Certificate:
             return False
         # Also of files that can't be used: they are complained of once.
         self._used = versions
-        self._newest = _serving(*self._files)
-        self._chain = self._files[0].read_bytes()
+        self._load()
         return True
 
-    def use(self, chain: Path, key: Path) -> bool:
+    def use(self, files: Sequence[tuple[Path, Path]], *, ml_kem: bool = False) -> bool:
         """Read these files instead of those before, now and from now on; the result is renew()'s.
 
         Raises:
             OperationalError: they can't be used; what is shown stays, until they can.
         """
-        self._files = (chain, key)
+        self._files = tuple(files)
+        self._ml_kem = ml_kem
         self._used = ()
         return self.renew()
-
-    def expiry(self) -> float:
-        """When the first certificate in use ends, Unix seconds."""
-        # Imported here, for it takes ten megabytes.
-        from cryptography import x509
-
-        return x509.load_pem_x509_certificates(self._chain)[0].not_valid_after_utc.timestamp()
 
     def look(self) -> bool:
         """renew() for files that have changed and are the same in two looks: a chain and its key are replaced one after
@@ -88,12 +137,65 @@ class Certificate:
         self._looked = self._versions()
         return self._looked == before and self.renew()
 
+    def doubts(self, now: float) -> list[str]:
+        """What members will stumble over, a line each.
+
+        Args:
+            now: Unix seconds.
+        """
+        from candy.carrier.certificates import doubts
+
+        return doubts(self._chains, now)
+
+    def expiry(self) -> float | None:
+        """When the first of them ends, Unix seconds; None: nobody knows."""
+        return min((chain.facts.ends for chain in self._chains if chain.facts.ends is not None), default=None)
+
+    def pin(self) -> str:
+        """That of the first one's key."""
+        return pin.shown(self._chains[0].facts.digest)
+
+    def _load(self) -> None:
+        # It takes ten megabytes, which a member and a relay without TLS need not spend.
+        from candy.carrier.certificates import by_name, examine
+
+        # OpenSSL reads them first: it has the last word.
+        for pair in self._files:
+            _serving((pair,))
+        chains = [examine(chain) for chain, _ in self._files]
+        default, groups = by_name([chain.facts for chain in chains])
+        others = {group: self._contexts(group) for group in {*groups.values()} - {default}}
+        names = {name: others[group] for name, group in groups.items() if group in others}
+        self._first, _ = self._contexts(default)
+        self.serving = _engines(
+            *(self._files[place] for place in default),
+            names={name: serving for name, (_, serving) in names.items()},
+            ml_kem=self._ml_kem,
+        )
+        self._by_name = {name: context for name, (context, _) in names.items()}
+        self._chains = chains
+
+    def _contexts(self, group: tuple[int, ...]) -> tuple[ssl.SSLContext, TlsContext]:
+        files = [self._files[place] for place in group]
+        return _serving(files), _engines(*files, ml_kem=self._ml_kem)
+
     def _versions(self) -> tuple[tuple[int, ...] | None, ...]:
         """Of the files that links lead to, what changes when they are replaced or written."""
-        return tuple(_version(path) for path in self._files)
+        return tuple(_version(path) for pair in self._files for path in pair)
 
     def _give_newest(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        connection.context = self._newest
+        asked = (name or "").lower()
+        wildcard = "*." + asked.partition(".")[2]
+        connection.context = self._by_name.get(asked) or self._by_name.get(wildcard) or self._first
+
+
+def _engines(*files: tuple[Path, Path], names: dict[str, TlsContext] | None = None, ml_kem: bool = False) -> TlsContext:
+    try:
+        return TlsContext.server(*files, names=names, ml_kem=ml_kem)
+    except OSError as error:
+        raise OperationalError(f"no TLS: {error}") from None
+    except ValueError as error:
+        raise _unusable(*files[0], str(error)) from None
 
 
 def _version(path: Path) -> tuple[int, ...] | None:
@@ -103,22 +205,27 @@ def _version(path: Path) -> tuple[int, ...] | None:
     return None
 
 
-def _serving(chain: Path, key: Path) -> ssl.SSLContext:
+def _serving(files: Sequence[tuple[Path, Path]]) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # Without any password OpenSSL would ask the terminal for that of an encrypted key.
-        context.load_cert_chain(chain, key, password="")
-    except OSError as error:
-        if not isinstance(error, ssl.SSLError):
-            why = error.strerror or str(error)
-        elif error.reason == "KEY_VALUES_MISMATCH":
-            why = "the key is of another certificate"
-        else:
-            why = "one of them is not what it should be"
-        raise OperationalError(
-            f"cannot use {chain} with {key}: {why}: give a PEM chain and its unencrypted key"
-        ) from None
+    for chain, key in files:
+        try:
+            # Without any password OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(chain, key, password="")
+        except OSError as error:
+            words = (error.reason or "").replace("_", " ").lower() if isinstance(error, ssl.SSLError) else ""
+            raise _unusable(chain, key, words) from None
     return context
+
+
+def _unusable(chain: Path, key: Path, words: str) -> OperationalError:
+    """The error of files that OpenSSL can't use; `words` are its own."""
+    from candy.carrier.certificates import mistake
+
+    try:
+        why = mistake(chain, key) or f"OpenSSL does not take them: {words}"
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}: give a file that this user can read"
+    return OperationalError(f"cannot use {chain} with {key}: {why}")
 
 
 def record_bytes(head: bytes) -> int:
@@ -136,24 +243,27 @@ def record_bytes(head: bytes) -> int:
     return length if head[0] == HANDSHAKE and length <= LONGEST_RECORD_BYTES else RECORD_HEADER_BYTES
 
 
-def connecting(ca_file: Path | None, insecure: bool) -> ssl.SSLContext:
+def connecting(trust: Trust) -> ssl.SSLContext:
     """For a member's connection to its relay, or to a web server in front of that.
-
-    Args:
-        ca_file: PEM certificates to trust instead of the system's.
-        insecure: accept any certificate.
 
     Raises:
         ConfigError: the CA file can't be used.
     """
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError as error:
-        raise ConfigError(f"--ca-file {ca_file}: no PEM certificates in it") from error
-    except OSError as error:
-        raise ConfigError(f"--ca-file {ca_file}: {error.strerror}: give a file this user can read") from error
+    _check_ca_file(trust.ca_file)
+    context = ssl.create_default_context(cafile=trust.ca_file)
     context.set_alpn_protocols(["http/1.1"])
-    if insecure:
+    if trust.insecure or (trust.pins and trust.ca_file is None):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _check_ca_file(path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise ConfigError(f"--ca-file {path}: no PEM certificates in it") from error
+    except OSError as error:
+        raise ConfigError(f"--ca-file {path}: {error.strerror}: give a file this user can read") from error

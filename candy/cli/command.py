@@ -252,8 +252,11 @@ def gather(
         warn(f"{config}: {exposed(config, 'the password in it')}")
 
     given = file.given | line
-    if (tls_key := given.get("tls_key")) is not None and is_exposed(Path(tls_key.value)):
-        warn(f"{tls_key.origin}: {exposed(tls_key.value)}")
+    if (tls_key := given.get("tls_key")) is not None:
+        # One in a file is text, several are a tuple.
+        for key in (tls_key.value,) if isinstance(tls_key.value, str) else tls_key.value:
+            if is_exposed(Path(key)):
+                warn(f"{tls_key.origin}: {exposed(key)}")
     if "sdwan" in line:
         # Rules on the command line replace the file's in either form.
         given.pop("routes", None)

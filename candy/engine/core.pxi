@@ -401,9 +401,6 @@ cdef class _Core:
         t.shaking = True
         s.tls = t
         s.deadline_ns = now_ns() + self.state.handshake_ns
-        if context.pin is not None:
-            t.pinned = True
-            memcpy(t.pin, <const char *>context.pin, sizeof(t.pin))
         if context.client:
             if not tls_make(s):
                 raise MemoryError

@@ -10,6 +10,7 @@ cdef enum:
     EV_PING = 6
     EV_TRAFFIC = 7
     EV_TLS = 8
+    EV_CERTIFICATE = 11
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

@@ -17,6 +17,7 @@ EVENT_LOST = EV_LOST
 EVENT_PING = EV_PING
 EVENT_TRAFFIC = EV_TRAFFIC
 EVENT_TLS = EV_TLS
+EVENT_CERTIFICATE = EV_CERTIFICATE
 
 # In the order of enum Cause, without its first.
 CAUSES = ("local", "peer", "eof", "reset", "silent", "protocol_error", "too_large",

@@ -13,6 +13,7 @@ cdef enum:
     MESSAGE_CLIENT_HELLO = 1
     HELLO_RECORDS = 16              # in which a ClientHello may come; RECORD_MAX bytes of it
     HELLO_MOST = RECORD_MAX + HELLO_RECORDS * (RECORD_HEADER + 1)
+    PIN_BYTES = 32                  # SHA-256
 
 
 cdef void handshake_turn(Worker *w, Slot *s) noexcept nogil:
@@ -92,7 +93,8 @@ cdef int64_t hello_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
 cdef void handshake_done(Worker *w, Slot *s) noexcept nogil:
     """The peer is who its certificate says; a pin says which key that has to have."""
     cdef uint8_t detail[40]
-    if s.tls.pinned and not key_is_pinned(s.tls):
+    if not key_is_pinned(s.tls):
+        tell_certificate(w, s)
         memcpy(detail, b"\0\0another key than the pinned one", 33)
         tell(w, s, EV_TLS, detail, 33)
         connection_close(w, s, CAUSE_HANDSHAKE_FAILED)
@@ -102,20 +104,27 @@ cdef void handshake_done(Worker *w, Slot *s) noexcept nogil:
 
 
 cdef bint key_is_pinned(const Tls *t) noexcept nogil:
-    """Whether the digest of the peer's public key (SubjectPublicKeyInfo) is the one that was given."""
-    cdef void *certificate = SSL_get1_peer_certificate(t.ssl)
+    """Whether the digest of the peer's public key (SubjectPublicKeyInfo) is one of those that were given, if any."""
+    cdef const Additions *added = <const Additions *>SSL_CTX_get_ex_data(t.context, additions_index)
+    cdef const void *certificate
     cdef uint8_t *key = NULL
     cdef uint8_t digest[64]
     cdef unsigned int size = 0
+    cdef uint32_t i
     cdef int n
+    if added == NULL or added.pin_count == 0:
+        return True
+    certificate = peer_certificate(t)
     if certificate == NULL:
         return False
     n = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(certificate), &key)
     if n > 0 and not EVP_Digest(key, <size_t>n, digest, &size, EVP_sha256(), NULL):
         size = 0
     CRYPTO_free(key, b"", 0)
-    X509_free(certificate)
-    return size == sizeof(t.pin) and memcmp(digest, t.pin, sizeof(t.pin)) == 0
+    for i in range(added.pin_count):
+        if size == PIN_BYTES and memcmp(digest, added.pins + i * PIN_BYTES, PIN_BYTES) == 0:
+            return True
+    return False
 
 
 cdef void hand_over(Worker *w) noexcept nogil:

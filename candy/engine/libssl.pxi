@@ -20,6 +20,8 @@ cdef enum:
     SSL_MODE_RELEASE_BUFFERS = 0x10
     SSL_CTRL_MODE = 33
     SSL_CTRL_SET_SESS_CACHE_MODE = 44       # 0 is off
+    SSL_CTRL_SET_TLSEXT_SERVERNAME_CB = 53
+    SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG = 54
     SSL_CTRL_SET_TLSEXT_HOSTNAME = 55
     SSL_CTRL_CLEAR_MODE = 78
     SSL_CTRL_SET_GROUPS_LIST = 92
@@ -29,6 +31,9 @@ cdef enum:
     SSL_OP_NO_COMPRESSION = 1 << 17
     SSL_OP_CIPHER_SERVER_PREFERENCE = 1 << 22
     SSL_OP_NO_RENEGOTIATION = 1 << 30
+    SSL_TLSEXT_ERR_OK = 0
+    TLSEXT_NAMETYPE_HOST_NAME = 0
+    CRYPTO_EX_INDEX_SSL_CTX = 1
     BIO_TYPE_SOURCE_SINK = 0x400
     BIO_FLAGS_READ = 1
     BIO_FLAGS_WRITE = 2
@@ -73,13 +78,19 @@ cdef:
     int (*SSL_CTX_set_default_verify_paths)(void *context) noexcept nogil
     void (*SSL_CTX_set_verify)(void *context, int mode, void *callback) noexcept nogil
     void *(*SSL_CTX_get0_param)(void *context) noexcept nogil
+    long (*SSL_CTX_callback_ctrl)(void *context, int command, void *callback) noexcept nogil
+    int (*SSL_CTX_set_ex_data)(void *context, int index, void *data) noexcept nogil
+    void *(*SSL_CTX_get_ex_data)(const void *context, int index) noexcept nogil
+    int (*CRYPTO_get_ex_new_index)(int kind, long number, void *pointer, void *new, void *dup,
+                                   void *free) noexcept nogil
     int (*X509_VERIFY_PARAM_set1_host)(void *param, const char *name, size_t n) noexcept nogil
     int (*X509_VERIFY_PARAM_set1_ip_asc)(void *param, const char *address) noexcept nogil
     void (*X509_VERIFY_PARAM_set_hostflags)(void *param, unsigned int flags) noexcept nogil
     const char *(*X509_verify_cert_error_string)(long code) noexcept nogil
     void *(*X509_get_X509_PUBKEY)(const void *certificate) noexcept nogil
     int (*i2d_X509_PUBKEY)(const void *key, uint8_t **out) noexcept nogil
-    void (*X509_free)(void *certificate) noexcept nogil
+    int (*i2d_X509)(const void *certificate, uint8_t **out) noexcept nogil
+    void *(*OPENSSL_sk_value)(const void *stack, int i) noexcept nogil
     const void *(*EVP_sha256)() noexcept nogil
     int (*EVP_Digest)(const void *data, size_t n, uint8_t *digest, unsigned int *size, const void *kind,
                       void *engine) noexcept nogil
@@ -96,7 +107,9 @@ cdef:
     int (*SSL_write)(void *ssl, const void *data, int n) noexcept nogil
     int (*SSL_shutdown)(void *ssl) noexcept nogil
     long (*SSL_get_verify_result)(const void *ssl) noexcept nogil
-    void *(*SSL_get1_peer_certificate)(const void *ssl) noexcept nogil
+    void *(*SSL_get_peer_cert_chain)(const void *ssl) noexcept nogil
+    void *(*SSL_set_SSL_CTX)(void *ssl, void *context) noexcept nogil
+    const char *(*SSL_get_servername)(const void *ssl, int kind) noexcept nogil
 
 cdef bint libssl_loaded = False
 
@@ -173,13 +186,18 @@ cdef libssl_find_all(void *handle):
     libssl_find(handle, b"SSL_CTX_set_default_verify_paths", <void **>&SSL_CTX_set_default_verify_paths)
     libssl_find(handle, b"SSL_CTX_set_verify", <void **>&SSL_CTX_set_verify)
     libssl_find(handle, b"SSL_CTX_get0_param", <void **>&SSL_CTX_get0_param)
+    libssl_find(handle, b"SSL_CTX_callback_ctrl", <void **>&SSL_CTX_callback_ctrl)
+    libssl_find(handle, b"SSL_CTX_set_ex_data", <void **>&SSL_CTX_set_ex_data)
+    libssl_find(handle, b"SSL_CTX_get_ex_data", <void **>&SSL_CTX_get_ex_data)
+    libssl_find(handle, b"CRYPTO_get_ex_new_index", <void **>&CRYPTO_get_ex_new_index)
     libssl_find(handle, b"X509_VERIFY_PARAM_set1_host", <void **>&X509_VERIFY_PARAM_set1_host)
     libssl_find(handle, b"X509_VERIFY_PARAM_set1_ip_asc", <void **>&X509_VERIFY_PARAM_set1_ip_asc)
     libssl_find(handle, b"X509_VERIFY_PARAM_set_hostflags", <void **>&X509_VERIFY_PARAM_set_hostflags)
     libssl_find(handle, b"X509_verify_cert_error_string", <void **>&X509_verify_cert_error_string)
     libssl_find(handle, b"X509_get_X509_PUBKEY", <void **>&X509_get_X509_PUBKEY)
     libssl_find(handle, b"i2d_X509_PUBKEY", <void **>&i2d_X509_PUBKEY)
-    libssl_find(handle, b"X509_free", <void **>&X509_free)
+    libssl_find(handle, b"i2d_X509", <void **>&i2d_X509)
+    libssl_find(handle, b"OPENSSL_sk_value", <void **>&OPENSSL_sk_value)
     libssl_find(handle, b"EVP_sha256", <void **>&EVP_sha256)
     libssl_find(handle, b"EVP_Digest", <void **>&EVP_Digest)
     libssl_find(handle, b"CRYPTO_free", <void **>&CRYPTO_free)
@@ -195,4 +213,6 @@ cdef libssl_find_all(void *handle):
     libssl_find(handle, b"SSL_write", <void **>&SSL_write)
     libssl_find(handle, b"SSL_shutdown", <void **>&SSL_shutdown)
     libssl_find(handle, b"SSL_get_verify_result", <void **>&SSL_get_verify_result)
-    libssl_find(handle, b"SSL_get1_peer_certificate", <void **>&SSL_get1_peer_certificate)
+    libssl_find(handle, b"SSL_get_peer_cert_chain", <void **>&SSL_get_peer_cert_chain)
+    libssl_find(handle, b"SSL_set_SSL_CTX", <void **>&SSL_set_SSL_CTX)
+    libssl_find(handle, b"SSL_get_servername", <void **>&SSL_get_servername)

@@ -9,7 +9,8 @@ cdef enum:
     # A commit, or a frame beyond what is sealed at a time; and each record may be a short one.
     SEALED_ROOM = COMMIT_MAX + WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX + (IOV_MAX_SEND + 64) * RECORD_OVERHEAD
 
-cdef void *bio_method = NULL        # python: made with the first context
+cdef void *bio_method = NULL        # python: made with the first context, as this is
+cdef int additions_index = -1       # of an SSL_CTX' Additions
 
 
 cdef int bio_read(void *bio, char *data, int n) noexcept nogil:

@@ -212,6 +212,17 @@ cdef struct Traffic:                # single writer each, atomic readers
     uint64_t bytes_out
     uint64_t sends
 
+# What candy adds to an SSL_CTX, which owns it. Static.
+cdef struct Additions:
+    uint32_t pin_count
+    uint32_t name_count
+    uint8_t *pins                   # a client's, PIN_BYTES each: the peer's key has to have one of these digests
+    NamedContext *names             # a server's: whom to be for a client that asks for this name
+
+cdef struct NamedContext:
+    char *name                      # in lower case; *.example.org is for any single label in the star's place
+    void *context                   # SSL_CTX, counted
+
 # TLS of one connection (its owner). An SSL is no more than one thread's at a time.
 cdef struct Tls:
     void *context                   # SSL_CTX, counted
@@ -221,8 +232,6 @@ cdef struct Tls:
     bint ended                      # the peer's close_notify was read
     bint finished                   # ours is written
     Cause cause                     # why nothing more can be read, CAUSE_NONE
-    bint pinned                     # a client's: the peer's key has to have this digest
-    uint8_t pin[32]
     const uint8_t *input            # ciphertext that is being opened
     uint32_t input_left
     uint8_t *output                 # where records go

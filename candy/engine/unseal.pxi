@@ -4,6 +4,7 @@
 cdef enum:
     OTHERS_MOST = 8                 # records without data in one read: tickets, and KeyUpdates, which cost new keys
     ANSWERS_MOST = 2048             # bytes of answers that wait for a peer: of one that asks for them and reads none
+    CERTIFICATE_TOLD = 16384        # longest one that Python is shown, bytes
 
 
 cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t room, size_t most, size_t *wanted) noexcept nogil:
@@ -101,6 +102,22 @@ cdef void tls_answer(Worker *w, Slot *s) noexcept nogil:
     settle(w, s)
 
 
+cdef inline const void *peer_certificate(const Tls *t) noexcept nogil:
+    """A server's own certificate, also one that was refused; NULL before it came."""
+    cdef const void *chain = SSL_get_peer_cert_chain(t.ssl)
+    return OPENSSL_sk_value(chain, 0) if chain != NULL else NULL
+
+
+cdef void tell_certificate(Worker *w, Slot *s) noexcept nogil:
+    """Show Python the certificate that will not do."""
+    cdef const void *certificate = peer_certificate(s.tls)
+    cdef uint8_t *der = NULL
+    cdef int n = i2d_X509(certificate, &der) if certificate != NULL else 0
+    if 0 < n <= CERTIFICATE_TOLD:
+        tell(w, s, EV_CERTIFICATE, der, <uint32_t>n)
+    CRYPTO_free(der, b"", 0)
+
+
 cdef void tell_tls(Worker *w, Slot *s) noexcept nogil:
     """Tell Python what was wrong: the verdict on the peer's certificate, two bytes, 0 if that is not it, and OpenSSL's
     words. Empties OpenSSL's queue of errors."""
@@ -111,6 +128,7 @@ cdef void tell_tls(Worker *w, Slot *s) noexcept nogil:
     cdef const char *words = NULL
     cdef uint32_t n = 0
     if verdict != 0:
+        tell_certificate(w, s)
         words = X509_verify_cert_error_string(verdict)
     elif error != 0:
         words = ERR_reason_error_string(error)

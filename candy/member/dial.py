@@ -17,10 +17,10 @@ import os
 import secrets
 import socket
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -30,6 +30,7 @@ from yarl import URL
 from candy import __version__
 from candy.carrier import pump, tls
 from candy.carrier.handover import INSTANCE, Tail, accept_for
+from candy.carrier.tls import BY_SYSTEM, Trust
 from candy.errors import ConfigError, OperationalError
 from candy.host.underlay import Target, Underlay
 from candy.member import refusal
@@ -79,8 +80,7 @@ class Dialer:
 
     Args:
         url: ws:// or wss:// with a host; user:password@ becomes Basic authorization.
-        ca_file: PEM certificates to trust instead of the system's.
-        insecure: don't verify the certificate.
+        trust: by what the relay's certificate is believed.
         extension: offer candy.2.
         underlay: this machine beside the tunnel; None: there is no tunnel to stay out of.
 
@@ -92,8 +92,7 @@ class Dialer:
         self,
         url: str,
         *,
-        ca_file: Path | None = None,
-        insecure: bool = False,
+        trust: Trust = BY_SYSTEM,
         extension: bool = True,
         underlay: Underlay | None = None,
     ) -> None:
@@ -116,7 +115,8 @@ class Dialer:
         what = "the relay" if self._proxy is None else "the proxy"
         self.outer = Outer(what, plain_host(first.raw_host or ""), first.port or 0, underlay)
         """Where connections go to first."""
-        self._tls = tls.connecting(ca_file, insecure) if self._url.scheme == "wss" else None
+        self._pins = trust.pins
+        self._tls = tls.connecting(trust) if self._url.scheme == "wss" else None
         self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
 
     async def dial(self, attempt_s: float = ATTEMPT_S, *, known: Sequence[str] = ()) -> Upgraded:
@@ -129,7 +129,7 @@ class Dialer:
             OperationalError: there is no connection; the text begins with the URL and says why and what to
             do.
         """
-        connector = _Connector(self.outer, known, self._tls, self._proxy)
+        connector = _Connector(self.outer, known, self._tls, self._pins, self._proxy)
         lost = ExitStack()
         try:
             async with (
@@ -200,11 +200,19 @@ class Dialer:
 class _Connector(aiohttp.BaseConnector):
     """Steps 2 to 4, for one connection."""
 
-    def __init__(self, outer: Outer, known: Sequence[str], tls: ssl.SSLContext | None, proxy: URL | None) -> None:
+    def __init__(
+        self,
+        outer: Outer,
+        known: Sequence[str],
+        tls: ssl.SSLContext | None,
+        pins: Collection[bytes],
+        proxy: URL | None,
+    ) -> None:
         super().__init__(force_close=True)
         self._to = outer
         self._known = known
         self._tls = tls
+        self._pins = pins
         self._proxy = proxy
         self._used = False
         self.stage = "starting"
@@ -233,7 +241,7 @@ class _Connector(aiohttp.BaseConnector):
             cleanup.pop_all()
         self.stage = "negotiating TLS" if self._tls else "waiting for the answer to the upgrade request"
         try:
-            _, protocol = await self._loop.create_connection(
+            transport, protocol = await self._loop.create_connection(
                 self._factory,
                 sock=opened,
                 ssl=self._tls,
@@ -241,16 +249,18 @@ class _Connector(aiohttp.BaseConnector):
                 ssl_shutdown_timeout=TLS_SHUTDOWN_S if self._tls else None,
             )
         except ssl.SSLCertVerificationError as error:
-            raise OperationalError(
-                f"its TLS certificate is not trusted ({error.verify_message}): "
-                "name its CA with --ca-file, or give --insecure to accept any certificate"
-            ) from error
+            raise OperationalError(_distrust(host, error.verify_code, error.verify_message)) from error
         except ssl.SSLError as error:
             raise OperationalError(
                 f"TLS failed ({error.reason or error}): is it a wss:// port, or rather ws://?"
             ) from error
         except OSError as error:
             raise OperationalError(f"the connection was lost during the TLS handshake ({_cause(error)})") from error
+        if self._tls is not None and self._pins:
+            shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            if not _is_pinned(shown, self._pins):
+                transport.abort()
+                raise OperationalError(_distrust(host, 0, "", shown))
         self.stage = "waiting for the answer to the upgrade request"
         return protocol
 
@@ -271,6 +281,19 @@ class _Connector(aiohttp.BaseConnector):
     def forget(self) -> None:
         if self._duplicate is not None:
             self._duplicate.close()
+
+
+def _distrust(host: str, verdict: int, words: str, certificate: bytes | None = None) -> str:
+    # It takes ten megabytes.
+    from candy.carrier.distrust import why
+
+    return why(verdict, words, certificate, host, time.time())
+
+
+def _is_pinned(certificate: bytes, pins: Collection[bytes]) -> bool:
+    from candy.carrier.certificates import facts
+
+    return facts(certificate).digest in pins
 
 
 def _cause(error: OSError) -> str:

@@ -26,6 +26,7 @@ from contextlib import ExitStack
 
 from candy import __version__
 from candy._fastpath import Engine
+from candy.carrier.tls import Trust
 from candy.control.calls import MEMBER
 from candy.control.server import Answering, serving
 from candy.control.sockets import place
@@ -179,8 +180,7 @@ def _dialer(settings: MemberSettings, underlay: Underlay) -> Dialer:
         _log.warning("the relay's certificate is not verified (--insecure)")
     return Dialer(
         settings.url,
-        ca_file=settings.ca_file,
-        insecure=settings.insecure,
+        trust=Trust(settings.ca_file, settings.insecure, settings.pins, settings.ml_kem),
         extension=settings.extension,
         underlay=underlay,
     )

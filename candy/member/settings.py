@@ -6,11 +6,12 @@ This module does not know where values come from, nor what a setting does.
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
+from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
@@ -75,6 +76,14 @@ def _parse_accepted(value: object) -> object:
         raise ValueError("is not a network: write it like 203.0.113.0/24, or all, or none") from None
 
 
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str | bytes) else value
+
+
+def _parse_pin(value: object) -> object:
+    return pin.parse(value) if isinstance(value, str) else value
+
+
 class MemberSettings(Settings):
     """What `candy.member.lifecycle.run` is given."""
 
@@ -92,6 +101,10 @@ class MemberSettings(Settings):
     insecure: bool = setting(_OPTIONS["insecure"])
     """Accept any certificate."""
     ca_file: FilePath | None = None
+    pins: Annotated[tuple[Annotated[bytes, BeforeValidator(_parse_pin)], ...], BeforeValidator(_several)] = ()
+    """SHA-256 of keys, of which the relay's has to be one."""
+    ml_kem: bool = setting(_OPTIONS["ml_kem"])
+    """Exchange TLS' keys by X25519MLKEM768, if the relay can."""
     offload: bool = setting(_OPTIONS["no_offload"])
     """Let the kernel hand over and take packets of up to 64 KB."""
     extension: bool = setting(_OPTIONS["no_extension"])
@@ -108,6 +121,12 @@ class MemberSettings(Settings):
     """Seconds between searches; 0 off."""
     route: int = setting(_OPTIONS["route"])
     """Cost; 0 off."""
+
+    @model_validator(mode="after")
+    def _check_trust(self) -> Self:
+        if self.insecure and self.pins:
+            raise ValueError("--insecure and --pin exclude each other: a pin needs no authority, so remove --insecure")
+        return self
 
     @property
     def interface(self) -> str:

@@ -64,8 +64,8 @@ def changes(running: RelaySettings, wanted: RelaySettings) -> Changes:
     found = Changes(running)
     differing = _differing(running, wanted) - {"networks"}
     kept = {name for name in differing if name not in _RELOADED}
-    if (running.tls_certificate is None) != (wanted.tls_certificate is None):
-        kept |= differing & {"tls_certificate", "tls_key"}
+    if running.has_tls != wanted.has_tls:
+        kept |= differing & {"tls_certificate", "tls_key", "tls_self_signed", "ml_kem"}
     found.own = frozenset(differing - kept)
     applied += _named(found.own)
     left += _named(kept)

@@ -203,7 +203,7 @@ class RelayControl:
             loop_lag=self._lag.histogram(),
             leases_used={path: pool.used for path, pool in pools.items()},
             leases_free={path: pool.free for path, pool in pools.items()},
-            certificate_expiry=None if relay.certificate is None else relay.certificate.expiry(),
+            certificate_expiry=None if relay.certificates is None else relay.certificates.expiry(),
         )
 
     def _networks(self) -> Iterator[Network]:

@@ -18,12 +18,14 @@ def member_url(settings: RelaySettings, network: NetworkSettings, address: str, 
     path = "" if network.path == "/" else network.path
     if settings.public_url is not None:
         return settings.public_url + path
-    scheme = "wss" if settings.tls_certificate else "ws"
+    scheme = "wss" if settings.has_tls else "ws"
     # A URL has the interface of a link-local address behind %25.
     return f"{scheme}://{host_port(address.replace('%', '%25'), port or settings.port)}{path}"
 
 
-def member_line(settings: RelaySettings, network: NetworkSettings, address: str, port: int | None = None) -> str:
+def member_line(
+    settings: RelaySettings, network: NetworkSettings, address: str, port: int | None = None, pin: str | None = None
+) -> str:
     """The command that joins a member, for a POSIX shell.
 
     A password that the user chose is not printed, because the relay's output ends up in logs.
@@ -31,10 +33,13 @@ def member_line(settings: RelaySettings, network: NetworkSettings, address: str,
     Args:
         address: host name or IP address at which members reach the relay, see member_address; --public-url wins.
         port: the relay's, where the settings leave it open.
+        pin: of its key, if that is all that members can know it by.
     """
     password = network.password.decode() if network.password_is_generated else "<your password>"
     quoted = password.replace("'", "'\\''")
-    return f"CANDY_PASSWORD='{quoted}' candy-client -w {member_url(settings, network, address, port)}"
+    url = member_url(settings, network, address, port)
+    pinned = f" --pin {pin}" if pin is not None and url.startswith("wss:") else ""
+    return f"CANDY_PASSWORD='{quoted}' candy-client -w {url}{pinned}"
 
 
 def describe_pool(network: NetworkSettings) -> str:

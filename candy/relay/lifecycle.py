@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 
 from candy._fastpath import Engine
-from candy.carrier.tls import Certificate
+from candy.carrier.tls import Certificates
 from candy.control.calls import RELAY
 from candy.control.model import Reloaded
 from candy.control.server import Answering, serving
@@ -33,7 +33,7 @@ from candy.relay.keeper import Keeper
 from candy.relay.listen import hosts, listen, port_of
 from candy.relay.relay import GOODBYE_S, Relay
 from candy.relay.settings import RelaySettings
-from candy.relay.state import folder_at
+from candy.relay.state import certificate_files, folder_at
 from candy.relay.store import Store
 from candy.settings import host_port
 
@@ -77,11 +77,12 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
         try:
             await keeper.start()
             await relay.make_interfaces(interfaces)
-            certificate = relay.certificate = _certificate(settings)
+            certificates = _certificates(settings)
             listeners = await listen(settings)
-            relay.door.open(listeners, certificate.context if certificate is not None else None)
-            if certificate is not None:
-                loop.call_later(LOOK_S, _look, relay, certificate)
+            relay.door.open(listeners, certificates.context if certificates is not None else None)
+            if certificates is not None:
+                relay.show(certificates)
+                loop.call_later(LOOK_S, _look, relay, certificates)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
@@ -92,7 +93,8 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
             port = port_of(listeners)
             async with _controlled(settings, relay, engine, port, reread) as lines:
-                _announce(settings, port)
+                pin = certificates.pin() if certificates is not None and settings.tls_self_signed else None
+                _announce(settings, port, pin)
                 for line in lines:
                     log.info("%s", line)
                 await stopped.wait()
@@ -137,16 +139,15 @@ async def _controlled(
         control.stop()
 
 
-def _certificate(settings: RelaySettings) -> Certificate | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return Certificate(settings.tls_certificate, settings.tls_key)
+def _certificates(settings: RelaySettings) -> Certificates | None:
+    files = certificate_files(settings)
+    return Certificates(files, ml_kem=settings.ml_kem) if files else None
 
 
-def _look(relay: Relay, certificate: Certificate) -> None:
+def _look(relay: Relay, certificates: Certificates) -> None:
     """What renews certificates may not know of this relay."""
-    asyncio.get_running_loop().call_later(LOOK_S, _look, relay, certificate)
-    relay.renew(certificate.look)
+    asyncio.get_running_loop().call_later(LOOK_S, _look, relay, certificates)
+    relay.renew(certificates.look)
 
 
 def _reload(relay: Relay, reread: Callable[[], RelaySettings], reloading: set[asyncio.Task[None]]) -> None:
@@ -162,7 +163,7 @@ async def _reload_once(relay: Relay, reread: Callable[[], RelaySettings]) -> Non
         await relay.reload(reread)
 
 
-def _announce(settings: RelaySettings, port: int) -> None:
+def _announce(settings: RelaySettings, port: int, pin: str | None) -> None:
     main, *others = settings.networks
     where = " and ".join(host_port(host, port) for host in hosts(settings))
     log.info("listening on %s, %s", where, describe_pool(main))
@@ -173,7 +174,7 @@ def _announce(settings: RelaySettings, port: int) -> None:
         for network in settings.networks:
             which = "this network" if network.path == "/" else f"the network {network.path}"
             _print(f"To join {which}, run on another machine:")
-            _print("  " + member_line(settings, network, address, port))
+            _print("  " + member_line(settings, network, address, port, pin))
     except OSError as error:
         # A full disk, or a reader that has exited or stalls, doesn't end the relay. The rest in the buffer would fail
         # again at the exit.

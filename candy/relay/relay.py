@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from ipaddress import IPv4Address
 
 from aiohttp import web
@@ -42,7 +41,7 @@ from candy._fastpath import (
     EVENT_TRAFFIC,
     Engine,
 )
-from candy.carrier.tls import Certificate
+from candy.carrier.tls import Certificates
 from candy.errors import ConfigError, InterfaceGone, OperationalError, RequestError
 from candy.host.interface import Interface
 from candy.host.notifications import Notifications
@@ -67,6 +66,7 @@ from candy.relay.reservations import Reservation
 from candy.relay.served import Served, serve
 from candy.relay.session import Action, Bind, Unbind
 from candy.relay.settings import RelaySettings, canonical_path
+from candy.relay.state import certificate_files
 from candy.relay.totals import Totals
 
 GOODBYE_S = 2.0
@@ -108,7 +108,7 @@ class Relay:
         """Of the kernel, for all interfaces."""
         self._watching: set[asyncio.Task[None]] = set()
         """Tasks: one for each interface."""
-        self.certificate: Certificate | None = None
+        self.certificates: Certificates | None = None
         """What the door shows; None: no TLS."""
         self._failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: serve(network, engine, self._failures) for network in settings.networks}
@@ -239,7 +239,7 @@ class Relay:
         """
         # One after the other: each begins with what the one before has left.
         async with self._reloading:
-            failed = [] if self.certificate is None else self.renew(self.certificate.renew)
+            failed = [] if self.certificates is None else self.renew(self.certificates.renew)
             try:
                 wanted = reread()
             except (ConfigError, OperationalError) as error:
@@ -257,11 +257,19 @@ class Relay:
                 log.warning("changed, which needs a restart: %s", ", ".join(reloaded.needs_restart))
             return reloaded
 
+    def show(self, certificates: Certificates) -> None:
+        """Show these to members from now on, and say what is wrong with them."""
+        self.certificates = certificates
+        for doubt in certificates.doubts(time.time()):
+            log.warning("%s", doubt)
+
     def renew(self, read: Callable[[], bool]) -> list[str]:
-        """Look at the certificate's files again, by one of its methods; returns what is wrong with them."""
+        """Look at the certificates' files again, by one of their methods; returns why they can't be used."""
         try:
             if read():
                 log.info("the certificate is read again")
+                assert self.certificates is not None
+                self.show(self.certificates)
         except OperationalError as error:
             log.error("the certificate stays the one before: %s", error)
             return [str(error)]
@@ -273,10 +281,10 @@ class Relay:
             logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
         self.door.proxies = TrustedProxies(settings.trusted_proxies)
         self.door.timeout_s = _longest_timeout(settings)
-        chain, key = settings.tls_certificate, settings.tls_key
-        if names & {"tls_certificate", "tls_key"} and self.certificate is not None and chain and key:
-            return self.renew(partial(self.certificate.use, chain, key))
-        return []
+        certificates = self.certificates
+        if certificates is None or not names & {"tls_certificate", "tls_key", "tls_self_signed", "ml_kem"}:
+            return []
+        return self.renew(lambda: certificates.use(certificate_files(settings), ml_kem=settings.ml_kem))
 
     async def _apply_networks(self, found: Changes) -> list[str]:
         """Networks that go, come and change; returns what went wrong."""

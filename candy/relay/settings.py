@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
@@ -88,7 +89,7 @@ def _canonical_host(host: str) -> str:
 
 
 def _several(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str | Path) else value
 
 
 def _check_origin(origin: str) -> str:
@@ -188,9 +189,13 @@ class RelaySettings(Settings):
     """0: any free one."""
     public_url: Annotated[str | None, BeforeValidator(_parse_public_url)] = None
     """How others reach this relay, without a slash at its end; None: by the address at which it listens."""
-    tls_certificate: FilePath | None = None
-    """None: ws://; else wss://, with tls_key."""
-    tls_key: FilePath | None = None
+    tls_certificate: Annotated[tuple[FilePath, ...], BeforeValidator(_several)] = ()
+    """None: ws://; else wss://, with as many of tls_key."""
+    tls_key: Annotated[tuple[FilePath, ...], BeforeValidator(_several)] = ()
+    tls_self_signed: bool = setting(_OPTIONS["tls_self_signed"])
+    """wss:// with a certificate that the relay makes and keeps."""
+    ml_kem: bool = setting(_OPTIONS["ml_kem"])
+    """Let members exchange TLS' keys by X25519MLKEM768."""
     allow_origin: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_several)] = ()
     """Of web pages that may connect."""
     trusted_proxies: Annotated[
@@ -211,10 +216,21 @@ class RelaySettings(Settings):
         """Of the engine, to which this machine's interfaces are connections, too."""
         return self.max_connections + sum(network.tun is not None for network in self.networks)
 
+    @property
+    def has_tls(self) -> bool:
+        return bool(self.tls_certificate) or self.tls_self_signed
+
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
-        if (self.tls_certificate is None) != (self.tls_key is None):
+        if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("--tls-certificate and --tls-key need each other: give both or none")
+        if len(self.tls_certificate) != len(self.tls_key):
+            raise ValueError(
+                f"{len(self.tls_certificate)} of --tls-certificate and {len(self.tls_key)} of --tls-key: "
+                "give as many keys as certificates, in the same order"
+            )
+        if self.tls_certificate and self.tls_self_signed:
+            raise ValueError("--tls-self-signed and --tls-certificate exclude each other: remove one of them")
         return self
 
 
@@ -276,10 +292,10 @@ def relay_settings(
     host = plain_host(url.hostname or "")
     fields |= {"host": Given(host, websocket.origin), "port": Given(port, websocket.origin)}
     settings = validated(RelaySettings, fields, fixed)
-    if url.scheme == "wss" and not settings.tls_certificate:
-        raise complaint(websocket, "needs --tls-certificate and --tls-key, or write ws://")
-    if url.scheme == "ws" and settings.tls_certificate:
-        raise complaint(websocket, "is without TLS, but a certificate is given: write wss://")
+    if url.scheme == "wss" and not settings.has_tls:
+        raise complaint(websocket, "needs --tls-certificate and --tls-key, or --tls-self-signed, or write ws://")
+    if url.scheme == "ws" and settings.has_tls:
+        raise complaint(websocket, "is without TLS, but a certificate is given, or asked for: write wss://")
     return settings
 
 

@@ -83,7 +83,7 @@ def test_contexts_that_can_not_be() -> None:
     with pytest.raises(ValueError, match="certificate"):
         TlsContext.server()
     with pytest.raises(ValueError, match="32 bytes"):
-        TlsContext.connecting(NAME, pin=b"short")
+        TlsContext.connecting(NAME, pins=(b"short",))
     with pytest.raises(ValueError, match=r"\w"):
         TlsContext.connecting(NAME, ca_file="/nonexistent")
 
@@ -240,7 +240,7 @@ REFUSED: dict[str, tuple[Callable[[Secured], TlsContext], int, str]] = {
     "another address": (lambda s: TlsContext.connecting("127.0.0.2", ca_file=s.ca_file), 64, "IP address mismatch"),
     "unknown authority": (lambda _: TlsContext.connecting(NAME), 20, "unable to get local issuer certificate"),
     "another key": (
-        lambda s: TlsContext.connecting(NAME, ca_file=s.ca_file, pin=bytes(32)),
+        lambda s: TlsContext.connecting(NAME, ca_file=s.ca_file, pins=(bytes(32),)),
         0,
         "another key than the pinned one",
     ),
@@ -262,7 +262,7 @@ def test_a_certificate_that_will_not_do(secured: Secured, name: str) -> None:
     "make",
     [
         lambda s: TlsContext.connecting("other.test", insecure=True),
-        lambda s: TlsContext.connecting("other.test", pin=public_key(s)),
+        lambda s: TlsContext.connecting("other.test", pins=(public_key(s),)),
     ],
     ids=["insecure", "pin"],
 )

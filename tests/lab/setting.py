@@ -24,6 +24,7 @@ from kit.recorded import GRANTED, PASSWORD, STEPS, VMAC, WALL
 from lab.programs import PATIENCE_S
 
 from candy._fastpath import Engine
+from candy.carrier.tls import Trust
 from candy.errors import OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
@@ -219,7 +220,7 @@ class Setting:
         self.member = Member(
             identity,
             state,
-            Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", ca_file=ca_file),
+            Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", trust=Trust(ca_file)),
             self.engine,
             self.interface,
             random=lambda: 0.0,

@@ -64,12 +64,17 @@ class Renewed:
         self.link(self.key, pair / "key.pem")
 
 
+def written(folder: Path, name: str, certificate: trustme.LeafCert) -> tuple[Path, Path]:
+    """A certificate's chain and its key, in files of this name."""
+    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+    chain.write_bytes(b"".join(each.bytes() for each in certificate.cert_chain_pems))
+    certificate.private_key_pem.write_to_path(str(key))
+    return chain, key
+
+
 def flags_for(authority: trustme.CA, folder: Path, *names: str) -> list[str]:
     """A relay's flags, with a certificate for these names."""
-    issued = authority.issue_cert(*names)
-    chain, key = folder / "chain.pem", folder / "key.pem"
-    issued.cert_chain_pems[0].write_to_path(str(chain))
-    issued.private_key_pem.write_to_path(str(key))
+    chain, key = written(folder, "chain", authority.issue_cert(*names))
     return ["--tls-certificate", str(chain), "--tls-key", str(key)]
 
 

@@ -19,6 +19,7 @@ from lab.answering import SOON_S, Answer, echo, failure, header, http, listening
 from lab.programs import PATIENCE_S
 
 from candy import __version__
+from candy.carrier.tls import Trust
 from candy.errors import ConfigError
 from candy.member import dial, refusal
 from candy.member.dial import Dialer
@@ -329,11 +330,11 @@ def test_no_attempt_leaves_a_descriptor(server_tls: ssl.SSLContext, ca_file: Pat
                 lambda head: b"?\r\n\r\n",
             ):
                 async with listening(answer, context) as relay:
-                    await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file))
+                    await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file)))
             async with listening(lambda head: b"", context) as relay:
-                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=SOON_S)
+                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file)), attempt_s=SOON_S)
             async with listening(switching, context) as relay:
-                upgraded = await Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
+                upgraded = await Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file)).dial()
                 await echo(upgraded, relay)
                 if upgraded.transport is not None:
                     upgraded.transport.abort()
@@ -373,7 +374,7 @@ def test_nor_one_whose_time_is_over_behind_the_upgrade(
     async def attempts() -> None:
         for context, scheme in ((None, "ws"), (server_tls, "wss")):
             async with listening(switching, context) as relay:
-                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=SOON_S)
+                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file)), attempt_s=SOON_S)
 
     asyncio.run(attempts())
 

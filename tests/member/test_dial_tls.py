@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import trustme
 from lab.answering import SOON_S, echo, failure, http, listening, switching
 from lab.tls import tls_for
 
+from candy.carrier import pin
+from candy.carrier.certificates import facts
+from candy.carrier.tls import Trust
 from candy.errors import ConfigError
 from candy.member.dial import Dialer
 
@@ -19,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
 
 async def test_tls_with_a_ca_file(server_tls: ssl.SSLContext, ca_file: Path) -> None:
     async with listening(switching, server_tls) as relay:
-        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
+        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", trust=Trust(ca_file)).dial()
         assert upgraded.transport is not None
         assert relay.alpn == "http/1.1"
         await echo(upgraded, relay)
@@ -30,7 +34,7 @@ async def test_tls_with_a_ca_file(server_tls: ssl.SSLContext, ca_file: Path) -> 
 
 async def test_tls_with_bytes_behind_the_answer(server_tls: ssl.SSLContext, ca_file: Path) -> None:
     async with listening(lambda head: switching(head) + b"behind", server_tls) as relay:
-        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file).dial()
+        upgraded = await Dialer(f"wss://127.0.0.1:{relay.port}", trust=Trust(ca_file)).dial()
         assert upgraded.tail == b""
         with upgraded.outer, socket.socket(fileno=upgraded.fd) as mine:
             mine.setblocking(False)
@@ -44,20 +48,56 @@ async def test_tls_with_bytes_behind_the_answer(server_tls: ssl.SSLContext, ca_f
 
 async def test_any_certificate_when_told_so(server_tls: ssl.SSLContext) -> None:
     async with listening(http("404 Not Found"), server_tls) as relay:
-        assert "HTTP 404" in await failure(Dialer(f"wss://127.0.0.1:{relay.port}", insecure=True))
+        assert "HTTP 404" in await failure(Dialer(f"wss://127.0.0.1:{relay.port}", trust=Trust(insecure=True)))
 
 
 async def test_an_unknown_certificate(server_tls: ssl.SSLContext) -> None:
     async with listening(switching, server_tls) as relay:
         why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
-    assert why.startswith("its TLS certificate is not trusted (")
-    assert why.endswith("): name its CA with --ca-file, or give --insecure to accept any certificate")
+    assert why.startswith("its TLS certificate was issued by an authority, which this machine does not know: name that")
 
 
 async def test_a_certificate_for_another_name(authority: trustme.CA, ca_file: Path) -> None:
     async with listening(switching, tls_for(authority, "other.test")) as relay:
-        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file))
-    assert why.startswith("its TLS certificate is not trusted (IP address mismatch")
+        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", trust=Trust(ca_file)))
+    assert why.startswith("its TLS certificate is for another host, not for 127.0.0.1: ")
+
+
+def digest_of(context: ssl.SSLContext) -> bytes:
+    """Of the key of the certificate that a server shows."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    to_server, to_peer = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_peer, server_side=True)
+    peer = trusting.wrap_bio(to_peer, to_server)
+    for side in (peer, server, peer):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    return facts(peer.getpeercert(binary_form=True)).digest
+
+
+async def test_a_pin(server_tls: ssl.SSLContext) -> None:
+    """Of a certificate that no authority which this machine knows has issued."""
+    digest = digest_of(server_tls)
+    async with listening(switching, server_tls) as relay:
+        url = f"wss://127.0.0.1:{relay.port}"
+        upgraded = await Dialer(url, trust=Trust(pins=(bytes(32), digest))).dial()
+        await echo(upgraded, relay)
+        why = await failure(Dialer(url, trust=Trust(pins=(bytes(32),))))
+    assert why.startswith(f"its TLS key is not the pinned one: there it is {pin.shown(digest)}: give --pin ")
+
+
+async def test_a_pin_with_an_authority(server_tls: ssl.SSLContext, ca_file: Path, tmp_path: Path) -> None:
+    digest = digest_of(server_tls)
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    async with listening(switching, server_tls) as relay:
+        url = f"wss://127.0.0.1:{relay.port}"
+        (await Dialer(url, trust=Trust(ca_file, pins=(digest,))).dial()).close()
+        why = await failure(Dialer(url, trust=Trust(ca_file, pins=(bytes(32),))))
+        assert why.startswith("its TLS key is not the pinned one: ")
+        why = await failure(Dialer(url, trust=Trust(other, pins=(digest,))))
+        assert why.startswith("its TLS certificate was issued by an authority, which this machine does not know: ")
 
 
 async def test_tls_to_a_port_without(ca_file: Path) -> None:
@@ -69,7 +109,7 @@ async def test_tls_to_a_port_without(ca_file: Path) -> None:
 
     async with await asyncio.start_server(hello, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
+        why = await failure(Dialer(f"wss://127.0.0.1:{port}", trust=Trust(ca_file)))
     assert why.startswith("TLS failed (")
     assert why.endswith("): is it a wss:// port, or rather ws://?")
 
@@ -81,7 +121,7 @@ async def test_a_hang_up_during_the_tls_handshake(ca_file: Path) -> None:
 
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
+        why = await failure(Dialer(f"wss://127.0.0.1:{port}", trust=Trust(ca_file)))
     assert re.fullmatch(r"the connection was lost during the TLS handshake \([A-Za-z ]+\)", why)
 
 
@@ -94,13 +134,13 @@ async def test_an_end_of_the_stream_during_the_tls_handshake(ca_file: Path) -> N
 
     async with await asyncio.start_server(end, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        why = await failure(Dialer(f"wss://127.0.0.1:{port}", ca_file=ca_file))
+        why = await failure(Dialer(f"wss://127.0.0.1:{port}", trust=Trust(ca_file)))
     assert why == "the connection was lost during the TLS handshake (the other side hung up)"
 
 
 async def test_no_tls_answer_in_time(ca_file: Path) -> None:
     async with listening(lambda head: b"") as relay:
-        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", ca_file=ca_file), attempt_s=SOON_S)
+        why = await failure(Dialer(f"wss://127.0.0.1:{relay.port}", trust=Trust(ca_file)), attempt_s=SOON_S)
     assert why == "no success within 0.5 s, while negotiating TLS"
 
 
@@ -108,8 +148,8 @@ def test_ca_files_that_are_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("")
     with pytest.raises(ConfigError, match=rf"^--ca-file {empty}: no PEM certificates in it$"):
-        Dialer("wss://relay.test", ca_file=empty)
+        Dialer("wss://relay.test", trust=Trust(empty))
     missing = tmp_path / "missing.pem"
     with pytest.raises(ConfigError, match=rf"^--ca-file {missing}: No such file or directory: "):
-        Dialer("wss://relay.test", ca_file=missing)
-    Dialer("ws://relay.test", ca_file=missing)
+        Dialer("wss://relay.test", trust=Trust(missing))
+    Dialer("ws://relay.test", trust=Trust(missing))

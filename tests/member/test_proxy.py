@@ -16,6 +16,7 @@ from lab.answering import SOON_S, echo, failure, header, listening, switching
 from lab.proxy import carry
 from yarl import URL
 
+from candy.carrier.tls import Trust
 from candy.errors import ConfigError, OperationalError
 from candy.member.dial import Dialer
 from candy.member.proxy import proxy_for, tunnel
@@ -73,7 +74,7 @@ async def test_wss_through_a_proxy(
     monkeypatch.setenv(variable, f"127.0.0.1:{proxy.port}")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with listening(switching, server_tls) as relay:
-        upgraded = await Dialer(f"wss://relay.test:{relay.port}", ca_file=ca_file).dial()
+        upgraded = await Dialer(f"wss://relay.test:{relay.port}", trust=Trust(ca_file)).dial()
         await echo(upgraded, relay)
         assert len(proxy.heads) == 1
         assert upgraded.transport is not None

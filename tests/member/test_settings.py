@@ -7,6 +7,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.settings import MemberSettings, change, member_settings
 from candy.settings import Given
@@ -45,6 +46,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "offload": True,
         "insecure": False,
         "ca_file": None,
+        "pins": (),
+        "ml_kem": False,
         "stun": None,
         "port": 0,
         "localhost": None,
@@ -209,6 +212,22 @@ def test_needs_a_relay(given: dict[str, Given]) -> None:
         member_settings(given, password=b"secret")
 
 
+def test_pins() -> None:
+    one, other = (pin.shown(bytes([number]) * 32) for number in (1, 2))
+    assert member(pin=one).pins == (b"\1" * 32,)
+    assert member(pin=(one, other)).pins == (b"\1" * 32, b"\2" * 32)
+    with pytest.raises(
+        ConfigError, match=r"^--pin: 'sha256/x' is not a pin: write it as the relay prints it, sha256/ and"
+    ):
+        member(pin=(one, "sha256/x"))
+    with pytest.raises(
+        ConfigError, match=r"^--insecure and --pin exclude each other: a pin needs no authority, so rem"
+    ):
+        member(pin=one, insecure=True)
+    changed = change(member(pin=one), member(pin=(one, other)))
+    assert (changed.applied, changed.left, changed.takes_connection) == (["pin"], [], True)
+
+
 def test_settings_that_are_read_again() -> None:
     """What a connection is made by is applied, and all else is left for a restart."""
     running = member(mtu="1300", name="home")
@@ -218,6 +237,7 @@ def test_settings_that_are_read_again() -> None:
             tun="192.168.202.5/24",
             accept_routes="all",
             insecure=True,
+            ml_kem=True,
             no_extension=True,
             mtu="1200",
             no_offload=True,
@@ -228,7 +248,16 @@ def test_settings_that_are_read_again() -> None:
         password=b"another",
     )
     changed = change(running, wanted)
-    assert changed.applied == ["accept_routes", "debug", "insecure", "no_extension", "password", "tun", "websocket"]
+    assert changed.applied == [
+        "accept_routes",
+        "debug",
+        "insecure",
+        "ml_kem",
+        "no_extension",
+        "password",
+        "tun",
+        "websocket",
+    ]
     assert changed.left == ["masquerade", "mtu", "name", "no_offload"]
     assert changed.takes_connection
     assert changed.settings == wanted.model_copy(

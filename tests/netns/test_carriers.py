@@ -64,7 +64,19 @@ def test_insecure(laboratory: Laboratory, tls: str) -> None:
 
 def test_a_certificate_that_is_not_trusted(laboratory: Laboratory, tls: str) -> None:
     client = laboratory.client(url=tls)
-    client.wait_for("its TLS certificate is not trusted .*--ca-file.*--insecure.*trying again")
+    client.wait_for("its TLS certificate was issued by .*, which this machine does not know: .*--ca-file.*--insecure")
+
+
+def test_a_relay_and_members_without_an_authority(laboratory: Laboratory) -> None:
+    """By the line that the relay prints, also behind its restart; and with another relay's pin not at all."""
+    with laboratory.relay("--tls-self-signed", scheme="wss") as relay:
+        pinned = relay.wait_for(r"candy-client -w (wss://10\.0\.0\.1:\d+) --pin (sha256/\S{44})$")
+    with laboratory.relay("--tls-self-signed", scheme="wss") as relay:
+        again = relay.wait_for(r"candy-client -w (wss://10\.0\.0\.1:\d+) --pin (sha256/\S{44})$")
+        assert again.groups() == pinned.groups()
+        can_talk(*(laboratory.client("--pin", pinned[2], url=pinned[1]) for _ in range(2)))
+        stranger = laboratory.client("--pin", f"sha256/{'A' * 43}=", url=pinned[1])
+        stranger.wait_for(rf"its TLS key is not the pinned one: there it is {re.escape(pinned[2])}: give --pin as the ")
 
 
 def test_ws_to_a_tls_port_and_back(laboratory: Laboratory, tls: str) -> None:

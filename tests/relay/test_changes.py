@@ -78,6 +78,15 @@ def test_what_is_applied(pem: str, tmp_path: Any) -> None:
     ]
 
 
+def test_a_certificate_of_its_own(pem: str) -> None:
+    """It and files replace each other. TLS on or off needs a restart, and with it all that is about TLS."""
+    files = relay(tls_certificate=pem, tls_key=pem)
+    own = relay(tls_self_signed=True, ml_kem=True)
+    names = ["ml_kem", "tls_certificate", "tls_key", "tls_self_signed"]
+    assert outcome(changes(files, own)) == outcome(changes(own, files)) == (names, [])
+    assert outcome(changes(relay(), own)) == outcome(changes(own, relay())) == ([], ["ml_kem", "tls_self_signed"])
+
+
 def test_what_needs_a_restart(pem: str) -> None:
     before = relay()
     after = relay(

@@ -43,6 +43,18 @@ def test_line(tmp_path: Path) -> None:
     assert line("relay", port=443, tls_certificate=pem, tls_key=pem).endswith(" -w wss://relay:443")
 
 
+def test_pin() -> None:
+    """Where TLS ends at the relay itself."""
+    network = NetworkSettings(password=b"x", password_is_generated=True)
+    for settings, end in (
+        ({}, "-w wss://relay:26816 --pin sha256/x"),
+        ({"public_url": "wss://vpn.example.org"}, "-w wss://vpn.example.org --pin sha256/x"),
+        ({"public_url": "ws://vpn.example.org"}, "-w ws://vpn.example.org"),
+    ):
+        relay = RelaySettings(networks=(network,), tls_self_signed=True, **settings)
+        assert invitation.member_line(relay, network, "relay", pin="sha256/x").endswith(f" candy-client {end}")
+
+
 def test_public_url() -> None:
     assert line("127.0.0.1", public_url="wss://vpn.example.org").endswith(" -w wss://vpn.example.org")
     assert line("127.0.0.1", 99, path="/home", public_url="wss://h/vpn/").endswith(" -w wss://h/vpn/home")

@@ -81,8 +81,10 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "host": "0.0.0.0",
         "port": 26816,
         "public_url": None,
-        "tls_certificate": None,
-        "tls_key": None,
+        "tls_certificate": (),
+        "tls_key": (),
+        "tls_self_signed": False,
+        "ml_kem": False,
         "allow_origin": (),
         "trusted_proxies": (),
         "control_socket": None,
@@ -175,12 +177,12 @@ def test_passwords_are_in_no_repr() -> None:
 )
 def test_listens(url: str, host: str, port: int) -> None:
     settings = relay(websocket=url)
-    assert (settings.host, settings.port, settings.tls_certificate) == (host, port, None)
+    assert (settings.host, settings.port, settings.tls_certificate) == (host, port, ())
 
 
 def test_with_tls(pem: str) -> None:
     settings = relay(websocket="wss://0.0.0.0", tls_certificate=pem, tls_key=pem)
-    assert (settings.port, settings.tls_certificate, settings.tls_key) == (443, Path(pem), Path(pem))
+    assert (settings.port, settings.tls_certificate, settings.tls_key) == (443, (Path(pem),), (Path(pem),))
     assert relay(tls_certificate=pem, tls_key=pem).port == 26816
 
 
@@ -222,7 +224,11 @@ URL = "write it like ws://host:26816 or wss://host"
         ("websocket", "ws://0.0.0.0:65536", "'ws://0.0.0.0:65536' has no port from 0 to 65535: write it"),
         ("websocket", "ws://0.0.0.0:http", "'ws://0.0.0.0:http' has no port from 0 to 65535: write it"),
         ("websocket", "ws://[::1", "'ws://[::1' is not a URL: write it"),
-        ("websocket", "wss://0.0.0.0", "'wss://0.0.0.0' needs --tls-certificate and --tls-key, or write ws://"),
+        (
+            "websocket",
+            "wss://0.0.0.0",
+            "'wss://0.0.0.0' needs --tls-certificate and --tls-key, or --tls-self-signed, or write ws://",
+        ),
         ("dhcp", "192.168.202.0", "'192.168.202.0' has no prefix length: write it like 192.168.202.0/24"),
         ("dhcp", "192.168.202", "'192.168.202' is not an IPv4 network: write it like 192.168.202.0/24"),
         ("dhcp", "192.168.202.0/31", "'192.168.202.0/31' is not a size for a pool"),
@@ -282,8 +288,42 @@ def test_control_over_tcp_needs_tokens(pem: str) -> None:
 
 
 def test_certificate_and_ws_contradict_each_other(pem: str) -> None:
-    with pytest.raises(ConfigError, match=r"is without TLS, but a certificate is given: write wss://"):
-        relay(websocket="ws://0.0.0.0", tls_certificate=pem, tls_key=pem)
+    for tls in ({"tls_certificate": pem, "tls_key": pem}, {"tls_self_signed": True}):
+        with pytest.raises(
+            ConfigError, match=r"is without TLS, but a certificate is given, or asked for: write wss://"
+        ):
+            relay(websocket="ws://0.0.0.0", **tls)
+
+
+def test_several_certificates(pem: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.pem"
+    other.touch()
+    settings = relay(tls_certificate=(pem, str(other)), tls_key=(str(other), pem))
+    assert (settings.tls_certificate, settings.tls_key) == ((Path(pem), other), (other, Path(pem)))
+    assert settings.has_tls
+    with pytest.raises(ConfigError) as refused:
+        relay(tls_certificate=(pem, str(other)), tls_key=pem)
+    assert str(refused.value) == (
+        "2 of --tls-certificate and 1 of --tls-key: give as many keys as certificates, in the same order"
+    )
+    with pytest.raises(
+        ConfigError, match=r"^--tls_key: '/nowhere\.pem' is not a file: give the path of one that exists$"
+    ):
+        relay(tls_certificate=(pem, pem), tls_key=(pem, "/nowhere.pem"))
+
+
+def test_a_certificate_of_its_own(pem: str) -> None:
+    settings = relay(websocket="wss://0.0.0.0:99", tls_self_signed=True)
+    assert (settings.has_tls, settings.tls_certificate, settings.port) == (True, (), 99)
+    assert relay(tls_self_signed=True).port == 26816
+    assert not relay().has_tls
+    with pytest.raises(ConfigError, match=r"^--tls-self-signed and --tls-certificate exclude each other: remove one"):
+        relay(tls_self_signed=True, tls_certificate=pem, tls_key=pem)
+
+
+def test_a_single_value_of_a_list_is_named_whole() -> None:
+    with pytest.raises(ConfigError, match=r"^--trusted_proxy: 'proxy' is not an address or network of a proxy"):
+        relay(trusted_proxy="proxy")
 
 
 # Rules

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from candy.errors import OperationalError
-from candy.relay.state import folder_at, kept_password
+from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.state import certificate_files, folder_at, kept_password
 
 
 def mode_of(path: Path) -> int:
@@ -62,3 +63,37 @@ def test_password_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OperationalError, match=r"^cannot .*Not a directory.*CANDY_STATE_DIR[^\n]*$"):
         kept_password(tmp_path / "file" / "candy", lambda: "x")
+
+
+def settings(folder: Path, **more: object) -> RelaySettings:
+    return RelaySettings(networks=(NetworkSettings(password=b"x"),), state_dir=folder, **more)
+
+
+def test_a_certificate_is_made_once(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "candy"
+    relay = settings(folder, tls_self_signed=True)
+    path = folder / "self-signed.pem"
+    assert certificate_files(relay) == ((path, path),)
+    assert mode_of(path) == 0o600
+    content = path.read_bytes()
+    assert certificate_files(relay) == ((path, path),)
+    assert path.read_bytes() == content
+    assert [each.name for each in folder.iterdir()] == ["self-signed.pem"]
+
+
+def test_certificates_of_files(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for path in (one, other):
+        path.touch()
+    relay = settings(tmp_path / "state", tls_certificate=(one, other), tls_key=(other, one))
+    assert certificate_files(relay) == ((one, other), (other, one))
+    assert certificate_files(settings(tmp_path / "state")) == ()
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_certificate_that_can_not_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no folder")
+    with pytest.raises(
+        OperationalError, match=r"^cannot (read|write) .*self-signed\.pem: .*, or set CANDY_STATE_DIR to"
+    ):
+        certificate_files(settings(tmp_path / "state", tls_self_signed=True))
