@@ -37,6 +37,10 @@ packets_out and bytes_out as of connection_stats(), each 64 bits in the machine'
 EVENT_TLS: Final[int]
 """TLS with this peer failed; the detail is what X509_verify_cert() says of its certificate, two bytes, 0 if that is not
 the reason, then OpenSSL's words. EVENT_CLOSED follows."""
+EVENT_HELLO: Final[int]
+"""A guest has sent a whole ClientHello."""
+EVENT_SECURED: Final[int]
+"""A guest's TLS handshake is done: open_http() comes next."""
 EVENT_CERTIFICATE: Final[int]
 """The server's certificate will not do; the detail is this certificate, DER, of up to 16 KiB. EVENT_TLS follows."""
 EVENT_LOST: Final[int]
@@ -115,6 +119,7 @@ class Engine:
         queue_bytes: most bytes waiting for one receiver; past that the oldest are dropped.
         memory_bytes: most bytes in all queues and incomplete frames together.
         max_connections: slots, TUN devices included.
+        max_guests: slots for connections that come with TLS and are not upgraded yet, beside those.
         ping_after: seconds without a byte from a peer after which it is pinged; 0 never.
         dead_after: seconds without a byte from a peer after which it is given up (cause "silent"); 0 never.
         ping_when_quiet: ping also when nothing was *sent* for ping_after seconds (clients).
@@ -141,6 +146,7 @@ class Engine:
         ping_when_quiet: bool = False,
         broadcast_rate: int = 20000,
         tls_deadline: float = 5.0,
+        max_guests: int = 0,
         first_generation: int = 1,
     ) -> Self: ...
     def fileno(self) -> int:
@@ -207,6 +213,59 @@ class Engine:
                 (512 KB), or the context is for the other side.
         """
 
+    def begin_tls(self, fd: int, *, tls: TlsContext, client: bool = False, deadline: float | None = None) -> int:
+        """Make a TLS handshake on a connected stream socket, with HTTP next: a *guest* until upgrade(). It is in no
+        network, and of all else that can be asked of a connection there is only close() for it.
+
+        Args:
+            fd: as of adopt().
+            deadline: seconds for the handshake; None: the engine's.
+
+        Returns:
+            the connection. EVENT_SECURED follows, or EVENT_CLOSED.
+
+        Raises:
+            OSError: the socket can't be used; EUSERS when there are as many guests as may be.
+            ValueError: the context is for the other side.
+        """
+
+    def open_http(self, connection: int, fd: int) -> bool:
+        """Pass plaintext between a guest and this socket: of a server's each request, up to and with the empty line
+        behind its head, and of a client's the response likewise if it is a 101, else all. What follows a head waits for
+        pass_http() or upgrade(), because what is in a socket can't be taken back. An end of either side ends the other.
+
+        Args:
+            fd: one end of a socketpair, a stream. Owned by the engine only once True was returned.
+
+        Returns:
+            False: the guest is gone, or has one.
+        """
+
+    def pass_http(self, connection: int) -> bool:
+        """The head that a guest has sent is of no upgrade: what follows may pass, as far as the next empty line."""
+
+    def upgrade(
+        self,
+        connection: int,
+        *,
+        network: int = 0,
+        extended: bool = False,
+        preamble: bytes = b"",
+        ping_after: float | None = None,
+    ) -> bool:
+        """Frames come next, behind what was written to a guest's socket and behind the preamble: a guest no more.
+
+        Args:
+            network, extended, preamble, ping_after: as of adopt().
+
+        Returns:
+            False: the guest is gone; EVENT_CLOSED tells why.
+
+        Raises:
+            OSError: ENFILE when every slot is taken; the guest stays one.
+            ValueError: as adopt().
+        """
+
     def adopt_tun(self, fd: int, *, network: int = 0, vnet: bool = False) -> int:
         """Carry packets of a TUN device (IFF_TUN | IFF_NO_PI), or of a packet-preserving socket.
 
@@ -268,7 +327,7 @@ class Engine:
 
     def stats(self) -> dict[str, int]:
         """Totals over all workers: packets_in, bytes_in, packets_out, bytes_out, receives, sends, copies (of broadcast
-        packets), connections, queued_bytes (memory of all queues and incomplete frames)."""
+        packets), connections, guests, queued_bytes (memory of all queues and incomplete frames)."""
 
     def drops(self) -> dict[str, int]:
         """Packets and messages not delivered, by reason; every name in DROPS is there."""

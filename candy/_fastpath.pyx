@@ -37,6 +37,7 @@ include "engine/receive.pxi"            # from a socket to a batch
 include "engine/message.pxi"            # and what is no packet
 include "engine/tun.pxi"                # packets of a TUN device
 include "engine/handshake.pxi"          # of TLS, on a thread of their own
+include "engine/http.pxi"               # between that and the frames: plaintext for Python
 include "engine/worker.pxi"             # the thread and its epoll
 include "engine/context.pxi"            # TLS contexts, from files
 include "engine/core.pxi"               # memory, threads, slots

@@ -4,12 +4,12 @@ import hypothesis
 
 pytest_plugins = [
     "skips",
+    "lab.tls",
     "lab.answering",
     "lab.builds",
     "lab.commands",
     "lab.relay",
     "lab.setting",
-    "lab.tls",
     "kit.talk",
 ]
 

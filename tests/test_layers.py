@@ -7,12 +7,15 @@ import candy
 
 ROOT = Path(candy.__file__).parent
 ADAPTERS = {
+    "carrier/secure.py",
     "carrier/tls.py",
     "host/interface.py",
     "member/control.py",
+    "member/dial.py",
     "member/lifecycle.py",
     "member/member.py",
     "relay/control.py",
+    "relay/door.py",
     "relay/lifecycle.py",
     "relay/relay.py",
     "relay/served.py",

@@ -1,17 +1,14 @@
-"""The TLS contexts of both sides, made from paths: the engine's, and as long as asyncio does TLS that of Python's ssl.
+"""The engine's TLS contexts of both sides, made from paths.
 
-    relay    Certificates(files).serving    the engine's context for a new connection
-                                .context    Python's, for good
+    relay    Certificates(files).serving    for a new connection
                                             ◀── renew(), look(): the files again; use(): other files
                                 .doubts(now), .expiry(), .pin()    what is in them
-             record_bytes(head): whether a ClientHello is there
-    member   trusting(host, trust)          the engine's context for connections to this host
-             connecting(trust)              Python's
+    member   trusting(host, trust)          for connections to this host
 
 Rules:
  1. A file that can't be used is an error of one line that says what to do.
- 2. A relay's sockets keep one context for good. Each handshake is given the newest one instead, and connections that
-    there are keep theirs, so nobody is dropped for a new certificate.
+ 2. Each handshake is given the newest context, and connections that there are keep theirs, so nobody is dropped for a
+    new certificate.
 
 This module does not know which settings the paths come from, nor who connects.
 """
@@ -26,9 +23,6 @@ from candy._fastpath import TlsContext
 from candy.carrier import pin
 from candy.errors import ConfigError, OperationalError
 
-RECORD_HEADER_BYTES = 5
-HANDSHAKE = 22
-LONGEST_RECORD_BYTES = RECORD_HEADER_BYTES + (1 << 14)
 HANDSHAKE_S = 5.0
 """How long a peer may take for its half of the handshake, from TCP's accept on."""
 
@@ -83,7 +77,6 @@ class Certificates:
 
     Attributes:
         serving: the engine's context for a connection that is new. Those that there are keep theirs.
-        context: Python's, for good.
 
     Raises:
         OperationalError: the files can't be used.
@@ -97,9 +90,6 @@ class Certificates:
         self._used: tuple[tuple[int, ...] | None, ...] = self._versions()
         self._looked = self._used
         self._load()
-        self.context = self._first
-        # Called in each handshake, also of a peer that names no server.
-        self.context.sni_callback = self._give_newest
 
     def renew(self) -> bool:
         """Read the files now; whether they differ from those in use.
@@ -161,41 +151,26 @@ class Certificates:
 
         # OpenSSL reads them first: it has the last word.
         for pair in self._files:
-            _serving((pair,))
+            self._context(pair)
         chains = [examine(chain) for chain, _ in self._files]
         default, groups = by_name([chain.facts for chain in chains])
-        others = {group: self._contexts(group) for group in {*groups.values()} - {default}}
+        files = {group: [self._files[place] for place in group] for group in {default, *groups.values()}}
+        others = {group: self._context(*files[group]) for group in files.keys() - {default}}
         names = {name: others[group] for name, group in groups.items() if group in others}
-        self._first, _ = self._contexts(default)
-        self.serving = _engines(
-            *(self._files[place] for place in default),
-            names={name: serving for name, (_, serving) in names.items()},
-            ml_kem=self._ml_kem,
-        )
-        self._by_name = {name: context for name, (context, _) in names.items()}
+        self.serving = self._context(*files[default], names=names)
         self._chains = chains
 
-    def _contexts(self, group: tuple[int, ...]) -> tuple[ssl.SSLContext, TlsContext]:
-        files = [self._files[place] for place in group]
-        return _serving(files), _engines(*files, ml_kem=self._ml_kem)
+    def _context(self, *files: tuple[Path, Path], names: dict[str, TlsContext] | None = None) -> TlsContext:
+        try:
+            return TlsContext.server(*files, names=names, ml_kem=self._ml_kem)
+        except OSError as error:
+            raise OperationalError(f"no TLS: {error}") from None
+        except ValueError as error:
+            raise _unusable(*files[0], str(error)) from None
 
     def _versions(self) -> tuple[tuple[int, ...] | None, ...]:
         """Of the files that links lead to, what changes when they are replaced or written."""
         return tuple(_version(path) for pair in self._files for path in pair)
-
-    def _give_newest(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        asked = (name or "").lower()
-        wildcard = "*." + asked.partition(".")[2]
-        connection.context = self._by_name.get(asked) or self._by_name.get(wildcard) or self._first
-
-
-def _engines(*files: tuple[Path, Path], names: dict[str, TlsContext] | None = None, ml_kem: bool = False) -> TlsContext:
-    try:
-        return TlsContext.server(*files, names=names, ml_kem=ml_kem)
-    except OSError as error:
-        raise OperationalError(f"no TLS: {error}") from None
-    except ValueError as error:
-        raise _unusable(*files[0], str(error)) from None
 
 
 def _version(path: Path) -> tuple[int, ...] | None:
@@ -203,18 +178,6 @@ def _version(path: Path) -> tuple[int, ...] | None:
         found = path.stat()
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
     return None
-
-
-def _serving(files: Sequence[tuple[Path, Path]]) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    for chain, key in files:
-        try:
-            # Without any password OpenSSL would ask the terminal for that of an encrypted key.
-            context.load_cert_chain(chain, key, password="")
-        except OSError as error:
-            words = (error.reason or "").replace("_", " ").lower() if isinstance(error, ssl.SSLError) else ""
-            raise _unusable(chain, key, words) from None
-    return context
 
 
 def _unusable(chain: Path, key: Path, words: str) -> OperationalError:
@@ -226,36 +189,6 @@ def _unusable(chain: Path, key: Path, words: str) -> OperationalError:
     except OSError as error:
         why = f"{error.filename}: {error.strerror}: give a file that this user can read"
     return OperationalError(f"cannot use {chain} with {key}: {why}")
-
-
-def record_bytes(head: bytes) -> int:
-    """How long the first TLS record is (RFC 8446, section 5.1), as far as its first bytes tell.
-
-    Args:
-        head: RECORD_HEADER_BYTES, or fewer: then a header is all that can be waited for.
-
-    Returns:
-        bytes with the header; no more than `head` has if this is no ClientHello, so that TLS will refuse it at once.
-    """
-    if len(head) < RECORD_HEADER_BYTES:
-        return RECORD_HEADER_BYTES
-    length = RECORD_HEADER_BYTES + int.from_bytes(head[3:5], "big")
-    return length if head[0] == HANDSHAKE and length <= LONGEST_RECORD_BYTES else RECORD_HEADER_BYTES
-
-
-def connecting(trust: Trust) -> ssl.SSLContext:
-    """For a member's connection to its relay, or to a web server in front of that.
-
-    Raises:
-        ConfigError: the CA file can't be used.
-    """
-    _check_ca_file(trust.ca_file)
-    context = ssl.create_default_context(cafile=trust.ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    if trust.insecure or (trust.pins and trust.ca_file is None):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _check_ca_file(path: Path | None) -> None:

@@ -53,8 +53,6 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     # Still under the lock: else another thread's settle() could move what was appended before the generation went on to
     # a new queue of the closed slot, and the slot's next owner would get it.
     inbox = inbox_take(s)
-    # Other threads ask under one of these two locks, for a number that is current: what they asked for ends here.
-    take_ordered64(&s.asked)
     pthread_mutex_unlock(&s.send_lock)
     drops(w, s, DROP_CLOSED, records_free(w, inbox, w.engine.flow_key))
     store_relaxed64(&s.control_bytes, 0)

@@ -163,7 +163,7 @@ cdef class _Core:
 
     def __cinit__(self, workers=1, *, queue_bytes=4194304, memory_bytes=268435456, max_connections=65536,
                   ping_after=15.0, dead_after=45.0, ping_when_quiet=False, broadcast_rate=20000,
-                  tls_deadline=5.0, first_generation=1):
+                  tls_deadline=5.0, max_guests=0, first_generation=1):
         cdef EngineState *e
         cdef uint32_t i
         for name, value, least, most in (
@@ -175,6 +175,7 @@ cdef class _Core:
             ("dead_after", dead_after, 0, 86400),
             ("broadcast_rate", broadcast_rate, 0, 1 << 30),
             ("tls_deadline", tls_deadline, 0.01, 86400),
+            ("max_guests", max_guests, 0, 1 << 24),
             ("first_generation", first_generation, 1, (1 << 32) - 1),
         ):
             if not least <= value <= most:
@@ -185,7 +186,9 @@ cdef class _Core:
         if e == NULL:
             raise MemoryError
         e.worker_count = workers
-        e.max_slots = max_connections
+        e.max_connections = max_connections
+        e.max_guests = max_guests
+        e.max_slots = max_connections + max_guests
         e.free_slot = NO_INDEX
         e.queue_bytes = queue_bytes
         e.pool.limit_bytes = memory_bytes
@@ -287,7 +290,17 @@ cdef class _Core:
         return w
 
     cdef Slot *find(self, connection) noexcept:
-        """The slot of a connection that is open, else NULL."""
+        """The slot of a connection that is open and no guest, else NULL."""
+        cdef Slot *s = self.find_any(connection)
+        return s if s != NULL and not s.guest else NULL
+
+    cdef Slot *find_guest(self, connection) noexcept:
+        """The slot of a guest, else NULL."""
+        cdef Slot *s = self.find_any(connection)
+        return s if s != NULL and s.guest else NULL
+
+    cdef Slot *find_any(self, connection) noexcept:
+        """The slot of what is open, else NULL."""
         cdef uint64_t number
         cdef Slot *s
         if self.state == NULL or not isinstance(connection, int) or not 0 <= connection < 1 << 64:
@@ -317,27 +330,24 @@ cdef class _Core:
             raise ValueError(f"no network {network}")
         return e.networks[network]
 
-    cdef Slot *take_slot(self, int network) except NULL:
-        """A free slot, its fields set as far as connections and devices share them."""
+    cdef Slot *take_slot(self) except NULL:
+        """A free slot, a guest's, its fields set as far as connections and devices share them."""
         cdef EngineState *e = self.alive()
-        cdef Network *joined = self.served(network)
         cdef Slot *s
         cdef uint32_t i
         if e.free_slot != NO_INDEX:
             s = &e.slots[e.free_slot]
             e.free_slot = s.next_free
-        elif e.high_slot < e.max_slots:
+        else:
             s = &e.slots[e.high_slot]
             e.high_slot += 1
             s.generation = self.first_generation
             s.fd = -1
             pthread_mutex_init(&s.send_lock, NULL)
             pthread_mutex_init(&s.inbox_lock, NULL)
-        else:
-            raise OSError(ENFILE, f"all {e.max_slots} connections are taken")
         e.open_slots += 1
-        joined.connections += 1
-        s.network = network
+        e.guest_slots += 1
+        s.guest = True
         s.ping_after_ns = e.ping_after_ns
         s.home = 0
         for i in range(1, e.worker_count):
@@ -372,6 +382,19 @@ cdef class _Core:
         store_relaxed64(&s.sent_ns, load_relaxed64(&s.received_ns))
         return s
 
+    cdef check_room(self):
+        """Raises OSError when there is no room for another connection in a network."""
+        cdef EngineState *e = self.state
+        if e.open_slots - e.guest_slots >= e.max_connections:
+            raise OSError(ENFILE, f"all {e.max_connections} connections are taken")
+
+    cdef join_network(self, Slot *s, uint32_t network):
+        """It is a guest no more."""
+        self.state.networks[network].connections += 1
+        self.state.guest_slots -= 1
+        s.network = network
+        s.guest = False
+
     cdef give_slot(self, Slot *s):
         cdef EngineState *e = self.state
         s.state = STATE_FREE
@@ -379,7 +402,10 @@ cdef class _Core:
         e.free_slot = <uint32_t>(s - e.slots)
         e.open_slots -= 1
         e.workers[s.home].load -= 1
-        network_left(e, s.network)
+        if s.guest:
+            e.guest_slots -= 1
+        else:
+            network_left(e, s.network)
 
     cdef discard(self, Slot *s):
         """Take a slot back that was never published."""
@@ -389,12 +415,18 @@ cdef class _Core:
         tls_free(s)
         self.give_slot(s)
 
-    cdef secure(self, Slot *s, TlsContext context):
-        """Have TLS on a slot that was not published: its handshake comes first."""
+    cdef secure(self, Slot *s, TlsContext context, bint http):
+        """Have TLS on a slot that was not published: its handshake comes first, and then perhaps HTTP."""
         cdef Worker *w = self.handshakes()
         cdef Tls *t = <Tls *>calloc(1, sizeof(Tls))
         if t == NULL:
             raise MemoryError
+        if http:
+            t.http = <Http *>calloc(1, sizeof(Http))
+            if t.http == NULL:
+                free(t)
+                raise MemoryError
+            t.http.given = t.http.plain = -1
         SSL_CTX_up_ref(context.context)
         t.context = context.context
         t.slot = s

@@ -10,6 +10,8 @@ cdef enum:
     EV_PING = 6
     EV_TRAFFIC = 7
     EV_TLS = 8
+    EV_HELLO = 9
+    EV_SECURED = 10
     EV_CERTIFICATE = 11
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
@@ -35,8 +37,8 @@ cdef void ask(Worker *from_, Slot *s, uint64_t connection, uint64_t what) noexce
         write_fd(w.wake, &one, 8)
 
 
-cdef void tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length) noexcept nogil:
-    """Put an event into the outbox, unless this connection or all together have too many there."""
+cdef bint tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length) noexcept nogil:
+    """Put an event into the outbox; False: this connection or all together have too many there."""
     cdef Outbox *o = &w.engine.outbox
     cdef uint8_t *more
     cdef size_t needed
@@ -66,6 +68,7 @@ cdef void tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_
         pthread_mutex_unlock(&o.lock)
     if not fits:
         drop(w, s, DROP_EVENTS)
+    return fits
 
 
 cdef void outbox_signal(Outbox *o) noexcept nogil:

@@ -17,6 +17,8 @@ EVENT_LOST = EV_LOST
 EVENT_PING = EV_PING
 EVENT_TRAFFIC = EV_TRAFFIC
 EVENT_TLS = EV_TLS
+EVENT_HELLO = EV_HELLO
+EVENT_SECURED = EV_SECURED
 EVENT_CERTIFICATE = EV_CERTIFICATE
 
 # In the order of enum Cause, without its first.
@@ -88,19 +90,95 @@ cdef class Engine(_Core):
     def adopt(self, int fd, *, int network=0, bint extended=False, bint client=False,
               bytes preamble=b"", bytes tail=b"", ping_after=None, TlsContext tls=None):
         cdef Slot *s
+        self.served(network)
+        if len(tail) > RECEIVE_BYTES:
+            raise ValueError(f"a tail has at most {RECEIVE_BYTES} bytes, not {len(tail)}")
+        if tls is not None and tail:
+            raise ValueError("with TLS nothing can have been read before")
+        self.check_room()
+        s = self.connection_slot(fd, client, tls)
+        self.join_network(s, network)
+        try:
+            self.prepare(s, extended, preamble, ping_after)
+            if tail:
+                s.held = True
+                s.spill = block_of(self.sender(), tail, <uint32_t>len(tail), FOR_CERTAIN)
+                if s.spill == NULL:
+                    raise MemoryError
+            if tls is not None:
+                self.secure(s, tls, False)
+        except BaseException:
+            self.discard(s)
+            raise
+        return self.publish(s, fd)
+
+    def begin_tls(self, int fd, *, TlsContext tls not None, bint client=False, deadline=None):
+        cdef Slot *s
+        if self.alive().guest_slots >= self.state.max_guests:
+            raise OSError(EUSERS, f"all {self.state.max_guests} guests are there")
+        s = self.connection_slot(fd, client, tls)
+        try:
+            self.secure(s, tls, True)
+        except BaseException:
+            self.discard(s)
+            raise
+        if deadline is not None:
+            s.deadline_ns = now_ns() + <uint64_t>(deadline * SECOND_NS)
+        return self.publish(s, fd)
+
+    def open_http(self, connection, int fd):
+        cdef Slot *s = self.find_guest(connection)
+        cdef bint found = False
+        if s == NULL:
+            return False
+        set_nonblocking(fd)
+        # A number that is current under the lock is that of a connection whose TLS is there.
+        pthread_mutex_lock(&s.send_lock)
+        if is_current(s, connection) and s.tls.http.given < 0:
+            s.tls.http.given = fd
+            found = True
+        pthread_mutex_unlock(&s.send_lock)
+        if found:
+            ask(self.sender(), s, connection, OPEN)
+        return found
+
+    def pass_http(self, connection):
+        cdef Slot *s = self.find_guest(connection)
+        if s == NULL:
+            return False
+        ask(self.sender(), s, connection, PASS)
+        return True
+
+    def upgrade(self, connection, *, int network=0, bint extended=False, bytes preamble=b"", ping_after=None):
+        cdef Slot *s = self.find_guest(connection)
+        cdef bint found
+        self.served(network)
+        self.check_room()
+        if s == NULL:
+            return False
+        pthread_mutex_lock(&s.send_lock)
+        found = is_current(s, connection)
+        try:
+            if found:
+                self.prepare(s, extended, preamble, ping_after)
+        finally:
+            pthread_mutex_unlock(&s.send_lock)
+        if found:
+            self.join_network(s, network)
+            ask(self.sender(), s, connection, UPGRADE)
+        return found
+
+    cdef Slot *connection_slot(self, int fd, bint client, TlsContext tls) except NULL:
+        """A slot for this socket, which has the options of a connection."""
+        cdef Slot *s
         cdef uint64_t seed = 0
         cdef int kind = 0
         cdef int one = 1
         cdef int lowat = NOTSENT_LOWAT
         cdef int timeout = USER_TIMEOUT_MS
         cdef socklen_t n = sizeof(int)
-        self.alive()
-        if len(tail) > RECEIVE_BYTES:
-            raise ValueError(f"a tail has at most {RECEIVE_BYTES} bytes, not {len(tail)}")
-        if ping_after is not None and not 0 <= ping_after <= PING_AFTER_MOST_S:
-            raise ValueError(f"ping_after must be from 0 to {PING_AFTER_MOST_S}, not {ping_after}")
-        if tls is not None and (tail or tls.client != client):
-            raise ValueError("with TLS nothing can have been read before" if tail else "a context for the other side")
+        if tls is not None and tls.client != client:
+            raise ValueError("a context for the other side")
         if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) != 0:
             raise OSError(errno, os.strerror(errno))
         if kind != SOCK_STREAM:
@@ -108,29 +186,25 @@ cdef class Engine(_Core):
         if getrandom(&seed, sizeof(seed), 0) != sizeof(seed):
             raise OSError(errno, os.strerror(errno))
         set_nonblocking(fd)
-        # None of these is there on a socketpair (TLS); the pump sets them on the outer socket.
+        # None of these is there on a socketpair.
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat))
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout))
-        s = self.take_slot(network)
+        s = self.take_slot()
         store_relaxed64(&s.kind, SLOT_CLIENT if client else SLOT_SERVER)
-        store_relaxed64(&s.extended, extended)
         store_relaxed64(&s.mask_seed, seed)
+        return s
+
+    cdef prepare(self, Slot *s, bint extended, bytes preamble, ping_after):
+        """What the upgrade has brought."""
         if ping_after is not None:
+            if not 0 <= ping_after <= PING_AFTER_MOST_S:
+                raise ValueError(f"ping_after must be from 0 to {PING_AFTER_MOST_S}, not {ping_after}")
             s.ping_after_ns = <uint64_t>(ping_after * SECOND_NS)
-        if tail:
-            s.spill = block_of(self.sender(), tail, <uint32_t>len(tail), FOR_CERTAIN)
-            s.held = True
-        if (tail and s.spill == NULL) or (preamble and not self.begin_with(s, preamble)):
-            self.discard(s)
+        if preamble and not self.begin_with(s, preamble):
             raise MemoryError
-        if tls is not None:
-            try:
-                self.secure(s, tls)
-            except BaseException:
-                self.discard(s)
-                raise
-        return self.publish(s, fd)
+        store_relaxed64(&s.extended, extended)
+        store_relaxed64(&s.received_ns, now_ns())
 
     cdef bint begin_with(self, Slot *s, bytes preamble):
         """Have these bytes leave before everything else, by the worker: written here, they could not be taken back when
@@ -146,13 +220,15 @@ cdef class Engine(_Core):
     def adopt_tun(self, int fd, *, int network=0, bint vnet=False):
         cdef Slot *s
         cdef int own
-        self.alive()
+        self.served(network)
+        self.check_room()
         own = fcntl(fd, F_DUPFD_CLOEXEC, 3)
         if own < 0:
             raise OSError(errno, os.strerror(errno))
         try:
             set_nonblocking(own)
-            s = self.take_slot(network)
+            s = self.take_slot()
+            self.join_network(s, network)
             store_relaxed64(&s.kind, SLOT_TUN)
             s.vnet = vnet
             return self.publish(s, own)
@@ -238,7 +314,7 @@ cdef class Engine(_Core):
                             <const uint8_t *><const char *>payload, <uint32_t>len(payload))
 
     def close(self, connection, code=None, str reason=""):
-        cdef Slot *s = self.find(connection)
+        cdef Slot *s = self.find_any(connection)
         cdef bytes body
         if s == NULL or s.kind == SLOT_TUN:
             return False
@@ -290,7 +366,8 @@ cdef class Engine(_Core):
             if load_relaxed64(&s.traffic.packets_in) != 0 or load_relaxed64(&s.traffic.packets_out) != 0:
                 # Nobody counts any more, and the next owner of the slot begins anew.
                 found.append((connection, EV_TRAFFIC, (<const char *>&s.traffic)[:TOTALS_BYTES]))
-            self.release_address(s)
+            if not s.guest:
+                self.release_address(s)
             self.give_slot(s)
             s.ended = connection
             found.append((connection, EV_CLOSED, f"{CAUSES[o.closed_cause_spare[i] - 1]} {silence}".encode()))
@@ -314,7 +391,8 @@ cdef class Engine(_Core):
             total["receives"] += load_relaxed64(&c.receives)
             total["sends"] += load_relaxed64(&c.sends)
             total["copies"] += load_relaxed64(&c.copies)
-        total["connections"] = e.open_slots
+        total["connections"] = e.open_slots - e.guest_slots
+        total["guests"] = e.guest_slots
         total["queued_bytes"] = load_relaxed64(&e.pool.used_bytes)
         return total
 

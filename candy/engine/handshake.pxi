@@ -3,7 +3,7 @@
 #
 # 1. hello_is_there()     a server makes no SSL before
 # 2. handshake_turn()     as far as the socket goes
-# 3. handshake_done()     the peer's key is the right one; noted for
+# 3. handshake_done()     the peer's key is the right one; HTTP comes next (http.pxi), or it is noted for
 # 4. hand_over()          the home is asked to take it
 
 cdef enum:
@@ -26,6 +26,8 @@ cdef void handshake_turn(Worker *w, Slot *s) noexcept nogil:
         if not tls_make(s):
             connection_close(w, s, CAUSE_HANDSHAKE_FAILED)
             return
+        if t.http != NULL:
+            tell(w, s, EV_HELLO, NULL, 0)
     ERR_clear_error()
     r = SSL_do_handshake(t.ssl)
     if r == 1:
@@ -99,6 +101,17 @@ cdef void handshake_done(Worker *w, Slot *s) noexcept nogil:
         tell(w, s, EV_TLS, detail, 33)
         connection_close(w, s, CAUSE_HANDSHAKE_FAILED)
         return
+    s.tls.secured = True
+    s.deadline_ns = 0
+    if s.tls.http == NULL:
+        secured(w, s)
+    elif not tell(w, s, EV_SECURED, NULL, 0):
+        # Nobody would ever end it.
+        connection_close(w, s, CAUSE_LOCAL)
+
+
+cdef void secured(Worker *w, Slot *s) noexcept nogil:
+    """Frames come next: it moves to its home behind the turns."""
     w.secured[w.secured_count] = <uint32_t>(s - w.engine.slots)
     w.secured_count += 1
 
@@ -137,7 +150,8 @@ cdef void hand_over(Worker *w) noexcept nogil:
         connection_delist(w, s)
         s.worker_index = NO_INDEX
         s.tls.shaking = False
-        s.readable = s.writable = s.ready = False
+        s.tls.primed = True
+        s.readable = s.writable = s.ready = s.hung_up = False
         point(POINT_SECURED)
         # Asked under the lock: the home may close the connection as soon as it is its owner.
         pthread_mutex_lock(&s.send_lock)

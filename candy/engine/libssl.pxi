@@ -104,6 +104,7 @@ cdef:
     int (*SSL_do_handshake)(void *ssl) noexcept nogil
     int (*SSL_get_error)(const void *ssl, int result) noexcept nogil
     int (*SSL_read)(void *ssl, void *data, int n) noexcept nogil
+    int (*SSL_peek)(void *ssl, void *data, int n) noexcept nogil
     int (*SSL_write)(void *ssl, const void *data, int n) noexcept nogil
     int (*SSL_shutdown)(void *ssl) noexcept nogil
     long (*SSL_get_verify_result)(const void *ssl) noexcept nogil
@@ -210,6 +211,7 @@ cdef libssl_find_all(void *handle):
     libssl_find(handle, b"SSL_do_handshake", <void **>&SSL_do_handshake)
     libssl_find(handle, b"SSL_get_error", <void **>&SSL_get_error)
     libssl_find(handle, b"SSL_read", <void **>&SSL_read)
+    libssl_find(handle, b"SSL_peek", <void **>&SSL_peek)
     libssl_find(handle, b"SSL_write", <void **>&SSL_write)
     libssl_find(handle, b"SSL_shutdown", <void **>&SSL_shutdown)
     libssl_find(handle, b"SSL_get_verify_result", <void **>&SSL_get_verify_result)

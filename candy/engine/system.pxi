@@ -75,7 +75,7 @@ cdef extern from "<time.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EAGAIN, EINTR, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTO, EPROTOTYPE
+    enum: EAGAIN, EINTR, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTO, EPROTOTYPE, EUSERS
 
 cdef extern from "engine/fastpath.h" nogil:
     void set_errno "candy_set_errno" (int error)

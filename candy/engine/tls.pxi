@@ -20,7 +20,10 @@ cdef int bio_read(void *bio, char *data, int n) noexcept nogil:
     BIO_clear_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY)
     if t.shaking:
         r = transport_read(t.slot, <uint8_t *>data, <size_t>n)
-        if r >= 0 or errno != EAGAIN:
+        t.dry = r < 0 and errno == EAGAIN
+        if not t.dry:
+            if r <= 0:
+                t.cause = CAUSE_TRUNCATED if r == 0 else CAUSE_RESET
             return <int>r
     elif t.input_left != 0:
         n = <int>min(<uint32_t>n, t.input_left)
@@ -82,8 +85,19 @@ cdef void tls_free(Slot *s) noexcept nogil:
     if t.ssl != NULL:
         SSL_free(t.ssl)
     SSL_CTX_free(t.context)
+    http_free(t)
     s.tls = NULL
     free(t)
+
+
+cdef void http_free(Tls *t) noexcept nogil:
+    """No more HTTP; Python's end of its socket reads the end of the stream."""
+    if t.http == NULL:
+        return
+    if t.http.given >= 0:
+        close_fd(t.http.given)
+    free(t.http)
+    t.http = NULL
 
 
 cdef inline bint may_send(Worker *w, Slot *s) noexcept nogil:
@@ -130,6 +144,9 @@ cdef void tls_farewell(Slot *s) noexcept nogil:
     caused, as far as the kernel takes it now."""
     cdef Tls *t = s.tls
     cdef iovec piece
+    if t.ssl != NULL and t.shaking and t.secured and not t.finished and t.cause == CAUSE_NONE:
+        ERR_clear_error()
+        SSL_shutdown(t.ssl)
     if t.ssl == NULL or t.shaking or s.broken or (s.queue != NULL and queue_committed(s.queue) != 0):
         return
     if t.cause == CAUSE_NONE and not t.finished:

@@ -223,12 +223,35 @@ cdef struct NamedContext:
     char *name                      # in lower case; *.example.org is for any single label in the star's place
     void *context                   # SSL_CTX, counted
 
+# The head of an HTTP message as it passes.
+cdef struct Head:
+    uint8_t first[12]               # of its bytes: a response's as far as its status
+    uint32_t size                   # of these
+    bint begun                      # there are bytes in the line at hand
+    bint over                       # its empty line has passed
+
+# HTTP of one connection, between its handshake and its frames (the thread of handshakes).
+cdef struct Http:
+    int given                       # the socket to Python, owned; -1 none (lock)
+    int plain                       # the same once it is watched
+    Head head
+    bint held                       # what follows waits for Python
+    bint whole                      # no upgrade: nothing is held
+    bint upgrading                  # Python has done with it: frames come next
+    bint leaving                    # Python has ended it: what the peer still sends is thrown away
+    uint32_t left                   # bytes of that
+    int writing                     # bytes that an SSL wants again, because the socket took no more; 0 none
+
 # TLS of one connection (its owner). An SSL is no more than one thread's at a time.
 cdef struct Tls:
     void *context                   # SSL_CTX, counted
     void *ssl                       # a server's: NULL until a whole ClientHello is there
     Slot *slot
-    bint shaking                    # in the handshake: the BIO is the socket itself
+    Http *http                      # what comes before the frames; NULL nothing, or no more
+    bint shaking                    # in the handshake, and with HTTP: the BIO is the socket itself
+    bint secured                    # the handshake is done
+    bint dry                        # while it is: the socket was found empty
+    bint primed                     # the SSL may have read what nobody has taken from it
     bint ended                      # the peer's close_notify was read
     bint finished                   # ours is written
     Cause cause                     # why nothing more can be read, CAUSE_NONE
@@ -246,6 +269,7 @@ cdef struct Slot:
     int fd
     uint32_t network
     uint32_t home                   # worker that it was placed on
+    bint guest                      # python: it is in no network yet
     # static while open too, but atomic: a stale number leads other threads here while Python reuses the slot
     uint64_t kind                   # SlotKind
     uint64_t extended
@@ -295,7 +319,7 @@ cdef struct Slot:
     bint writable                   # there: its socket takes bytes
     Fanout *fanout                  # a packet of its own that has not gone to all members yet
     uint64_t pinged_ns
-    uint64_t deadline_ns            # while closing, or in a handshake
+    uint64_t deadline_ns            # while closing, in a handshake, or when Python has ended HTTP; else 0
     Tls *tls                        # NULL: plain
     uint64_t copies_stamp_ns        # broadcast allowance
     int64_t copies_left             # below 0 after one to more members than were left
@@ -403,6 +427,9 @@ cdef enum Request:                  # what a worker can be asked for
     DRAIN = 8                       # send on: the thread that did so had no work left
     CUT = 16                        # it is stalled: keep STALLED_BYTES
     TAKE = 32                       # its handshake is done: it is this worker's from now on
+    OPEN = 64                       # HTTP has a socket to Python
+    PASS = 128                      # the head that passed was of no upgrade: the next one may pass
+    UPGRADE = 256                   # it was: frames come next
 
 cdef struct Wait:                   # a connection that is looked at again
     uint64_t connection
@@ -493,10 +520,13 @@ cdef struct Outbox:                 # events for Python
 
 cdef struct EngineState:
     Slot *slots                     # mapped for max_slots, resident as far as used
-    uint32_t max_slots
+    uint32_t max_slots              # connections and guests
+    uint32_t max_connections
+    uint32_t max_guests
     uint32_t high_slot              # python: slots ever used
     uint32_t free_slot              # python: head of the free list, UINT32_MAX none
     uint32_t open_slots             # python
+    uint32_t guest_slots            # python: of these
     Worker *workers                 # worker_count, then one for the Python thread and one for handshakes
     uint32_t worker_count
     Network *networks[NETWORKS_MAX]         # python, but a connection's worker reads its own; NULL none

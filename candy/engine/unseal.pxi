@@ -14,16 +14,19 @@ cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t room, size_t mos
     cdef Tls *t = s.tls
     cdef ssize_t n
     cdef size_t got = 0
+    cdef bint primed = t.primed
     cdef bint more
     if t.ended:
         return 0
     if t.cause != CAUSE_NONE:
         set_errno(EPROTO)
         return -1
-    n = transport_read(s, w.cipher, most)
+    # First what came with the handshake, or behind the head of an upgrade, and is in the SSL.
+    t.primed = False
+    n = 0 if unlikely(primed) else transport_read(s, w.cipher, most)
     if n < 0:
         return n
-    if n == 0:
+    if n == 0 and not primed:
         t.cause = CAUSE_TRUNCATED
         set_errno(EPROTO)
         return -1
@@ -34,7 +37,7 @@ cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t room, size_t mos
     if t.output_used != 0 and t.cause == CAUSE_NONE:
         tls_answer(w, s)
     # An end is told by the next read.
-    more = <size_t>n == most or s.hung_up or t.ended or t.cause != CAUSE_NONE
+    more = primed or <size_t>n == most or s.hung_up or t.ended or t.cause != CAUSE_NONE
     if got != 0:
         wanted[0] = got + (not more)
         return <ssize_t>got

@@ -24,6 +24,7 @@ cdef enum:
     WAITING_NS = 1000000            # until the first look whether a connection takes more, doubled by each in vain
     WAITING_MOST_NS = 128000000
     LOOKS_MAX = 256                 # in one go
+    STANDSTILL_NS = 500000000       # the thread of handshakes was kept from its work
     WORK_CLOCK = 200000             # behind a turn of more than this the clock is read anew
 
 cdef uint64_t WAKE = 0xFFFFFFFFFFFFFFFF
@@ -34,9 +35,13 @@ cdef void *worker_main(void *argument) noexcept nogil:
     cdef epoll_event events[EVENTS_MAX]
     cdef int n, i
     cdef uint64_t wakes
+    cdef uint64_t before = now_ns()
     while not load_acquire64(&w.engine.stopping):
         n = epoll_wait(w.ep, events, EVENTS_MAX, pause_ms(w))
         w.now = now_ns()
+        if w.tick_ns == HANDSHAKE_TICK_NS and since(w.now, before) > STANDSTILL_NS:
+            put_off(w, w.now - before)
+        before = w.now
         table_let_go(w)
         for i in range(n):
             if events[i].data.u64 == WAKE:
@@ -54,6 +59,14 @@ cdef void *worker_main(void *argument) noexcept nogil:
             tick(w)
         report_departed(w)
     return NULL
+
+
+cdef void put_off(Worker *w, uint64_t late_ns) noexcept nogil:
+    """What this thread has kept its peers waiting is not theirs: all deadlines of handshakes move on."""
+    cdef uint32_t i
+    for i in range(w.slot_count):
+        if w.engine.slots[w.slots[i]].deadline_ns != 0:
+            w.engine.slots[w.slots[i]].deadline_ns += late_ns
 
 
 cdef int pause_ms(Worker *w) noexcept nogil:
@@ -146,6 +159,8 @@ cdef bint turn(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
         return s.readable
     if unlikely(s.tls != NULL) and s.tls.shaking:
         s.readable = s.writable = False
+        if s.tls.secured:
+            return http_turn(w, s)
         handshake_turn(w, s)
         return False
     if s.writable:
@@ -199,6 +214,8 @@ cdef void run_requests(Worker *w) noexcept nogil:
             if s.tls != NULL and not s.tls.shaking:
                 drain(w, s)         # what was sent before; a plain connection's sender has done that itself
             connection_close(w, s, CAUSE_LOCAL)
+            continue
+        if what & (OPEN | PASS | UPGRADE) and not http_asked(w, s, what):
             continue
         if what & TAKE and not take_over(w, s):
             continue
@@ -330,8 +347,8 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
     cdef EngineState *e = w.engine
     cdef uint64_t silent = since(w.now, load_relaxed64(&s.received_ns))
     if unlikely(s.tls != NULL) and s.tls.shaking:
-        if w.now >= s.deadline_ns:
-            connection_close(w, s, CAUSE_HANDSHAKE_TIMEOUT)
+        if s.deadline_ns and w.now >= s.deadline_ns:
+            connection_close(w, s, CAUSE_LOCAL if s.tls.secured else CAUSE_HANDSHAKE_TIMEOUT)
         return
     if e.dead_after_ns and silent > e.dead_after_ns:
         connection_close(w, s, CAUSE_SILENT)

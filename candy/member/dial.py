@@ -3,9 +3,9 @@
     1 proxy      candy.member.proxy: which one the environment names
     2 TCP        candy.member.outer: to the relay or the proxy, resolved anew at each attempt, beside the tunnel
     3 CONNECT    candy.member.proxy: through the proxy, for both schemes
-    4 TLS        for wss://
+    4 TLS        for wss://, by candy.carrier.secure: in the engine, which has the connection from here on
     5 upgrade    aiohttp's request; the answer checked as RFC 6455 section 4.1 asks
-    6 hand-over  a duplicate of the socket and the bytes read behind the answer; TLS through candy.carrier.pump
+    6 hand-over  a duplicate of the socket and the bytes read behind the answer, or the engine's connection
 
 Rules: a failure is an OperationalError of one line that says what the user can do; all steps together have one
 deadline; a failed attempt leaves no descriptor behind. This module knows neither messages nor when to try again.
@@ -13,12 +13,12 @@ deadline; a failed attempt leaves no descriptor behind. This module knows neithe
 
 import asyncio
 import base64
+import errno
 import os
 import secrets
 import socket
-import ssl
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
@@ -28,9 +28,10 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from candy import __version__
-from candy.carrier import pump, tls
+from candy._fastpath import Engine, TlsContext
 from candy.carrier.handover import INSTANCE, Tail, accept_for
-from candy.carrier.tls import BY_SYSTEM, Trust
+from candy.carrier.secure import Secure, TlsFailed
+from candy.carrier.tls import BY_SYSTEM, HANDSHAKE_S, Trust, trusting
 from candy.errors import ConfigError, OperationalError
 from candy.host.underlay import Target, Underlay
 from candy.member import refusal
@@ -42,37 +43,72 @@ from candy.protocol.wire import SUBPROTOCOL
 from candy.settings import host_port, plain_host, without_credentials
 
 ATTEMPT_S = 10.0
-TLS_SHUTDOWN_S = 3.0
-"""How long a relay may take to answer our close_notify."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upgraded:
     """A connection behind its WebSocket upgrade, owned by the caller that it is returned to.
 
-    `fd` is for Engine.adopt(), `extended` says whether the relay chose `candy.2`, `tail` are the bytes read
-    behind its answer. `transport` is the TLS transport that ends when fd is closed; None when fd is the
-    connection itself. `outer` is a duplicate of the TCP connection, for Outer.judge() at its end; it keeps the
-    connection open. `target`, what the connection takes, is to be said to `Dialer.outer` once it is used.
+    `extended` says whether the relay chose `candy.2`, `outer` is a duplicate of the TCP connection, for Outer.judge()
+    at its end; it keeps the connection open. `target`, what the connection takes, is to be said to `Dialer.outer` once
+    it is used.
     """
 
-    fd: int
+    carrier: "Plain | Tls"
     extended: bool
-    tail: bytes
-    transport: asyncio.Transport | None
     outer: socket.socket
     target: Target | None = None
 
+    def hand_over(self, engine: Engine, ping_after: float | None) -> int:
+        """Give it to the engine; returns the engine's connection.
+
+        Raises:
+            OSError: the engine can't take it; it is still the caller's.
+        """
+        return self.carrier.hand_over(engine, self.extended, ping_after)
+
     def close(self) -> None:
         """End it, if the engine has not taken it over."""
-        os.close(self.fd)
+        self.carrier.close()
         self.hang_up()
 
     def hang_up(self) -> None:
         """Let go of what the engine did not take over."""
         self.outer.close()
-        if self.transport is not None:
-            self.transport.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A descriptor, and the bytes read behind the relay's answer."""
+
+    fd: int
+    tail: bytes
+
+    def hand_over(self, engine: Engine, extended: bool, ping_after: float | None) -> int:
+        return engine.adopt(self.fd, client=True, extended=extended, tail=self.tail, ping_after=ping_after)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A connection that the engine has, and the socket between it and aiohttp, whose end would be the connection's."""
+
+    secure: Secure
+    connection: int
+    plaintext: socket.socket
+
+    def hand_over(self, engine: Engine, extended: bool, ping_after: float | None) -> int:
+        if not engine.upgrade(self.connection, extended=extended, ping_after=ping_after):
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        self.secure.release(self.connection)
+        self.plaintext.close()
+        return self.connection
+
+    def close(self) -> None:
+        self.secure.close(self.connection)
+        self.plaintext.close()
 
 
 class Dialer:
@@ -86,6 +122,7 @@ class Dialer:
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable of the environment can't be used.
+        OperationalError: this machine has no OpenSSL that will do.
     """
 
     def __init__(
@@ -115,21 +152,23 @@ class Dialer:
         what = "the relay" if self._proxy is None else "the proxy"
         self.outer = Outer(what, plain_host(first.raw_host or ""), first.port or 0, underlay)
         """Where connections go to first."""
-        self._pins = trust.pins
-        self._tls = tls.connecting(trust) if self._url.scheme == "wss" else None
+        self._tls = trusting(host, trust) if self._url.scheme == "wss" else None
         self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
 
-    async def dial(self, attempt_s: float = ATTEMPT_S, *, known: Sequence[str] = ()) -> Upgraded:
+    async def dial(
+        self, attempt_s: float = ATTEMPT_S, *, secure: Secure | None = None, known: Sequence[str] = ()
+    ) -> Upgraded:
         """Make one attempt of at most attempt_s seconds.
 
         Args:
+            secure: does TLS; for wss:// alone.
             known: addresses to try if the name of `outer` is not found.
 
         Raises:
             OperationalError: there is no connection; the text begins with the URL and says why and what to
             do.
         """
-        connector = _Connector(self.outer, known, self._tls, self._pins, self._proxy)
+        connector = _Connector(self.outer, known, self._tls, secure, self._proxy)
         lost = ExitStack()
         try:
             async with (
@@ -201,18 +240,15 @@ class _Connector(aiohttp.BaseConnector):
     """Steps 2 to 4, for one connection."""
 
     def __init__(
-        self,
-        outer: Outer,
-        known: Sequence[str],
-        tls: ssl.SSLContext | None,
-        pins: Collection[bytes],
-        proxy: URL | None,
+        self, outer: Outer, known: Sequence[str], tls: TlsContext | None, secure: Secure | None, proxy: URL | None
     ) -> None:
         super().__init__(force_close=True)
         self._to = outer
         self._known = known
         self._tls = tls
-        self._pins = pins
+        self._secure = secure
+        self._secured: int | None = None
+        """The engine's connection."""
         self._proxy = proxy
         self._used = False
         self.stage = "starting"
@@ -237,32 +273,27 @@ class _Connector(aiohttp.BaseConnector):
                 via = plain_host(self._proxy.raw_host or ""), self._proxy.port or 0
                 self._begin(f"waiting for the proxy {host_port(*via)}")
                 await tunnel(opened, host_port(host, port), self._proxy)
-            # From here on the transport owns the socket, also when TLS fails.
+            if self._tls is not None:
+                self.stage = "negotiating TLS"
+                opened = await self._negotiate(opened, host, self._tls)
+            # From here on the transport owns the socket.
             cleanup.pop_all()
-        self.stage = "negotiating TLS" if self._tls else "waiting for the answer to the upgrade request"
-        try:
-            transport, protocol = await self._loop.create_connection(
-                self._factory,
-                sock=opened,
-                ssl=self._tls,
-                server_hostname=host.rstrip(".") if self._tls else None,
-                ssl_shutdown_timeout=TLS_SHUTDOWN_S if self._tls else None,
-            )
-        except ssl.SSLCertVerificationError as error:
-            raise OperationalError(_distrust(host, error.verify_code, error.verify_message)) from error
-        except ssl.SSLError as error:
-            raise OperationalError(
-                f"TLS failed ({error.reason or error}): is it a wss:// port, or rather ws://?"
-            ) from error
-        except OSError as error:
-            raise OperationalError(f"the connection was lost during the TLS handshake ({_cause(error)})") from error
-        if self._tls is not None and self._pins:
-            shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            if not _is_pinned(shown, self._pins):
-                transport.abort()
-                raise OperationalError(_distrust(host, 0, "", shown))
         self.stage = "waiting for the answer to the upgrade request"
+        _, protocol = await self._loop.create_connection(self._factory, sock=opened)
         return protocol
+
+    async def _negotiate(self, opened: socket.socket, host: str, context: TlsContext) -> socket.socket:
+        """TLS, in the engine; what goes through the socket is plaintext."""
+        assert self._secure is not None
+        try:
+            self._secured, plaintext = await self._secure.open(opened, context)
+        except TlsFailed as error:
+            if error.cause == "handshake_timeout":
+                self.judge()
+            raise OperationalError(_no_tls(host, error)) from error
+        except OSError as error:
+            raise OperationalError(f"no TLS: {error.strerror}") from error
+        return plaintext
 
     def _begin(self, stage: str) -> None:
         self.stage = stage
@@ -278,22 +309,29 @@ class _Connector(aiohttp.BaseConnector):
         taken, self._duplicate = self._duplicate, None
         return taken
 
+    def carrier(self, fd: int, tail: bytes) -> Plain | Tls:
+        """What the connection goes on as, behind HTTP on this descriptor."""
+        if self._secure is None or self._secured is None:
+            return Plain(fd, tail)
+        return Tls(self._secure, self._secured, socket.socket(fileno=fd))
+
     def forget(self) -> None:
         if self._duplicate is not None:
             self._duplicate.close()
 
 
-def _distrust(host: str, verdict: int, words: str, certificate: bytes | None = None) -> str:
-    # It takes ten megabytes.
-    from candy.carrier.distrust import why
+def _no_tls(host: str, error: TlsFailed) -> str:
+    """Why there is none, and what to do."""
+    if error.verdict or error.certificate is not None:
+        # It takes ten megabytes.
+        from candy.carrier.distrust import why
 
-    return why(verdict, words, certificate, host, time.time())
-
-
-def _is_pinned(certificate: bytes, pins: Collection[bytes]) -> bool:
-    from candy.carrier.certificates import facts
-
-    return facts(certificate).digest in pins
+        return why(error.verdict, error.words, error.certificate, host, time.time())
+    if error.cause == "handshake_timeout":
+        return f"no success within {HANDSHAKE_S:g} s, while negotiating TLS"
+    if error.words in ("", "unexpected eof while reading"):
+        return "the connection was lost during the TLS handshake (the other side hung up)"
+    return f"TLS failed ({error.words}): is it a wss:// port, or rather ws://?"
 
 
 def _cause(error: OSError) -> str:
@@ -347,13 +385,11 @@ def _take(response: aiohttp.ClientResponse, extended: bool, connector: _Connecto
     if transport.get_write_buffer_size():
         raise OperationalError("the server answered before it had read the request")
     try:
-        if transport.get_extra_info("sslcontext") is not None:
-            return Upgraded(pump.join(transport, tail.received), extended, b"", transport, connector.take())
         # aiohttp closes its descriptor; that sends no FIN while this one is open.
         fd = os.dup(transport.get_extra_info("socket").fileno())
-        return Upgraded(fd, extended, tail.received, None, connector.take())
     except OSError as error:
         raise _no_descriptor(error) from error
+    return Upgraded(connector.carrier(fd, tail.received), extended, connector.take())
 
 
 def _no_descriptor(error: OSError) -> OperationalError:

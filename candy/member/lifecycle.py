@@ -224,6 +224,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             engine = Engine(
                 workers=min(WORKERS_MAX, max(1, len(os.sched_getaffinity(0)) - 1)),
                 max_connections=MAX_CONNECTIONS,
+                max_guests=MAX_CONNECTIONS,
                 ping_after=PING_AFTER_S,
                 dead_after=DEAD_AFTER_S,
                 ping_when_quiet=True,

@@ -24,6 +24,7 @@ from math import inf
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
+from candy.carrier.secure import Secure
 from candy.errors import AddressTaken, InterfaceGone, OperationalError
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
@@ -84,6 +85,7 @@ class Member:
         self._state = state
         self._dialer = dialer
         self._engine = engine
+        self._secure = Secure(engine)
         self._interface = interface
         self._underlay = underlay
         self._told = RouteSet()
@@ -219,7 +221,7 @@ class Member:
         if self._dialing is not None and self._dialing.done():
             dialed, self._dialing = self._dialing.result(), None
             await self._perform(self._open(succession, dialed, now()))
-        for source, event, detail in self._engine.events():
+        for source, event, detail in self._events():
             if event == EVENT_LOST:
                 raise InterfaceGone(self._interface.name)
             if event == EVENT_CLOSING:
@@ -235,6 +237,10 @@ class Member:
                 await self._perform(succession.received(source, detail, now(), int(self._wall())))
         await self._perform(succession.expired(now()))
 
+    def _events(self) -> list[tuple[int, int, bytes]]:
+        """The engine's, but for those of connections that are being dialed."""
+        return [event for event in self._engine.events() if not self._secure.on_event(*event)]
+
     async def _dial(self, attempt_s: float) -> Upgraded | str:
         """One attempt; why it failed."""
         # This machine, or the relay, may have moved into a network that one of the routes leads to.
@@ -243,7 +249,8 @@ class Member:
         name = outer.name
         outer.segment = self._state.segment(outer.host)
         try:
-            upgraded = await self._dialer.dial(attempt_s, known=self._state.reached(name) if name is not None else ())
+            known = self._state.reached(name) if name is not None else ()
+            upgraded = await self._dialer.dial(attempt_s, secure=self._secure, known=known)
         except OperationalError as error:
             return str(error)
         if name is not None:
@@ -258,13 +265,7 @@ class Member:
             return succession.failed(dialed, now)
         timestamp = self._state.next_timestamp(int(self._wall()))
         try:
-            connection = self._engine.adopt(
-                dialed.fd,
-                client=True,
-                extended=dialed.extended,
-                tail=dialed.tail,
-                ping_after=self._sequels.ping_after,
-            )
+            connection = dialed.hand_over(self._engine, self._sequels.ping_after)
         except OSError as error:
             dialed.close()
             return succession.failed(f"the engine can't take the connection: {error.strerror}", now)
@@ -348,12 +349,12 @@ class Member:
         await self._perform(succession.end())
         while left and asyncio.get_running_loop().time() < deadline:
             await self._wait(deadline)
-            left -= {source for source, event, _ in self._engine.events() if event == EVENT_CLOSED}
+            left -= {source for source, event, _ in self._events() if event == EVENT_CLOSED}
         for connection in list(self._upgraded):
             self._hang_up(connection)
 
     def _hang_up(self, connection: int) -> None:
-        """The engine has sent what it had; a silent relay could keep a transport of TLS open for longer."""
+        """The engine has sent what it had."""
         upgraded = self._upgraded.pop(connection, None)
         if upgraded is not None:
             upgraded.hang_up()

@@ -129,5 +129,7 @@ def _remedy(error: OSError) -> str:
             )
         case errno.ENFILE:
             return "this machine has no descriptor left for another connection: raise the sysctl fs.file-max"
+        case errno.EUSERS:
+            return "there is no room for more connections that have TLS and no upgrade yet"
         case _:
             return "the kernel has no memory for another connection: add some, or raise the sysctl net.ipv4.tcp_mem"

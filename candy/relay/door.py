@@ -1,15 +1,16 @@
 """Where strangers come in: each has a number, a source and a deadline from TCP's accept on, and aiohttp once it speaks.
 
-    Acceptor ─▶ Guest -1, … ─▶ first bytes ─▶ queue ─▶ TLS ─▶ aiohttp's request ─▶ upgraded: the engine's number ─▶ left
-                   └───────────────── one Admission counts both numbers, by source ──────────────┘
+    Acceptor ─▶ Guest -1, …              ─▶ first bytes ─▶ queue ─▶ aiohttp's request ─▶ upgraded: the engine's number
+             └▶ TLS: Guest of the engine ─▶ handshake ───────┘                            └▶ upgraded: the same number
+                   └─────────────── one Admission counts all these numbers, by source ──────────────┘
 
 Rules:
  1. A guest has as long as a member has for its authentication to be upgraded, and tls.HANDSHAKE_S of this for TLS. That
     time starts anew with the upgrade, and is then watched by the network.
  2. A guest that says nothing costs a descriptor and little more. asyncio gets it when its first bytes are there, and
-    under TLS when all of its ClientHello is: from then on TLS takes 256 KiB for it.
- 3. A handshake takes milliseconds of the loop. So a turn begins few, and a guest that its source's limit closes while
-    it is in the queue costs none.
+    under TLS a socket to the engine when the engine is through with the handshake.
+ 3. A request takes time of the loop. So a turn begins few, and a guest that its source's limit closes while it is in
+    the queue costs none.
  4. A trusted proxy's guest is counted when its request has told the source.
 
 This module does not know what a request asks for.
@@ -20,8 +21,6 @@ import contextlib
 import logging
 import secrets
 import socket
-import ssl
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,9 @@ from functools import partial
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from candy.carrier import tls
+from candy._fastpath import EVENT_CLOSED, EVENT_HELLO, EVENT_SECURED, EVENT_TLS, Engine
+from candy.carrier.secure import plaintext
+from candy.carrier.tls import HANDSHAKE_S, Certificates
 from candy.protocol.addresses import is_loopback
 from candy.relay.accept import Acceptor
 from candy.relay.admission import Admission
@@ -54,11 +55,14 @@ class Guest:
     """A connection that was accepted, as long as it is aiohttp's or nobody's."""
 
     number: int
-    sock: socket.socket
+    """The engine's, or one below 0."""
+    peer: str
+    """IP address as text."""
+    sock: socket.socket | None
+    """None: the engine has it."""
     request_deadline: float
-    alarm: Alarm
-    awaited: int
-    """Bytes that have to be there before it is queued."""
+    alarm: Alarm | None = None
+    """None: the engine's deadline for a handshake."""
     is_queued: bool = False
     serving: asyncio.Task[None] | None = None
     """Since it has left the queue."""
@@ -71,7 +75,7 @@ class Door(web.Server):
 
     Args:
         handler: answers a request.
-        close_connection: ends a connection that the engine has.
+        engine: does TLS, and has the connections that were upgraded.
         clock: of all deadlines.
         timeout_s: seconds from TCP's accept to the end of aiohttp's part; may be set anew.
         limit_per_source: unauthenticated connections of one source.
@@ -82,7 +86,7 @@ class Door(web.Server):
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         *,
-        close_connection: Callable[[int], object],
+        engine: Engine,
         clock: Clock,
         timeout_s: float,
         limit_per_source: int,
@@ -90,11 +94,12 @@ class Door(web.Server):
     ) -> None:
         request = partial(_Request, loop=asyncio.get_running_loop())
         # aiohttp's own deadline is longer than any of ours.
-        super().__init__(handler, request_factory=request, access_log=None)
-        self.tls: ssl.SSLContext | None = None
+        super().__init__(self._answer, request_factory=request, access_log=None)
+        self._handler = handler
+        self._certificates: Certificates | None = None
         """What is shown to guests; None: no TLS."""
         self._acceptor: Acceptor | None = None
-        self._close_connection = close_connection
+        self._engine = engine
         self._clock = clock
         self.timeout_s = timeout_s
         self.proxies = proxies
@@ -105,15 +110,17 @@ class Door(web.Server):
         self._queue: deque[tuple[Guest, float]] = deque()
         """Guests that have said something, since when, and some that have gone meanwhile."""
         self._numbers: dict[RequestHandler, int] = {}
+        self._left: asyncio.Future[None] | None = None
+        """Done when the last guest has left, once that is awaited."""
 
     @property
     def guests(self) -> int:
         """Connections that nobody has upgraded."""
         return len(self._guests)
 
-    def open(self, listeners: Sequence[socket.socket], context: ssl.SSLContext | None = None) -> None:
-        """Accept from these sockets, and show `context` to who comes; None: no TLS."""
-        self.tls = context
+    def open(self, listeners: Sequence[socket.socket], certificates: Certificates | None = None) -> None:
+        """Accept from these sockets, and show `certificates` to who comes; None: no TLS."""
+        self._certificates = certificates
         self._acceptor = Acceptor(listeners, self.accepted)
 
     def close(self) -> None:
@@ -132,41 +139,64 @@ class Door(web.Server):
         Args:
             peer: its IP address as text.
         """
-        self._last -= 1
-        number = self._last
         now = self._clock.time()
-        patience = self.timeout_s if self.tls is None else min(self.timeout_s, tls.HANDSHAKE_S)
-        alarm = self._clock.call_at(now + patience, partial(self._end, number))
-        guest = Guest(number, connection, now + self.timeout_s, alarm, awaited=1)
-        self._guests[number] = guest
+        if self._certificates is None:
+            self._last -= 1
+            alarm = self._clock.call_at(now + self.timeout_s, partial(self._end, self._last))
+            guest = Guest(self._last, peer, connection, now + self.timeout_s, alarm)
+        else:
+            try:
+                number = self._begin_tls(connection, self._certificates)
+            except OSError as error:
+                connection.close()
+                self.short(error)
+                return
+            guest = Guest(number, peer, None, now + self.timeout_s)
+        self._guests[guest.number] = guest
         if peer not in self.proxies:
-            self.admit(number, peer)
+            self.admit(guest.number, peer)
+        if guest.sock is None:
+            return
         connection.setblocking(False)
-        if self.tls is not None:
-            self._await_bytes(guest, tls.RECORD_HEADER_BYTES)
         # Not only when the loop comes round: what came together with the connection counts as said at once.
-        self._look(guest, is_readable=False)
-        if not guest.is_queued and number in self._guests:
+        self._look(guest)
+        if not guest.is_queued and guest.number in self._guests:
             self._loop.add_reader(connection, self._look, guest)
 
-    def _look(self, guest: Guest, *, is_readable: bool = True) -> None:
-        """See what a silent guest has said by now."""
-        head = _peek(guest)
-        if self.tls is not None and head is not None and guest.awaited == len(head) == tls.RECORD_HEADER_BYTES:
-            self._await_bytes(guest, tls.record_bytes(head))
-            head, is_readable = _peek(guest), False
+    def _begin_tls(self, connection: socket.socket, certificates: Certificates) -> int:
+        patience = min(self.timeout_s, HANDSHAKE_S)
+        number = self._engine.begin_tls(connection.fileno(), tls=certificates.serving, deadline=patience)
+        connection.detach()
+        return number
+
+    def on_event(self, number: int, kind: int, detail: bytes) -> None:
+        """What the engine tells of a guest."""
+        if kind == EVENT_HELLO:
+            self._admission.heard(number)
+        elif kind == EVENT_SECURED:
+            self._queue_up(self._guests[number])
+        elif kind == EVENT_TLS:
+            log.debug("connection %d: no TLS: %s", number, detail[2:].decode("ascii"))
+        elif kind == EVENT_CLOSED:
+            log.debug("connection %d closed: %s", number, detail.decode("ascii").partition(" ")[0])
+            self._forget(self._guests[number])
+
+    def _look(self, guest: Guest) -> None:
+        """See whether a silent guest has said something by now."""
+        assert guest.sock is not None
+        head = _peek(guest.sock)
         if head is None:
             return
+        self._loop.remove_reader(guest.sock)
         if not head:
             self._end(guest.number)
             return
-        # A socket that is readable with fewer bytes has come to its end, or the kernel is short of memory for more.
-        if len(head) < guest.awaited and not is_readable:
-            return
-        self._loop.remove_reader(guest.sock)
-        self._await_bytes(guest, 1)
         self._admission.heard(guest.number)
-        guest.alarm.cancel()
+        self._queue_up(guest)
+
+    def _queue_up(self, guest: Guest) -> None:
+        if guest.alarm is not None:
+            guest.alarm.cancel()
         guest.is_queued = True
         self._queue.append((guest, self._clock.time()))
         if len(self._queue) == 1:
@@ -181,59 +211,70 @@ class Door(web.Server):
             if guest.number not in self._guests:
                 continue
             begun += 1
-            waited = now - since
-            guest.request_deadline += waited
-            guest.alarm = self._clock.call_at(guest.alarm.when + waited, partial(self._end, guest.number))
+            guest.request_deadline += now - since
+            guest.alarm = self._clock.call_at(guest.request_deadline, partial(self._end, guest.number))
             guest.serving = self._loop.create_task(self._serve(guest))
         if self._queue:
             self._loop.call_soon(self._serve_some)
 
-    def _await_bytes(self, guest: Guest, count: int) -> None:
-        """Let the socket be readable when it has so many bytes, or its end."""
-        if count != guest.awaited:
-            guest.awaited = count
-            guest.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-
     async def _serve(self, guest: Guest) -> None:
-        """Give a guest to aiohttp, through TLS."""
+        """Give a guest to aiohttp."""
+        try:
+            sock = guest.sock if guest.sock is not None else plaintext(self._engine, guest.number)
+        except ConnectionError:
+            # Its end is on its way.
+            return
+        except OSError as error:
+            self.short(error)
+            self._engine.close(guest.number)
+            return
         handler = self()
         self._numbers[handler] = guest.number
-        try:
-            await self._loop.connect_accepted_socket(lambda: handler, guest.sock, ssl=self.tls)
-        except OSError as error:
-            log.debug("connection %d: no TLS: %s", guest.number, error)
-            # asyncio's frames and the future whose error this is hold each other, and TLS' buffers with them.
-            traceback.clear_frames(error.__traceback__)
-            del self._numbers[handler]
-            self._forget(guest)
+        await self._loop.connect_accepted_socket(lambda: handler, sock)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """aiohttp's handler."""
+        response = await self._handler(request)
+        guest = self.guest(request)
+        if guest is not None:
+            # No upgrade: its next request may pass.
+            self._engine.pass_http(guest)
+        return response
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        guest = self._guests[self._numbers[handler]]
-        guest.transport = transport
-        guest.alarm.cancel()
-        guest.alarm = self._clock.call_at(guest.request_deadline, partial(self._end, guest.number))
+        guest = self._guests.get(self._numbers[handler])
+        if guest is not None:
+            guest.transport = transport
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        self._forget(self._guests[self._numbers.pop(handler)])
+        guest = self._guests.get(self._numbers.pop(handler))
+        # Of what the engine has it tells the end.
+        if guest is not None and guest.sock is not None:
+            self._forget(guest)
 
     def _forget(self, guest: Guest) -> None:
-        guest.alarm.cancel()
+        if guest.alarm is not None:
+            guest.alarm.cancel()
         del self._guests[guest.number]
         self.left(guest.number)
+        if not self._guests and self._left is not None and not self._left.done():
+            self._left.set_result(None)
 
     def _end(self, number: int) -> None:
         """End a guest, whatever it waits for."""
         guest = self._guests[number]
-        if guest.serving is None:
+        if guest.sock is None:
+            self._engine.close(number)
+        elif guest.serving is None:
             self._loop.remove_reader(guest.sock)
             guest.sock.close()
             self._forget(guest)
         elif guest.transport is not None:
             guest.transport.abort()
         else:
-            # In the middle of TLS' handshake, which has no way to end it: it notices the end of its socket.
+            # aiohttp will notice the end of its socket.
             with contextlib.suppress(OSError):
                 guest.sock.shutdown(socket.SHUT_RDWR)
 
@@ -245,12 +286,17 @@ class Door(web.Server):
                 self._end(guest.number)
         self.pre_shutdown()
         await super().shutdown(timeout)
+        if self._guests:
+            # The engine may have the last bytes of an answer.
+            self._left = self._loop.create_future()
+            await asyncio.wait([self._left], timeout=timeout)
 
     def client(self, request: web.BaseRequest) -> str:
         """Where a request comes from: an IP address as text, or what stands for it."""
-        peer = request.remote
-        if peer is None:
+        guest = self._guests.get(self._numbers.get(request.protocol, 0))
+        if guest is None:
             return "unknown"
+        peer = guest.peer
         forwarded, x_forwarded_for = (request.headers.getall(name, ()) for name in ("Forwarded", "X-Forwarded-For"))
         if (forwarded or x_forwarded_for) and is_loopback(peer) and peer not in self.proxies:
             self._warn_of_proxy(peer)
@@ -265,10 +311,18 @@ class Door(web.Server):
                 peer,
             )
 
+    def guest(self, request: web.BaseRequest) -> int | None:
+        """The engine's guest that a request comes from; None: it is none of the engine's, or none any more."""
+        guest = self._guests.get(self._numbers.get(request.protocol, 0))
+        return guest.number if guest is not None and guest.sock is None else None
+
     def upgraded(self, handler: RequestHandler, connection: int, source: str) -> None:
         """The engine owns the connection now, which counts under the engine's number, and never under both at once."""
-        if handler in self._numbers:
-            self.left(self._numbers[handler])
+        number = self._numbers.get(handler)
+        if number == connection:
+            self._forget(self._guests[number])
+        elif number is not None:
+            self.left(number)
         self.admit(connection, source, heard=True)
 
     def admit(self, number: int, source: str, *, heard: bool = False) -> None:
@@ -278,7 +332,7 @@ class Door(web.Server):
             return
         log.debug("%s: too many connections that have not authenticated: one of them goes", source)
         if victim > 0:
-            self._close_connection(victim)
+            self._engine.close(victim)
         else:
             self._end(victim)
 
@@ -287,10 +341,10 @@ class Door(web.Server):
         self._admission.left(number)
 
 
-def _peek(guest: Guest) -> bytes | None:
-    """What a guest has said, as far as it is awaited; None for nothing yet, nothing for an end."""
+def _peek(sock: socket.socket) -> bytes | None:
+    """A byte of what a guest has said; None for nothing yet, nothing for an end."""
     try:
-        return guest.sock.recv(guest.awaited, socket.MSG_PEEK)
+        return sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return None
     except OSError:

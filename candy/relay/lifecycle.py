@@ -37,6 +37,8 @@ from candy.relay.state import certificate_files, folder_at
 from candy.relay.store import Store
 from candy.settings import host_port
 
+GUESTS_MAX = 65536
+"""Connections with TLS that are not upgraded yet."""
 LOOK_S = 2.0
 """Between two looks at the certificate's files."""
 READER_S = 1.0
@@ -64,7 +66,12 @@ def run(settings: RelaySettings, reread: Callable[[], RelaySettings] | None = No
 async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | None) -> None:
     _raise_descriptor_limit()
     try:
-        engine = Engine(settings.workers, queue_bytes=settings.queue_bytes, max_connections=settings.slots)
+        engine = Engine(
+            settings.workers,
+            queue_bytes=settings.queue_bytes,
+            max_connections=settings.slots,
+            max_guests=GUESTS_MAX,
+        )
     except OSError as error:
         raise OperationalError(f"cannot start {settings.workers} workers: {error.strerror}: use --workers 1") from None
     relay = Relay(settings, engine)
@@ -79,7 +86,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             await relay.make_interfaces(interfaces)
             certificates = _certificates(settings)
             listeners = await listen(settings)
-            relay.door.open(listeners, certificates.context if certificates is not None else None)
+            relay.door.open(listeners, certificates)
             if certificates is not None:
                 relay.show(certificates)
                 loop.call_later(LOOK_S, _look, relay, certificates)

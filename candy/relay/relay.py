@@ -88,7 +88,7 @@ class Relay:
         self._clock = Clock(self._loop)
         self.door = Door(
             self.answer,
-            close_connection=engine.close,
+            engine=engine,
             clock=self._clock,
             timeout_s=_longest_timeout(settings),
             limit_per_source=settings.unauthenticated_per_source,
@@ -160,7 +160,8 @@ class Relay:
         if served is None:
             return upgrade.no_such_network()
         try:
-            connection, response = upgrade.hand_over(request, self._engine, served.number)
+            guest = self.door.guest(request)
+            connection, response = upgrade.hand_over(request, self._engine, served.number, guest)
         except ConnectionError as error:
             log.debug("%s: not let in: %s", source, error)
             return upgrade.not_alone()
@@ -381,8 +382,10 @@ class Relay:
         if kind == EVENT_LOST:
             self._on_lost(connection)
             return
-        served = self._connections[connection]
-        if kind == EVENT_MESSAGE:
+        served = self._connections.get(connection)
+        if served is None:
+            self.door.on_event(connection, kind, detail)
+        elif kind == EVENT_MESSAGE:
             self._act(served, served.network.received(connection, detail, now, wall))
         elif kind == EVENT_PONG:
             self._act(served, served.network.ponged(connection, detail, now, wall))

@@ -2,11 +2,13 @@
 
     request ──check──▶ refusal, foreign, no_such_network, not_alone: an ordinary response
                └─────▶ hand_over(): bytes read ahead, a duplicate of the descriptor ──▶ Engine.adopt ──▶ 101
+                                    of a guest of the engine's, with TLS, nothing ──▶ Engine.upgrade ──▶ 101
 
 Rules:
  1. From set_parser() to the return of hand_over() nothing awaits, so no byte can arrive in between.
  2. The engine writes the 101, so that no frame can reach the peer before it.
- 3. aiohttp closes its own descriptor. The duplicate lives on, so no FIN is sent.
+ 3. aiohttp closes its own descriptor. The duplicate lives on, so no FIN is sent. A guest's was a socket to the engine,
+    which has held back what follows the request.
 
 It knows neither sessions nor passwords.
 """
@@ -23,7 +25,6 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import Engine
-from candy.carrier import pump
 from candy.carrier.handover import INSTANCE, OLD_HTTP, RELAY_FULL, Tail, accept_for
 from candy.protocol.wire import SUBPROTOCOL
 
@@ -73,8 +74,13 @@ def not_alone() -> web.Response:
     return _refuse(400, "An upgrade waits for the answers to earlier requests.")
 
 
-def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[int, "HandedOver"]:
+def hand_over(
+    request: web.BaseRequest, engine: Engine, network: int, guest: int | None = None
+) -> tuple[int, "HandedOver"]:
     """Give the socket of a sound request to the engine.
+
+    Args:
+        guest: the engine's connection that the request came by; None: by a socket of aiohttp's own.
 
     Returns:
         the connection, and the response to return to aiohttp, which writes nothing and ends aiohttp's part.
@@ -93,18 +99,18 @@ def hand_over(request: web.BaseRequest, engine: Engine, network: int) -> tuple[i
     request.protocol.set_parser(tail)  # type: ignore[arg-type]
     transport.pause_reading()
     preamble = _switching(request.headers["Sec-WebSocket-Key"], extended)
-    if transport.get_extra_info("sslcontext") is None:
-        fd = os.dup(transport.get_extra_info("socket").fileno())
-        ahead = tail.received
-    else:
-        fd = pump.join(transport, tail.received)
-        ahead = b""
+    handed_over = HandedOver(extended, _instance(request))
+    if guest is not None:
+        if not engine.upgrade(guest, network=network, extended=extended, preamble=preamble):
+            raise ConnectionError("the connection is gone")
+        return guest, handed_over
+    fd = os.dup(transport.get_extra_info("socket").fileno())
     try:
-        connection = engine.adopt(fd, network=network, extended=extended, preamble=preamble, tail=ahead)
+        connection = engine.adopt(fd, network=network, extended=extended, preamble=preamble, tail=tail.received)
     except BaseException:
         socket.close(fd)
         raise
-    return connection, HandedOver(extended, _instance(request))
+    return connection, handed_over
 
 
 class HandedOver(web.StreamResponse):

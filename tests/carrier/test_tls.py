@@ -1,21 +1,22 @@
-"""The TLS contexts of both sides: files that can't be used, certificates that are renewed, and what an insecure member
-accepts.
-"""
+"""The TLS contexts of both sides: files that can't be used, and certificates that are renewed."""
 
+import socket
 import ssl
 import subprocess
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
 from cryptography.x509 import load_pem_x509_certificate
-from lab.tls import Renewed, client_hello, written
+from kit.peer import EngineRelay
+from lab.programs import PATIENCE_S
+from lab.tls import Renewed, written
 
+from candy._fastpath import TlsContext
 from candy.carrier import pin, tls
 from candy.carrier.certificates import examine
-from candy.carrier.tls import RECORD_HEADER_BYTES, Trust, record_bytes
+from candy.carrier.tls import Trust
 from candy.errors import ConfigError, OperationalError
 
 
@@ -27,10 +28,6 @@ def pem(tmp_path: Path) -> tuple[Path, Path]:
     certificate.cert_chain_pems[0].write_to_path(chain)
     certificate.private_key_pem.write_to_path(key)
     return chain, key
-
-
-def test_a_relay_asks_for_no_certificate(pem: tuple[Path, Path]) -> None:
-    assert tls.Certificates([pem]).context.verify_mode == ssl.CERT_NONE
 
 
 def test_a_chain_that_is_missing(pem: tuple[Path, Path], tmp_path: Path) -> None:
@@ -59,22 +56,17 @@ def test_a_key_of_another_certificate(pem: tuple[Path, Path], tmp_path: Path) ->
         tls.Certificates([(chain, other)])
 
 
-def shown(
-    context: ssl.SSLContext, authority: trustme.CA, name: str | None = "relay.test", *, check: bool = True
-) -> str:
+def shown(context: TlsContext, authority: trustme.CA, name: str | None = "relay.test", *, check: bool = True) -> str:
     """The serial number of the certificate that a peer gets to see, which names this server or none."""
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     trusting.check_hostname = name is not None and check
-    to_server, to_peer = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = context.wrap_bio(to_server, to_peer, server_side=True)
-    peer = trusting.wrap_bio(to_peer, to_server, server_hostname=name)
-    for side in (peer, server, peer, server):
-        try:
-            side.do_handshake()
-        except ssl.SSLWantReadError:
-            continue
-    certificate = peer.getpeercert()
+    ours, theirs = socket.socketpair()
+    with EngineRelay(max_guests=1) as relay, ours:
+        ours.settimeout(PATIENCE_S)
+        relay.engine.begin_tls(theirs.detach(), tls=context)
+        with trusting.wrap_socket(ours, server_hostname=name) as peer:
+            certificate = peer.getpeercert()
     assert certificate is not None
     return str(certificate["serialNumber"])
 
@@ -85,19 +77,19 @@ def folder(tmp_path: Path) -> Renewed:
 
 
 @pytest.mark.parametrize("name", ["relay.test", None])
-def test_a_renewed_certificate_is_shown_by_the_same_context(folder: Renewed, name: str | None) -> None:
+def test_a_renewed_certificate_is_shown_to_who_comes(folder: Renewed, name: str | None) -> None:
     certificate = tls.Certificates([(folder.chain, folder.key)])
-    first = shown(certificate.context, folder.authority, name)
+    first = shown(certificate.serving, folder.authority, name)
     assert not certificate.renew()
     folder.use(folder.make("second"))
-    assert shown(certificate.context, folder.authority, name) == first
+    assert shown(certificate.serving, folder.authority, name) == first
     assert certificate.renew()
-    second = shown(certificate.context, folder.authority, name)
+    second = shown(certificate.serving, folder.authority, name)
     assert second != first
     assert not certificate.renew()
     folder.use(folder.make("third"))
     assert certificate.renew()
-    assert shown(certificate.context, folder.authority, name) not in (first, second)
+    assert shown(certificate.serving, folder.authority, name) not in (first, second)
 
 
 def test_a_folder_behind_links_is_exchanged(folder: Renewed) -> None:
@@ -105,10 +97,10 @@ def test_a_folder_behind_links_is_exchanged(folder: Renewed) -> None:
     folder.link(folder.folder / "data", folder.folder / "first")
     folder.use(folder.folder / "data")
     certificate = tls.Certificates([(folder.chain, folder.key)])
-    first = shown(certificate.context, folder.authority)
+    first = shown(certificate.serving, folder.authority)
     folder.link(folder.folder / "data", folder.make("second"))
     assert certificate.renew()
-    assert shown(certificate.context, folder.authority) != first
+    assert shown(certificate.serving, folder.authority) != first
 
 
 def test_files_are_used_when_they_are_the_same_in_two_looks(folder: Renewed) -> None:
@@ -124,7 +116,7 @@ def test_files_are_used_when_they_are_the_same_in_two_looks(folder: Renewed) -> 
 
 def test_a_pair_that_does_not_fit_changes_nothing_and_is_complained_of_once(folder: Renewed) -> None:
     certificate = tls.Certificates([(folder.chain, folder.key)])
-    first = shown(certificate.context, folder.authority)
+    first = shown(certificate.serving, folder.authority)
     second = folder.make("second")
     folder.link(folder.chain, second / "chain.pem")
     assert not certificate.look()
@@ -134,20 +126,20 @@ def test_a_pair_that_does_not_fit_changes_nothing_and_is_complained_of_once(fold
     folder.key.unlink()
     with pytest.raises(OperationalError, match="No such file"):
         certificate.renew()
-    assert shown(certificate.context, folder.authority) == first
+    assert shown(certificate.serving, folder.authority) == first
     folder.use(second)
     assert [certificate.look() for _ in range(2)] == [False, True]
-    assert shown(certificate.context, folder.authority) != first
+    assert shown(certificate.serving, folder.authority) != first
 
 
 def test_a_file_that_is_written_over(folder: Renewed) -> None:
     certificate = tls.Certificates([(folder.chain, folder.key)])
-    first = shown(certificate.context, folder.authority)
+    first = shown(certificate.serving, folder.authority)
     second = folder.make("second")
     for path in (folder.chain, folder.key):
         path.write_bytes((second / path.name).read_bytes())
     assert certificate.renew()
-    assert shown(certificate.context, folder.authority) != first
+    assert shown(certificate.serving, folder.authority) != first
 
 
 def several(folder: Path, authority: trustme.CA) -> dict[str, tuple[Path, Path]]:
@@ -173,7 +165,7 @@ def test_certificates_by_name(tmp_path: Path, name: str | None, expected: str) -
     authority = trustme.CA()
     files = several(tmp_path, authority)
     certificates = tls.Certificates([*files.values()])
-    assert int(shown(certificates.context, authority, name, check=False), 16) == int(serial(files[expected][0]), 16)
+    assert int(shown(certificates.serving, authority, name, check=False), 16) == int(serial(files[expected][0]), 16)
 
 
 def test_what_is_known_of_them(tmp_path: Path) -> None:
@@ -199,26 +191,6 @@ def test_a_group_that_openssl_lacks(pem: tuple[Path, Path]) -> None:
         tls.trusting("relay.test", Trust(ml_kem=True))
 
 
-@pytest.mark.parametrize(
-    ("trust", "verifies"),
-    [
-        (Trust(), True),
-        (Trust(insecure=True), False),
-        (Trust(pins=(bytes(32),)), False),
-    ],
-)
-def test_what_a_member_verifies(trust: Trust, verifies: bool) -> None:
-    context = tls.connecting(trust)
-    assert context.check_hostname is verifies
-    assert context.verify_mode == (ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE)
-
-
-def test_a_pin_beside_an_authority(tmp_path: Path) -> None:
-    ca_file = tmp_path / "ca.pem"
-    trustme.CA().cert_pem.write_to_path(ca_file)
-    assert tls.connecting(Trust(ca_file, pins=(bytes(32),))).verify_mode == ssl.CERT_REQUIRED
-
-
 def test_a_name_that_no_certificate_has() -> None:
     with pytest.raises(
         ConfigError, match=r"^a\.\.test can't be the name in a certificate \(.*\): write it as that does$"
@@ -229,28 +201,8 @@ def test_a_name_that_no_certificate_has() -> None:
 def test_ca_files_that_are_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("")
-    for make in (tls.connecting, partial(tls.trusting, "relay.test")):
-        with pytest.raises(ConfigError, match=rf"^--ca-file {empty}: no PEM certificates in it$"):
-            make(Trust(empty))
+    with pytest.raises(ConfigError, match=rf"^--ca-file {empty}: no PEM certificates in it$"):
+        tls.trusting("relay.test", Trust(empty))
     missing = tmp_path / "missing.pem"
     with pytest.raises(ConfigError, match=rf"^--ca-file {missing}: No such file or directory: "):
-        tls.connecting(Trust(missing))
-
-
-def test_how_long_a_client_hello_is() -> None:
-    hello = client_hello()
-    assert record_bytes(hello[:RECORD_HEADER_BYTES]) == record_bytes(hello) == len(hello)
-
-
-@pytest.mark.parametrize("head", [b"", b"\x16", b"\x16\x03\x01\x01"])
-def test_a_record_header_is_awaited_first(head: bytes) -> None:
-    assert record_bytes(head) == RECORD_HEADER_BYTES
-
-
-@pytest.mark.parametrize("head", [b"GET /", b"\x17\x03\x03\x00\x10", b"\x16\x03\x01\x40\x01", b"\x16\x03\x01\xff\xff"])
-def test_nothing_more_is_awaited_of_what_is_no_client_hello(head: bytes) -> None:
-    assert record_bytes(head) == RECORD_HEADER_BYTES
-
-
-def test_the_longest_client_hello() -> None:
-    assert record_bytes(b"\x16\x03\x01\x40\x00") == RECORD_HEADER_BYTES + 16384
+        tls.trusting("relay.test", Trust(missing))

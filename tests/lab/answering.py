@@ -1,6 +1,7 @@
 """A relay of a few lines on loopback, which answers an upgrade with what a test wants, and attempts to reach it.
 
     async with listening(answer) as relay ─▶ Dialer(…).dial(), or failure(Dialer(…)) ─▶ echo(upgraded, relay)
+    with securing() as (engine, secure)   ─▶ Dialer(…).dial(secure=secure) ─▶ frames_pass(upgraded, engine, relay)
 
 `answer` gets the request's head and returns the bytes to send; what was asked is in `Answering.heads`.
 """
@@ -10,13 +11,15 @@ import base64
 import hashlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
+from candy._fastpath import Engine
+from candy.carrier.secure import Secure
 from candy.errors import OperationalError
-from candy.member.dial import Dialer, Upgraded
+from candy.member.dial import Dialer, Plain, Upgraded
 
 Answer = Callable[[str], bytes]
 SOON_S = 0.5
@@ -90,21 +93,53 @@ async def listening(answer: Answer, context: ssl.SSLContext | None = None) -> As
             writer.transport.abort()
 
 
+@contextmanager
+def securing() -> Iterator[tuple[Engine, Secure]]:
+    """An engine for attempts over TLS, whose events are read while the loop runs."""
+    engine = Engine(max_guests=8)
+    engine.add_network()
+    secure = Secure(engine)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(engine.fileno(), lambda: [secure.on_event(*event) for event in engine.events()])
+    try:
+        yield engine, secure
+    finally:
+        loop.remove_reader(engine.fileno())
+        engine.stop()
+
+
 async def failure(dialer: Dialer, attempt_s: float = 10.0) -> str:
     """Why the attempt fails, without the URL."""
-    with pytest.raises(OperationalError) as caught:
-        await dialer.dial(attempt_s)
+    with securing() as (_, secure), pytest.raises(OperationalError) as caught:
+        await dialer.dial(attempt_s, secure=secure)
     text = str(caught.value)
     assert text.startswith(f"{dialer.relay}: ")
     assert "\n" not in text
     return text.removeprefix(f"{dialer.relay}: ")
 
 
+def plain(upgraded: Upgraded) -> Plain:
+    assert isinstance(upgraded.carrier, Plain)
+    return upgraded.carrier
+
+
+async def frames_pass(upgraded: Upgraded, engine: Engine, relay: Answering) -> None:
+    """A connection with TLS, once the engine has it."""
+    reader, writer = await relay.peers.get()
+    with upgraded.outer:
+        connection = upgraded.hand_over(engine, None)
+        assert engine.ping(connection, b"ping")
+        assert (await reader.readexactly(2 + 4 + 4))[:2] == b"\x89\x84"
+        assert engine.close(connection)
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def echo(upgraded: Upgraded, relay: Answering) -> None:
     """Bytes pass both ways, and no end was sent: neither by us nor by what aiohttp closed."""
     loop = asyncio.get_running_loop()
     reader, writer = await relay.peers.get()
-    with upgraded.outer, socket.socket(fileno=upgraded.fd) as mine:
+    with upgraded.outer, socket.socket(fileno=plain(upgraded).fd) as mine:
         mine.setblocking(False)
         await loop.sock_sendall(mine, b"ping")
         assert await reader.readexactly(4) == b"ping"

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from kit.peer import BINARY, CLOSE, PING, PONG, Peer, build_frame
-from lab.programs import PASSWORD, PATIENCE_S
+from lab.programs import PASSWORD, PATIENCE_S, connect
 
 from candy.protocol import auth, wire
 
@@ -163,7 +163,7 @@ class Member(Speaker):
         vmac: bytes | None = None,
         password: str = PASSWORD,
     ) -> Self:
-        opened = socket.create_connection(address, PATIENCE_S)
+        opened = connect(address)
         return cls(opened, path=path, extended=extended, vmac=vmac, password=password)
 
     def __enter__(self) -> Self:

@@ -10,6 +10,8 @@ it with a failure; a traceback in it is a failure by itself.
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +22,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import trustme
+from lab.tls import flags_for
 
 import candy
 
@@ -158,6 +163,20 @@ class Program:
             self._changed.notify_all()
 
 
+class Address(tuple[str, int]):
+    """Host and port of a relay, and what who comes there trusts; None: no TLS."""
+
+    trust: ssl.SSLContext | None = None
+
+
+def connect(address: tuple[str, int]) -> socket.socket:
+    """A connection to a relay, with TLS if it has that."""
+    opened = socket.create_connection(address, PATIENCE_S)
+    if not isinstance(address, Address) or address.trust is None:
+        return opened
+    return address.trust.wrap_socket(opened, server_hostname=address[0])
+
+
 class RelayProgram(Program):
     """A candy-server that listens.
 
@@ -166,9 +185,20 @@ class RelayProgram(Program):
         flags: beside -w.
         host: listened on.
         port: 0 for one that is free.
+        authority: of its certificate, which it is given; None: the flags are to have one, or it has no TLS.
     """
 
-    def __init__(self, state: Path, *flags: str, host: str = "127.0.0.1", port: int = 0, scheme: str = "ws") -> None:
+    def __init__(
+        self,
+        state: Path,
+        *flags: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        scheme: str = "ws",
+        authority: trustme.CA | None = None,
+    ) -> None:
+        if authority is not None:
+            scheme, flags = "wss", (*flags, *flags_for(authority, state, host))
         argv = server("-w", f"{scheme}://{host}:{port}", "--debug", *flags)
         super().__init__("relay", argv, environment(state))
         try:
@@ -176,6 +206,9 @@ class RelayProgram(Program):
         except BaseException:
             self.close()
             raise
-        self.address = (host, int(found[1]))
+        self.address = Address((host, int(found[1])))
+        if authority is not None:
+            self.address.trust = ssl.create_default_context()
+            authority.configure_trust(self.address.trust)
         self.control = control_of(state)
         """Its control socket."""

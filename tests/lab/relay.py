@@ -1,6 +1,7 @@
 """A relay as users start it, for all tests of a module, and what they use at it: fixtures, known to every test.
 
-Rules: a module that wants other settings defines a `relay` of its own, and the rest follows it. A module whose tests
+Rules: a module that wants other settings defines a `relay` of its own, and the rest follows it. One that is marked
+`carriers` runs with TLS as well, but for tests that are marked `plain`. A module whose tests
 may cost nobody else anything says so: `pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")`.
 """
 
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+import trustme
 from lab.member import Member
 from lab.pair import Pair
 from lab.programs import RelayProgram
@@ -20,9 +22,27 @@ POOL = "192.168.202.0/24"
 Count = Callable[[str], int]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("carriers") and "scheme" in metafunc.fixturenames:
+        is_plain = metafunc.definition.get_closest_marker("plain") is not None
+        metafunc.parametrize("scheme", ["ws"] if is_plain else ["ws", "wss"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProgram]:
-    with RelayProgram(tmp_path_factory.mktemp("relay")) as relay:
+def scheme(request: pytest.FixtureRequest) -> str:
+    """By which members come."""
+    return getattr(request, "param", "ws")
+
+
+@pytest.fixture(scope="module")
+def certified(scheme: str, authority: trustme.CA) -> trustme.CA | None:
+    """Who has to certify the relay."""
+    return authority if scheme == "wss" else None
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory, certified: trustme.CA | None) -> Iterator[RelayProgram]:
+    with RelayProgram(tmp_path_factory.mktemp("relay"), authority=certified) as relay:
         yield relay
 
 

@@ -258,7 +258,7 @@ async def setting(
     tmp_path: Path, relay_tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Setting]:
     monkeypatch.setattr(conversation, "CONFIRM_S", 0.0)
-    engine = Engine(2, max_connections=8, ping_when_quiet=True)
+    engine = Engine(2, max_connections=8, max_guests=8, ping_when_quiet=True)
     engine.add_network()
     device, relay = Device(), StagedRelay()
     application = web.Application()

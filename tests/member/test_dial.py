@@ -15,7 +15,19 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from lab.answering import SOON_S, Answer, echo, failure, header, http, listening, switching
+from lab.answering import (
+    SOON_S,
+    Answer,
+    echo,
+    failure,
+    frames_pass,
+    header,
+    http,
+    listening,
+    plain,
+    securing,
+    switching,
+)
 from lab.programs import PATIENCE_S
 
 from candy import __version__
@@ -36,7 +48,8 @@ WS_QUESTION = "is this the address of a candy relay, and one of ws://, not wss:/
 async def test_the_request_and_the_hand_over() -> None:
     async with listening(switching) as relay:
         upgraded = await Dialer(f"ws://127.0.0.1:{relay.port}/a/path?x=1").dial()
-        assert (upgraded.extended, upgraded.tail, upgraded.transport) == (False, b"", None)
+        assert not upgraded.extended
+        assert plain(upgraded).tail == b""
         await echo(upgraded, relay)
     [head] = relay.heads
     assert head.startswith("GET /a/path?x=1 HTTP/1.1\r\n")
@@ -107,8 +120,8 @@ async def test_bytes_behind_the_answer(count: int) -> None:
     async with listening(lambda head: switching(head) + behind) as relay:
         upgraded = await Dialer(f"ws://127.0.0.1:{relay.port}").dial()
         # What aiohttp didn't read is still in the socket.
-        received = upgraded.tail
-        with upgraded.outer, socket.socket(fileno=upgraded.fd) as mine:
+        received = plain(upgraded).tail
+        with upgraded.outer, socket.socket(fileno=plain(upgraded).fd) as mine:
             mine.setblocking(False)
             while len(received) < count:
                 received += await asyncio.get_running_loop().sock_recv(mine, 65536)
@@ -334,10 +347,15 @@ def test_no_attempt_leaves_a_descriptor(server_tls: ssl.SSLContext, ca_file: Pat
             async with listening(lambda head: b"", context) as relay:
                 await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file)), attempt_s=SOON_S)
             async with listening(switching, context) as relay:
-                upgraded = await Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file)).dial()
-                await echo(upgraded, relay)
-                if upgraded.transport is not None:
-                    upgraded.transport.abort()
+                with securing() as (engine, secure):
+                    dialer = Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file))
+                    upgraded = await dialer.dial(secure=secure)
+                    if scheme == "ws":
+                        await echo(upgraded, relay)
+                    else:
+                        await frames_pass(upgraded, engine, relay)
+                    upgraded = await dialer.dial(secure=secure)
+                    upgraded.close()
         async with listening(switching, server_tls) as relay:
             await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
 

@@ -14,7 +14,7 @@ from kit.recorded import GRANTED
 from lab.programs import PATIENCE_S
 from lab.setting import PACKET, Journal, Setting, Visitor, log_in, packets_pass
 
-from candy.member.dial import Upgraded
+from candy.member.dial import Plain, Upgraded
 from candy.member.succession import PROBE_PREFIX
 
 WAY = "the way to the relay has changed"
@@ -168,7 +168,7 @@ async def test_what_an_attempt_came_to_in_the_last_moment_is_closed(setting: Set
     here, there = socket.socketpair()
 
     async def dial() -> Upgraded | str:
-        return Upgraded(here.detach(), True, b"", None, socket.socket())
+        return Upgraded(Plain(here.detach(), b""), True, socket.socket())
 
     there.setblocking(False)
     with there:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from lab.answering import SOON_S, echo, failure, header, listening, switching
+from lab.answering import SOON_S, echo, failure, frames_pass, header, listening, securing, switching
 from lab.proxy import carry
 from yarl import URL
 
@@ -32,6 +32,7 @@ class Proxy:
         self.refusal = b""
         self.answer = b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n"
         self.port = 0
+        self.carrying: list[asyncio.Future[tuple[None, None]]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -45,7 +46,8 @@ class Proxy:
         # Everything is on this machine.
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", int(port))
         writer.write(self.answer)
-        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+        self.carrying.append(asyncio.gather(carry(reader, far_writer), carry(far_reader, writer)))
+        await self.carrying[-1]
 
 
 @pytest.fixture
@@ -54,6 +56,7 @@ async def proxy() -> AsyncIterator[Proxy]:
     async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
         proxy.port = server.sockets[0].getsockname()[1]
         yield proxy
+        await asyncio.gather(*proxy.carrying)
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
@@ -74,11 +77,10 @@ async def test_wss_through_a_proxy(
     monkeypatch.setenv(variable, f"127.0.0.1:{proxy.port}")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with listening(switching, server_tls) as relay:
-        upgraded = await Dialer(f"wss://relay.test:{relay.port}", trust=Trust(ca_file)).dial()
-        await echo(upgraded, relay)
+        with securing() as (engine, secure):
+            upgraded = await Dialer(f"wss://relay.test:{relay.port}", trust=Trust(ca_file)).dial(secure=secure)
+            await frames_pass(upgraded, engine, relay)
         assert len(proxy.heads) == 1
-        assert upgraded.transport is not None
-        upgraded.transport.abort()
 
 
 async def test_credentials_of_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: Proxy) -> None:

@@ -4,6 +4,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def test_a_stranger_that_goes_no_further_is_ended(relay: RelayProgram) -> None:
 def test_a_stranger_that_ends_or_says_something_else(relay: RelayProgram, said: bytes) -> None:
     with connect(relay) as opened:
         opened.sendall(said)
-        opened.shutdown(socket.SHUT_WR)
+        # What is no TLS may have been answered with a reset by now.
+        with suppress(OSError):
+            opened.shutdown(socket.SHUT_WR)
         # An alert at most.
         assert everything(opened)[:1] in (b"", b"\x15")
 

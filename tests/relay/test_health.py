@@ -2,24 +2,27 @@
 
 import os
 import resource
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from aiohttp import web
 from lab.member import Member, everything, upgrade_request
-from lab.programs import PATIENCE_S, RelayProgram
+from lab.programs import PATIENCE_S, RelayProgram, connect
 
 from candy.relay import health
+
+pytestmark = pytest.mark.carriers
 
 
 def curl(relay: RelayProgram, *arguments: str, path: str = "/healthz") -> list[str]:
     """Status and body, in lines."""
     host, port = relay.address
-    argv = ["curl", "-sS", "--noproxy", "*", "-m", str(PATIENCE_S), "-w", "%{http_code}", *arguments]
-    done = subprocess.run([*argv, f"http://{host}:{port}{path}"], capture_output=True, text=True, check=True)
+    scheme, insecure = ("http", []) if relay.address.trust is None else ("https", ["--insecure"])
+    argv = ["curl", "-sS", "--noproxy", "*", "-m", str(PATIENCE_S), "-w", "%{http_code}", *insecure, *arguments]
+    done = subprocess.run([*argv, f"{scheme}://{host}:{port}{path}"], capture_output=True, text=True, check=True)
     *body, status = done.stdout.splitlines()
     return [status, *body]
 
@@ -32,7 +35,7 @@ def test_a_check(relay: RelayProgram, arguments: list[str], path: str) -> None:
 
 def test_a_check_of_the_head_alone(relay: RelayProgram) -> None:
     """As haproxy's httpchk and many others make it."""
-    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+    with connect(relay.address) as opened:
         opened.sendall(b"HEAD /healthz HTTP/1.0\r\n\r\n")
         head, end, body = everything(opened).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 200 OK\r\n")
@@ -48,13 +51,13 @@ def test_what_is_no_check(relay: RelayProgram, arguments: list[str]) -> None:
 
 def test_an_upgrade_at_that_path(relay: RelayProgram) -> None:
     """Is for the network, because this relay's takes any path."""
-    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+    with connect(relay.address) as opened:
         opened.sendall(upgrade_request(path="/healthz"))
         assert opened.recv(65536).startswith(b"HTTP/1.1 101 ")
 
 
-def test_all_connections_are_taken(tmp_path: Path) -> None:
-    with RelayProgram(tmp_path, "--max-connections", "1") as relay:
+def test_all_connections_are_taken(tmp_path: Path, certified: trustme.CA | None) -> None:
+    with RelayProgram(tmp_path, "--max-connections", "1", authority=certified) as relay:
         assert curl(relay) == ["200", "ok"]
         with Member.connect(relay.address) as member:
             assert curl(relay) == ["503", "all connections are taken: see --max-connections"]

@@ -4,7 +4,6 @@ Who is let in is in test_relay_auth.py, what members send in test_relay_messages
 """
 
 import signal
-import socket
 import struct
 import subprocess
 import time
@@ -15,12 +14,12 @@ import pytest
 from kit.peer import CLOSE, CONTINUATION, PING, PONG
 from lab.member import Member, frame, packet
 from lab.pair import Pair
-from lab.programs import PATIENCE_S, Program, RelayProgram, environment, server
+from lab.programs import PATIENCE_S, Program, RelayProgram, connect, environment, server
 from lab.relay import POOL, Count
 
 from candy.protocol import wire
 
-pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+pytestmark = [pytest.mark.carriers, pytest.mark.usefixtures("nobody_else_is_disturbed")]
 
 
 class TestSession:
@@ -126,7 +125,7 @@ class TestEnding:
             upgraded = Member.connect(relay.address)
             upgraded.ask()
             rude = Member.connect(relay.address).log_in("192.168.202.6")
-            half_open = socket.create_connection(relay.address, PATIENCE_S)
+            half_open = connect(relay.address)
             relay.signal(number)
             for member in (polite, upgraded):
                 opcode, payload = member.receive()

@@ -10,7 +10,7 @@ from lab.member import Member, Speaker, packet
 from lab.programs import RelayProgram
 from lab.relay import Count
 
-pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+pytestmark = [pytest.mark.carriers, pytest.mark.usefixtures("nobody_else_is_disturbed")]
 
 
 class TestAuthentication:

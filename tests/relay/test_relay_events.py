@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import trustme
 from lab.member import Member, everything, upgrade_request
-from lab.programs import RelayProgram
+from lab.programs import RelayProgram, connect
 
 from candy._fastpath import EVENT_CLOSED, EVENT_MESSAGE, Engine
 from candy.relay.network import Network
 from candy.relay.relay import Relay
 from candy.relay.settings import relay_settings
+
+pytestmark = pytest.mark.carriers
 
 
 class Told:
@@ -70,10 +73,10 @@ async def test_a_fault_in_one_event_costs_no_other(monkeypatch: pytest.MonkeyPat
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
 
 
-def test_a_relay_without_a_free_connection_ends_http_too(tmp_path: Path) -> None:
+def test_a_relay_without_a_free_connection_ends_http_too(tmp_path: Path, certified: trustme.CA | None) -> None:
     """The parser of a request that was refused then is gone: a further request would be swallowed."""
-    with RelayProgram(tmp_path, "--max-connections", "1") as relay, Member.connect(relay.address):
-        with socket.create_connection(relay.address, 10) as late:
+    with RelayProgram(tmp_path, "--max-connections", "1", authority=certified) as relay, Member.connect(relay.address):
+        with connect(relay.address) as late:
             late.sendall(upgrade_request())
             answer = everything(late)
         head, _, body = answer.partition(b"\r\n\r\n")

@@ -12,7 +12,7 @@ from lab.relay import POOL, Count
 
 from candy.protocol import auth, wire
 
-pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+pytestmark = [pytest.mark.carriers, pytest.mark.usefixtures("nobody_else_is_disturbed")]
 
 EVENTS = 16
 """Messages sent before the relay is waited for: of one connection's only so many may wait for Python."""

@@ -9,19 +9,20 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import trustme
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web_protocol import RequestHandler
 from kit.peer import BINARY, PING, PONG, TEXT
 from lab.member import Member, Speaker, frame, upgrade_request
-from lab.programs import PATIENCE_S, RelayProgram
+from lab.programs import PATIENCE_S, RelayProgram, connect
 
 from candy._fastpath import Engine
 from candy.protocol import wire
 from candy.relay.relay import Relay as Adapter
 from candy.relay.settings import NetworkSettings, RelaySettings
 
-pytestmark = pytest.mark.usefixtures("nobody_else_is_disturbed")
+pytestmark = [pytest.mark.carriers, pytest.mark.usefixtures("nobody_else_is_disturbed")]
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 """16 zero bytes."""
@@ -31,7 +32,7 @@ ACCEPT = "ICX+Yqv66kxgM0FcWaLWlFLwTAI="
 
 def answer(relay: RelayProgram, request: bytes) -> bytes:
     """A whole response, or all there is up to the end of the connection."""
-    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+    with connect(relay.address) as opened:
         opened.sendall(request)
         received = b""
         while data := opened.recv(65536):
@@ -69,7 +70,7 @@ def test_the_extension_is_chosen_where_it_is_offered(relay: RelayProgram) -> Non
     ],
 )
 def test_what_else_a_peer_may_offer(relay: RelayProgram, headers: list[str], chosen: bool) -> None:
-    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+    with connect(relay.address) as opened:
         opened.sendall(upgrade_request(*headers))
         head = opened.recv(65536)
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -80,7 +81,7 @@ def test_what_else_a_peer_may_offer(relay: RelayProgram, headers: list[str], cho
 def test_any_path_and_header_names_in_any_case(relay: RelayProgram) -> None:
     request = upgrade_request().replace(b"GET / ", b"GET /some/path?query=1 ").replace(b"Upgrade: web", b"uPGRADE: Web")
     request = request.replace(b"Connection: Upgrade", b"connection: keep-alive, UPGRADE")
-    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+    with connect(relay.address) as opened:
         opened.sendall(request)
         assert opened.recv(65536).startswith(b"HTTP/1.1 101 ")
 
@@ -97,7 +98,7 @@ def test_bytes_that_come_with_the_request_reach_the_engine(relay: RelayProgram, 
         frame(b"first", PING),
     ]
     last = frame(b"last", PING)
-    opened = socket.create_connection(relay.address, PATIENCE_S)
+    opened = connect(relay.address)
     with Member(opened, ahead=b"".join(whole) + last[:5], extended=extended) as member:
         opened.sendall(last[5:])
         answers = [member.receive() for _ in range(3)]
@@ -112,14 +113,14 @@ def test_bytes_that_come_with_the_request_reach_the_engine(relay: RelayProgram, 
 def test_many_bytes_that_come_with_the_request(relay: RelayProgram) -> None:
     """More than aiohttp reads at once, and than it keeps before it pauses the transport: none is lost."""
     before = relay.counters()["dropped text"]
-    opened = socket.create_connection(relay.address, PATIENCE_S)
+    opened = connect(relay.address)
     with Member(opened, ahead=frame(bytes(1000), TEXT) * 500 + frame(b"the end", PING)) as member:
         assert member.receive() == (PONG, b"the end")
     assert relay.counters()["dropped text"] - before == 500
 
 
 def test_a_request_in_pieces(relay: RelayProgram) -> None:
-    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+    with connect(relay.address) as opened:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in upgrade_request() + frame(b"hello", PING):
             opened.send(bytes([byte]))
@@ -190,10 +191,10 @@ def test_a_web_page_is_refused(relay: RelayProgram, origin: str) -> None:
     relay.wait_for(rf"127\.0\.0\.1: not let in: a web page of {shown}, which no --allow-origin names$", start)
 
 
-def test_a_web_page_that_is_allowed(tmp_path: Path) -> None:
+def test_a_web_page_that_is_allowed(tmp_path: Path, certified: trustme.CA | None) -> None:
     allowed = ["https://vpn.example.org", "null"]
     flags = [word for origin in allowed for word in ("--allow-origin", origin)]
-    with RelayProgram(tmp_path, *flags) as relay:
+    with RelayProgram(tmp_path, *flags, authority=certified) as relay:
         for origins, status in (
             (allowed[:1], 101),
             (allowed[1:], 101),
@@ -202,7 +203,7 @@ def test_a_web_page_that_is_allowed(tmp_path: Path) -> None:
             (["https://vpn.example.org, https://evil.example"], 403),
             ([allowed[0], "https://evil.example"], 403),
         ):
-            with socket.create_connection(relay.address, PATIENCE_S) as opened:
+            with connect(relay.address) as opened:
                 opened.sendall(upgrade_request(*(f"Origin: {origin}" for origin in origins)))
                 assert opened.recv(65536).startswith(b"HTTP/1.1 %d " % status)
 
@@ -221,7 +222,7 @@ def test_a_web_page_that_is_allowed(tmp_path: Path) -> None:
     ],
 )
 def test_no_answer_tells_what_runs_here(relay: RelayProgram, request_: bytes) -> None:
-    with socket.create_connection(relay.address, PATIENCE_S) as opened:
+    with connect(relay.address) as opened:
         opened.sendall(request_)
         received = opened.recv(65536)
     assert received.startswith(b"HTTP/1.")
