@@ -62,5 +62,7 @@ class Log:
     """Of such a line, what its peer counts as."""
     at_once: int = 1
     """Of such a line, how many of one kind and source are written in a minute; the others are counted."""
+    of_member: bool = False
+    """Of such a line, whether it says what a member does; `source` is its device then."""
     about: Mapping[str, str | float] = field(default_factory=dict)
     """Whom and what it is about, by name, for programs that read the log."""

@@ -177,7 +177,8 @@ class Claims:
         if not self._replacements.is_again(session.vmac, now):
             return []
         doubt = "two machines use this VMAC: remove its file from the state folder of one of them"
-        return [session.line("warning", f"replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}")]
+        text = f"replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}"
+        return [session.did("replaced again", text, "warning")]
 
 
 def _refuse(session: Session, why: str) -> list[Step]:

@@ -39,6 +39,8 @@ FAILURES = ("password", "replay")
 """Kinds of failed log-ins that somebody else's may be."""
 FAILURES_WRITTEN = 3
 """Of them in a minute, from one source: fail2ban counts lines."""
+MEMBERS_WRITTEN = 3
+"""Of one kind in a minute, from one device."""
 
 
 def escaped(text: str) -> str:
@@ -56,6 +58,7 @@ def line(
     name: str = "",
     kind: str | None = None,
     counted_as: str = "",
+    of_member: bool = False,
     facts: Mapping[str, str | float] | None = None,
 ) -> Log:
     """A line that concerns one connection.
@@ -63,7 +66,7 @@ def line(
     Args:
         text: between source and names.
         ip: the address that it claimed or has; unspecified: none yet. The text says it where it matters.
-        kind, counted_as: of a line that a peer can cause at will, as Log's `kind` and `source`.
+        kind, counted_as, of_member: of a line that a peer can cause at will, as Log's `kind`, `source`, `of_member`.
         facts: more than the text's, or the same in numbers.
     """
     about: dict[str, str | float] = {"source": source}
@@ -76,11 +79,11 @@ def line(
     if vmac is not None:
         about["vmac"] = shown_vmac(vmac)
         names.append(f"VMAC {shown_vmac(vmac)}")
-    if kind is not None:
+    if kind is not None and not of_member:
         about["kind"] = kind
     called = f" ({', '.join(names)})" if names else ""
-    at_once = FAILURES_WRITTEN if kind in FAILURES else 1
-    return Log(level, f"{source}: {text}{called}", kind, counted_as, at_once, about | dict(facts or {}))
+    at_once = MEMBERS_WRITTEN if of_member else FAILURES_WRITTEN if kind in FAILURES else 1
+    return Log(level, f"{source}: {text}{called}", kind, counted_as, at_once, of_member, about | dict(facts or {}))
 
 
 def stay(seconds: float, traffic: Traffic) -> str:

@@ -7,7 +7,8 @@ Rules:
  1. Each kind has a limit of its own, so a flood of one kind hides no line of another. Of one kind SOURCES_MAX sources
     are told apart at a time, and all others count as one, so a flood from everywhere is a few lines as well.
  2. What was counted is told when the minute is over, because there may be no further line to tell it with.
- 3. What members do is never limited: such lines have no kind.
+ 3. What members do is limited by device, so none that comes and goes all the time fills a disk. A mass reconnection
+    hides nothing: of each kind DEVICES_MAX devices are told apart at a time, and lines of others are all written.
 
 This module writes nothing. `now` is in seconds of a monotonic clock.
 """
@@ -19,6 +20,7 @@ from candy.protocol.actions import Log
 
 PERIOD_S = 60.0
 SOURCES_MAX = 64
+DEVICES_MAX = 1024
 
 _Key = tuple[str, str | None]
 """A kind and a source, or None for all those beyond SOURCES_MAX."""
@@ -54,7 +56,9 @@ class LineLimiter:
         if line.kind is None:
             return True
         key: _Key = (line.kind, line.source)
-        if key not in self._minutes and self._sources[line.kind] >= SOURCES_MAX:
+        if key not in self._minutes and self._sources[line.kind] >= (DEVICES_MAX if line.of_member else SOURCES_MAX):
+            if line.of_member:
+                return True
             key = (line.kind, None)
         minute = self._minutes.get(key)
         if minute is None:

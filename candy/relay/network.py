@@ -321,8 +321,8 @@ class Network:
 
     def _end_line(self, session: Session, before: str, behind: str, cause: str, now: float) -> Log:
         seconds, traffic = now - session.since, self._traffic(session.connection)
-        return session.line(
-            "info",
+        return session.did(
+            "logged out",
             f"{before} {lines.stay(seconds, traffic)}{behind}",
             seconds=round(seconds, 3),
             bytes_in=traffic.bytes_in,
@@ -413,7 +413,7 @@ class Network:
         before = pool.leases.get(int(session.ip))
         moved: list[Action] = []
         if before is not None and before.vmac != session.vmac:
-            moved = [session.line("info", f"{session.ip} was leased to {before.device}, and is not any more")]
+            moved = [session.did("moved", f"{session.ip} was leased to {before.device}, and is not any more")]
         session.claimed(pool.claim(session.ip, session.vmac, session.connection, session.source), now)
         if session.lease is not None:
             self._realm.devices.leased(session.lease.vmac, session.ip)
@@ -434,9 +434,9 @@ class Network:
         """Of a member."""
         text = f"logged in as {session.ip}"
         if session.password is None or not session.password.name:
-            return session.line("info", text)
+            return session.did("logged in", text)
         by = lines.escaped(session.password.name)
-        return session.line("info", f"{text} by the password {by}", password=by)
+        return session.did("logged in", f"{text} by the password {by}", password=by)
 
     def _tell_behind(self, session: Session, before: Rules | None = None) -> list[Action]:
         """Tell a gateway what lies behind whom, unless it was told so before; tell one that was a gateway nothing."""

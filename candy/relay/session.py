@@ -46,7 +46,7 @@ from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.hello import Hello
 from candy.protocol.wire import DropReason
 from candy.relay import lines
-from candy.relay.leases import NO_HELLO, NO_TRAFFIC, Lease, Traffic
+from candy.relay.leases import NO_HELLO, NO_TRAFFIC, Lease, Traffic, shown_vmac
 from candy.relay.passwords import Password, Passwords
 from candy.relay.realm import Realm
 from candy.relay.replays import DIGEST_LIMIT
@@ -246,16 +246,24 @@ class Session:
 
     def warning(self, kind: str, text: str) -> Log:
         """A line that its peer can cause at will."""
-        return self.line("warning", text, kind)
+        return self.line("warning", text, kind, self._counted_as)
+
+    def did(self, kind: str, text: str, level: Literal["info", "warning"] = "info", **facts: str | float) -> Log:
+        """A line about what its member does, which it can do at will."""
+        device = shown_vmac(self.vmac) if self.vmac is not None else self._counted_as
+        return self.line(level, text, kind, device, of_member=True, **facts)
 
     def line(
         self,
         level: Literal["debug", "info", "warning"],
         text: str,
         kind: str | None = None,
+        counted_as: str = "",
+        *,
+        of_member: bool = False,
         **facts: str | float,
     ) -> Log:
-        """A line about its member; with a kind one that its peer can cause at will."""
+        """A line about its member; of a kind if it is limited."""
         return lines.line(
             level,
             text,
@@ -264,7 +272,8 @@ class Session:
             vmac=self.vmac,
             name=self.hello.name,
             kind=kind,
-            counted_as=self._counted_as if kind is not None else "",
+            counted_as=counted_as,
+            of_member=of_member,
             facts=facts,
         )
 

@@ -53,5 +53,12 @@ def test_of_failed_log_ins_a_few_are_written(kind: str) -> None:
     assert line("warning", "refused", source=SOURCE, kind=kind).at_once == 3
 
 
+def test_what_a_member_does_is_limited_by_its_device_and_has_no_kind_for_programs() -> None:
+    did = line("info", "logged in", source=SOURCE, kind="login", counted_as="0123456789abcdef", of_member=True)
+    assert (did.kind, did.source, did.at_once, did.of_member) == ("login", "0123456789abcdef", 3, True)
+    assert did.about == {"source": SOURCE}
+    assert not line("warning", "refused", source=SOURCE, kind="password").of_member
+
+
 def test_stay() -> None:
     assert stay(3723.4, Traffic(bytes_in=5120)) == "after 3723 s, 5120 bytes in, 0 out"

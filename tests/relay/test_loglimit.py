@@ -3,7 +3,7 @@
 import pytest
 
 from candy.protocol.actions import Log
-from candy.relay.loglimit import PERIOD_S, SOURCES_MAX, LineLimiter
+from candy.relay.loglimit import DEVICES_MAX, PERIOD_S, SOURCES_MAX, LineLimiter
 
 
 def line(number: int = 0, kind: str | None = "password", source: str = "203.0.113.1") -> Log:
@@ -44,9 +44,36 @@ def test_kinds_and_sources_have_limits_of_their_own(limiter: LineLimiter) -> Non
     assert not limiter.passes(line(kind="clock"), 3.0)
 
 
-def test_members_are_exempt(limiter: LineLimiter) -> None:
+def test_what_peers_do_not_cause_is_exempt(limiter: LineLimiter) -> None:
     assert all(limiter.passes(line(kind=None), 0.0) for _ in range(1000))
     assert len(limiter) == 0
+
+
+def of_member(device: int, number: int = 0, kind: str = "logged in") -> Log:
+    return Log("info", f"{device}: {kind} {number}", kind, f"{device:016x}", at_once=3, of_member=True)
+
+
+def test_a_member_that_comes_and_goes_all_the_time(limiter: LineLimiter) -> None:
+    """A few lines a minute, however often; and none of another member's is hidden."""
+    for second in range(60):
+        came = limiter.passes(of_member(7, second), 100.0 + second)
+        went = limiter.passes(of_member(7, second, "logged out"), 100.0 + second)
+        assert came == went == (second < 3)
+    assert limiter.passes(of_member(8), 159.0)
+    assert limiter.expired(160.0) == [
+        Log("info", "7: logged in 59 … and 56 more"),
+        Log("info", "7: logged out 59 … and 56 more"),
+    ]
+
+
+def test_a_mass_reconnection_of_members_hides_nothing(limiter: LineLimiter) -> None:
+    """Beyond those that are told apart lines are written, and cost no memory."""
+    everybody = [of_member(device) for device in range(3 * DEVICES_MAX)]
+    assert all(limiter.passes(each, 0.0) for each in everybody)
+    assert len(limiter) == DEVICES_MAX
+    assert all(limiter.passes(everybody[-1], 1.0) for _ in range(10))
+    assert [limiter.passes(everybody[0], 2.0) for _ in range(3)] == [True, True, False]
+    assert limiter.expired(PERIOD_S) == [everybody[0]]
 
 
 def test_a_flood_from_everywhere(limiter: LineLimiter) -> None:

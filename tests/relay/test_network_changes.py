@@ -242,6 +242,27 @@ class TestLastLine:
             ("info", f"203.0.113.1: 192.168.202.5 logged out after 2 s, 1000 bytes in, 1 out: {WRONG}")
         ]
 
+    @pytest.mark.parametrize(
+        ("vmac", "source", "device"),
+        [(ONE, "2001:db8::5", "1111111111111111"), (None, "2001:db8::5", "2001:db8::/64"), (None, "203.0.113.9", None)],
+    )
+    def test_a_device_has_a_limit_for_coming_and_one_for_going(
+        self, talk: Talk, vmac: bytes | None, source: str, device: str | None
+    ) -> None:
+        """Else a member that logs in again and again would fill a disk."""
+        connection = talk.open(source)
+        if vmac is not None:
+            talk.vmac(connection, vmac)
+        digest = auth.auth_digest(PASSWORD, ip(5), talk.wall)
+        claim = wire.Auth(ip(5), talk.wall, digest).encode()
+        came = talk.network.received(connection, claim, talk.now, talk.wall)[-1]
+        (went,) = talk.network.closed(connection, talk.now, talk.wall, "peer")
+        assert isinstance(came, Log)
+        assert isinstance(went, Log)
+        for line, kind in ((came, "logged in"), (went, "logged out")):
+            assert (line.kind, line.source, line.at_once, line.of_member) == (kind, device or source, 3, True)
+            assert "kind" not in line.about
+
     def test_every_line_of_a_member_has_its_name(self, talk: Talk) -> None:
         member = talk.member(ip(5), ONE)
         assert talk.keep(talk.network.pinged(member, Hello(name="a laptop").encode(), talk.now, talk.wall)) == []
