@@ -29,9 +29,13 @@ from lab.mischief import HELD, WAYS
 from lab.namespaces import Ethernet, Namespace
 from lab.programs import Program, environment, server
 
+from candy.member.state import NONAME
+
 POOL = "10.64.0.0/16"
 QUIET, GATEWAY, SHAKEN = "10.64.0.3", "10.64.0.4", "10.64.0.5"
 """With HELD, the addresses of the clients: two that are left alone, a gateway, one whose machine is changed."""
+VMACS = {address: f"5afe{number:012x}" for number, address in enumerate((HELD, QUIET, GATEWAY, SHAKEN))}
+"""The devices that these addresses are reserved for: else whoever claims one while the relay restarts has it."""
 LAN, OTHER_LAN = "192.168.77.0/24", "192.168.78.0/24"
 CROWD_FIRST = IPv4Address("10.64.128.1")
 CROWD_PER_HOST = 30
@@ -46,12 +50,16 @@ FEW_MINUTES = 5.0
 GROWTH_MAX = 0.05
 GROWTH_FROM_MINUTES = 10.0
 """In a shorter run a program still takes what it needs for good."""
+CONNECTION_DESCRIPTORS = 2
+"""More or less. A client that is connected has two more than one that is refused again and again: the connection, and
+the engine's duplicate of it; of the relay's, a few are members that happen to be there."""
 LOG_BYTES_MAX = 1_000_000
 HEALED_WITHIN_S = 10.0
 
 CONFIGURATION = """
 websocket = "ws://{address}:{port}"
 dhcp = "{pool}"
+reserve = {reserved}
 routes = [
     {{ device = "{pool}", destination = "{lan}", via = "{gateway}" }},
 ]
@@ -60,13 +68,22 @@ routes = [
 
 @dataclass
 class Watched:
-    """One program: what it takes, and what it said."""
+    """One program: what it takes, what it said, and whether it ended by itself."""
 
     program: Program
     resident_kb: list[int] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
+    ended: int | None = None
+    """The exit status of one that nobody told to end."""
+
+    def look(self) -> bool:
+        """Whether it still runs, as it has to."""
+        self.ended = self.program.status
+        return self.ended is None
 
     def sample(self) -> None:
+        if not self.look():
+            return
         status = Path(f"/proc/{self.program.pid}/status").read_text()
         self.resident_kb.append(int(re.findall(r"VmRSS:\s+(\d+)", status)[0]))
         self.descriptors.append(len(os.listdir(f"/proc/{self.program.pid}/fd")))
@@ -96,7 +113,7 @@ class Soak:
         stay_s = (min(60.0, self.seconds / 6), min(420.0, self.seconds / 2))
         self.crowd = Crowd(self._address, hosts, members // 2, CROWD_FIRST, stay_s, seed)
         self.clients = [
-            Watched(self._start_client("-t", f"{address}/16", *flags))
+            Watched(self._start_client(address, *flags))
             for address, flags in ((HELD, ()), (QUIET, ()), (GATEWAY, ("--masquerade",)), (SHAKEN, ()))
         ]
         for watched in self.clients:
@@ -127,6 +144,7 @@ class Soak:
         for share, how in RESTARTS if self.seconds >= 60 * FEW_MINUTES else RESTARTS[:1]:
             await asyncio.sleep(start + share * self.seconds - time.monotonic())
             self.crowd.is_relay_up = False
+            self.relays[-1].look()
             self.relays[-1].program.signal(how)
             await asyncio.to_thread(self.relays[-1].program.wait)
             self.relays.append(await asyncio.to_thread(self._start_relay))
@@ -193,7 +211,9 @@ class Soak:
     def _configure(self, lan: str) -> None:
         host, port = self._address
         written = self._configuration.with_suffix(".new")
-        written.write_text(CONFIGURATION.format(address=host, port=port, pool=POOL, lan=lan, gateway=GATEWAY))
+        reserved = [f"{address}=vmac:{vmac}" for address, vmac in VMACS.items()]
+        text = CONFIGURATION.format(address=host, port=port, pool=POOL, reserved=reserved, lan=lan, gateway=GATEWAY)
+        written.write_text(text)
         written.replace(self._configuration)
 
     def _start_relay(self) -> Watched:
@@ -204,10 +224,14 @@ class Soak:
         relay.wait_for(r"listening on ")
         return Watched(relay)
 
-    def _start_client(self, *flags: str) -> Client:
+    def _start_client(self, address: str, *flags: str) -> Client:
         """On a host of its own, and as users start it: a line for each message of another would be this test's."""
         host = self._laboratory.host()
-        client = Client(host, self._laboratory.state(host), "-w", self._laboratory.url, *flags)
+        state = self._laboratory.state(host)
+        kept = state / "vmac" / NONAME
+        kept.parent.mkdir(parents=True)
+        kept.write_text(VMACS[address])
+        client = Client(host, state, "-w", self._laboratory.url, "-t", f"{address}/16", *flags)
         return self._stack.enter_context(client)
 
     def _start_mischief(self, number: int, members: int) -> Program:
@@ -225,12 +249,18 @@ class Soak:
     def verdicts(self, minutes: float) -> Iterator[tuple[bool, str]]:
         """Each thing that must hold, whether it did, and the figures."""
         tally = self.crowd.tally
+        for watched in (self.relays[-1], *self.clients):
+            watched.look()
+        for watched in (*self.relays, *self.clients):
+            if watched.ended is not None:
+                yield False, f"{watched.program.name}: ended with status {watched.ended}"
         yield (
             not self.crowd.faults and tally["lost"] == 0,
             f"the crowd: {tally['log-ins']} log-ins, {tally['packets']} packets, {tally['lost']} lost, "
             f"{tally['excused']} in the last seconds of one of two, {tally['faults']} faults",
         )
-        [loss] = re.findall(r"([0-9.]+)% packet loss", self.pings)
+        # Without a route, as when the client has ended, ping does not even begin.
+        [loss] = re.findall(r"([0-9.]+)% packet loss", self.pings) or ["100"]
         yield loss == "0", f"pings between two that are left alone: {loss} % lost"
         worst = max(seconds for _, seconds in self.healings)
         yield worst <= HEALED_WITHIN_S, f"{len(self.healings)} changes of a machine, whole again within {worst:.1f} s"
@@ -241,11 +271,12 @@ class Soak:
             yield said < LOG_BYTES_MAX, f"{watched.program.name}: {said} bytes of log"
 
     def _growth(self, watched: Watched, minutes: float) -> Iterator[tuple[bool, str]]:
+        if not watched.resident_kb:
+            return
         for name, samples in (("KB resident", watched.resident_kb), ("descriptors", watched.descriptors)):
             tenth = max(1, len(samples) // 10)
             first, last = (statistics.fmean(part) for part in (samples[:tenth], samples[-tenth:]))
-            # One descriptor more or less is a member that happens to be there.
-            grew = last - first > GROWTH_MAX * first + (1 if name == "descriptors" else 0)
+            grew = last - first > GROWTH_MAX * first + (CONNECTION_DESCRIPTORS if name == "descriptors" else 0)
             is_judged = minutes >= GROWTH_FROM_MINUTES
             yield not (is_judged and grew), f"{watched.program.name}: {first:.0f} to {last:.0f} {name}"
 

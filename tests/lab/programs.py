@@ -137,6 +137,11 @@ class Program:
         self._follower.join(PATIENCE_S)
         return status
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status, minus a signal's number; None while it runs."""
+        return self._process.poll()
+
     def close(self) -> None:
         """End it, if it still runs, and print its log. Idempotent."""
         if self._process.stdout is None or self._process.stdout.closed:

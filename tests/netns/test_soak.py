@@ -5,10 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from lab.programs import Program, environment
+from soak import Watched
 
 pytestmark = pytest.mark.netns
 
 SOAK = Path(__file__).parents[1] / "soak.py"
+
+
+def test_a_program_that_ended_is_told_from_one_that_runs(tmp_path: Path) -> None:
+    with Program("relay", ["sh", "-c", "kill -SEGV $$"], environment(tmp_path)) as program:
+        program.wait()
+        watched = Watched(program)
+        watched.sample()
+    assert (watched.ended, watched.resident_kb, watched.descriptors) == (-11, [], [])
 
 
 def test_a_minute_of_it() -> None:
