@@ -44,8 +44,8 @@ def client(*arguments: str) -> list[str]:
 
 
 def control_of(state: Path) -> Path:
-    """The control socket of a program with this state folder."""
-    return state / "run" / "control"
+    """The control socket of a program with this state folder, beside which it lies."""
+    return state.with_name(f"{state.name}.run") / "control"
 
 
 def environment(state: Path, password: str | None = PASSWORD) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """What other programs take away from a running client, or relay, is there again: F4, F5, F6 and their siblings."""
 
 import signal
+import time
 from contextlib import ExitStack
 
 import pytest
 from lab.laboratory import Client, Laboratory
 from lab.lans import Site, routed
-from lab.programs import Program
+from lab.programs import PATIENCE_S, Program
 
 pytestmark = pytest.mark.netns
 
@@ -104,7 +105,10 @@ def test_the_relays_own_interface(laboratory: Laboratory) -> None:
         r"WARNING candy-server was changed from outside, setting it right: address 192\.168\.202\.2/24, "
         r"route to 192\.168\.202\.0/24$"
     )
-    assert "inet 192.168.202.2/24 " in laboratory.hub.run("ip", "-4", "address", "show", "dev", "candy-server")
+    # Said before it is done.
+    deadline = time.monotonic() + PATIENCE_S
+    while "inet 192.168.202.2/24 " not in laboratory.hub.run("ip", "-4", "address", "show", "dev", "candy-server"):
+        assert time.monotonic() < deadline
     laboratory.hub.run("ip", "link", "del", "candy-server")
     relay.wait_for("interface candy-server was removed from outside: restart to have it back")
     relay.signal(signal.SIGTERM)

@@ -38,7 +38,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProgram]:
     folder = tmp_path_factory.mktemp("relay")
     write(folder / "server.toml")
     with RelayProgram(folder, "-c", str(folder / "server.toml")) as relay:
-        relay.wait_for(r"control socket .*/run/control$")
+        relay.wait_for(r"control socket .*\.run/control$")
         yield relay
 
 
