@@ -31,9 +31,6 @@ checked. EVENT_CLOSED follows. A close frame without a payload is not reported."
 EVENT_PING: Final[int]
 """The first PING that begins with `candy::` behind an EVENT_MESSAGE of a peer that is not a relay; the detail is its
 payload, at most 125 bytes."""
-EVENT_TRAFFIC: Final[int]
-"""What a connection that has ended carried in all, if it carried a packet; the detail is packets_in, bytes_in,
-packets_out and bytes_out as of connection_stats(), each 64 bits in the machine's byte order. EVENT_CLOSED follows."""
 EVENT_TLS: Final[int]
 """TLS with this peer failed; the detail is what X509_verify_cert() says of its certificate, two bytes, 0 if that is not
 the reason, then OpenSSL's words. EVENT_CLOSED follows."""
@@ -45,6 +42,9 @@ EVENT_CERTIFICATE: Final[int]
 """The server's certificate will not do; the detail is this certificate, DER, of up to 16 KiB. EVENT_TLS follows."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
+
+MEMBER_FORMAT: Final[str]
+"""Of struct's, for a row of Engine.members()."""
 
 CAUSES: Final[tuple[str, ...]]
 """Why a connection ended: what the detail of EVENT_CLOSED can begin with."""
@@ -337,9 +337,10 @@ class Engine:
         queue_age_ns, how long the oldest packet has waited. Of one whose EVENT_CLOSED was given, what it came to, until
         its slot is another's; else None."""
 
-    def members(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
-        """The counters of all that have an address, without a lock: (connection, packets_in, bytes_in, packets_out,
-        bytes_out, drops, queued_bytes, queue_delay_ns) each.
+    def members(self) -> bytes:
+        """The counters of all that have an address, without a lock; a row by MEMBER_FORMAT each: connection,
+        packets_in, bytes_in, packets_out, bytes_out, drops, queued_bytes, queue_delay_ns. Packed, because there may be
+        many: as objects they take five times the room, and longer.
 
         queue_delay_ns: while packets wait, how long the one that left last had waited, and the time since then.
         """

@@ -8,11 +8,10 @@ cdef enum:
     EV_LOST = 4
     EV_CLOSING = 5
     EV_PING = 6
-    EV_TRAFFIC = 7
-    EV_TLS = 8
-    EV_HELLO = 9
-    EV_SECURED = 10
-    EV_CERTIFICATE = 11
+    EV_TLS = 7
+    EV_HELLO = 8
+    EV_SECURED = 9
+    EV_CERTIFICATE = 10
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

@@ -4,7 +4,7 @@ from operator import itemgetter
 
 cdef enum:
     USER_TIMEOUT_MS = 45000
-    TOTALS_BYTES = 32               # packets and bytes of a Traffic, both ways
+    MEMBER_FIGURES = 8              # in a row of members()
 
 VERSION = "1"
 MAX_PAYLOAD = WIRE_PAYLOAD_MAX
@@ -15,11 +15,11 @@ EVENT_CLOSED = EV_CLOSED
 EVENT_CLOSING = EV_CLOSING
 EVENT_LOST = EV_LOST
 EVENT_PING = EV_PING
-EVENT_TRAFFIC = EV_TRAFFIC
 EVENT_TLS = EV_TLS
 EVENT_HELLO = EV_HELLO
 EVENT_SECURED = EV_SECURED
 EVENT_CERTIFICATE = EV_CERTIFICATE
+MEMBER_FORMAT = f"={MEMBER_FIGURES}Q"
 
 # In the order of enum Cause, without its first.
 CAUSES = ("local", "peer", "eof", "reset", "silent", "protocol_error", "too_large",
@@ -363,9 +363,6 @@ cdef class Engine(_Core):
             connection = o.closed_spare[i]
             s = &self.state.slots[<uint32_t>connection]
             silence = since(now_ns(), load_relaxed64(&s.received_ns)) // MILLISECOND_NS
-            if load_relaxed64(&s.traffic.packets_in) != 0 or load_relaxed64(&s.traffic.packets_out) != 0:
-                # Nobody counts any more, and the next owner of the slot begins anew.
-                found.append((connection, EV_TRAFFIC, (<const char *>&s.traffic)[:TOTALS_BYTES]))
             if not s.guest:
                 self.release_address(s)
             self.give_slot(s)
@@ -438,7 +435,11 @@ cdef class Engine(_Core):
         cdef uint64_t queued, dropped
         cdef uint64_t now = now_ns()
         cdef uint32_t i, reason
-        found = []
+        cdef size_t used = 0
+        cdef uint64_t *found = <uint64_t *>malloc((e.high_slot + 1) * MEMBER_FIGURES * sizeof(uint64_t))
+        cdef uint64_t *row
+        if found == NULL:
+            raise MemoryError()
         for i in range(e.high_slot):
             s = &e.slots[i]
             if load_relaxed64(&s.address) == 0:
@@ -447,17 +448,20 @@ cdef class Engine(_Core):
             dropped = 0
             for reason in range(DROPS_COUNT):
                 dropped += load_relaxed64(&s.drops[reason])
-            found.append((
-                load_relaxed64(&s.generation) << 32 | i,
-                load_relaxed64(&s.traffic.packets_in),
-                load_relaxed64(&s.traffic.bytes_in),
-                load_relaxed64(&s.traffic.packets_out),
-                load_relaxed64(&s.traffic.bytes_out),
-                dropped,
-                queued,
-                load_relaxed64(&s.waited_ns) + since(now, load_relaxed64(&s.moved_ns)) if queued else 0,
-            ))
-        return found
+            row = found + used
+            row[0] = load_relaxed64(&s.generation) << 32 | i
+            row[1] = load_relaxed64(&s.traffic.packets_in)
+            row[2] = load_relaxed64(&s.traffic.bytes_in)
+            row[3] = load_relaxed64(&s.traffic.packets_out)
+            row[4] = load_relaxed64(&s.traffic.bytes_out)
+            row[5] = dropped
+            row[6] = queued
+            row[7] = load_relaxed64(&s.waited_ns) + since(now, load_relaxed64(&s.moved_ns)) if queued else 0
+            used += MEMBER_FIGURES
+        try:
+            return (<const char *>found)[:used * sizeof(uint64_t)]
+        finally:
+            free(found)
 
     def round_trip_us(self, connection):
         cdef Slot *s = self.find(connection)

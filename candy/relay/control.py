@@ -13,7 +13,7 @@ This module does not know how it is asked, nor by whom.
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from functools import cached_property
 
 from candy import __version__
@@ -40,7 +40,7 @@ from candy.relay import snapshot
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.settings import canonical_path
-from candy.relay.snapshot import Counters, Found
+from candy.relay.snapshot import AllCounters, Counters, Found
 
 
 class RelayControl:
@@ -99,11 +99,11 @@ class RelayControl:
         """All that are logged in."""
         found = list(self._found(network))
         before, seconds = await self._look_before(over)
-        counters = self._counters()
+        counters = AllCounters(self._engine.members())
         return Lists(
             Members,
             members=(
-                self._member(one, counted, before, seconds, round_trip)
+                self._member(one, counted, before.get(one.session.connection), seconds, round_trip)
                 for one in found
                 # Who has left meanwhile is left out.
                 if one.session.is_member and (counted := counters.get(one.session.connection)) is not None
@@ -120,7 +120,7 @@ class RelayControl:
         counters, drops = self._counters_of(connection), self._engine.connection_drops(connection)
         if before is None or counters is None or drops is None:
             raise RequestError(f"the member {one.session.ip} has left just now", 404)
-        earlier = {} if over is None else {connection: before}
+        earlier = None if over is None else before
         shown = self._member(one, counters, earlier, time.monotonic() - began, round_trip=True)
         return snapshot.detailed(shown, drops)
 
@@ -232,9 +232,6 @@ class RelayControl:
             raise RequestError(f"there is no network {network!r}: the command networks lists them", 404)
         return [path]
 
-    def _counters(self) -> dict[int, Counters]:
-        return {counters[0]: Counters(*counters) for counters in self._engine.members()}
-
     def _counters_of(self, connection: int) -> Counters | None:
         """Of one connection alone, which takes its send lock."""
         found = self._engine.connection_stats(connection)
@@ -243,21 +240,20 @@ class RelayControl:
         age_ns = found.pop("queue_age_ns")
         return Counters(connection, **{name: found[name] for name in Counters._fields[1:-1]}, queue_delay_ns=age_ns)
 
-    async def _look_before(self, over: float | None) -> tuple[Mapping[int, Counters], float]:
+    async def _look_before(self, over: float | None) -> tuple[AllCounters, float]:
         """The counters of a while ago, and how long ago that is; none unless rates are asked for."""
         if over is None:
-            return {}, 0.0
-        counters, began = self._counters(), time.monotonic()
+            return AllCounters(b""), 0.0
+        counters, began = AllCounters(self._engine.members()), time.monotonic()
         await asyncio.sleep(over)
         return counters, time.monotonic() - began
 
     def _member(
-        self, one: Found, counters: Counters, before: Mapping[int, Counters], seconds: float, round_trip: bool
+        self, one: Found, counters: Counters, before: Counters | None, seconds: float, round_trip: bool
     ) -> Member:
-        connection = one.session.connection
         since = time.time() - self._relay.seconds_since(one.session.since)
-        asked = self._engine.round_trip_us(connection) if round_trip else None
+        asked = self._engine.round_trip_us(one.session.connection) if round_trip else None
         member = snapshot.member(one, counters, since, asked)
-        if connection in before:
-            snapshot.with_rates(member, before[connection], seconds)
+        if before is not None:
+            snapshot.with_rates(member, before, seconds)
         return member

@@ -38,7 +38,7 @@ from candy.relay import lines
 from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
 from candy.relay.devices import Devices
 from candy.relay.guessing import FailureLimiter
-from candy.relay.leases import LEASE_DAYS, NO_HELLO, NO_TRAFFIC, Traffic
+from candy.relay.leases import LEASE_DAYS, NO_HELLO, Traffic
 from candy.relay.passwords import Ends, Passwords
 from candy.relay.pool import Pool
 from candy.relay.realm import Realm
@@ -72,7 +72,7 @@ class Network:
         reservations: those of the configuration.
         authentication_timeout: seconds from the upgrade to the AUTH, without those in line.
         probe_timeout: seconds that the holder of an address has to answer a probe.
-        traffic: of a connection, also of one that has just ended.
+        traffic: what a connection has carried, also one that has just ended; None: that is not known any more.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Network:
         reservations: Iterable[Reservation] = (),
         authentication_timeout: float,
         probe_timeout: float = PROBE_TIMEOUT_S,
-        traffic: Callable[[int], Traffic] = lambda connection: NO_TRAFFIC,
+        traffic: Callable[[int], Traffic | None] = lambda connection: None,
     ) -> None:
         pool = pool if pool is not None else Pool(None)
         self._realm = Realm(
@@ -180,12 +180,10 @@ class Network:
         return self._learn_name(session, now)
 
     def carried(self, connection: int, traffic: Traffic, wall: int) -> None:
-        """What a connection has carried from its beginning on; told now and then, and before closed()."""
+        """What a connection has carried from its beginning on; told now and then, while it is there."""
         self._realm.pool.leases.wall = wall
-        session = self._sessions.get(connection) or self._parting.get(connection)
-        if session is not None and session.lease is not None:
-            self._realm.pool.leases.carry(session.lease, traffic, session.carried)
-            session.carried = traffic
+        if (session := self._sessions.get(connection)) is not None:
+            self._carry(session, traffic)
 
     def closed(self, connection: int, now: float, wall: int, cause: str) -> list[Action]:
         """The connection has ended, by either side; `cause` by the engine's names."""
@@ -193,7 +191,8 @@ class Network:
         session = self._sessions.get(connection)
         if session is not None:
             self._forget(session)
-        self._parting.pop(connection, None)
+        if (parting := self._parting.pop(connection, None)) is not None:
+            self._carry(parting, self._traffic_of(parting))
         if session is None:
             return []
         if session.is_member:
@@ -320,7 +319,7 @@ class Network:
         return self._end_line(session, f"{session.ip} logged out", f": {lines.CAUSES.get(cause, cause)}", cause, now)
 
     def _end_line(self, session: Session, before: str, behind: str, cause: str, now: float) -> Log:
-        seconds, traffic = now - session.since, self._traffic(session.connection)
+        seconds, traffic = now - session.since, self._traffic_of(session)
         return session.did(
             "logged out",
             f"{before} {lines.stay(seconds, traffic)}{behind}",
@@ -485,6 +484,17 @@ class Network:
         log = self._end_line(holder, f"replaced at {holder.ip} {step.why},", "", "replaced", now)
         self._forget(holder)
         return [log, *holder.end(step.code, step.told if holder.extended else TAKEN_OVER)]
+
+    def _carry(self, session: Session, traffic: Traffic) -> None:
+        """What its connection has carried by now."""
+        if session.lease is not None:
+            self._realm.pool.leases.carry(session.lease, traffic, session.carried)
+            session.carried = traffic
+
+    def _traffic_of(self, session: Session) -> Traffic:
+        """What its connection has carried by now, as far as that is known."""
+        traffic = self._traffic(session.connection)
+        return session.carried if traffic is None else traffic
 
     def _forget(self, session: Session) -> None:
         """Called before session.end(), while a member is still counted as one."""

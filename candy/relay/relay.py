@@ -20,7 +20,6 @@ It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle
 import asyncio
 import errno
 import logging
-import struct
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +37,6 @@ from candy._fastpath import (
     EVENT_MESSAGE,
     EVENT_PING,
     EVENT_PONG,
-    EVENT_TRAFFIC,
     Engine,
 )
 from candy.carrier.tls import Certificates
@@ -97,7 +95,7 @@ class Relay:
         self._timer: Alarm | None = None
         self._lines = LineLimiter()
         self._drops: Counter[str] = Counter()
-        self._totals = Totals(engine.connection_stats, self._on_traffic)
+        self._totals = Totals(engine.members, self._on_traffic)
         self._connections: dict[int, Served] = {}
         self._events: deque[tuple[int, int, bytes]] = deque()
         """Taken from the engine, and not acted on yet."""
@@ -197,7 +195,7 @@ class Relay:
 
     def look(self) -> None:
         """Ask the engine for what it does not tell by itself."""
-        self._totals.look(self._connections, self._loop.time())
+        self._totals.look(self._loop.time())
 
     def network(self, path: str) -> Network:
         """The network at a path, for commands: its `register` has leases(), reservations() and find().
@@ -391,8 +389,6 @@ class Relay:
             self._act(served, served.network.ponged(connection, detail, now, wall))
         elif kind == EVENT_PING:
             self._act(served, served.network.pinged(connection, detail, now, wall))
-        elif kind == EVENT_TRAFFIC:
-            self._on_traffic(connection, Traffic(*struct.unpack("=4Q", detail)))
         elif kind == EVENT_CLOSED:
             # Behind it stands how long the peer had been silent.
             cause = detail.decode().partition(" ")[0]
@@ -412,7 +408,9 @@ class Relay:
                 log.error("%sinterface %s was removed from outside: restart to have it back", served.label, name)
 
     def _on_traffic(self, connection: int, traffic: Traffic) -> None:
-        self._connections[connection].network.carried(connection, traffic, int(time.time()))
+        # This machine's interface is no session, and one that has left since the engine was asked has told its last.
+        if (served := self._connections.get(connection)) is not None:
+            served.network.carried(connection, traffic, int(time.time()))
 
     def _on_closed(self, served: Served, connection: int, cause: str, now: float, wall: int) -> None:
         log.debug("connection %d closed: %s", connection, cause)

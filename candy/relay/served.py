@@ -21,7 +21,7 @@ from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
 from candy.options import DEFAULT_MTU
 from candy.relay.guessing import FailureLimiter
-from candy.relay.leases import NO_TRAFFIC, Traffic
+from candy.relay.leases import Traffic
 from candy.relay.network import Network
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
@@ -110,9 +110,9 @@ def serve(settings: NetworkSettings, engine: Engine, failures: FailureLimiter) -
     """
     pool = settings.pool
 
-    def traffic(connection: int) -> Traffic:
+    def traffic(connection: int) -> Traffic | None:
         found = engine.connection_stats(connection)
-        return NO_TRAFFIC if found is None else Traffic(*(found[name] for name in Traffic._fields))
+        return None if found is None else Traffic(*(found[name] for name in Traffic._fields))
 
     number = engine.add_network(
         int(pool.broadcast_address) if pool else 0xFFFFFFFF,

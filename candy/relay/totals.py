@@ -1,39 +1,41 @@
-"""What connections have carried, asked of the engine now and then: each once in PASS_S, and few at a time.
+"""What connections have carried, asked of the engine now and then, and told few at a time.
 
-    look(connections, now) ─▶ read(connection) ─▶ tell(connection, Traffic)
+    look(now) ─▶ once in PASS_S: read() ─▶ rows ─▶ a share of them each time: tell(connection, Traffic)
 
-What a connection has carried at its end the engine reports itself, and it can be asked for a while after that. Which
-connections there are, and who wants to know, the adapter says; `now` is in seconds of a monotonic clock.
+What a connection has carried at its end its network asks for by itself. Who wants to know of a connection, and whether
+it is still there, the adapter says; `now` is in seconds of a monotonic clock.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import struct
+from collections.abc import Callable
 
+from candy._fastpath import MEMBER_FORMAT
 from candy.relay.leases import Traffic
 
 PASS_S = 60.0
 LOOKS = 100
-"""In at most so many calls all are asked."""
+"""In at most so many calls all are told."""
 
 
 class Totals:
-    """See above. `read` returns None for a connection that has ended, else what Engine.connection_stats() does."""
+    """See above. `read` is Engine.members()."""
 
-    def __init__(self, read: Callable[[int], Mapping[str, int] | None], tell: Callable[[int, Traffic], None]) -> None:
+    def __init__(self, read: Callable[[], bytes], tell: Callable[[int, Traffic], None]) -> None:
         self._read = read
         self._tell = tell
-        self._left: list[int] = []
-        """Of this pass, which are asked next."""
+        self._row = struct.Struct(MEMBER_FORMAT)
+        self._left = memoryview(b"")
+        """Of this pass, which are told next."""
         self._share = 0
+        """Bytes of it, each time."""
         self._next_pass = 0.0
 
-    def look(self, connections: Collection[int], now: float) -> None:
-        """Ask for the next ones."""
+    def look(self, now: float) -> None:
+        """Tell the next ones."""
         if not self._left and now >= self._next_pass:
-            self._left = list(connections)
-            self._share = len(self._left) // LOOKS + 1
+            self._left = memoryview(self._read())
+            self._share = (len(self._left) // self._row.size // LOOKS + 1) * self._row.size
             self._next_pass = now + PASS_S
-        for connection in self._left[-self._share :]:
-            stats = self._read(connection) if connection in connections else None
-            if stats is not None:
-                self._tell(connection, Traffic(*(stats[name] for name in Traffic._fields)))
-        del self._left[-self._share :]
+        for connection, *counters in self._row.iter_unpack(self._left[: self._share]):
+            self._tell(connection, Traffic(*counters[:4]))
+        self._left = self._left[self._share :]

@@ -20,7 +20,7 @@ def test_all_members_in_one_call() -> None:
         one.forward(numbered(A, B, 1), numbered(B, A, 2))
         assert one.sync() == []
         assert len(other.sync()) == 1
-        listed = relay.engine.members()
+        listed = relay.listed()
         assert [connection for connection, *_ in listed] == [one.connection, other.connection]
         for connection, *figures in listed:
             stats = relay.engine.connection_stats(connection)
@@ -30,7 +30,7 @@ def test_all_members_in_one_call() -> None:
         assert [drops for *_, drops, _, _ in listed] == [1, 0]
         other.close()
         assert relay.cause(other.connection) == "eof"
-        assert [connection for connection, *_ in relay.engine.members()] == [one.connection]
+        assert [connection for connection, *_ in relay.listed()] == [one.connection]
 
 
 def test_what_waits_and_for_how_long() -> None:
@@ -39,10 +39,10 @@ def test_what_waits_and_for_how_long() -> None:
         for first in range(0, 1000, 200):
             sender.forward(*(numbered(A, B, number, 1000) for number in range(first, first + 200)))
             sender.sync()
-        [_, (connection, *_, queued, delay_ns)] = relay.engine.members()
+        [_, (connection, *_, queued, delay_ns)] = relay.listed()
         assert connection == stalled.connection
         assert queued > 200_000
-        [_, (*_, later_ns)] = relay.engine.members()
+        [_, (*_, later_ns)] = relay.listed()
         # Nothing leaves, so it grows.
         assert 0 < delay_ns < later_ns
         before, _ = relay.engine.delays()
@@ -57,7 +57,7 @@ def test_what_waits_and_for_how_long() -> None:
         if not counted[-1]:
             uppers = zip(counted, _fastpath.DELAY_BOUNDS_S, strict=False)
             assert sum_ns / 1e9 <= sum(count * most for count, most in uppers)
-        [_, (*_, left, delay_ns)] = relay.engine.members()
+        [_, (*_, left, delay_ns)] = relay.listed()
         assert (left, delay_ns) == (0, 0)
 
 

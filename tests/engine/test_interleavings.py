@@ -144,7 +144,7 @@ def test_all_counters_are_read_without_a_send_lock() -> None:
         hold_at("compared")
         a.forward(numbered(A, B, 1))
         assert wait_held("compared")
-        assert [connection for connection, *_ in relay.engine.members()] == [a.connection, b.connection]
+        assert [connection for connection, *_ in relay.listed()] == [a.connection, b.connection]
         release("compared")
         assert numbers(b, 1) == [1]
 

@@ -376,6 +376,10 @@ class EngineRelay:
         """The drop reasons that occurred."""
         return {reason: count for reason, count in self.engine.drops().items() if count}
 
+    def listed(self) -> list[tuple[int, ...]]:
+        """The rows of Engine.members()."""
+        return list(struct.iter_unpack(_fastpath.MEMBER_FORMAT, self.engine.members()))
+
     def drain(self, peer: Peer, *, most: int = 65536) -> list[Frame]:
         """Read all that waits for this peer, the only one with a backlog. Every call of recv() takes at most `most`."""
         frames = []

@@ -119,29 +119,36 @@ def test_a_ping_of_who_is_no_member_or_has_no_vmac_changes_nothing(talk: Talk) -
 # Traffic
 
 
-def test_traffic_is_added_up_over_connections_and_ends_with_each(talk: Talk) -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+def test_traffic_is_added_up_over_connections_up_to_the_end_of_each(is_known: bool) -> None:
+    known: dict[int, Traffic] = {}
+    talk = Talk(traffic=known.get)
     network = talk.network
     first = talk.member(ip(9), ONE)
     network.carried(first, Traffic(1, 10, 2, 20), talk.wall)
     network.carried(first, Traffic(3, 30, 4, 40), talk.wall)
+    if is_known:
+        known[first] = Traffic(5, 50, 6, 60)
     talk.close(first)
     second = talk.member(ip(9), ONE)
     network.carried(second, Traffic(1, 1, 1, 1), talk.wall)
-    # The connection has ended, and its number is another's.
-    network.carried(first, Traffic(9, 9, 9, 9), talk.wall)
+    # The connection has ended: it was asked for the last time.
+    network.carried(first, Traffic(9, 90, 9, 90), talk.wall)
     [lease] = network.register.leases(talk.wall)
-    assert lease.traffic == Traffic(4, 31, 5, 41)
+    assert lease.traffic == (Traffic(6, 51, 7, 61) if is_known else Traffic(4, 31, 5, 41))
     assert network._parting == {}
 
 
-def test_the_last_traffic_of_a_connection_that_the_network_ends_counts_as_well(talk: Talk) -> None:
+def test_the_last_traffic_of_a_connection_that_the_network_ends_counts_as_well() -> None:
+    known: dict[int, Traffic] = {}
+    talk = Talk(traffic=known.get)
     network = talk.network
     old = talk.member(ip(9), ONE)
     network.carried(old, Traffic(1, 10, 2, 20), talk.wall)
     new, actions = talk.newcomer(ip(9), ONE)
     assert Bind(new, int(ip(9))) in actions
     network.carried(new, Traffic(100, 100, 100, 100), talk.wall)
-    network.carried(old, Traffic(2, 20, 3, 30), talk.wall)
+    known[old] = Traffic(2, 20, 3, 30)
     talk.close(old)
     [lease] = network.register.leases(talk.wall)
     assert lease.traffic == Traffic(102, 120, 103, 130)

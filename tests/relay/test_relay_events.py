@@ -40,6 +40,9 @@ class Told:
     def connection_stats(self, *_: object) -> None:
         pass
 
+    def members(self) -> bytes:
+        return b""
+
     def events(self) -> list[tuple[int, int, bytes]]:
         self.readable.recv(1)
         told, self.told = self.told, []

@@ -1,5 +1,6 @@
 """What a relay shows of its networks, from sessions in memory: who is meant, how far they are, how log-ins end."""
 
+import struct
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from kit.talk import ONE, TWO, Talk, ip
 
+from candy._fastpath import MEMBER_FORMAT
 from candy.control.model import Member
 from candy.errors import RequestError
 from candy.protocol.actions import Close, Log
@@ -14,7 +16,7 @@ from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
 from candy.relay import snapshot
 from candy.relay.session import Unbind
-from candy.relay.snapshot import Counters, Found
+from candy.relay.snapshot import AllCounters, Counters, Found
 
 COUNTED = Counters(1, 2, 3, 4, 5, 6, 7, 8_500_000)
 
@@ -68,6 +70,15 @@ def test_several_that_could_be_meant(talk: Talk) -> None:
     assert str(caught.value) == (
         "2 members are '192.168.202.2': 192.168.202.2 in /, 192.168.202.2 in /home: name one by its address and network"
     )
+
+
+def test_counters_of_all() -> None:
+    other = Counters(1 << 63, *[(1 << 64) - 1] * 7)
+    counters = AllCounters(b"".join(struct.pack(MEMBER_FORMAT, *one) for one in (COUNTED, other)))
+    assert counters.get(COUNTED.connection) == COUNTED
+    assert counters.get(other.connection) == other
+    assert counters.get(2) is None
+    assert AllCounters(b"").get(1) is None
 
 
 def test_a_member(talk: Talk) -> None:
