@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 from typing import Literal
 
+from candy.control.escape import shown
 from candy.protocol.actions import Log
 from candy.relay.leases import Traffic, shown_vmac
 
@@ -41,11 +42,6 @@ FAILURES_WRITTEN = 3
 """Of them in a minute, from one source: fail2ban counts lines."""
 MEMBERS_WRITTEN = 3
 """Of one kind in a minute, from one device."""
-
-
-def escaped(text: str) -> str:
-    """Text of a peer, printable."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def line(
@@ -74,8 +70,8 @@ def line(
     if ip != UNSPECIFIED:
         about["address"] = str(ip)
     if name:
-        about["name"] = escaped(name)
-        names.append(escaped(name))
+        about["name"] = shown(name)
+        names.append(shown(name))
     if vmac is not None:
         about["vmac"] = shown_vmac(vmac)
         names.append(f"VMAC {shown_vmac(vmac)}")

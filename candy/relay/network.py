@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
 
+from candy.control.escape import shown
 from candy.protocol.actions import Log, Ping, Send
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
@@ -434,7 +435,7 @@ class Network:
         text = f"logged in as {session.ip}"
         if session.password is None or not session.password.name:
             return session.did("logged in", text)
-        by = lines.escaped(session.password.name)
+        by = shown(session.password.name)
         return session.did("logged in", f"{text} by the password {by}", password=by)
 
     def _tell_behind(self, session: Session, before: Rules | None = None) -> list[Action]:

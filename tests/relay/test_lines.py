@@ -42,6 +42,11 @@ def test_what_a_peer_says_moves_nothing(name: str) -> None:
     assert all(str(fact).isprintable() for fact in said.about.values())
 
 
+def test_what_a_peer_says_is_not_taken_for_what_was_escaped() -> None:
+    said = [line("info", "is here", source=SOURCE, name=name).text for name in ("\x1b", "\\x1b")]
+    assert said[0] != said[1]
+
+
 def test_one_that_a_peer_can_cause_says_what_it_is_limited_by() -> None:
     caused = line("warning", "refused: no", source="2001:db8::1", kind="clock", counted_as="2001:db8::/64")
     assert (caused.kind, caused.source, caused.at_once) == ("clock", "2001:db8::/64", 1)
