@@ -33,8 +33,9 @@ class Hello:
         prefix, *parts = payload.decode(errors="replace").split(SEPARATOR, 3)
         if prefix != PREFIX or len(parts) != 3:
             return None
+        os, version, name = map(_printable, parts)
         # Interned, because thousands of members say the same.
-        return cls(*(intern(_printable(part)) for part in parts))
+        return cls(intern(os), intern(version), name)
 
     def encode(self) -> bytes:
         """The payload; a host name that is too long is cut."""

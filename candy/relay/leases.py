@@ -18,11 +18,11 @@ This module reads no clock: `wall`, Unix seconds, is set by the network with eac
 candy.relay.pool.
 """
 
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from sys import intern
 from typing import NamedTuple, Self
 
 from candy.protocol.hello import Hello
@@ -49,8 +49,19 @@ class Traffic(NamedTuple):
         """This, and `more` without `less`."""
         return Traffic(*(a + b - c for a, b, c in zip(self, more, less, strict=True)))
 
+    def packed(self) -> bytes:
+        """In a third of the room, to be kept for each of many."""
+        return _PACKED.pack(*self)
 
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Self:
+        """Of packed()."""
+        return cls(*_PACKED.unpack(packed))
+
+
+_PACKED = struct.Struct("=4Q")
 NO_TRAFFIC = Traffic()
+NO_TRAFFIC_PACKED = NO_TRAFFIC.packed()
 NO_HELLO = Hello()
 
 
@@ -83,11 +94,16 @@ class Lease:
     """Unix seconds; of a connected device this is what the store has."""
     source: str
     """Where it last came from."""
-    traffic: Traffic = NO_TRAFFIC
-    """Of all its connections; of the one that there is up to the last report."""
+    carried: bytes = NO_TRAFFIC_PACKED
+    """`traffic`, packed."""
     is_connected: bool = True
     older: "Lease | None" = None
     """Of the same VMAC, the one that was claimed before this one."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """Of all its connections; of the one that there is up to the last report."""
+        return Traffic.unpacked(self.carried)
 
     @property
     def device(self) -> str:
@@ -221,16 +237,17 @@ class Leases:
                 return
             self.end(earliest.ip)
 
-    def tell(self, lease: Lease, hello: Hello) -> None:
-        """Its device said this of itself."""
+    def tell(self, lease: Lease, hello: Hello) -> Hello:
+        """Its device said this of itself; the same, which is in memory once."""
         if lease.hello != hello:
             lease.hello = hello
             self._note(lease)
+        return lease.hello
 
     def carry(self, lease: Lease, now: Traffic, before: Traffic) -> None:
         """One of its device's connections has carried `now` in all, `before` of which was reported."""
         if now != before:
-            lease.traffic = lease.traffic.plus(now, before)
+            lease.carried = lease.traffic.plus(now, before).packed()
             self._note(lease)
         if lease.is_connected and self.wall - lease.last_seen >= SEEN_S:
             self._see(lease)
@@ -252,10 +269,11 @@ class Leases:
         for row in rows:
             if row.ip in self._by_ip:
                 continue
-            hello = Hello(intern(row.os), intern(row.version), row.name)
+            hello = Hello(row.os, row.version, row.name)
             traffic = Traffic(row.packets_in, row.bytes_in, row.packets_out, row.bytes_out)
-            seen = (row.first_seen, row.last_seen, intern(row.source))
-            lease = Lease(row.ip, row.vmac, hello, *seen, traffic, is_connected=False)
+            carried = traffic.packed() if traffic != NO_TRAFFIC else NO_TRAFFIC_PACKED
+            seen = (row.first_seen, row.last_seen, row.source)
+            lease = Lease(row.ip, row.vmac, hello, *seen, carried, is_connected=False)
             self._add(lease)
             self._idle[row.ip] = lease
         order = [lease.last_seen for lease in self._idle.values()]

@@ -453,7 +453,7 @@ class Network:
     def _learn_name(self, session: Session, now: float) -> list[Action]:
         if session.lease is None or session.hello is NO_HELLO:
             return []
-        self._realm.pool.leases.tell(session.lease, session.hello)
+        session.hello = self._realm.pool.leases.tell(session.lease, session.hello)
         return self._obey(session, now)
 
     def _make_way(self, now: float) -> list[Action]:
@@ -489,13 +489,13 @@ class Network:
     def _carry(self, session: Session, traffic: Traffic) -> None:
         """What its connection has carried by now."""
         if session.lease is not None:
-            self._realm.pool.leases.carry(session.lease, traffic, session.carried)
-            session.carried = traffic
+            self._realm.pool.leases.carry(session.lease, traffic, Traffic.unpacked(session.carried))
+            session.carried = traffic.packed()
 
     def _traffic_of(self, session: Session) -> Traffic:
         """What its connection has carried by now, as far as that is known."""
         traffic = self._traffic(session.connection)
-        return session.carried if traffic is None else traffic
+        return Traffic.unpacked(session.carried) if traffic is None else traffic
 
     def _forget(self, session: Session) -> None:
         """Called before session.end(), while a member is still counted as one."""

@@ -46,7 +46,7 @@ from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.hello import Hello
 from candy.protocol.wire import DropReason
 from candy.relay import lines
-from candy.relay.leases import NO_HELLO, NO_TRAFFIC, Lease, Traffic, shown_vmac
+from candy.relay.leases import NO_HELLO, NO_TRAFFIC_PACKED, Lease, shown_vmac
 from candy.relay.passwords import Password, Passwords
 from candy.relay.realm import Realm
 from candy.relay.replays import DIGEST_LIMIT
@@ -162,8 +162,8 @@ class Session:
         """What its client last said of itself."""
         self.lease: Lease | None = None
         """A member's, unless it has no VMAC."""
-        self.carried: Traffic = NO_TRAFFIC
-        """What its connection has carried, up to the last report."""
+        self.carried = NO_TRAFFIC_PACKED
+        """What its connection has carried, up to the last report; Traffic.unpacked() reads it."""
         self.since = now
         """When it became a member; before that, when it was opened."""
         self.turn = _NEVER

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 from candy.errors import CandyError
 from candy.relay.leases import LeaseRow
@@ -209,11 +210,14 @@ def _check(database: sqlite3.Connection) -> int:
 
 def _read(database: sqlite3.Connection) -> dict[str, Kept]:
     networks: defaultdict[str, Kept] = defaultdict(Kept)
+    once: dict[object, Any] = {}
+    """What thousands of leases have in common is in memory once."""
     # In the reverse of the order in which Register.restore() takes them.
-    for network, *row in database.execute("SELECT * FROM lease ORDER BY last_seen DESC"):
-        if not all(map(isinstance, row, _LEASE_TYPES)) or not 0 <= row[0] <= IP_MAX:
-            raise _DamagedError(f"the lease of {row[0]!r} has values that none has")
-        networks[network].leases[row[0]] = LeaseRow(*row)
+    for network, ip, vmac, name, *row in database.execute("SELECT * FROM lease ORDER BY last_seen DESC"):
+        found = LeaseRow(ip, vmac, name, *(once.setdefault(value, value) for value in row))
+        if not all(map(isinstance, found, _LEASE_TYPES)) or not 0 <= ip <= IP_MAX or min(found[-4:]) < 0:
+            raise _DamagedError(f"the lease of {ip!r} has values that none has")
+        networks[network].leases[ip] = found
     for network, ip, vmac, name in database.execute("SELECT * FROM reservation"):
         if not isinstance(ip, int) or not 0 <= ip <= IP_MAX or not isinstance(name, str):
             raise _DamagedError(f"the reservation of {ip!r} has values that none has")

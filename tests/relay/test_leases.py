@@ -52,6 +52,22 @@ def test_traffic_of_several_connections_adds_up() -> None:
     assert lease.traffic == Traffic(8, 80, 2, 20)
 
 
+@pytest.mark.parametrize("traffic", [Traffic(), Traffic(1, 2, 3, 2**63)])
+def test_traffic_is_packed_and_unpacked(traffic: Traffic) -> None:
+    assert Traffic.unpacked(traffic.packed()) == traffic
+
+
+def test_what_a_device_says_again_is_in_memory_once() -> None:
+    """After a restart each device says what its lease has already."""
+    leases = Leases()
+    leases.wall = 1000
+    leases.restore([row(7)])
+    lease = claimed(leases, 7)
+    assert leases.tell(lease, Hello("linux", "6.1", "vm")) is lease.hello
+    changed = Hello("linux", "6.2", "vm")
+    assert leases.tell(lease, changed) is lease.hello is changed
+
+
 def test_another_device_begins_anew() -> None:
     leases = Leases()
     old = claimed(leases, 7)

@@ -188,7 +188,14 @@ def wrong_values(path: Path) -> None:
     database.close()
 
 
-DAMAGES = [spoilt_header, spoilt_page, cut_short, other_tables, wrong_values]
+def less_than_nothing(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("UPDATE lease SET bytes_in = -1")
+    database.commit()
+    database.close()
+
+
+DAMAGES = [spoilt_header, spoilt_page, cut_short, other_tables, wrong_values, less_than_nothing]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -233,3 +240,13 @@ def test_a_full_file_keeps_what_it_had_and_takes_more_later(tmp_path: Path) -> N
     store.write({"/": kept(2)})
     store.close()
     assert same(read(tmp_path)["/"], kept(1, 2))
+
+
+def test_what_leases_have_in_common_is_in_memory_once(tmp_path: Path) -> None:
+    written(tmp_path, {"/": Kept({7: row(7), 8: row(8)})})
+    one, other = read(tmp_path)["/"].leases.values()
+    assert one is not None
+    assert other is not None
+    assert (one.os, one.version, one.source) == ("linux", "6.1", "203.0.113.1")
+    for name in ("os", "version", "source", "first_seen", "last_seen"):
+        assert getattr(one, name) is getattr(other, name)
