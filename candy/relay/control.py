@@ -97,16 +97,17 @@ class RelayControl:
         self, *, network: str | None = None, round_trip: bool = False, over: float | None = None
     ) -> Lists:
         """All that are logged in."""
-        found = list(self._found(network))
+        sessions = {path: list(self._relay.served[path].network.sessions) for path in self._paths(network)}
         before, seconds = await self._look_before(over)
         counters = AllCounters(self._engine.members())
         return Lists(
             Members,
             members=(
-                self._member(one, counted, before.get(one.session.connection), seconds, round_trip)
-                for one in found
+                self._member(Found(path, one), counted, before.get(one.connection), seconds, round_trip)
+                for path, there in sessions.items()
+                for one in there
                 # Who has left meanwhile is left out.
-                if one.session.is_member and (counted := counters.get(one.session.connection)) is not None
+                if one.is_member and (counted := counters.get(one.connection)) is not None
             ),
         )
 
