@@ -62,8 +62,8 @@ class Register:
         return self._pool.reservations.is_configured(int(reservation.address))
 
     def find(self, device: str) -> IPv4Address:
-        """The address of a device with a lease. `device` is a name (in any case of letters), `vmac:` and a VMAC, or the
-        address itself, which need not be leased.
+        """The address of a device with a lease, or else the one that is reserved for it. `device` is a name (in any case
+        of letters), `vmac:` and a VMAC, or the address itself, which need not be leased.
 
         Raises:
             RequestError: there is no such device, or more than one: the text lists their addresses.
@@ -79,7 +79,9 @@ class Register:
             is_it = lambda lease: lease.hello.name.casefold() == device.casefold()  # noqa: E731
         found = sorted(lease.ip for lease in self._pool.leases if is_it(lease))
         if not found:
-            raise RequestError(f"{device!r} is no device that has a lease: give its name, or an address")
+            found = [int(one.address) for one in self.reservations() if one.device.casefold() == device.casefold()]
+        if not found:
+            raise RequestError(f"{device!r} is no device that has a lease or a reservation: `leases` lists them")
         if len(found) > 1:
             listed = ", ".join(str(IPv4Address(ip)) for ip in found)
             raise RequestError(f"{device!r} is more than one device: give one of the addresses {listed}")

@@ -64,6 +64,14 @@ def test_who_is_not_there_is_an_error(talk: Talk, device: str) -> None:
         talk.network.register.find(device)
 
 
+@pytest.mark.parametrize(("device", "wanted"), [("printer", "PRINTER"), ("vmac:2222222222222222",) * 2])
+def test_a_reservation_is_found_by_who_it_is_for_before_that_has_a_lease(talk: Talk, device: str, wanted: str) -> None:
+    talk.network.register.reserve(Reservation.of(ip(20), device))
+    assert talk.network.register.find(wanted) == ip(20)
+    named(talk, 9, TWO, "printer")
+    assert talk.network.register.find(wanted) == ip(9)
+
+
 def test_a_restart_changes_nothing_for_who_has_a_lease(talk: Talk) -> None:
     talk.close(named(talk, 9, ONE, "laptop"))
     later = after_restart(talk.network.register.everything())
