@@ -3,7 +3,8 @@
     python bench/members.py
 
 A candy-server process of its own with a /16 pool, and its members, all in this process. Twice: with members that are
-granted an address (VMAC, EXPTTUN, AUTH), and with members that claim one (VMAC, AUTH). See bench/README.md.
+granted an address (VMAC, EXPTTUN, AUTH), and with members that claim one (VMAC, AUTH). Then with leases that last, and
+control calls: see bench/lasting.py and bench/README.md.
 """
 
 import json
@@ -17,12 +18,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import checkout  # noqa: F401
 import click
 from flows import ACK_SIZE, PING_PORT, frame
+from lasting import lasting_targets, measure_lasting
 from machine import Bystanders, describe
 from relayprogram import PASSWORD, RelayProgram
 from rich.console import Console
@@ -30,10 +33,11 @@ from rich.table import Table
 from target import Target, missed
 
 from candy.protocol import auth, wire
+from candy.protocol.hello import Hello
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
-from kit.peer import BINARY, Frame, build_frame, read_frame
+from kit.peer import BINARY, PING, Frame, build_frame, read_frame
 
 POOL = "10.64.0.0/16"
 FIRST = int(IPv4Address("10.64.0.1"))
@@ -178,6 +182,12 @@ class Crowd:
                     self._selector.unregister(member.connection)
                     under_way -= 1
 
+    def introduce(self) -> None:
+        """Each says its name, as clients do."""
+        for number, member in enumerate(self.members):
+            hello = Hello("linux", "0.1.0", f"host-{number:05d}-of-the-office")
+            member.connection.send(build_frame(PING, hello.encode(), mask=bytes(4)))
+
     def forward(self) -> int:
         """Each sends a packet to its neighbour; returns how many arrived."""
         expected: dict[Newcomer, bytes] = {}
@@ -228,6 +238,14 @@ def measure(sizes: list[int], *, granted: bool) -> tuple[float, list[Row], Forwa
         delivered = crowd.forward()
         elapsed = time.monotonic() - start
         return baseline, rows, Forwarding(granted, len(crowd.members), delivered, elapsed, relay.resident_mb())
+
+
+def log_in_with_names(stack: ExitStack, relay: tuple[str, int], members: int) -> int:
+    """All of them; how many."""
+    crowd = Crowd(stack, relay, asks=True)
+    crowd.grow(members)
+    crowd.introduce()
+    return len(crowd.members)
 
 
 def table(rows: list[Row]) -> Table:
@@ -291,6 +309,7 @@ def main(members: int, json_file: Path | None) -> None:
             baselines.append(baseline)
             rows += found
             forwardings.append(forwarding)
+        lasting = measure_lasting(POOL, partial(log_in_with_names, members=members))
     except (RelayError, OSError) as error:
         sys.exit(f"members: the relay: {error}")
     head = [
@@ -301,10 +320,11 @@ def main(members: int, json_file: Path | None) -> None:
     ]
     console = Console()
     width = console.width if console.is_terminal else 120
-    judged = list(targets(rows, forwardings))
+    judged = [*targets(rows, forwardings), *lasting_targets(lasting, MEMORY_MB_MAX, MOST)]
     Console(width=width).print(*head, table(rows), *map(str, judged), sep="\n")
     if json_file is not None:
-        figures = {"rows": [asdict(row) for row in rows], "forwarding": [asdict(one) for one in forwardings]}
+        found = {"rows": rows, "forwarding": forwardings, "lasting": lasting}
+        figures = {name: [asdict(one) for one in listed] for name, listed in found.items()}
         json_file.write_text(json.dumps({"head": head, "baseline_mb": baselines, **figures}, indent=1))
     if missed(judged):
         sys.exit(1)

@@ -62,8 +62,8 @@ class Register:
         return self._pool.reservations.is_configured(int(reservation.address))
 
     def find(self, device: str) -> IPv4Address:
-        """The address of a device with a lease, or else the one that is reserved for it. `device` is a name (in any case
-        of letters), `vmac:` and a VMAC, or the address itself, which need not be leased.
+        """The address of a device with a lease, or else the one that is reserved for it. `device` is a name (in any
+        case of letters), `vmac:` and a VMAC, or the address itself, which need not be leased.
 
         Raises:
             RequestError: there is no such device, or more than one: the text lists their addresses.
