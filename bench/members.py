@@ -323,8 +323,11 @@ def main(members: int, json_file: Path | None) -> None:
     judged = [*targets(rows, forwardings), *lasting_targets(lasting, MEMORY_MB_MAX, MOST)]
     Console(width=width).print(*head, table(rows), *map(str, judged), sep="\n")
     if json_file is not None:
-        found = {"rows": rows, "forwarding": forwardings, "lasting": lasting}
-        figures = {name: [asdict(one) for one in listed] for name, listed in found.items()}
+        figures = {
+            "rows": [asdict(row) for row in rows],
+            "forwarding": [asdict(one) for one in forwardings],
+            "lasting": [asdict(one) for one in lasting],
+        }
         json_file.write_text(json.dumps({"head": head, "baseline_mb": baselines, **figures}, indent=1))
     if missed(judged):
         sys.exit(1)

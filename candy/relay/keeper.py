@@ -102,8 +102,11 @@ class Keeper:
         while True:
             is_last = self._ending.is_set()
             self._look()
-            if batch := {path: kept for path, kept in self._batch().items() if kept}:
+            # A few at a time, until nothing is left.
+            while batch := {path: kept for path, kept in self._batch().items() if kept}:
                 await self._call(self._store.write, batch)
+                if self._has_failed:
+                    break
             if self._has_failed:
                 log.info("leases are written again")
                 self._has_failed = False

@@ -33,6 +33,8 @@ LEASE_LIMIT = 65536
 LEASES_PER_VMAC = 64
 """Clients of one host; more only cost time to look through."""
 DAY_S = 86400
+CHANGES_MOST = 1000
+"""Leases that are copied for the store at once: those of ten thousand members take megabytes."""
 SEEN_S = 3600
 """How old what is kept of a connected device's last sight may be."""
 
@@ -253,8 +255,9 @@ class Leases:
             self._see(lease)
 
     def changes(self) -> dict[int, LeaseRow | None]:
-        """What is new since the last call, by address; None: the lease ended."""
-        changed, self._changed = self._changed, set()
+        """What is new since it was told last, by address; None: the lease ended. CHANGES_MOST at once: call it until
+        nothing is left."""
+        changed = [self._changed.pop() for _ in range(min(len(self._changed), CHANGES_MOST))]
         return {ip: lease.row() if (lease := self._by_ip.get(ip)) is not None else None for ip in changed}
 
     def rows(self) -> dict[int, LeaseRow | None]:

@@ -235,7 +235,7 @@ def _write(database: sqlite3.Connection, network: str, kept: Kept) -> None:
             database.execute(f"DELETE FROM {table} WHERE network = ?", (network,))
     ended = [(network, ip) for ip, row in kept.leases.items() if row is None]
     database.executemany("DELETE FROM lease WHERE network = ? AND ip = ?", ended)
-    rows = [(network, *row) for row in kept.leases.values() if row is not None]
+    rows = ((network, *row) for row in kept.leases.values() if row is not None)
     database.executemany(f"REPLACE INTO lease VALUES (?{', ?' * len(LeaseRow._fields)})", rows)
     for ip, reservation in kept.reservations.items():
         if reservation is None:

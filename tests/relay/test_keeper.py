@@ -12,6 +12,7 @@ import pytest
 from kit.talk import ONE, TWO, Talk, ip
 
 from candy.relay import keeper as module
+from candy.relay import leases
 from candy.relay.keeper import Keeper
 from candy.relay.register import Kept, Register
 from candy.relay.store import Store, StoreError
@@ -135,6 +136,19 @@ async def test_what_is_not_told_is_asked_for_before_each_write(talk: Talk) -> No
     await keeper.start()
     assert (await disk.write_comes())["/"].leases.keys() == {int(ip(7))}
     await keeper.stop()
+
+
+async def test_much_is_written_in_several_batches_and_nothing_is_left(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "CHANGES_MOST", 2)
+    disk = Disk()
+    keeper = Keeper(disk, lambda: {"/": talk.network.register})
+    await keeper.start()
+    for last in (5, 6, 7):
+        talk.member(ip(last), ONE)
+    await keeper.stop()
+    assert [len(batch["/"].leases) for batch in disk.batches] == [2, 1]
 
 
 async def test_a_fault_of_ours_is_logged_and_the_end_is_in_order(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:

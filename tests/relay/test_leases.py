@@ -3,6 +3,7 @@
 import pytest
 
 from candy.protocol.hello import Hello
+from candy.relay import leases as module
 from candy.relay.leases import DAY_S, LEASES_PER_VMAC, SEEN_S, Lease, LeaseRow, Leases, Traffic, shown_vmac
 
 ONE, TWO = b"1" * 16, b"2" * 16
@@ -66,6 +67,15 @@ def test_what_a_device_says_again_is_in_memory_once() -> None:
     assert leases.tell(lease, Hello("linux", "6.1", "vm")) is lease.hello
     changed = Hello("linux", "6.2", "vm")
     assert leases.tell(lease, changed) is lease.hello is changed
+
+
+def test_changes_are_told_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHANGES_MOST", 2)
+    leases = leases_of(1, 2, 3)
+    told = [leases.changes(), leases.changes()]
+    assert [len(changes) for changes in told] == [2, 1]
+    assert told[0].keys() | told[1].keys() == {1, 2, 3}
+    assert leases.changes() == {}
 
 
 def test_another_device_begins_anew() -> None:
