@@ -6,17 +6,6 @@ cdef enum:
     CIPHER_HEADER = 5
     CIPHER_TAG = 16
     CIPHER_RECORD = CIPHER_HEADER + RECORD_MAX + 1 + CIPHER_TAG     # a full one of TLS 1.3
-    EVP_CTRL_AEAD_GET_TAG = 0x10
-    EVP_CTRL_AEAD_SET_TAG = 0x11
-
-cdef:
-    void *(*EVP_CIPHER_CTX_new)() noexcept nogil
-    const void *(*EVP_aes_128_gcm)() noexcept nogil
-    int (*EVP_CipherInit_ex)(void *c, const void *kind, void *engine, const uint8_t *key, const uint8_t *iv,
-                             int seal) noexcept nogil
-    int (*EVP_CipherUpdate)(void *c, uint8_t *out, int *size, const uint8_t *data, int n) noexcept nogil
-    int (*EVP_CipherFinal_ex)(void *c, uint8_t *out, int *size) noexcept nogil
-    int (*EVP_CIPHER_CTX_ctrl)(void *c, int command, int n, void *data) noexcept nogil
 
 cdef struct CipherState:
     int source
@@ -31,17 +20,6 @@ cdef struct CipherState:
 
 cdef uint8_t *CIPHER_KEY = b"a key of the bench"
 cdef uint8_t *CIPHER_NONCE = b"its nonce..."
-
-
-cdef cipher_load():
-    cdef void *handle = libssl_handle()
-    libssl_load()
-    libssl_find(handle, b"EVP_CIPHER_CTX_new", <void **>&EVP_CIPHER_CTX_new)
-    libssl_find(handle, b"EVP_aes_128_gcm", <void **>&EVP_aes_128_gcm)
-    libssl_find(handle, b"EVP_CipherInit_ex", <void **>&EVP_CipherInit_ex)
-    libssl_find(handle, b"EVP_CipherUpdate", <void **>&EVP_CipherUpdate)
-    libssl_find(handle, b"EVP_CipherFinal_ex", <void **>&EVP_CipherFinal_ex)
-    libssl_find(handle, b"EVP_CIPHER_CTX_ctrl", <void **>&EVP_CIPHER_CTX_ctrl)
 
 
 cdef void *cipher_make(bint seal) noexcept nogil:
@@ -119,7 +97,7 @@ cdef class CipherRelay:
         self.state = r
         if r == NULL:
             raise MemoryError
-        cipher_load()
+        libssl_load()
         r.source = source
         r.destination = destination
         r.opening = cipher_make(False)
@@ -167,7 +145,7 @@ def cipher_records(uint32_t n):
     cdef uint32_t i
     cdef void *c
     cdef bytearray out = bytearray(n * CIPHER_RECORD)
-    cipher_load()
+    libssl_load()
     c = cipher_make(True)
     memset(plain, 0x5A, sizeof(plain))
     for i in range(n):

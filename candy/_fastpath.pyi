@@ -380,6 +380,38 @@ class FrameParser:
     def error(self) -> int:
         """0, or the close code that the bytes deserve (1002, 1009)."""
 
+@disjoint_base
+class RecordLayer:
+    """TLS records of one end over bytes in memory, for tests and fuzzing: the same functions that the workers run.
+
+    Args:
+        cipher: "AES-128-GCM", "AES-256-GCM" or "CHACHA20-POLY1305".
+        secret: of the peer's records; with TLS 1.2 the master secret, 48 bytes.
+        own: of this end's; with TLS 1.2 the server's random and the client's, 64 bytes.
+        client: TLS 1.2: which end this is.
+    """
+
+    sealed: int
+    """Records sealed with the keys at hand."""
+
+    def __new__(cls, cipher: str, secret: bytes, own: bytes, *, tls12: bool = False, client: bool = False) -> Self: ...
+    def seal(self, content: bytes, kind: int = 23) -> bytes:
+        """One record, and a KeyUpdate before it where one is due."""
+
+    def open(self, records: bytes) -> list[tuple[int, bytes]]:
+        """Kind and content of each whole record.
+
+        Raises:
+            ValueError: the number of the alert that they deserve; the records before are lost.
+        """
+
+    def hear(self, content: bytes, *, client: bool = False) -> bool:
+        """Follow the messages in a record of the peer's handshakes; whether no message is incomplete.
+
+        Raises:
+            ValueError: as open().
+        """
+
 def segment(vnet: bytes, packet: bytes) -> list[bytes]:
     """For tests and fuzzing: the packets that a super-packet stands for, as a peer without candy.2 gets them.
 

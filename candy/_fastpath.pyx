@@ -23,7 +23,8 @@ include "engine/codel.pxi"              # what waits too long: dropped, or marke
 include "engine/queue.pxi"              # the backlog of one destination: fq_codel
 include "engine/inbox.pxi"              # what threads leave for the holder of a send lock
 include "engine/transport.pxi"          # read from, write to, end a connection
-include "engine/tls.pxi"                # TLS of one connection, in the engine's memory
+include "engine/recordlayer.pxi"        # TLS records: sealed and opened
+include "engine/tls.pxi"                # TLS of one connection
 include "engine/legacy.pxi"             # writing to old peers: each frame a TCP segment
 include "engine/drain.pxi"              # from a backlog to the kernel
 include "engine/send.pxi"               # from a batch to the kernel, the queue or the inbox
@@ -43,3 +44,4 @@ include "engine/context.pxi"            # TLS contexts, from files
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/face.pxi"               # the Python face
 include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog
+include "engine/testing_tls.pxi"        # and TLS records

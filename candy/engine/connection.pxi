@@ -62,7 +62,7 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     s.spill = NULL
     s.fragments = NULL
     fanout_end(w, s)
-    tls_free(s)
+    tls_free(w, s)
     connection_delist(w, s)
     w.departed[w.departed_count] = <uint32_t>(s - w.engine.slots)
     w.departed_count += 1

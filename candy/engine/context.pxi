@@ -177,12 +177,11 @@ cdef TlsContext context_make(bint client, bint ml_kem):
     if self.context == NULL:
         raise ValueError(openssl_words())
     SSL_CTX_ctrl(self.context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS, NULL)
-    # A read comes back behind each record that carries no data, so that those can be counted.
-    SSL_CTX_ctrl(self.context, SSL_CTRL_CLEAR_MODE, SSL_MODE_AUTO_RETRY, NULL)
     SSL_CTX_ctrl(self.context, SSL_CTRL_SET_SESS_CACHE_MODE, 0, NULL)
     SSL_CTX_set_options(self.context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET
                         | SSL_OP_CIPHER_SERVER_PREFERENCE)
     SSL_CTX_set_default_passwd_cb(self.context, <void *>no_password)
+    SSL_CTX_set_keylog_callback(self.context, <void *>tls_note_secret)
     set_ok(SSL_CTX_set_num_tickets(self.context, 0))
     set_ok(SSL_CTX_ctrl(self.context, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_2_VERSION, NULL) == 1)
     set_ok(SSL_CTX_set_ciphersuites(self.context, TLS13_SUITES if aes else TLS13_SUITES_WITHOUT_AES))

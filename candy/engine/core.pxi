@@ -23,7 +23,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         block_give(w, s.spill)
         block_give(w, s.fragments)
         fanout_end(w, s)
-        tls_free(s)
+        tls_free(w, s)
         free(s.routes)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
@@ -91,7 +91,7 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     if index == e.worker_count:                 # Python's own: it sends, but receives nothing
         return True
     w.buffer = <uint8_t *>malloc(RECEIVE_BYTES + FRAME_HEADER_MAX)
-    w.cipher = <uint8_t *>malloc(CIPHER_BYTES)
+    w.cipher = <uint8_t *>malloc(RECORD_ROOM + CIPHER_BYTES)
     w.sealed = <uint8_t *>malloc(SEALED_ROOM)
     w.stage = <uint8_t *>malloc(RECORD_MAX)
     w.commit = <Block *>malloc(sizeof(Block) + COMMIT_MAX + WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
@@ -412,7 +412,7 @@ cdef class _Core:
         block_give(self.sender(), s.spill)
         s.spill = NULL
         queue_free(self.sender(), s)
-        tls_free(s)
+        tls_free(self.sender(), s)
         self.give_slot(s)
 
     cdef secure(self, Slot *s, TlsContext context, bint http):

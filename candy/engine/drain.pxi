@@ -259,14 +259,13 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
 cdef bint queue_finish(Worker *w, Slot *s) noexcept nogil:
     """Nothing waits, and nothing more will: over TLS our side ends with close_notify. True when all has left."""
     cdef Tls *t = s.tls
+    cdef uint8_t record[2 * RECORD_OVERHEAD]
     cdef Queue *q
     if t == NULL or t.finished:
         return True
-    t.finished = True
-    tls_seal_into(t, t.said, SAID_MAX)
-    SSL_shutdown(t.ssl)
+    tls_seal_into(t, record, sizeof(record))
     q = queue_of(w, s)
-    if q == NULL or not commit_more(w, q, t.said, t.output_used):
+    if not tls_finish(t) or q == NULL or not commit_more(w, q, record, t.output_used):
         transport_break(s)
         return False
     q.sealed = True

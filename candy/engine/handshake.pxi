@@ -7,8 +7,6 @@
 # 4. hand_over()          the home is asked to take it
 
 cdef enum:
-    RECORD_HEADER = 5
-    RECORD_HANDSHAKE = 22
     MESSAGE_HEADER = 4              # type and length of a handshake message
     MESSAGE_CLIENT_HELLO = 1
     HELLO_RECORDS = 16              # in which a ClientHello may come; RECORD_MAX bytes of it
@@ -69,7 +67,7 @@ cdef int64_t hello_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
     cdef uint32_t at = 0
     cdef uint32_t size, part
     for _ in range(HELLO_RECORDS):
-        if n > at and p[at] != RECORD_HANDSHAKE:
+        if n > at and p[at] != HANDSHAKE:
             return -1
         if n < at + RECORD_HEADER:
             return at + RECORD_HEADER
@@ -93,12 +91,17 @@ cdef int64_t hello_bytes(const uint8_t *p, uint32_t n) noexcept nogil:
 
 
 cdef void handshake_done(Worker *w, Slot *s) noexcept nogil:
-    """The peer is who its certificate says; a pin says which key that has to have."""
+    """The peer is who its certificate says; a pin says which key that has to have. From here on there are keys alone,
+    and no SSL."""
     cdef uint8_t detail[40]
     if not key_is_pinned(s.tls):
         tell_certificate(w, s)
         memcpy(detail, b"\0\0another key than the pinned one", 33)
         tell(w, s, EV_TLS, detail, 33)
+        connection_close(w, s, CAUSE_HANDSHAKE_FAILED)
+        return
+    if not tls_begin(s):
+        tell_tls(w, s)
         connection_close(w, s, CAUSE_HANDSHAKE_FAILED)
         return
     s.tls.secured = True
@@ -150,7 +153,6 @@ cdef void hand_over(Worker *w) noexcept nogil:
         connection_delist(w, s)
         s.worker_index = NO_INDEX
         s.tls.shaking = False
-        s.tls.primed = True
         s.readable = s.writable = s.ready = s.hung_up = False
         point(POINT_SECURED)
         # Asked under the lock: the home may close the connection as soon as it is its owner.
@@ -163,8 +165,7 @@ cdef void hand_over(Worker *w) noexcept nogil:
 
 
 cdef bint take_over(Worker *w, Slot *s) noexcept nogil:
-    """Its handshake is done: watch it from here on. Its first turn sends what waits before it reads, so that an answer
-    of its SSL's finds all that is committed sealed. False: the kernel refused."""
+    """Its handshake is done: watch it from here on. False: the kernel refused."""
     if not connection_watch(w, s):
         connection_close(w, s, CAUSE_RESET)
         return False

@@ -1,15 +1,16 @@
 # HTTP between a TLS handshake and the frames: plaintext to and from a socket at whose far end Python's HTTP is. Runs on
 # the thread of handshakes.
 #
-#     peer ══ TLS ══ SSL ──http_up──▶ h.plain ┆ ──▶ aiohttp      up to and with the empty line behind each head
-#                        ◀─http_down─         ┆ ◀──
+#     peer ══ TLS ══ slot ──http_up──▶ h.plain ┆ ──▶ aiohttp     up to and with the empty line behind each head
+#                         ◀─http_down─         ┆ ◀──
 #
-# 1. http_up()      what follows a head stays in the SSL, because what is in a socket can't be taken back
+# 1. http_up()      what follows a head is held in the slot, because what is in a socket can't be taken back
 # 2. Python         PASS: the next head may pass; UPGRADE: frames come next; an end
 # 3. http_over()    its answers to earlier requests have left: the connection moves to its home
 #
-# Nothing is kept here: bytes stay in the SSL, or in the socket that they came by, until the other side takes them. This
-# part knows no more of HTTP than where a head ends, and the status of a response.
+# No more is read from either side than the other takes: what waits is one read of the peer's, in the slot's spill, and
+# one record of Python's. This part knows no more of HTTP than where a head ends, and the status of a
+# response.
 
 cdef enum:
     LEFT_MOST = 4194304             # bytes of a peer that are thrown away behind Python's end
@@ -94,75 +95,105 @@ cdef bint http_turn(Worker *w, Slot *s) noexcept nogil:
 
 
 cdef Down http_down(Worker *w, Slot *s) noexcept nogil:
-    """Seal what Python has written, and send it. What the peer's socket does not take is not taken from Python's: an
-    SSL wants the same bytes again."""
+    """Seal what Python has written, and send it. While the peer's socket has not taken what was sealed, nothing more is
+    taken from Python's."""
+    cdef Down down
+    pthread_mutex_lock(&s.send_lock)
+    down = http_seal(w, s)
+    pthread_mutex_unlock(&s.send_lock)
+    return down
+
+
+cdef Down http_seal(Worker *w, Slot *s) noexcept nogil:
+    """http_down() under the send lock."""
     cdef Tls *t = s.tls
     cdef Http *h = t.http
+    cdef iovec piece
+    cdef Block *b
     cdef ssize_t n
-    cdef int r
     while w.work > 0:
-        n = recv(h.plain, w.buffer, h.writing if h.writing != 0 else <int>RECORD_MAX, MSG_DONTWAIT | MSG_PEEK)
-        if n < 0 and (errno == EAGAIN or errno == EINTR):
-            return DOWN_DRY
-        if n <= 0:
+        b = h.sealed
+        if b != NULL:
+            piece.iov_base = block_bytes(b) + b.start
+            piece.iov_len = b.end - b.start
+        else:
+            n = recv(h.plain, w.buffer, RECORD_MAX, MSG_DONTWAIT)
+            if n < 0 and (errno == EAGAIN or errno == EINTR):
+                return DOWN_DRY
+            tls_seal_into(t, w.sealed, SEALED_ROOM)
+            if n <= 0 or not tls_seal(t, w.buffer, <uint32_t>n):
+                return DOWN_ENDED
+            piece.iov_base = w.sealed
+            piece.iov_len = t.output_used
+        n = transport_write(s, &piece, 1, 0)
+        if n < 0 and errno != EAGAIN and errno != EINTR:
+            block_give(w, b)
+            h.sealed = NULL
             return DOWN_ENDED
+        n = max(n, <ssize_t>0)
         w.work -= WORK_CALL + n
-        ERR_clear_error()
-        r = SSL_write(t.ssl, w.buffer, <int>n)
-        if r <= 0 and SSL_get_error(t.ssl, r) == SSL_ERROR_WANT_WRITE:
-            h.writing = <int>n
+        if b != NULL:
+            b.start += <uint32_t>n
+        elif <size_t>n < piece.iov_len:
+            h.sealed = block_of(w, w.sealed + n, <uint32_t>(piece.iov_len - <size_t>n), FOR_CERTAIN)
+            if h.sealed == NULL:
+                transport_break(s)              # the stream can't be continued
+                return DOWN_ENDED
+        if b != NULL and b.start == b.end:
+            block_give(w, b)
+            h.sealed = NULL
+        if h.sealed != NULL:
             return DOWN_FULL
-        if r != n:
-            http_fail(w, s)
-            return DOWN_ENDED
-        h.writing = 0
-        recv(h.plain, w.buffer, <size_t>n, MSG_DONTWAIT)
     return DOWN_MORE
 
 
 cdef void http_up(Worker *w, Slot *s) noexcept nogil:
     """Give Python what the peer has sent, up to and with the empty line behind the head at hand."""
-    cdef Tls *t = s.tls
-    cdef Http *h = t.http
+    cdef Http *h = s.tls.http
+    cdef Block *b
     cdef Head head
-    cdef uint32_t others = 0
+    cdef uint8_t *p
+    cdef size_t wanted
+    cdef ssize_t n, given
     cdef uint32_t size
-    cdef ssize_t n
-    cdef int r, error
-    while not h.held and not t.ended and w.work > 0:
-        ERR_clear_error()
-        r = SSL_peek(t.ssl, w.buffer, RECORD_MAX)
-        if r <= 0:
-            error = SSL_get_error(t.ssl, r)
-            if error == SSL_ERROR_WANT_WRITE or (error == SSL_ERROR_WANT_READ and t.dry):
+    while not h.held and w.work > 0:
+        b = s.spill
+        if b != NULL:
+            p = block_bytes(b) + b.start
+            n = b.end - b.start
+        else:
+            p = w.buffer
+            n = tls_read(w, s, p, RECORD_MAX, &wanted)
+            if n < 0 and errno == EINTR:
+                continue
+            if n < 0:
+                if errno != EAGAIN:
+                    connection_close(w, s, s.tls.cause if errno == EPROTO else CAUSE_RESET)
                 return
-            if error == SSL_ERROR_ZERO_RETURN:
-                t.ended = True
+            if n == 0:
                 shutdown(h.plain, SHUT_WR)
                 return
-            others += 1
-            w.work -= WORK_KEYS
-            if error != SSL_ERROR_WANT_READ or others > OTHERS_MOST:
-                http_fail(w, s)
-                return
-            continue
         head = h.head
-        size = <uint32_t>r if h.whole else head_pass(&head, w.buffer, <uint32_t>r)
-        n = send(h.plain, w.buffer, size, MSG_DONTWAIT | MSG_NOSIGNAL)
-        w.work -= WORK_CALL + size
-        if n < 0:
-            return                              # full: an event will tell; or ended by Python, which http_down() sees
-        SSL_read(t.ssl, w.buffer, <int>n)
+        size = <uint32_t>n if h.whole else head_pass(&head, p, <uint32_t>n)
+        given = max(send(h.plain, p, size, MSG_DONTWAIT | MSG_NOSIGNAL), <ssize_t>0)
+        w.work -= WORK_CALL + given
         if not h.whole:
-            head_pass(&h.head, w.buffer, <uint32_t>n)
+            head_pass(&h.head, p, <uint32_t>given)
             if h.head.over:
                 http_judge(s, h)
-
-
-cdef void http_fail(Worker *w, Slot *s) noexcept nogil:
-    """TLS can't go on."""
-    tell_tls(w, s)
-    connection_close(w, s, s.tls.cause if s.tls.cause != CAUSE_NONE else CAUSE_TLS)
+        if b != NULL:
+            b.start += <uint32_t>given
+            if b.start == b.end:
+                block_give(w, b)
+                s.spill = NULL
+        elif given < n:
+            # Bytes of TLS can't be dropped, and are no more than a read and a record.
+            s.spill = block_of(w, p + given, <uint32_t>(n - given), FOR_CERTAIN)
+            if s.spill == NULL:
+                connection_close(w, s, CAUSE_LOCAL)
+                return
+        if given < size:
+            return                              # full: an event will tell; or ended by Python, which http_down() sees
 
 
 cdef void http_leave(Worker *w, Slot *s) noexcept nogil:
@@ -170,14 +201,12 @@ cdef void http_leave(Worker *w, Slot *s) noexcept nogil:
     peer the last answer: so its end is awaited for a moment."""
     cdef Tls *t = s.tls
     pthread_mutex_lock(&s.send_lock)
-    ERR_clear_error()
-    SSL_shutdown(t.ssl)
+    tls_farewell(s)
     transport_finish(s)
     pthread_mutex_unlock(&s.send_lock)
-    t.finished = True
     t.http.leaving = True
     s.deadline_ns = w.now + CLOSE_WAIT_NS
-    if t.ended:
+    if t.ended or s.broken:
         connection_close(w, s, CAUSE_LOCAL)
 
 
@@ -200,5 +229,6 @@ cdef bint http_discard(Worker *w, Slot *s) noexcept nogil:
 cdef void http_over(Worker *w, Slot *s) noexcept nogil:
     """Frames come next."""
     epoll_ctl(w.ep, EPOLL_CTL_DEL, s.tls.http.plain, NULL)
-    http_free(s.tls)
+    s.held = s.spill != NULL
+    http_free(w, s.tls)
     secured(w, s)

@@ -15,18 +15,16 @@ cdef enum:
     SSL_VERIFY_PEER = 1
     SSL_ERROR_WANT_READ = 2
     SSL_ERROR_WANT_WRITE = 3
-    SSL_ERROR_ZERO_RETURN = 6
-    SSL_MODE_AUTO_RETRY = 0x4
     SSL_MODE_RELEASE_BUFFERS = 0x10
     SSL_CTRL_MODE = 33
     SSL_CTRL_SET_SESS_CACHE_MODE = 44       # 0 is off
     SSL_CTRL_SET_TLSEXT_SERVERNAME_CB = 53
     SSL_CTRL_SET_TLSEXT_SERVERNAME_ARG = 54
     SSL_CTRL_SET_TLSEXT_HOSTNAME = 55
-    SSL_CTRL_CLEAR_MODE = 78
     SSL_CTRL_SET_GROUPS_LIST = 92
     SSL_CTRL_SET_MIN_PROTO_VERSION = 123
     TLS1_2_VERSION = 0x0303
+    TLS1_3_VERSION = 0x0304
     SSL_OP_NO_TICKET = 1 << 14
     SSL_OP_NO_COMPRESSION = 1 << 17
     SSL_OP_CIPHER_SERVER_PREFERENCE = 1 << 22
@@ -41,6 +39,11 @@ cdef enum:
     BIO_CTRL_FLUSH = 11
     ERR_CERTIFICATE_VERIFY_FAILED = 20 << 23 | 134      # of ERR_LIB_SSL
     X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS = 4
+    NID_AES_128_GCM = 895
+    NID_AES_256_GCM = 901
+    NID_CHACHA20_POLY1305 = 1018
+    EVP_CTRL_AEAD_GET_TAG = 0x10
+    EVP_CTRL_AEAD_SET_TAG = 0x11
 
 cdef:
     unsigned long (*OpenSSL_version_num)() noexcept nogil
@@ -77,6 +80,7 @@ cdef:
     int (*SSL_CTX_load_verify_file)(void *context, const char *file) noexcept nogil
     int (*SSL_CTX_set_default_verify_paths)(void *context) noexcept nogil
     void (*SSL_CTX_set_verify)(void *context, int mode, void *callback) noexcept nogil
+    void (*SSL_CTX_set_keylog_callback)(void *context, void *callback) noexcept nogil
     void *(*SSL_CTX_get0_param)(void *context) noexcept nogil
     long (*SSL_CTX_callback_ctrl)(void *context, int command, void *callback) noexcept nogil
     int (*SSL_CTX_set_ex_data)(void *context, int index, void *data) noexcept nogil
@@ -92,8 +96,22 @@ cdef:
     int (*i2d_X509)(const void *certificate, uint8_t **out) noexcept nogil
     void *(*OPENSSL_sk_value)(const void *stack, int i) noexcept nogil
     const void *(*EVP_sha256)() noexcept nogil
+    const void *(*EVP_sha384)() noexcept nogil
     int (*EVP_Digest)(const void *data, size_t n, uint8_t *digest, unsigned int *size, const void *kind,
                       void *engine) noexcept nogil
+    uint8_t *(*HMAC)(const void *kind, const void *key, int key_size, const uint8_t *data, size_t n, uint8_t *digest,
+                     unsigned int *size) noexcept nogil
+    const void *(*EVP_aes_128_gcm)() noexcept nogil
+    const void *(*EVP_aes_256_gcm)() noexcept nogil
+    const void *(*EVP_chacha20_poly1305)() noexcept nogil
+    void *(*EVP_CIPHER_CTX_new)() noexcept nogil
+    void (*EVP_CIPHER_CTX_free)(void *c) noexcept nogil
+    int (*EVP_CipherInit_ex)(void *c, const void *kind, void *engine, const uint8_t *key, const uint8_t *iv,
+                             int seals) noexcept nogil
+    int (*EVP_CipherUpdate)(void *c, uint8_t *out, int *size, const uint8_t *data, int n) noexcept nogil
+    int (*EVP_CipherFinal_ex)(void *c, uint8_t *out, int *size) noexcept nogil
+    int (*EVP_CIPHER_CTX_ctrl)(void *c, int command, int n, void *data) noexcept nogil
+    void (*OPENSSL_cleanse)(void *p, size_t n) noexcept nogil
     void (*CRYPTO_free)(void *p, const char *file, int line) noexcept nogil
     void *(*SSL_new)(void *context) noexcept nogil
     void (*SSL_free)(void *ssl) noexcept nogil
@@ -103,10 +121,16 @@ cdef:
     void (*SSL_set_connect_state)(void *ssl) noexcept nogil
     int (*SSL_do_handshake)(void *ssl) noexcept nogil
     int (*SSL_get_error)(const void *ssl, int result) noexcept nogil
-    int (*SSL_read)(void *ssl, void *data, int n) noexcept nogil
-    int (*SSL_peek)(void *ssl, void *data, int n) noexcept nogil
-    int (*SSL_write)(void *ssl, const void *data, int n) noexcept nogil
-    int (*SSL_shutdown)(void *ssl) noexcept nogil
+    void *(*SSL_get_rbio)(const void *ssl) noexcept nogil
+    int (*SSL_version)(const void *ssl) noexcept nogil
+    const void *(*SSL_get_current_cipher)(const void *ssl) noexcept nogil
+    int (*SSL_CIPHER_get_cipher_nid)(const void *cipher) noexcept nogil
+    void *(*SSL_get_session)(const void *ssl) noexcept nogil
+    size_t (*SSL_SESSION_get_master_key)(const void *session, uint8_t *out, size_t n) noexcept nogil
+    uint8_t (*SSL_SESSION_get_max_fragment_length)(const void *session) noexcept nogil
+    size_t (*SSL_get_client_random)(const void *ssl, uint8_t *out, size_t n) noexcept nogil
+    size_t (*SSL_get_server_random)(const void *ssl, uint8_t *out, size_t n) noexcept nogil
+    const char *(*SSL_alert_desc_string_long)(int alert) noexcept nogil
     long (*SSL_get_verify_result)(const void *ssl) noexcept nogil
     void *(*SSL_get_peer_cert_chain)(const void *ssl) noexcept nogil
     void *(*SSL_set_SSL_CTX)(void *ssl, void *context) noexcept nogil
@@ -186,6 +210,7 @@ cdef libssl_find_all(void *handle):
     libssl_find(handle, b"SSL_CTX_load_verify_file", <void **>&SSL_CTX_load_verify_file)
     libssl_find(handle, b"SSL_CTX_set_default_verify_paths", <void **>&SSL_CTX_set_default_verify_paths)
     libssl_find(handle, b"SSL_CTX_set_verify", <void **>&SSL_CTX_set_verify)
+    libssl_find(handle, b"SSL_CTX_set_keylog_callback", <void **>&SSL_CTX_set_keylog_callback)
     libssl_find(handle, b"SSL_CTX_get0_param", <void **>&SSL_CTX_get0_param)
     libssl_find(handle, b"SSL_CTX_callback_ctrl", <void **>&SSL_CTX_callback_ctrl)
     libssl_find(handle, b"SSL_CTX_set_ex_data", <void **>&SSL_CTX_set_ex_data)
@@ -200,7 +225,19 @@ cdef libssl_find_all(void *handle):
     libssl_find(handle, b"i2d_X509", <void **>&i2d_X509)
     libssl_find(handle, b"OPENSSL_sk_value", <void **>&OPENSSL_sk_value)
     libssl_find(handle, b"EVP_sha256", <void **>&EVP_sha256)
+    libssl_find(handle, b"EVP_sha384", <void **>&EVP_sha384)
     libssl_find(handle, b"EVP_Digest", <void **>&EVP_Digest)
+    libssl_find(handle, b"HMAC", <void **>&HMAC)
+    libssl_find(handle, b"EVP_aes_128_gcm", <void **>&EVP_aes_128_gcm)
+    libssl_find(handle, b"EVP_aes_256_gcm", <void **>&EVP_aes_256_gcm)
+    libssl_find(handle, b"EVP_chacha20_poly1305", <void **>&EVP_chacha20_poly1305)
+    libssl_find(handle, b"EVP_CIPHER_CTX_new", <void **>&EVP_CIPHER_CTX_new)
+    libssl_find(handle, b"EVP_CIPHER_CTX_free", <void **>&EVP_CIPHER_CTX_free)
+    libssl_find(handle, b"EVP_CipherInit_ex", <void **>&EVP_CipherInit_ex)
+    libssl_find(handle, b"EVP_CipherUpdate", <void **>&EVP_CipherUpdate)
+    libssl_find(handle, b"EVP_CipherFinal_ex", <void **>&EVP_CipherFinal_ex)
+    libssl_find(handle, b"EVP_CIPHER_CTX_ctrl", <void **>&EVP_CIPHER_CTX_ctrl)
+    libssl_find(handle, b"OPENSSL_cleanse", <void **>&OPENSSL_cleanse)
     libssl_find(handle, b"CRYPTO_free", <void **>&CRYPTO_free)
     libssl_find(handle, b"SSL_new", <void **>&SSL_new)
     libssl_find(handle, b"SSL_free", <void **>&SSL_free)
@@ -210,10 +247,16 @@ cdef libssl_find_all(void *handle):
     libssl_find(handle, b"SSL_set_connect_state", <void **>&SSL_set_connect_state)
     libssl_find(handle, b"SSL_do_handshake", <void **>&SSL_do_handshake)
     libssl_find(handle, b"SSL_get_error", <void **>&SSL_get_error)
-    libssl_find(handle, b"SSL_read", <void **>&SSL_read)
-    libssl_find(handle, b"SSL_peek", <void **>&SSL_peek)
-    libssl_find(handle, b"SSL_write", <void **>&SSL_write)
-    libssl_find(handle, b"SSL_shutdown", <void **>&SSL_shutdown)
+    libssl_find(handle, b"SSL_get_rbio", <void **>&SSL_get_rbio)
+    libssl_find(handle, b"SSL_version", <void **>&SSL_version)
+    libssl_find(handle, b"SSL_get_current_cipher", <void **>&SSL_get_current_cipher)
+    libssl_find(handle, b"SSL_CIPHER_get_cipher_nid", <void **>&SSL_CIPHER_get_cipher_nid)
+    libssl_find(handle, b"SSL_get_session", <void **>&SSL_get_session)
+    libssl_find(handle, b"SSL_SESSION_get_master_key", <void **>&SSL_SESSION_get_master_key)
+    libssl_find(handle, b"SSL_SESSION_get_max_fragment_length", <void **>&SSL_SESSION_get_max_fragment_length)
+    libssl_find(handle, b"SSL_get_client_random", <void **>&SSL_get_client_random)
+    libssl_find(handle, b"SSL_get_server_random", <void **>&SSL_get_server_random)
+    libssl_find(handle, b"SSL_alert_desc_string_long", <void **>&SSL_alert_desc_string_long)
     libssl_find(handle, b"SSL_get_verify_result", <void **>&SSL_get_verify_result)
     libssl_find(handle, b"SSL_get_peer_cert_chain", <void **>&SSL_get_peer_cert_chain)
     libssl_find(handle, b"SSL_set_SSL_CTX", <void **>&SSL_set_SSL_CTX)

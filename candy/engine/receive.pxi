@@ -98,8 +98,8 @@ cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) n
     if unlikely(is_stranger(s)):
         most = STRANGER_BYTES
     if unlikely(s.tls != NULL):
-        # enter_buffer() leaves no incomplete frame elsewhere. What an SSL keeps may become a record more.
-        return tls_read(w, s, w.buffer + have, RECEIVE_BYTES - have, min(most, <size_t>CIPHER_BYTES), room)
+        # enter_buffer() leaves no incomplete frame elsewhere; behind one there is room for all of w.cipher.
+        return tls_read(w, s, w.buffer + have, min(most, <size_t>CIPHER_BYTES), room)
     if likely(b == NULL):
         room[0] = min(<size_t>RECEIVE_BYTES - have, most)
         return transport_read(s, w.buffer + have, room[0])

@@ -3,7 +3,7 @@
 from libc.stdint cimport UINT32_MAX, UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t  # no-cython-lint
 from libc.math cimport sqrt  # no-cython-lint
 from libc.stdlib cimport calloc, free, malloc, realloc  # no-cython-lint
-from libc.string cimport memcmp, memcpy, memmove, memset, strchr, strdup  # no-cython-lint
+from libc.string cimport memcmp, memcpy, memmove, memset, strchr, strdup, strlen  # no-cython-lint
 
 cdef extern from "engine/fastpath.h" nogil:
     uint64_t load_relaxed64 "candy_load_relaxed" (uint64_t *p)

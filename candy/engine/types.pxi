@@ -34,10 +34,10 @@ cdef enum:
     DELAYS_COUNT = 14               # and the last has none
     NO_INDEX = 0xFFFFFFFF
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
-    CIPHER_BYTES = 131072           # and one of ciphertext, so that this, plaintext and what is sealed fit the cache
+    CIPHER_BYTES = 131072           # and one read of ciphertext, so that it, plaintext and what is sealed fit the cache
     RECORD_MAX = 16384              # plaintext in one TLS record
-    RECORD_OVERHEAD = 64            # more than a record has beside that, or a KeyUpdate takes
-    SAID_MAX = 256
+    RECORD_ROOM = 16896             # and more than a whole one has
+    RECORD_OVERHEAD = 64            # more than a record has beside its plaintext, and a KeyUpdate before it
 
 # Where a build for tests may hold a thread (point()); what each stands for is in docs/architecture.md.
 cdef enum:
@@ -62,7 +62,7 @@ cdef enum:
     WORK_RULE = 4                   # to compare an address with a rule
     WORK_ANSWER = 1600              # to build and queue an answer, or to tell Python something
     WORK_CALL = 12000               # a system call
-    WORK_KEYS = 40000               # new keys, or another TLS record that carries no data
+    WORK_KEYS = 40000               # new keys; and any TLS record that carries no data
     WORK_SEGMENT = 8400             # a TCP segment for one frame alone, a packet to or from a device
 
 cdef enum SlotKind:
@@ -240,28 +240,53 @@ cdef struct Http:
     bint upgrading                  # Python has done with it: frames come next
     bint leaving                    # Python has ended it: what the peer still sends is thrown away
     uint32_t left                   # bytes of that
-    int writing                     # bytes that an SSL wants again, because the socket took no more; 0 none
+    Block *sealed                   # part of a record that the peer's socket did not take, NULL none
 
-# TLS of one connection (its owner). An SSL is no more than one thread's at a time.
+cdef struct Suite:                  # what a handshake has agreed on (static behind it)
+    bint tls12                      # else it is TLS 1.3
+    const void *cipher              # EVP_CIPHER
+    const void *digest              # EVP_MD
+    uint32_t key_bytes
+    uint32_t secret_bytes           # as the digest's
+    uint32_t explicit               # bytes of its nonce that a record carries
+    uint32_t fragment_most          # plaintext in one record of ours
+
+cdef struct Keys:                   # of one direction
+    void *cipher                    # EVP_CIPHER_CTX
+    uint64_t number                 # of its next record
+    uint8_t nonce[12]               # of the record with number 0
+    uint8_t secret[48]              # TLS 1.3: what its next keys come from
+    uint32_t secret_bytes           # of it, as OpenSSL told it; 0 not yet
+
+cdef struct Messages:               # of handshakes, as they come in records
+    uint32_t skip                   # bytes of one that is passed over
+    uint32_t have                   # bytes of the next one's head, and of a KeyUpdate
+    uint8_t head[5]
+
+# TLS of one connection.
 cdef struct Tls:
-    void *context                   # SSL_CTX, counted
-    void *ssl                       # a server's: NULL until a whole ClientHello is there
+    # owner
+    void *context                   # SSL_CTX, counted; NULL behind the handshake
+    void *ssl                       # of the handshake; a server's is made when a whole ClientHello is there
     Slot *slot
     Http *http                      # what comes before the frames; NULL nothing, or no more
-    bint shaking                    # in the handshake, and with HTTP: the BIO is the socket itself
+    bint shaking                    # in the handshake, and with HTTP
     bint secured                    # the handshake is done
-    bint dry                        # while it is: the socket was found empty
-    bint primed                     # the SSL may have read what nobody has taken from it
     bint ended                      # the peer's close_notify was read
-    bint finished                   # ours is written
     Cause cause                     # why nothing more can be read, CAUSE_NONE
-    const uint8_t *input            # ciphertext that is being opened
-    uint32_t input_left
+    uint8_t alert                   # what the peer is told of it, 0 nothing
+    Suite suite
+    Keys opening
+    Messages messages
+    Block *rest                     # an incomplete record
+    # lock
+    Keys sealing
+    bint finished                   # our close_notify is written
     uint8_t *output                 # where records go
     uint32_t output_used
     uint32_t output_room
-    uint8_t said[SAID_MAX]          # what an SSL writes while it reads: alerts, answers to a KeyUpdate
-    uint32_t owed                   # bytes of answers that the kernel has not taken all of
+    # atomic
+    uint64_t update_asked           # the peer wants new keys behind our next record
 
 # A connection or a TUN device. Never freed, only used again with a new generation.
 cdef struct Slot:
@@ -462,7 +487,7 @@ cdef struct Worker:
     uint64_t next_closing_ns
     uint32_t closing_place
     uint8_t *buffer
-    uint8_t *cipher                 # CIPHER_BYTES of ciphertext, opened as soon as it is read
+    uint8_t *cipher                 # an incomplete record, up to RECORD_ROOM, and a read of CIPHER_BYTES behind it
     uint8_t *sealed                 # and SEALED_ROOM that was not sent yet
     Block *commit                   # plaintext of a commit, room for the longest
     uint8_t *stage                  # RECORD_MAX: short runs, to be sealed as one record

@@ -1,43 +1,45 @@
 # Reading over TLS: one read of ciphertext into w.cipher, whose records are opened at once into the worker's buffer.
-# Runs on the connection's owner. What is left of a record stays in its SSL, so nothing waits in w.cipher.
+# Runs on the connection's owner. What is left of a record waits in a block of its own size, until the next read has
+# more of it.
 
 cdef enum:
     OTHERS_MOST = 8                 # records without data in one read: tickets, and KeyUpdates, which cost new keys
-    ANSWERS_MOST = 2048             # bytes of answers that wait for a peer: of one that asks for them and reads none
     CERTIFICATE_TOLD = 16384        # longest one that Python is shown, bytes
 
 
-cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t room, size_t most, size_t *wanted) noexcept nogil:
-    """Read at most `most` bytes of ciphertext and open them into `room` bytes, which are at least RECORD_MAX more. As
+cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t most, size_t *wanted) noexcept nogil:
+    """Read at most `most` bytes of ciphertext and open them into `data`, which has room for them and RECORD_ROOM. As
     recv(), with 0 for the peer's close_notify, and EPROTO for what is in t.cause. `wanted` is more than was opened when
     the socket is empty."""
     cdef Tls *t = s.tls
+    cdef uint8_t *cipher = w.cipher + RECORD_ROOM
+    cdef uint32_t have = 0
     cdef ssize_t n
-    cdef size_t got = 0
-    cdef bint primed = t.primed
+    cdef size_t got
     cdef bint more
     if t.ended:
         return 0
     if t.cause != CAUSE_NONE:
         set_errno(EPROTO)
         return -1
-    # First what came with the handshake, or behind the head of an upgrade, and is in the SSL.
-    t.primed = False
-    n = 0 if unlikely(primed) else transport_read(s, w.cipher, most)
+    n = transport_read(s, cipher, most)
     if n < 0:
         return n
-    if n == 0 and not primed:
+    if n == 0:
         t.cause = CAUSE_TRUNCATED
         set_errno(EPROTO)
         return -1
     w.work -= n
-    got = tls_open(w, s, data, room, w.cipher, <uint32_t>n)
+    if t.rest != NULL:
+        have = t.rest.end
+        memcpy(cipher - have, block_bytes(t.rest), have)
+        block_give(w, t.rest)
+        t.rest = NULL
+    got = tls_open(w, s, data, cipher - have, have + <uint32_t>n)
     if not t.ended:                 # an end is not heard, as TCP's is not
         store_relaxed64(&s.received_ns, w.now)
-    if t.output_used != 0 and t.cause == CAUSE_NONE:
-        tls_answer(w, s)
     # An end is told by the next read.
-    more = primed or <size_t>n == most or s.hung_up or t.ended or t.cause != CAUSE_NONE
+    more = <size_t>n == most or s.hung_up or t.ended or t.cause != CAUSE_NONE
     if got != 0:
         wanted[0] = got + (not more)
         return <ssize_t>got
@@ -45,64 +47,77 @@ cdef ssize_t tls_read(Worker *w, Slot *s, uint8_t *data, size_t room, size_t mos
     return -1
 
 
-cdef size_t tls_open(Worker *w, Slot *s, uint8_t *data, size_t room, const uint8_t *cipher, uint32_t n) noexcept nogil:
-    """Open all that was read; returns the bytes of plaintext. t.ended and t.cause tell an end, t.output what the SSL
-    has to say."""
+cdef size_t tls_open(Worker *w, Slot *s, uint8_t *data, const uint8_t *cipher, uint32_t n) noexcept nogil:
+    """Open all whole records, and keep the beginning of another; returns the bytes of plaintext. t.ended and t.cause
+    tell an end."""
     cdef Tls *t = s.tls
     cdef size_t got = 0
+    cdef uint32_t at = 0
     cdef uint32_t others = 0
-    cdef int r, error
-    t.input = cipher
-    t.input_left = n
-    t.output = t.said
-    t.output_used = 0
-    t.output_room = SAID_MAX
-    ERR_clear_error()
-    while True:
-        r = SSL_read(t.ssl, data + got, <int>(room - got))
-        if r > 0:
+    cdef uint8_t kind = 0
+    cdef int size, r
+    while not t.ended and t.cause == CAUSE_NONE:
+        size = layer_whole(cipher + at, n - at)
+        if size == 0:
+            # Bytes of a record can't be dropped, so they are granted whatever there is: one record's at most.
+            t.rest = block_of(w, cipher + at, n - at, FOR_CERTAIN) if at < n else NULL
+            if t.rest == NULL and at < n:
+                tls_fail(w, s, INTERNAL_ERROR)
+            break
+        r = layer_open(&t.suite, &t.opening, cipher + at, data + got, &kind) if size > 0 else size
+        if r < 0:
+            tls_fail(w, s, <uint8_t>-r)
+        elif kind == APPLICATION_DATA and r != 0 and t.messages.have == 0 and t.messages.skip == 0:
             got += <size_t>r
-            continue
-        error = SSL_get_error(t.ssl, r)
-        if error == SSL_ERROR_WANT_READ:
-            if t.input_left == 0:
-                break
+        else:
             others += 1
             w.work -= WORK_KEYS
-            if others <= OTHERS_MOST:
-                continue
-        elif error == SSL_ERROR_ZERO_RETURN:
-            t.ended = True
-            break
-        t.cause = CAUSE_TLS
-        tell_tls(w, s)
-        break
-    t.input_left = 0
+            tls_other(w, s, kind if others <= OTHERS_MOST else 0, data + got, <uint32_t>r)
+        at += <uint32_t>max(size, 0)
     return got
 
 
-cdef void tls_answer(Worker *w, Slot *s) noexcept nogil:
-    """Send what an SSL wrote while it read, behind what it wrote before."""
+cdef void tls_other(Worker *w, Slot *s, uint8_t kind, const uint8_t *content, uint32_t n) noexcept nogil:
+    """A record that carries no data."""
     cdef Tls *t = s.tls
-    cdef uint8_t said[SAID_MAX]
-    cdef uint32_t n = t.output_used
-    cdef Queue *q
-    memcpy(said, t.said, n)
-    pthread_mutex_lock(&s.send_lock)
-    q = queue_of(w, s)
-    t.owed = n + (t.owed if q != NULL and queue_committed(q) != 0 else 0)
-    if t.owed > ANSWERS_MOST:
-        t.cause = CAUSE_TLS
-        transport_break(s)
-    elif q == NULL or (queue_committed(q) != 0 and not q.sealed) or not commit_more(w, q, said, n):
-        transport_break(s)
-    else:
-        q.sealed = True
-        queue_send(w, s)
-    pthread_mutex_unlock(&s.send_lock)
-    if t.cause != CAUSE_NONE:
-        tell_tls(w, s)
-    settle(w, s)
+    cdef int r = -UNEXPECTED_MESSAGE
+    if kind == ALERT and n == 2:
+        r = NOTHING
+        if content[1] == CLOSE_NOTIFY:
+            t.ended = True
+        elif not (content[0] == ALERT_WARNING if t.suite.tls12 else content[1] == USER_CANCELED):
+            t.cause = CAUSE_TLS
+            tell_alert(w, s, b"alert of the peer: ", content[1])
+    elif kind == HANDSHAKE:
+        r = layer_messages(&t.suite, &t.messages, s.kind == SLOT_CLIENT, content, n)
+    elif kind == APPLICATION_DATA and n == 0 and t.messages.have == 0 and t.messages.skip == 0:
+        r = NOTHING
+    if r == PEER_UPDATED_ASKING:
+        store_relaxed64(&t.update_asked, 1)
+    if r > 0 and not keys_renew(&t.suite, &t.opening, False):
+        r = -INTERNAL_ERROR
+    if r < 0:
+        tls_fail(w, s, <uint8_t>-r)
+
+
+cdef void tls_fail(Worker *w, Slot *s, uint8_t alert) noexcept nogil:
+    """Nothing more can be read; the peer is told why with the end."""
+    s.tls.cause = CAUSE_TLS
+    s.tls.alert = alert
+    ERR_clear_error()
+    tell_alert(w, s, b"", alert)
+
+
+cdef void tell_alert(Worker *w, Slot *s, const char *before, uint8_t alert) noexcept nogil:
+    """Tell Python which alert ends a connection, in OpenSSL's words."""
+    cdef uint8_t detail[2 + 96]
+    cdef const char *words = SSL_alert_desc_string_long(alert)
+    cdef uint32_t first = <uint32_t>strlen(before)
+    cdef uint32_t n = min(<uint32_t>strlen(words), <uint32_t>(96 - first))
+    store_be16(detail, 0)
+    memcpy(detail + 2, before, first)
+    memcpy(detail + 2 + first, words, n)
+    tell(w, s, EV_TLS, detail, 2 + first + n)
 
 
 cdef inline const void *peer_certificate(const Tls *t) noexcept nogil:

@@ -117,6 +117,47 @@ def test_frames_both_ways(secured: Secured, version: ssl.TLSVersion, client: boo
         assert relay.details(meeting.connection, _fastpath.EVENT_MESSAGE) == [b"\6 for Python"]
 
 
+@pytest.mark.parametrize("cipher", ["AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"])
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
+def test_each_cipher_of_tls12(secured: Secured, cipher: str, client: bool) -> None:
+    with EngineRelay() as relay:
+        meeting = Meeting(
+            relay, secured, client=client, version=ssl.TLSVersion.TLSv1_2, ciphers=f"ECDHE-ECDSA-{cipher}"
+        )
+        for size in (0, 1, 125):
+            meeting.peer.send(PING, bytes(size))
+            assert meeting.peer.receive().payload == bytes(size)
+        assert cipher in str(meeting.tls.object.cipher())
+
+
+OPENSSL = ["openssl", "s_client", "-quiet", "-connect"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"],
+        ["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"],
+        ["-tls1_3", "-maxfraglen", "512"],
+        ["-tls1_2", "-maxfraglen", "512"],
+    ],
+    ids=lambda options: options[-1] + options[0],
+)
+def test_what_only_openssls_client_can(secured: Secured, options: list[str]) -> None:
+    """The other suites of TLS 1.3, and records no longer than a client asks for (RFC 6066): it refuses longer ones."""
+    with EngineRelay() as relay, socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        command = [*OPENSSL, f"127.0.0.1:{listener.getsockname()[1]}", *options]
+        client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        with client:
+            connection = relay.engine.adopt(listener.accept()[0].detach(), tls=secured.server)
+            relay.engine.send(connection, b"\6" * 1400)
+            assert client.stdout is not None
+            assert client.stdout.read(1404) == b"\x82\x7e\x05\x78" + b"\6" * 1400
+            relay.engine.close(connection)
+            assert client.stdout.read() == b""
+
+
 @pytest.mark.parametrize("key_type", list(trustme.KeyType))
 def test_both_kinds_of_key(tmp_path: Path, key_type: trustme.KeyType) -> None:
     secured = Secured(tmp_path, key_type=key_type)
@@ -470,6 +511,8 @@ def test_new_keys(secured: Secured, tmp_path: Path) -> None:
             frame = insider.peer.frame(PING, b"%d" % n)
             insider.raw.sendall(update + insider.sealer.seal(frame, APPLICATION_DATA))
             assert insider.peer.receive().payload == b"%d" % n
+        # Of ours, one for each that asked, and a record behind each.
+        assert [len(r) for r in records(insider.tls.raw)].count(27) == 10
 
 
 def test_new_keys_without_end(secured: Secured, tmp_path: Path) -> None:
@@ -486,6 +529,11 @@ HOSTILE = {
     "an unknown content type": (b"x", 99),
     "a change of cipher": (b"\1", 20),
     "too long a record": (bytes(16385), APPLICATION_DATA),
+    "a KeyUpdate that does not end its record": (b"\x18\0\0\1\0\x18\0\0\1\0", HANDSHAKE),
+    "a KeyUpdate of another kind": (b"\x18\0\0\1\2", HANDSHAKE),
+    "a ticket": (b"\4\0\0\1x", HANDSHAKE),
+    "half an alert": (b"\2", ALERT),
+    "no kind": (bytes(30), 0),
 }
 
 
@@ -496,6 +544,38 @@ def test_hostile_records(secured: Secured, tmp_path: Path, name: str) -> None:
         content, kind = HOSTILE[name]
         insider.raw.sendall(insider.sealer.seal(content, kind))
         assert insider.cause() == "tls_error"
+        assert insider.words()[1]
+
+
+def test_data_within_a_message(secured: Secured, tmp_path: Path) -> None:
+    """Messages of handshakes "MUST NOT be interleaved with other record types"."""
+    with EngineRelay() as relay:
+        insider = Insider(relay, secured, tmp_path)
+        frame = insider.peer.frame(PING, b"x")
+        insider.raw.sendall(insider.sealer.seal(b"\x18\0", HANDSHAKE) + insider.sealer.seal(frame, APPLICATION_DATA))
+        assert insider.cause() == "tls_error"
+        assert insider.words() == (0, "unexpected_message")
+
+
+def test_alerts(secured: Secured, tmp_path: Path) -> None:
+    """One that ends nothing, and one that does."""
+    with EngineRelay() as relay:
+        insider = Insider(relay, secured, tmp_path)
+        frame = insider.peer.frame(PING, b"x")
+        insider.raw.sendall(insider.sealer.seal(b"\1\x5a", ALERT) + insider.sealer.seal(frame, APPLICATION_DATA))
+        assert insider.peer.receive().payload == b"x"
+        insider.raw.sendall(insider.sealer.seal(b"\1\x28", ALERT))
+        assert insider.cause() == "tls_error"
+        assert insider.words() == (0, "alert of the peer: handshake failure")
+
+
+def test_padded_records(secured: Secured, tmp_path: Path) -> None:
+    with EngineRelay() as relay:
+        insider = Insider(relay, secured, tmp_path)
+        for padding in (1, 1000):
+            content = insider.peer.frame(PING, b"x") + bytes([APPLICATION_DATA]) + bytes(padding - 1)
+            insider.raw.sendall(insider.sealer.seal(content, 0))
+            assert insider.peer.receive().payload == b"x"
 
 
 def test_empty_records_without_end(secured: Secured, tmp_path: Path) -> None:

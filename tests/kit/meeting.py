@@ -26,12 +26,13 @@ class Meeting:
         context: TlsContext | None = None,
         extended: bool = True,
         version: ssl.TLSVersion | None = None,
+        ciphers: str | None = None,
         preamble: bytes = b"",
         tcp: bool = False,
     ) -> None:
         self.relay = relay
         self.raw, theirs = tcp_pair() if tcp else socket.socketpair()
-        self.tls = secured.peer(self.raw, client=client, version=version)
+        self.tls = secured.peer(self.raw, client=client, version=version, ciphers=ciphers)
         self.peer = Peer(self.tls, masking=not client)
         relay.peers.append(self.peer)
         self.peer.connection = relay.engine.adopt(

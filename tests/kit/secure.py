@@ -5,7 +5,6 @@ Rules:
  2. A TlsSocket is used as a socket. Its handshake is made by the first call that needs it.
 """
 
-import hashlib
 import hmac
 import socket
 import ssl
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import trustme
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from candy import _fastpath
 
@@ -119,7 +118,14 @@ class Secured:
         """The engine's."""
         return self.connecting if client else self.server
 
-    def peer(self, sock: socket.socket, *, client: bool, version: ssl.TLSVersion | None = None) -> TlsSocket:
+    def peer(
+        self,
+        sock: socket.socket,
+        *,
+        client: bool,
+        version: ssl.TLSVersion | None = None,
+        ciphers: str | None = None,
+    ) -> TlsSocket:
         """The far end of a connection whose end in the engine is the client, or is not."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if client else ssl.PROTOCOL_TLS_CLIENT)
         if client:
@@ -128,6 +134,8 @@ class Secured:
             context.load_verify_locations(self.ca_file)
         if version is not None:
             context.minimum_version = context.maximum_version = version
+        if ciphers is not None:
+            context.set_ciphers(ciphers)
         return TlsSocket(sock, context, name=None if client else NAME)
 
 
@@ -142,33 +150,39 @@ def records(raw: bytes) -> list[bytes]:
 
 
 class Sealer:
-    """Seals records of TLS 1.3 by AES-128-GCM as OpenSSL's users can't: any content type, and new keys (RFC 8446).
+    """Seals records of TLS 1.3 as OpenSSL's users can't: any content type, and new keys (RFC 8446).
 
     Args:
         secret: the sender's traffic secret.
         number: records that were sealed with it so far.
+        cipher: "AES-128-GCM", "AES-256-GCM" or "CHACHA20-POLY1305".
     """
 
-    def __init__(self, secret: bytes, number: int = 0) -> None:
+    def __init__(self, secret: bytes, number: int = 0, *, cipher: str = "AES-128-GCM") -> None:
         self.secret = secret
         self.number = number
+        self._aead = ChaCha20Poly1305 if cipher == "CHACHA20-POLY1305" else AESGCM
+        self._key_bytes = 16 if cipher == "AES-128-GCM" else 32
+        self._digest = "sha384" if cipher == "AES-256-GCM" else "sha256"
 
     def seal(self, content: bytes, kind: int) -> bytes:
         iv = self._expand(b"iv", 12)
         nonce = (int.from_bytes(iv, "big") ^ self.number).to_bytes(12, "big")
         self.number += 1
         header = bytes([APPLICATION_DATA, 3, 3]) + (len(content) + 17).to_bytes(2, "big")
-        return header + AESGCM(self._expand(b"key", 16)).encrypt(nonce, content + bytes([kind]), header)
+        return header + self._aead(self._expand(b"key", self._key_bytes)).encrypt(
+            nonce, content + bytes([kind]), header
+        )
 
     def key_update(self, *, requested: bool) -> bytes:
         """The message, behind which the sender has new keys."""
         record = self.seal(bytes([24, 0, 0, 1, requested]), HANDSHAKE)
-        self.secret = self._expand(b"traffic upd", 32)
+        self.secret = self._expand(b"traffic upd", len(self.secret))
         self.number = 0
         return record
 
     def _expand(self, label: bytes, size: int) -> bytes:
-        """HKDF-Expand-Label for at most one block of SHA-256."""
+        """HKDF-Expand-Label for at most one block."""
         label = b"tls13 " + label
         info = size.to_bytes(2, "big") + bytes([len(label)]) + label + b"\0\1"
-        return hmac.new(self.secret, info, hashlib.sha256).digest()[:size]
+        return hmac.digest(self.secret, info, self._digest)[:size]
