@@ -4,10 +4,11 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from kit.peer import BINARY, PATIENCE, PING, EngineRelay, Peer, numbered, tcp_pair
-from kit.secure import APPLICATION_DATA, Secured, TlsSocket, records
+from kit.secure import APPLICATION_DATA, Secured, TlsSocket, records, sealer_of
 
 from candy import _fastpath
 
@@ -28,11 +29,12 @@ class Guest:
         *,
         client: bool = False,
         deadline: float | None = None,
+        version: ssl.TLSVersion | None = None,
         tcp: bool = True,
     ) -> None:
         self.relay = relay
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
-        self.tls: TlsSocket = secured.peer(ours, client=client)
+        self.tls: TlsSocket = secured.peer(ours, client=client, version=version)
         self.peer = Peer(self.tls, masking=not client)
         relay.peers.append(self.peer)
         context = secured.context(client=client)
@@ -77,9 +79,11 @@ class Guest:
 
 
 @contextmanager
-def guest(secured: Secured, *, client: bool = False, tcp: bool = True) -> Iterator[Guest]:
+def guest(
+    secured: Secured, *, client: bool = False, version: ssl.TLSVersion | None = None, tcp: bool = True
+) -> Iterator[Guest]:
     with EngineRelay(max_guests=4) as relay:
-        made = Guest(relay, secured, client=client, tcp=tcp)
+        made = Guest(relay, secured, client=client, version=version, tcp=tcp)
         made.open()
         with made.python:
             yield made
@@ -146,6 +150,41 @@ def test_frames_come_behind_the_upgrade(secured: Secured, ahead: int) -> None:
         assert one.peer.receive().payload == b"later"
         assert one.relay.engine.stats()["guests"] == 0
         assert one.relay.engine.stats()["connections"] == 1
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 20])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_record_that_is_cut_at_the_upgrade(secured: Secured, version: ssl.TLSVersion, cut: int) -> None:
+    """What has come of it moves to the connection's home, and both directions go on with the number that is next."""
+    with guest(secured, version=version) as one:
+        whole = one.tls.seal(REQUEST + one.peer.frame(PING, b"1"))
+        last = one.tls.seal(one.peer.frame(PING, b"2"))
+        one.tls.sock.sendall(whole + last[:cut])
+        assert one.up(len(REQUEST)) == REQUEST
+        assert one.is_quiet()
+        assert one.relay.engine.upgrade(one.connection, preamble=SWITCHING, extended=True)
+        assert one.down(len(SWITCHING)) == SWITCHING
+        assert one.peer.receive().payload == b"1"
+        one.tls.sock.sendall(last[cut:])
+        assert one.peer.receive().payload == b"2"
+
+
+def test_new_keys_at_the_upgrade(secured: Secured, tmp_path: Path) -> None:
+    """With the request, and again with what follows it: ours come before what is sealed next, on either thread."""
+    with EngineRelay(max_guests=4) as relay:
+        one = Guest(relay, secured)
+        sealer = sealer_of(one.tls, tmp_path / "keys")
+        one.open()
+        with one.python:
+            one.tls.sock.sendall(sealer.key_update(requested=True) + sealer.seal(REQUEST, APPLICATION_DATA))
+            assert one.up(len(REQUEST)) == REQUEST
+            assert one.is_quiet()
+            assert relay.engine.upgrade(one.connection, preamble=SWITCHING, extended=True)
+            assert one.down(len(SWITCHING)) == SWITCHING
+            frame = one.peer.frame(PING, b"x")
+            one.tls.sock.sendall(sealer.key_update(requested=True) + sealer.seal(frame, APPLICATION_DATA))
+            assert one.peer.receive().payload == b"x"
+            assert [len(r) for r in records(one.tls.raw)].count(27) == 2
 
 
 def test_what_python_has_written_comes_before_the_101(secured: Secured) -> None:

@@ -554,7 +554,8 @@ def test_data_within_a_message(secured: Secured, tmp_path: Path) -> None:
         frame = insider.peer.frame(PING, b"x")
         insider.raw.sendall(insider.sealer.seal(b"\x18\0", HANDSHAKE) + insider.sealer.seal(frame, APPLICATION_DATA))
         assert insider.cause() == "tls_error"
-        assert insider.words() == (0, "unexpected_message")
+        # OpenSSL 3.0 has another word for it than 3.5.
+        assert insider.words() in ((0, "unexpected_message"), (0, "unexpected message"))
 
 
 def test_alerts(secured: Secured, tmp_path: Path) -> None:

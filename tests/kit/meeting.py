@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 from kit.peer import PING, EngineRelay, Peer, tcp_pair
-from kit.secure import APPLICATION_DATA, Sealer, Secured
+from kit.secure import APPLICATION_DATA, Secured, sealer_of
 
 from candy import _fastpath
 from candy._fastpath import TlsContext
@@ -72,13 +72,7 @@ class Insider(Meeting):
 
     def __init__(self, relay: EngineRelay, secured: Secured, folder: Path) -> None:
         super().__init__(relay, secured, version=ssl.TLSVersion.TLSv1_3)
-        log = folder / "keys"
-        self.tls.object.context.keylog_filename = str(log)
-        self.tls.handshake()
-        [secret] = [
-            line.split()[2] for line in log.read_text().splitlines() if line.startswith("CLIENT_TRAFFIC_SECRET_0")
-        ]
-        self.sealer = Sealer(bytes.fromhex(secret))
+        self.sealer = sealer_of(self.tls, folder / "keys")
 
     def arrive(self) -> None:
         """Return when its worker has it."""
