@@ -37,6 +37,7 @@ from candy._fastpath import (
     EVENT_MESSAGE,
     EVENT_PING,
     EVENT_PONG,
+    MEMBER_FORMAT,
     Engine,
 )
 from candy.carrier.tls import Certificates
@@ -95,7 +96,7 @@ class Relay:
         self._timer: Alarm | None = None
         self._lines = LineLimiter()
         self._drops: Counter[str] = Counter()
-        self._totals = Totals(engine.members, self._on_traffic)
+        self._totals = Totals(engine.members, MEMBER_FORMAT, self._on_traffic)
         self._connections: dict[int, Served] = {}
         self._events: deque[tuple[int, int, bytes]] = deque()
         """Taken from the engine, and not acted on yet."""

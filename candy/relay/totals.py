@@ -9,7 +9,6 @@ it is still there, the adapter says; `now` is in seconds of a monotonic clock.
 import struct
 from collections.abc import Callable
 
-from candy._fastpath import MEMBER_FORMAT
 from candy.relay.leases import Traffic
 
 PASS_S = 60.0
@@ -18,12 +17,13 @@ LOOKS = 100
 
 
 class Totals:
-    """See above. `read` is Engine.members()."""
+    """See above. `read` is Engine.members(), and `row` the struct format of its rows: connection, packets_in, bytes_in,
+    packets_out, bytes_out, and more."""
 
-    def __init__(self, read: Callable[[], bytes], tell: Callable[[int, Traffic], None]) -> None:
+    def __init__(self, read: Callable[[], bytes], row: str, tell: Callable[[int, Traffic], None]) -> None:
         self._read = read
         self._tell = tell
-        self._row = struct.Struct(MEMBER_FORMAT)
+        self._row = struct.Struct(row)
         self._left = memoryview(b"")
         """Of this pass, which are told next."""
         self._share = 0

@@ -21,7 +21,7 @@ def test_all_are_told_once_in_a_pass_and_few_at_a_time() -> None:
         asked.append(None)
         return rows(connections)
 
-    totals = Totals(read, lambda connection, traffic: told.append((connection, traffic)))
+    totals = Totals(read, MEMBER_FORMAT, lambda connection, traffic: told.append((connection, traffic)))
     sizes = []
     for _ in range(2 * LOOKS):
         before = len(told)
@@ -38,7 +38,7 @@ def test_all_are_told_once_in_a_pass_and_few_at_a_time() -> None:
 
 def test_without_connections_nothing_is_told() -> None:
     told: list[int] = []
-    totals = Totals(lambda: b"", lambda connection, traffic: told.append(connection))
+    totals = Totals(lambda: b"", MEMBER_FORMAT, lambda connection, traffic: told.append(connection))
     totals.look(0.0)
     totals.look(PASS_S)
     assert told == []
