@@ -100,7 +100,7 @@ _PASSWORD_FILE = Option(
 )
 _CONTROL = (
     Option("control_group", str, "let this group use the control socket, too", "GROUP"),
-    Option("control", str, "answer over TCP as well, who has a token, like 127.0.0.1:26817", "HOST:PORT"),
+    Option("control", str, "answer over TCP as well, to requests with a token, like 127.0.0.1:26817", "HOST:PORT"),
     Option("control_token_file", str, "the tokens, a name and a token on each line", "FILE"),
 )
 _ML_KEM = _switch(
@@ -240,7 +240,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "public_url",
             str,
-            "how members reach this relay, like wss://vpn.example.org, where it is not by itself",
+            "how members reach this relay, like wss://vpn.example.org, if not by its own address",
             "URL",
             reloads=True,
         ),

@@ -35,7 +35,7 @@ POOL = "10.64.0.0/16"
 QUIET, GATEWAY, SHAKEN = "10.64.0.3", "10.64.0.4", "10.64.0.5"
 """With HELD, the addresses of the clients: two that are left alone, a gateway, one whose machine is changed."""
 VMACS = {address: f"5afe{number:012x}" for number, address in enumerate((HELD, QUIET, GATEWAY, SHAKEN))}
-"""The devices that these addresses are reserved for: else whoever claims one while the relay restarts has it."""
+"""The devices that these addresses are reserved for: else another member could claim one while the relay restarts."""
 LAN, OTHER_LAN = "192.168.77.0/24", "192.168.78.0/24"
 CROWD_FIRST = IPv4Address("10.64.128.1")
 CROWD_PER_HOST = 30

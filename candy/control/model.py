@@ -6,7 +6,7 @@
 
 Rules: plain data, filled by the sides from what they know at one moment. Times are Unix seconds. `in` and `out` are as
 the program that answers sees it: what came in from a member, or from the relay, and what went out to it. A name is as
-its device gave it: whoever shows one escapes it (candy.control.escape).
+its device gave it: the program that shows a name escapes it (candy.control.escape).
 
 This module does not know where the figures come from.
 """

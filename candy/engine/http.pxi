@@ -23,8 +23,8 @@ cdef enum Down:
 
 
 cdef uint32_t head_pass(Head *h, const uint8_t *p, uint32_t n) noexcept nogil:
-    """How many of these bytes belong to the head at hand. An empty line is one to whoever is lenient about its end, for
-    too early a hold costs but a wait; before the head there may be some."""
+    """How many of these bytes belong to the head at hand. LF alone ends a line too: some parsers take it for an end,
+    and a head that is held too early only waits. Empty lines may precede a head."""
     cdef uint32_t i
     for i in range(n):
         if p[i] == 10:

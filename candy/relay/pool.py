@@ -195,7 +195,7 @@ class Pool:
 
     @property
     def free(self) -> int:
-        """How many of them are anybody's."""
+        """How many addresses nobody has."""
         return self._size - len(self._taken)
 
     def is_offered_to_another(self, ip: IPv4Address, vmac: bytes | None, connection: int, now: float) -> bool:

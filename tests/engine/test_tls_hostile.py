@@ -359,7 +359,7 @@ def test_what_an_insider_sends(secured: Secured, tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("requested", [False, True])
 def test_new_keys_now_and_then_without_end(secured: Secured, tmp_path: Path, requested: bool) -> None:
     """One in each read: nothing that a peer could not have a reason for. It costs what it costs, and the turns of
-    others come in between. However often it asks for ours, it is owed one answer, and that takes no memory."""
+    others come in between. However often it asks for ours, one answer is due, and that takes no memory."""
     with EngineRelay() as relay:
         insider, other = Insider(relay, secured, tmp_path), Meeting(relay, secured)
         for n in range(20000):

@@ -111,7 +111,7 @@ class Other:
         library = find_library(name) or "" if name.startswith("curl-") else ""
         there = library or importlib.util.find_spec(name) or shutil.which(name, path=_path())
         if not there:
-            pytest.skip(f"{name} is not to be had here")
+            pytest.skip(f"{name} is not installed")
         facts = {"port": port, "ca": secured.ca_file, "chain": secured.chain, "key": secured.key, "library": library}
         facts |= {"v": version, "_": version.replace(".", "_")}
         environ = os.environ | {"SSL_CERT_FILE": str(secured.ca_file), "UV_HTTP_RETRIES": "0", "PATH": _path()}

@@ -1,7 +1,7 @@
 """TLS records, changed on the way in every manner: what is opened is what was sent, in order, and nothing else.
 
-By whoever is between a member and its relay: bits turned over, records and parts of them left out, doubled, exchanged,
-cut, and bytes put in between. `make asan` runs it with the address sanitizer, `make fuzz` for longer.
+An attacker between a member and its relay turns bits over; leaves out, doubles, exchanges and cuts records and parts of
+them; and puts bytes in between. `make asan` runs it with the address sanitizer, `make fuzz` for longer.
 """
 
 import socket
