@@ -34,7 +34,11 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
         n = read_behind(w, s, have, &room)
         if n < 0:
             if errno == EINTR:
-                continue
+                # Over TLS also: much was read, and nothing in it is data.
+                if w.work > 0 and not is_stranger(s):
+                    continue
+                leave_rest(w, s, have)
+                return True
             if errno == EAGAIN:
                 leave_rest(w, s, have)
             else:

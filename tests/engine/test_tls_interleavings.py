@@ -4,20 +4,24 @@ As in test_interleavings.py. Members are placed on the workers in turn: `a`, ove
 over TLS, is worker 1's once the thread of handshakes has handed it over.
 """
 
+import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kit.held import Held, let_go
-from kit.meeting import Meeting
+from kit.meeting import Insider, Meeting
 from kit.peer import BINARY, CLOSE, EngineRelay, Peer, number_of, numbered
-from kit.secure import Secured
+from kit.secure import APPLICATION_DATA, Secured
 
 from candy._fastpath import hold_at, release, wait_held
 
 pytestmark = pytest.mark.engine
 
-A, B = 0x0A000001, 0x0A000002
+A, B, C, D = (0x0A000001 + n for n in range(4))
+SO_SNDBUFFORCE = 32
+"""Of Linux; Python does not name it."""
 MOVING = ("secured", "handed")
 
 
@@ -64,6 +68,7 @@ def test_what_is_sent_while_it_moves(secured: Secured, point: str) -> None:
         assert [number_of(payload)[1] for payload in received if payload != b"\6"] == [1, 2]
         assert number_of(a.receive().payload)[1] == 3
         assert relay.dropped() == {}
+        assert a.sync() == b.peer.sync() == []      # a worker counts what has left after it has left
         assert relay.unaccounted() == 0
 
 
@@ -143,4 +148,28 @@ def test_a_worker_that_is_woken_for_what_has_ended(secured: Secured) -> None:
         assert relay.engine.bind(new.connection, B)
         a.forward(numbered(A, B, 2))
         assert number_of(new.peer.receive().payload)[1] == 2
+        assert a.sync() == new.peer.sync() == []
         assert relay.unaccounted() == 0
+
+
+def test_records_without_data_are_a_turns_work(secured: Secured, tmp_path: Path) -> None:
+    """200 of them, each of a read, lie in front of a bystander's packet. When that leaves, not a quarter was read."""
+    with Held(1) as relay:
+        a, bystander, c = relay.member(A), relay.member(B), relay.member(C)
+        flood = Insider(relay, secured, tmp_path)
+        flood.arrive()
+        assert relay.engine.bind(flood.connection, D)
+        flood.raw.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)
+        padded = [flood.sealer.seal(bytes([APPLICATION_DATA]) + bytes(16000), 0) for _ in range(200)]
+        hold_at("unlocked")
+        a.forward(numbered(A, C, 1))
+        assert wait_held("unlocked")
+        before = relay.engine.stats()["receives"]
+        flood.raw.sendall(b"".join(padded))
+        bystander.forward(numbered(B, C, 2))
+        hold_at("unlocked")
+        assert wait_held("unlocked")
+        assert relay.engine.stats()["receives"] - before < 50
+        release("unlocked")
+        assert [number_of(c.receive().payload)[1] for _ in range(2)] == [1, 2]
+        flood.arrive()
