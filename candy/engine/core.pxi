@@ -222,7 +222,7 @@ cdef class _Core:
         if (e.outbox.signal < 0 or e.outbox.closed == NULL or e.outbox.closed_cause == NULL
                 or e.outbox.closed_spare == NULL or e.outbox.closed_cause_spare == NULL):
             raise OSError(errno, os.strerror(errno))
-        for i in range(e.worker_count + 1):
+        for i in range(e.worker_count + 2):
             if not worker_make(&e.workers[i], e, i):
                 raise OSError(errno, os.strerror(errno))
         self.start()
@@ -244,8 +244,6 @@ cdef class _Core:
         cdef Worker *w = &e.workers[e.worker_count + 1]
         cdef int error
         if not self.shaking:
-            if w.engine == NULL and not worker_make(w, e, e.worker_count + 1):
-                raise OSError(errno, os.strerror(errno))
             w.tick_ns = HANDSHAKE_TICK_NS
             error = worker_start(w)
             if error:

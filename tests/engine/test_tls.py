@@ -5,11 +5,13 @@ What does not depend on the carrier is tested over both by the modules that use 
 
 import hashlib
 import os
+import resource
 import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -626,6 +628,23 @@ def test_descriptors_and_memory_come_back(secured: Secured) -> None:
             assert meeting.cause() == "eof"
             meeting.raw.close()
             relay.peers.pop()
-        assert len(os.listdir("/proc/self/fd")) == before + 2  # the eventfd and epoll of the thread of handshakes
+        assert len(os.listdir("/proc/self/fd")) == before
         stats = relay.engine.stats()
         assert (stats["connections"], stats["queued_bytes"]) == (0, 0)
+
+
+def test_the_first_handshake_when_there_are_no_descriptors(secured: Secured) -> None:
+    """The relay had them before: what a handshake takes it has from its start on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with EngineRelay(1) as relay, ExitStack() as stack:
+        raw, theirs = socket.socketpair()
+        tls, context = secured.peer(raw, client=False), secured.context(client=False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with suppress(OSError):
+            while True:
+                stack.callback(os.close, os.dup(raw.fileno()))
+        connection = relay.engine.adopt(theirs.detach(), tls=context)
+        tls.handshake()
+        assert relay.engine.received_ns(connection) is not None
+        tls.close()
