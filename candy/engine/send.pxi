@@ -46,12 +46,18 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
 cdef void settle(Worker *w, Slot *s) noexcept nogil:
     """Look again after unlocking, or after finding the lock taken: either this thread empties the inbox or the holder,
     who unlocks later than our append, does, or asks the owner to."""
+    cdef bint waits
     while load_ordered64(&s.inbox_bytes) != 0 and pthread_mutex_trylock(&s.send_lock) == 0:
         if unlikely(not may_send(w, s)):
-            if load_ordered64(&s.inbox_bytes) != 0:         # else it was closed meanwhile
+            waits = load_ordered64(&s.inbox_bytes) != 0
+            if waits:
                 ask(w, s, slot_connection(w, s), DRAIN)
             pthread_mutex_unlock(&s.send_lock)
-            break
+            if waits:
+                break
+            # Its owner has emptied it, or closed it. What the owner appended since, because we had the lock, is ours to
+            # find.
+            continue
         inbox_drain(w, s)
         if s.queue != NULL:
             queue_send(w, s)
