@@ -121,14 +121,16 @@ cdef Down http_seal(Worker *w, Slot *s) noexcept nogil:
             if n < 0 and (errno == EAGAIN or errno == EINTR):
                 return DOWN_DRY
             tls_seal_into(t, w.sealed, SEALED_ROOM)
-            if n <= 0 or not tls_seal(t, w.buffer, <uint32_t>n):
+            if n <= 0:
+                return DOWN_ENDED
+            if not tls_seal(t, w.buffer, <uint32_t>n):
+                transport_break(s)              # the stream can't be continued
                 return DOWN_ENDED
             piece.iov_base = w.sealed
             piece.iov_len = t.output_used
         n = transport_write(s, &piece, 1, 0)
         if n < 0 and errno != EAGAIN and errno != EINTR:
-            block_give(w, b)
-            h.sealed = NULL
+            transport_break(s)
             return DOWN_ENDED
         n = max(n, <ssize_t>0)
         w.work -= WORK_CALL + n
@@ -137,7 +139,7 @@ cdef Down http_seal(Worker *w, Slot *s) noexcept nogil:
         elif <size_t>n < piece.iov_len:
             h.sealed = block_of(w, w.sealed + n, <uint32_t>(piece.iov_len - <size_t>n), FOR_CERTAIN)
             if h.sealed == NULL:
-                transport_break(s)              # the stream can't be continued
+                transport_break(s)
                 return DOWN_ENDED
         if b != NULL and b.start == b.end:
             block_give(w, b)
