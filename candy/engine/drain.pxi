@@ -53,25 +53,6 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
     q.carried = True
 
 
-cdef bint commit_more(Worker *w, Queue *q, const uint8_t *data, uint32_t n) noexcept nogil:
-    """Append to what is committed; False when there is no memory for it."""
-    cdef Block *b = q.committed
-    cdef uint32_t have = queue_committed(q)
-    cdef Block *larger
-    if b == NULL or b.end + n > b.capacity:
-        larger = block_take(w, have + n, FOR_CERTAIN)
-        if larger == NULL:
-            return False
-        if b != NULL:
-            memcpy(block_bytes(larger), block_bytes(b) + b.start, have)
-        larger.end = have
-        block_give(w, b)
-        q.committed = b = larger
-    memcpy(block_bytes(b) + b.end, data, n)
-    b.end += n
-    return True
-
-
 cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     """Move the next frames from the flows to the (empty) commit block, or over TLS to the worker's, where they are
     sealed from; False when nothing waits."""
@@ -260,14 +241,14 @@ cdef bint queue_finish(Worker *w, Slot *s) noexcept nogil:
     """Nothing waits, and nothing more will: over TLS our side ends with close_notify. True when all has left."""
     cdef Tls *t = s.tls
     cdef uint8_t record[2 * RECORD_OVERHEAD]
-    cdef Queue *q
     if t == NULL or t.finished:
         return True
     tls_seal_into(t, record, sizeof(record))
-    q = queue_of(w, s)
-    if not tls_finish(t) or q == NULL or not commit_more(w, q, record, t.output_used):
+    if not tls_finish(t):
         transport_break(s)
         return False
-    q.sealed = True
+    queue_commit_rest(w, s, record, t.output_used, 0)
+    if s.broken:
+        return False
     queue_send(w, s)
     return s.queue == NULL or queue_committed(s.queue) == 0

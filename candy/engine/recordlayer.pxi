@@ -10,7 +10,6 @@
 # What fails here is told as an alert: the number that the peer gets.
 
 cdef enum:                          # of a record
-    CHANGE_CIPHER_SPEC = 20
     ALERT = 21
     HANDSHAKE = 22
     APPLICATION_DATA = 23
@@ -22,7 +21,6 @@ cdef enum:                          # of an alert
     RECORD_OVERFLOW = 22
     HANDSHAKE_FAILURE = 40
     ILLEGAL_PARAMETER = 47
-    DECODE_ERROR = 50
     INTERNAL_ERROR = 80
     USER_CANCELED = 90
     ALERT_WARNING = 1               # and its levels

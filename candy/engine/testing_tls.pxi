@@ -80,7 +80,7 @@ cdef class RecordLayer:
         if result < 0:
             raise ValueError(-result)
         if result == PEER_UPDATED_ASKING:
-            self.tls.update_asked = 1
+            self.tls.update_asked = True
         if result != NOTHING and not keys_renew(&self.tls.suite, &self.tls.opening, False):
             raise MemoryError
         return self.tls.messages.have == 0 and self.tls.messages.skip == 0

@@ -168,7 +168,7 @@ cdef bint tls_update(Tls *t) noexcept nogil:
     """Have new keys, because the peer asks for that or ours are worn."""
     cdef const uint8_t *update = b"\x18\0\0\1\0"
     cdef uint32_t size
-    store_relaxed64(&t.update_asked, 0)
+    t.update_asked = False
     size = layer_seal(&t.suite, &t.sealing, HANDSHAKE, update, 5, t.output + t.output_used)
     t.output_used += size
     return size != 0 and keys_renew(&t.suite, &t.sealing, True)
@@ -180,7 +180,7 @@ cdef inline bint tls_record(Tls *t, uint8_t kind, const uint8_t *data, uint32_t 
     cdef uint32_t size
     if t.output_room - t.output_used < n + RECORD_OVERHEAD:
         return False
-    if unlikely(load_relaxed64(&t.update_asked) != 0 or t.sealing.number >= RECORDS_MOST) and not t.suite.tls12:
+    if unlikely(t.update_asked or t.sealing.number >= RECORDS_MOST) and not t.suite.tls12:
         if not tls_update(t):
             return False
     size = layer_seal(&t.suite, &t.sealing, kind, data, n, t.output + t.output_used)

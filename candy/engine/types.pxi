@@ -279,18 +279,17 @@ cdef struct Tls:
     Keys opening
     Messages messages
     Block *rest                     # an incomplete record
+    bint update_asked               # the peer wants new keys behind our next record
     # lock
     Keys sealing
     bint finished                   # our close_notify is written
     uint8_t *output                 # where records go
     uint32_t output_used
     uint32_t output_room
-    # atomic
-    uint64_t update_asked           # the peer wants new keys behind our next record
 
 # A connection or a TUN device. Never freed, only used again with a new generation.
 cdef struct Slot:
-    # static while open
+    # static while open; a guest's once it is none any more
     int fd
     uint32_t network
     uint32_t home                   # worker that it was placed on
@@ -299,11 +298,11 @@ cdef struct Slot:
     uint64_t kind                   # SlotKind
     uint64_t extended
     uint64_t mask_seed
+    bint vnet                       # a device with virtio headers
+    uint64_t ping_after_ns          # a silence after which it is pinged; 0 never
     # changes under the send lock while no other thread knows the connection, and once behind a handshake
     uint32_t owner                  # worker: its home, or the thread of handshakes
     uint64_t secure                 # TLS: only its owner may send
-    bint vnet                       # a device with virtio headers
-    uint64_t ping_after_ns          # a silence after which it is pinged; 0 never
     # atomic
     uint64_t generation             # low 32 bits, never 0; moves on under the send lock before fd is closed
     uint64_t address                # bound IPv4 address, 0 while unauthenticated

@@ -93,7 +93,7 @@ cdef void tls_other(Worker *w, Slot *s, uint8_t kind, const uint8_t *content, ui
     elif kind == APPLICATION_DATA and n == 0 and t.messages.have == 0 and t.messages.skip == 0:
         r = NOTHING
     if r == PEER_UPDATED_ASKING:
-        store_relaxed64(&t.update_asked, 1)
+        t.update_asked = True
     if r > 0 and not keys_renew(&t.suite, &t.opening, False):
         r = -INTERNAL_ERROR
     if r < 0:
