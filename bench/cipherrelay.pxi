@@ -1,6 +1,6 @@
 # The limit of a relay over TLS: a thread that receives records, opens them by EVP, passes over every byte once, as
-# unmasking does, seals them by EVP and sends them on, with the same libcrypto and the engine's buffer. It has one key,
-# one nonce and no handshake, and knows neither frames nor addresses.
+# unmasking does, seals them by EVP and sends them on, with the same libcrypto and reads as long as the engine's. It has
+# one key, one nonce and no handshake, and knows neither frames nor addresses.
 
 cdef enum:
     CIPHER_HEADER = 5
@@ -59,7 +59,7 @@ cdef void *cipher_main(void *argument) noexcept nogil:
     cdef size_t at, used, length
     cdef ssize_t n
     while True:
-        n = recv(r.source, r.cipher + have, RECEIVE_BYTES - have, 0)
+        n = recv(r.source, r.cipher + have, CIPHER_BYTES, 0)
         if n <= 0:
             return NULL
         have += <size_t>n
@@ -102,9 +102,9 @@ cdef class CipherRelay:
         r.destination = destination
         r.opening = cipher_make(False)
         r.sealing = cipher_make(True)
-        r.cipher = <uint8_t *>malloc(RECEIVE_BYTES)
-        r.plain = <uint8_t *>malloc(RECEIVE_BYTES + RECORD_MAX)
-        r.sealed = <uint8_t *>malloc(RECEIVE_BYTES + CIPHER_RECORD)
+        r.cipher = <uint8_t *>malloc(RECORD_ROOM + CIPHER_BYTES)
+        r.plain = <uint8_t *>malloc(CIPHER_BYTES + RECORD_MAX)
+        r.sealed = <uint8_t *>malloc(CIPHER_BYTES + 2 * CIPHER_RECORD)
         if r.opening == NULL or r.sealing == NULL or r.cipher == NULL or r.plain == NULL or r.sealed == NULL:
             raise MemoryError
         error = pthread_create(&r.thread, NULL, cipher_main, r)
