@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -177,33 +178,28 @@ def contexts(folder: Path) -> ssl.SSLContext:
 def memory(folder: Path, count: int) -> list[Target]:
     """Of each connection in the engine's process, kB."""
     context = contexts(folder)
-    with Server("engine", folder) as server:
-        open_ends: list[socket.socket] = []
 
-        def each(kind: str, begin: Any) -> float:
-            before = server.wait_for(len(open_ends))["rss_kb"]
+    def each(kind: str, begin: Callable[[socket.socket], socket.socket | None]) -> float:
+        with Server("engine", folder) as server:
+            before = server.wait_for(0)["rss_kb"]
             ends = [server.connect() for _ in range(count)]
-            for end in ends:
-                begin(end)
-            open_ends.extend(ends)
+            kept = [begin(end) for end in ends]
             time.sleep(1)
-            found = server.wait_for(len(open_ends))["rss_kb"] - before
-            print(f"  {kind:12} {found / count:6.2f} kB each, {count} of them {found / 1024:.0f} MB")
-            return float(found) / count
+            found = server.wait_for(count)["rss_kb"] - before
+            for end in (*ends, *filter(None, kept)):
+                end.close()
+        print(f"  {kind:12} {found / count:6.2f} kB each, {count} of them {found / 1024:.0f} MB")
+        return float(found) / count
 
-        silent = each("silent", lambda end: end.sendall(first_words(context)[:100]))
-        shaking = each("in handshake", lambda end: end.sendall(first_words(context)))
-    with Server("engine", folder) as server:
-        open_ends = []
+    def log_in(end: socket.socket) -> socket.socket:
+        tls = context.wrap_socket(end, server_hostname=NAME)
+        tls.sendall(PING)
+        tls.recv(2)
+        return tls
 
-        def log_in(end: socket.socket) -> None:
-            tls = context.wrap_socket(end, server_hostname=NAME)
-            tls.sendall(PING)
-            tls.recv(2)
-            kept.append(tls)
-
-        kept: list[ssl.SSLSocket] = []
-        idle = each("idle", log_in)
+    silent = each("silent", lambda end: end.sendall(first_words(context)[:100]))
+    shaking = each("in handshake", lambda end: end.sendall(first_words(context)))
+    idle = each("idle", log_in)
     return [
         Target(f"an idle member: {idle:.2f} kB, at most {IDLE_KB_MAX}", idle <= IDLE_KB_MAX),
         Target(f"a silent connection: {silent:.2f} kB, at most {SILENT_KB_MAX}", silent <= SILENT_KB_MAX),
