@@ -187,6 +187,15 @@ def test_promtool_finds_no_fault_in_the_alerts() -> None:
     assert "SUCCESS: 9 rules found" in checked.stdout
 
 
+def test_each_alert_fires() -> None:
+    cases = Path(__file__).with_name("alerts.yml")
+    alerts = re.findall(r"alert: (\w+)", (CONTRIB / "alerts.yml").read_text())
+    assert set(alerts) == set(re.findall(r"alertname: (\w+)", cases.read_text()))
+    argv = [tool("promtool"), "test", "rules", str(cases)]
+    checked = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_prometheus_scrapes_a_relay(target: str, member: Member, tmp_path: Path, stack: ExitStack) -> None:
     member.log_in("192.168.202.10")
     (tmp_path / "prometheus.yml").write_text(
