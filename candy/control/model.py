@@ -11,6 +11,7 @@ its device gave it: the program that shows a name escapes it (candy.control.esca
 This module does not know where the figures come from.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
@@ -52,6 +53,13 @@ class Traffic:
     bytes_out_per_s: float | None = None
     packets_in_per_s: float | None = None
     packets_out_per_s: float | None = None
+
+    def set_rates(self, before: Mapping[str, int], seconds: float) -> None:
+        """Say how much of it came since an earlier look, whose figures have the names of these."""
+        self.packets_in_per_s = (self.packets_in - before["packets_in"]) / seconds
+        self.bytes_in_per_s = (self.bytes_in - before["bytes_in"]) / seconds
+        self.packets_out_per_s = (self.packets_out - before["packets_out"]) / seconds
+        self.bytes_out_per_s = (self.bytes_out - before["bytes_out"]) / seconds
 
 
 @dataclass(slots=True, kw_only=True)

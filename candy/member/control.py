@@ -38,10 +38,9 @@ class MemberControl:
         before, began = self._counters(connection), time.monotonic()
         if over is not None:
             await asyncio.sleep(over)
-        seconds = time.monotonic() - began
         round_trip_ms = await self._round_trip_ms()
+        counted, seconds = self._counters(progress.connection), time.monotonic() - began
         conversation = progress.conversation
-        counted = self._counters(progress.connection)
         delay_ns = counted.pop("queue_age_ns", 0)
         confirmed = None if conversation is None else conversation.confirmed
         address = self._interface.address
@@ -63,11 +62,8 @@ class MemberControl:
             **(NOTHING | {name: counted[name] for name in NOTHING.keys() & counted.keys()}),
             queue_delay_ms=delay_ns / 1e6,
         )
-        if over is not None and connection is not None and connection == progress.connection:
-            status.packets_in_per_s = (status.packets_in - before["packets_in"]) / seconds
-            status.bytes_in_per_s = (status.bytes_in - before["bytes_in"]) / seconds
-            status.packets_out_per_s = (status.packets_out - before["packets_out"]) / seconds
-            status.bytes_out_per_s = (status.bytes_out - before["bytes_out"]) / seconds
+        if over is not None and before and counted and connection == progress.connection:
+            status.set_rates(before, seconds)
         return status
 
     async def members(self) -> Peers:

@@ -256,5 +256,5 @@ class RelayControl:
         asked = self._engine.round_trip_us(one.session.connection) if round_trip else None
         member = snapshot.member(one, counters, since, asked)
         if before is not None:
-            snapshot.with_rates(member, before, seconds)
+            member.set_rates(before._asdict(), seconds)
         return member

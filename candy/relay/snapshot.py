@@ -16,7 +16,7 @@ from dataclasses import asdict
 from ipaddress import IPv4Interface
 from typing import NamedTuple
 
-from candy.control.model import Lease, Member, MemberDetail, Network, Reservation, Traffic
+from candy.control.model import Lease, Member, MemberDetail, Network, Reservation
 from candy.errors import RequestError
 from candy.relay.leases import LeaseStatus, shown_vmac
 from candy.relay.network import Network as ServedNetwork
@@ -95,14 +95,6 @@ def member(found: Found, counters: Counters, since: float, round_trip_us: int | 
 def detailed(whole: Member, drops: Mapping[str, int]) -> MemberDetail:
     """The same with its drops by reason, those without any left out."""
     return MemberDetail(**asdict(whole), drops_by_reason={reason: count for reason, count in drops.items() if count})
-
-
-def with_rates(now: Traffic, before: Counters, seconds: float) -> None:
-    """Say how much of it came since an earlier look."""
-    now.packets_in_per_s = (now.packets_in - before.packets_in) / seconds
-    now.bytes_in_per_s = (now.bytes_in - before.bytes_in) / seconds
-    now.packets_out_per_s = (now.packets_out - before.packets_out) / seconds
-    now.bytes_out_per_s = (now.bytes_out - before.bytes_out) / seconds
 
 
 def find(wanted: str, members: Iterable[Found]) -> Found:

@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import aiohttp
 import pytest
 from kit.openapi import Document
 from kit.recorded import GRANTED
-from lab.setting import OTHER, Journal, Setting, Visitor, log_in, packets_pass, tell
+from lab.setting import OTHER, PACKET, Journal, Setting, Visitor, log_in, packets_pass, tell
 
 from candy import __version__
+from candy._fastpath import Engine
 from candy.control.calls import MEMBER
 from candy.control.document import document
 from candy.control.model import MemberStatus
@@ -23,6 +27,7 @@ from candy.protocol.wire import RouteEntry
 from candy.settings import Settings
 
 PING = aiohttp.WSMsgType.PING
+COUNTED = dict.fromkeys(("packets_in", "bytes_in", "packets_out", "bytes_out", "drops", "queued_bytes"), 1)
 
 
 @pytest.fixture
@@ -78,17 +83,38 @@ async def test_a_relay_that_answers_no_ping(
     assert (await control().status()).round_trip_ms is None
 
 
-async def test_rates(setting: Setting, journal: Journal, control: Callable[[], MemberControl]) -> None:
+async def test_rates(
+    setting: Setting, journal: Journal, control: Callable[[], MemberControl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are over all of the time between the two looks, also while a ping is awaited."""
     setting.start()
     visitor = await setting.relay.member()
     await log_in(visitor)
     await visitor.socket.pong(b"any")
     await journal.said("connected as")
-    asked = asyncio.create_task(control().status(over=0.1))
+    now = 0.0
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: now)
+    monkeypatch.setattr("candy.member.control.time", clock)
+    asked = asyncio.create_task(control().status(over=0.01))
     assert await visitor.receive() == (PING, PAYLOAD)
+    now = 20.0
+    for _ in range(3):
+        await visitor.socket.send_bytes(b"\x01" + PACKET)
     await visitor.socket.pong(PAYLOAD)
     status = await asked
-    assert (status.packets_in_per_s, status.bytes_in_per_s) == (0, 0)
+    assert (status.packets_in_per_s, status.packets_out_per_s) == (3 / 20, 0)
+
+
+@pytest.mark.parametrize("looks", [[None, COUNTED], [COUNTED, None], [None, None]])
+async def test_no_rates_without_two_looks(
+    setting: Setting, journal: Journal, looks: list[dict[str, int] | None]
+) -> None:
+    """The engine may know a connection no more that the member still has."""
+    setting.start()
+    await log_in(await setting.relay.member())
+    engine = SimpleNamespace(connection_stats=lambda connection: looks.pop(0))
+    status = await MemberControl(setting.member, cast(Engine, engine), setting.interface).status(over=0.01)
+    assert (status.state, status.packets_in_per_s) == ("logging in", None)
 
 
 async def test_routes_with_their_state(

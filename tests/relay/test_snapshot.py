@@ -105,7 +105,7 @@ def test_a_member(talk: Talk) -> None:
         queued_bytes=7,
         queue_delay_ms=8.5,
     )
-    snapshot.with_rates(shown, Counters(connection, 1, 1, 1, 1, 0, 0, 0), 2.0)
+    shown.set_rates(Counters(connection, 1, 1, 1, 1, 0, 0, 0)._asdict(), 2.0)
     rates = (shown.packets_in_per_s, shown.bytes_in_per_s, shown.packets_out_per_s, shown.bytes_out_per_s)
     assert rates == (0.5, 1.0, 1.5, 2.0)
     detail = snapshot.detailed(shown, {"no_route": 6, "delay": 0})
