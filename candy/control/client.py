@@ -2,8 +2,8 @@
 
     find(side, path) ─▶ Asking ─▶ ask("GET", "/v1/status") ─▶ the answer, as JSON has it
 
-Rules: an answer is awaited as long as the program takes. That nobody listens, or that this user may not ask, is an
-OperationalError; a refusal of the program's is a RequestError with its words.
+Rules: an answer is awaited as long as the program takes. That nobody listens, or another program, or that this user may
+not ask, is an OperationalError; a refusal of the program's is a RequestError with its words.
 
 This module does not know what is asked.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from candy.control.sockets import Side, candidates
+from candy.control.sockets import SERVER, Side, candidates
 from candy.errors import OperationalError, RequestError
 
 
@@ -63,7 +63,7 @@ class Asking:
             query: None is left out.
 
         Raises:
-            OperationalError: the program does not run, or this user may not ask it.
+            OperationalError: the program does not run, or has a fault; or this user may not ask it.
             RequestError: it refuses.
         """
         self.begin(method, path, body, **query)
@@ -83,13 +83,22 @@ class Asking:
         """Of what was begun. Raises what ask() raises."""
         try:
             response = self._connection.getresponse()
+            if response.getheader("Server") != SERVER.format(self._what):
+                raise self._another()
             content = response.read()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.IncompleteRead) as error:
             raise OperationalError(f"the {self._what} ended before it had answered ({error})") from None
+        except http.client.HTTPException:
+            raise self._another() from None
+        if response.status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise OperationalError(f"a fault in the {self._what} kept it from answering: see its log")
         answer = json.loads(content)
         if response.status != http.HTTPStatus.OK:
             raise RequestError(answer["error"], response.status)
         return answer
+
+    def _another(self) -> OperationalError:
+        return OperationalError(f"{self._path} is not the control socket of a {self._what}: name another one")
 
     def _unreachable(self, error: OSError) -> OperationalError:
         if error.errno in (errno.EACCES, errno.EPERM):

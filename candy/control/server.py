@@ -35,7 +35,7 @@ from candy.control.document import document
 from candy.control.escape import shown
 from candy.control.lists import Lists
 from candy.control.model import Problem
-from candy.control.sockets import ControlSocket, Side, open_tcp
+from candy.control.sockets import SERVER, ControlSocket, Side, open_tcp
 from candy.control.tokens import Tokens
 from candy.errors import OperationalError, RequestError
 from candy.settings import Settings, host_port
@@ -137,8 +137,9 @@ class Desk:
     def __init__(self, answering: Answering, tokens: Tokens | None = None) -> None:
         self._methods = answering.methods
         self._tokens = tokens
+        self._server = SERVER.format(answering.side)
         self.application = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES)
-        self.application.on_response_prepare.append(_hide_versions)
+        self.application.on_response_prepare.append(self._sign)
         add = self.application.router.add_route
         for call in answering.calls:
             add(call.method, call.path, partial(self._answer, call, TypeAdapter(call.answer)))
@@ -160,6 +161,10 @@ class Desk:
             return _problem(str(error), error.status)
         except web.HTTPException as error:
             return _problem(_explain(error), error.status)
+
+    async def _sign(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Name the side, and no versions."""
+        response.headers["Server"] = self._server
 
     def _who(self, request: web.Request) -> str | None:
         """Who asks, for the log; None: nobody who may."""

@@ -29,6 +29,9 @@ from candy.settings import host_port
 
 Side = Literal["relay", "member"]
 
+SERVER = "candy-{}"
+"""A side's name in the header Server of its answers, by which a command knows the program."""
+
 RUN = Path("/run/candy")
 UNITS = {"relay": Path("/run/candy-server/control"), "member": Path("/run/candy-client/control")}
 """With the RuntimeDirectory of the units in docs/operation.md."""

@@ -60,7 +60,7 @@ class Asked:
 
     async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Any]:
         async with self.session.request(method, self.base + path, **more) as response:
-            assert "Server" not in response.headers
+            assert response.headers["Server"] == "candy-relay"
             return response.status, await response.json()
 
 
@@ -157,7 +157,7 @@ async def test_changes_are_logged_with_who_asked(unix: Asked, caplog: pytest.Log
 
 async def test_a_bug_shows_itself(unix: Asked, caplog: pytest.LogCaptureFixture) -> None:
     async with unix.session.post(f"{unix.base}/v1/reload") as response:
-        assert response.status == 500
+        assert (response.status, response.headers["Server"]) == (500, "candy-relay")
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
 
 
