@@ -20,6 +20,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,8 @@ ENDING_S = 1.0
 BODY_BYTES = 65536
 
 _PROBLEM = TypeAdapter(Problem)
+_WHO: ContextVar[str] = ContextVar("who")
+"""Who asks, for the log."""
 
 log = logging.getLogger("candy.control")
 
@@ -151,10 +154,12 @@ class Desk:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let in who may ask, and have every refusal be a Problem."""
-        if self._who(request) is None:
+        who = self._who(request)
+        if who is None:
             response = _problem("a token of --control-token-file is missing, or not known", 401)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
+        _WHO.set(who)
         try:
             return await handler(request)
         except RequestError as error:
@@ -182,7 +187,7 @@ class Desk:
             answer = await self._do(call, await _given(call, request))
             return await _stream(answer, request) if isinstance(answer, Lists) else _json(shape, answer)
         given = await _given(call, request)
-        asked = f"{_told(call, given)}, asked for by {self._who(request)}"
+        asked = f"{_told(call, given)}, asked for by {_WHO.get()}"
         try:
             answer = await self._do(call, given)
         except RequestError as error:
@@ -239,8 +244,15 @@ async def _given(call: Call, request: web.Request) -> dict[str, Any]:
         elif parameter.default is not None:
             given[name] = parameter.default
     if call.body is not None:
-        given["body"] = _validated(call.body, await request.read(), "the body")
+        given["body"] = _validated(call.body, await _body(request), "the body")
     return given
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except ConnectionError:
+        raise RequestError("the request was cut off", 400) from None
 
 
 def _told(call: Call, given: Mapping[str, Any]) -> str:

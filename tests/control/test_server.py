@@ -161,6 +161,25 @@ async def test_a_bug_shows_itself(unix: Asked, caplog: pytest.LogCaptureFixture)
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
+async def test_one_who_leaves_within_a_body(
+    side: Side, tmp_path: Path, caplog: pytest.LogCaptureFixture, framing: str
+) -> None:
+    path = tmp_path / "control"
+    async with AsyncExitStack() as stack:
+        await serve(stack, side, path)
+        reader, writer = await asyncio.open_unix_connection(path)
+        head = f"POST /v1/reservations HTTP/1.1\r\nHost: x\r\n{framing}\r\nExpect: 100-continue\r\n\r\n"
+        writer.write(head.encode())
+        # It reads the body now.
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'4\r\n{"ad')
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+    assert caplog.records == []
+
+
 async def test_over_tcp_a_token_is_needed(tcp: Asked, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for headers in (
@@ -179,6 +198,22 @@ async def test_over_tcp_a_token_is_needed(tcp: Asked, caplog: pytest.LogCaptureF
     assert await tcp.ask("GET", "/v1/networks", headers=headers) == (200, {"networks": []})
     await tcp.ask("POST", "/v1/members/laptop/kick", headers=headers)
     assert caplog.records[-1].getMessage() == "kick laptop, asked for by token admin: done"
+
+
+async def test_who_has_asked_is_who_was_let_in(tcp: Asked, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also if the token is withdrawn before the whole of the body is there."""
+    caplog.set_level(logging.INFO)
+    host, _, port = tcp.base.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = b'{"address": "10.0.0.2", "device": "laptop"}'
+    head = f"POST /v1/reservations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    (tmp_path / "tokens").write_text(f"another {TOKEN[::-1]}\n")
+    writer.write(body)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+    assert caplog.records[-1].getMessage().endswith(", asked for by token admin: done")
 
 
 async def test_metrics_alone(stack: AsyncExitStack, side: Side, tmp_path: Path) -> None:
