@@ -161,6 +161,20 @@ Endpoint = Annotated[tuple[str, int], BeforeValidator(_parse_endpoint)]
 """Where to listen: an IP address, and a port of TCP, 0 for any free one."""
 
 
+def _check_control_socket(path: str) -> str:
+    if "\0" in path or (path and not Path(path).name):
+        raise ValueError("is not the path of a socket: write it like /run/candy/control.sock")
+    return path
+
+
+def _check_control_group(group: str) -> str:
+    is_number = group.isascii() and group.isdigit()
+    # The greatest number stands for "no change" (chown(2)).
+    if not group or "\0" in group or (is_number and (len(group) > 10 or int(group) >= 2**32 - 1)):
+        raise ValueError("is not a group: name one, or write its number")
+    return group
+
+
 class Settings(Frozen):
     """Of either side."""
 
@@ -169,9 +183,9 @@ class Settings(Frozen):
     timestamps: bool = True
     """In the log."""
     log_format: Literal["text", "json"] = "text"
-    control_socket: str | None = None
+    control_socket: Annotated[str, AfterValidator(_check_control_socket)] | None = None
     """Path of the control interface's UNIX socket; None: the usual one; empty: none."""
-    control_group: str | None = None
+    control_group: Annotated[str, AfterValidator(_check_control_group)] | None = None
     """Of that socket: a name or a number. None: the process's own."""
     control: Endpoint | None = None
     """Of the control interface over TCP."""

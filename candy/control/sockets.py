@@ -74,7 +74,7 @@ class ControlSocket:
 
     Args:
         path: where; its folder is made if it is missing.
-        group: a name or a number that it shall belong to; None: the process's own.
+        group: a name or a number that it shall belong to, as the settings have it; None: the process's own.
 
     Raises:
         OperationalError: it can't be opened; the text says what to do.
@@ -88,13 +88,13 @@ class ControlSocket:
             raise OperationalError(f"the path of the control socket is too long: {path}: name a shorter one")
         number = _group_number(group)
         _check_free(path)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            path.parent.mkdir(mode=0o755, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
-            self.socket.bind(os.fspath(beside))
-            try:
+            with contextlib.ExitStack() as undo:
+                self.socket = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                path.parent.mkdir(mode=0o755, exist_ok=True)
+                beside.unlink(missing_ok=True)
+                self.socket.bind(os.fspath(beside))
+                undo.callback(beside.unlink)
                 os.chmod(beside, MODE)
                 if number is not None:
                     os.chown(beside, -1, number)
@@ -102,11 +102,8 @@ class ControlSocket:
                 self.socket.setblocking(False)
                 self._made = _identity(beside)
                 os.rename(beside, path)
-            except OSError:
-                beside.unlink()
-                raise
+                undo.pop_all()
         except OSError as error:
-            self.socket.close()
             raise OperationalError(f"cannot make the control socket {path}: {error.strerror}") from None
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Control sockets: where they are, whom they let in, and what they replace."""
 
+import errno
 import grp
 import os
 import socket
@@ -117,6 +118,16 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 def test_one_that_cannot_be(tmp_path: Path, path: str, group: str | None, said: str) -> None:
     with pytest.raises(OperationalError, match=said):
         ControlSocket(tmp_path / path, group)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_stays_of_one_that_is_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OperationalError, match=r"cannot make the control socket .*: Operation not permitted$"):
+        ControlSocket(tmp_path / "control")
     assert list(tmp_path.iterdir()) == []
 
 

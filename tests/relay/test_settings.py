@@ -261,6 +261,13 @@ URL = "write it like ws://host:26816 or wss://host"
         ("metrics", "127.0.0.1:65536", "'127.0.0.1:65536' has no port from 0 to 65535: "),
         ("metrics", "localhost:1", "'localhost:1' is not an address and a port: write it like "),
         ("control", "::1:x", "'::1:x' has no port from 0 to 65535: "),
+        ("control_socket", "/", "'/' is not the path of a socket: write it like /run/candy/control.sock"),
+        ("control_socket", ".", "'.' is not the path of a socket: "),
+        ("control_socket", "/run/\0", "'/run/\\x00' is not the path of a socket: "),
+        ("control_group", "", "'' is not a group: name one, or write its number"),
+        ("control_group", "wh\0eel", "'wh\\x00eel' is not a group: "),
+        ("control_group", "4294967295", "'4294967295' is not a group: "),
+        ("control_group", "9" * 5000, "is not a group: "),
     ],
 )
 def test_refuses(key: str, value: str | tuple[str, ...], message: str) -> None:
@@ -285,6 +292,12 @@ def test_control_over_tcp_needs_tokens(pem: str) -> None:
             relay(**half)
     settings = relay(control="[::1]:26817", control_token_file=pem, metrics="127.0.0.1:0")
     assert (settings.control, settings.metrics) == (("::1", 26817), ("127.0.0.1", 0))
+
+
+def test_the_control_socket_and_its_group() -> None:
+    settings = relay(control_socket="control", control_group="4294967294")
+    assert (settings.control_socket, settings.control_group) == ("control", "4294967294")
+    assert relay(control_socket="").control_socket == ""
 
 
 def test_certificate_and_ws_contradict_each_other(pem: str) -> None:
