@@ -10,6 +10,7 @@ This module knows the options' names and kinds; the settings of both sides judge
 """
 
 import codecs
+import errno
 import re
 import stat
 import tomllib
@@ -51,7 +52,10 @@ def read_bytes(path: Path) -> bytes:
         OSError: the file can't be read.
         ConfigError: it is UTF-16, in which no ASCII is found.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except ValueError:
+        raise OSError(errno.EINVAL, "a path has no NUL byte") from None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(f"{path} is UTF-16: save it as UTF-8 text")
     return content.removeprefix(codecs.BOM_UTF8)
@@ -61,7 +65,8 @@ def is_exposed(path: Path) -> bool:
     """Whether every user of this machine may read a file."""
     try:
         mode = path.stat().st_mode
-    except OSError:
+    except (OSError, ValueError):
+        # Of a path with a NUL byte, too: who reads the file says so.
         return False
     return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)
 

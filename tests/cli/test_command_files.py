@@ -122,6 +122,8 @@ routes = [{{ device = "10.0.0.1", destination = "172.17.0.0/16", via = "10.0.0.2
         ("[network.'/home']", "3: network: '/home' has no password: add password or password_file to its table"),
         ("[network.'/home']\npassword = ''", "4: password: an empty password lets every machine in: write one"),
         ("[network.'/home']\npassword_file = '/no'", "4: password_file: cannot read /no: No such file or directory"),
+        ('[network."/home"]\npassword_file = "a\\u0000b"', "4: password_file: cannot read a\\x00b: a path has no NUL"),
+        ('tls_certificate = "a\\u0000b"\ntls_key = "a\\u0000b"', "3: tls_certificate: 'a\\x00b' is not a file: "),
         ("[network.home]\npassword = 'x'", "3: network: 'home' is not a path: write it like /home"),
         ("[network.'/']\npassword = 'x'", "3: network: '/' is the network that stands at the top of the file"),
         (
