@@ -8,7 +8,7 @@ Rules:
  1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file. One that
     every user of the machine can see is used, with a warning.
  2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for a later
-    failure. Only here do candy's exceptions become lines.
+    failure, a stdout that takes no output (candy.cli.stdout) among them. Only here do candy's exceptions become lines.
  3. All lines for stderr, of the log too, go through candy.cli.log: nothing waits for their reader.
  4. Relay, member and engine are imported when they start: --help, --version and --check work without them, and so
     do subcommands (candy.cli.operate).
@@ -18,9 +18,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TextIO, TypeVar, cast
 
 import click
 
@@ -37,6 +38,7 @@ from candy.cli.passwords import (
     warn_of_shared,
     without_passwords,
 )
+from candy.cli.stdout import Stdout
 from candy.errors import ConfigError, OperationalError
 from candy.member.settings import MemberSettings
 from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
@@ -77,7 +79,8 @@ class Command(click.Group, Generic[Settings]):
     """
 
     _stderr: StderrHandler
-    """While main() runs."""
+    _stdout: TextIO | None
+    """While main() runs. A side that runs does with stdout what it likes."""
 
     def __init__(
         self,
@@ -127,9 +130,10 @@ class Command(click.Group, Generic[Settings]):
         **extra: Any,
     ) -> NoReturn:
         """Run, and end the process with rule 2's exit status."""
-        self._stderr = StderrHandler()
+        self._stderr, self._stdout = StderrHandler(), sys.stdout
         try:
-            status = super().main(args, self.name, complete_var, standalone_mode=False, **extra)
+            with redirect_stdout(cast(TextIO, Stdout(sys.stdout))):
+                status = super().main(args, self.name, complete_var, standalone_mode=False, **extra)
         except click.UsageError as error:
             status = self._fail(f"{error.format_message().removesuffix('.')} (see {self.name} --help)", 2)
         except (ConfigError, OperationalError) as error:
@@ -183,7 +187,8 @@ class Command(click.Group, Generic[Settings]):
         for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
             logging.getLogger(library).setLevel(logging.WARNING)
         try:
-            return self.run(settings, reread if config is not None else None)
+            with redirect_stdout(self._stdout):
+                return self.run(settings, reread if config is not None else None)
         except ModuleNotFoundError as error:
             if error.name != "candy._fastpath":
                 raise
