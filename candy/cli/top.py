@@ -24,8 +24,6 @@ from candy.control.calls import VERSION
 from candy.control.client import Asking
 from candy.errors import ConfigError
 
-DEFAULT = "OUT/S"
-
 
 class Order:
     """Which rows come first.

@@ -190,7 +190,7 @@ class RelaySettings(Settings):
     public_url: Annotated[str | None, BeforeValidator(_parse_public_url)] = None
     """How others reach this relay, without a slash at its end; None: by the address at which it listens."""
     tls_certificate: Annotated[tuple[FilePath, ...], BeforeValidator(_several)] = ()
-    """None: ws://; else wss://, with as many of tls_key."""
+    """wss:// with these chains, and as many of tls_key. Empty: ws://, unless tls_self_signed says otherwise."""
     tls_key: Annotated[tuple[FilePath, ...], BeforeValidator(_several)] = ()
     tls_self_signed: bool = setting(_OPTIONS["tls_self_signed"])
     """wss:// with a certificate that the relay makes and keeps."""
