@@ -143,6 +143,11 @@ def setting(option: Option) -> Any:
     return Field(default=default, ge=option.least, le=option.most, gt=option.above)
 
 
+def several(value: object) -> object:
+    """A validator of settings that are tuples: what stands alone is one of them."""
+    return (value,) if isinstance(value, str | bytes | Path) else value
+
+
 def _parse_endpoint(value: object) -> object:
     if not isinstance(value, str):
         return value

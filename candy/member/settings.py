@@ -15,7 +15,17 @@ from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
-from candy.settings import INTERFACE_BYTES, Given, OwnAddress, Settings, by_field, setting, split_url, validated
+from candy.settings import (
+    INTERFACE_BYTES,
+    Given,
+    OwnAddress,
+    Settings,
+    by_field,
+    setting,
+    several,
+    split_url,
+    validated,
+)
 
 _OPTIONS = by_key("client")
 
@@ -62,8 +72,7 @@ def _check_stun(value: str | None) -> str | None:
 
 
 def _parse_accepted(value: object) -> object:
-    if isinstance(value, str):
-        value = (value,)
+    value = several(value)
     if not isinstance(value, tuple) or not all(isinstance(item, str) for item in value):
         return value
     if "none" in value or "all" in value:
@@ -74,10 +83,6 @@ def _parse_accepted(value: object) -> object:
         return tuple(IPv4Network(item) for item in value)
     except ValueError:
         raise ValueError("is not a network: write it like 203.0.113.0/24, or all, or none") from None
-
-
-def _several(value: object) -> object:
-    return (value,) if isinstance(value, str | bytes) else value
 
 
 def _parse_pin(value: object) -> object:
@@ -101,7 +106,7 @@ class MemberSettings(Settings):
     insecure: bool = setting(_OPTIONS["insecure"])
     """Accept any certificate."""
     ca_file: FilePath | None = None
-    pins: Annotated[tuple[Annotated[bytes, BeforeValidator(_parse_pin)], ...], BeforeValidator(_several)] = ()
+    pins: Annotated[tuple[Annotated[bytes, BeforeValidator(_parse_pin)], ...], BeforeValidator(several)] = ()
     """SHA-256 of keys, of which the relay's has to be one."""
     ml_kem: bool = setting(_OPTIONS["ml_kem"])
     """Exchange TLS' keys by X25519MLKEM768, if the relay can."""

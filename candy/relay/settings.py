@@ -18,7 +18,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
@@ -41,6 +40,7 @@ from candy.settings import (
     complaint,
     plain_host,
     setting,
+    several,
     split_url,
     validated,
 )
@@ -86,10 +86,6 @@ def _canonical_host(host: str) -> str:
         return str(ip_address(host))
     except ValueError:
         return host
-
-
-def _several(value: object) -> object:
-    return (value,) if isinstance(value, str | Path) else value
 
 
 def _check_origin(origin: str) -> str:
@@ -150,7 +146,7 @@ class NetworkSettings(Frozen):
     lease_days: int = setting(_OPTIONS["lease_days"])
     """How long an address is kept for a device that is not seen; 0: for ever."""
     reservations: Annotated[
-        tuple[Annotated[Reservation, BeforeValidator(_parse_reservation)], ...], BeforeValidator(_several)
+        tuple[Annotated[Reservation, BeforeValidator(_parse_reservation)], ...], BeforeValidator(several)
     ] = ()
     """Addresses that are kept for one device."""
     auth_timeout: float = setting(_OPTIONS["auth_timeout"])
@@ -189,17 +185,17 @@ class RelaySettings(Settings):
     """0: any free one."""
     public_url: Annotated[str | None, BeforeValidator(_parse_public_url)] = None
     """How others reach this relay, without a slash at its end; None: by the address at which it listens."""
-    tls_certificate: Annotated[tuple[FilePath, ...], BeforeValidator(_several)] = ()
+    tls_certificate: Annotated[tuple[FilePath, ...], BeforeValidator(several)] = ()
     """wss:// with these chains, and as many of tls_key. Empty: ws://, unless tls_self_signed says otherwise."""
-    tls_key: Annotated[tuple[FilePath, ...], BeforeValidator(_several)] = ()
+    tls_key: Annotated[tuple[FilePath, ...], BeforeValidator(several)] = ()
     tls_self_signed: bool = setting(_OPTIONS["tls_self_signed"])
     """wss:// with a certificate that the relay makes and keeps."""
     ml_kem: bool = setting(_OPTIONS["ml_kem"])
     """Let members exchange TLS' keys by X25519MLKEM768."""
-    allow_origin: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_several)] = ()
+    allow_origin: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(several)] = ()
     """Of web pages that may connect."""
     trusted_proxies: Annotated[
-        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_parse_proxy)], ...], BeforeValidator(_several)
+        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_parse_proxy)], ...], BeforeValidator(several)
     ] = ()
     """Whose word on where requests come from counts."""
     unauthenticated_per_source: int = setting(_OPTIONS["unauthenticated_per_source"])
