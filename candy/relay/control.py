@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import cached_property
 
 from candy import __version__
-from candy._fastpath import DELAY_BOUNDS_S, Engine
+from candy._fastpath import DELAY_BOUNDS_S, MEMBER_FORMAT, Engine
 from candy.control.lag import Lag
 from candy.control.lists import Lists
 from candy.control.metrics import Exposition, Figures, Histogram
@@ -99,7 +99,7 @@ class RelayControl:
         """All that are logged in."""
         sessions = {path: list(self._relay.served[path].network.sessions) for path in self._paths(network)}
         before, seconds = await self._look_before(over)
-        counters = AllCounters(self._engine.members())
+        counters = self._look()
         return Lists(
             Members,
             members=(
@@ -241,11 +241,14 @@ class RelayControl:
         age_ns = found.pop("queue_age_ns")
         return Counters(connection, **{name: found[name] for name in Counters._fields[1:-1]}, queue_delay_ns=age_ns)
 
+    def _look(self) -> AllCounters:
+        return AllCounters(self._engine.members(), MEMBER_FORMAT)
+
     async def _look_before(self, over: float | None) -> tuple[AllCounters, float]:
         """The counters of a while ago, and how long ago that is; none unless rates are asked for."""
         if over is None:
-            return AllCounters(b""), 0.0
-        counters, began = AllCounters(self._engine.members()), time.monotonic()
+            return AllCounters(b"", MEMBER_FORMAT), 0.0
+        counters, began = self._look(), time.monotonic()
         await asyncio.sleep(over)
         return counters, time.monotonic() - began
 

@@ -10,6 +10,7 @@ This module does not know who asks.
 """
 
 import re
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -39,20 +40,21 @@ class Counters(NamedTuple):
 
 
 class AllCounters:
-    """Those of all members at one moment, from what Engine.members() has packed.
+    """Those of all members at one moment, as Engine.members() has packed them; `row` is the struct format of its rows.
 
     Unpacked when they are asked for: the objects of ten thousand members are three megabytes.
     """
 
-    def __init__(self, packed: bytes) -> None:
-        self._figures = memoryview(packed).cast("Q")
-        width = len(Counters._fields)
-        self._at = dict(zip(self._figures[::width], range(0, len(self._figures), width), strict=True))
+    def __init__(self, packed: bytes, row: str) -> None:
+        self._packed = packed
+        self._row = struct.Struct(row)
+        connections = (connection for connection, *_ in self._row.iter_unpack(packed))
+        self._at = dict(zip(connections, range(0, len(packed), self._row.size), strict=True))
 
     def get(self, connection: int) -> Counters | None:
         """Of a connection, which may have left by then."""
         at = self._at.get(connection)
-        return None if at is None else Counters(*self._figures[at : at + len(Counters._fields)])
+        return None if at is None else Counters._make(self._row.unpack_from(self._packed, at))
 
 
 class Found(NamedTuple):
@@ -69,7 +71,9 @@ def member(found: Found, counters: Counters, since: float, round_trip_us: int | 
         since: Unix seconds.
     """
     session = found.session
-    _, packets_in, bytes_in, packets_out, bytes_out, drops, queued, delay_ns = counters
+    figures = counters._asdict()
+    del figures["connection"]
+    delay_ns = figures.pop("queue_delay_ns")
     return Member(
         network=found.path,
         address=str(session.ip),
@@ -82,13 +86,8 @@ def member(found: Found, counters: Counters, since: float, round_trip_us: int | 
         since=since,
         source=session.source,
         round_trip_ms=None if round_trip_us is None else round_trip_us / 1e3,
-        packets_in=packets_in,
-        bytes_in=bytes_in,
-        packets_out=packets_out,
-        bytes_out=bytes_out,
-        drops=drops,
-        queued_bytes=queued,
         queue_delay_ms=delay_ns / 1e6,
+        **figures,
     )
 
 

@@ -17,8 +17,8 @@ LOOKS = 100
 
 
 class Totals:
-    """See above. `read` is Engine.members(), and `row` the struct format of its rows: connection, packets_in, bytes_in,
-    packets_out, bytes_out, and more."""
+    """See above. `read` is Engine.members(), and `row` the struct format of its rows, each of which begins with the
+    connection and its Traffic."""
 
     def __init__(self, read: Callable[[], bytes], row: str, tell: Callable[[int, Traffic], None]) -> None:
         self._read = read

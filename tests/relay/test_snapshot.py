@@ -74,11 +74,11 @@ def test_several_that_could_be_meant(talk: Talk) -> None:
 
 def test_counters_of_all() -> None:
     other = Counters(1 << 63, *[(1 << 64) - 1] * 7)
-    counters = AllCounters(b"".join(struct.pack(MEMBER_FORMAT, *one) for one in (COUNTED, other)))
+    counters = AllCounters(b"".join(struct.pack(MEMBER_FORMAT, *one) for one in (COUNTED, other)), MEMBER_FORMAT)
     assert counters.get(COUNTED.connection) == COUNTED
     assert counters.get(other.connection) == other
     assert counters.get(2) is None
-    assert AllCounters(b"").get(1) is None
+    assert AllCounters(b"", MEMBER_FORMAT).get(1) is None
 
 
 def test_a_member(talk: Talk) -> None:
