@@ -6,7 +6,7 @@ This module does not know how anything is answered.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
@@ -14,6 +14,7 @@ from pydantic.json_schema import JsonSchemaMode
 from candy import __version__
 from candy.control.calls import Call, Parameter
 from candy.control.model import Problem
+from candy.control.sockets import Side
 
 Schema = dict[str, Any]
 
@@ -24,7 +25,7 @@ EVERY_CALL = {
 }
 
 
-def document(side: Literal["relay", "member"], calls: Sequence[Call]) -> Schema:
+def document(side: Side, calls: Sequence[Call]) -> Schema:
     """The whole of it, OpenAPI 3.1."""
     kinds: dict[Any, JsonSchemaMode] = {Problem: "serialization"}
     for call in calls:
