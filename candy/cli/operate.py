@@ -24,7 +24,7 @@ import click
 
 from candy.cli import tables
 from candy.cli.files import read_file
-from candy.control.calls import OVER_MOST_S, VERSION
+from candy.control.calls import OVER_LEAST_S, OVER_MOST_S, VERSION
 from candy.control.client import Asking, find, quoted
 from candy.control.escape import shown
 from candy.control.sockets import Side as Program
@@ -86,15 +86,11 @@ _NETWORK = click.Option(["--network"], metavar="PATH", help="of this network alo
 _ONE = click.Argument(["member"], metavar="MEMBER")
 
 
-def _interval(default: float) -> click.Option:
-    return click.Option(
-        ["--interval"],
-        metavar="SECONDS",
-        type=click.FloatRange(0, OVER_MOST_S),
-        default=default,
-        show_default=True,
-        help="time over which rates are taken; 0: no rates, and an answer at once",
-    )
+def _interval(
+    default: float, about: str = "time over which rates are taken; 0: no rates, and an answer at once", least: float = 0
+) -> click.Option:
+    kind = click.FloatRange(least, OVER_MOST_S)
+    return click.Option(["--interval"], metavar="SECONDS", type=kind, default=default, show_default=True, help=about)
 
 
 def _print_json(answer: Any) -> None:
@@ -183,14 +179,7 @@ def _of_relay() -> list[click.Command]:
         _NETWORK,
         click.Option(["--sort"], metavar="COLUMN", help="sort by this column", default="OUT/S", show_default=True),
         click.Option(["--count"], metavar="COUNT", type=click.IntRange(1), help="end after so many pictures"),
-        click.Option(
-            ["--interval"],
-            metavar="SECONDS",
-            type=click.FloatRange(0.1, OVER_MOST_S),
-            default=INTERVAL_S,
-            show_default=True,
-            help="time of one picture",
-        ),
+        _interval(INTERVAL_S, "time of one picture", least=OVER_LEAST_S),
     )
     def top(asking: Asking, is_json: bool, network: str | None, sort: str, count: int | None, interval: float) -> None:
         from candy.cli.top import Order, run

@@ -34,7 +34,7 @@ from candy.control.model import (
 )
 
 VERSION = "/v1"
-OVER_MOST_S = 10.0
+OVER_LEAST_S, OVER_MOST_S = 0.1, 10.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ _ROUND_TRIP = Parameter("round_trip", "query", bool, "ask the kernel for round-t
 _OVER = Parameter(
     "over",
     "query",
-    Annotated[float, Field(ge=0.1, le=OVER_MOST_S)],
+    Annotated[float, Field(ge=OVER_LEAST_S, le=OVER_MOST_S)],
     "look twice, so many seconds apart, and answer with the rates between",
 )
 _UNKNOWN = "there is no such network"
