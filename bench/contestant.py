@@ -10,6 +10,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -190,12 +191,11 @@ class Program(Contestant):
             )
             address = listener.getsockname()
             self._members = [connect(listener) for _ in topology.routes]
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             for number, member in enumerate(self._members):
                 log_in(member, address, IPv4Address(_endpoints.MEMBER_BASE + number), password.encode())
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self.endpoints = endpoints(self._members, topology, size)
 
     def cpu_ns(self) -> int:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,15 @@ class EngineProcess(Contestant):
             addresses = {end.fileno(): _endpoints.MEMBER_BASE + number for number, end in enumerate(ends)}
         finally:
             close_all(ends)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             started = self._ask({"workers": workers, "extended": extended, "members": addresses})
             if "error" in started:
                 raise RuntimeError(f"{checkout}: {started['error']}")
             if Path(started["engine"]).resolve().parent.parent != checkout.resolve():
                 raise RuntimeError(f"{checkout}: its process has the engine {started['engine']}")
             self.endpoints = endpoints(self._members, topology, size)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _ask(self, question: dict[str, object]) -> Any:
         """The answer of the process.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -107,11 +108,10 @@ class Child:
             text=True,
             start_new_session=True,
         )
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._end)
             self.first = self.ask(order)
-        except BaseException:
-            self._end()
-            raise
+            undo.pop_all()
 
     def __enter__(self) -> Self:
         return self

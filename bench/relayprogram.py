@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,7 +55,8 @@ class RelayProgram:
         """
         assert self._process.stdout is not None
         line = ""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._end)
             for line in self._process.stdout:
                 found = _LISTENING.search(line)
                 if found:
@@ -62,9 +64,7 @@ class RelayProgram:
                     break
             else:
                 raise ConnectionError(f"it ended: {line.strip()}")
-        except BaseException:
-            self._end()
-            raise
+            undo.pop_all()
         # It writes a line for every log-in, which somebody has to read.
         self._log = threading.Thread(target=deque, args=(self._process.stdout, 0), daemon=True)
         self._log.start()

@@ -171,16 +171,21 @@ def run(command: tuple[str, ...], folder: Path, environ: dict[str, str], patienc
         errors="replace",
         start_new_session=True,
     )
-    try:
-        output, _ = process.communicate(timeout=patience_s)
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if isinstance(error, subprocess.TimeoutExpired):
+    with contextlib.ExitStack() as undo:
+        undo.callback(_kill, process)
+        try:
+            output, _ = process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
             return None, ""
-        raise
+        undo.pop_all()
     return process.returncode, output
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """With all that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def check(mutants: list[Mutant], jobs: int) -> int:

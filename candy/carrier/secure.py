@@ -9,6 +9,7 @@ This module does not know HTTP, nor who reads the engine's events.
 
 import asyncio
 import socket
+from contextlib import ExitStack
 
 from candy._fastpath import EVENT_CERTIFICATE, EVENT_CLOSED, EVENT_SECURED, EVENT_TLS, Engine, TlsContext
 
@@ -62,12 +63,12 @@ class Secure:
             connection = self._engine.begin_tls(connected.fileno(), tls=context, client=True)
             connected.detach()
         self._waiting[connection] = asyncio.get_running_loop().create_future()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close, connection)
             await self._waiting[connection]
-            return connection, plaintext(self._engine, connection)
-        except BaseException:
-            self.close(connection)
-            raise
+            opened = plaintext(self._engine, connection)
+            undo.pop_all()
+        return connection, opened
 
     def close(self, connection: int) -> None:
         """End a connection that open() has returned."""
@@ -106,11 +107,11 @@ def plaintext(engine: Engine, connection: int) -> socket.socket:
         ConnectionError: the guest is gone.
         OSError: a socketpair could not be created.
     """
-    ours, theirs = socket.socketpair()
-    if not engine.open_http(connection, theirs.fileno()):
-        ours.close()
-        theirs.close()
-        raise ConnectionError("the connection is gone")
-    theirs.detach()
-    ours.setblocking(False)
+    with ExitStack() as undo:
+        ours, theirs = map(undo.enter_context, socket.socketpair())
+        ours.setblocking(False)
+        if not engine.open_http(connection, theirs.fileno()):
+            raise ConnectionError("the connection is gone")
+        theirs.detach()
+        undo.pop_all()
     return ours

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from candy.errors import OperationalError
@@ -55,13 +56,10 @@ async def listen(settings: RelaySettings) -> list[socket.socket]:
         OperationalError: the address or the port can't be listened on.
     """
     sockets: list[socket.socket] = []
-    try:
+    with ExitStack() as undo:
         for host in hosts(settings):
-            await _open(host, port_of(sockets) if sockets else settings.port, sockets)
-    except BaseException:
-        for opened in sockets:
-            opened.close()
-        raise
+            sockets += await _open(host, port_of(sockets) if sockets else settings.port, undo)
+        undo.pop_all()
     return sockets
 
 
@@ -70,23 +68,23 @@ def port_of(sockets: Sequence[socket.socket]) -> int:
     return int(sockets[0].getsockname()[1])
 
 
-async def _open(host: str, port: int, sockets: list[socket.socket]) -> None:
-    """Append a socket for each address of the host."""
+async def _open(host: str, port: int, undo: ExitStack) -> list[socket.socket]:
+    """A socket for each address of the host, which the stack closes."""
     where = host_port(host, port)
-    before = len(sockets)
+    opened: list[socket.socket] = []
     try:
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
             try:
-                listener = socket.create_server(address, family=family, backlog=BACKLOG)
+                listener = undo.enter_context(socket.create_server(address, family=family, backlog=BACKLOG))
             except OSError as error:
                 # A name may have addresses of a family that this machine lacks.
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EMFILE, errno.ENFILE):
                     raise
                 continue
             listener.setblocking(False)
-            sockets.append(listener)
+            opened.append(listener)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise OperationalError(f"{where} is in use: end what listens there, or choose another with -w") from None
@@ -97,8 +95,9 @@ async def _open(host: str, port: int, sockets: list[socket.socket]) -> None:
         # The number of a name that is not found is negative, and the text is right.
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
         raise OperationalError(f"cannot listen on {where}: {reason}: choose another with -w") from None
-    if len(sockets) == before:
+    if not opened:
         kind = "IPv6" if ":" in host else "IPv4"
         raise OperationalError(
             f"cannot listen on {where}: there is no socket for it: has this machine {kind}, and a descriptor left?"
         )
+    return opened

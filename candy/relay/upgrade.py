@@ -17,8 +17,8 @@ import base64
 import binascii
 import os
 import re
-import socket
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import Any
 
 from aiohttp import web
@@ -104,12 +104,11 @@ def hand_over(
         if not engine.upgrade(guest, network=network, extended=extended, preamble=preamble):
             raise ConnectionError("the connection is gone")
         return guest, handed_over
-    fd = os.dup(transport.get_extra_info("socket").fileno())
-    try:
+    with ExitStack() as undo:
+        fd = os.dup(transport.get_extra_info("socket").fileno())
+        undo.callback(os.close, fd)
         connection = engine.adopt(fd, network=network, extended=extended, preamble=preamble, tail=tail.received)
-    except BaseException:
-        socket.close(fd)
-        raise
+        undo.pop_all()
     return connection, handed_over
 
 
