@@ -69,7 +69,7 @@ def test_each_frame_is_a_segment_of_its_own(laboratory: Laboratory, tmp_path: Pa
                     assert old.receive()[0] == BINARY
                 deadline = time.monotonic() + PATIENCE_S
                 while number < pauses and not window_is_closed(laboratory, host):
-                    assert time.monotonic() < deadline, "the window never closed"
+                    assert time.monotonic() < deadline, f"the window never closed:\n{both_ends(laboratory, host)}"
             # What arrived is not in the file at once.
             while len(capture.segments()) < FRAMES:
                 assert old.receive()[0] == BINARY
@@ -93,6 +93,11 @@ def window_is_closed(laboratory: Laboratory, host: Host) -> bool:
     if window is None:
         return "timer:(persist" in details
     return int(window[1]) < 1405 and re.search(r"\b(unacked|notsent):", details) is None
+
+
+def both_ends(laboratory: Laboratory, host: Host) -> str:
+    """All that the kernel tells of the relay's socket to this host, and of the host's own."""
+    return laboratory.hub.run("ss", "-tnoiem", "dst", host.address) + host.run("ss", "-tnoiem")
 
 
 class Original:
