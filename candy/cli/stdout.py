@@ -12,6 +12,7 @@ This module does not know what is written.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from candy.errors import OperationalError
@@ -27,6 +28,9 @@ class Stdout:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        if isinstance(stream, TextIOWrapper):
+            # What a device calls itself may have characters that the user's locale has not.
+            stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -62,3 +62,12 @@ def test_a_reader_that_has_left(relay: RelayProgram, tmp_path: Path) -> None:
         os.close(reader)
         with open(writer, "wb") as pipe:
             assert run(tmp_path, pipe, "server", *line) == (1, [])
+
+
+def test_names_that_the_locale_cannot_spell(relay: RelayProgram, tmp_path: Path) -> None:
+    code = "from candy.cli.server import main; main()"
+    line = ["reserve", "192.168.202.50", "büro 日本", "--control-socket", str(relay.control)]
+    environ = environment(tmp_path) | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "1"}
+    ran = subprocess.run([sys.executable, "-c", code, *line], env=environ, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout == b"192.168.202.50 is reserved for b\xfcro \\u65e5\\u672c\n"
