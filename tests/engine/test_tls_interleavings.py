@@ -68,7 +68,7 @@ def test_what_is_sent_while_it_moves(secured: Secured, point: str) -> None:
         assert [number_of(payload)[1] for payload in received if payload != b"\6"] == [1, 2]
         assert number_of(a.receive().payload)[1] == 3
         assert relay.dropped() == {}
-        assert a.sync() == b.peer.sync() == []      # a worker counts what has left after it has left
+        assert a.sync() == b.peer.sync() == []  # a worker counts what has left after it has left
         assert relay.unaccounted() == 0
 
 
