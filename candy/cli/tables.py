@@ -13,7 +13,7 @@ rich is imported for a terminal alone. This module does not know who answers.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Kind = Literal["text", "count", "bytes", "rate", "ms", "time", "flag"]
 UNKNOWN = "-"
+GAP = 2
+"""Characters between two columns."""
 
 
 class Column(NamedTuple):
@@ -37,6 +39,8 @@ class Column(NamedTuple):
     kind: Kind = "text"
     only_in_several: bool = False
     """Left out on a terminal where all rows have the same."""
+    spare: int = 0
+    """A terminal that is too narrow goes without those with the largest first, and never without those with 0."""
 
     @property
     def is_number(self) -> bool:
@@ -45,42 +49,42 @@ class Column(NamedTuple):
 
 NETWORK = Column("NETWORK", "network", only_in_several=True)
 _TRAFFIC = (
-    Column("RTT", "round_trip_ms", "ms"),
-    Column("IN", "bytes_in", "bytes"),
-    Column("OUT", "bytes_out", "bytes"),
-    Column("PKTS-IN", "packets_in", "count"),
-    Column("PKTS-OUT", "packets_out", "count"),
+    Column("RTT", "round_trip_ms", "ms", spare=1),
+    Column("IN", "bytes_in", "bytes", spare=4),
+    Column("OUT", "bytes_out", "bytes", spare=4),
+    Column("PKTS-IN", "packets_in", "count", spare=9),
+    Column("PKTS-OUT", "packets_out", "count", spare=9),
     Column("IN/S", "bytes_in_per_s", "rate"),
     Column("OUT/S", "bytes_out_per_s", "rate"),
-    Column("QUEUE", "queued_bytes", "bytes"),
-    Column("DELAY", "queue_delay_ms", "ms"),
-    Column("DROPS", "drops", "count"),
+    Column("QUEUE", "queued_bytes", "bytes", spare=3),
+    Column("DELAY", "queue_delay_ms", "ms", spare=2),
+    Column("DROPS", "drops", "count", spare=1),
 )
 MEMBERS = (
     NETWORK,
     Column("ADDRESS", "address"),
     Column("NAME", "name"),
-    Column("OS", "os"),
-    Column("VERSION", "version"),
-    Column("PATH", "path"),
-    Column("SINCE", "since", "time"),
-    Column("SOURCE", "source"),
+    Column("OS", "os", spare=7),
+    Column("VERSION", "version", spare=8),
+    Column("PATH", "path", spare=6),
+    Column("SINCE", "since", "time", spare=6),
+    Column("SOURCE", "source", spare=5),
     *_TRAFFIC,
 )
 LEASES = (
     NETWORK,
     Column("ADDRESS", "address"),
     Column("NAME", "name"),
-    Column("OS", "os"),
-    Column("VERSION", "version"),
-    Column("VMAC", "vmac"),
+    Column("OS", "os", spare=6),
+    Column("VERSION", "version", spare=7),
+    Column("VMAC", "vmac", spare=4),
     Column("CONNECTED", "connected", "flag"),
-    Column("RESERVED", "reserved", "flag"),
-    Column("FIRST-SEEN", "first_seen", "time"),
+    Column("RESERVED", "reserved", "flag", spare=1),
+    Column("FIRST-SEEN", "first_seen", "time", spare=5),
     Column("LAST-SEEN", "last_seen", "time"),
-    Column("SOURCE", "source"),
-    Column("IN", "bytes_in", "bytes"),
-    Column("OUT", "bytes_out", "bytes"),
+    Column("SOURCE", "source", spare=3),
+    Column("IN", "bytes_in", "bytes", spare=2),
+    Column("OUT", "bytes_out", "bytes", spare=2),
 )
 RESERVATIONS = (
     NETWORK,
@@ -156,7 +160,7 @@ def _size(value: float, kind: Literal["bytes", "rate"]) -> str:
 def show(columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """Print rows to stdout."""
     if sys.stdout.isatty():
-        _print_rich(table(columns, rows))
+        _print_rich(columns, rows)
         return
     texts = [[column.title for column in columns]]
     texts += [[cell(column.kind, row[column.key], for_person=False) for column in columns] for row in rows]
@@ -185,31 +189,49 @@ def show_one(pairs: Iterable[tuple[str, Any]]) -> None:
     _print_plain(texts, [False, False])
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row], marked: str | None = None) -> "Table":
-    """For a terminal.
+def table(columns: Sequence[Column], rows: Sequence[Row], width: int, marked: Column | None = None) -> "Table":
+    """For a terminal of so many characters. What it has no room for is named below.
 
     Args:
-        marked: the title of a column to point at.
+        marked: a column to point at, which is not left out.
     """
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     columns = [c for c in columns if not c.only_in_several or len({row[c.key] for row in rows}) > 1]
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        style = "reverse" if column.title == marked else ""
+    cells = {c: [c.title, *(cell(c.kind, row[c.key], for_person=True) for row in rows)] for c in columns}
+    shown = _with_room({c: max(map(cell_len, texts)) + GAP for c, texts in cells.items()}, width + GAP, marked)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
+    for column in shown:
+        style = "reverse" if column == marked else ""
         made.add_column(Text(column.title, style), justify="right" if column.is_number else "left", no_wrap=True)
-    for row in rows:
+    for texts in zip(*(cells[column][1:] for column in shown), strict=True):
         # A Text is never read as markup.
-        made.add_row(*(Text(cell(column.kind, row[column.key], for_person=True)) for column in columns))
+        made.add_row(*map(Text, texts))
+    if left_out := [column.title for column in columns if column not in shown]:
+        made.caption = Text(f"no room for {', '.join(left_out)}")
+        made.caption_justify = "left"
     return made
 
 
-def _print_rich(made: "Table") -> None:
+def _with_room(widths: Mapping[Column, int], room: int, kept: Column | None) -> list[Column]:
+    """The columns that have room beside each other."""
+    shown = list(widths)
+    while sum(widths[column] for column in shown) > room:
+        worst = max((column.spare for column in shown if column != kept), default=0)
+        if worst == 0:
+            break
+        shown = [column for column in shown if column.spare < worst or column == kept]
+    return shown
+
+
+def _print_rich(columns: Sequence[Column], rows: Sequence[Row]) -> None:
     from rich.console import Console
 
-    Console().print(made)
+    console = Console()
+    console.print(table(columns, rows, console.width))
 
 
 def _print_plain(texts: Sequence[Sequence[str]], are_numbers: Sequence[bool]) -> None:

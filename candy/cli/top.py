@@ -109,7 +109,8 @@ def _run_in_place(asking: Asking, order: Order, begin: Callable[[], None], count
                     shown += 1
                 if sys.stdin in ready and not order.press(os.read(sys.stdin.fileno(), 1).decode("latin-1")):
                     return
-                live.update(table(MEMBERS, order.sorted(rows), marked=order.column.title), refresh=True)
+                picture = table(MEMBERS, order.sorted(rows), live.console.width, marked=order.column)
+                live.update(picture, refresh=True)
                 if asking in ready:
                     break
 

@@ -2,13 +2,14 @@
 
 import io
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from candy.cli import tables
-from candy.cli.tables import Column, Kind, Row, cell, show, show_one
+from candy.cli.tables import MEMBERS, Column, Kind, Row, cell, show, show_one
 
 EVIL = "a [red]b\x1b[2J\u202e"
 
@@ -68,19 +69,72 @@ def test_an_empty_table_has_a_head(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "NETWORK  NAME  IN\n"
 
 
+def on_terminal(columns: Sequence[Column], rows: list[Row], width: int = 80, marked: Column | None = None) -> list[str]:
+    shown = io.StringIO()
+    made = tables.table(columns, rows, width, marked)
+    Console(file=shown, force_terminal=True, width=width, color_system=None).print(made)
+    return [line.rstrip() for line in shown.getvalue().splitlines()]
+
+
 def test_a_terminal_gets_a_table() -> None:
     """Without the network where there is but one, and with a name as it is, not as markup."""
-    shown = io.StringIO()
-    Console(file=shown, force_terminal=True, width=80, color_system=None).print(tables.table(COLUMNS, ROWS))
-    said = shown.getvalue()
+    said = "\n".join(on_terminal(COLUMNS, ROWS))
     assert "NETWORK" not in said
     assert r"a [red]b\x1b[2J\u202e" in said
     assert "1.5 MB" in said
-    shown = io.StringIO()
-    Console(file=shown, width=80).print(
-        tables.table(COLUMNS, [*ROWS, {"network": "/home", "name": "x", "bytes_in": 0}])
-    )
-    assert "/home" in shown.getvalue()
+    assert "/home" in "\n".join(on_terminal(COLUMNS, [*ROWS, {"network": "/home", "name": "x", "bytes_in": 0}]))
+
+
+A, B, C = Column("A", "a"), Column("B", "b", spare=2), Column("C", "c", "count", spare=1)
+WIDE: Row = {"a": "12345", "b": "12345", "c": 12345}
+
+
+@pytest.mark.parametrize(
+    ("width", "marked", "shown"),
+    [
+        (19, None, ["A B C", ["12345", "12345", "12345"]]),
+        (18, None, ["A C", ["12345", "12345"]]),
+        (12, None, ["A C", ["12345", "12345"]]),
+        (11, None, ["A", ["12345"]]),
+        (5, None, ["A", ["12345"]]),
+        (18, B, ["A B", ["12345", "12345"]]),
+        (18, C, ["A C", ["12345", "12345"]]),
+        (4, None, ["A", ["123…"]]),
+    ],
+)
+def test_a_narrow_terminal_goes_without_columns(width: int, marked: Column | None, shown: list[Any]) -> None:
+    """Whole columns are read, and not the first letters of all."""
+    titles, row = shown
+    said = on_terminal([A, B, C], [WIDE], width, marked)
+    assert said[0].split() == titles.split()
+    assert said[2].split() == row
+    left_out = sorted({"A", "B", "C"} - set(titles.split()))
+    assert " ".join(said[3:]) == (f"no room for {', '.join(left_out)}" if left_out else "")
+
+
+MEMBER: Row = {
+    "network": "/",
+    "address": "10.77.255.254",
+    "name": "a-laptop-of-somebody",
+    "os": "linux",
+    "version": "0.1.0",
+    "path": "relay",
+    "since": 0,
+    "source": "203.0.113.255",
+    "round_trip_ms": 123.4,
+    **dict.fromkeys(("bytes_in", "bytes_out", "bytes_in_per_s", "bytes_out_per_s", "queued_bytes"), 123_456),
+    **dict.fromkeys(("packets_in", "packets_out", "drops"), 123_456),
+    "queue_delay_ms": 1.5,
+}
+
+
+@pytest.mark.parametrize("width", [80, 100, 132, 200])
+def test_members_can_be_read_on_any_terminal(width: int) -> None:
+    said = on_terminal(MEMBERS, [MEMBER], width)
+    assert "…" not in "".join(said)
+    assert "10.77.255.254" in said[2]
+    assert "a-laptop-of-somebody" in said[2]
+    assert said[2].count("123.5 kB/s") == 2
 
 
 def test_one_thing_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
