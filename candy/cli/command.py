@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TextIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeVar, cast
 
 import click
 
@@ -40,14 +40,17 @@ from candy.cli.passwords import (
 )
 from candy.cli.stdout import Stdout
 from candy.errors import ConfigError, OperationalError
-from candy.member.settings import MemberSettings
 from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
 from candy.relay.settings import GivenNetwork, RelaySettings
 from candy.settings import Given
 
+if TYPE_CHECKING:
+    # A relay has no use for it at run time, and its model is half a megabyte.
+    from candy.member.settings import MemberSettings
+
 log = logging.getLogger("candy")
 
-Settings = TypeVar("Settings", RelaySettings, MemberSettings)
+Settings = TypeVar("Settings", RelaySettings, "MemberSettings")
 
 
 @dataclass(frozen=True)

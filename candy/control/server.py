@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,6 @@ ENDING_S = 1.0
 """How long requests may take once the program ends."""
 BODY_BYTES = 65536
 
-_PROBLEM = TypeAdapter(Problem)
 _WHO: ContextVar[str] = ContextVar("who")
 """Who asks, for the log."""
 
@@ -145,9 +144,8 @@ class Desk:
         self.application.on_response_prepare.append(self._sign)
         add = self.application.router.add_route
         for call in answering.calls:
-            add(call.method, call.path, partial(self._answer, call, TypeAdapter(call.answer)))
-        written = document(answering.side, answering.calls)
-        add("GET", f"{VERSION}/openapi.json", partial(_give, json.dumps(written).encode(), "application/json"))
+            add(call.method, call.path, partial(self._answer, call))
+        add("GET", f"{VERSION}/openapi.json", partial(_document, answering))
         if answering.metrics is not None:
             add("GET", METRICS_PATH, partial(_scrape, answering.metrics))
 
@@ -182,10 +180,10 @@ class Desk:
         name = self._tokens.name_of(token.strip().encode("utf-8", "surrogateescape"))
         return None if name is None else f"token {shown(name)}"
 
-    async def _answer(self, call: Call, shape: TypeAdapter[Any], request: web.Request) -> web.StreamResponse:
+    async def _answer(self, call: Call, request: web.Request) -> web.StreamResponse:
         if not call.changes:
             answer = await self._do(call, await _given(call, request))
-            return await _stream(answer, request) if isinstance(answer, Lists) else _json(shape, answer)
+            return await _stream(answer, request) if isinstance(answer, Lists) else _json(call.answer, answer)
         given = await _given(call, request)
         asked = f"{_told(call, given)}, asked for by {_WHO.get()}"
         try:
@@ -194,7 +192,7 @@ class Desk:
             log.warning("%s: not done: %s", asked, error)
             raise
         log.info("%s: done", asked)
-        return _json(shape, answer)
+        return _json(call.answer, answer)
 
     async def _do(self, call: Call, given: Mapping[str, Any]) -> object:
         method: Callable[..., Awaitable[object]] = getattr(self._methods, call.name)
@@ -213,8 +211,10 @@ async def _scrape(metrics: Callable[[], bytes], request: web.Request) -> web.Res
     return web.Response(body=metrics(), headers={"Content-Type": METRICS_TYPE})
 
 
-async def _give(content: bytes, kind: str, request: web.Request) -> web.Response:
-    return web.Response(body=content, content_type=kind)
+async def _document(answering: Answering, request: web.Request) -> web.Response:
+    # Made when it is asked for, which it seldom is: it takes a megabyte. And it takes a while, hence the thread.
+    written = await asyncio.to_thread(document, answering.side, answering.calls)
+    return web.Response(body=json.dumps(written).encode(), content_type="application/json")
 
 
 async def _hide_versions(request: web.Request, response: web.StreamResponse) -> None:
@@ -291,7 +291,7 @@ def _explain(error: web.HTTPException) -> str:
 
 
 def _problem(why: str, status: int) -> web.Response:
-    return _json(_PROBLEM, Problem(error=why), status)
+    return _json(Problem, Problem(error=why), status)
 
 
 async def _stream(answer: Lists, request: web.Request) -> web.StreamResponse:
@@ -307,5 +307,10 @@ async def _stream(answer: Lists, request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _json(shape: TypeAdapter[Any], answer: object, status: int = 200) -> web.Response:
-    return web.Response(body=shape.dump_json(answer), status=status, content_type="application/json")
+@cache
+def _adapter(shape: type) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
+
+
+def _json(shape: type, answer: object, status: int = 200) -> web.Response:
+    return web.Response(body=_adapter(shape).dump_json(answer), status=status, content_type="application/json")
