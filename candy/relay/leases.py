@@ -19,7 +19,6 @@ candy.relay.pool.
 """
 
 import struct
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -155,9 +154,12 @@ class Leases:
         self._by_ip: dict[int, Lease] = {}
         self._by_vmac: dict[bytes, Lease] = {}
         """The one that was claimed last, with those before it behind it."""
-        self._idle: OrderedDict[int, Lease] = OrderedDict()
+        self._idle: dict[int, Lease] = {}
         """Of devices that are not connected; the one that was seen longest ago stands first."""
-        self._changed: set[int] = set()
+        self._expired = 0
+        """When it was looked whose time is over."""
+        self._changed: dict[int, None] = {}
+        """Not a set, which takes several times the room."""
         self.has_lost_count = False
         """More ended than changes() can tell: see rows()."""
         self._watch: Callable[[int], None] = lambda ip: None
@@ -233,6 +235,10 @@ class Leases:
 
     def expire(self) -> None:
         """End the leases of devices that were not seen for too long."""
+        # Once a second: to find the first of a dict takes time when many before it are gone.
+        if self.wall == self._expired:
+            return
+        self._expired = self.wall
         while self.days and self._idle:
             earliest = next(iter(self._idle.values()))
             if earliest.last_seen + self.days * DAY_S >= self.wall:
@@ -257,12 +263,15 @@ class Leases:
     def changes(self) -> dict[int, LeaseRow | None]:
         """What is new since it was told last, by address; None: the lease ended. CHANGES_MOST at once: call it until
         nothing is left."""
-        changed = [self._changed.pop() for _ in range(min(len(self._changed), CHANGES_MOST))]
+        changed = [self._changed.popitem()[0] for _ in range(min(len(self._changed), CHANGES_MOST))]
+        if not self._changed:
+            # An empty one keeps the room that it had.
+            self._changed = {}
         return {ip: lease.row() if (lease := self._by_ip.get(ip)) is not None else None for ip in changed}
 
     def rows(self) -> dict[int, LeaseRow | None]:
         """Everything, in the form of changes() and instead of it."""
-        self._changed = set()
+        self._changed = {}
         self.has_lost_count = False
         return {ip: lease.row() for ip, lease in self._by_ip.items()}
 
@@ -281,7 +290,7 @@ class Leases:
             self._idle[row.ip] = lease
         order = [lease.last_seen for lease in self._idle.values()]
         if order != sorted(order):
-            self._idle = OrderedDict(sorted(self._idle.items(), key=lambda item: item[1].last_seen))
+            self._idle = dict(sorted(self._idle.items(), key=lambda item: item[1].last_seen))
         while len(self._by_ip) > self._limit and self._end_idle():
             pass
         self.expire()
@@ -328,7 +337,7 @@ class Leases:
             self._change(lease.ip)
 
     def _change(self, ip: int) -> None:
-        self._changed.add(ip)
+        self._changed[ip] = None
         if len(self._changed) > 2 * self._limit:
-            self._changed = set()
+            self._changed = {}
             self.has_lost_count = True

@@ -23,6 +23,8 @@ from candy.protocol.auth import TOLERANCE_S
 
 DIGEST_LIMIT = 1 << 17
 """AUTH digests that are remembered: twice as many as a relay has connections, unless it is told otherwise."""
+KEPT_BYTES = 15
+"""Of a digest, in memory and in the store: no two digests ever have them in common, and one more costs 16."""
 SIGHTING_LIMIT = 1024
 """EXPTTUN digests that are remembered. The usual clock window has one for each of 601 seconds, of each password."""
 SNIFFED_S = 5.0
@@ -34,7 +36,8 @@ class ReplayMemory:
 
     A digest is kept under its timestamp until that leaves the window, so it is remembered for up to twice the
     tolerance when its sender's clock runs ahead. With `limit` digests those of the earliest second go before their
-    time. Every operation is O(log n) amortised, n being the seconds in the window.
+    time. Every operation is O(log n) amortised, n being the seconds in the window. Of a digest the first KEPT_BYTES are
+    kept: there may be one for each of thousands of members.
     """
 
     __slots__ = ("_by_timestamp", "_count", "_limit", "_new", "_timestamps", "_tolerance", "forgotten")
@@ -42,7 +45,8 @@ class ReplayMemory:
     def __init__(self, tolerance: int = TOLERANCE_S, limit: int = DIGEST_LIMIT) -> None:
         self._tolerance = tolerance
         self._limit = limit
-        self._by_timestamp: dict[int, set[bytes]] = {}
+        self._by_timestamp: dict[int, dict[bytes, None]] = {}
+        """Not sets, which take nearly twice the room."""
         self._timestamps: list[int] = []
         """A heap of the keys."""
         self._count = 0
@@ -64,6 +68,7 @@ class ReplayMemory:
             self._forget_earliest()
         if timestamp <= self.forgotten:
             return False
+        digest = digest[:KEPT_BYTES]
         if digest in self._by_timestamp.get(timestamp, ()):
             return False
         self._remember(digest, timestamp)
@@ -91,7 +96,8 @@ class ReplayMemory:
     def restore(self, digests: Iterable[tuple[int, bytes]], forgotten: int, wall: int) -> None:
         """Take back what was kept."""
         self.forgotten = max(self.forgotten, forgotten)
-        for timestamp, digest in digests:
+        for timestamp, whole in digests:
+            digest = whole[:KEPT_BYTES]
             if timestamp >= wall - self._tolerance and digest not in self._by_timestamp.get(timestamp, ()):
                 self._remember(digest, timestamp)
         while self._count > self._limit:
@@ -99,9 +105,9 @@ class ReplayMemory:
 
     def _remember(self, digest: bytes, timestamp: int) -> None:
         if timestamp not in self._by_timestamp:
-            self._by_timestamp[timestamp] = set()
+            self._by_timestamp[timestamp] = {}
             heapq.heappush(self._timestamps, timestamp)
-        self._by_timestamp[timestamp].add(digest)
+        self._by_timestamp[timestamp][digest] = None
         self._count += 1
 
     def _forget_earliest(self) -> None:

@@ -90,8 +90,14 @@ class PoolMachine(RuleBasedStateMachine):
             if owner == vmac and self.is_available(ip, owner):
                 return ip
         if asked in HOSTS and self.lessee(asked) in (None, vmac) and self.is_for(asked, vmac):
-            others = [entry for entry in self.on(asked) if vmac is None or entry.vmac != vmac]
-            if not others or (self.lessee(asked) is not None and not any(entry.claimed for entry in others)):
+            is_leased = self.lessee(asked) is not None
+            # Who has claimed it without a lease is not known again.
+            others = [
+                entry
+                for entry in self.on(asked)
+                if vmac is None or entry.vmac != vmac or (entry.claimed and not is_leased)
+            ]
+            if not others or (is_leased and not any(entry.claimed for entry in others)):
                 return asked
         for entry in former:
             if entry.ip in HOSTS and not self.on(entry.ip) and self.is_for(entry.ip, vmac):

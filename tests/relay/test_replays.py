@@ -94,10 +94,10 @@ def test_a_full_memory_forgets_the_earliest_second_and_believes_nothing_of_it_an
 
 def test_more_log_ins_in_one_second_than_fit_are_refused_for_the_rest_of_it() -> None:
     memory = ReplayMemory(limit=10)
-    believed = [memory.is_first(number.to_bytes(32), WALL, WALL) for number in range(1000)]
+    believed = [memory.is_first(number.to_bytes(32, "little"), WALL, WALL) for number in range(1000)]
     assert believed == [True] * 10 + [False] * 990
     assert len(memory) <= 10
-    assert not any(memory.is_first(number.to_bytes(32), WALL, WALL) for number in range(1000))
+    assert not any(memory.is_first(number.to_bytes(32, "little"), WALL, WALL) for number in range(1000))
     assert memory.is_first(b"a second later", WALL + 1, WALL + 1)
 
 
