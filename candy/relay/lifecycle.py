@@ -11,6 +11,7 @@ candy.relay.relay's.
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import resource
@@ -104,6 +105,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
                 _announce(settings, port, pin)
                 for line in lines:
                     log.info("%s", line)
+                _settle()
                 await stopped.wait()
                 log.info("ending")
                 relay.door.close()
@@ -196,6 +198,15 @@ def _print(line: str) -> None:
         raise TimeoutError(errno.ETIMEDOUT, "nobody reads them")
     # In one write, so that no line of the log, which comes from another thread, gets in between.
     print(f"{line}\n", end="", flush=True)
+
+
+def _settle() -> None:
+    """What there is now stays, and the collector of garbage need not look through it again. What connections leave it
+    then collects once that is a share of what members are: else of all this too, which is megabytes."""
+    gc.collect()
+    gc.freeze()
+    # It goes by what the last one found.
+    gc.collect()
 
 
 def _raise_descriptor_limit() -> None:

@@ -273,7 +273,7 @@ class Network:
     def enlarge(self, network: IPv4Network, now: float) -> list[Action]:
         """Grant addresses of this network, of which the pool until now is a part."""
         self._realm.pool.enlarge(network)
-        granted = [session for session in self._sessions.values() if session.granted is not None]
+        granted = [session for session in self._sessions.values() if session.was_granted]
         return self._send_all_away(granted, CloseCode.SERVICE_RESTART, f"the pool is {network} from now on", now)
 
     def dissolve(self, now: float) -> list[Action]:
@@ -408,21 +408,21 @@ class Network:
             log = session.warning("full", f"not let in as {session.ip}: {full}")
             return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
         self._members += 1
-        pool = self._realm.pool
+        ip, pool = session.ip, self._realm.pool
         pool.leases.expire()
-        before = pool.leases.get(int(session.ip))
+        before = pool.leases.get(int(ip))
         moved: list[Action] = []
         if before is not None and before.vmac != session.vmac:
-            moved = [session.did("moved", f"{session.ip} was leased to {before.device}, and is not any more")]
-        session.claimed(pool.claim(session.ip, session.vmac, session.connection, session.source), now)
+            moved = [session.did("moved", f"{ip} was leased to {before.device}, and is not any more")]
+        session.claimed(pool.claim(ip, session.vmac, session.connection, session.source), now)
         if session.lease is not None:
-            self._realm.devices.leased(session.lease.vmac, session.ip)
+            self._realm.devices.leased(session.lease.vmac, ip)
         del self._due[session.connection]
-        entries = self._realm.rules.entries(session.ip)
+        entries = self._realm.rules.entries(ip)
         # "ROUTE messages follow if SD-WAN rules concern this address": the member has no older set to withdraw.
         told = messages(entries, session.extended) if entries else []
         return [
-            Bind(session.connection, int(session.ip)),
+            Bind(session.connection, int(ip)),
             *self._tell_behind(session),
             *(Send(session.connection, message) for message in told),
             *moved,
@@ -468,7 +468,7 @@ class Network:
             why = f"{session.ip} is reserved for another device"
             return self._send_away(session, CloseCode.SERVICE_RESTART, why, now)
         # One that insists on its address would come back to it.
-        if session.granted != session.ip or pool.is_reserved_for(session.ip, session.vmac):
+        if not session.was_granted or pool.is_reserved_for(session.ip, session.vmac):
             return []
         reserved = pool.reserved_for(session.vmac)
         if reserved is None:

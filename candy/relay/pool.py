@@ -169,10 +169,14 @@ class Pool:
         if (offer := self._offers.get(number)) is not None:
             self.release(offer.connection)
         self._free -= self._is_free(number)
+        lease = self.leases.claim(number, vmac, source)
+        if lease is not None:
+            # Equal, and in memory once.
+            number = lease.ip
         self._claims[number] = connection
         self._claimed[connection] = number
         self._note(number)
-        return self.leases.claim(number, vmac, source)
+        return lease
 
     def release(self, connection: int) -> None:
         """Give up what `connection` holds, if anything."""

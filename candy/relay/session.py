@@ -115,16 +115,16 @@ class Session:
     __slots__ = (
         "_copies_until",
         "_counted_as",
+        "_granted",
         "_had_turn",
         "_held",
+        "_ip",
         "_realm",
         "carried",
         "connection",
         "extended",
-        "granted",
         "hello",
         "instance",
-        "ip",
         "lease",
         "password",
         "since",
@@ -152,11 +152,10 @@ class Session:
         self.instance = instance
         self.state = State.GREETING
         self.vmac: bytes | None = None
-        self.ip = lines.UNSPECIFIED
-        """The address that its AUTH claimed."""
+        self._ip = 0
         self.password: Password | None = None
         """The one that it has proven."""
-        self.granted: IPv4Address | None = None
+        self._granted: int | None = None
         """The address that it was granted last; behind its AUTH None if that is for another."""
         self.hello: Hello = NO_HELLO
         """What its client last said of itself."""
@@ -168,6 +167,17 @@ class Session:
         """When it became a member; before that, when it was opened."""
         self.turn = _NEVER
         """In line: when its turn comes."""
+
+    @property
+    def ip(self) -> IPv4Address:
+        """The address that its AUTH claimed, before that 0.0.0.0. Kept as a number, which its lease and the pool
+        share."""
+        return IPv4Address(self._ip)
+
+    @property
+    def was_granted(self) -> bool:
+        """It has the address that it was granted; before its AUTH: it was granted one."""
+        return self._granted is not None
 
     @property
     def is_member(self) -> bool:
@@ -209,6 +219,7 @@ class Session:
         if lease is not None:
             # Equal, and in memory once.
             self.vmac = lease.vmac
+            self._ip = lease.ip
         self._realm.logins[ADMITTED] += 1
 
     def waiting(self) -> None:
@@ -355,7 +366,7 @@ class Session:
             return [log, *self.end(code, str(full))]
         answer = wire.Expttun(wall, granted, auth.expttun_digest(self.password.secret, wall))
         realm.sightings.answered(answer.digest, wall)
-        self.granted = granted.ip
+        self._granted = int(granted.ip)
         return [
             Send(self.connection, answer.encode(wire.draw_confusion(realm.randbytes))),
             self.line("debug", f"granted {granted}"),
@@ -392,8 +403,8 @@ class Session:
             return [log, *self.end(CloseCode.TRY_AGAIN_LATER, "too many new devices: try again in a minute")]
         # What was offered was for its AUTH, and this is the AUTH, for any address.
         realm.pool.release(self.connection)
-        self.ip = ip
-        self.granted = ip if self.granted == ip else None
+        self._ip = int(ip)
+        self._granted = self._ip if self._granted == self._ip else None
         self.state = State.CLAIMING
         return []
 
