@@ -212,8 +212,7 @@ def _read(database: sqlite3.Connection) -> dict[str, Kept]:
     networks: defaultdict[str, Kept] = defaultdict(Kept)
     once: dict[object, Any] = {}
     """What thousands of leases have in common is in memory once."""
-    # In the reverse of the order in which Register.restore() takes them.
-    for network, ip, vmac, name, *row in database.execute("SELECT * FROM lease ORDER BY last_seen DESC"):
+    for network, ip, vmac, name, *row in database.execute("SELECT * FROM lease"):
         found = LeaseRow(ip, vmac, name, *(once.setdefault(value, value) for value in row))
         if not all(map(isinstance, found, _LEASE_TYPES)) or not 0 <= ip <= IP_MAX or min(found[-4:]) < 0:
             raise _DamagedError(f"the lease of {ip!r} has values that none has")
