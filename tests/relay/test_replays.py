@@ -6,7 +6,7 @@ And of address requests: which of them may be another's, sniffed.
 import pytest
 
 from candy.protocol.auth import expttun_digest
-from candy.relay.replays import SNIFFED_S, ReplayMemory, Sightings
+from candy.relay.replays import KEPT_BYTES, SNIFFED_S, ReplayMemory, Sightings
 
 WALL = 1_700_000_000
 
@@ -21,6 +21,14 @@ def test_a_digest_is_remembered_as_long_as_it_is_timely(skew: int) -> None:
     assert len(memory) == 1
     memory.is_first(b"b" * 32, timestamp + 301, timestamp + 301)
     assert len(memory) == 1
+
+
+def test_a_digest_that_was_kept_whole_is_known_again() -> None:
+    """As the store of an earlier version has it."""
+    memory = ReplayMemory()
+    memory.restore([(WALL, digest(WALL))], 0, WALL)
+    assert not memory.is_first(digest(WALL), WALL, WALL)
+    assert all(len(kept) == KEPT_BYTES for _, kept in memory.rows())
 
 
 def test_digests_of_one_second_are_told_apart() -> None:
