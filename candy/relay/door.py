@@ -248,9 +248,11 @@ class Door(web.Server):
             guest.transport = transport
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        # As Python does itself from 3.12 on: else the transport refers to itself, and the garbage of a thousand log-ins
-        # takes a megabyte until it is collected.
-        vars(handler.transport).pop("_read_ready_cb", None)
+        # None: aiohttp has closed it by itself.
+        if handler.transport is not None:
+            # As Python does itself from 3.12 on: else the transport refers to itself, and the garbage of a thousand
+            # log-ins takes a megabyte until it is collected.
+            vars(handler.transport).pop("_read_ready_cb", None)
         super().connection_lost(handler, exc)
         guest = self._guests.get(self._numbers.pop(handler))
         # Of what the engine has it tells the end.
