@@ -300,6 +300,19 @@ def test_a_client_takes_more_from_its_relay() -> None:
         assert relay.dropped() == {}
 
 
+def test_events_that_python_does_not_take() -> None:
+    """64 of one connection wait, whatever its allowance: an end of ours has none. More are counted."""
+    with EngineRelay() as relay, relay.device() as (_, tun):
+        peer = relay.joined(tun)
+        for n in range(100):
+            peer.send(BINARY, wire_discovery(n))
+        peer.sync()
+        assert [detail for _, _, detail in relay.engine.events()] == [wire_discovery(n) for n in range(64)]
+        assert relay.dropped() == {"events": 36}
+        peer.send(BINARY, wire_discovery(100))
+        assert relay.details(peer.connection, MESSAGE) == [wire_discovery(100)]
+
+
 def wire_discovery(number: int) -> bytes:
     return b"\5" + number.to_bytes(4, "big") + A.to_bytes(4, "big")
 
