@@ -467,21 +467,25 @@ class Backlog:
 
     @property
     def places(self) -> dict[int, int]:
-        """Bytes that wait, by sub-queue: eight of them in a row are a set."""
+        """Bytes that wait, by sub-queue: eight of them in a row are a set, and behind the last is the crowd."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that it takes."""
 
     def append(self, payload: bytes, now: int) -> None:
-        """Queue the frame of a FORWARD or a SUPER.
+        """Queue a frame.
 
         Args:
             payload: kind byte first.
             now: nanoseconds, above 0.
 
         Raises:
-            ValueError: it is too short or too long for one.
+            ValueError: it has no byte, or too many for a frame.
         """
 
     def take(self, now: int) -> bytes | None:
-        """The payload of the frame that is sent next; None when nothing waits."""
+        """The payload of the frame with a flow that is sent next; None when none waits."""
 
     def commit(self, now: int) -> list[bytes]:
         """The payloads of those that are handed to the kernel next, together."""

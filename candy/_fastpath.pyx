@@ -20,6 +20,7 @@ include "engine/offload.pxi"            # super-packets: check, take apart
 include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others, check what is within
 include "engine/flow.pxi"               # the sub-queues of a backlog
 include "engine/codel.pxi"              # what waits too long: dropped, or marked
+include "engine/control.pxi"            # what waits and is no packet
 include "engine/queue.pxi"              # the backlog of one destination: fq_codel
 include "engine/inbox.pxi"              # what threads leave for the holder of a send lock
 include "engine/transport.pxi"          # read from, write to, end a connection

@@ -7,7 +7,8 @@
 # 2. maxpacket is QUANTUM, not the longest packet seen, which with super-packets would be 64 KB.
 # 3. A packet that may be marked is marked and sent in place of being dropped. It ends the RFC's loop of drops, and sets
 #    the time of the next one.
-# 4. What is known of a flow without frames is lost when another flow takes its place (queue_flow), or with the queue.
+# 4. What is known of a flow without frames is lost when another flow takes its place (queue_flow), when the backlog
+#    needs its memory (queue_fit), or with the queue. Flows in the crowd are judged as one.
 #
 # A frame is judged once. The one to be sent stays at the head of its flow, `judged`, until there is room for it.
 
@@ -48,12 +49,6 @@ cdef inline void codel_empty(Flow *f) noexcept nogil:
     f.dropping = False
 
 
-cdef void codel_drop(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
-    record_give(w, flow_take(q, f, record_size(f.head)))
-    drop(w, s, DROP_DELAY)
-    w.work -= WORK_RECORD
-
-
 cdef void codel_judge(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
     """Drop from the head of a flow until the frame there is to be sent (the RFC's dequeue). One that may be dropped has
     others behind it."""
@@ -66,13 +61,13 @@ cdef void codel_judge(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
             if frame_mark(record_frame(f.head)):
                 f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
                 break
-            codel_drop(w, s, q, f)
+            flow_drop(w, s, q, f, DROP_DELAY)
             f.dropping = codel_is_over(q, f, w.now)
             if f.dropping:
                 f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
     elif over:
         if not frame_mark(record_frame(f.head)):
-            codel_drop(w, s, q, f)
+            flow_drop(w, s, q, f, DROP_DELAY)
             codel_is_over(q, f, w.now)
         f.dropping = True
         # "If min went above TARGET close to when it last went below, assume that the drop rate that controlled the

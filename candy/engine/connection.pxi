@@ -97,7 +97,7 @@ cdef void connection_finish(Worker *w, Slot *s) noexcept nogil:
     if s.queue != NULL:
         queue_send(w, s)
     if not s.finished and not s.broken and (s.queue == NULL or (
-            s.queue.control.head == NULL and queue_committed(s.queue) == 0)) and queue_finish(w, s):
+            s.queue.control == NULL and queue_committed(s.queue) == 0)) and queue_finish(w, s):
         transport_finish(s)
     done = s.broken or (s.finished and s.cause == CAUSE_PEER)   # both close frames are sent
     pthread_mutex_unlock(&s.send_lock)

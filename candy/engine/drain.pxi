@@ -54,18 +54,23 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
 
 
 cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
-    """Move the next frames from the flows to the (empty) commit block, or over TLS to the worker's, where they are
-    sealed from; False when nothing waits."""
+    """Move the next frames to the (empty) commit block, or over TLS to the worker's, where they are sealed from.
+    Control frames come first and, behind a close frame, alone. False when nothing waits."""
     cdef uint32_t limit = commit_limit(q)
+    cdef uint32_t most = IOV_MAX_SEND if s.tls != NULL else 0xFFFFFFFF
     cdef uint32_t size
-    cdef uint64_t packets = 0
     cdef uint32_t frames = 0
-    cdef bint control_only = load_relaxed64(&s.closing) != 0
+    cdef uint64_t packets = 0
+    cdef bint closing = load_relaxed64(&s.closing) != 0
     cdef Block *b
-    cdef Flow *f = queue_next(w, s, q, control_only)
-    if f == NULL:
-        return False
-    size = record_size(f.head)
+    cdef Flow *f
+    if q.control != NULL:
+        size = frame_size(control_head(q))
+    else:
+        f = NULL if closing else queue_next(w, s, q)
+        if f == NULL:
+            return False
+        size = record_size(f.head)
     if unlikely(s.tls != NULL):
         if q.rate == 0:
             limit = NOTSENT_LOWAT   # here passes all that other threads have for it, and most of that has not waited
@@ -76,42 +81,24 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
         if not commit_room(w, q, <uint32_t>max(min(<uint64_t>limit, q.bytes), <uint64_t>size)):
             return False
         b = q.committed
-    while True:
-        memcpy(block_bytes(b) + b.end, record_frame(f.head), size)
-        b.end += size
-        frames += 1
-        if f != &q.control:
-            packets += 1
-            delay_count(w, s, f.head.stamp_ns)
-        f.credit -= <int32_t>size
-        record_give(w, flow_take(q, f, size))
-        if f == &q.control:
-            add_relaxed64(&s.control_bytes, -<uint64_t>record_memory(size))
-        if b.end >= limit or (frames == IOV_MAX_SEND and s.tls != NULL):
-            break
-        f = queue_next(w, s, q, control_only)
+    if q.control != NULL:
+        frames = control_commit(w, s, q, b, most)
+    while not closing and b.end < limit and frames < most:
+        f = queue_next(w, s, q)
         if f == NULL:
             break
         size = record_size(f.head)
         if b.end + size > b.capacity:
             break                   # stays at the head of its flow
+        memcpy(block_bytes(b) + b.end, record_frame(f.head), size)
+        b.end += size
+        frames += 1
+        packets += 1
+        delay_count(w, s, f.head.stamp_ns)
+        f.credit -= <int32_t>size
+        record_give(w, flow_take(q, f, size), size)
     sent(w, s, packets, 0)
     return True
-
-
-cdef void commit_fit(Worker *w, Queue *q) noexcept nogil:
-    """Let the commit block have no more room than twice what it holds: what waits may wait for long."""
-    cdef Block *b = q.committed
-    cdef uint32_t left = queue_committed(q)
-    cdef Block *smaller = NULL
-    if b == NULL or b.capacity <= 2 * left:
-        return
-    if left != 0:
-        smaller = block_of(w, block_bytes(b) + b.start, left, FOR_CERTAIN)
-        if smaller == NULL:
-            return                  # the machine has no memory: then as it is
-    block_give(w, b)
-    q.committed = smaller
 
 
 cdef void stranger_release(Worker *w, Slot *s) noexcept nogil:
@@ -227,7 +214,8 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
         if <uint32_t>r < wanted:
             queue_begin(q, w.now)
             break                               # EPOLLOUT will tell
-    commit_fit(w, q)
+    q.committed = block_fit(w, q.committed)     # what waits may wait for long
+    queue_fit(w, s, q)
     if q.committed == NULL:
         stranger_release(w, s)
     if not q.carried and queue_idle(q):

@@ -2,6 +2,10 @@
 #
 # They stand in sets of ways, as CAKE has them: a flow takes any free place in the set that it hashes to, and shares one
 # only when all are taken.
+#
+# A backlog takes no more memory than twice the bytes that wait in it, and BESIDE_MOST. A flow has a sub-queue of its
+# own where what waits pays for that. Beyond, flows wait together, in the crowd. Who has a frame there waits there, or
+# its packets would overtake each other.
 
 cdef enum:
     QUANTUM = 1514                  # bytes that a flow may send in one turn
@@ -52,20 +56,55 @@ cdef inline bint frame_flow(const uint8_t *frame, uint32_t size, const uint64_t 
     return False
 
 
-cdef Flow *queue_flow(Worker *w, Queue *q, uint32_t hash) noexcept nogil:
-    """The sub-queue of a flow: the one that it has in its set, else a place that none has, else one that it shares.
-    NULL when memory is out."""
+cdef inline Flow *sub_queue(Queue *q, uint32_t place) noexcept nogil:
+    """The sub-queue at a place, NULL when there is none; FLOWS is the crowd's."""
+    return q.sub.ways[place] if place < FLOWS else &q.sub.crowd
+
+
+cdef inline int64_t beside_room(const Queue *q) noexcept nogil:
+    """Memory that the queue may still take beyond twice the bytes that wait."""
+    cdef int64_t fixed = sizeof(Queue) + sizeof(SubQueues) + 2 * (sizeof(Block) + MEMORY_UNIT)
+    return BESIDE_MOST - fixed - q.beside
+
+
+cdef inline bint is_crowded(const Queue *q, uint32_t hash) noexcept nogil:
+    """Whether a flow may have frames in the crowd."""
+    cdef uint32_t bit = hash // FLOW_SETS % CROWD_BITS
+    cdef uint64_t word = q.sub.crowded[bit // 64] | q.sub.crowded_before[bit // 64]
+    return q.sub.crowd.head != NULL and word >> bit % 64 & 1 != 0
+
+
+cdef Flow *crowd_join(Queue *q, uint32_t hash) noexcept nogil:
+    """Have a flow wait in the crowd."""
+    cdef uint32_t bit = hash // FLOW_SETS % CROWD_BITS
+    q.sub.crowded[bit // 64] |= <uint64_t>1 << bit % 64
+    return &q.sub.crowd
+
+
+cdef void crowd_leave(Queue *q, uint32_t size) noexcept nogil:
+    """A frame has left the crowd: forget those who came before, when it was the last of theirs."""
+    if q.sub.crowd_before > size:
+        q.sub.crowd_before -= size
+        return
+    q.sub.crowd_before = q.sub.crowd.bytes
+    memcpy(q.sub.crowded_before, q.sub.crowded, sizeof(q.sub.crowded))
+    memset(q.sub.crowded, 0, sizeof(q.sub.crowded))
+
+
+cdef Flow *queue_flow(Worker *w, Queue *q, uint32_t hash, uint32_t size) noexcept nogil:
+    """The sub-queue for a frame of so many bytes: the one that its flow has in its set, else a place that none has, if
+    that is paid for, else one that it shares. NULL when memory is out."""
     cdef uint32_t first = (hash & (FLOW_SETS - 1)) * FLOW_WAYS
     cdef uint32_t i
     cdef uint32_t place = FLOWS
     cdef Flow *f
-    if q.ways == NULL:
-        q.ways = <Flow **>memory_take(w, FLOWS * sizeof(Flow *), FOR_CERTAIN)
-        if q.ways == NULL:
+    if q.sub == NULL:
+        q.sub = <SubQueues *>memory_take(w, <uint32_t>sizeof(SubQueues), FOR_CERTAIN)
+        if q.sub == NULL:
             return NULL
-        memset(q.ways, 0, FLOWS * sizeof(Flow *))
+        memset(q.sub, 0, sizeof(SubQueues))
     for i in range(first, first + FLOW_WAYS):
-        f = q.ways[i]
+        f = q.sub.ways[i]
         if f == NULL:
             if place == FLOWS:
                 place = i
@@ -73,14 +112,22 @@ cdef Flow *queue_flow(Worker *w, Queue *q, uint32_t hash) noexcept nogil:
             return f
         elif not f.listed:
             place = i                   # empty; it is kept for what CoDel knows of it
-    if place == FLOWS:
-        return q.ways[first + (hash >> 16) % FLOW_WAYS]
-    f = q.ways[place]
+    if is_crowded(q, hash):
+        return crowd_join(q, hash)
+    # A place that others leave is not for who waits in one that is shared: its packets would overtake each other.
+    f = q.sub.ways[first + (hash >> 16) % FLOW_WAYS]
+    if place == FLOWS or (f != NULL and f.shared):
+        f.shared = True
+        return f
+    f = q.sub.ways[place]
     if f == NULL:
+        if <int64_t>sizeof(Flow) + record_beside(size) > beside_room(q):
+            return crowd_join(q, hash)
         f = <Flow *>memory_take(w, <uint32_t>sizeof(Flow), FOR_CERTAIN)
         if f == NULL:
             return NULL
-        q.ways[place] = f
+        q.sub.ways[place] = f
+        q.beside += sizeof(Flow)
     memset(f, 0, sizeof(Flow))
     f.tag = hash
     return f
@@ -95,4 +142,27 @@ cdef inline Record *flow_take(Queue *q, Flow *f, uint32_t size) noexcept nogil:
         f.tail = NULL
     f.bytes -= size
     q.bytes -= size
+    q.beside -= record_beside(size)
+    if unlikely(f == &q.sub.crowd):
+        crowd_leave(q, size)
     return r
+
+
+cdef void flow_drop(Worker *w, Slot *s, Queue *q, Flow *f, int reason) noexcept nogil:
+    """Drop the frame at the head of a flow."""
+    cdef uint32_t size = record_size(f.head)
+    record_give(w, flow_take(q, f, size), size)
+    drop(w, s, reason)
+    w.work -= WORK_RECORD
+
+
+cdef void flow_free(Worker *w, Queue *q, Flow *f) noexcept nogil:
+    """Give a flow's sub-queue back; the crowd's is part of the queue."""
+    cdef uint32_t first = (f.tag & (FLOW_SETS - 1)) * FLOW_WAYS
+    cdef uint32_t i
+    for i in range(first, first + FLOW_WAYS):
+        if q.sub.ways[i] == f:
+            q.sub.ways[i] = NULL
+            q.beside -= sizeof(Flow)
+            memory_give(w, f, <uint32_t>sizeof(Flow), FOR_CERTAIN)
+            return

@@ -136,6 +136,21 @@ cdef Block *block_grow(Worker *w, Block *b, uint32_t capacity, int use) noexcept
     return larger
 
 
+cdef Block *block_fit(Worker *w, Block *b) noexcept nogil:
+    """A block with no more room than twice what this one holds, in place of it; NULL for one that holds nothing."""
+    cdef Block *smaller
+    if b == NULL or b.capacity <= 2 * (b.end - b.start):
+        return b
+    if b.start == b.end:
+        block_give(w, b)
+        return NULL
+    smaller = block_of(w, block_bytes(b) + b.start, b.end - b.start, b.use)
+    if smaller == NULL:
+        return b                    # the machine has no memory: then as it is
+    block_give(w, b)
+    return smaller
+
+
 # Records: frames that wait.
 
 cdef inline uint8_t *record_frame(Record *r) noexcept nogil:
@@ -150,6 +165,11 @@ cdef inline uint32_t record_size(Record *r) noexcept nogil:
 cdef inline uint32_t record_memory(uint32_t size) noexcept nogil:
     """What a record takes whose frame has so many bytes."""
     return memory_size(<uint32_t>sizeof(Record) + size)
+
+
+cdef inline int64_t record_beside(uint32_t size) noexcept nogil:
+    """What it takes beyond twice the bytes of its frame; less than nothing for most."""
+    return <int64_t>record_memory(size) - 2 * <int64_t>size
 
 
 cdef inline Record *record_take(Worker *w, uint32_t size, uint64_t stamp_ns, int use) noexcept nogil:
@@ -170,6 +190,7 @@ cdef inline Record *record_of(Worker *w, const uint8_t *frame, uint32_t size, ui
     return r
 
 
-cdef inline void record_give(Worker *w, Record *r) noexcept nogil:
+cdef inline void record_give(Worker *w, Record *r, uint32_t size) noexcept nogil:
+    """Give a record back whose frame has so many bytes."""
     # Packets and control frames are counted alike. What counts as a stranger's as well, its slot knows.
-    memory_give(w, r, <uint32_t>sizeof(Record) + record_size(r), FOR_PACKETS)
+    memory_give(w, r, <uint32_t>sizeof(Record) + size, FOR_PACKETS)

@@ -3,8 +3,7 @@
 # Whole frames, wire-ready, wait in sub-queues by flow (flow.pxi); deficit round robin between them (new flows first)
 # keeps a ping from waiting behind a bulk transfer; CoDel (codel.pxi, held to its RFC by tests/engine/test_codel.py)
 # drops from the head of a flow that keeps a standing queue, or marks there; the fattest flow pays when the destination
-# has its share of memory. Control frames have a flow of their own that is always served first. After fq_codel (RFC
-# 8290).
+# has its share of memory. What is no packet is always served first (control.pxi). After fq_codel (RFC 8290).
 #
 # A destination may hold queue_bytes, and no more than is free for others at that moment: ten busy ones share the
 # memory, and there is room for an eleventh.
@@ -54,11 +53,12 @@ cdef uint64_t records_free(Worker *w, Record *r, const uint64_t *key) noexcept n
     """Give back a list of records; returns how many of them were packets."""
     cdef Record *following
     cdef uint64_t n = 0
-    cdef uint32_t hash
+    cdef uint32_t hash, size
     while r != NULL:
         following = r.next
-        n += frame_flow(record_frame(r), record_size(r), key, &hash)
-        record_give(w, r)
+        size = record_size(r)
+        n += frame_flow(record_frame(r), size, key, &hash)
+        record_give(w, r, size)
         r = following
     return n
 
@@ -67,16 +67,18 @@ cdef void queue_free(Worker *w, Slot *s) noexcept nogil:
     """Drop all that waits, counted, and the queue itself."""
     cdef Queue *q = s.queue
     cdef uint64_t *key = w.engine.flow_key
+    cdef Flow *f
     cdef uint32_t i
     if q == NULL:
         return
-    records_free(w, q.control.head, key)
-    if q.ways != NULL:
-        for i in range(FLOWS):
-            if q.ways[i] != NULL:
-                drops(w, s, DROP_CLOSED, records_free(w, q.ways[i].head, key))
-                memory_give(w, q.ways[i], <uint32_t>sizeof(Flow), FOR_CERTAIN)
-        memory_give(w, q.ways, FLOWS * sizeof(Flow *), FOR_CERTAIN)
+    if q.sub != NULL:
+        for i in range(FLOWS + 1):
+            f = sub_queue(q, i)
+            if f != NULL:
+                drops(w, s, DROP_CLOSED, records_free(w, f.head, key))
+                flow_free(w, q, f)
+        memory_give(w, q.sub, <uint32_t>sizeof(SubQueues), FOR_CERTAIN)
+    block_give(w, q.control)
     block_give(w, q.committed)
     memory_give(w, q, <uint32_t>sizeof(Queue), FOR_CERTAIN)
     s.queue = NULL
@@ -85,12 +87,12 @@ cdef void queue_free(Worker *w, Slot *s) noexcept nogil:
 
 cdef uint64_t queue_oldest(Queue *q) noexcept nogil:
     """When the frame that has waited longest was put in, 0 when none waits."""
-    cdef uint64_t oldest = q.control.head.stamp_ns if q.control.head != NULL else 0
+    cdef uint64_t oldest = q.control_ns if q.control != NULL else 0
     cdef Flow *f
     cdef uint32_t i
-    if q.ways != NULL:
-        for i in range(FLOWS):
-            f = q.ways[i]
+    if q.sub != NULL:
+        for i in range(FLOWS + 1):
+            f = sub_queue(q, i)
             if f != NULL and f.head != NULL and (oldest == 0 or f.head.stamp_ns < oldest):
                 oldest = f.head.stamp_ns
     return oldest
@@ -98,37 +100,78 @@ cdef uint64_t queue_oldest(Queue *q) noexcept nogil:
 
 cdef inline void flow_retire(Worker *w, Queue *q, Flow *f) noexcept nogil:
     """A flow left the rounds: forget it, unless CoDel has dropped from it lately and would go on where it was."""
-    cdef uint32_t i
-    cdef uint32_t first = (f.tag & (FLOW_SETS - 1)) * FLOW_WAYS
     f.listed = False
-    if codel_was_busy(f, w.now):
+    f.shared = False                # whoever comes next has it alone
+    if not codel_was_busy(f, w.now):
+        flow_free(w, q, f)
+
+
+cdef void queue_fit(Worker *w, Slot *s, Queue *q) noexcept nogil:
+    """Have what is left pay for its memory, once some has left: give back empty sub-queues, then those that hold no
+    more than a turn's worth. A fuller one pays for itself, unless it holds messages of a few bytes: they are dropped,
+    with what they share a sub-queue with."""
+    cdef Flow *f
+    cdef uint32_t i
+    if beside_room(q) >= 0 or q.sub == NULL:
         return
-    for i in range(first, first + FLOW_WAYS):
-        if q.ways[i] == f:
-            q.ways[i] = NULL
-            memory_give(w, f, <uint32_t>sizeof(Flow), FOR_CERTAIN)
-            return
+    w.work -= FLOWS
+    for i in range(FLOWS):
+        if q.sub.ways[i] != NULL and not q.sub.ways[i].listed:
+            flow_free(w, q, q.sub.ways[i])
+    round_fit(w, s, q, &q.old)
+    round_fit(w, s, q, &q.fresh)
+    for i in range(FLOWS + 1):
+        f = sub_queue(q, i)
+        while (beside_room(q) < 0 and f != NULL and f.head != NULL
+                and (i == FLOWS or f.shared or record_beside(record_size(f.head)) > 0)):
+            flow_drop(w, s, q, f, DROP_QUEUE_FULL)
+
+
+cdef void round_fit(Worker *w, Slot *s, Queue *q, Round *r) noexcept nogil:
+    cdef Flow *f = r.head
+    cdef Flow *following
+    r.head = NULL                   # made anew of those that stay
+    while f != NULL:
+        following = f.next
+        if beside_room(q) < 0 and f.bytes <= QUANTUM and f != &q.sub.crowd:
+            flow_disperse(w, s, q, f)
+        else:
+            round_push(r, f)
+        f = following
+
+
+cdef void flow_disperse(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
+    """Move a flow's frames to the crowd."""
+    cdef Record *r
+    cdef uint32_t size
+    cdef uint32_t hash = 0
+    while f.head != NULL:
+        size = record_size(f.head)
+        r = flow_take(q, f, size)
+        r.next = NULL
+        frame_flow(record_frame(r), size, w.engine.flow_key, &hash)
+        queue_put(w, s, q, crowd_join(q, hash), r, size)
+        w.work -= WORK_RECORD
+    flow_free(w, q, f)
 
 
 cdef void queue_make_room(Worker *w, Slot *s, Queue *q, uint64_t limit, int reason) noexcept nogil:
     """Drop frames from the heads of the fattest flows until the packets fit the limit. As in fq_codel one look for the
     fattest pays for up to half of what it has."""
     cdef Flow *fattest
-    cdef uint32_t i, size, keep
-    while q.bytes > limit and q.ways != NULL:
-        fattest = NULL
+    cdef uint32_t i, keep
+    while q.bytes > limit and q.sub != NULL:
+        fattest = &q.sub.crowd
         for i in range(FLOWS):
-            if q.ways[i] != NULL and (fattest == NULL or q.ways[i].bytes > fattest.bytes):
-                fattest = q.ways[i]
-        if fattest == NULL or fattest.head == NULL:
+            if q.sub.ways[i] != NULL and q.sub.ways[i].bytes > fattest.bytes:
+                fattest = q.sub.ways[i]
+        if fattest.head == NULL:
             return
         keep = fattest.bytes // 2
         w.work -= FLOWS
         while q.bytes > limit and fattest.head != NULL and fattest.bytes >= keep:
-            size = record_size(fattest.head)
-            record_give(w, flow_take(q, fattest, size))
-            drop(w, s, reason)
-            w.work -= WORK_RECORD
+            flow_drop(w, s, q, fattest, reason)
+    queue_fit(w, s, q)
 
 
 cdef inline uint64_t queue_share(Worker *w) noexcept nogil:
@@ -161,17 +204,12 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
     """Copy one frame to the end of its flow; on a slow link, a long super-packet in several. What can't be kept is
     dropped and counted."""
     cdef Queue *q = queue_of(w, s)
-    cdef Record *r
-    cdef Flow *f
     if q == NULL:
         drop(w, s, DROP_MEMORY)
     elif q.rate != 0 and size > commit_limit(q):
         queue_parts(w, s, q, frame, size, stamp_ns)
     else:
-        f = queue_place(w, s, q, frame, size)
-        if f != NULL:
-            r = record_of(w, frame, size, stamp_ns, FOR_INPUT if f == &q.control else FOR_PACKETS)
-            queue_put(w, s, q, f, r, size)
+        queue_frame(w, s, q, frame, size, stamp_ns)
 
 
 cdef void queue_adopt(Worker *w, Slot *s, Record *r) noexcept nogil:
@@ -189,7 +227,7 @@ cdef void queue_adopt(Worker *w, Slot *s, Record *r) noexcept nogil:
             r.next = NULL
             queue_put(w, s, q, f, r, size)
             return
-    record_give(w, r)
+    record_give(w, r, size)
 
 
 cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32_t size,
@@ -230,11 +268,12 @@ cdef void queue_frame(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     """Copy one frame to the end of its flow as it is, or drop it."""
     cdef Flow *f = queue_place(w, s, q, frame, size)
     if f != NULL:
-        queue_put(w, s, q, f, record_of(w, frame, size, stamp_ns, FOR_INPUT if f == &q.control else FOR_PACKETS), size)
+        queue_put(w, s, q, f, record_of(w, frame, size, stamp_ns, FOR_PACKETS), size)
 
 
 cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32_t size) noexcept nogil:
-    """The flow that takes this frame, with room made for it; NULL: it was dropped."""
+    """The flow that takes this frame, with room made for it; NULL: it was dropped, or is none of a flow's and was
+    copied."""
     cdef uint64_t share
     cdef uint32_t hash
     cdef Flow *f
@@ -243,7 +282,8 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
         store_relaxed64(&s.waited_ns, 0)
         store_relaxed64(&s.moved_ns, w.now)
     if not frame_flow(frame, size, w.engine.flow_key, &hash):
-        return &q.control           # bounded where it was left: inbox_control()
+        control_put(w, s, q, frame, size)
+        return NULL
     share = queue_share(w)
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:
         drop(w, s, DROP_STALLED)
@@ -261,7 +301,10 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
             return NULL
         # And some more, so that the look for the fattest flow is not each packet's.
         queue_make_room(w, s, q, (share - size) // 64 * 63, DROP_QUEUE_FULL)
-    f = queue_flow(w, q, hash)
+    if record_beside(size) > 0 and record_beside(size) > beside_room(q):
+        drop(w, s, DROP_QUEUE_FULL)     # a message of a few bytes, and nothing waits that would pay for its record
+        return NULL
+    f = queue_flow(w, q, hash, size)
     if f == NULL:
         drop(w, s, DROP_MEMORY)
     return f
@@ -271,7 +314,7 @@ cdef void queue_put(Worker *w, Slot *s, Queue *q, Flow *f, Record *r, uint32_t s
     """Append a record to its flow; NULL: there was no memory for it."""
     if r == NULL:
         drop(w, s, DROP_MEMORY)
-        if f != &q.control and f.head == NULL and not f.listed:
+        if f.head == NULL and not f.listed:
             flow_retire(w, q, f)
         return
     if f.tail == NULL:
@@ -281,8 +324,7 @@ cdef void queue_put(Worker *w, Slot *s, Queue *q, Flow *f, Record *r, uint32_t s
     f.tail = r
     f.bytes += size
     q.bytes += size
-    if f == &q.control:
-        return
+    q.beside += record_beside(size)
     q.carried = True
     if not f.listed:
         f.listed = True
@@ -290,13 +332,11 @@ cdef void queue_put(Worker *w, Slot *s, Queue *q, Flow *f, Record *r, uint32_t s
         round_push(&q.fresh, f)
 
 
-cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept nogil:
-    """The flow whose head frame is to be sent next, NULL when nothing waits. Marks or drops what CoDel condemns."""
+cdef Flow *queue_next(Worker *w, Slot *s, Queue *q) noexcept nogil:
+    """The flow whose head packet is to be sent next, NULL when none waits. Marks or drops what CoDel condemns."""
     cdef Round *r
     cdef Flow *f
-    if q.control.head != NULL:
-        return &q.control
-    while not control_only:
+    while True:
         r = &q.fresh if q.fresh.head != NULL else &q.old
         f = r.head
         if f == NULL:
@@ -318,7 +358,6 @@ cdef Flow *queue_next(Worker *w, Slot *s, Queue *q, bint control_only) noexcept 
         if not f.judged:
             codel_judge(w, s, q, f)
         return f
-    return NULL
 
 
 cdef void queue_rate(Slot *s, Queue *q, uint64_t sent, uint64_t now) noexcept nogil:

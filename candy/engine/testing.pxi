@@ -256,18 +256,27 @@ cdef class Backlog:
         return {DROPS[i]: self.slot.drops[i] for i in range(DROPS_COUNT) if self.slot.drops[i]}
 
     @property
+    def memory(self):
+        return self.engine.pool.used_bytes
+
+    @property
     def places(self):
-        cdef Flow **ways = self.slot.queue.ways
+        cdef Flow *f
         cdef int i
-        if ways == NULL:
+        if self.slot.queue.sub == NULL:
             return {}
-        return {i: ways[i].bytes for i in range(FLOWS) if ways[i] != NULL and ways[i].head != NULL}
+        found = {}
+        for i in range(FLOWS + 1):
+            f = sub_queue(self.slot.queue, i)
+            if f != NULL and f.head != NULL:
+                found[i] = f.bytes
+        return found
 
     def append(self, bytes payload not None, uint64_t now):
         cdef bytearray frame
         cdef uint32_t size
-        if not FORWARD_MIN <= len(payload) <= WIRE_PAYLOAD_MAX:
-            raise ValueError(f"a packet's payload has {FORWARD_MIN} to {WIRE_PAYLOAD_MAX} bytes, not {len(payload)}")
+        if not 1 <= len(payload) <= WIRE_PAYLOAD_MAX:
+            raise ValueError(f"a payload has 1 to {WIRE_PAYLOAD_MAX} bytes, not {len(payload)}")
         frame = bytearray(len(payload) + FRAME_HEADER_MAX)
         self.worker.now = now
         size = build_frame(<uint8_t *><char *>frame, OP_BINARY, <const uint8_t *><const char *>payload,
@@ -279,13 +288,14 @@ cdef class Backlog:
         cdef Flow *f
         cdef uint32_t size
         self.worker.now = now
-        f = queue_next(self.worker, self.slot, q, False)
+        f = queue_next(self.worker, self.slot, q)
         if f == NULL:
             return None
         size = record_size(f.head)
         payload = unmasked_payload(record_frame(f.head))
         f.credit -= <int32_t>size
-        record_give(self.worker, flow_take(q, f, size))
+        record_give(self.worker, flow_take(q, f, size), size)
+        queue_fit(self.worker, self.slot, q)
         return payload
 
     def commit(self, uint64_t now):
@@ -297,6 +307,8 @@ cdef class Backlog:
             while b.start < b.end:
                 found.append(unmasked_payload(block_bytes(b) + b.start))
                 b.start += frame_size(block_bytes(b) + b.start)
+        self.slot.queue.committed = block_fit(self.worker, self.slot.queue.committed)
+        queue_fit(self.worker, self.slot, self.slot.queue)
         return found
 
     def shed(self, uint64_t limit):

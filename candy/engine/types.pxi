@@ -25,6 +25,8 @@ cdef enum:
     FLOW_SETS = 32                  # sub-queues of a destination, in sets: a flow has any place of the set it hashes to
     FLOW_WAYS = 8
     FLOWS = 256
+    CROWD_BITS = 512                # by which flows that have frames in the crowd are known
+    BESIDE_MOST = 4096              # memory of a backlog beyond twice the bytes that wait
     SPARE_CLASSES = 256             # sizes of memory that a worker keeps for reuse, each a multiple of MEMORY_UNIT
     MEMORY_UNIT = 8                 # so a record takes no more than twice its frame, of the shortest packet too
     CONTROL_BYTES_MAX = 65536       # memory of the control frames that wait for one peer
@@ -177,6 +179,7 @@ cdef struct Flow:
     uint8_t listed
     uint8_t judged                  # CoDel lets the frame at the head pass
     uint8_t dropping
+    uint8_t shared                  # others than the tag's may have frames in it
     uint64_t first_above_ns
     uint64_t drop_next_ns
 
@@ -184,19 +187,31 @@ cdef struct Round:                  # a list of flows
     Flow *head
     Flow *tail
 
+cdef struct SubQueues:
+    Flow *ways[256]                 # FLOWS, by set and way; NULL where there is none
+    # The crowd: flows that share one sub-queue, because what waits does not pay for one each.
+    Flow crowd
+    uint64_t crowded[8]             # CROWD_BITS: who came lately
+    uint64_t crowded_before[8]      # and who came before, until the last of their frames has left
+    uint64_t crowd_before           # bytes of those frames
+
 # The backlog of one destination (lock). Made at the first backlog, freed when it is empty: at once, or, when packets
 # have waited in it, by the tick before which none did.
 cdef struct Queue:
-    Flow control                    # what is not a packet, always first
-    Flow **ways                     # sub-queues by set and way, NULL where there is none; NULL before the first packet
+    # Whole frames that are no packets, always first. Its room is no more than twice what it holds, NULL when that is
+    # nothing.
+    Block *control
+    uint64_t control_ns             # since when there are some
+    SubQueues *sub                  # NULL before the first packet
     Round fresh
     Round old
-    # Frames on their way to the kernel: whole but for the first, never dropped. Its room is no more than twice what it
-    # holds, NULL when that is nothing, once a send is over.
+    # Frames on their way to the kernel: whole but for the first, never dropped. Its room is as that of the above, once
+    # a send is over.
     Block *committed
     uint32_t cut                    # not extended: bytes at its start that are the rest of a begun frame, or record
     bint sealed                     # TLS: what is committed is ciphertext
     uint64_t bytes                  # in all flows, what is committed not included
+    int64_t beside                  # memory of records and flows, less twice those bytes
     bint carried                    # packets have waited here since the last tick, not just messages of Python's
     uint64_t rate                   # drain rate while there was a backlog, bytes a second, 0 unknown
     int lowat                       # TCP_NOTSENT_LOWAT as set for this rate, 0 not yet

@@ -78,6 +78,49 @@ def test_flows_share_only_where_a_set_is_full() -> None:
     assert len(members) == SETS
 
 
+@pytest.mark.parametrize("n", [8, 9, 11])
+def test_flows_that_share_stay_in_order_when_a_place_gets_free(n: int) -> None:
+    """One more than a set has ways: when the first of them is done, its place is not for those who share another's."""
+    found = [flow for flow in range(1000) if set_of(flow) == 0]
+    last = found[n]
+    backlog = Backlog(key=KEY)
+    backlog.append(packet(found[0]), MS)
+    for flow in (*found[1:WAYS], last):
+        for number in range(40):
+            backlog.append(payload_of(flow, number, 100, 0), MS)
+    assert backlog.take(MS) == packet(found[0])
+    assert backlog.take(MS) is not None  # and the round finds the first one's place empty
+    assert len(backlog.places) == WAYS - 1
+    backlog.append(payload_of(last, 40, 100, 0), MS)
+    left = list(iter(lambda: backlog.take(MS), None))
+    # All that is left of it, and that in order.
+    of_last = [payload for payload in left if payload[21:23] == last.to_bytes(2, "big")]
+    assert of_last == [payload_of(last, number, 100, 0) for number in range(41 - len(of_last), 41)]
+    assert len(of_last) > 10
+
+
+def test_a_sub_queue_that_was_shared_is_for_one_flow_again() -> None:
+    """Once it is empty, also where it stays for what CoDel knows of it."""
+    found = [flow for flow in range(1000) if set_of(flow) == 0][: WAYS + 1]
+    backlog = Backlog(key=KEY)
+    places: dict[int, int] = {}
+    for flow in found:
+        before = backlog.places
+        backlog.append(packet(flow), MS)
+        [places[flow]] = [place for place, size in backlog.places.items() if size != before.get(place)]
+    sharer = found[-1]
+    [owner] = [flow for flow in found[:-1] if places[flow] == places[sharer]]
+    for _ in range(100):
+        backlog.append(packet(owner), MS)
+    now = 200 * MS
+    while backlog.take(now) is not None:
+        now += 10 * MS
+    assert backlog.drops["delay"] > 0
+    backlog.append(packet(sharer), now)
+    backlog.append(packet(owner), now)
+    assert len(backlog.places) == 2
+
+
 def test_those_that_share_are_spread_over_the_set() -> None:
     backlog = Backlog(key=KEY)
     for flow in range(10_000):

@@ -220,6 +220,21 @@ def test_a_stalled_receiver_with_a_full_queue_is_not_even_copied_for() -> None:
         assert len(relay.drain(stalled)) + sum(relay.dropped().values()) == sent
 
 
+@pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
+def test_answers_that_wait_leave_in_order(extended: bool) -> None:
+    """Short and long, more than leave at once, and before all packets that wait."""
+    answers = [n.to_bytes(2, "big") * (1 + n % 3 * 30) for n in range(300)]
+    with EngineRelay() as relay:
+        sender, stalled = relay.member(A), relay.member(B, extended=extended)
+        flood(sender, stalled, 600)
+        stalled.sock.sendall(b"".join(stalled.frame(PING, answer) for answer in answers))
+        stalled.wait_until_read()
+        frames = relay.drain(stalled)
+        pongs = [f.payload for f in frames if f.opcode == PONG]
+        assert pongs == answers
+        check_order([f for f in frames if f.opcode == BINARY])
+
+
 def test_control_frames_for_a_stalled_peer_are_bounded() -> None:
     with EngineRelay() as relay:
         sender, stalled = relay.member(A), relay.member(B)
