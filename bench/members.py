@@ -146,14 +146,14 @@ class Newcomer:
         self.connection.send(build_frame(BINARY, message, mask=bytes(4)))
 
     def _message(self) -> wire.Message | None:
-        """The next message of the relay, if it is whole."""
-        read = read_frame(self._got)
-        if read == 0:
-            return None
-        if not isinstance(read, Frame):
-            raise RelayError(f"sent {self.ip} bytes that deserve close code {read}")
-        self._got = self._got[read.size :]
-        return wire.decode(read.payload)
+        """The next message of the relay, if it is whole. A ping comes as well, to one that waits for long."""
+        while (read := read_frame(self._got)) != 0:
+            if not isinstance(read, Frame):
+                raise RelayError(f"sent {self.ip} bytes that deserve close code {read}")
+            self._got = self._got[read.size :]
+            if read.opcode == BINARY:
+                return wire.decode(read.payload)
+        return None
 
 
 class Crowd:

@@ -113,6 +113,7 @@ def test_a_vmac_behind_the_request_for_an_address(relay: RelayProgram, stack: Ex
     client.send(client.greeting(OldClient.now()))
     client.log_in(str(granted.ip), OldClient.now())
     client.close()
+    relay.wait_for(f"{granted.ip} logged out")
     back = stack.enter_context(OldClient.connect(relay.address, vmac=vmac))
     back.send(back.greeting(OldClient.now()))
     assert back.ask() == granted
