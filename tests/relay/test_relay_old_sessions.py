@@ -8,6 +8,7 @@ import hashlib
 import time
 from contextlib import ExitStack
 from ipaddress import IPv4Address
+from itertools import islice
 
 import pytest
 from kit.peer import PING, PONG
@@ -155,7 +156,9 @@ def test_an_old_clients_pings(relay: RelayProgram, stack: ExitStack) -> None:
     client.send(client.auth("192.168.202.25", OldClient.now()))
     for number in range(30):
         client.send(HELLO + b"%d" % number, PING)
-    assert [client.receive() for _ in range(30)] == [(PONG, HELLO + b"%d" % number) for number in range(30)]
+    # On a busy machine the relay has pinged it meanwhile.
+    answers = (frame for frame in iter(client.receive, None) if frame[0] != PING)
+    assert list(islice(answers, 30)) == [(PONG, HELLO + b"%d" % number) for number in range(30)]
     client.ip = IPv4Address("192.168.202.25")
     # Whatever else a PONG may be, it is no answer to anything.
     client.send(HELLO, PONG)

@@ -163,6 +163,7 @@ class TestOthers:
         arguments = server("-w", "ws://127.0.0.1:0", "-c", str(file))
         with Program("relay", arguments, environment(tmp_path)) as relay:
             address = ("127.0.0.1", int(relay.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
+            now = int(time.time())
             for debug in (True, False):
                 start = len(relay.lines)
                 file.write_text(f"debug = {str(debug).lower()}\n{MAIN}")
@@ -171,7 +172,7 @@ class TestOthers:
                 start = len(relay.lines)
                 with Member.connect(address) as member:
                     member.ask()
-                    member.log_in("192.168.202.1", int(time.time()) + debug)
+                    member.log_in("192.168.202.1", now + debug)
                 relay.wait_for("192.168.202.1 logged out", start)
                 assert any("DEBUG 127.0.0.1: granted" in line for line in relay.lines[start:]) == debug
 
