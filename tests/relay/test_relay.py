@@ -41,6 +41,8 @@ class TestSession:
             member.send(member.greeting())
             first = member.ask("192.168.202.91/24")
             member.log_in(str(first.ip))
+            start = len(relay.lines)
+        relay.wait_for(f"{first.ip} logged out", start)
         with Member.connect(relay.address, vmac=vmac) as member:
             member.send(member.greeting())
             assert member.ask() == first

@@ -113,8 +113,9 @@ def test_a_vmac_behind_the_request_for_an_address(relay: RelayProgram, stack: Ex
     granted = client.ask()
     client.send(client.greeting(OldClient.now()))
     client.log_in(str(granted.ip), OldClient.now())
+    start = len(relay.lines)
     client.close()
-    relay.wait_for(f"{granted.ip} logged out")
+    relay.wait_for(f"{granted.ip} logged out", start)
     back = stack.enter_context(OldClient.connect(relay.address, vmac=vmac))
     back.send(back.greeting(OldClient.now()))
     assert back.ask() == granted
