@@ -101,7 +101,7 @@ cdef uint64_t queue_oldest(Queue *q) noexcept nogil:
 cdef inline void flow_retire(Worker *w, Queue *q, Flow *f) noexcept nogil:
     """A flow left the rounds: forget it, unless CoDel has dropped from it lately and would go on where it was."""
     f.listed = False
-    f.shared = False                # whoever comes next has it alone
+    f.shared = False                # the next flow that takes this place does not share it
     if not codel_was_busy(f, w.now):
         flow_free(w, q, f)
 
