@@ -160,6 +160,16 @@ def test_an_empty_crowd_keeps_nobody() -> None:
     assert newcomers(backlog, range(crowd[0], crowd[0] + 20)) == []
 
 
+def test_room_for_control_frames_grows_within_the_bound() -> None:
+    """Looked at behind each frame, so also where the room has just grown."""
+    backlog = Backlog(key=KEY)
+    message = b"\x06" + bytes(99)
+    frame = 2 + len(message)
+    for number in range(1, 600):
+        backlog.append(message, MS)
+        assert backlog.memory <= 2 * number * frame + BESIDE
+
+
 def test_the_crowd_pays_where_it_is_the_fattest() -> None:
     backlog = Backlog(key=KEY)
     crowd = newcomers(backlog, range(100))
