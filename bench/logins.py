@@ -79,9 +79,10 @@ def be_load(load: str, relay: tuple[str, int], tell: Connection) -> None:
     """The load's process: log in or knock, say so, then flood until it is killed."""
     strangers = load.endswith("strangers")
     crowd = [Newcomer(n, relay, asks=False, now=int(time.time())) for n in range(STRANGERS if strangers else MEMBERS)]
+    # All of them before the first floods: beside it, on a slow machine, the next would be late for their log-ins.
+    for one in () if strangers else crowd:
+        log_in(one)
     for one in crowd:
-        if not strangers:
-            log_in(one)
         one.connection.setblocking(True)
         frames = said(load, one.ip) + (build_frame(PONG, b"unasked", mask=b"abcd") if strangers else b"")
         data = frames * (BURST_BYTES // len(frames))
