@@ -180,13 +180,18 @@ async def show(stack: ExitStack, folder: Path) -> None:
     least, average, most, _ = times[1].split("/")
     results.add_row("ping, 20 packets", f"none lost, {average} ms ({least} to {most})")
 
-    listening = right.start("iperf3", "--forceflush", "-s", "-B", there)
-    await right.wait_for(listening, "Server listening")
     for what, *flags in (("TCP",), ("TCP, right to left", "-R"), ("TCP, both at once", "--bidir")):
-        report = json.loads(await left.run("iperf3", "-J", "-c", there, "-t", str(SECONDS), *flags))["end"]
+        # A server for each run: one that still ends the run before turns the next one away.
+        listening = right.start("iperf3", "--forceflush", "-s", "-1", "-B", there)
+        await right.wait_for(listening, "Server listening")
+        report = json.loads(await left.run("iperf3", "-J", "-c", there, "-t", str(SECONDS), *flags))
+        if "error" in report:
+            # Its exit status does not tell.
+            raise Failed(f"iperf3 {' '.join(flags)}: {report['error']}")
         ends = ("sum_received", "sum_received_bidir_reverse") if "--bidir" in flags else ("sum_received",)
-        rates = " and ".join(f"{report[name]['bits_per_second'] / 1e9:.2f}" for name in ends)
+        rates = " and ".join(f"{report['end'][name]['bits_per_second'] / 1e9:.2f}" for name in ends)
         results.add_row(f"{what}, {SECONDS} s", f"{rates} Gbit/s")
+        end(listening)
     console.print(results)
 
 
