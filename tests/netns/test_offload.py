@@ -81,9 +81,13 @@ def test_a_slow_link(laboratory: Laboratory) -> None:
     for host, address in zip(hosts, (own, other), strict=True):
         # One that does not fill queues would have nothing wait.
         host.run("ip", "route", "change", "192.168.202.0/24", "dev", "candy", "src", address, "congctl", "cubic")
-    transfer(here.host, there.host, other, 5 * MEGABYTE)
-    for client in (here, there):
-        assert counted_by(client, "packets_out") > counted_by(client, "packets_in")
+    # Whether anything waits is up to the sender's pace, which on a busy machine is slower than the link now and then.
+    for _ in range(10):
+        transfer(here.host, there.host, other, 5 * MEGABYTE)
+        if all(counted_by(client, "packets_out") > counted_by(client, "packets_in") for client in (here, there)):
+            break
+    else:
+        pytest.fail("nothing was cut")
     for place in hosts:
         assert set(checksum_errors(place).values()) == {0}
 
