@@ -299,6 +299,35 @@ def test_a_handshake_that_has_failed_goes_no_further(
         goes_on(side, message)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_who_has_the_responders_key_can_forge_message_1_and_no_more(pattern: Pattern) -> None:
+    """Why a responder may believe nothing of message 1 before the initiator has shown that it could read message 2."""
+    stolen, victim = OTHER_STATIC, KeyPair(b"not known to the thief", STATIC.public)
+
+    def exchange_of_thief(private: bytes, public: bytes) -> bytes | None:
+        if private != victim.private:
+            return exchange(private, public)
+        # The static keys' exchange can be had from either side of it, that with the responder's ephemeral key can't.
+        return exchange(stolen.private, victim.public) if public == stolen.public else bytes([1]) * KEY_BYTES
+
+    thief = Handshake(
+        pattern,
+        Primitives(exchange_of_thief, seal, opened),
+        is_initiator=True,
+        prologue=b"candy",
+        static=victim,
+        ephemeral=ANOTHER,
+        remote=stolen.public,
+        psk=PSK,
+    )
+    _, responder = sides(pattern)
+    assert responder.read(thief.write(b"let me in")) == b"let me in"
+    assert responder.remote == victim.public
+    answer = responder.write(b"")
+    with pytest.raises(NoiseError, match="was changed"):
+        thief.read(answer)
+
+
 def test_a_message_has_a_longest_length() -> None:
     fixed = len(sides(IKPSK1)[0].write(b""))
     one, other = sides(IKPSK1)
