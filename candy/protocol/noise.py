@@ -15,8 +15,8 @@ This module knows neither connections nor what the payloads mean.
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -199,8 +199,11 @@ class Handshake:
                 raise NoiseError("a message is too long")
         return message
 
-    def read(self, message: bytes) -> bytes:
+    def read(self, message: bytes, psks: Sequence[bytes] = ()) -> bytes:
         """The payload of the peer's next message.
+
+        Args:
+            psks: one of which the peer has, if the pattern has it in this message; then `psk` is that one.
 
         Raises:
             NoiseError: it is none, was changed, or its sender has other keys than it must.
@@ -215,6 +218,8 @@ class Handshake:
                 elif token is Token.S:
                     sealed, message = self._take(message, KEY_BYTES + TAG_BYTES)
                     self.remote = self._open(sealed)
+                elif token is Token.PSK and psks:
+                    return self._open_with_one_of(psks, message)
                 else:
                     self._mix(token)
             return self._open(message)
@@ -291,6 +296,16 @@ class Handshake:
         opened = self._cipher.open(self.hash, sealed)
         self._mix_hash(sealed)
         return opened
+
+    def _open_with_one_of(self, psks: Sequence[bytes], sealed: bytes) -> bytes:
+        """In both patterns nothing but the payload is behind the pre-shared key, so it alone shows which one it was."""
+        before = self._chaining, self.hash
+        for self.psk in psks:
+            self._chaining, self.hash = before
+            self._mix(Token.PSK)
+            with suppress(NoiseError):
+                return self._open(sealed)
+        raise NoiseError("a message was changed, or is of another key")
 
     @staticmethod
     def _take(message: bytes, length: int) -> tuple[bytes, bytes]:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.primitives import PRIMITIVES, exchange, opened, pair, seal
 from noise.connection import Keypair, NoiseConnection
 
 from candy.protocol.noise import (
@@ -43,29 +41,6 @@ LOW_ORDER = [
 """Points of X25519 whose exchange gives zero (RFC 7748, section 6.1)."""
 
 
-def exchange(private: bytes, public: bytes) -> bytes | None:
-    try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError:
-        return None
-
-
-def pair(private: bytes) -> KeyPair:
-    return KeyPair(private, X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
-
-
-def seal(key: bytes, nonce: bytes, data: bytes, plaintext: bytes) -> bytes:
-    return AESGCM(key).encrypt(nonce, plaintext, data)
-
-
-def opened(key: bytes, nonce: bytes, data: bytes, ciphertext: bytes) -> bytes | None:
-    try:
-        return AESGCM(key).decrypt(nonce, ciphertext, data)
-    except InvalidTag:
-        return None
-
-
-PRIMITIVES = Primitives(exchange, seal, opened)
 STATIC, OTHER_STATIC, EPHEMERAL, OTHER_EPHEMERAL, ANOTHER = (pair(bytes([number]) * KEY_BYTES) for number in range(5))
 PSK = bytes([5]) * KEY_BYTES
 
@@ -221,6 +196,28 @@ def test_who_differs_is_refused(pattern: Pattern, differs: dict[str, Any]) -> No
         shake()
 
 
+@pytest.mark.parametrize("at", range(3))
+def test_a_responder_finds_which_of_several_pre_shared_keys_it_was(at: int) -> None:
+    psks = [bytes([number]) * KEY_BYTES for number in (6, 7, 8)]
+    psks[at] = PSK
+    one, other = sides(IKPSK1, psk=None)
+    assert other.read(one.write(b"there"), psks) == b"there"
+    assert other.psk == PSK
+    assert one.read(other.write(b"back")) == b"back"
+    assert one.hash == other.hash
+    (sends, _), (_, gets) = one.split(), other.split()
+    assert gets.open(b"", sends.seal(b"", b"on")) == b"on"
+
+
+def test_a_message_of_none_of_several_pre_shared_keys_is_refused() -> None:
+    one, other = sides(IKPSK1, psk=None)
+    message = one.write(b"")
+    with pytest.raises(NoiseError, match="another key"):
+        other.read(message, [bytes(KEY_BYTES), bytes([6]) * KEY_BYTES])
+    with pytest.raises(NoiseError, match="turn"):
+        other.read(message, [PSK])
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("psk", [b"", PSK[1:], PSK + b"x"], ids=len)
 def test_a_pre_shared_key_has_one_length(pattern: Pattern, psk: bytes) -> None:
@@ -253,6 +250,32 @@ def test_points_of_low_order_are_refused(pattern: Pattern, point: bytes) -> None
     )
     with pytest.raises(NoiseError, match="low order"):
         initiator.write(b"")
+
+
+@pytest.mark.parametrize("point", LOW_ORDER, ids=lambda point: point.hex()[:8])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_points_of_low_order_are_refused_as_static_key_and_in_the_answer(pattern: Pattern, point: bytes) -> None:
+    def exchange_of_cheat(private: bytes, public: bytes) -> bytes | None:
+        # What the other side would have got of it.
+        return bytes(KEY_BYTES) if private == cheat.private else exchange(private, public)
+
+    cheat = KeyPair(b"has no private half", point)
+    one = Handshake(
+        pattern,
+        Primitives(exchange_of_cheat, seal, opened),
+        is_initiator=True,
+        prologue=b"candy",
+        static=cheat,
+        ephemeral=EPHEMERAL,
+        remote=OTHER_STATIC.public,
+        psk=PSK,
+    )
+    with pytest.raises(NoiseError, match="low order"):
+        sides(pattern)[1].read(one.write(b""))
+    one, other = sides(pattern)
+    other.read(one.write(b""))
+    with pytest.raises(NoiseError, match="low order"):
+        one.read(point + other.write(b"")[KEY_BYTES:])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
