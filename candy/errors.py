@@ -7,12 +7,14 @@
     │   └── InterfaceGone  another program removed an interface of ours
     ├── RequestError       what somebody asked of the running relay can't be done
     ├── WireError          a message that is not one of the protocol
+    ├── TrustError         what a relay shows of its keys is not to be believed
     └── PoolFull           no address left to grant
 
 Rules: the text of a ConfigError or OperationalError is one line that says what is wrong and how to mend it;
 the commands print it as it is and exit with `exit_status`. That of a RequestError is such a line for who asked.
-WireError and PoolFull never leave the protocol core: a bad message costs a counter, not the relay. Nothing outside
-this tree is caught at the top, so that a bug shows with its traceback.
+WireError and PoolFull never leave the protocol core: a bad message costs a counter, not the relay. The text of a
+TrustError is a line for the member's user, and costs it the connection. Nothing outside this tree is caught at the top,
+so that a bug shows with its traceback.
 """
 
 from typing import ClassVar
@@ -63,6 +65,10 @@ class WireError(CandyError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class TrustError(CandyError):
+    """A relay's key, or what should prove it, is malformed, wrongly signed or another than the member knows."""
 
 
 class PoolFull(CandyError):

@@ -33,7 +33,12 @@ class Hello:
         prefix, *parts = payload.decode(errors="replace").split(SEPARATOR, 3)
         if prefix != PREFIX or len(parts) != 3:
             return None
-        os, version, name = map(_printable, parts)
+        return cls.of(*parts)
+
+    @classmethod
+    def of(cls, os: str, version: str, name: str) -> Self:
+        """Of what a peer said, cut and cleaned."""
+        os, version, name = map(printable, (os, version, name))
         # Interned, because thousands of members say the same.
         return cls(intern(os), intern(version), name)
 
@@ -42,5 +47,6 @@ class Hello:
         return SEPARATOR.join((PREFIX, self.os, self.version, self.name)).encode()[:LONGEST_PING]
 
 
-def _printable(part: str) -> str:
-    return "".join(c for c in part[:PART_MAX] if c.isprintable())
+def printable(part: str, most: int = PART_MAX) -> str:
+    """What may be shown of a text from a peer."""
+    return "".join(c for c in part[:most] if c.isprintable())

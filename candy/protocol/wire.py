@@ -125,6 +125,10 @@ class DropReason(StrEnum):
     """A VMAC that comes too late to identify the member."""
     EXPTTUN_AFTER_AUTH = "expttun_after_auth"
     """A request for an address on a connection that claimed one."""
+    BAD_LOGIN = "bad_login"
+    """A LOGIN of another version, number, credential or length, or with a field that can't be."""
+    BAD_CONTROL = "bad_control"
+    """A CONTROL that is not the next, or does not open: the connection ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,14 +319,15 @@ class Behind:
     placements: tuple[Placement, ...]
     flags: int
 
-    def encode(self) -> bytes:
-        head = self.LAYOUT.pack(Kind.BEHIND, self.VERSION, len(self.placements), self.flags)
+    def encode(self, version: int = VERSION) -> bytes:
+        head = self.LAYOUT.pack(Kind.BEHIND, version, len(self.placements), self.flags)
         return head + b"".join(placement.encode() for placement in self.placements)
 
     @classmethod
-    def decode(cls, message: bytes) -> Self:
+    def decode(cls, message: bytes, expected: int = VERSION) -> Self:
+        """`expected`: the version; within CONTROL it is another (candy.protocol.control)."""
         _, version, count, flags = cls.LAYOUT.unpack_from(message)
-        if version != cls.VERSION:
+        if version != expected:
             raise WireError(DropReason.UNKNOWN_VERSION)
         end = cls.LAYOUT.size + count * Placement.LAYOUT.size
         if len(message) < end:
