@@ -158,7 +158,9 @@ class Folder:
 def _write_beside(folder: Path, path: Path, content: bytes) -> str:
     """A complete, synced file of mode 0600 in path's folder, which is made if it is missing."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
+    # One by one: parents that mkdir() makes are for others to read.
+    for parent in reversed([parent for parent in path.parents if folder in parent.parents]):
+        parent.mkdir(mode=0o700, exist_ok=True)
     descriptor, written = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(descriptor, "wb") as file:

@@ -1,0 +1,78 @@
+"""The member's keys, in its state folder: who it is, how it gets in, and whom it believes.
+
+    device/NAME         its private key, 32 bytes: made once
+    credential/NAME     selector 16, secret 32: given by the relay at the first log-in
+    network/NAME        what it knows of network and relay (candy.member.trust)
+
+NAME is that of the member's other files (candy.member.state).
+
+Rule: a file that is damaged, or that others can read, ends the start (candy.host.keyfiles). What a log-in gives is
+written before the member uses it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from candy.host import keyfiles
+from candy.member.state import NONAME
+from candy.member.trust import Known
+from candy.primitives import key_pair
+from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES
+from candy.protocol.noise import KEY_BYTES, KeyPair
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A device's own credential."""
+
+    selector: bytes
+    secret: bytes = field(repr=False)
+
+    def encode(self) -> bytes:
+        return self.selector + self.secret
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        return cls(data[:SELECTOR_BYTES], data[SELECTOR_BYTES:])
+
+
+class MemberKeys:
+    """The files of one member.
+
+    Args:
+        folder: from state_folder().
+        name: the member's --name; MemberState has checked that it can be a file's.
+    """
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self._folder = folder
+        self._name = name or NONAME
+
+    def device(self, draw: Callable[[int], bytes]) -> KeyPair:
+        """Its key, made from draw(32) at the first call. Raises OperationalError."""
+        return key_pair(keyfiles.make(self._folder, self._path("device"), KEY_BYTES, "device's key", draw))
+
+    def ticket(self) -> Ticket | None:
+        """Its credential; None as long as it has none. Raises OperationalError."""
+        length = SELECTOR_BYTES + SECRET_BYTES
+        kept = keyfiles.read(self._path("credential"), (length,), "device's credential")
+        return None if kept is None else Ticket.decode(kept)
+
+    def keep_ticket(self, ticket: Ticket) -> None:
+        """Raises OperationalError."""
+        keyfiles.replace(self._folder, self._path("credential"), ticket.encode())
+
+    def known(self) -> Known | None:
+        """What it knows of network and relay; None before the first log-in. Raises OperationalError."""
+        kept = keyfiles.read(self._path("network"), Known.LENGTHS, "network's and relay's key")
+        return None if kept is None else Known.decode(kept)
+
+    def keep_known(self, known: Known) -> None:
+        """Raises OperationalError."""
+        if known != self.known():
+            keyfiles.replace(self._folder, self._path("network"), known.encode())
+
+    def _path(self, kind: str) -> Path:
+        return self._folder / kind / self._name

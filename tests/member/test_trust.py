@@ -1,0 +1,131 @@
+"""Which keys a member believes: at a first contact, with a line, after rotations, and from whom it does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from candy.errors import TrustError
+from candy.member.trust import Known, judge, shown_key
+from candy.primitives import sign, signing_public, verify
+from candy.protocol.keys import RelayKey, Shown, Succession
+
+SEEDS = [bytes([number]) * 32 for number in range(1, 13)]
+NETWORKS = [signing_public(seed) for seed in SEEDS]
+RELAY, OTHER_RELAY = bytes([0x61]) * 32, bytes([0x62]) * 32
+
+
+def key(network: int = 0, *, relay: bytes = RELAY, number: int = 0, generation: int = 100) -> RelayKey:
+    return RelayKey.make(sign, SEEDS[network], NETWORKS[network], relay, number, generation)
+
+
+def entry(old: int, new: int, number: int | None = None, signer: int | None = None) -> Succession:
+    seed = SEEDS[old if signer is None else signer]
+    return Succession.make(sign, seed, NETWORKS[old], NETWORKS[new], new if number is None else number)
+
+
+def shown(its: RelayKey, *entries: Succession) -> Shown:
+    return Shown(its, bytes(32), entries)
+
+
+def known(*networks: int, relay: bytes = RELAY, number: int = 0, generation: int = 100) -> Known:
+    return Known(number, relay, generation, tuple(NETWORKS[network] for network in networks))
+
+
+def test_a_first_contact_takes_what_is_signed() -> None:
+    assert judge(shown(key()), None, None, verify) == known(0)
+    with pytest.raises(TrustError, match="not signed by its network's"):
+        judge(shown(replace(key(), relay=OTHER_RELAY)), None, None, verify)
+
+
+def test_a_line_names_its_network() -> None:
+    assert judge(shown(key()), NETWORKS[0], None, verify) == known(0)
+    with pytest.raises(TrustError) as refused:
+        judge(shown(key(1)), NETWORKS[0], None, verify)
+    assert shown_key(NETWORKS[1]) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_kept_counts_as_the_line_does() -> None:
+    assert judge(shown(key()), None, known(0), verify) == known(0)
+    with pytest.raises(TrustError, match="of another network"):
+        judge(shown(key(1)), None, known(0), verify)
+
+
+def test_a_line_with_another_key_counts_instead_of_all_that_is_kept() -> None:
+    assert judge(shown(key(1, generation=5)), NETWORKS[1], known(0), verify) == known(1, generation=5)
+    with pytest.raises(TrustError, match="of another network"):
+        judge(shown(key(0)), NETWORKS[1], known(0), verify)
+
+
+def test_a_succession_leads_to_another_network() -> None:
+    way = (entry(0, 1), entry(1, 2))
+    assert judge(shown(key(2), *way), NETWORKS[0], None, verify) == known(0, 1, 2)
+    assert judge(shown(key(2), *way), None, known(1), verify) == known(1, 2)
+    # It does not lead back, nor does a line with a key that was passed.
+    for configured in (None, NETWORKS[0]):
+        with pytest.raises(TrustError, match="of another network"):
+            judge(shown(key(0), *way), configured, known(0, 1, 2), verify)
+    assert judge(shown(key(2), *way), NETWORKS[0], known(0, 1, 2), verify) == known(0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        (),
+        (entry(1, 2),),
+        (entry(0, 1, signer=3), entry(1, 2)),
+        (entry(1, 2), entry(0, 1)),
+        (entry(0, 1, number=5), entry(1, 2, number=5)),
+        (entry(0, 1, number=5), entry(1, 2, number=4)),
+    ],
+)
+def test_a_way_with_a_gap_leads_nowhere(way: tuple[Succession, ...]) -> None:
+    with pytest.raises(TrustError, match="of another network"):
+        judge(shown(key(2), *way), NETWORKS[0], None, verify)
+
+
+def test_eight_steps_are_passed_and_nine_keys_kept() -> None:
+    way = [entry(at, at + 1) for at in range(8)]
+    judged = judge(shown(key(8), *way), NETWORKS[0], None, verify)
+    assert judged == known(*range(9))
+    further = judge(shown(key(9), *way[1:], entry(8, 9)), None, judged, verify)
+    assert further == known(*range(1, 10))
+    assert Known.decode(further.encode()) == further
+    assert len(further.encode()) == Known.LENGTHS[-1]
+
+
+@pytest.mark.parametrize("generation", [100, 101])
+def test_a_later_key_of_the_relay_is_taken(generation: int) -> None:
+    assert judge(shown(key(generation=generation)), None, known(0), verify) == known(0, generation=generation)
+
+
+def test_an_older_key_of_the_relay_is_refused() -> None:
+    with pytest.raises(TrustError, match="that was replaced"):
+        judge(shown(key(relay=OTHER_RELAY, generation=99)), None, known(0), verify)
+    with pytest.raises(TrustError, match="that was replaced"):
+        judge(shown(key(generation=99)), NETWORKS[0], known(0), verify)
+
+
+def test_another_key_of_the_same_generation_is_refused() -> None:
+    with pytest.raises(TrustError, match="another key of the same time"):
+        judge(shown(key(relay=OTHER_RELAY)), None, known(0), verify)
+
+
+def test_generations_are_counted_for_each_relay_and_network() -> None:
+    assert judge(shown(key(number=1, generation=5)), None, known(0), verify) == known(0, number=1, generation=5)
+    judged = judge(shown(key(1, generation=5), entry(0, 1)), None, known(0), verify)
+    assert judged == known(0, 1, generation=5)
+
+
+def test_keys_told_on_a_connection() -> None:
+    now = known(0).renewed(key(relay=OTHER_RELAY, generation=101), verify)
+    assert now == known(0, relay=OTHER_RELAY, generation=101)
+    for wrong in (key(), key(1, generation=200), replace(key(generation=200), relay=OTHER_RELAY)):
+        with pytest.raises(TrustError):
+            now.renewed(wrong, verify)
+    succeeded = now.succeeded(entry(0, 1), verify)
+    assert succeeded.network == NETWORKS[1]
+    assert succeeded.renewed(key(1, generation=50), verify) == known(0, 1, generation=50)
+    for entry_ in (entry(1, 2), entry(0, 1, signer=2)):
+        with pytest.raises(TrustError, match="not signed by the one before"):
+            now.succeeded(entry_, verify)
