@@ -11,31 +11,15 @@ written before the member uses it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from candy.host import keyfiles
+from candy.member.login import Ticket
 from candy.member.state import NONAME
 from candy.member.trust import Known
 from candy.primitives import key_pair
 from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES
 from candy.protocol.noise import KEY_BYTES, KeyPair
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A device's own credential."""
-
-    selector: bytes
-    secret: bytes = field(repr=False)
-
-    def encode(self) -> bytes:
-        return self.selector + self.secret
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        return cls(data[:SELECTOR_BYTES], data[SELECTOR_BYTES:])
 
 
 class MemberKeys:

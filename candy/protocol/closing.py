@@ -17,11 +17,17 @@
     4006  relay          the member's clock is off
     4007  relay          the member did not answer a ping, and another one got its address
     4008  relay          the password by which the member logged in was taken away, or came to its end
+    4009  relay          the device was revoked
+    4010  relay          the device waits for approval; in the answer to a log-in alone, and the connection stays open
+    4011  relay          the invitation is used up or has expired
+    4012  engine         a CONTROL is not the next, or does not open; from either side
+    4013  relay          the password admits no new device
 
 Rules:
  1. A reason is told to a peer that has proven the password, and to nobody else: any other failed log-in ends without a
     close frame, and the reason stands in the relay's log.
- 2. The codes from 4002 on are candy.2's. A peer without it gets what it got before there were any, often nothing.
+ 2. The codes from 4002 on are candy.2's, those from 4009 on candy.3's. A peer without it gets what it got before there
+    were any, often nothing.
  3. The text behind a code is a sentence for the member's user, in ASCII. A member acts on the code alone.
 """
 
@@ -47,6 +53,11 @@ class CloseCode(IntEnum):
     CLOCK_OFF = 4006
     UNANSWERED = 4007
     PASSWORD_ENDED = 4008
+    DEVICE_REVOKED = 4009
+    APPROVAL_AWAITED = 4010
+    INVITATION_ENDED = 4011
+    BROKEN_CONTROL = 4012
+    INVITED_ONLY = 4013
 
 
 _WITHOUT_EXTENSION: Mapping[CloseCode, CloseCode | None] = {
@@ -57,6 +68,11 @@ _WITHOUT_EXTENSION: Mapping[CloseCode, CloseCode | None] = {
     CloseCode.CLOCK_OFF: None,
     CloseCode.UNANSWERED: CloseCode.REPLACED,
     CloseCode.PASSWORD_ENDED: CloseCode.SERVICE_RESTART,
+    CloseCode.DEVICE_REVOKED: None,
+    CloseCode.APPROVAL_AWAITED: None,
+    CloseCode.INVITATION_ENDED: None,
+    CloseCode.BROKEN_CONTROL: None,
+    CloseCode.INVITED_ONLY: None,
 }
 
 

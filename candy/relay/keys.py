@@ -15,7 +15,6 @@ Rules:
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +23,7 @@ from candy.host import keyfiles
 from candy.primitives import key_pair, sign, signing_public, verify
 from candy.protocol.keys import SUCCESSIONS_MAX, RelayKey, Succession, decode_successions, encode_successions
 from candy.protocol.noise import KEY_BYTES, KeyPair
+from candy.relay.login import RelayKeyPair
 
 _HEAD_BYTES = KEY_BYTES + RelayKey.BYTES
 _SEED = "network.key"
@@ -32,15 +32,6 @@ _NEXT = "network.key.next"
 _LENGTHS = range(_HEAD_BYTES, _HEAD_BYTES + SUCCESSIONS_MAX * Succession.BYTES + 1, Succession.BYTES)
 
 Draw = Callable[[int], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Current:
-    """What the relay shows and logs in with."""
-
-    pair: KeyPair
-    key: RelayKey
-    successions: tuple[Succession, ...] = ()
 
 
 class RelayKeys:
@@ -57,13 +48,13 @@ class RelayKeys:
         self._keys = folder / "keys" / quote(path, safe="").replace(".", "%2E")
         self._draw = draw
 
-    def current(self, wall: int) -> Current:
+    def current(self, wall: int) -> RelayKeyPair:
         """The keys in use, made at the first call; `wall` in Unix seconds. Raises OperationalError."""
         held = keyfiles.read(self._keys / "relay.key", _LENGTHS, "relay's key")
         if held is None:
             seed = keyfiles.make(self._folder, self._keys / _SEED, KEY_BYTES, "network's key", self._draw)
             return self._keep(self._new(seed, 0, wall, ()))
-        current = Current(
+        current = RelayKeyPair(
             key_pair(held[:KEY_BYTES]),
             RelayKey.decode(held[KEY_BYTES:_HEAD_BYTES]),
             decode_successions(held[_HEAD_BYTES:]),
@@ -72,13 +63,13 @@ class RelayKeys:
             raise OperationalError(f"{self._keys / 'relay.key'} is damaged: its parts do not fit: put a copy back")
         return current
 
-    def rotate(self, wall: int) -> Current:
+    def rotate(self, wall: int) -> RelayKeyPair:
         """A new relay's key of the next generation. Raises OperationalError, or RequestError without network.key."""
         before = self.current(wall)
         generation = max(wall, before.key.generation + 1)
         return self._keep(self._new(self._seed(before), before.key.number, generation, before.successions))
 
-    def rotate_network(self, wall: int) -> Current:
+    def rotate_network(self, wall: int) -> RelayKeyPair:
         """A new network's key, signed by the old one, and a new relay's key under it. Raises as rotate()."""
         before = self.current(wall)
         old, seed = self._seed(before), self._draw(KEY_BYTES)
@@ -97,7 +88,7 @@ class RelayKeys:
         path = self._keys / "device.key"
         return key_pair(keyfiles.make(self._folder, path, KEY_BYTES, "interface's key", self._draw))
 
-    def _seed(self, current: Current) -> bytes:
+    def _seed(self, current: RelayKeyPair) -> bytes:
         path = self._keys / _SEED
         found = [keyfiles.read(self._keys / name, (KEY_BYTES,), "network's key") for name in (_SEED, _NEXT)]
         for seed in found:
@@ -106,12 +97,12 @@ class RelayKeys:
         what = "another network's key than the one in use" if found[0] is not None else "not there"
         raise RequestError(f"{path} is {what}, and nothing else can sign a new key: put the right one back")
 
-    def _new(self, seed: bytes, number: int, generation: int, successions: tuple[Succession, ...]) -> Current:
+    def _new(self, seed: bytes, number: int, generation: int, successions: tuple[Succession, ...]) -> RelayKeyPair:
         pair = key_pair(self._draw(KEY_BYTES))
         key = RelayKey.make(sign, seed, signing_public(seed), pair.public, number, generation)
-        return Current(pair, key, successions)
+        return RelayKeyPair(pair, key, successions)
 
-    def _keep(self, current: Current) -> Current:
+    def _keep(self, current: RelayKeyPair) -> RelayKeyPair:
         content = current.pair.private + current.key.encode() + encode_successions(current.successions)
         keyfiles.replace(self._folder, self._keys / "relay.key", content)
         return current

@@ -15,6 +15,7 @@ This module knows neither sessions nor files. `wall` is in Unix seconds, `now` i
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from math import inf
 
 from candy.protocol.auth import digest_matches
@@ -36,6 +37,10 @@ class Password:
     name: str = ""
     until: float = inf
     """Unix seconds: from then on it does not hold."""
+    legacy: bool = False
+    """For old clients, and for no log-in with keys."""
+    addresses: IPv4Network | None = None
+    """Those that who came by it may have; None: any."""
 
     def holds(self, wall: float) -> bool:
         return wall < self.until
@@ -62,6 +67,10 @@ class Passwords:
     def holds(self, password: Password, wall: float) -> bool:
         """Whether who came by this password, of this list or of one before it, may stay."""
         return any(each.secret == password.secret and each.holds(wall) for each in self._all)
+
+    def with_keys(self, wall: float) -> list[Password]:
+        """Those that hold, and are not for old clients alone."""
+        return [each for each in self._all if each.holds(wall) and not each.legacy]
 
     def holding(self, wall: float) -> int:
         """How many of them hold."""

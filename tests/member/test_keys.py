@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from candy.errors import OperationalError
-from candy.member.keys import MemberKeys, Ticket
+from candy.member.keys import MemberKeys
+from candy.member.login import Ticket
 from candy.member.trust import Known
 from candy.primitives import key_pair
 

@@ -21,6 +21,8 @@ def test_every_code_has_a_row() -> None:
 def test_a_peer_without_the_extension_gets_what_it_got_before_there_were_reasons() -> None:
     """field: an old peer knows "1012 for new routes, 1013 for a full pool or none, 4001 for a lost address"."""
     old = {code: closing.without_extension(code) for code in CloseCode if code >= CloseCode.REPLACED}
+    # Those of candy.3 say something of a key, which such a peer has not shown.
+    old = {code: known for code, known in old.items() if code < CloseCode.DEVICE_REVOKED or known is not None}
     assert old == {4001: 4001, 4002: None, 4003: 1013, 4004: 1013, 4005: None, 4006: None, 4007: 4001, 4008: 1012}
     assert all(closing.without_extension(code) is code for code in CloseCode if code < CloseCode.REPLACED)
     assert closing.without_extension(None) is None

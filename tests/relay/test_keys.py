@@ -10,7 +10,8 @@ from candy.errors import OperationalError, RequestError
 from candy.member.trust import judge
 from candy.primitives import verify
 from candy.protocol.keys import Shown
-from candy.relay.keys import Current, RelayKeys
+from candy.relay.keys import RelayKeys
+from candy.relay.login import RelayKeyPair
 
 NOW = 1_800_000_000
 
@@ -19,7 +20,7 @@ def keys(folder: Path, path: str = "/") -> RelayKeys:
     return RelayKeys(folder, path, os.urandom)
 
 
-def shown(current: Current) -> Shown:
+def shown(current: RelayKeyPair) -> Shown:
     return Shown(current.key, bytes(32), current.successions)
 
 
