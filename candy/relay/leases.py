@@ -6,7 +6,8 @@
 
 Rules:
  1. A device is a VMAC with an address, because several clients of one host share a VMAC. An address has one lease at
-    most, a VMAC any number. Without a VMAC there is none.
+    most, a VMAC any number. Without a VMAC there is none. One that logs in by a key of its own has that key, 32 bytes,
+    in place of the VMAC.
  2. A lease ends when its device was not seen for `days`, when another device claims the address (the pool and the
     network decide who may), or by command. While its device is connected it is seen.
  3. At `limit` leases the device that was seen longest ago is forgotten, and of one VMAC, at LEASES_PER_VMAC, the one
@@ -25,6 +26,8 @@ from ipaddress import IPv4Address
 from typing import NamedTuple, Self
 
 from candy.protocol.hello import Hello
+from candy.protocol.keys import fingerprint
+from candy.protocol.noise import KEY_BYTES
 
 LEASE_DAYS = 30
 LEASE_LIMIT = 65536
@@ -34,6 +37,8 @@ LEASES_PER_VMAC = 64
 DAY_S = 86400
 CHANGES_MOST = 1000
 """Leases that are copied for the store at once: those of ten thousand members take megabytes."""
+NUMBER_BYTES = 8
+"""Random, so that a relay that lost its leases gives none a second time."""
 SEEN_S = 3600
 """How old what is kept of a connected device's last sight may be."""
 
@@ -81,6 +86,7 @@ class LeaseRow(NamedTuple):
     bytes_in: int
     packets_out: int
     bytes_out: int
+    number: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,6 +106,8 @@ class Lease:
     is_connected: bool = True
     older: "Lease | None" = None
     """Of the same VMAC, the one that was claimed before this one."""
+    number: bytes = b""
+    """As members with candy.3 know it, of 8 bytes; empty as long as none was told."""
 
     @property
     def traffic(self) -> Traffic:
@@ -109,12 +117,13 @@ class Lease:
     @property
     def device(self) -> str:
         """As the log names it."""
-        return f"{self.hello.name!r}" if self.hello.name else f"the VMAC {shown_vmac(self.vmac)}"
+        what = "key" if len(self.vmac) == KEY_BYTES else "VMAC"
+        return f"{self.hello.name!r}" if self.hello.name else f"the {what} {shown_vmac(self.vmac)}"
 
     def row(self) -> LeaseRow:
         hello = self.hello
         seen = (self.first_seen, self.last_seen, self.source)
-        return LeaseRow(self.ip, self.vmac, hello.name, hello.os, hello.version, *seen, *self.traffic)
+        return LeaseRow(self.ip, self.vmac, hello.name, hello.os, hello.version, *seen, *self.traffic, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +149,9 @@ class LeaseStatus:
 
 
 def shown_vmac(vmac: bytes) -> str:
-    """As text; what is not printable ASCII is escaped."""
+    """As text; what is not printable ASCII is escaped. Of a key its fingerprint."""
+    if len(vmac) == KEY_BYTES:
+        return fingerprint(vmac)
     return vmac.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
@@ -252,6 +263,14 @@ class Leases:
             self._note(lease)
         return lease.hello
 
+    def number(self, lease: Lease, draw: Callable[[int], bytes]) -> bytes:
+        """Its number: of this device's having this address, of no other before or after it, and not 0."""
+        if not lease.number:
+            drawn = int.from_bytes(draw(NUMBER_BYTES), "big")
+            lease.number = (1 + drawn % ((1 << 8 * NUMBER_BYTES) - 1)).to_bytes(NUMBER_BYTES, "big")
+            self._note(lease)
+        return lease.number
+
     def carry(self, lease: Lease, now: Traffic, before: Traffic) -> None:
         """One of its device's connections has carried `now` in all, `before` of which was reported."""
         if now != before:
@@ -285,7 +304,7 @@ class Leases:
             traffic = Traffic(row.packets_in, row.bytes_in, row.packets_out, row.bytes_out)
             carried = traffic.packed() if traffic != NO_TRAFFIC else NO_TRAFFIC_PACKED
             seen = (row.first_seen, row.last_seen, row.source)
-            lease = Lease(row.ip, row.vmac, hello, *seen, carried, is_connected=False)
+            lease = Lease(row.ip, row.vmac, hello, *seen, carried, is_connected=False, number=row.number)
             self._add(lease)
             self._idle[row.ip] = lease
         order = [lease.last_seen for lease in self._idle.values()]

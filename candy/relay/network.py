@@ -35,9 +35,11 @@ from candy.protocol.actions import Log, Ping, Send
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
+from candy.protocol.noise import KEY_BYTES
 from candy.relay import lines
 from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
 from candy.relay.devices import Devices
+from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
 from candy.relay.leases import LEASE_DAYS, NO_HELLO, Traffic
 from candy.relay.passwords import Ends, Passwords
@@ -62,6 +64,7 @@ class Network:
         pool: None: no addresses are granted, and any unicast address may be claimed.
         randbytes: returns that many random bytes.
         failures: may be shared between networks.
+        enrolment: of devices with keys; None: nobody logs in by one.
         tolerance: seconds that a member's clock may be off.
         allow_outside_pool: addresses outside the pool may be claimed.
         forward_broadcast: members may send messages to all others.
@@ -83,6 +86,7 @@ class Network:
         *,
         randbytes: Callable[[int], bytes],
         failures: FailureLimiter,
+        enrolment: Enrolment | None = None,
         tolerance: int = TOLERANCE_S,
         allow_outside_pool: bool = False,
         forward_broadcast: bool = True,
@@ -103,6 +107,7 @@ class Network:
             replays=ReplayMemory(tolerance),
             sightings=Sightings(),
             devices=Devices(new_devices_per_minute, leases=pool.leases),
+            enrolment=enrolment if enrolment is not None else Enrolment(bytes(KEY_BYTES), randbytes),
             failures=failures,
             randbytes=randbytes,
             tolerance=tolerance,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from candy.relay.devices import Devices
+from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
@@ -21,6 +22,7 @@ class Realm:
     replays: ReplayMemory
     sightings: Sightings
     devices: Devices
+    enrolment: Enrolment
     failures: FailureLimiter
     randbytes: Callable[[int], bytes]
     tolerance: int

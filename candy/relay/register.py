@@ -1,4 +1,5 @@
-"""What a network remembers, for who asks and for the store: leases, reservations, log-ins that came before.
+"""What a network remembers, for who asks and for the store: leases, reservations, devices with keys, log-ins that
+came before.
 
     leases(), reservations(), find(), reserve(), release() ◀── commands
     changes() ──▶ Kept ──▶ candy.relay.store ──▶ Kept ──▶ restore()
@@ -14,6 +15,7 @@ from ipaddress import IPv4Address
 
 from candy.errors import RequestError
 from candy.protocol.addresses import is_unicast
+from candy.relay.enrolment import Device, Invitation
 from candy.relay.leases import Lease, LeaseRow, LeaseStatus
 from candy.relay.realm import Realm
 from candy.relay.reservations import VMAC_PREFIX, Reservation
@@ -35,9 +37,15 @@ class Kept:
     """See ReplayMemory."""
     is_whole: bool = False
     """Whatever else the store has of this network is wrong."""
+    devices: dict[bytes, Device] = field(default_factory=dict)
+    """Those with keys, by key."""
+    invitations: dict[bytes, Invitation | None] = field(default_factory=dict)
+    """By selector; None: it ended."""
 
     def __bool__(self) -> bool:
-        return self.is_whole or bool(self.leases or self.reservations or self.digests)
+        return self.is_whole or bool(
+            self.leases or self.reservations or self.devices or self.invitations or self.digests
+        )
 
 
 class Register:
@@ -119,12 +127,16 @@ class Register:
         """What is new since the last call."""
         if self._pool.leases.has_lost_count:
             return self.everything()
-        return self._kept(Kept(self._pool.leases.changes(), self._pool.reservations.changes(), self._replays.changes()))
+        kept = Kept(self._pool.leases.changes(), self._pool.reservations.changes(), self._replays.changes())
+        kept.devices, kept.invitations = self._realm.enrolment.changes()
+        return self._kept(kept)
 
     def everything(self) -> Kept:
         """All of it, instead of changes()."""
         leases, reservations = self._pool.leases.rows(), self._pool.reservations.rows()
-        return self._kept(Kept(leases, reservations, self._replays.rows(), is_whole=True))
+        kept = Kept(leases, reservations, self._replays.rows(), is_whole=True)
+        kept.devices, kept.invitations = self._realm.enrolment.rows()
+        return self._kept(kept)
 
     def restore(self, kept: Kept, wall: int) -> None:
         """Take back what was kept, and empty it, so that it is never in memory twice. What has happened since counts
@@ -132,6 +144,8 @@ class Register:
         self._pool.leases.wall = wall
         self._pool.leases.restore(_taken_from(kept.leases))
         self._pool.restore([reservation for reservation in kept.reservations.values() if reservation is not None])
+        invitations = [invitation for invitation in kept.invitations.values() if invitation is not None]
+        self._realm.enrolment.restore(kept.devices.values(), invitations, wall)
         self._replays.restore(kept.digests, kept.forgotten, wall)
 
     def _kept(self, kept: Kept) -> Kept:

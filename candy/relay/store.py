@@ -20,11 +20,15 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from ipaddress import IPv4Address
+from dataclasses import fields
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from candy.errors import CandyError
+from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES
+from candy.protocol.noise import KEY_BYTES
+from candy.relay.enrolment import Device, Invitation, Standing
 from candy.relay.leases import LeaseRow
 from candy.relay.register import Kept
 from candy.relay.reservations import Reservation
@@ -49,12 +53,22 @@ MIGRATIONS = (
         " PRIMARY KEY (network, timestamp, digest)) WITHOUT ROWID",
         "CREATE TABLE forgotten (network TEXT PRIMARY KEY, timestamp INTEGER) WITHOUT ROWID",
     ),
+    (
+        "ALTER TABLE lease ADD COLUMN number BLOB NOT NULL DEFAULT x''",
+        "CREATE TABLE device (network TEXT, key BLOB, number INTEGER, selector BLOB, secret BLOB, standing INTEGER,"
+        " name TEXT, by TEXT, invitation BLOB, addresses TEXT, since INTEGER, has_come INTEGER,"
+        " PRIMARY KEY (network, key)) WITHOUT ROWID",
+        "CREATE TABLE invitation (network TEXT, selector BLOB, secret BLOB, name TEXT, addresses TEXT, uses INTEGER,"
+        " until INTEGER, used INTEGER, PRIMARY KEY (network, selector)) WITHOUT ROWID",
+    ),
 )
 """What makes a file of each version from one of the version before. A file's version is its user_version."""
 SCHEMA = len(MIGRATIONS)
-TABLES = ("lease", "reservation", "login")
+TABLES = ("lease", "reservation", "device", "invitation", "login")
 """What a network has rows of, and `forgotten`."""
-_LEASE_TYPES = (int, bytes, str, str, str, int, int, str, int, int, int, int)
+_LEASE_TYPES = (int, bytes, str, str, str, int, int, str, int, int, int, int, bytes)
+_DEVICE_TYPES = (bytes, int, bytes, bytes, int, str, str, bytes, str, int, int)
+_INVITATION_TYPES = (bytes, bytes, str, str, int, int, int)
 
 log = logging.getLogger("candy.relay")
 
@@ -212,15 +226,22 @@ def _read(database: sqlite3.Connection) -> dict[str, Kept]:
     networks: defaultdict[str, Kept] = defaultdict(Kept)
     once: dict[object, Any] = {}
     """What thousands of leases have in common is in memory once."""
-    for network, ip, vmac, name, *row in database.execute("SELECT * FROM lease"):
-        found = LeaseRow(ip, vmac, name, *(once.setdefault(value, value) for value in row))
-        if not all(map(isinstance, found, _LEASE_TYPES)) or not 0 <= ip <= IP_MAX or min(found[-4:]) < 0:
+    for network, ip, vmac, name, *row, number in database.execute("SELECT * FROM lease"):
+        others = [*(once.setdefault(value, value) for value in row), number]
+        found = LeaseRow(ip, vmac, name, *others)
+        if not all(map(isinstance, found, _LEASE_TYPES)) or not 0 <= ip <= IP_MAX or min(row[-4:]) < 0:
             raise _DamagedError(f"the lease of {ip!r} has values that none has")
         networks[network].leases[ip] = found
     for network, ip, vmac, name in database.execute("SELECT * FROM reservation"):
         if not isinstance(ip, int) or not 0 <= ip <= IP_MAX or not isinstance(name, str):
             raise _DamagedError(f"the reservation of {ip!r} has values that none has")
         networks[network].reservations[ip] = Reservation(IPv4Address(ip), vmac, name)
+    for network, *row in database.execute("SELECT * FROM device"):
+        device = _device(row)
+        networks[network].devices[device.key] = device
+    for network, *row in database.execute("SELECT * FROM invitation"):
+        invitation = _invitation(row)
+        networks[network].invitations[invitation.selector] = invitation
     for network, timestamp, digest in database.execute("SELECT * FROM login"):
         networks[network].digests.append((timestamp, digest))
     for network, timestamp in database.execute("SELECT * FROM forgotten"):
@@ -242,6 +263,45 @@ def _write(database: sqlite3.Connection, network: str, kept: Kept) -> None:
         else:
             values = (network, ip, reservation.vmac, reservation.name)
             database.execute("REPLACE INTO reservation VALUES (?, ?, ?, ?)", values)
+    for device in kept.devices.values():
+        _replace(database, "device", network, device)
+    for selector, invitation in kept.invitations.items():
+        if invitation is None:
+            database.execute("DELETE FROM invitation WHERE network = ? AND selector = ?", (network, selector))
+        else:
+            _replace(database, "invitation", network, invitation)
     database.execute("DELETE FROM login WHERE network = ? AND timestamp < ?", (network, kept.earliest))
     database.executemany("REPLACE INTO login VALUES (?, ?, ?)", [(network, *login) for login in kept.digests])
     database.execute("REPLACE INTO forgotten VALUES (?, ?)", (network, kept.forgotten))
+
+
+def _device(row: list[Any]) -> Device:
+    if not all(map(isinstance, row, _DEVICE_TYPES)):
+        raise _DamagedError(f"the device {row[1]!r} has values that none has")
+    key, number, selector, secret, standing, name, by, invitation, addresses, since, has_come = row
+    lengths = (len(key), len(selector), len(secret))
+    if lengths != (KEY_BYTES, SELECTOR_BYTES, SECRET_BYTES) or standing not in iter(Standing):
+        raise _DamagedError(f"the device {number!r} has values that none has")
+    own = (Standing(standing), name, by, invitation, _addresses(addresses), since, bool(has_come))
+    return Device(key, number, selector, secret, *own)
+
+
+def _invitation(row: list[Any]) -> Invitation:
+    if not all(map(isinstance, row, _INVITATION_TYPES)) or (len(row[0]), len(row[1])) != (SELECTOR_BYTES, SECRET_BYTES):
+        raise _DamagedError(f"the invitation of {row[2]!r} has values that none has")
+    selector, secret, name, addresses, *numbers = row
+    return Invitation(selector, secret, name, _addresses(addresses), *numbers)
+
+
+def _addresses(text: str) -> IPv4Network | None:
+    try:
+        return IPv4Network(text) if text else None
+    except ValueError:
+        raise _DamagedError(f"{text!r} are no addresses") from None
+
+
+def _replace(database: sqlite3.Connection, table: str, network: str, row: Device | Invitation) -> None:
+    # Their fields are in the order of the columns.
+    values = [getattr(row, column.name) for column in fields(row)]
+    texts = [str(value) if isinstance(value, IPv4Network) else "" if value is None else value for value in values]
+    database.execute(f"REPLACE INTO {table} VALUES (?{', ?' * len(texts)})", (network, *texts))

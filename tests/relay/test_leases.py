@@ -244,3 +244,32 @@ def test_the_log_names_a_device_by_its_name_else_by_its_vmac() -> None:
     assert lease.device == f"the VMAC {'1' * 16}"
     leases.tell(lease, Hello("linux", "6.1", "vm"))
     assert lease.device == "'vm'"
+
+
+def test_a_lease_has_a_number_once_it_was_told() -> None:
+    leases = Leases()
+    lease = leases.claim(7, ONE, "")
+    assert lease is not None
+    leases.changes()
+    # Drawn as 0, which none has.
+    assert leases.number(lease, bytes) == bytes(7) + b"\1"
+    assert leases.number(lease, lambda count: b"\5" * count) == bytes(7) + b"\1"
+    [row] = leases.changes().values()
+    assert row is not None
+    later = Leases()
+    later.wall = row.last_seen
+    later.restore([row])
+    kept = later.get(7)
+    assert kept is not None
+    assert later.number(kept, lambda count: b"\5" * count) == bytes(7) + b"\1"
+    # Another device, or the same one later, has another.
+    leases.end(7)
+    again = leases.claim(7, ONE, "")
+    assert again is not None
+    assert leases.number(again, lambda count: b"\5" * count) == b"\5" * 7 + b"\6"
+
+
+def test_a_key_is_shown_as_its_fingerprint() -> None:
+    lease = Leases().claim(7, bytes(32), "")
+    assert lease is not None
+    assert lease.device == "the key 6668 7aad f862 bd77 6c8f c18b 8e9f 8e20"

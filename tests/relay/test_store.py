@@ -6,12 +6,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from contextlib import closing
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from candy.relay import store as module
+from candy.relay.enrolment import Device, Invitation, Standing
 from candy.relay.leases import LeaseRow
 from candy.relay.register import Kept
 from candy.relay.reservations import Reservation
@@ -21,13 +24,28 @@ ONE = b"1" * 16
 
 
 def row(ip: int, *, name: str = "vm") -> LeaseRow:
-    return LeaseRow(ip, ONE, name, "linux", "6.1", 500, 1000, "203.0.113.1", 1, 2, 3, 2**62)
+    return LeaseRow(ip, ONE, name, "linux", "6.1", 500, 1000, "203.0.113.1", 1, 2, 3, 2**62, bytes([ip]) * 8)
+
+
+def device(key: int, **others: Any) -> Device:
+    given = {"addresses": None, "has_come": False, "standing": Standing.WAITING, "invitation": b""} | others
+    return Device(
+        bytes([key]) * 32, 2**63 - 1, bytes([key]) * 16, bytes(32), name="vm", by="office", since=1000, **given
+    )
+
+
+def invitation(selector: int, addresses: str | None = None) -> Invitation:
+    network = None if addresses is None else IPv4Network(addresses)
+    return Invitation(bytes([selector]) * 16, bytes(32), "Jürgens", network, 3, 5000, 1)
 
 
 def kept(*ips: int) -> Kept:
-    """All kinds of what is kept; a digest for each lease."""
+    """All kinds of what is kept; a digest and a device for each lease."""
     reservations = {9: Reservation(IPv4Address(9), ONE), 10: Reservation(IPv4Address(10), name="Jürgens Büro")}
-    return Kept({ip: row(ip) for ip in ips}, {**reservations}, [(100, bytes([ip]) * 32) for ip in ips], 100, 99)
+    whole = Kept({ip: row(ip) for ip in ips}, {**reservations}, [(100, bytes([ip]) * 32) for ip in ips], 100, 99)
+    whole.devices = {bytes([ip]) * 32: device(ip) for ip in ips}
+    whole.invitations = {bytes([5]) * 16: invitation(5), bytes([6]) * 16: invitation(6, "10.0.0.0/28")}
+    return whole
 
 
 def written(folder: Path, *batches: dict[str, Kept]) -> None:
@@ -48,12 +66,11 @@ def read(folder: Path) -> dict[str, Kept]:
 
 def same(one: Kept, other: Kept) -> bool:
     """Which digests need not be kept is not kept."""
-    return (one.leases, one.reservations, sorted(one.digests), one.forgotten) == (
-        other.leases,
-        other.reservations,
-        sorted(other.digests),
-        other.forgotten,
-    )
+
+    def all_of(its: Kept) -> tuple[object, ...]:
+        return (its.leases, its.reservations, its.devices, its.invitations, sorted(its.digests), its.forgotten)
+
+    return all_of(one) == all_of(other)
 
 
 def failure(folder: Path) -> StoreError:
@@ -94,6 +111,7 @@ def test_a_change_changes_what_it_names_alone(tmp_path: Path) -> None:
     written(tmp_path, {"/": kept(1, 2, 3), "/home": kept(1)}, {"/": change})
     found = read(tmp_path)
     expected = Kept({2: row(2, name="new"), 3: row(3)}, {10: kept().reservations[10]}, [(101, b"n" * 32)], 0, 100)
+    expected.devices, expected.invitations = kept(1, 2, 3).devices, kept().invitations
     assert same(found["/"], expected)
     assert same(found["/home"], kept(1))
 
@@ -104,6 +122,51 @@ def test_the_whole_replaces_what_there_was_of_its_network(tmp_path: Path) -> Non
     found = read(tmp_path)
     assert same(found["/"], whole)
     assert same(found["/home"], kept(1))
+
+
+def test_devices_and_invitations_change(tmp_path: Path) -> None:
+    revoked = device(1, standing=Standing.REVOKED, has_come=True, addresses=IPv4Network("10.0.0.0/24"))
+    change = Kept(devices={revoked.key: revoked}, invitations={bytes([5]) * 16: None, bytes([7]) * 16: invitation(7)})
+    written(tmp_path, {"/": kept(1, 2), "/home": kept(1)}, {"/": change})
+    found = read(tmp_path)
+    assert found["/"].devices == {revoked.key: revoked, bytes([2]) * 32: device(2)}
+    assert found["/"].invitations == {bytes([7]) * 16: invitation(7), bytes([6]) * 16: invitation(6, "10.0.0.0/28")}
+    assert same(found["/home"], kept(1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE device SET secret = x'00'",
+        "UPDATE device SET key = x'00'",
+        "UPDATE device SET standing = 9",
+        "UPDATE device SET addresses = 'here'",
+        "UPDATE device SET name = NULL",
+        "UPDATE invitation SET selector = x'00' WHERE name = 'Jürgens' AND addresses = ''",
+        "UPDATE invitation SET uses = 'many'",
+        "UPDATE lease SET number = 7",
+    ],
+)
+def test_values_that_none_has_are_damage(tmp_path: Path, damage: str) -> None:
+    written(tmp_path, {"/": kept(1)})
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
+        database.execute(damage)
+    assert read(tmp_path) == {}
+    assert (tmp_path / f"{FILE}.damaged-1").exists()
+
+
+def test_a_file_of_before_there_were_keys_is_read(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as database, database:
+        for statement in module.MIGRATIONS[0]:
+            database.execute(statement)
+        values = ("/", *row(1)[:-1])
+        database.execute(f"INSERT INTO lease VALUES (?{', ?' * (len(values) - 1)})", values)
+        database.execute("PRAGMA user_version = 1")
+    found = read(tmp_path)
+    assert found["/"].leases == {1: row(1)._replace(number=b"")}
+    assert found["/"].devices == {}
+    written(tmp_path, {"/": kept(1)})
+    assert same(read(tmp_path)["/"], kept(1))
 
 
 def test_killed_at_any_moment_it_has_what_was_written(tmp_path: Path) -> None:
