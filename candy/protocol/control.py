@@ -51,6 +51,8 @@ ASKS_MAX: Final = 64
 BEHIND_VERSION: Final = 2
 """Of a BEHIND within."""
 _HEAD: Final = Struct(">B3xQ")
+PLACEMENTS_MAX: Final = (CONTROL_MAX - _HEAD.size - TAG_BYTES - wire.Behind.LAYOUT.size) // wire.Placement.LAYOUT.size
+"""As many as a BEHIND within has room for."""
 
 
 class Kind(IntEnum):

@@ -9,6 +9,7 @@ By these rules, in this order:
  0. The address is the relay's own: the newcomer is refused.
  1. It is reserved for another device, or was just granted to another connection with another VMAC (or none) and is not
     leased to the newcomer's: the newcomer is refused. A name counts as soon as the newcomer has said its own.
+    Nor does a newcomer without a key get what is leased to a device with one, connected or not.
  2. It is free: the newcomer gets it, and its lease from whatever device has that.
  3. It is held by a member with the same VMAC: one installation came back, and replaces its old connection at once. (So
     do two clients of one host that share a VMAC and insist on one address.)
@@ -17,6 +18,9 @@ By these rules, in this order:
     silence replaces the holder. When the holder leaves meanwhile, the newcomer gets the address.
  5. While one newcomer waits, a third is refused at once, unless it has the VMAC of the one waiting: then it takes that
     one's place, and its remaining time.
+
+Who logs in with a key comes twice: with message 1, and when it has confirmed the answer. Only then it takes its address
+from itself. Everything said of a VMAC holds for a key.
 
 One VMAC that takes its address from itself twice within a minute is on two machines: a copied disk or state folder.
 That is worth a warning, for neither of the two can know it at first. It is not where one program says of itself
@@ -31,6 +35,7 @@ from ipaddress import IPv4Address
 
 from candy.protocol.actions import Log, Ping
 from candy.protocol.closing import CloseCode
+from candy.relay.leases import identity
 from candy.relay.realm import Realm
 from candy.relay.replacements import REPLACED_AGAIN_S, Replacements
 from candy.relay.session import Session
@@ -109,12 +114,17 @@ class Claims:
             return _refuse(session, f"{ip} is reserved for another device")
         if pool.is_offered_to_another(ip, session.vmac, session.connection, now):  # 1
             return _refuse(session, f"{ip} was granted to another member that is about to log in")
+        if pool.is_anothers_by_key(int(ip), session.vmac):  # 1
+            return _refuse(session, f"{ip} is leased to a device with a key of its own")
         connection = pool.holder(ip)
         if connection is None:  # 2
             return [Admit(session)]
         if connection == self._realm.host:  # 0
             return [Refuse(session, f"{ip} is this relay's own", f"{ip} is the relay's own")]
         holder = self._sessions[connection]
+        if _is_same_installation(session, holder) and not session.is_confirmed:
+            # It replaces nobody before it has shown that it can read the answer.
+            return [Admit(session)]
         if _is_same_installation(session, holder):  # 3
             return self._come_back(session, holder, now)
         probe = self._probes.get(ip)
@@ -156,8 +166,10 @@ class Claims:
         probe = self._probes.pop(ip, None)
         if probe is not None:
             steps += _refuse(probe.waiting, f"{ip} was taken back by its holder")
-        told = f"another connection with the same VMAC took {ip} over"
-        why = f"by {session.source}, which has the same VMAC"
+        assert session.vmac is not None
+        what = identity(session.vmac)
+        told = f"another connection with the same {what} took {ip} over"
+        why = f"by {session.source}, which has the same {what}"
         steps.append(Replace(holder, why, CloseCode.REPLACED, told))
         # A program may replace a connection of its own as often as its way to the relay changes.
         if session.instance == 0 or session.instance != holder.instance:
@@ -176,7 +188,7 @@ class Claims:
         assert session.vmac is not None
         if not self._replacements.is_again(session.vmac, now):
             return []
-        doubt = "two machines use this VMAC: remove its file from the state folder of one of them"
+        doubt = f"two machines use this {identity(session.vmac)}: remove its file from the state folder of one of them"
         text = f"replaced {session.ip} again within {REPLACED_AGAIN_S:g} s: {doubt}"
         return [session.did("replaced again", text, "warning")]
 

@@ -27,7 +27,7 @@ from typing import Final
 from candy.errors import RequestError
 from candy.protocol.closing import CloseCode
 from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES, fingerprint, of_device, of_invitation
-from candy.protocol.login import NO_SELECTOR, Credential, Login, Tells, Told
+from candy.protocol.login import Credential, Login
 from candy.relay.allowance import Allowance
 from candy.relay.passwords import Password
 
@@ -203,17 +203,16 @@ class Enrolment:
                 return _WAITS
         return _YES if device is not None or len(self._devices) < DEVICES_MAX else _FULL
 
-    def told(self, proof: Proof, key: bytes, name: str, wall: int) -> Told:
-        """The answer to a device whose address is settled, but for the address: it is enrolled with it."""
-        verdict = self.judge(proof, key, wall)
-        if verdict.code not in (0, CloseCode.APPROVAL_AWAITED):
-            return Told(code=verdict.code, text=verdict.text, clock=wall)
-        device = self.enrol(proof, key, name, wall)
-        flags, ticket = Tells(0), (NO_SELECTOR, bytes(SECRET_BYTES))
-        if not isinstance(proof.by, Device):
-            flags, ticket = Tells.GIVES_CREDENTIAL, (device.selector, device.secret)
-        selector, secret = ticket
-        return Told(code=verdict.code, flags=flags, clock=wall, selector=selector, secret=secret, text=verdict.text)
+    def take_back(self, key: bytes, before: Device | None, invitation: Invitation) -> None:
+        """What enrol() did by this invitation could not be written down."""
+        if before is not None:
+            self._put(before)
+        else:
+            device = self._devices.pop(key)
+            del self._by_selector[device.selector]
+        current = self._invitations.get(invitation.selector)
+        if current is not None and current.used > invitation.used:
+            self._change(replace(current, used=current.used - 1))
 
     def enrol(self, proof: Proof, key: bytes, name: str, wall: int) -> Device:
         """Let it in, or have it wait, as judge() has said: its device, with a credential."""

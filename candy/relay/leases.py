@@ -117,8 +117,7 @@ class Lease:
     @property
     def device(self) -> str:
         """As the log names it."""
-        what = "key" if len(self.vmac) == KEY_BYTES else "VMAC"
-        return f"{self.hello.name!r}" if self.hello.name else f"the {what} {shown_vmac(self.vmac)}"
+        return f"{self.hello.name!r}" if self.hello.name else f"the {identity(self.vmac)} {shown_vmac(self.vmac)}"
 
     def row(self) -> LeaseRow:
         hello = self.hello
@@ -146,6 +145,17 @@ class LeaseStatus:
     is_connected: bool
     is_reserved: bool
     """The address is reserved for this device."""
+
+
+def fresh_number(draw: Callable[[int], bytes]) -> bytes:
+    """For a lease: of this device's having this address, of no other before or after it, and not 0."""
+    drawn = int.from_bytes(draw(NUMBER_BYTES), "big")
+    return (1 + drawn % ((1 << 8 * NUMBER_BYTES) - 1)).to_bytes(NUMBER_BYTES, "big")
+
+
+def identity(vmac: bytes) -> str:
+    """What stands for a device (rule 1), in a word."""
+    return "key" if len(vmac) == KEY_BYTES else "VMAC"
 
 
 def shown_vmac(vmac: bytes) -> str:
@@ -263,11 +273,10 @@ class Leases:
             self._note(lease)
         return lease.hello
 
-    def number(self, lease: Lease, draw: Callable[[int], bytes]) -> bytes:
-        """Its number: of this device's having this address, of no other before or after it, and not 0."""
+    def number(self, lease: Lease, fresh: bytes) -> bytes:
+        """Its number; if it has none yet, this one becomes it (fresh_number())."""
         if not lease.number:
-            drawn = int.from_bytes(draw(NUMBER_BYTES), "big")
-            lease.number = (1 + drawn % ((1 << 8 * NUMBER_BYTES) - 1)).to_bytes(NUMBER_BYTES, "big")
+            lease.number = fresh
             self._note(lease)
         return lease.number
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 from candy.control.escape import shown
 from candy.protocol.actions import Log
-from candy.relay.leases import Traffic, shown_vmac
+from candy.relay.leases import Traffic, identity, shown_vmac
 
 UNSPECIFIED = IPv4Address("0.0.0.0")
 
@@ -73,8 +73,8 @@ def line(
         about["name"] = shown(name)
         names.append(shown(name))
     if vmac is not None:
-        about["vmac"] = shown_vmac(vmac)
-        names.append(f"VMAC {shown_vmac(vmac)}")
+        about[identity(vmac).lower()] = shown_vmac(vmac)
+        names.append(f"{identity(vmac)} {shown_vmac(vmac)}")
     if kind is not None and not of_member:
         about["kind"] = kind
     called = f" ({', '.join(names)})" if names else ""

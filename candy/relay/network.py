@@ -32,16 +32,20 @@ from math import inf
 
 from candy.control.escape import shown
 from candy.protocol.actions import Log, Ping, Send
+from candy.protocol.addresses import source_of
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
+from candy.protocol.login import Tells
 from candy.protocol.noise import KEY_BYTES
 from candy.relay import lines
 from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
 from candy.relay.devices import Devices
 from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
+from candy.relay.keyed import KeyedSession
 from candy.relay.leases import LEASE_DAYS, NO_HELLO, Traffic
+from candy.relay.login import LogIn
 from candy.relay.passwords import Ends, Passwords
 from candy.relay.pool import Pool
 from candy.relay.realm import Realm
@@ -49,7 +53,7 @@ from candy.relay.register import Register
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.reservations import Reservation
 from candy.relay.rules import Rules, behind_messages, messages
-from candy.relay.session import Action, Bind, Session
+from candy.relay.session import Action, Bind, Session, State
 
 PROBE_TIMEOUT_S = 3.0
 TAKEN_OVER = "another login took over the address"
@@ -114,6 +118,7 @@ class Network:
             allow_outside_pool=allow_outside_pool or pool.network is None,
             forward_broadcast=forward_broadcast,
             rules=rules if rules is not None else Rules(),
+            tells=Tells(0) if tell_gateways else Tells.CHECKS_NO_SOURCE,
         )
         self.register = Register(self._realm)
         """What it remembers."""
@@ -155,6 +160,47 @@ class Network:
         self._sessions[connection] = Session(self._realm, connection, source, extended, now, instance)
         self._set_deadline(connection, now + self._authentication_timeout)
         return []
+
+    def opened_with_keys(self, connection: int, source: str, now: float, log_in: LogIn) -> list[Action]:
+        """A connection was upgraded to candy.3; `log_in` has its headers."""
+        self._sessions[connection] = KeyedSession(self._realm, connection, source, now, log_in)
+        self._set_deadline(connection, now + self._authentication_timeout)
+        return []
+
+    def recorded(self, connection: int, is_kept: bool, now: float, wall: int) -> list[Action]:
+        """What a Record asked for is written down, or can't be."""
+        self._realm.pool.leases.wall = wall
+        session = self._sessions.get(connection)
+        if not isinstance(session, KeyedSession):
+            return []
+        return self._go_on(session, session.outcome(session.recorded(is_kept, wall)), now)
+
+    def approve(self, key: bytes, now: float, wall: int) -> list[Action]:
+        """A device that waits may come in, by command; see Enrolment.approve().
+
+        Raises:
+            RequestError: it was revoked.
+        """
+        self._realm.pool.leases.wall = wall
+        self._realm.enrolment.approve(key)
+        actions: list[Action] = []
+        for session in self._of_device(key):
+            if session.state is State.APPROVING:
+                actions += self._go_on(session, session.outcome(session.approved(now)), now)
+        return actions
+
+    def revoke(self, key: bytes, now: float) -> list[Action]:
+        """No credential lets this device in from now on, by command, and its connections end."""
+        self._realm.enrolment.revoke(key)
+        told = "this device was revoked"
+        actions: list[Action] = []
+        for session in self._of_device(key):
+            actions += self._send_away(session, CloseCode.DEVICE_REVOKED, told, now)
+        return actions
+
+    def _of_device(self, key: bytes) -> list[KeyedSession]:
+        """Sessions that have shown this key."""
+        return [each for each in self._sessions.values() if isinstance(each, KeyedSession) and each.vmac == key]
 
     def received(self, connection: int, message: bytes, now: float, wall: int) -> list[Action]:
         """A whole message, kind byte first, that the engine leaves to Python."""
@@ -203,8 +249,8 @@ class Network:
             return []
         if session.is_member:
             return [self._last_line(session, cause, now), *self._leave_address(session.ip, now)]
-        # Only two sessions have this address, its holder and the one that waits for it: this was the latter.
-        self._claims.left(session.ip)
+        if session.is_waiting:
+            self._claims.left(session.ip)
         return [session.line("debug", "left before it was logged in")]
 
     def expired(self, now: float, wall: int) -> list[Action]:
@@ -313,8 +359,8 @@ class Network:
             if session.is_waiting:
                 self._claims.left(session.ip)
             self._forget(session)
-            # It has perhaps not proven that it may know why.
-            return session.end(None, told)
+            # One without a key has perhaps not proven that it may know why.
+            return session.end(code if isinstance(session, KeyedSession) else None, told)
         # Before it is forgotten: its bytes are asked for by its connection.
         log = self._last_line(session, told, now)
         self._forget(session)
@@ -381,6 +427,9 @@ class Network:
             return actions + self._settle(session, now)
         if ended:
             self._forget(session)
+        elif session.state is State.APPROVING and session.is_confirmed:
+            # It may take the operator days.
+            self._due.pop(session.connection, None)
         return actions
 
     def _settle(self, session: Session, now: float) -> list[Action]:
@@ -405,6 +454,14 @@ class Network:
                     actions.append(step)
         return actions
 
+    def _keep(self, session: KeyedSession, now: float) -> list[Action]:
+        """Its address is free, or its own: keep it until it has confirmed the answer."""
+        pool = self._realm.pool
+        if pool.address_of(session.connection) != session.ip:
+            pool.keep(session.ip, session.vmac, session.connection, source_of(session.source), now)
+        self._set_deadline(session.connection, now + self._authentication_timeout)
+        return session.granted_address(pool.leases.wall)
+
     def _admit(self, session: Session, now: float) -> list[Action]:
         if self.max_members is not None and self._members >= self.max_members:
             self._forget(session)
@@ -412,6 +469,8 @@ class Network:
             self._realm.logins["full"] += 1
             log = session.warning("full", f"not let in as {session.ip}: {full}")
             return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
+        if isinstance(session, KeyedSession) and not session.is_confirmed:
+            return self._keep(session, now)
         self._members += 1
         ip, pool = session.ip, self._realm.pool
         pool.leases.expire()
@@ -419,15 +478,17 @@ class Network:
         moved: list[Action] = []
         if before is not None and before.vmac != session.vmac:
             moved = [session.did("moved", f"{ip} was leased to {before.device}, and is not any more")]
+        welcome = session.welcome() if isinstance(session, KeyedSession) else []
         session.claimed(pool.claim(ip, session.vmac, session.connection, session.source), now)
         if session.lease is not None:
             self._realm.devices.leased(session.lease.vmac, ip)
-        del self._due[session.connection]
+        self._due.pop(session.connection, None)
         entries = self._realm.rules.entries(ip)
         # "ROUTE messages follow if SD-WAN rules concern this address": the member has no older set to withdraw.
         told = messages(entries, session.extended) if entries else []
         return [
             Bind(session.connection, int(ip)),
+            *welcome,
             *self._tell_behind(session),
             *(Send(session.connection, message) for message in told),
             *moved,
@@ -438,9 +499,9 @@ class Network:
     def _first_line(self, session: Session) -> Log:
         """Of a member."""
         text = f"logged in as {session.ip}"
-        if session.password is None or not session.password.name:
+        if not session.came_by:
             return session.did("logged in", text)
-        by = shown(session.password.name)
+        by = shown(session.came_by)
         return session.did("logged in", f"{text} by the password {by}", password=by)
 
     def _tell_behind(self, session: Session, before: Rules | None = None) -> list[Action]:
@@ -453,7 +514,8 @@ class Network:
         if was_gateway and is_gateway and before is not None and set(before.rules) == set(rules.rules):
             return []
         placements = rules.placements if is_gateway else ()
-        return [Send(session.connection, message) for message in behind_messages(placements)]
+        has_keys = isinstance(session, KeyedSession)
+        return [Send(session.connection, message) for message in behind_messages(placements, has_keys=has_keys)]
 
     def _learn_name(self, session: Session, now: float) -> list[Action]:
         if session.lease is None or session.hello is NO_HELLO:

@@ -26,7 +26,8 @@ Rules:
     claimed: whether a member may have them, the session decides.
 
 An offer ends with `claim`, `release` or after OFFER_S. This module knows neither sessions nor passwords; a connection
-is an opaque number, a VMAC 16 bytes or None, a source as by source_of(), and `now` in seconds of a monotonic clock.
+is an opaque number, a VMAC 16 bytes or None, or in its place a device's key of 32, a source as by source_of(), and
+`now` in seconds of a monotonic clock.
 """
 
 from collections import Counter
@@ -36,6 +37,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from candy.errors import ConfigError, PoolFull
 from candy.protocol.addresses import NOT_UNICAST
+from candy.protocol.noise import KEY_BYTES
 from candy.relay.leases import NO_HELLO, Lease, Leases
 from candy.relay.reservations import Reservation, Reservations
 
@@ -134,8 +136,9 @@ class Pool:
         now: float,
         *,
         may_keep: bool = True,
+        within: IPv4Network | None = None,
     ) -> IPv4Interface:
-        """Grant an address to `connection` by rule 3, and return it with the network's prefix.
+        """Grant an address to `connection` by rule 3, and return it with the network's prefix; `within` bounds it.
 
         Any address outside the pool, such as 0.0.0.0, asks for none in particular. The address is kept as an offer if
         the source has one left and `may_keep`. Raises PoolFull when none is left.
@@ -147,17 +150,17 @@ class Pool:
         offer = self._offered.get(connection)
         held = offer.ip if offer is not None else self._claimed.get(connection)
         self.release(connection)
-        ip = self._choose(int(asked), vmac, held)
-        older = self._offers.get(ip)
-        is_left = self._by_source[source] < OFFERS_PER_SOURCE or (older is not None and older.source == source)
-        if may_keep and is_left:
-            if older is not None:
-                self.release(older.connection)
-            self._free -= self._is_free(ip)
-            self._offers[ip] = self._offered[connection] = _Offer(ip, connection, vmac, source, now + OFFER_S)
-            self._by_source[source] += 1
-            self._note(ip)
+        ip = self._choose(int(asked), vmac, held, within)
+        if may_keep:
+            self._offer(ip, vmac, connection, source, now)
         return IPv4Interface((ip, self.network.prefixlen))
+
+    def keep(self, ip: IPv4Address, vmac: bytes | None, connection: int, source: str, now: float) -> None:
+        """Keep an address that is about to be claimed as if it had been granted, if nobody else has it."""
+        self._end_offers(now)
+        self.release(connection)
+        if int(ip) not in self._claims and int(ip) not in self._offers:
+            self._offer(int(ip), vmac, connection, source, now)
 
     def claim(self, ip: IPv4Address, vmac: bytes | None, connection: int, source: str = "") -> Lease | None:
         """Make `connection` the holder of `ip`, instead of the connection that held it or had the offer. Its lease, if
@@ -197,6 +200,13 @@ class Pool:
     def holder(self, ip: IPv4Address) -> int | None:
         """The connection that claimed `ip`."""
         return self._claims.get(int(ip))
+
+    def address_of(self, connection: int | None) -> IPv4Address:
+        """What a connection holds; 0.0.0.0 for nothing, or no connection."""
+        if connection is None:
+            return IPv4Address(0)
+        offer = self._offered.get(connection)
+        return IPv4Address(offer.ip if offer is not None else self._claimed.get(connection, 0))
 
     def holders(self) -> Iterable[int]:
         """Every connection that claimed an address."""
@@ -271,26 +281,61 @@ class Pool:
         self._note(int(ip))
         return was_reserved or is_left
 
-    def _choose(self, asked: int, vmac: bytes | None, held: int | None) -> int:
+    def _offer(self, ip: int, vmac: bytes | None, connection: int, source: str, now: float) -> None:
+        older = self._offers.get(ip)
+        if self._by_source[source] < OFFERS_PER_SOURCE or (older is not None and older.source == source):
+            if older is not None:
+                self.release(older.connection)
+            self._free -= self._is_free(ip)
+            self._offers[ip] = self._offered[connection] = _Offer(ip, connection, vmac, source, now + OFFER_S)
+            self._by_source[source] += 1
+            self._note(ip)
+
+    def _choose(self, asked: int, vmac: bytes | None, held: int | None, within: IPv4Network | None) -> int:
         """By rule 3, whose letters these are."""
+        bounds = self._addresses(within)
         reserved = self._reserved_for(vmac)
-        if reserved is not None:  # a
+        if reserved is not None and reserved in bounds:  # a
             return reserved
-        if self._is_grantable(asked, vmac):  # b
+        if asked in bounds and self._is_grantable(asked, vmac):  # b
             return asked
-        if held is not None and self._is_free(held) and not self._is_reserved_for_another(held, vmac):  # c
+        if (
+            held is not None
+            and held in bounds
+            and self._is_free(held)
+            and not self._is_reserved_for_another(held, vmac)
+        ):  # c
             return held
         for lease in self.leases.of(vmac):  # d
-            if self._is_available(lease.ip, vmac):
+            if lease.ip in bounds and self._is_available(lease.ip, vmac):
                 return lease.ip
-        if len(self._taken) < self._size:  # e
+        if within is not None and (ip := next((ip for ip in bounds if ip not in self._taken), None)) is not None:  # e
+            return ip
+        if within is None and len(self._taken) < self._size:  # e
             return self._next()
         if self._free:  # f
             for lease in self.leases.idle():
-                if self._is_free(lease.ip) and self.reservations.get(lease.ip) is None:
+                is_open = self._is_free(lease.ip) and self.reservations.get(lease.ip) is None
+                if lease.ip in bounds and is_open and not self.is_anothers_by_key(lease.ip, vmac):
                     return lease.ip
+        if within is not None:
+            raise PoolFull(f"no address of {within} is left in the pool {self.network}")
         in_use = "in use or reserved" if len(self.reservations) else "in use"
         raise PoolFull(f"the pool {self.network} is full: all {self._size} addresses are {in_use}")
+
+    def is_anothers_by_key(self, ip: int, vmac: bytes | None) -> bool:
+        """Whether the address is leased to a device with a key, and whoever asks has none: a VMAC can be sniffed."""
+        lessee = self._lessee(ip)
+        has_key = vmac is not None and len(vmac) == KEY_BYTES
+        return lessee is not None and len(lessee) == KEY_BYTES and not has_key
+
+    def _addresses(self, within: IPv4Network | None) -> range:
+        """Those of the pool within these bounds."""
+        ours = range(self._lowest, self._lowest + self._size)
+        if within is None:
+            return ours
+        first, last = int(within.network_address), int(within.broadcast_address)
+        return range(max(ours.start, first), min(ours.stop, last + 1))
 
     def _reserved_for(self, vmac: bytes | None) -> int | None:
         for ip in self.reservations.of(vmac, self.leases.hello_of(vmac).name):

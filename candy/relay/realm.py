@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from candy.protocol.login import Tells
 from candy.relay.devices import Devices
 from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
@@ -29,6 +30,8 @@ class Realm:
     allow_outside_pool: bool
     forward_broadcast: bool
     rules: Rules
+    tells: Tells
+    """Flags of every answer to a log-in with a key."""
     host: int | None = None
     """The number of the relay's own interface in the network, which holds an address but has no session."""
     logins: Counter[str] = field(default_factory=Counter)

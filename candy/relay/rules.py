@@ -25,6 +25,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Self, TypeVar
 
 from candy.protocol.addresses import is_unicast
+from candy.protocol.control import BEHIND_VERSION, PLACEMENTS_MAX
 from candy.protocol.wire import MAX_PLACEMENTS, MAX_ROUTE_ENTRIES, Behind, Placement, Route, RouteEntry
 
 _Entry = TypeVar("_Entry", RouteEntry, Placement)
@@ -120,11 +121,13 @@ def messages(entries: Sequence[RouteEntry], extended: bool) -> list[bytes]:
     return [Route(batch, flags).encode() for batch, flags in zip(batches, _set_flags(len(batches)), strict=True)]
 
 
-def behind_messages(placements: Sequence[Placement]) -> list[bytes]:
+def behind_messages(placements: Sequence[Placement], *, has_keys: bool = False) -> list[bytes]:
     """The set of BEHIND messages that tells a gateway with candy.2 what lies behind whom; of none, it takes that
-    back."""
-    batches = _batches(placements, MAX_PLACEMENTS)
-    return [Behind(batch, flags).encode() for batch, flags in zip(batches, _set_flags(len(batches)), strict=True)]
+    back. `has_keys`: it logged in with one, so they go within CONTROL."""
+    version, most = (BEHIND_VERSION, PLACEMENTS_MAX) if has_keys else (Behind.VERSION, MAX_PLACEMENTS)
+    batches = _batches(placements, most)
+    flags = _set_flags(len(batches))
+    return [Behind(batch, flag).encode(version) for batch, flag in zip(batches, flags, strict=True)]
 
 
 class Rules:

@@ -31,9 +31,10 @@ seconds.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
 from math import inf
 from sys import intern
 from typing import Literal
@@ -86,7 +87,25 @@ class Unbind:
     connection: int
 
 
-Action = Send | Bind | Unbind | Ping | Close | Drop | Log
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """From here on seal and open the connection's CONTROL messages with these keys. A LOGIN still goes in the clear."""
+
+    connection: int
+    sends: bytes = field(repr=False)
+    receives: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Have the store write what is new, and say whether it did: Network.recorded()."""
+
+    connection: int
+
+
+Action = Send | Bind | Unbind | Ping | Close | Drop | Log | Secure | Record
+Judge = Callable[[float, int], list[Action]]
+"""Of a message that may have to wait for its turn: `now`, `wall` ─▶ what follows."""
 
 
 class State(Enum):
@@ -96,6 +115,12 @@ class State(Enum):
     IN_LINE = "in line"
     CLAIMING = "claiming"
     WAITING = "waiting"
+    RECORDING = "recording"
+    """With a key: what it was let in by is being written down."""
+    ANSWERED = "answered"
+    """With a key: it has yet to confirm the answer."""
+    APPROVING = "approving"
+    """With a key: it waits for the operator."""
     MEMBER = "member"
     CLOSED = "closed"
 
@@ -144,7 +169,7 @@ class Session:
         """What all limits per source count it under."""
         self._had_turn = False
         """Whatever it sends is judged at once: a wrong hash ends it, so it has one guess a turn all the same."""
-        self._held: tuple[Hashed, ...] = ()
+        self._held: tuple[Judge, ...] = ()
         """Kept until its turn."""
         self.connection = connection
         self.source = intern(source)
@@ -184,6 +209,17 @@ class Session:
         return self.state is State.MEMBER
 
     @property
+    def is_confirmed(self) -> bool:
+        """Nothing stands between it and the address that it claims. One with a key has to show first that it can read
+        the answer (candy.relay.keyed)."""
+        return True
+
+    @property
+    def came_by(self) -> str:
+        """The name of its password, or of what else let it in."""
+        return "" if self.password is None else self.password.name
+
+    @property
     def is_in_line(self) -> bool:
         return self.state is State.IN_LINE
 
@@ -198,7 +234,7 @@ class Session:
             actions; whether the session claims its address now, on which the network decides; whether the session has
             ended, so that the network forgets it.
         """
-        return self._outcome(self._act_on(payload, now, wall))
+        return self.outcome(self._act_on(payload, now, wall))
 
     def called(self, now: float, wall: int) -> tuple[list[Action], bool, bool]:
         """Its turn in line has come: act on what it sent so far, with received()'s result."""
@@ -206,10 +242,10 @@ class Session:
         self.state = State.GREETING
         held, self._held = self._held, ()
         actions: list[Action] = []
-        for message in held:
+        for judge in held:
             if self.state is not State.CLOSED:
-                actions += self._judge(message, now, wall)
-        return self._outcome(actions)
+                actions += judge(now, wall)
+        return self.outcome(actions)
 
     def claimed(self, lease: Lease | None, now: float) -> None:
         """The network gives the session the address that it claimed."""
@@ -288,7 +324,8 @@ class Session:
             facts=facts,
         )
 
-    def _outcome(self, actions: list[Action]) -> tuple[list[Action], bool, bool]:
+    def outcome(self, actions: list[Action]) -> tuple[list[Action], bool, bool]:
+        """As received() returns it."""
         return actions, self.state is State.CLAIMING, self.state is State.CLOSED
 
     def _act_on(self, payload: bytes, now: float, wall: int) -> list[Action]:
@@ -298,30 +335,30 @@ class Session:
             return [Drop(self.connection, error.reason)]
         match message:
             case wire.Vmac() | wire.Expttun() | wire.Auth():
-                return self._on_hashed(message, now, wall)
+                is_trusted = self._realm.devices.is_trusted(self._device(message))
+                return self._in_turn(partial(self._judge, message), is_trusted, now, wall)
             case wire.Udp4Conn() | wire.Discovery() | wire.General():
                 return self._on_relayed(message, payload, now)
             case wire.Route() | wire.Behind():
                 return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
 
-    def _on_hashed(self, message: Hashed, now: float, wall: int) -> list[Action]:
-        """Judge it, or keep it until its turn."""
+    def _in_turn(self, judge: Judge, is_trusted: bool, now: float, wall: int) -> list[Action]:
+        """Judge a message, or keep it until its turn; `is_trusted`: it need not wait."""
         if self.is_in_line:
             if len(self._held) == HELD_MAX:
                 return [Drop(self.connection, EVENTS)]
-            self._held += (message,)
+            self._held += (judge,)
             return []
-        must_ask = self.state is State.GREETING and not self._had_turn
-        if must_ask and not self._realm.devices.is_trusted(self._device(message)):
+        if self.state is State.GREETING and not self._had_turn and not is_trusted:
             turn = self._realm.failures.turn(self._counted_as, now)
             if turn is None:
                 return self.refuse("too many log-ins from its address wait in line", kind="line")
             if turn > now:
                 self.state = State.IN_LINE
                 self.turn = turn
-                self._held = (message,)
+                self._held = (judge,)
                 return []
-        return self._judge(message, now, wall)
+        return judge(now, wall)
 
     def _device(self, message: Hashed) -> bytes | None:
         """The VMAC that it is under, proven or not."""
@@ -357,7 +394,13 @@ class Session:
         may_keep = realm.sightings.may_keep(message.digest, message.timestamp, self._counted_as, now)
         try:
             granted = realm.pool.ask(
-                message.address.ip, self.vmac, self.connection, self._counted_as, now, may_keep=may_keep
+                message.address.ip,
+                self.vmac,
+                self.connection,
+                self._counted_as,
+                now,
+                may_keep=may_keep,
+                within=self.password.addresses,
             )
         except PoolFull as full:
             realm.logins["no_address"] += 1
@@ -388,6 +431,20 @@ class Session:
                     kind="replay",
                 )
             return self.refuse(f"AUTH for {ip} is a replay", kind="replay")
+        assert self.password is not None
+        refusal = self._judge_address(ip, self.password.addresses, now)
+        if refusal:
+            return refusal
+        # What was offered was for its AUTH, and this is the AUTH, for any address.
+        realm.pool.release(self.connection)
+        self._ip = int(ip)
+        self._granted = self._ip if self._granted == self._ip else None
+        self.state = State.CLAIMING
+        return []
+
+    def _judge_address(self, ip: IPv4Address, within: IPv4Network | None, now: float) -> list[Action]:
+        """The refusal of an address that no member has, or not this one, or of one more new device."""
+        realm = self._realm
         if not is_unicast(ip):
             why = f"{ip} is not an address that a member can have"
             return self.refuse(why, code=CloseCode.OUTSIDE_POOL, told=why)
@@ -396,17 +453,22 @@ class Session:
             return self.refuse(
                 f"{why}; --allow-outside-pool admits such addresses", code=CloseCode.OUTSIDE_POOL, told=why
             )
+        if within is not None and ip not in within:
+            why = f"{ip} is not one of {within}, to which this member is bound"
+            return self.refuse(why, code=CloseCode.OUTSIDE_POOL, told=why)
         if not realm.devices.let_in(self.vmac, ip, self._counted_as, now):
             count = f"{realm.devices.new_per_minute} new devices came from its address within a minute"
             realm.logins["new_devices"] += 1
             log = self.warning("new devices", f"not let in as {ip}: {count}; --new-devices-per-minute allows more")
             return [log, *self.end(CloseCode.TRY_AGAIN_LATER, "too many new devices: try again in a minute")]
-        # What was offered was for its AUTH, and this is the AUTH, for any address.
-        realm.pool.release(self.connection)
-        self._ip = int(ip)
-        self._granted = self._ip if self._granted == self._ip else None
-        self.state = State.CLAIMING
         return []
+
+    def _note_failure(self, now: float) -> list[Action]:
+        """Nothing was proven: count it for the source."""
+        if not self._realm.failures.failed(self._counted_as, now):
+            return []
+        many = "too many wrong passwords within a minute: log-ins from its address wait in line from now on"
+        return [self.warning("many passwords", many)]
 
     def _verify(self, message: Hashed, digest_of: Callable[[bytes], bytes], now: float, wall: int) -> list[Action]:
         """The refusal of a hashed message; empty when the hash is right and the timestamp timely.
@@ -421,9 +483,7 @@ class Session:
         if proven is None or not realm.passwords.holds(proven, wall):
             why = "wrong password" if proven is None else f"password that holds no more ({proven.name or 'nameless'})"
             refusal = self.refuse(f"{why} in {name}", kind="password")
-            if realm.failures.failed(self._counted_as, now):
-                many = "too many wrong passwords within a minute: log-ins from its address wait in line from now on"
-                refusal.append(self.warning("many passwords", many))
+            refusal += self._note_failure(now)
             if realm.devices.failed(self._device(message), now):
                 many = "too many wrong passwords within an hour under one VMAC: it waits in line from now on, too"
                 refusal.append(self.warning("many passwords of a device", many))

@@ -10,10 +10,11 @@ from candy.member.login import Credentials, Outcome
 from candy.member.login import LogIn as MemberLogIn
 from candy.member.trust import Known
 from candy.primitives import sign, signing_public, verify
+from candy.protocol.closing import CloseCode
 from candy.protocol.keys import RelayKey
-from candy.protocol.login import Asked, Login, Told
+from candy.protocol.login import Asked, Login, Tells, Told
 from candy.protocol.noise import KeyPair
-from candy.relay.enrolment import Admit, Enrolment
+from candy.relay.enrolment import Admit, Device, Enrolment
 from candy.relay.login import Claim, LogIn, RelayKeyPair
 from candy.relay.passwords import Password
 
@@ -86,4 +87,11 @@ class Talk:
         return member.read(relay.answer(self.told(claim)).message)
 
     def told(self, claim: Claim, wall: int = WALL) -> Told:
-        return self.enrolment.told(claim.proof, claim.key, claim.asked.hello.name, wall)
+        verdict = self.enrolment.judge(claim.proof, claim.key, wall)
+        if verdict.code not in (0, CloseCode.APPROVAL_AWAITED):
+            return Told(code=verdict.code, text=verdict.text)
+        device = self.enrolment.enrol(claim.proof, claim.key, claim.asked.hello.name, wall)
+        if isinstance(claim.proof.by, Device):
+            return Told(code=verdict.code)
+        flags = Tells.GIVES_CREDENTIAL
+        return Told(code=verdict.code, flags=flags, selector=device.selector, secret=device.secret)

@@ -4,7 +4,17 @@ import pytest
 
 from candy.protocol.hello import Hello
 from candy.relay import leases as module
-from candy.relay.leases import DAY_S, LEASES_PER_VMAC, SEEN_S, Lease, LeaseRow, Leases, Traffic, shown_vmac
+from candy.relay.leases import (
+    DAY_S,
+    LEASES_PER_VMAC,
+    SEEN_S,
+    Lease,
+    LeaseRow,
+    Leases,
+    Traffic,
+    fresh_number,
+    shown_vmac,
+)
 
 ONE, TWO = b"1" * 16, b"2" * 16
 HOME = "203.0.113.1"
@@ -251,9 +261,8 @@ def test_a_lease_has_a_number_once_it_was_told() -> None:
     lease = leases.claim(7, ONE, "")
     assert lease is not None
     leases.changes()
-    # Drawn as 0, which none has.
-    assert leases.number(lease, bytes) == bytes(7) + b"\1"
-    assert leases.number(lease, lambda count: b"\5" * count) == bytes(7) + b"\1"
+    first, second = b"1" * 8, b"2" * 8
+    assert leases.number(lease, first) == leases.number(lease, second) == first
     [row] = leases.changes().values()
     assert row is not None
     later = Leases()
@@ -261,12 +270,18 @@ def test_a_lease_has_a_number_once_it_was_told() -> None:
     later.restore([row])
     kept = later.get(7)
     assert kept is not None
-    assert later.number(kept, lambda count: b"\5" * count) == bytes(7) + b"\1"
+    assert later.number(kept, second) == first
     # Another device, or the same one later, has another.
     leases.end(7)
     again = leases.claim(7, ONE, "")
     assert again is not None
-    assert leases.number(again, lambda count: b"\5" * count) == b"\5" * 7 + b"\6"
+    assert leases.number(again, second) == second
+
+
+def test_no_number_is_0() -> None:
+    assert fresh_number(bytes) == bytes(7) + b"\1"
+    assert fresh_number(lambda count: b"\xff" * count) == bytes(7) + b"\1"
+    assert fresh_number(lambda count: b"\5" * count) == b"\5" * 7 + b"\6"
 
 
 def test_a_key_is_shown_as_its_fingerprint() -> None:

@@ -1,0 +1,420 @@
+"""Log-ins with keys, from message 1 to a member: a network and members of it, with the engine's part played here."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
+
+import pytest
+from kit.login import DEVICE, OTHER, PASSWORD, WALL, Talk, by_password
+from kit.primitives import PRIMITIVES, pair
+from kit.talk import ONE, ip, network
+
+from candy.member.login import Credentials, Outcome, Ticket
+from candy.protocol import auth, control, wire
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.closing import CloseCode
+from candy.protocol.control import Approved, Closing, Confirm
+from candy.protocol.hello import Hello
+from candy.protocol.link import Invitation
+from candy.protocol.login import Asked, Asks, Tells
+from candy.protocol.noise import Cipher, KeyPair
+from candy.relay import enrolment
+from candy.relay.enrolment import Admit
+from candy.relay.guessing import FailureLimiter
+from candy.relay.network import Network
+from candy.relay.passwords import Password, Passwords
+from candy.relay.pool import Pool
+from candy.relay.rules import Rule
+from candy.relay.session import Action, Bind, Record, Secure, Unbind
+
+FIXED = Asked(address=IPv4Interface("192.168.202.9/24"), flags=Asks.IS_FIXED)
+CONFIRM = Confirm().encode()
+
+
+@dataclass
+class Keyed:
+    """A network of devices with keys; each method returns the actions without log lines."""
+
+    talk: Talk = field(default_factory=Talk)
+    options: dict[str, Any] = field(default_factory=dict)
+    now: float = 1000.0
+    wall: int = WALL
+    log: list[str] = field(default_factory=list)
+    connections: int = 0
+    is_kept: bool = True
+
+    def __post_init__(self) -> None:
+        pool = self.options.pop("pool", "192.168.202.0/24")
+        self.network: Network = network(
+            None if pool is None else Pool(IPv4Network(pool)), **{"enrolment": self.talk.enrolment, **self.options}
+        )
+        self.network.set_passwords(Passwords(self.talk.passwords), self.now, self.wall)
+
+    def keep(self, actions: Iterable[Action]) -> list[Action]:
+        actions = list(actions)
+        self.log += [action.text for action in actions if isinstance(action, Log)]
+        return [action for action in actions if not isinstance(action, Log)]
+
+    def receive(self, connection: int, message: bytes) -> list[Action]:
+        return self.keep(self.network.received(connection, message, self.now, self.wall))
+
+    def begin(
+        self, credentials: Credentials, device: KeyPair = DEVICE, asked: Asked | None = None, source: str | None = None
+    ) -> tuple[int, Any, list[Action]]:
+        """Message 1 on a new connection, the member, and what follows; what has to be written down is."""
+        self.connections += 1
+        connection = self.connections
+        relay, member = self.talk.relay(), self.talk.member(credentials, device)
+        source = source if source is not None else f"203.0.113.{connection}"
+        assert self.network.opened_with_keys(connection, source, self.now, relay) == []
+        message = member.begin(relay.shown, asked if asked is not None else Asked())
+        actions = self.receive(connection, message)
+        if actions == [Record(connection)]:
+            actions = self.keep(self.network.recorded(connection, self.is_kept, self.now, self.wall))
+        return connection, member, actions
+
+    def answered(self, credentials: Credentials, device: KeyPair = DEVICE, asked: Asked | None = None) -> Any:
+        """The connection, and what message 2 says."""
+        connection, member, actions = self.begin(credentials, device, asked)
+        [secure, send] = actions
+        assert isinstance(secure, Secure)
+        assert isinstance(send, Send)
+        outcome: Outcome = member.read(send.payload)
+        assert (secure.sends, secure.receives) == (outcome.receives, outcome.sends)
+        return connection, outcome
+
+    def refused(self, credentials: Credentials, device: KeyPair = DEVICE, asked: Asked | None = None) -> Outcome:
+        """What message 2 says, before the connection is closed for it."""
+        connection, member, [send, close] = self.begin(credentials, device, asked)
+        assert isinstance(send, Send)
+        outcome: Outcome = member.read(send.payload)
+        assert close == Close(connection, outcome.told.code, outcome.told.text)
+        assert outcome.ticket is None
+        return outcome
+
+    def member(
+        self, credentials: Credentials, device: KeyPair = DEVICE, asked: Asked | None = None
+    ) -> tuple[int, Outcome]:
+        """One that is in."""
+        connection, outcome = self.answered(credentials, device, asked)
+        assert outcome.is_in
+        assert Bind(connection, int(outcome.told.address.ip)) in self.receive(connection, CONFIRM)
+        return connection, outcome
+
+    def old(self, address: IPv4Address, vmac: bytes | None = None, close: bool = False) -> tuple[int, list[Action]]:
+        """An old client that logs in."""
+        self.connections += 1
+        self.wall += 1
+        connection, secret = self.connections, PASSWORD.secret
+        self.network.opened(connection, f"203.0.113.{connection}", self.now)
+        if vmac is not None:
+            digest = auth.vmac_digest(secret, vmac, self.wall)
+            assert self.receive(connection, wire.Vmac(vmac, self.wall, digest).encode()) == []
+        digest = auth.auth_digest(secret, address, self.wall)
+        actions = self.receive(connection, wire.Auth(address, self.wall, digest).encode())
+        if close:
+            self.close(connection)
+        return connection, actions
+
+    def close(self, connection: int) -> list[Action]:
+        return self.keep(self.network.closed(connection, self.now, self.wall, "peer"))
+
+
+@pytest.fixture
+def keyed() -> Keyed:
+    return Keyed()
+
+
+def test_one_round_trip_and_a_confirmation(keyed: Keyed) -> None:
+    connection, outcome = keyed.answered(by_password(), asked=Asked(hello=Hello("linux", "7.0", "laptop")))
+    assert outcome.told.address == IPv4Interface("192.168.202.1/24")
+    assert any(outcome.told.lease)
+    assert outcome.told.clock == WALL
+    assert outcome.ticket is not None
+    # Until then it has nothing.
+    assert keyed.network.members == 0
+    assert keyed.receive(connection, CONFIRM) == [Bind(connection, int(ip(1)))]
+    [lease] = keyed.network.register.leases(WALL)
+    assert (lease.vmac, lease.name, lease.is_connected) == (DEVICE.public, "laptop", True)
+    assert keyed.network.pool.leases.number(next(iter(keyed.network.pool.leases)), b"x" * 8) == outcome.told.lease
+
+
+def test_it_comes_back_by_its_own_credential_to_its_own_lease(keyed: Keyed) -> None:
+    connection, first = keyed.member(by_password())
+    keyed.close(connection)
+    keyed.member(by_password(), OTHER, replace(FIXED, address=IPv4Interface("192.168.202.77/24")))
+    own = Credentials(ticket=first.ticket)
+    connection, again = keyed.answered(own)
+    assert (again.told.address, again.told.lease) == (first.told.address, first.told.lease)
+    assert again.ticket is None
+
+
+def test_what_proves_nothing_ends_without_a_word(keyed: Keyed) -> None:
+    for credentials in (by_password(Password(b"wrong")), Credentials(ticket=Ticket(bytes([1]) * 16, bytes(32)))):
+        connection, _, actions = keyed.begin(credentials)
+        assert actions == [Close(connection, None, "authentication failed")]
+        assert "wrong password in LOGIN" in keyed.log[-1]
+        assert keyed.receive(connection, CONFIRM) == []
+
+
+@pytest.mark.parametrize("message", [CONFIRM, bytes([21]), wire.Discovery(ip(1), ip(2)).encode()])
+def test_the_first_message_is_a_log_in(keyed: Keyed, message: bytes) -> None:
+    keyed.network.opened_with_keys(1, "203.0.113.1", keyed.now, keyed.talk.relay())
+    drop, close = keyed.receive(1, message)
+    assert (drop, close) == (Drop(1, "bad_login"), Close(1, None, "authentication failed"))
+
+
+def test_there_is_no_second_log_in(keyed: Keyed) -> None:
+    connection, _ = keyed.answered(by_password())
+    relay, member = keyed.talk.relay(), keyed.talk.member(by_password())
+    actions = keyed.receive(connection, member.begin(relay.shown, Asked()))
+    assert actions[0] == Drop(connection, "bad_login")
+    assert isinstance(actions[-1], Close)
+    assert keyed.network.members == 0
+
+
+def test_before_it_has_confirmed_it_is_nobody(keyed: Keyed) -> None:
+    connection, _ = keyed.answered(by_password())
+    for message in (wire.Discovery(ip(1), ip(2)).encode(), control.Ask((ip(2),)).encode()):
+        [drop] = keyed.receive(connection, message)
+        assert isinstance(drop, Drop)
+    keyed.now += 10.0
+    assert keyed.keep(keyed.network.expired(keyed.now, WALL)) == [Close(connection, None, "authentication timed out")]
+
+
+def test_message_1_alone_replaces_nobody(keyed: Keyed) -> None:
+    first, outcome = keyed.member(by_password())
+    second, again = keyed.answered(Credentials(ticket=outcome.ticket))
+    assert again.told.address == outcome.told.address
+    assert keyed.network.members == 1
+    unbind, closing, close, bind = keyed.receive(second, CONFIRM)
+    told = "another connection with the same key took 192.168.202.1 over"
+    assert (unbind, bind) == (Unbind(first), Bind(second, int(ip(1))))
+    assert (closing, close) == (
+        Send(first, Closing(CloseCode.REPLACED, told).encode()),
+        Close(first, CloseCode.REPLACED, told),
+    )
+
+
+def test_a_fixed_address(keyed: Keyed) -> None:
+    connection, outcome = keyed.member(by_password(), asked=FIXED)
+    assert outcome.told.address == FIXED.address
+    outside = replace(FIXED, address=IPv4Interface("10.0.0.1/24"))
+    assert keyed.refused(by_password(), OTHER, outside).told.code == CloseCode.OUTSIDE_POOL
+    # One that another has, and answers.
+    newcomer, member, [ping] = keyed.begin(by_password(), OTHER, FIXED)
+    assert isinstance(ping, Ping)
+    assert ping.connection == connection
+    send, close = keyed.keep(keyed.network.ponged(connection, ping.payload, keyed.now, WALL))
+    assert isinstance(send, Send)
+    assert member.read(send.payload).told.code == CloseCode.ADDRESS_HELD
+    assert close == Close(newcomer, CloseCode.ADDRESS_HELD, "192.168.202.9 is held by another member, which answers")
+
+
+def test_one_key_on_two_machines_is_worth_a_warning(keyed: Keyed) -> None:
+    _, outcome = keyed.member(by_password())
+    for _ in range(3):
+        keyed.member(Credentials(ticket=outcome.ticket))
+    assert any("two machines use this key" in line for line in keyed.log)
+
+
+def test_an_address_whose_holder_is_silent(keyed: Keyed) -> None:
+    holder, _ = keyed.member(by_password(), asked=FIXED)
+    newcomer, member, [_] = keyed.begin(by_password(), OTHER, FIXED)
+    keyed.now += 3.0
+    unbind, closing, close, record = keyed.keep(keyed.network.expired(keyed.now, WALL))
+    assert unbind == Unbind(holder)
+    assert isinstance(closing, Send)
+    assert control.decode(closing.payload) == Closing(CloseCode.UNANSWERED, close.reason)  # type: ignore[union-attr]
+    assert record == Record(newcomer)
+    _, send = keyed.keep(keyed.network.recorded(newcomer, True, keyed.now, WALL))
+    assert isinstance(send, Send)
+    assert member.read(send.payload).is_in
+    assert keyed.receive(newcomer, CONFIRM) == [Bind(newcomer, int(ip(9)))]
+
+
+def test_the_address_is_kept_until_it_has_confirmed(keyed: Keyed) -> None:
+    connection, _ = keyed.answered(by_password(), asked=FIXED)
+    _, actions = keyed.old(ip(9))
+    assert isinstance(actions[-1], Close)
+    assert "was granted to another member" in keyed.log[-1]
+    assert keyed.receive(connection, CONFIRM) == [Bind(connection, int(ip(9)))]
+
+
+def test_a_pool_that_is_full_is_told(keyed: Keyed) -> None:
+    full = Keyed(options={"pool": "192.168.202.0/30"})
+    full.member(by_password())
+    full.member(by_password(), OTHER)
+    third = pair(bytes([0x14]) * 32)
+    assert full.refused(by_password(), third).told.code == CloseCode.POOL_FULL
+    assert Keyed(options={"pool": None}).refused(by_password()).told.code == CloseCode.NO_POOL
+    assert Keyed(options={"max_members": 0}).refused(by_password()).told.code == CloseCode.TRY_AGAIN_LATER
+
+
+def test_a_lease_of_a_vmac_goes_on_under_the_key(keyed: Keyed) -> None:
+    keyed.old(ip(50), ONE, close=True)
+    connection, outcome = keyed.member(by_password(), asked=Asked(vmac=ONE))
+    assert outcome.told.address.ip == ip(50)
+    keyed.close(connection)
+    # From then on the VMAC has it no more, connected or not.
+    for vmac in (ONE, None):
+        _, actions = keyed.old(ip(50), vmac)
+        assert isinstance(actions[-1], Close)
+        assert "is leased to a device with a key" in keyed.log[-1]
+    assert keyed.answered(Credentials(ticket=outcome.ticket))[1].told.address.ip == ip(50)
+
+
+def test_an_old_client_that_is_there_keeps_its_lease(keyed: Keyed) -> None:
+    keyed.old(ip(50), ONE)
+    _, outcome = keyed.member(by_password(), asked=Asked(vmac=ONE))
+    assert outcome.told.address.ip != ip(50)
+
+
+def test_addresses_of_a_password_bind(keyed: Keyed) -> None:
+    bound = Password(b"bound", addresses=IPv4Network("192.168.202.64/30"))
+    keyed = Keyed(Talk(passwords=(bound,)))
+    connection, outcome = keyed.member(by_password(bound))
+    assert outcome.told.address.ip == ip(64)
+    assert keyed.refused(by_password(bound), OTHER, FIXED).told.code == CloseCode.OUTSIDE_POOL
+    # They stay with the device.
+    keyed.close(connection)
+    assert keyed.refused(Credentials(ticket=outcome.ticket), asked=FIXED).told.code == CloseCode.OUTSIDE_POOL
+
+
+def test_an_invitation_with_an_address(keyed: Keyed) -> None:
+    its = keyed.talk.enrolment.invite("phone", IPv4Network("192.168.202.33/32"), 1, WALL + 60, WALL)
+    link = _link(its)
+    _, outcome = keyed.member(Credentials(invitation=link))
+    assert outcome.told.address == IPv4Interface("192.168.202.33/24")
+    assert keyed.refused(Credentials(invitation=link), OTHER).told.code == CloseCode.INVITATION_ENDED
+
+
+def test_a_refusal_uses_up_no_invitation(keyed: Keyed) -> None:
+    its = keyed.talk.enrolment.invite("phone", None, 1, WALL + 60, WALL)
+    outside = replace(FIXED, address=IPv4Interface("10.0.0.1/24"))
+    assert keyed.refused(Credentials(invitation=_link(its)), asked=outside).told.code == CloseCode.OUTSIDE_POOL
+    assert list(keyed.talk.enrolment) == []
+    keyed.member(Credentials(invitation=_link(its)), OTHER)
+
+
+def test_what_can_not_be_written_down(keyed: Keyed) -> None:
+    keyed.is_kept = False
+    its = keyed.talk.enrolment.invite("phone", None, 1, WALL + 60, WALL)
+    assert keyed.refused(Credentials(invitation=_link(its))).told.code == CloseCode.TRY_AGAIN_LATER
+    assert list(keyed.talk.enrolment) == []
+    _, outcome = keyed.member(by_password(), OTHER)
+    assert outcome.ticket is None
+    keyed.is_kept = True
+    keyed.member(Credentials(invitation=_link(its)))
+
+
+def test_a_device_without_a_credential_ends_with_its_password(keyed: Keyed) -> None:
+    keyed.member(by_password())
+    keyed.is_kept = False
+    without, _ = keyed.member(by_password(), OTHER)
+    actions = keyed.keep(keyed.network.set_passwords(Passwords([Password(b"new")]), keyed.now, WALL))
+    assert [action for action in actions if isinstance(action, Close)] == [
+        Close(without, CloseCode.PASSWORD_ENDED, "the password by which this member logged in holds no more")
+    ]
+
+
+def test_a_device_waits_for_approval_and_is_let_in(keyed: Keyed) -> None:
+    keyed = Keyed(Talk(Admit.APPROVAL))
+    connection, outcome = keyed.answered(by_password())
+    assert outcome.waits
+    assert (outcome.told.address.ip, outcome.told.lease) == (IPv4Address(0), bytes(8))
+    assert outcome.ticket is not None
+    assert keyed.receive(connection, CONFIRM) == []
+    assert keyed.receive(connection, wire.Discovery(ip(1), ip(2)).encode()) == [Drop(connection, "unknown_kind")]
+    # It may take days.
+    keyed.now += 86400.0
+    assert keyed.keep(keyed.network.expired(keyed.now, WALL)) == []
+    bind, send = keyed.keep(keyed.network.approve(DEVICE.public, keyed.now, WALL))
+    assert bind == Bind(connection, int(ip(1)))
+    assert isinstance(send, Send)
+    approved = control.decode(send.payload)
+    assert isinstance(approved, Approved)
+    assert approved.address == IPv4Interface("192.168.202.1/24")
+    assert any(approved.lease)
+    keyed.close(connection)
+    again = keyed.answered(Credentials(ticket=outcome.ticket))[1]
+    assert (again.told.address, again.told.lease) == (approved.address, approved.lease)
+
+
+def test_a_device_that_is_approved_before_it_has_confirmed(keyed: Keyed) -> None:
+    keyed = Keyed(Talk(Admit.APPROVAL))
+    connection, _ = keyed.answered(by_password())
+    assert keyed.keep(keyed.network.approve(DEVICE.public, keyed.now, WALL)) == []
+    assert keyed.receive(connection, CONFIRM)[0] == Bind(connection, int(ip(1)))
+
+
+def test_a_revoked_device_is_out_at_once(keyed: Keyed) -> None:
+    keyed = Keyed(Talk(Admit.PASSWORD))
+    member, outcome = keyed.member(by_password())
+    told = Closing(CloseCode.DEVICE_REVOKED, "this device was revoked").encode()
+    actions = keyed.keep(keyed.network.revoke(DEVICE.public, keyed.now))
+    close = Close(member, CloseCode.DEVICE_REVOKED, "this device was revoked")
+    assert actions == [Unbind(member), Send(member, told), close]
+    for credentials in (Credentials(ticket=outcome.ticket), by_password()):
+        assert keyed.refused(credentials).told.code == CloseCode.DEVICE_REVOKED
+    waiting = Keyed(Talk(Admit.APPROVAL))
+    connection, _ = waiting.answered(by_password())
+    actions = waiting.keep(waiting.network.revoke(DEVICE.public, waiting.now))
+    assert actions == [Send(connection, told), Close(connection, CloseCode.DEVICE_REVOKED, "this device was revoked")]
+
+
+def test_who_guesses_waits_in_line_and_who_has_a_credential_does_not(keyed: Keyed) -> None:
+    keyed = Keyed(options={"failures": FailureLimiter(2)})
+    _, outcome = keyed.member(by_password())
+    for _ in range(2):
+        keyed.begin(by_password(Password(b"wrong")), source="198.51.100.1")
+    _, member, actions = keyed.begin(by_password(), OTHER, source="198.51.100.1")
+    assert actions == []
+    own = keyed.begin(Credentials(ticket=outcome.ticket), source="198.51.100.1")[2]
+    assert isinstance(own[0], Secure)
+    keyed.now += 0.25
+    [record] = keyed.keep(keyed.network.expired(keyed.now, WALL))
+    assert isinstance(record, Record)
+    secure, send = keyed.keep(keyed.network.recorded(record.connection, True, keyed.now, WALL))
+    assert isinstance(send, Send)
+    assert isinstance(secure, Secure)
+    assert member.read(send.payload).is_in
+
+
+def test_the_old_log_in_is_not_spoken_there(keyed: Keyed) -> None:
+    connection, _ = keyed.member(by_password())
+    digest = auth.auth_digest(PASSWORD.secret, ip(5), WALL)
+    drop = Drop(connection, "unexpected_kind")
+    assert keyed.receive(connection, wire.Auth(ip(5), WALL, digest).encode()) == [drop]
+    keyed.network.opened_with_keys(99, "203.0.113.99", keyed.now, keyed.talk.relay())
+    assert keyed.receive(99, wire.Auth(ip(5), WALL, digest).encode())[0] == Drop(99, "bad_login")
+
+
+def test_routes_and_what_lies_behind_are_told_within_control(keyed: Keyed) -> None:
+    rule = Rule.parse("192.168.202.0/24,172.16.0.0/16,192.168.202.9")
+    connection, _ = keyed.answered(by_password(), asked=FIXED)
+    keyed.network.set_rules(keyed.network.rules.__class__([rule]), keyed.now)
+    bind, behind = keyed.receive(connection, CONFIRM)
+    assert isinstance(behind, Send)
+    assert isinstance(control.decode(behind.payload), wire.Behind)
+    assert bind == Bind(connection, int(ip(9)))
+
+
+def test_the_answer_says_that_sources_are_not_checked(keyed: Keyed) -> None:
+    assert not keyed.answered(by_password())[1].told.flags & Tells.CHECKS_NO_SOURCE
+    unchecked = Keyed(options={"tell_gateways": False})
+    assert unchecked.answered(by_password())[1].told.flags & Tells.CHECKS_NO_SOURCE
+
+
+def test_keys_of_the_connection_seal_what_follows(keyed: Keyed) -> None:
+    _, member, [secure, send] = keyed.begin(by_password())
+    assert isinstance(secure, Secure)
+    assert isinstance(send, Send)
+    outcome = member.read(send.payload)
+    sealed = control.seal(Cipher(PRIMITIVES, outcome.sends), CONFIRM)
+    assert control.opened(Cipher(PRIMITIVES, secure.receives), sealed) == CONFIRM
+
+
+def _link(its: enrolment.Invitation) -> Invitation:
+    return Invitation(bytes(32), 0, WALL, its.selector, its.secret, its.until)
