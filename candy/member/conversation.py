@@ -26,10 +26,12 @@ from math import inf
 
 from candy.errors import WireError
 from candy.member.acceptance import Acceptance
+from candy.member.login import Ticket
 from candy.member.placements import Placements
 from candy.member.routeset import RouteSet
+from candy.member.trust import Known
 from candy.protocol import auth, wire
-from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
 from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
 from candy.protocol.closing import CloseCode, parse
 from candy.protocol.wire import DropReason
@@ -100,7 +102,17 @@ class Learn:
     message: wire.Udp4Conn | wire.Discovery | wire.General
 
 
-Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | SetRoutes | SetPlacements | Learn
+@dataclass(frozen=True, slots=True)
+class KeepKeys:
+    """Write down whom the member believes, and the credential that it was given, before anything behind this."""
+
+    known: Known
+    ticket: Ticket | None
+
+
+Action = (
+    Send | Ping | Secure | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,7 @@ class Ending:
 
     `refused`: the relay did not let the member in. `held`: it was in. `replaced`: another connection with its VMAC took
     its address over. `silence`: seconds without a byte before the connection broke off; None if it ended otherwise.
-    `gave_up`: the member gave it up, because nothing came.
+    `gave_up`: the member gave it up, because nothing came. `final`: the user has to act before it can get in.
     """
 
     text: str
@@ -118,6 +130,7 @@ class Ending:
     replaced: bool = False
     silence: float | None = None
     gave_up: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,21 +231,12 @@ class Conversation:
                 case wire.Route() if self._address is not None:
                     return self._on_route(message, now)
                 case wire.Behind() if self._address is not None and self.extended:
-                    is_whole = self._placements.received(message)
-                    return [SetPlacements(self._placements.told)] if is_whole else []
+                    return self._on_behind(message)
                 case wire.Udp4Conn() | wire.Discovery() | wire.General() if self._address is not None:
                     return self._on_relayed(message, self._address.ip)
             return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
         except WireError as error:
-            drop = Drop(self._connection, error.reason)
-            if payload[:1] == bytes([wire.Kind.ROUTE]):
-                self._routes.abandon()
-                return [drop, Log("warning", f"routes that the relay told can't be used: {error.reason}")]
-            if payload[:1] == bytes([wire.Kind.BEHIND]):
-                self._placements.abandon()
-                text = f"what the relay told of networks behind members can't be used: {error.reason}"
-                return [drop, Log("warning", text)]
-            return [drop]
+            return self._on_unusable(payload, error)
 
     def ponged(self, now: float) -> list[Action]:
         """A PONG with any payload: the original relay's is 1500 bytes of its own."""
@@ -337,17 +341,20 @@ class Conversation:
                 "set the one that is wrong, for example by NTP",
                 refused=True,
             )
-        if not _is_usable(message.address):
-            return self._end(f"the relay granted {message.address}, which no member can have", refused=True)
-        network = message.address.network
+        return self._on_granted(message.address, now)
+
+    def _on_granted(self, address: IPv4Interface, now: float) -> list[Action]:
+        if not _is_usable(address):
+            return self._end(f"the relay granted {address}, which no member can have", refused=True)
+        network = address.network
         if self._identity.acceptance.doubts_own(network):
             return self._end(
-                f"the relay granted {message.address}, which is not private: take it with --accept-routes {network}",
+                f"the relay granted {address}, which is not private: take it with --accept-routes {network}",
                 refused=True,
             )
-        actions = self._join(message.address, now)
-        if self._last is not None and self._last != message.address:
-            actions.insert(0, Log("warning", f"the relay granted {message.address} in place of {self._last}"))
+        actions = self._join(address, now)
+        if self._last is not None and self._last != address:
+            actions.insert(0, Log("warning", f"the relay granted {address} in place of {self._last}"))
         return actions
 
     def _on_route(self, message: wire.Route, now: float) -> list[Action]:
@@ -357,6 +364,22 @@ class Conversation:
         elif not self.extended:
             self._told_all_at = now + ROUTES_S
         return [SetRoutes(self._routes.routes)]
+
+    def _on_behind(self, message: wire.Behind) -> list[Action]:
+        is_whole = self._placements.received(message)
+        return [SetPlacements(self._placements.told)] if is_whole else []
+
+    def _on_unusable(self, payload: bytes, error: WireError) -> list[Action]:
+        """A message that is dropped; of a set the rest is of no more use."""
+        drop = Drop(self._connection, error.reason)
+        if payload[:1] == bytes([wire.Kind.ROUTE]):
+            self._routes.abandon()
+            return [drop, Log("warning", f"routes that the relay told can't be used: {error.reason}")]
+        if payload[:1] == bytes([wire.Kind.BEHIND]):
+            self._placements.abandon()
+            text = f"what the relay told of networks behind members can't be used: {error.reason}"
+            return [drop, Log("warning", text)]
+        return [drop]
 
     def _on_relayed(self, message: wire.Udp4Conn | wire.Discovery | wire.General, own: IPv4Address) -> list[Action]:
         if message.src == own or not is_unicast(message.src):
@@ -375,17 +398,23 @@ class Conversation:
         self._routes.begin(address.ip, extended=self.extended)
         if not self._routes.is_settled:
             self._told_all_at = now + VERDICT_S
-        timestamp = self._timestamp
-        digest = auth.auth_digest(self._identity.password, address.ip, timestamp)
         return [
             Configure(address),
             # Also those told before: the kernel drops routes with an address, and one may be in this relay's way now.
             SetRoutes(self._routes.routes),
-            self._hashed(wire.Auth(address.ip, timestamp, digest)),
-            # Behind AUTH, because the relay drops packets that come before it.
+            *self._claim(address),
+            # Behind the claim, because the relay drops packets that come before it.
             Join(self._connection),
-            Ping(self._connection, self._identity.hello),
+            *self._greet(),
         ]
+
+    def _claim(self, address: IPv4Interface) -> list[Action]:
+        timestamp = self._timestamp
+        digest = auth.auth_digest(self._identity.password, address.ip, timestamp)
+        return [self._hashed(wire.Auth(address.ip, timestamp, digest))]
+
+    def _greet(self) -> list[Action]:
+        return [Ping(self._connection, self._identity.hello)]
 
     def _hashed(self, message: wire.Vmac | wire.Expttun | wire.Auth) -> Send:
         return Send(self._connection, message.encode(wire.draw_confusion(self._identity.randbytes)))

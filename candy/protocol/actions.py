@@ -1,6 +1,6 @@
 """What a side decides, for its adapter to carry out: the actions that relay and member share.
 
-    Session, Network ─┐                            ┌─▶ engine   Send, Ping, Close
+    Session, Network ─┐                            ┌─▶ engine   Send, Ping, Secure, Close
                       ├─▶ list[Action] ─▶ adapter ─┼─▶ counter  Drop
     Conversation ─────┘                            └─▶ log      Log
 
@@ -30,6 +30,15 @@ class Ping:
 
     connection: int
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """From here on seal and open the connection's CONTROL messages with these keys. A LOGIN still goes in the clear."""
+
+    connection: int
+    sends: bytes = field(repr=False)
+    receives: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

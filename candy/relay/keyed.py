@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import control
-from candy.protocol.actions import Close, Drop, Send
+from candy.protocol.actions import Close, Drop, Secure, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.keys import SECRET_BYTES
 from candy.protocol.login import ANY_ADDRESS, LOGIN, NO_SELECTOR, Asks, Credential, Login, Tells, Told
@@ -32,7 +32,7 @@ from candy.relay.leases import NUMBER_BYTES, Lease, fresh_number
 from candy.relay.login import Answer, Claim, LogIn
 from candy.relay.passwords import Password
 from candy.relay.realm import Realm
-from candy.relay.session import UNTOLD, Action, Record, Secure, Session, State, Unbind
+from candy.relay.session import UNTOLD, Action, Record, Session, State, Unbind
 
 
 class KeyedSession(Session):

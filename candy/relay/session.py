@@ -31,7 +31,7 @@ seconds.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
@@ -41,7 +41,7 @@ from typing import Literal
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import auth, wire
-from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
 from candy.protocol.addresses import is_unicast, source_of
 from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.hello import Hello
@@ -85,15 +85,6 @@ class Unbind:
     """Take the connection's address away."""
 
     connection: int
-
-
-@dataclass(frozen=True, slots=True)
-class Secure:
-    """From here on seal and open the connection's CONTROL messages with these keys. A LOGIN still goes in the clear."""
-
-    connection: int
-    sends: bytes = field(repr=False)
-    receives: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

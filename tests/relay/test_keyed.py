@@ -12,7 +12,7 @@ from kit.talk import ONE, ip, network
 
 from candy.member.login import Credentials, Outcome, Ticket
 from candy.protocol import auth, control, wire
-from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.control import Approved, Closing, Confirm
 from candy.protocol.hello import Hello
@@ -26,7 +26,7 @@ from candy.relay.network import Network
 from candy.relay.passwords import Password, Passwords
 from candy.relay.pool import Pool
 from candy.relay.rules import Rule
-from candy.relay.session import Action, Bind, Record, Secure, Unbind
+from candy.relay.session import Action, Bind, Record, Unbind
 
 FIXED = Asked(address=IPv4Interface("192.168.202.9/24"), flags=Asks.IS_FIXED)
 CONFIRM = Confirm().encode()

@@ -1,0 +1,202 @@
+"""One connection of a member that logs in with a key: what differs from candy.member.conversation.
+
+    opened ──message 1──▶ ASKING ──message 2──▶ KeepKeys, CONFIRM ──▶ JOINED ──a moment──▶ CONFIRMED
+                             │                └── 4010 ──▶ CONFIRM ──▶ WAITING ──APPROVED──▶ JOINED
+                             └── refused: the relay's word, in message 2
+
+Rules:
+ 1. A close frame is in the clear, so it is believed for nothing: what the relay says stands in message 2 or in CLOSING.
+ 2. What the log-in gave is written down before the member confirms it.
+ 3. A relay that closes without a word found no credential that it knows. Anybody on the way can make that, too.
+ 4. It never goes back to a weaker credential, nor to the log-in of old clients (candy.member.login).
+"""
+
+from dataclasses import replace
+from ipaddress import IPv4Interface
+from math import inf
+
+from candy.errors import TrustError, WireError
+from candy.member.conversation import (
+    CONFIRM_S,
+    CURES,
+    Action,
+    Conversation,
+    Ending,
+    Identity,
+    KeepKeys,
+)
+from candy.member.login import LogIn, Outcome, refusal
+from candy.member.routeset import RouteSet
+from candy.member.trust import Known
+from candy.protocol import control, wire
+from candy.protocol.actions import Drop, Log, Secure, Send
+from candy.protocol.closing import CloseCode
+from candy.protocol.keys import Shown, Verify
+from candy.protocol.login import LOGIN, Asked
+from candy.protocol.wire import DropReason
+
+ANSWER_S = 20.0
+"""How long the relay may take: it may have the log-in wait in line, and ask the holder of an address first."""
+_WITHIN = frozenset({*control.Kind, wire.Kind.ROUTE, wire.Kind.BEHIND})
+"""Kinds that come within CONTROL, and are the relay's own."""
+
+
+class KeyedConversation(Conversation):
+    """See above.
+
+    Args:
+        identity, connection, routes: as for Conversation.
+        log_in: of this connection.
+        shown: what the relay showed in the 101.
+        asked: what the member says of itself, and the address that it asks for.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        connection: int,
+        routes: RouteSet,
+        *,
+        log_in: LogIn,
+        shown: Shown,
+        asked: Asked,
+        verify: Verify,
+    ) -> None:
+        last = None if identity.address is not None or asked.address.ip.is_unspecified else asked.address
+        super().__init__(identity, connection, 0, last, routes, extended=True)
+        self._log_in = log_in
+        self._shown = shown
+        self._asked = asked
+        self._verify = verify
+        self._outcome: Outcome | None = None
+
+    def opened(self, now: float) -> list[Action]:
+        """Also where the relay is not to be believed: then the connection ends at once."""
+        try:
+            message = self._log_in.begin(self._shown, self._asked)
+        except TrustError as error:
+            return self._end(str(error), refused=True)
+        self._due = now + ANSWER_S
+        return [Send(self._connection, message)]
+
+    def received(self, payload: bytes, now: float, wall: int) -> list[Action]:
+        if self._ending is not None:
+            return []
+        if self._outcome is None:
+            return self._on_answer(payload, now)
+        if payload[:1] and payload[0] in _WITHIN:
+            return self._on_control(payload, now)
+        return super().received(payload, now, wall)
+
+    def ponged(self, now: float) -> list[Action]:
+        """A PONG says nothing that message 2 has not said."""
+        return []
+
+    def expired(self, now: float) -> list[Action]:
+        if now >= self._due and self._outcome is None:
+            return self._end(f"the relay did not answer the log-in within {ANSWER_S:g} s")
+        return super().expired(now)
+
+    def closing(self, payload: bytes) -> None:
+        """Nothing: rule 1."""
+
+    def _on_answer(self, payload: bytes, now: float) -> list[Action]:
+        if payload[:1] != bytes([LOGIN]):
+            return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
+        try:
+            outcome = self._log_in.read(payload)
+        except WireError as error:
+            text = "the relay's answer to the log-in can't be read: something on the way has changed it"
+            return [Drop(self._connection, error.reason), *self._end(text)]
+        if not outcome.is_in and not outcome.waits:
+            self._ending = Ending(refusal(outcome.told), refused=True, final=outcome.is_final)
+            self._due = inf
+            # The relay closes behind it.
+            return []
+        self._outcome = outcome
+        secured: list[Action] = [
+            Secure(self._connection, outcome.sends, outcome.receives),
+            KeepKeys(outcome.known, outcome.ticket),
+        ]
+        if outcome.is_in:
+            return [*secured, *self._on_address(outcome.told.address, now)]
+        self._due = inf
+        return [*secured, self._confirm(), Log("warning", refusal(outcome.told))]
+
+    def _on_address(self, address: IPv4Interface, now: float) -> list[Action]:
+        own = self._identity.address
+        if own is None:
+            return self._on_granted(address, now)
+        if address != own:
+            return self._end(f"the relay gave {address} in place of {own}, this member's own", refused=True)
+        return self._join(own, now)
+
+    def _on_control(self, payload: bytes, now: float) -> list[Action]:
+        assert self._outcome is not None
+        try:
+            message = control.decode(payload)
+            match message:
+                case control.Closing():
+                    self._on_closing(message)
+                    return []
+                case control.Approved() if self._address is None:
+                    return self._on_address(message.address, now)
+                case control.NetworkKey():
+                    return self._keep(self._outcome.known.succeeded(message.succession, self._verify))
+                case control.RelayKey():
+                    return self._keep(self._outcome.known.renewed(message.key, self._verify))
+                case wire.Route() if self._address is not None:
+                    return self._on_route(message, now)
+                case wire.Behind() if self._address is not None:
+                    return self._on_behind(message)
+        except TrustError as error:
+            return [Log("warning", f"not believed: {error}")]
+        except WireError as error:
+            return self._on_unusable(payload, error)
+        return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
+
+    def _on_closing(self, message: control.Closing) -> None:
+        told, code = message.text or f"code {message.code}", message.code
+        if code == CloseCode.REPLACED:
+            self._ending = Ending(
+                f"replaced: {told}: is there a copy of this machine, or of its state folder? "
+                "If so, remove the file in the device folder of one of them, and have it join anew",
+                replaced=True,
+            )
+        elif code == CloseCode.DEVICE_REVOKED:
+            self._ending = Ending(f"refused by the relay: {told}", refused=True, final=True)
+        elif cure := CURES.get(code):
+            self._ending = Ending(f"refused by the relay: {told}: {cure}", refused=True)
+        else:
+            self._ending = Ending(f"closed by the relay: {told}", held=self.confirmed is not None)
+
+    def _join(self, address: IPv4Interface, now: float) -> list[Action]:
+        actions = super()._join(address, now)
+        self._due = now + CONFIRM_S
+        return actions
+
+    def _claim(self, address: IPv4Interface) -> list[Action]:
+        # One that waited for approval has confirmed already.
+        assert self._outcome is not None
+        return [] if self._outcome.waits else [self._confirm()]
+
+    def _greet(self) -> list[Action]:
+        return []
+
+    def _confirm(self) -> Send:
+        return Send(self._connection, control.Confirm().encode())
+
+    def _keep(self, known: Known) -> list[Action]:
+        assert self._outcome is not None
+        self._outcome = replace(self._outcome, known=known)
+        return [KeepKeys(known, None)]
+
+    def _closed_without_reason(self, now: float) -> Ending:
+        if self._outcome is not None:
+            return Ending("the connection was lost", held=True)
+        return Ending(
+            "the relay closed without a word: it knows no such credential; is the password right? A device that the "
+            "relay has forgotten joins again with candy-client join, or with the password once its file in the folder "
+            "credential of the state folder is removed",
+            refused=True,
+        )
