@@ -1,18 +1,20 @@
 """Passwords, from the places where they may be written: the command line, the environment, a file's keys and its list.
 
     password, password_file, CANDY_PASSWORD ─▶ password_of(), password_of_environment(): one, the first there is
-    passwords = [{ name, password | file, until }] ─▶ list_of(): all of it
+    passwords = [{ name, password | file, until, legacy, addresses }] ─▶ list_of(): all of it
 
 Rules:
  1. What was read is bytes, each with its origin, and in no message.
  2. An entry of the list has a password or a file. An `until` without a time of day is the end of that day, and without
     an offset it is by this machine's clock.
+    `legacy` and `addresses` candy.relay.passwords explains.
  3. That one is an empty password is judged where it is used.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from ipaddress import IPv4Network
 from math import inf
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from candy.relay.settings import GivenNetwork
 from candy.settings import Given
 
 PASSWORD_OPTIONS = frozenset({"password", "password_file", "passwords"})
-ENTRY_KEYS = ("name", "password", "file", "until")
+ENTRY_KEYS = ("name", "password", "file", "until", "legacy", "addresses")
 """Of an entry of the list."""
 
 
@@ -96,7 +98,19 @@ def _entry(given: Given, warn: Callable[[str], None]) -> Password:
     secret = _bytes(table["password"]) if "password" in table else _content(Given(table["file"], origin), warn)
     if not secret:
         raise ConfigError(f"{origin}: an empty password lets every machine in: write one")
-    return Password(secret, table.get("name", ""), _end(table.get("until"), origin))
+    if not isinstance(legacy := table.get("legacy", False), bool):
+        raise ConfigError(f"{origin}: legacy is neither true nor false: write one of them, without quotes")
+    addresses = _addresses(table.get("addresses"), origin)
+    return Password(secret, table.get("name", ""), _end(table.get("until"), origin), legacy, addresses)
+
+
+def _addresses(text: object, origin: str) -> IPv4Network | None:
+    if text is None:
+        return None
+    try:
+        return IPv4Network(text if isinstance(text, str) else "")
+    except ValueError:
+        raise ConfigError(f"{origin}: addresses is not a network: write it like 192.168.202.64/28") from None
 
 
 def _end(until: object, origin: str) -> float:

@@ -10,6 +10,9 @@ Rules:
  3. A password that does not hold any more, because it was taken away or came to its end, lets nobody stay who came by
     it.
 
+ 4. As soon as one of them is `legacy`, old clients log in by such ones alone: their log-in can be recorded and guessed
+    on, and must not give away another password. As long as none is, they log in by any.
+
 This module knows neither sessions nor files. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
 """
 
@@ -49,19 +52,20 @@ class Password:
 class Passwords:
     """Those of one network. Immutable."""
 
-    __slots__ = ("_all",)
+    __slots__ = ("_all", "_of_old_clients")
 
     def __init__(self, passwords: Iterable[Password]) -> None:
         self._all = tuple(passwords)
+        self._of_old_clients = tuple(each for each in self._all if each.legacy) or self._all
 
     def prove(self, digest_of: Callable[[bytes], bytes], received: bytes) -> Password | None:
-        """The password from which a digest was made, held or not.
+        """The password from which an old client's digest was made, held or not.
 
         Args:
             digest_of: the digest of the message with a password's raw bytes.
             received: the digest that came with it.
         """
-        proven = [each for each in self._all if digest_matches(digest_of(each.secret), received)]
+        proven = [each for each in self._of_old_clients if digest_matches(digest_of(each.secret), received)]
         return proven[0] if proven else None
 
     def holds(self, password: Password, wall: float) -> bool:

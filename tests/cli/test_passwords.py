@@ -1,6 +1,7 @@
 """Passwords from all their places: the short forms, lists, and files that both may name."""
 
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 from math import inf
 from pathlib import Path
 
@@ -32,6 +33,12 @@ def test_a_list(ran: Ran, tmp_path: Path, state: Path) -> None:
     )
     # None was made.
     assert not (state / "password").exists()
+
+
+def test_of_old_clients_and_within_addresses(ran: Ran, tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    (password,) = listed(ran, file, '{ password = "x", legacy = true, addresses = "192.168.202.64/28" }')
+    assert password == Password(b"x", legacy=True, addresses=IPv4Network("192.168.202.64/28"))
 
 
 def test_the_short_form_is_one_more(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +81,10 @@ def test_until(ran: Ran, tmp_path: Path, until: str, ends: datetime) -> None:
         ('{ file = "" }', "no file is named: give the path of one, or leave it out"),
         ('{ password = "x", until = "tomorrow" }', "until is not a time: write it like 2026-12-31 or 2026-12-31T18"),
         ('{ password = "x", until = 12:00:00 }', "until is not a time: write it like 2026-12-31 or 2026-12-31T18"),
+        ('{ password = "x", legacy = "yes" }', "legacy is neither true nor false: write one of them, without quotes"),
+        ('{ password = "x", addresses = "here" }', "addresses is not a network: write it like 192.168.202.64/28"),
+        ('{ password = "x", addresses = 7 }', "addresses is not a network: write it like 192.168.202.64/28"),
+        ('{ password = "x", addresses = "10.0.0.1/24" }', "addresses is not a network: write it like 192.168.202.64"),
         ('{ password = "x", untill = 2030-01-01 }', "untill is not a part of a password: write name, password, file"),
     ],
 )

@@ -41,3 +41,17 @@ def test_what_holds_is_what_the_list_says_now() -> None:
 
 def test_its_bytes_are_in_no_repr() -> None:
     assert "new" not in repr(Password(b"new"))
+
+
+def test_old_clients_log_in_by_legacy_passwords_once_there_is_one() -> None:
+    legacy = Password(b"legacy", legacy=True)
+    mixed = Passwords([OLD, NEW, legacy])
+    assert [mixed.prove(digest_of, digest_of(each)) for each in (b"old", b"new", b"legacy")] == [None, None, legacy]
+    # Whoever came by another one before may stay.
+    assert mixed.holds(NEW, WALL)
+
+
+def test_by_a_key_nobody_logs_in_with_a_legacy_password() -> None:
+    mixed = Passwords([OLD, NEW, Password(b"legacy", legacy=True)])
+    assert mixed.with_keys(WALL) == [OLD, NEW]
+    assert mixed.with_keys(WALL + 100) == [NEW]

@@ -1,13 +1,15 @@
 """Who has which address, in memory: what may be asked for, and what is reserved."""
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 from kit.talk import FAILED, ONE, PASSWORD, TWO, Talk, ip
 
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Ping, Send
-from candy.relay.pool import OFFERS_PER_SOURCE
+from candy.protocol.closing import CloseCode
+from candy.relay.passwords import Password, Passwords
+from candy.relay.pool import OFFER_S, OFFERS_PER_SOURCE
 from candy.relay.session import Bind
 
 # Which addresses
@@ -24,6 +26,24 @@ def test_an_address_that_is_not_of_the_pool_is_refused_unless_allowed(address: s
     assert "--allow-outside-pool" in text
     lax = Talk(allow_outside_pool=True)
     assert lax.auth(lax.open(), IPv4Address(address)) == [Bind(1, int(IPv4Address(address)))]
+
+
+def test_the_addresses_of_a_password_bind_whoever_came_by_it() -> None:
+    talk = Talk()
+    bound = Password(PASSWORD, "guests", addresses=IPv4Network("192.168.202.64/31"))
+    talk.network.set_passwords(Passwords([bound, Password(b"other")]), talk.now, talk.wall)
+    assert talk.granted(talk.open(), "192.168.202.7/24") == "192.168.202.64/24"
+    assert talk.granted(talk.open()) == "192.168.202.65/24"
+    third = talk.open(extended=True)
+    full = "no address of 192.168.202.64/31 is left in the pool 192.168.202.0/24"
+    assert talk.expttun(third) == [Close(third, CloseCode.POOL_FULL, full)]
+    talk.now += OFFER_S
+    connection = talk.open(extended=True)
+    told = "192.168.202.7 is not one of 192.168.202.64/31, to which this member is bound"
+    assert talk.auth(connection, ip(7)) == [Close(connection, CloseCode.OUTSIDE_POOL, told)]
+    talk.member(ip(65))
+    other = talk.open()
+    assert talk.auth(other, ip(7), b"other") == [Bind(other, int(ip(7)))]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
