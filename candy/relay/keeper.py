@@ -1,11 +1,12 @@
 """Between the networks, which remember, and the store, which has a thread of its own because a disk may take long.
 
-    open ─▶ every FLUSH_S: what is new ─▶ one write ─▶ …            stop(): the last write
+    open ─▶ every FLUSH_S: what is new ─▶ one write ─▶ …            record(): a write at once    stop(): the last one
       ▲                                     │ failed: one warning
       └─────────────── RETRY_S ─────────────┘ from memory meanwhile; then everything is written
 
 Rules:
- 1. Nobody waits for the store but start(), and that at most START_S.
+ 1. Nobody waits for the store but start(), and that at most START_S, and who asks for record(): a device's credential
+    is not given away before it is kept.
  2. One write is under way at a time; meanwhile the networks note what is new themselves, each thing once.
  3. What was kept is given to a network once, whenever that works. It never replaces what happened since.
  4. After a failure everything is written anew, because nobody notes what was missed.
@@ -16,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from candy.relay.register import Kept, Register
@@ -55,6 +57,11 @@ class Keeper:
         self._started = asyncio.Event()
         """It was tried to open the store."""
         self._ending = asyncio.Event()
+        self._stirred = asyncio.Event()
+        """There is something to do before the time."""
+        self._is_open = False
+        self._asked: list[asyncio.Future[bool]] = []
+        """By record(), for what is not written yet."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -67,14 +74,28 @@ class Keeper:
             started.cancel()
             log.warning("leases: the disk takes longer than %g s: going on without what was kept", START_S)
 
+    def record(self) -> "asyncio.Future[bool]":
+        """Write at once what is new of devices and invitations; whether that was done. With a store that fails the
+        answer is there at once."""
+        asked = asyncio.get_running_loop().create_future()
+        if self._is_open and not self._ending.is_set():
+            self._asked.append(asked)
+            self._stirred.set()
+        else:
+            asked.set_result(False)
+        return asked
+
     async def stop(self) -> None:
         """Write what is new, and close the store."""
         self._ending.set()
+        self._stirred.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=STOP_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _on_end(self, task: "asyncio.Task[None]") -> None:
+        self._is_open = False
+        self._answer(False)
         # A fault of ours is shown when it happens, and keeps nobody from ending in order.
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("leases are in memory alone from now on: a fault in this program", exc_info=fault)
@@ -83,6 +104,7 @@ class Keeper:
         while True:
             try:
                 self._was_read(await self._call(self._store.open))
+                self._is_open = True
                 self._started.set()
                 await self._write_until_end()
                 await self._call(self._store.close)
@@ -93,6 +115,8 @@ class Keeper:
                 if not self._has_failed:
                     log.warning("leases are in memory alone: %s", error)
                 self._has_failed = True
+                self._is_open = False
+                self._answer(False)
                 await self._call(self._store.close)
             self._started.set()
             if await self._ends_within(RETRY_S):
@@ -103,9 +127,14 @@ class Keeper:
             is_last = self._ending.is_set()
             self._look()
             # A few at a time, until nothing is left.
-            while batch := {path: kept for path, kept in self._batch().items() if kept}:
-                await self._call(self._store.write, batch)
-                if self._has_failed:
+            while True:
+                # Who asks during the write is of the next one.
+                asked_until = len(self._asked)
+                batch = {path: kept for path, kept in self._batch().items() if kept}
+                if batch:
+                    await self._call(self._store.write, batch)
+                self._answer(True, asked_until)
+                if self._has_failed or not batch:
                     break
             if self._has_failed:
                 log.info("leases are written again")
@@ -143,12 +172,20 @@ class Keeper:
         return kept is not None
 
     async def _ends_within(self, seconds: float) -> bool:
-        """Wait so long, but not longer than to the end; whether it has come."""
-        try:
-            await asyncio.wait_for(self._ending.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        """Wait so long, but not longer than to the end, or until something is to be recorded; whether the end has
+        come."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stirred.wait(), seconds)
+        if not self._ending.is_set():
+            self._stirred.clear()
+        return self._ending.is_set()
+
+    def _answer(self, is_written: bool, until: int | None = None) -> None:
+        """Tell those who asked first."""
+        answered, self._asked[:until] = self._asked[:until], []
+        for asked in answered:
+            if not asked.done():
+                asked.set_result(is_written)
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

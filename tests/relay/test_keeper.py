@@ -247,3 +247,57 @@ async def test_with_a_real_file_a_restart_knows_everybody(tmp_path: Path) -> Non
         after.wall = before.wall
         assert after.auth(replay, ip(9)) != []
         assert after.logged("is a replay")
+
+
+async def test_who_asks_has_it_written_at_once(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing comes by itself.
+    monkeypatch.setattr(module, "FLUSH_S", 3600.0)
+    disk = Disk()
+    async with kept_by(disk, {"/": talk.network.register}) as keeper:
+        for last in (7, 8):
+            talk.member(ip(last), ONE)
+            recorded = keeper.record()
+            assert (await disk.write_comes())["/"].leases.keys() == {int(ip(last))}
+            assert await recorded
+        # Of several at once the first write may be the only one.
+        talk.member(ip(9), TWO)
+        assert all(await asyncio.gather(keeper.record(), keeper.record()))
+
+
+async def test_who_asks_during_a_write_is_of_the_next_one(talk: Talk) -> None:
+    disk = Disk()
+    write, begun, may_write = disk.write, asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(batch: Mapping[str, Kept]) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert may_write.wait(60)
+        write(batch)
+
+    disk.write = slow  # type: ignore[method-assign]
+    async with kept_by(disk, {"/": talk.network.register}) as keeper:
+        talk.member(ip(7), ONE)
+        await asyncio.wait_for(begun.wait(), 60)
+        talk.member(ip(8), TWO)
+        recorded = keeper.record()
+        may_write.set()
+        assert await recorded
+        assert [batch["/"].leases.keys() for batch in disk.batches] == [{int(ip(7))}, {int(ip(8))}]
+
+
+async def test_what_can_not_be_written_is_not_recorded(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 3600.0)
+    disk = Disk()
+    disk.writing.append(StoreError("full"))
+    async with kept_by(disk, {"/": talk.network.register}) as keeper:
+        talk.member(ip(7), ONE)
+        assert not await keeper.record()
+        # At once, while it waits for the next try.
+        assert not await asyncio.wait_for(keeper.record(), 60)
+    assert not await keeper.record()
+
+
+async def test_before_the_store_is_open_nothing_is_recorded(talk: Talk) -> None:
+    keeper = Keeper(Disk(), lambda: {"/": talk.network.register})
+    assert not await keeper.record()
+    await keeper.stop()
