@@ -15,8 +15,13 @@ VERSION: Final[str]
 
 MAX_PAYLOAD: Final[int]
 """Longest WebSocket payload accepted from anyone, bytes (65,546); more closes with 1009."""
+CANDY3_PAYLOAD: Final[int]
+"""The same of a peer that agreed to candy.3 (65,600); to it go 4 bytes more, those of a mask."""
 LEGACY_PAYLOAD: Final[int]
 """Longest payload sent to a peer that negotiated no extension, bytes (1,500)."""
+
+CANDY3: Final[int]
+"""adopt()'s `extended` for a peer that agreed to candy.3."""
 
 EVENT_MESSAGE: Final[int]
 """A whole binary message that is not a forwarded packet; the detail is its payload, kind byte first."""
@@ -40,6 +45,9 @@ EVENT_SECURED: Final[int]
 """A guest's TLS handshake is done: open_http() comes next."""
 EVENT_CERTIFICATE: Final[int]
 """The server's certificate will not do; the detail is this certificate, DER, of up to 16 KiB. EVENT_TLS follows."""
+EVENT_CONTROL: Final[int]
+"""What a member with candy.3 is to be told within a CONTROL; the detail is that message, kind byte first: NOT_SEALING
+or COMMIT."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
@@ -184,7 +192,7 @@ class Engine:
         fd: int,
         *,
         network: int = 0,
-        extended: bool = False,
+        extended: int = 0,
         client: bool = False,
         preamble: bytes = b"",
         tail: bytes = b"",
@@ -196,7 +204,8 @@ class Engine:
         Args:
             fd: a stream socket (TCP, or one end of a socketpair). Owned by the engine only once adopt() returned.
             network: number from add_network().
-            extended: the peer agreed to candy.2: a plain byte stream, payloads up to MAX_PAYLOAD. Without it every
+            extended: 1, the peer agreed to candy.2: a plain byte stream, payloads up to MAX_PAYLOAD; CANDY3, it agreed
+                to candy.3, which contains that: payloads up to CANDY3_PAYLOAD, masks that pass through. At 0 every
                 frame is a TCP segment of its own and carries at most LEGACY_PAYLOAD bytes.
             client: this end is the WebSocket client: frames are masked outwards and must be unmasked inwards.
             preamble: bytes to write first (the 101 response).
@@ -209,8 +218,8 @@ class Engine:
 
         Raises:
             OSError: the socket can't be used; ENFILE when every slot is taken.
-            ValueError: there is no such network, ping_after is out of range, the tail is longer than any upgrade leaves
-                (512 KB), or the context is for the other side.
+            ValueError: there is no such network, no such `extended` (a client has no CANDY3), ping_after is out of
+                range, the tail is longer than any upgrade leaves (512 KB), or the context is for the other side.
         """
 
     def begin_tls(self, fd: int, *, tls: TlsContext, client: bool = False, deadline: float | None = None) -> int:
@@ -249,7 +258,7 @@ class Engine:
         connection: int,
         *,
         network: int = 0,
-        extended: bool = False,
+        extended: int = 0,
         preamble: bytes = b"",
         ping_after: float | None = None,
     ) -> bool:
@@ -279,8 +288,12 @@ class Engine:
         """Send everything from the connection to the TUN device and everything from the device to the connection,
         without source check and route table (a client)."""
 
-    def bind(self, connection: int, ip: int) -> bool:
-        """Authenticate a member: map ip to it in its network's route table, replacing its holder."""
+    def bind(self, connection: int, ip: int, *, takes_sealed: bool = True) -> bool:
+        """Authenticate a member: map ip to it in its network's route table, replacing its holder.
+
+        Args:
+            takes_sealed: with candy.3, it takes what is sealed; False where its user has said `seal = "off"`.
+        """
 
     def unbind(self, connection: int) -> bool:
         """Take the member's address away; its packets are dropped from here on."""
@@ -369,9 +382,10 @@ class FrameParser:
 
     Args:
         client: parse what a client receives (unmasked frames) instead of what a server receives.
+        candy3: of a peer that agreed to candy.3.
     """
 
-    def __new__(cls, *, client: bool = False) -> Self: ...
+    def __new__(cls, *, client: bool = False, candy3: bool = False) -> Self: ...
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Frames completed by these bytes as (opcode, unmasked payload), fragments assembled. After an error nothing
         more is returned."""

@@ -16,6 +16,7 @@ include "engine/slot.pxi"               # a connection's number, counters and ma
 include "engine/event.pxi"              # commands to a worker, events for Python
 include "engine/table.pxi"              # what Python replaces while workers read it
 include "engine/routes.pxi"             # address -> connection; the members of a network; what lies behind whom
+include "engine/told.pxi"               # how often; what senders of sealed packets are told
 include "engine/offload.pxi"            # super-packets: check, take apart
 include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others, check what is within
 include "engine/flow.pxi"               # the sub-queues of a backlog
@@ -32,7 +33,9 @@ include "engine/send.pxi"               # from a batch to the kernel, the queue 
 include "engine/unseal.pxi"             # reading over TLS
 include "engine/coalesce.pxi"           # super-packets: put together
 include "engine/gather.pxi"             # a batch, by destination
+include "engine/passing.pxi"            # frames of members with candy.3: as they came, or unmasked
 include "engine/fanout.pxi"             # one packet for several
+include "engine/endtoend.pxi"           # what members seal for each other: to whom it may go
 include "engine/connection.pxi"         # the end of a connection
 include "engine/input.pxi"              # input that waits: held, or not whole yet
 include "engine/receive.pxi"            # from a socket to a batch

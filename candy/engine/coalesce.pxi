@@ -102,7 +102,7 @@ cdef void merge_write_each(Worker *w, Slot *s, Merge *m, uint8_t *vnet) noexcept
     cdef uint32_t i, size
     cdef uint32_t at = 0
     cdef uint8_t *whole = w.scratch
-    cdef uint8_t *packet = w.scratch + WIRE_PAYLOAD_MAX
+    cdef uint8_t *packet = w.scratch + WIRE_PAYLOAD_CANDY3
     cdef uint8_t plain[VNET_BYTES]
     for i in range(m.pieces):
         memcpy(whole + at, m.iov[1 + i].iov_base, m.iov[1 + i].iov_len)

@@ -82,9 +82,10 @@ cdef void codel_judge(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
 cdef bint frame_mark(uint8_t *frame) noexcept nogil:
     """Set Congestion Experienced (RFC 3168) in the packet of a frame; False where its sender does not understand that.
     In a packet that we wrapped the inner header has it, because the outer one is thrown away where it is unwrapped."""
-    cdef uint32_t header = frame_header(frame)
-    cdef uint32_t mask = load32(frame + header - 4) if frame[1] >> 7 else 0
-    cdef uint32_t length = frame_size(frame) - header
+    cdef uint32_t size = frame_size(frame)
+    cdef uint32_t mask
+    cdef uint32_t header = message_start(frame, size, &mask)
+    cdef uint32_t length = size - header
     cdef uint8_t kind = frame[header] ^ <uint8_t>mask
     cdef uint32_t at = 1 + (VNET_BYTES if kind == KIND_SUPER else 0)
     cdef uint8_t head[IPIP_BYTES]

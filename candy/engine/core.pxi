@@ -85,7 +85,7 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     w.iov = <iovec *>calloc(IOV_MAX_SEND, sizeof(iovec))
     w.messages = <mmsghdr *>calloc(MESSAGES_MAX, sizeof(mmsghdr))
-    w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
+    w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_CANDY3 + FRAME_HEADER_MAX)
     if w.ep < 0 or w.wake < 0 or w.iov == NULL or w.messages == NULL or w.scratch == NULL:
         return False
     if index == e.worker_count:                 # Python's own: it sends, but receives nothing
@@ -94,7 +94,7 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.cipher = <uint8_t *>malloc(RECORD_ROOM + CIPHER_BYTES)
     w.sealed = <uint8_t *>malloc(SEALED_ROOM)
     w.stage = <uint8_t *>malloc(RECORD_MAX)
-    w.commit = <Block *>malloc(sizeof(Block) + COMMIT_MAX + WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
+    w.commit = <Block *>malloc(sizeof(Block) + COMMIT_MAX + WIRE_PAYLOAD_CANDY3 + FRAME_HEADER_MAX)
     w.arena = <uint8_t *>malloc(ARENA_CHUNKS * ARENA_CHUNK)
     w.merge = <Merge *>calloc(1, sizeof(Merge))
     w.runs = <Run *>calloc(RUNS_MAX, sizeof(Run))
@@ -360,7 +360,8 @@ cdef class _Core:
         store_relaxed64(&s.closing, 0)
         store_relaxed64(&s.queued_bytes, 0)
         store_relaxed64(&s.stalled, 0)
-        store_relaxed64(&s.extended, 0)
+        store_relaxed64(&s.extended, EXTENSION_NONE)
+        store_relaxed64(&s.takes_sealed, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
         for i in range(<uint32_t>DROPS_COUNT):
             store_relaxed64(&s.drops[i], 0)
@@ -370,6 +371,9 @@ cdef class _Core:
         s.broken = s.finished = s.waiting = s.short_of_room = False
         s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
         s.tells_left = 0
+        s.begins.stamp_ns = s.answers.stamp_ns = s.controls.stamp_ns = 0
+        memset(s.not_sealing, 0, sizeof(s.not_sealing))
+        memset(s.commits, 0, sizeof(s.commits))
         s.greets = False
         s.ended = 0
         s.copies_left = s.copy_bytes_left = 0

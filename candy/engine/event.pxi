@@ -12,6 +12,7 @@ cdef enum:
     EV_HELLO = 8
     EV_SECURED = 9
     EV_CERTIFICATE = 10
+    EV_CONTROL = 11
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

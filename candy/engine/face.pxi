@@ -8,6 +8,7 @@ cdef enum:
 
 VERSION = "1"
 MAX_PAYLOAD = WIRE_PAYLOAD_MAX
+CANDY3_PAYLOAD = WIRE_PAYLOAD_CANDY3
 LEGACY_PAYLOAD = WIRE_PAYLOAD_LEGACY
 EVENT_MESSAGE = EV_MESSAGE
 EVENT_PONG = EV_PONG
@@ -19,6 +20,8 @@ EVENT_TLS = EV_TLS
 EVENT_HELLO = EV_HELLO
 EVENT_SECURED = EV_SECURED
 EVENT_CERTIFICATE = EV_CERTIFICATE
+EVENT_CONTROL = EV_CONTROL
+CANDY3 = EXTENSION_CANDY3
 MEMBER_FORMAT = f"={MEMBER_FIGURES}Q"
 
 # In the order of enum Cause, without its first.
@@ -47,6 +50,10 @@ DROPS = (
     "bad_super",                # a super-packet that is not what its virtio header claims, or was not agreed upon
     "inner_source",             # wrapped, and not from who wrapped it, nor from behind it
     "inner_destination",        # wrapped, and not for who is to unwrap it, nor for what is behind it for its sender
+    "not_sealing",              # sealed, and its destination takes no such
+    "bad_handshake",            # of another length than its message has
+    "handshake_limit",          # its sender used up its allowance of them
+    "unexpected_kind",          # a message that two with candy.3 don't send each other
 )
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
@@ -87,7 +94,7 @@ cdef class Engine(_Core):
         self.served(network).leaving = True
         network_end(self.state, network)
 
-    def adopt(self, int fd, *, int network=0, bint extended=False, bint client=False,
+    def adopt(self, int fd, *, int network=0, int extended=0, bint client=False,
               bytes preamble=b"", bytes tail=b"", ping_after=None, TlsContext tls=None):
         cdef Slot *s
         self.served(network)
@@ -149,7 +156,7 @@ cdef class Engine(_Core):
         ask(self.sender(), s, connection, PASS)
         return True
 
-    def upgrade(self, connection, *, int network=0, bint extended=False, bytes preamble=b"", ping_after=None):
+    def upgrade(self, connection, *, int network=0, int extended=0, bytes preamble=b"", ping_after=None):
         cdef Slot *s = self.find_guest(connection)
         cdef bint found
         self.served(network)
@@ -195,15 +202,17 @@ cdef class Engine(_Core):
         store_relaxed64(&s.mask_seed, seed)
         return s
 
-    cdef prepare(self, Slot *s, bint extended, bytes preamble, ping_after):
+    cdef prepare(self, Slot *s, int extended, bytes preamble, ping_after):
         """What the upgrade has brought."""
+        if not 0 <= extended <= <int>(EXTENSION_CANDY2 if s.kind == SLOT_CLIENT else EXTENSION_CANDY3):
+            raise ValueError(f"extended is 0, 1 or, at a server, CANDY3, not {extended}")
         if ping_after is not None:
             if not 0 <= ping_after <= PING_AFTER_MOST_S:
                 raise ValueError(f"ping_after must be from 0 to {PING_AFTER_MOST_S}, not {ping_after}")
             s.ping_after_ns = <uint64_t>(ping_after * SECOND_NS)
         if preamble and not self.begin_with(s, preamble):
             raise MemoryError
-        store_relaxed64(&s.extended, extended)
+        store_relaxed64(&s.extended, <uint64_t>extended)
         store_relaxed64(&s.received_ns, now_ns())
 
     cdef bint begin_with(self, Slot *s, bytes preamble):
@@ -245,7 +254,7 @@ cdef class Engine(_Core):
         store_release64(&t.uplink, connection)
         return True
 
-    def bind(self, connection, uint32_t ip):
+    def bind(self, connection, uint32_t ip, *, bint takes_sealed=True):
         cdef Slot *s = self.find(connection)
         cdef Slot *holder
         cdef Network *network
@@ -264,6 +273,7 @@ cdef class Engine(_Core):
             raise MemoryError
         if s.member_index == NO_INDEX and not member_add(network, s, connection):
             raise MemoryError
+        store_relaxed64(&s.takes_sealed, takes_sealed and has_candy3(s))
         store_release64(&s.address, ip)
         return True
 

@@ -45,6 +45,7 @@ cdef void broadcast_frame(Worker *w, Slot *s, const uint8_t *payload, uint32_t l
     if f != NULL:
         f.frame_size = build_frame(fanout_frame(f), OP_BINARY, payload, length, False, 0)
         f.payload = length
+        f.without_candy3 = has_candy3(s) and is_for_members(payload[0])
         fanout_pay(w, s, f)
         fanout_go_on(w, s)
 
@@ -162,13 +163,18 @@ cdef bint fanout_go_on(Worker *w, Slot *s) noexcept nogil:
 cdef void fanout_emit(Worker *w, Fanout *f, uint64_t connection) noexcept nogil:
     """Add a copy for one member to the batch."""
     cdef Slot *member = &w.engine.slots[<uint32_t>connection]
+    cdef uint8_t kind = fanout_frame(f)[f.frame_size - f.payload]
     cdef uint8_t *copy
+    if f.without_candy3 and has_candy3(member):
+        return
+    if kind == KIND_SEALED_GROUP and load_relaxed64(&member.takes_sealed) == 0:
+        return
     count(&w.counters.copies, 1)
     w.work -= WORK_FRAME + f.frame_size
     if load_relaxed64(&member.kind) != SLOT_TUN:
         emit_apart(w, connection, fanout_frame(f), f.frame_size, f.payload)
         return
-    if fanout_frame(f)[f.frame_size - f.payload] != KIND_FORWARD:
+    if kind != KIND_FORWARD:
         return                      # messages are for members, and this machine needs no direct links
     # Coalescing writes to what a device is given, and all others share this frame.
     if f.frame_size > ARENA_CHUNK:

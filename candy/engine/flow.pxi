@@ -30,21 +30,24 @@ cdef inline bint frame_flow(const uint8_t *frame, uint32_t size, const uint64_t 
     # the kind, a virtio header, the longest IPv4 header's 60 bytes: the ports are in there
     cdef uint8_t start[71]
     cdef uint8_t addresses[20]
-    cdef uint32_t header = frame_header(frame)
-    cdef uint32_t payload = size - header
-    cdef const uint8_t *p = frame + header
+    cdef uint32_t mask
+    cdef uint32_t at = message_start(frame, size, &mask)
+    cdef uint32_t payload = size - at
+    cdef const uint8_t *p = frame + at
     cdef uint32_t n = payload if payload < 71 else 71
-    cdef uint32_t at
     if frame[0] & 15 != OP_BINARY or payload == 0:
         return False
-    if frame[1] >> 7:
-        unmask(start, p, n, load32(p - 4))
+    if mask != 0:
+        unmask(start, p, n, mask)
         p = start
     if p[0] == KIND_FORWARD and payload >= FORWARD_MIN:
         hash[0] = flow_hash(p + 1, n - 1, key)
         return True
     if p[0] == KIND_SUPER and payload >= SUPER_MIN:
         hash[0] = flow_hash(p + 1 + VNET_BYTES, n - 1 - VNET_BYTES, key)
+        return True
+    if (p[0] == KIND_SEALED and payload >= SEALED_MIN) or (p[0] == KIND_SEALED_GROUP and payload >= SEALED_GROUP_MIN):
+        hash[0] = label_hash(p, key)
         return True
     at = message_addresses(p, payload)
     if at != 0:

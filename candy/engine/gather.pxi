@@ -79,6 +79,8 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
         t.chunk = NULL
         t.chunk_left = 0
         t.payload_max = WIRE_PAYLOAD_MAX if takes_super(s) else WIRE_PAYLOAD_LEGACY
+        if has_candy3(s):
+            t.payload_max = WIRE_PAYLOAD_CANDY3 + MASK_BYTES
         w.work -= WORK_CALL
         index = w.target_count
     t = &w.targets[index - 1]

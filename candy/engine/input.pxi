@@ -57,7 +57,7 @@ cdef void keep_rest(Worker *w, Slot *s, size_t have) noexcept nogil:
     if have == 0 or s.state != STATE_OPEN:
         return
     f.header = 0
-    parse_frame(w.buffer, have, s.kind == SLOT_SERVER, &f)
+    parse_frame(w.buffer, have, s.kind == SLOT_SERVER, payload_most(s), &f)
     s.spill_size = f.header + f.length if f.header else 0
     # A length is only a promise: a large block is for who has sent a small one full.
     size = <uint32_t>max(min(<uint64_t>s.spill_size, <uint64_t>SPILL_SMALL), <uint64_t>have)
@@ -105,7 +105,7 @@ cdef size_t pass_over(Worker *w, Slot *s, uint8_t *p, size_t have, uint32_t most
     of it is to be kept, all or nothing."""
     cdef Frame f
     f.header = 0
-    parse_frame(p, have, s.kind == SLOT_SERVER, &f)
+    parse_frame(p, have, s.kind == SLOT_SERVER, payload_most(s), &f)
     if f.header == 0 or f.header + f.length <= most:
         return have
     if f.opcode >= OP_CLOSE:

@@ -33,6 +33,17 @@ cdef inline uint32_t flow_hash(const uint8_t *packet, uint32_t length, const uin
     return <uint32_t>fold(fold(load64(packet + 12) ^ key[0], rest ^ key[1]), key[2])
 
 
+cdef inline uint32_t label_hash(const uint8_t *payload, const uint64_t *key) noexcept nogil:
+    """The same for what is sealed: its addresses, and the label by which its sender tells its flows apart."""
+    return <uint32_t>fold(fold(load64(payload + SEALED_SOURCE_AT) ^ key[0], load_be16(payload + LABEL_AT) ^ key[1]),
+                          key[2])
+
+
+cdef inline uint32_t padding(uint32_t length, uint32_t total) noexcept nogil:
+    """How many of `length` bytes are padding behind a packet with this total length."""
+    return length - total if total < length <= total + PADDING_MAX else 0
+
+
 cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length,
                                         uint16_t mtu) noexcept nogil:
     """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, because a

@@ -4,6 +4,8 @@ cdef enum:
     FRAGMENTS_MIN = 112             # room for a fragmented message at first
     TELLS_MOST = 64                 # messages and PONGs of one connection that Python takes at once
     TELLS_PER_S = 20                # and in the long run: a log-in has four
+    CONTROLS_PER_S = 200            # messages under the keys of a log-in, each at least one address that is asked about
+    CONTROLS_SAVED = 1000
 
 
 cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
@@ -57,7 +59,7 @@ cdef int handle_data(Worker *w, Slot *s, Frame *f) noexcept nogil:
             s.fragments = block_take(w, max(f.length, <uint32_t>FRAGMENTS_MIN), use)
     b = s.fragments
     s.fragment_bytes += f.length
-    if s.fragment_bytes > WIRE_PAYLOAD_MAX:
+    if s.fragment_bytes > payload_most(s):
         connection_fail(w, s, CLOSE_TOO_LARGE)
         return ENDED
     if b != NULL and use == FOR_STRANGERS and s.fragment_bytes > STRANGER_BYTES:
@@ -98,10 +100,24 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
             drop(w, s, DROP_SUPER)
         else:
             forward_assembled(w, s, payload, length)
+    elif has_candy3(s) and kind == KIND_SEALED:
+        if length < SEALED_MIN:
+            drop(w, s, DROP_TOO_SHORT)
+        else:
+            forward_assembled(w, s, payload, length)
+    elif has_candy3(s) and kind == KIND_SEALED_GROUP:
+        broadcast_sealed(w, s, payload, length)
     elif length > WIRE_PAYLOAD_LEGACY:
         drop(w, s, DROP_TOO_LARGE)
-    elif load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) != 0 and is_for_members(kind):
+    elif load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) != 0 and (
+            is_for_members(kind) or (has_candy3(s) and kind == KIND_HANDSHAKE)):
         relay_message(w, s, payload, length)
+    elif has_candy3(s) and kind == KIND_CONTROL:
+        w.work -= WORK_ANSWER
+        if allowed(&s.controls, w.now, CONTROLS_PER_S, CONTROLS_SAVED):
+            tell(w, s, EV_MESSAGE, payload, length)
+        else:
+            drop(w, s, DROP_EVENTS)
     else:
         s.greets = s.kind == SLOT_SERVER
         tell_within(w, s, EV_MESSAGE, payload, length)
@@ -128,36 +144,39 @@ cdef inline bint is_greeting(const uint8_t *payload, uint32_t length) noexcept n
     return length > GREETING_BYTES and memcmp(payload, b"candy::", GREETING_BYTES) == 0
 
 
-cdef inline bint is_for_members(uint32_t kind) noexcept nogil:
-    return kind == KIND_UDP4CONN or kind == KIND_DISCOVERY or kind == KIND_GENERAL
-
-
 cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
-    """What a member tells another, or DISCOVERY and GENERAL all others: by its addresses alone, as a packet."""
+    """What a member tells another, or DISCOVERY and GENERAL all others: by its addresses alone, as a packet. Members
+    with candy.3 tell each other nothing but handshakes so."""
     cdef uint32_t at = message_addresses(payload, length)
     cdef uint32_t destination
     cdef uint64_t connection
     cdef uint8_t *out
     cdef uint32_t size
+    cdef bint shakes = payload[0] == KIND_HANDSHAKE
     cdef Slot *to
-    count(&w.counters.packets_in, 1)
-    count(&w.counters.bytes_in, length)
-    count(&s.traffic.packets_in, 1)
-    count(&s.traffic.bytes_in, length)
+    count_message(w, s, length)
     if at == 0:
         drop(w, s, DROP_TOO_SHORT)
         return
     if load_be32(payload + at) != <uint32_t>load_relaxed64(&s.address):
         drop(w, s, DROP_SOURCE)
         return
+    if shakes and not may_shake(w, s, payload, length):
+        return
     destination = load_be32(payload + at + 4)
-    if destination == <uint32_t>0xFFFFFFFF and payload[0] != KIND_UDP4CONN:
+    if destination == <uint32_t>0xFFFFFFFF and payload[0] != KIND_UDP4CONN and not shakes:
         broadcast_frame(w, s, payload, length)
         return
     connection = route_find(w.engine.networks[s.network], destination)
     to = &w.engine.slots[<uint32_t>connection]
     if connection == 0 or load_relaxed64(&to.kind) == SLOT_TUN:
         drop(w, s, DROP_NO_ROUTE)
+        return
+    if shakes and (to == s or not has_candy3(to)):
+        drop(w, s, DROP_NO_ROUTE if to == s else DROP_NOT_SEALING)
+        return
+    if not shakes and has_candy3(s) and has_candy3(to):
+        drop(w, s, DROP_UNEXPECTED_KIND)
         return
     out = arena_take(w, length + FRAME_HEADER_MAX)
     size = build_frame(out, OP_BINARY, payload, length, False, 0)
@@ -176,10 +195,13 @@ cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t lengt
         drop(w, s, DROP_MEMORY)
         return
     build_frame(block_bytes(b), OP_BINARY, payload, length, masked, 0)
-    parse_frame(block_bytes(b), length + FRAME_HEADER_MAX, masked, &f)
+    parse_frame(block_bytes(b), length + FRAME_HEADER_MAX, masked, payload_most(s), &f)
     flush(w)                                    # what lies in the receive buffer goes first
     count(&w.counters.packets_in, 1)
     count(&w.counters.bytes_in, length)
-    forward(w, s, block_bytes(b), &f, SUPER_SHIFT if payload[0] == KIND_SUPER else 0)
+    if payload[0] == KIND_SEALED:
+        forward_sealed(w, s, block_bytes(b), &f)
+    else:
+        forward(w, s, block_bytes(b), &f, SUPER_SHIFT if payload[0] == KIND_SUPER else 0)
     flush(w)
     block_give(w, b)

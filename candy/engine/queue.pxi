@@ -234,11 +234,11 @@ cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
                       uint64_t stamp_ns) noexcept nogil:
     """Queue a frame that takes longer than a commit: a super-packet as several shorter ones. A frame that has begun
     can't be overtaken, and 64 KB are 10 ms at 50 Mbit/s."""
-    cdef uint32_t header = frame_header(frame)
+    cdef uint32_t mask
+    cdef uint32_t header = message_start(frame, size, &mask)
     cdef uint32_t payload = size - header
-    cdef uint32_t mask = load32(frame + header - 4) if frame[1] >> 7 else 0
     cdef uint8_t *whole = w.scratch
-    cdef uint8_t *out = w.scratch + WIRE_PAYLOAD_MAX
+    cdef uint8_t *out = w.scratch + WIRE_PAYLOAD_CANDY3
     cdef uint8_t *part = out + FRAME_HEADER_MAX
     cdef uint32_t i, n, count, length
     cdef Super u
@@ -246,6 +246,8 @@ cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
         queue_frame(w, s, q, frame, size, stamp_ns)
         return
     unmask(whole, frame + header, payload, mask)
+    if has_candy3(s):
+        payload -= padding(payload - 1 - VNET_BYTES, load_be16(whole + 1 + VNET_BYTES + 2))
     if not super_parse(whole + 1, whole + 1 + VNET_BYTES, payload - 1 - VNET_BYTES, &u):
         drop(w, s, DROP_SUPER)
         return
@@ -284,6 +286,8 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
     if not frame_flow(frame, size, w.engine.flow_key, &hash):
         control_put(w, s, q, frame, size)
         return NULL
+    if unlikely(q.rate != 0 and has_candy3(s)):
+        tell_commit(w, s, commit_limit(q), frame, size)
     share = queue_share(w)
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:
         drop(w, s, DROP_STALLED)

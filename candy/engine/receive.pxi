@@ -3,7 +3,8 @@
 # 1. receive()        one turn: goes on where the last one stopped, then reads into the worker's buffer, behind an
 #                     incomplete frame
 # 2. process()        takes the buffer apart, frame by frame, until the turn's work is used up
-# 3. forward()        FORWARD, SUPER: source check, route table, inner check, unmask to the final place, emit()
+# 3. forward()        FORWARD, SUPER: source check, route table, inner check, unmask to the final place, emit(); or
+#                     pass_masked(). SEALED: forward_sealed()
 # 4. handle_frame()   all else: control frames, fragments, messages for Python
 #
 # A connection is read whatever the state of any destination: no member waits for another. A turn is bounded by work
@@ -64,7 +65,7 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
             return False
         s.read_most = min(2 * s.read_most, <uint32_t>RECEIVE_BYTES)
         # The next read would be twice as large, and must not cost more than is left.
-        if w.work < 2 * (before - w.work) or room >= RECEIVE_BYTES - WIRE_PAYLOAD_MAX or is_stranger(s):
+        if w.work < 2 * (before - w.work) or room >= RECEIVE_BYTES - WIRE_PAYLOAD_CANDY3 or is_stranger(s):
             leave_rest(w, s, have)
             return True
         before = w.work
@@ -181,12 +182,14 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     cdef size_t at = 0
     cdef int status
     cdef bint from_client = s.kind == SLOT_SERVER
+    cdef uint32_t most = payload_most(s)
+    cdef size_t following           # where the next frame begins
     cdef uint64_t packets = 0
     cdef uint64_t size = 0
     cdef uint8_t kind
     w.stopped = False
     while True:
-        status = parse_frame(p + at, have - at, from_client, &f)
+        status = parse_frame(p + at, have - at, from_client, most, &f)
         if unlikely(status != FRAME_OK):
             if status != FRAME_SHORT:
                 connection_fail(w, s, <uint16_t>status)
@@ -196,21 +199,27 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
             w.stopped = True
             break
         w.work -= WORK_FRAME
+        following = at + f.header + f.length
         kind = f.payload[0] ^ <uint8_t>f.mask if f.length else 0
         if likely(kind == KIND_FORWARD and f.length >= FORWARD_MIN and f.final and f.opcode == OP_BINARY
                   and not s.fragmented):
             packets += 1
-            size += f.header + f.length
+            size += following - at
             forward(w, s, p + at, &f, 0)
         elif (kind == KIND_SUPER and f.length >= SUPER_MIN and f.final and f.opcode == OP_BINARY
                 and not s.fragmented and s.extended):
             packets += 1
-            size += f.header + f.length
+            size += following - at
             forward(w, s, p + at, &f, SUPER_SHIFT)
+        elif (kind == KIND_SEALED and f.length >= SEALED_MIN and f.final and f.opcode == OP_BINARY
+                and not s.fragmented and has_candy3(s)):
+            packets += 1
+            size += following - at
+            forward_sealed(w, s, p + at, &f)
         elif handle_frame(w, s, &f) == ENDED:
             at = have
             break
-        at += f.header + f.length
+        at = following
     count(&w.counters.packets_in, packets)
     count(&w.counters.bytes_in, size)
     count(&s.traffic.packets_in, packets)
@@ -239,22 +248,27 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
             if not forward_wrapped(w, s, f, connection, destination, shift):
                 return
         if unlikely(connection == 0):
+            if has_candy3(s):
+                cut_padding(f, shift)
             forward_unrouted(w, s, f, destination, shift)
             return
         to = &w.engine.slots[<uint32_t>connection]
         if unlikely(load_relaxed64(&to.stalled) != 0):
             drop(w, to, DROP_STALLED)           # before it costs the others the time to unmask it
             return
+        if has_candy3(s):
+            if not has_candy3(to):
+                cut_padding(f, shift)
+            elif likely(passes(f)):
+                pass_masked(w, connection, frame, f)
+                return
         if unlikely(shift != 0) and not takes_super(to):
             forward_segmented(w, s, f, connection)
             return
     header = f.header
     if s.kind == SLOT_SERVER:
-        header -= 4                 # unmasked, a frame is 4 bytes shorter
-    out = place(w, connection, frame, header + f.length)
-    if out != frame or header != f.header:
-        unmask(out + header, f.payload, f.length, f.mask)
-        write_header(out, OP_BINARY, f.length, False, 0)
+        header = header_size(f.length, False)
+    out = place_unmasked(w, connection, frame, f, header)
     if unlikely(not emit(w, connection, out, header + f.length, f.length)):
         if f.length > WIRE_PAYLOAD_LEGACY:
             icmp_too_large(w, s, out + header + 1, f.length - 1)

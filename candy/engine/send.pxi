@@ -242,6 +242,13 @@ cdef void queue_runs(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t off
         sent(w, s, t.packets - left, 0)
 
 
+cdef inline bint can_be_cut(const uint8_t *frame, uint32_t size) noexcept nogil:
+    """Whether a frame is a super-packet's, by its kind. All others gain nothing by the queue."""
+    cdef uint32_t mask
+    cdef uint32_t at = message_start(frame, size, &mask)
+    return size > at and frame[at] ^ <uint8_t>mask == KIND_SUPER
+
+
 cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
     """Whether the batch has a super-packet that takes too long for a destination known to be slow, so that it goes by
     the queue, which cuts it; not where that has no room for the batch."""
@@ -253,13 +260,13 @@ cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
     if q == NULL or q.rate == 0 or not s.extended:
         return False
     limit = commit_limit(q)
-    if limit >= WIRE_PAYLOAD_MAX:
+    if limit >= WIRE_PAYLOAD_CANDY3:
         return False
     while index != RUNS_MAX:
         at = 0
         while at < w.runs[index].length:
             size = frame_size(w.runs[index].bytes + at)
-            found |= size > limit
+            found |= size > limit and can_be_cut(w.runs[index].bytes + at, size)
             total += size
             at += size
         index = w.runs[index].next

@@ -34,6 +34,14 @@ cdef inline void drop(Worker *w, Slot *s, int reason) noexcept nogil:
     drops(w, s, reason, 1)
 
 
+cdef void count_message(Worker *w, Slot *s, uint32_t length) noexcept nogil:
+    """Count a message that goes to members, as packets are counted."""
+    count(&w.counters.packets_in, 1)
+    count(&w.counters.bytes_in, length)
+    count(&s.traffic.packets_in, 1)
+    count(&s.traffic.bytes_in, length)
+
+
 cdef void sent(Worker *w, Slot *s, uint64_t packets, uint64_t size) noexcept nogil:
     """Count what the kernel took."""
     count(&w.counters.packets_out, packets)
@@ -80,6 +88,16 @@ cdef inline uint32_t next_mask(Slot *s) noexcept nogil:
 cdef inline bint takes_super(Slot *to) noexcept nogil:
     """Whether a super-packet goes to this destination as it is."""
     return load_relaxed64(&to.extended) != 0 or load_relaxed64(&to.kind) == SLOT_TUN
+
+
+cdef inline bint has_candy3(Slot *s) noexcept nogil:
+    """Whether its peer agreed to candy.3."""
+    return load_relaxed64(&s.extended) == EXTENSION_CANDY3
+
+
+cdef inline uint32_t payload_most(Slot *s) noexcept nogil:
+    """Bytes of the longest payload that its peer may send."""
+    return WIRE_PAYLOAD_CANDY3 if has_candy3(s) else WIRE_PAYLOAD_MAX
 
 
 cdef inline uint32_t next_generation(Slot *s) noexcept nogil:

@@ -13,6 +13,7 @@ cdef extern from "engine/fastpath.h" nogil:
 
 cdef enum:
     PAGE = 65536                    # the largest that Linux has
+    BACKLOG_PAYLOAD_MAX = 65604     # WIRE_PAYLOAD_CANDY3 and a mask
 
 
 cdef class _Fenced:
@@ -44,13 +45,15 @@ cdef class _Fenced:
 cdef class FrameParser:
     """See _fastpath.pyi."""
     cdef bint from_client
+    cdef uint32_t most
     cdef readonly int error
     cdef bytes rest
     cdef object fragments
     cdef int fragment_opcode
 
-    def __cinit__(self, *, bint client=False):
+    def __cinit__(self, *, bint client=False, bint candy3=False):
         self.from_client = not client
+        self.most = WIRE_PAYLOAD_CANDY3 if candy3 else WIRE_PAYLOAD_MAX
         self.error = 0
         self.rest = b""
         self.fragments = None
@@ -70,7 +73,7 @@ cdef class FrameParser:
         memory = _Fenced(have)
         p = memory.put(data)
         while not self.error:
-            status = parse_frame(p + at, have - at, self.from_client, &f)
+            status = parse_frame(p + at, have - at, self.from_client, self.most, &f)
             if status == FRAME_SHORT:
                 break
             if status != FRAME_OK:
@@ -96,7 +99,7 @@ cdef class FrameParser:
             self.fragments = b""
             self.fragment_opcode = opcode
         self.fragments += payload
-        if len(self.fragments) > WIRE_PAYLOAD_MAX:
+        if len(self.fragments) > self.most:
             self.error = CLOSE_TOO_LARGE
         elif final:
             frames.append((self.fragment_opcode, self.fragments))
@@ -161,7 +164,7 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0, rule
     ours, kernel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         if w != NULL:
-            w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
+            w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_CANDY3 + FRAME_HEADER_MAX)
         if e != NULL:
             e.networks[0] = network_make(0)
         if (w == NULL or w.scratch == NULL or s == NULL or m == NULL or e == NULL
@@ -229,7 +232,7 @@ cdef class Backlog:
         e.pool.limit_bytes = 1 << 32
         for i in range(3):
             e.flow_key[i] = key[i]
-        w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX)
+        w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_CANDY3 + FRAME_HEADER_MAX)
         if w.scratch == NULL or queue_of(w, self.slot) == NULL:
             raise MemoryError
 
@@ -275,8 +278,8 @@ cdef class Backlog:
     def append(self, bytes payload not None, uint64_t now):
         cdef bytearray frame
         cdef uint32_t size
-        if not 1 <= len(payload) <= WIRE_PAYLOAD_MAX:
-            raise ValueError(f"a payload has 1 to {WIRE_PAYLOAD_MAX} bytes, not {len(payload)}")
+        if not 1 <= len(payload) <= BACKLOG_PAYLOAD_MAX:
+            raise ValueError(f"a payload has 1 to {BACKLOG_PAYLOAD_MAX} bytes, not {len(payload)}")
         frame = bytearray(len(payload) + FRAME_HEADER_MAX)
         self.worker.now = now
         size = build_frame(<uint8_t *><char *>frame, OP_BINARY, <const uint8_t *><const char *>payload,

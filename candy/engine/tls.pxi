@@ -9,7 +9,7 @@ cdef enum:
     RANDOM_BYTES = 32
     SEAL_STAGED = 4096              # runs shorter than this share a record
     # A commit, or a frame beyond what is sealed at a time; and each record may be a short one.
-    SEALED_ROOM = COMMIT_MAX + WIRE_PAYLOAD_MAX + FRAME_HEADER_MAX + (IOV_MAX_SEND + 64) * RECORD_OVERHEAD
+    SEALED_ROOM = COMMIT_MAX + WIRE_PAYLOAD_CANDY3 + FRAME_HEADER_MAX + (IOV_MAX_SEND + 64) * RECORD_OVERHEAD
 
 cdef void *bio_method = NULL        # python: made with the first context, as this is
 cdef int additions_index = -1       # of an SSL_CTX' Additions

@@ -31,6 +31,7 @@ cdef enum:
     MEMORY_UNIT = 8                 # so a record takes no more than twice its frame, of the shortest packet too
     CONTROL_BYTES_MAX = 65536       # memory of the control frames that wait for one peer
     STRANGER_BYTES = 1024           # the same, and all input, of one that has not authenticated
+    TOLD_MAX = 8                    # addresses of which one is told something that is repeated only after a while
     NETWORKS_MAX = 4096
     DELAY_LEAST_NS = 250000         # the least bound of the histogram of delays; each further one is twice as much
     DELAYS_COUNT = 14               # and the last has none
@@ -71,6 +72,11 @@ cdef enum SlotKind:
     SLOT_SERVER                     # we are the WebSocket server: masked in, unmasked out
     SLOT_CLIENT                     # we are the client: unmasked in, masked out
     SLOT_TUN
+
+cdef enum Extension:                # what an end of a connection agreed to
+    EXTENSION_NONE
+    EXTENSION_CANDY2                # candy.2
+    EXTENSION_CANDY3                # candy.3, which contains it
 
 cdef enum SlotState:
     STATE_FREE
@@ -113,6 +119,10 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_SUPER
     DROP_INNER_SOURCE
     DROP_INNER_DESTINATION
+    DROP_NOT_SEALING
+    DROP_BAD_HANDSHAKE
+    DROP_HANDSHAKE_LIMIT
+    DROP_UNEXPECTED_KIND
     DROPS_COUNT
 
 # One parsed frame. Pointers into the buffer that was parsed: dead when that buffer is read into again.
@@ -182,6 +192,17 @@ cdef struct Flow:
     uint8_t shared                  # others than the tag's may have frames in it
     uint64_t first_above_ns
     uint64_t drop_next_ns
+
+# How often something may be done: so many times a second, and some saved up.
+cdef struct Allowance:
+    uint64_t stamp_ns               # up to when it is reckoned, 0 never
+    uint32_t left
+
+# What was said of, or to, an address, so that it is not said too often.
+cdef struct Told:
+    uint32_t address
+    uint32_t value
+    uint64_t stamp_ns               # 0 nothing
 
 cdef struct Round:                  # a list of flows
     Flow *head
@@ -311,7 +332,7 @@ cdef struct Slot:
     bint guest                      # python: it is in no network yet
     # static while open too, but atomic: a stale number leads other threads here while Python reuses the slot
     uint64_t kind                   # SlotKind
-    uint64_t extended
+    uint64_t extended               # Extension
     uint64_t mask_seed
     bint vnet                       # a device with virtio headers
     uint64_t ping_after_ns          # a silence after which it is pinged; 0 never
@@ -321,6 +342,7 @@ cdef struct Slot:
     # atomic
     uint64_t generation             # low 32 bits, never 0; moves on under the send lock before fd is closed
     uint64_t address                # bound IPv4 address, 0 while unauthenticated
+    uint64_t takes_sealed           # it takes SEALED packets
     uint64_t uplink                 # 0, or the connection that gets everything from here
     uint64_t received_ns
     uint64_t sent_ns
@@ -367,6 +389,10 @@ cdef struct Slot:
     uint32_t tells_left
     bint greets                     # its next PING may say who it is, because a message for Python came before
     uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
+    Allowance begins                # handshakes: first messages
+    Allowance answers               # and second ones
+    Allowance controls              # messages under its log-in's keys, for Python
+    Told not_sealing[TOLD_MAX]      # of whom it was told so
     uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
     uint32_t closing_index          # and in that of closing connections
     uint64_t departed               # the number that it had when it was closed
@@ -377,6 +403,7 @@ cdef struct Slot:
     bint finished                   # the writing side is shut down
     bint waiting                    # its worker looks again: the peer's window, or the kernel's memory, was too small
     bint short_of_room              # the last send left something for that reason
+    Told commits[TOLD_MAX]          # of its commit size, by the sender that was told
     # inbox
     pthread_mutex_t inbox_lock
     Record *inbox_head
@@ -430,6 +457,7 @@ cdef struct Fanout:
     uint32_t segments
     bint cut                        # it is a super-packet
     Super whole                     # then: what it is cut from, which follows the frame
+    bint without_candy3             # a message that those with candy.3 don't take of each other
     uint32_t frame_size             # of the packet at hand, which follows this struct
     uint32_t payload
 

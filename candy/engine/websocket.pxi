@@ -5,11 +5,11 @@ cdef enum:
     FRAME_SHORT = -1                # more bytes are needed; any positive result is the close code deserved
 
 
-cdef inline int parse_frame(uint8_t *p, size_t have, bint from_client, Frame *f) noexcept nogil:
+cdef inline int parse_frame(uint8_t *p, size_t have, bint from_client, uint32_t most, Frame *f) noexcept nogil:
     """Parse one frame at p of which `have` bytes are there.
 
     FRAME_OK: f is filled and the whole payload is there. FRAME_SHORT: more bytes are needed. Else the close code
-    deserved: 1002, or 1009 for a length over WIRE_PAYLOAD_MAX. Faults show as soon as the bytes that make them are
+    deserved: 1002, or 1009 for a payload of more than `most` bytes. Faults show as soon as the bytes that make them are
     there.
     """
     cdef uint8_t first
@@ -48,7 +48,7 @@ cdef inline int parse_frame(uint8_t *p, size_t have, bint from_client, Frame *f)
         header = 10
         if unlikely(length < 65536 or length >> 63):
             return CLOSE_PROTOCOL_ERROR
-        if unlikely(length > WIRE_PAYLOAD_MAX):
+        if unlikely(length > most):
             return CLOSE_TOO_LARGE
     if from_client:
         if have < header + 4:
@@ -115,11 +115,36 @@ cdef inline uint32_t frame_header(const uint8_t *p) noexcept nogil:
     return (6 if p[1] >> 7 else 2) + (0 if length < 126 else 2 if length == 126 else 8)
 
 
+cdef inline bint is_mask(uint8_t first) noexcept nogil:
+    """Whether a payload that begins with this byte begins with the mask of the rest, as between members with candy.3.
+    No kind has such a number."""
+    return 128 <= first <= 254
+
+
+cdef inline uint32_t message_start(const uint8_t *frame, uint32_t size, uint32_t *mask) noexcept nogil:
+    """Bytes before the message of a frame that this engine built, or passed on with its mask, and the mask that is over
+    it, 0 none."""
+    cdef uint32_t at = frame_header(frame)
+    mask[0] = 0
+    if frame[1] >> 7:
+        mask[0] = load32(frame + at - MASK_BYTES)
+    elif frame[0] & 15 == OP_BINARY and size > at + MASK_BYTES and is_mask(frame[at]):
+        mask[0] = load32(frame + at)
+        at += MASK_BYTES
+    return at
+
+
+cdef inline bint is_for_members(uint32_t kind) noexcept nogil:
+    return kind == KIND_UDP4CONN or kind == KIND_DISCOVERY or kind == KIND_GENERAL
+
+
 cdef inline uint32_t message_addresses(const uint8_t *payload, uint32_t length) noexcept nogil:
     """Where in a message from member to member its source is, and 4 bytes behind it its destination. 0: it is none, or
     not whole."""
     if length >= GENERAL_MIN and payload[0] == KIND_GENERAL:
         return 4
+    if length >= HANDSHAKE_2_BYTES and payload[0] == KIND_HANDSHAKE:
+        return SEALED_SOURCE_AT
     if length >= UDP4CONN_MIN and payload[0] == KIND_UDP4CONN:
         return 1
     return 1 if length >= DISCOVERY_MIN and payload[0] == KIND_DISCOVERY else 0

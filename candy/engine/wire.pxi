@@ -6,11 +6,19 @@ cdef enum:
     KIND_UDP4CONN = 3
     KIND_DISCOVERY = 5
     KIND_SUPER = 16
+    KIND_SEALED = 18
+    KIND_SEALED_GROUP = 19
+    KIND_HANDSHAKE = 20
+    KIND_CONTROL = 22
+    KIND_NOT_SEALING = 34           # within a CONTROL
+    KIND_COMMIT = 35                # within a CONTROL
     KIND_GENERAL = 255
     WIRE_PAYLOAD_MAX = 65546        # more closes with CLOSE_TOO_LARGE
+    WIRE_PAYLOAD_CANDY3 = 65600     # the same from a member with candy.3
     WIRE_PAYLOAD_LEGACY = 1500      # most that an original client holds
     FORWARD_MIN = 21                # the kind and an IPv4 header
-    PROTOCOL_AT = 10                # of a FORWARD's payload: kind, then the header's offset 9
+    TOTAL_LENGTH_AT = 3             # of a FORWARD's payload: kind, then the header's offset 2
+    PROTOCOL_AT = 10
     SOURCE_AT = 13
     DESTINATION_AT = 17
     SUPER_MIN = 31                  # the kind, a virtio header and an IPv4 header
@@ -18,12 +26,22 @@ cdef enum:
     DISCOVERY_MIN = 9               # the kind and two addresses
     GENERAL_MIN = 12                # 3 bytes more before the addresses
     UDP4CONN_MIN = 15               # and an endpoint behind them
+    PADDING_MAX = 4                 # zeros behind a packet, candy.3
+    LABEL_AT = 2                    # of a SEALED and a SEALED_GROUP: the flow label
+    SEALED_SOURCE_AT = 4            # of these two and of a HANDSHAKE
+    SEALED_DESTINATION_AT = 8
+    SEALED_MIN = 40                 # a header and a tag
+    SEALED_MAX = 65589              # and the longest packet behind a virtio header, and padding
+    SEALED_GROUP_MIN = 52
+    HANDSHAKE_1_BYTES = 148
+    HANDSHAKE_2_BYTES = 100
     GREETING_BYTES = 7              # of "candy::", by which a client begins to say who it is
 
 # WebSocket
 cdef enum:
     FRAME_HEADER_MAX = 14           # 2, 8 of extended length, 4 of mask
     CONTROL_FRAME_MAX = 131         # 2, 4 of mask, 125 of payload
+    MASK_BYTES = 4
     OP_CONTINUATION = 0
     OP_TEXT = 1
     OP_BINARY = 2

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from kit.peer import BINARY, PATIENCE, PING, EngineRelay, Peer, numbered, tcp_pair
+from kit.peer import BINARY, PATIENCE, PING, EngineRelay, Peer, numbered, sealed, tcp_pair
 from kit.secure import APPLICATION_DATA, Secured, TlsSocket, records, sealer_of
 
 from candy import _fastpath
@@ -31,11 +31,12 @@ class Guest:
         deadline: float | None = None,
         version: ssl.TLSVersion | None = None,
         tcp: bool = True,
+        candy3: bool = False,
     ) -> None:
         self.relay = relay
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
         self.tls: TlsSocket = secured.peer(ours, client=client, version=version)
-        self.peer = Peer(self.tls, masking=not client)
+        self.peer = Peer(self.tls, masking=not client, candy3=candy3)
         relay.peers.append(self.peer)
         context = secured.context(client=client)
         self.connection = relay.engine.begin_tls(theirs.detach(), tls=context, client=client, deadline=deadline)
@@ -80,10 +81,15 @@ class Guest:
 
 @contextmanager
 def guest(
-    secured: Secured, *, client: bool = False, version: ssl.TLSVersion | None = None, tcp: bool = True
+    secured: Secured,
+    *,
+    client: bool = False,
+    version: ssl.TLSVersion | None = None,
+    tcp: bool = True,
+    candy3: bool = False,
 ) -> Iterator[Guest]:
     with EngineRelay(max_guests=4) as relay:
-        made = Guest(relay, secured, client=client, version=version, tcp=tcp)
+        made = Guest(relay, secured, client=client, version=version, tcp=tcp, candy3=candy3)
         made.open()
         with made.python:
             yield made
@@ -150,6 +156,26 @@ def test_frames_come_behind_the_upgrade(secured: Secured, ahead: int) -> None:
         assert one.peer.receive().payload == b"later"
         assert one.relay.engine.stats()["guests"] == 0
         assert one.relay.engine.stats()["connections"] == 1
+
+
+def test_an_upgrade_to_candy_3(secured: Secured) -> None:
+    """Masks pass through to the peer and from it, in frames that are longer than any of candy.2."""
+    with guest(secured, candy3=True) as one:
+        engine = one.relay.engine
+        one.tls.sendall(REQUEST + one.peer.frame(PING, b"1"))
+        assert one.up(len(REQUEST)) == REQUEST
+        assert engine.upgrade(one.connection, preamble=SWITCHING, extended=_fastpath.CANDY3)
+        assert one.down(len(SWITCHING)) == SWITCHING
+        assert one.peer.receive().payload == b"1"
+        assert engine.bind(one.connection, A)
+        other = one.relay.member(B, extended=_fastpath.CANDY3)
+        for source, sender, destination, receiver in ((A, one.peer, B, other), (B, other, A, one.peer)):
+            longest = sealed(source, destination, bytes(range(251)) * 261 + bytes(54))
+            assert len(longest) == 65_589
+            sender.forward(longest)
+            frame = receiver.receive()
+            assert (frame.payload, frame.passed) == (longest, True)
+        assert one.relay.dropped() == {}
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 20])
@@ -435,6 +461,8 @@ def test_what_a_guest_is_not_asked_for(secured: Secured) -> None:
             engine.upgrade(one.connection, network=7)
         with pytest.raises(ValueError, match="ping_after"):
             engine.upgrade(one.connection, ping_after=-1)
+        with pytest.raises(ValueError, match="extended is 0, 1 or"):
+            engine.upgrade(one.connection, extended=_fastpath.CANDY3 + 1)
 
 
 def test_the_end_of_an_engine_with_guests(secured: Secured) -> None:

@@ -7,7 +7,7 @@ Rules:
     the engine and takes the whole input at once.
  3. Masks are drawn from a seeded generator, so that a failure can be repeated.
 
-Knows nothing of passwords, leases or candy's messages other than FORWARD and SUPER.
+Knows nothing of passwords, leases or candy's messages other than FORWARD, SUPER and the clear bytes of SEALED.
 """
 
 import array
@@ -20,7 +20,7 @@ import termios
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -29,8 +29,10 @@ from kit.secure import Secured, TlsSocket
 from candy import _fastpath
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-FORWARD, SUPER = b"\x01", b"\x10"
+FORWARD, SUPER, SEALED = b"\x01", b"\x10", b"\x12"
 MAX_PAYLOAD = 65546
+MAX_CANDY3_PAYLOAD = 65600
+MASK_BYTES = 4
 FORBIDDEN_CODES = (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)
 """Close codes that no endpoint may put on the wire (RFC 6455, 7.4)."""
 DEFAULT_TLS: Secured | None = None
@@ -64,17 +66,20 @@ def build_frame(
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame as it came: `mask` is None when it wasn't masked, `size` counts its bytes on the wire."""
+    """A frame as it came: `mask` is None when it wasn't masked, `size` counts its bytes on the wire, `passed` says that
+    the payload came behind the mask that its sender gave it (candy.3)."""
 
     opcode: int
     payload: bytes
     final: bool
     mask: bytes | None
     size: int
+    passed: bool = False
 
 
-def read_frame(data: bytes) -> Frame | int:
-    """The frame at the start of data; 0 when more bytes are needed; else the close code deserved."""
+def read_frame(data: bytes, most: int = MAX_PAYLOAD) -> Frame | int:
+    """The frame at the start of data; 0 when more bytes are needed; else the close code deserved. `most`: bytes of a
+    payload."""
     if len(data) < 2:
         return 0
     final, reserved, opcode = data[0] >> 7, data[0] >> 4 & 7, data[0] & 15
@@ -98,7 +103,7 @@ def read_frame(data: bytes) -> Frame | int:
             return 1002
         if opcode >= CLOSE and length > longest_control:
             return 1002
-        if length > MAX_PAYLOAD:
+        if length > most:
             return 1009
     mask = None
     if masked:
@@ -110,7 +115,7 @@ def read_frame(data: bytes) -> Frame | int:
     return Frame(opcode, xor_mask(payload, mask) if mask else payload, bool(final), mask, at + length)
 
 
-def read_messages(data: bytes, *, masked: bool) -> tuple[list[tuple[int, bytes]], int]:
+def read_messages(data: bytes, *, masked: bool, most: int = MAX_PAYLOAD) -> tuple[list[tuple[int, bytes]], int]:
     """All messages and control frames in data, and the close code that it deserves (0: none).
 
     masked: frames have to be (a server reads), or must not be (a client reads).
@@ -118,7 +123,7 @@ def read_messages(data: bytes, *, masked: bool) -> tuple[list[tuple[int, bytes]]
     found: list[tuple[int, bytes]] = []
     begun: tuple[int, bytes] | None = None
     while len(data) >= 2:
-        frame = read_frame(data)
+        frame = read_frame(data, most)
         if (data[1] >> 7) != masked:
             return found, 1002
         if isinstance(frame, int):
@@ -136,13 +141,33 @@ def read_messages(data: bytes, *, masked: bool) -> tuple[list[tuple[int, bytes]]
             return found, 1002
         opcode, payload = begun or (frame.opcode, b"")
         payload += frame.payload
-        if len(payload) > MAX_PAYLOAD:
+        if len(payload) > most:
             return found, 1009
         begun = (opcode, payload)
         if frame.final:
             found.append(begun)
             begun = None
     return found, 0
+
+
+def take_mask_off(frame: Frame) -> Frame:
+    """A frame as a member with candy.3 reads it: a message that begins with a mask is behind that."""
+    if frame.opcode != BINARY or len(frame.payload) <= MASK_BYTES or not 128 <= frame.payload[0] <= 254:
+        return frame
+    payload = xor_mask(frame.payload[MASK_BYTES:], frame.payload[:MASK_BYTES])
+    assert payload[:1] in (FORWARD, SUPER, SEALED), "only these pass with their masks"
+    return replace(frame, payload=payload, passed=True)
+
+
+def padded(payload: bytes) -> bytes:
+    """A FORWARD or a SUPER as a member with candy.3 sends it: of a length at which a mask passes through."""
+    n = len(payload)
+    return payload.ljust(126 if 122 <= n < 126 else 65536 if 65532 <= n < 65536 else n, b"\0")
+
+
+def sealed(source: int, destination: int, body: bytes = bytes(16), *, label: int = 0, session: int = 1) -> bytes:
+    """A SEALED, as far as a relay looks into one; `body` is what would be ciphertext and tag."""
+    return SEALED + struct.pack(">xHIIIQ", label, source, destination, session, 0) + body
 
 
 def packet(source: int, destination: int, body: bytes = b"", *, flow: int = 0, protocol: int = 17) -> bytes:
@@ -186,11 +211,21 @@ class Peer:
     Args:
         sock: the test's end; closed by close().
         masking: this end is the WebSocket client, so its frames are masked.
+        candy3: it agreed to candy.3: no kind begins like its masks, and it takes off those of others.
     """
 
-    def __init__(self, sock: socket.socket | TlsSocket, *, masking: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        sock: socket.socket | TlsSocket,
+        *,
+        masking: bool = True,
+        candy3: bool = False,
+        seed: int = 0,
+    ) -> None:
         self.sock = sock
         self.masking = masking
+        self.candy3 = candy3
+        self.longest = MAX_CANDY3_PAYLOAD + MASK_BYTES if candy3 else MAX_PAYLOAD
         self.connection = 0
         self.address = 0
         self.random = random.Random(seed)
@@ -201,6 +236,8 @@ class Peer:
     def frame(self, opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
         """A frame as this end has to send it."""
         mask = self.random.randbytes(4) if self.masking else None
+        if mask is not None and self.candy3:
+            mask = bytes([128 + mask[0] % 127]) + mask[1:]
         return build_frame(opcode, payload, mask=mask, final=final)
 
     def send(self, opcode: int, payload: bytes = b"", *, final: bool = True) -> None:
@@ -230,11 +267,11 @@ class Peer:
     def take(self) -> None:
         """Move whole frames from the buffer to unread."""
         at = 0
-        while frame := read_frame(self.buffer[at : at + MAX_PAYLOAD + 14]):
+        while frame := read_frame(self.buffer[at : at + self.longest + 14], self.longest):
             assert isinstance(frame, Frame), f"the engine sent what deserves close code {frame}"
             assert (frame.mask is None) == self.masking, "masked by a server, or unmasked by a client"
             assert frame.final, "the engine never sends fragments"
-            self.unread.append(frame)
+            self.unread.append(take_mask_off(frame) if self.candy3 else frame)
             at += frame.size
         self.buffer = self.buffer[at:]
 
@@ -294,7 +331,7 @@ class EngineRelay:
     def adopt(
         self,
         *,
-        extended: bool = True,
+        extended: int = True,
         client: bool = False,
         network: int = 0,
         preamble: bytes = b"",
@@ -306,7 +343,8 @@ class EngineRelay:
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
         tls = DEFAULT_TLS
         end = tls.peer(ours, client=client) if tls else ours
-        peer = Peer(end, masking=not client, seed=len(self.peers))
+        candy3 = extended == _fastpath.CANDY3
+        peer = Peer(end, masking=not client, candy3=candy3, seed=len(self.peers))
         self.peers.append(peer)
         try:
             peer.connection = self.engine.adopt(
@@ -330,11 +368,18 @@ class EngineRelay:
         return peer
 
     def member(
-        self, address: int, *, extended: bool = True, network: int = 0, tail: bytes = b"", tcp: bool = False
+        self,
+        address: int,
+        *,
+        extended: int = True,
+        network: int = 0,
+        tail: bytes = b"",
+        tcp: bool = False,
+        takes_sealed: bool = True,
     ) -> Peer:
         """A connection that owns an address."""
         peer = self.adopt(extended=extended, network=network, tail=tail, tcp=tcp)
-        assert self.engine.bind(peer.connection, address)
+        assert self.engine.bind(peer.connection, address, takes_sealed=takes_sealed)
         peer.address = address
         return peer
 
