@@ -18,6 +18,9 @@ class Endpoints:
         size: of a packet, bytes, 24 to 65,535.
         window_bytes: what one member may have on its way, at least one frame.
         masked: the relay passes frames on as they come, masked.
+        passed: it does so as candy.3 has it: the mask is the beginning of the payload. Members draw masks accordingly,
+            and the size is not one at which a frame's length would change its form.
+        sealed: packets are SEALED, but for the sealing.
         addressed: packets arrive at their destination (a BareRelay that divides a stream cares for no address).
         look_every: of the reads, one in so many is looked at; of the others the bytes are counted.
         stalled: members that never read.
@@ -31,6 +34,8 @@ class Endpoints:
         *,
         window_bytes: int,
         masked: bool = False,
+        passed: bool = False,
+        sealed: bool = False,
         addressed: bool = True,
         look_every: int = 1,
         stalled: frozenset[int] = frozenset(),
@@ -103,7 +108,7 @@ class CipherRelay:
 def cipher_records(n: int) -> bytes:
     """So many records, as a CipherRelay receives them."""
 
-def masked_frame_size(size: int) -> int:
+def masked_frame_size(size: int, *, sealed: bool = False) -> int:
     """Bytes of the frame that a member sends for a packet of this size."""
 
 def process_cpu_ns(pid: int) -> int:

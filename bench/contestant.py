@@ -27,6 +27,10 @@ NOTSENT_LOWAT = 65536
 """What the engine begins with; it then follows the rate at which a member drains."""
 
 
+NAMES = {0: "candy, no candy.2", 1: "candy", _fastpath.CANDY3: "candy, candy.3"}
+"""In the table, by what the members agreed to."""
+
+
 class Contestant(ABC):
     """One relay with the members of a topology.
 
@@ -93,7 +97,9 @@ class Candy(Contestant):
     """The engine.
 
     Args:
-        extended: the members agreed to candy.2; else each frame leaves as a TCP segment of its own.
+        extended: the members agreed to candy.2, or to candy.3 (CANDY3); else each frame leaves as a TCP segment of its
+            own.
+        sealed: what they send is sealed.
 
     Attributes:
         threads: the kernel's numbers of the engine's.
@@ -101,8 +107,17 @@ class Candy(Contestant):
 
     name = "candy"
 
-    def __init__(self, topology: Topology, size: int, cores: Cores, *, workers: int = 1, extended: bool = True) -> None:
-        self.name = "candy" if extended else "candy, no candy.2"
+    def __init__(
+        self,
+        topology: Topology,
+        size: int,
+        cores: Cores,
+        *,
+        workers: int = 1,
+        extended: int = True,
+        sealed: bool = False,
+    ) -> None:
+        self.name = "candy, sealed" if sealed else NAMES[extended]
         if topology.stalled:
             self.name += ", one stalled"
         self.topology = topology
@@ -117,7 +132,8 @@ class Candy(Contestant):
             self._members.append(member)
             connection = self._engine.adopt(relay.detach(), extended=extended)
             self._engine.bind(connection, _endpoints.MEMBER_BASE + number)
-        self.endpoints = endpoints(self._members, topology, size)
+        passed = extended == _fastpath.CANDY3
+        self.endpoints = endpoints(self._members, topology, size, passed=passed, sealed=sealed)
 
     def cpu_ns(self) -> int:
         return sum(self._engine.worker_cpu_ns())
@@ -139,17 +155,26 @@ class Limit(Contestant):
     Args:
         unmasks: it passes over them once in between, as unmasking has to, and still without looking.
         segments: each frame leaves as a TCP segment of its own; it is told how long one is.
+        sealed: what the members send is sealed, and so longer.
     """
 
     def __init__(
-        self, topology: Topology, size: int, cores: Cores, *, unmasks: bool = False, segments: bool = False
+        self,
+        topology: Topology,
+        size: int,
+        cores: Cores,
+        *,
+        unmasks: bool = False,
+        segments: bool = False,
+        sealed: bool = False,
     ) -> None:
-        self.name = "limit, unmasking" if unmasks else "limit, segments" if segments else "limit"
+        more = [", unmasking"] * unmasks + [", segments"] * segments + [", sealed"] * sealed
+        self.name = "limit" + "".join(more)
         self.topology = topology
         pairs = connected_pairs(len(topology.routes))
         self._members = [member for member, _ in pairs]
         self._ends = [relay for _, relay in pairs]
-        frame = _endpoints.masked_frame_size(size) if topology.mixes or segments else 0
+        frame = _endpoints.masked_frame_size(size, sealed=sealed) if topology.mixes or segments else 0
         with cores.for_relay():
             self._relay = _endpoints.BareRelay(
                 [relay.fileno() for relay in self._ends],
@@ -158,7 +183,9 @@ class Limit(Contestant):
                 unmasks=unmasks,
                 segments=segments,
             )
-        self.endpoints = endpoints(self._members, topology, size, masked=True, addressed=not topology.mixes)
+        self.endpoints = endpoints(
+            self._members, topology, size, masked=True, sealed=sealed, addressed=not topology.mixes
+        )
 
     def cpu_ns(self) -> int:
         return self._relay.cpu_ns()
@@ -250,7 +277,14 @@ def receive_until(member: socket.socket, end: bytes) -> bytes:
 
 
 def endpoints(
-    members: Sequence[socket.socket], topology: Topology, size: int, *, masked: bool = False, addressed: bool = True
+    members: Sequence[socket.socket],
+    topology: Topology,
+    size: int,
+    *,
+    masked: bool = False,
+    passed: bool = False,
+    sealed: bool = False,
+    addressed: bool = True,
 ) -> _endpoints.Endpoints:
     return _endpoints.Endpoints(
         [member.fileno() for member in members],
@@ -258,6 +292,8 @@ def endpoints(
         size,
         window_bytes=topology.window_bytes,
         masked=masked,
+        passed=passed,
+        sealed=sealed,
         addressed=addressed,
         stalled=topology.stalled,
     )

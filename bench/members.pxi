@@ -5,7 +5,8 @@
 # take each other's time. They know nothing of the relay between them.
 #
 # A packet: an IPv4 header whose addresses are MEMBER_BASE + the members' numbers, the sender's sequence number, and a
-# body that follows from the sender and the number of the frame in the sender's buffer.
+# body that follows from the sender and the number of the frame in the sender's buffer. A sealed one has the addresses
+# and the number, as its counter, in the header that a relay sees, and the body where the ciphertext would be.
 
 cdef extern from "<sys/socket.h>" nogil:
     enum: MSG_TRUNC
@@ -14,6 +15,9 @@ cdef enum:
     BENCH_MEMBER_BASE = 0x0A400001      # 10.64.0.1
     BENCH_SEQUENCE_AT = 21              # of the payload: kind, IPv4 header
     BENCH_BODY_AT = 25
+    BENCH_COUNTER_AT = 20               # of a SEALED: the lower half of its counter, then the ciphertext
+    BENCH_CIPHER_AT = 24
+    BENCH_SEALED_MORE = 50              # bytes of a SEALED beside the packet: header, virtio header, tag
     BENCH_PACKET_MIN = 24
     BENCH_READ_BYTES = 262144
     BENCH_SEND_BYTES = 262144
@@ -51,11 +55,19 @@ cdef struct BenchState:
     BenchMember *members
     uint32_t count
     uint32_t size                       # of a packet
+    uint32_t payload                    # of a frame, without a mask
+    bint sealed
+    # where a payload has them
+    uint32_t source_at
+    uint32_t destination_at
+    uint32_t sequence_at
+    uint32_t body_at
     uint32_t frame_in                   # bytes of a frame on its way to the relay
     uint32_t frame_out                  # and from it
     uint32_t header_out
     uint8_t first_out[4]                # how every frame from the relay begins
-    bint masked_out
+    bint masked_out                     # behind its mask
+    bint passed                         # and that is the beginning of the payload
     bint addressed
     uint64_t window                     # frames of one sender on their way
     uint64_t look_every                 # of the reads, one is looked at, the others are only counted
@@ -69,12 +81,20 @@ cdef struct BenchState:
 
 
 cdef void bench_packet(BenchState *b, uint8_t *payload, uint32_t sender, uint32_t sequence) noexcept nogil:
-    """Write a sender's FORWARD with this sequence number: kind and packet."""
+    """Write a sender's FORWARD, or SEALED, with this sequence number."""
     cdef BenchMember *m = &b.members[sender]
     cdef uint8_t *ip = payload + 1
     cdef uint32_t index = sequence % m.frame_count
     cdef uint32_t total = 0
     cdef int i
+    store_be32(payload + b.sequence_at, sequence)
+    memcpy(payload + b.body_at, b.pattern + ((sender * 31 + index * 7) & 255), b.payload - b.body_at)
+    if b.sealed:
+        memset(payload, 0, BENCH_COUNTER_AT)
+        payload[0] = KIND_SEALED
+        store_be32(payload + b.source_at, BENCH_MEMBER_BASE + sender)
+        store_be32(payload + b.destination_at, BENCH_MEMBER_BASE + m.destinations[sequence % m.destination_count])
+        return
     payload[0] = KIND_FORWARD
     memset(ip, 0, 20)
     ip[0] = 0x45
@@ -87,8 +107,6 @@ cdef void bench_packet(BenchState *b, uint8_t *payload, uint32_t sender, uint32_
         total += load_be16(ip + 2 * i)
     total = (total >> 16) + (total & 0xFFFF)
     store_be16(ip + 10, <uint16_t>~(total + (total >> 16)))
-    store_be32(payload + BENCH_SEQUENCE_AT, sequence)
-    memcpy(payload + BENCH_BODY_AT, b.pattern + ((sender * 31 + index * 7) & 255), b.size - BENCH_PACKET_MIN)
 
 
 cdef void bench_frames(BenchState *b, uint32_t sender) noexcept nogil:
@@ -99,20 +117,22 @@ cdef void bench_frames(BenchState *b, uint32_t sender) noexcept nogil:
     for i in range(m.frame_count):
         mask = mask * 1664525 + 1013904223
         bench_packet(b, b.scratch, sender, i)
-        build_frame(m.frames + i * <size_t>b.frame_in, OP_BINARY, b.scratch, b.size + 1, True, mask)
+        # As candy.3 demands it: the first byte of a mask is no kind, but 128 to 254.
+        build_frame(m.frames + i * <size_t>b.frame_in, OP_BINARY, b.scratch, b.payload, True,
+                    mask & <uint32_t>0xFFFFFF00 | 128 + (mask >> 24) % 127 if b.passed else mask)
 
 
 cdef void bench_stamp(BenchState *b, BenchMember *m) noexcept nogil:
     """Give the frames the sequence numbers of the next lap."""
-    cdef uint32_t header = b.frame_in - b.size - 1
+    cdef uint32_t header = b.frame_in - b.payload
     cdef uint32_t i, mask
     cdef uint32_t sequence
     cdef uint8_t *p = m.frames
     m.lap += 1
     sequence = m.lap * m.frame_count
     for i in range(m.frame_count):
-        mask = rotate_mask(load32(p + header - 4), BENCH_SEQUENCE_AT)
-        store_be32(p + header + BENCH_SEQUENCE_AT, (sequence + i) ^ swap32(mask))
+        mask = rotate_mask(load32(p + header - 4), b.sequence_at)
+        store_be32(p + header + b.sequence_at, (sequence + i) ^ swap32(mask))
         p += b.frame_in
 
 
@@ -206,10 +226,10 @@ cdef inline void bench_look(BenchState *b, uint32_t receiver, const uint8_t *p) 
     """Check a frame: its header, its addresses, its place in the sender's order; and of some the whole content."""
     cdef const uint8_t *payload = p + b.header_out
     cdef uint32_t mask = load32(payload - 4) if b.masked_out else 0
-    cdef uint32_t turned = rotate_mask(mask, SOURCE_AT)         # the destination and the sequence rotate alike
-    cdef uint32_t sender = swap32(load32(payload + SOURCE_AT) ^ turned) - <uint32_t>BENCH_MEMBER_BASE
-    cdef uint32_t to = swap32(load32(payload + DESTINATION_AT) ^ turned) - <uint32_t>BENCH_MEMBER_BASE
-    cdef uint32_t sequence = swap32(load32(payload + BENCH_SEQUENCE_AT) ^ turned)
+    cdef uint32_t turned = rotate_mask(mask, b.source_at)       # the destination and the sequence rotate alike
+    cdef uint32_t sender = swap32(load32(payload + b.source_at) ^ turned) - <uint32_t>BENCH_MEMBER_BASE
+    cdef uint32_t to = swap32(load32(payload + b.destination_at) ^ turned) - <uint32_t>BENCH_MEMBER_BASE
+    cdef uint32_t sequence = swap32(load32(payload + b.sequence_at) ^ turned)
     cdef uint32_t *expected
     b.tally.looked += 1
     if p[0] != b.first_out[0] or p[1] != b.first_out[1] or sender >= b.count or b.members[sender].frames == NULL:
@@ -225,9 +245,9 @@ cdef inline void bench_look(BenchState *b, uint32_t receiver, const uint8_t *p) 
     if b.tally.looked % BENCH_COMPARE_EVERY == 0:
         b.tally.compared += 1
         bench_packet(b, b.scratch, sender, sequence)
-        unmask(b.scratch + b.size + 1, payload, b.size + 1, mask)
+        unmask(b.scratch + b.payload, payload, b.payload, mask)
         if (memcmp(p, b.first_out, b.header_out - (4 if b.masked_out else 0)) != 0
-                or memcmp(b.scratch, b.scratch + b.size + 1, b.size + 1) != 0):
+                or memcmp(b.scratch, b.scratch + b.payload, b.payload) != 0):
             b.tally.corrupt += 1
 
 
@@ -315,7 +335,8 @@ cdef class Endpoints:
     cdef BenchState state
 
     def __cinit__(self, list fds not None, list routes not None, uint32_t size, *, uint64_t window_bytes,
-                  bint masked=False, bint addressed=True, uint64_t look_every=1, frozenset stalled=frozenset()):
+                  bint masked=False, bint passed=False, bint sealed=False, bint addressed=True,
+                  uint64_t look_every=1, frozenset stalled=frozenset()):
         cdef BenchState *b = &self.state
         cdef BenchMember *m
         cdef uint32_t i, j
@@ -326,23 +347,30 @@ cdef class Endpoints:
         memset(b, 0, sizeof(BenchState))
         b.count = len(fds)
         b.size = size
-        b.frame_in = header_size(size + 1, True) + size + 1
-        b.header_out = header_size(size + 1, masked)
-        b.frame_out = b.header_out + size + 1
-        b.masked_out = masked
+        b.payload = frame_payload(size, sealed)
+        b.sealed = sealed
+        b.source_at = SEALED_SOURCE_AT if sealed else SOURCE_AT
+        b.destination_at = SEALED_DESTINATION_AT if sealed else DESTINATION_AT
+        b.sequence_at = BENCH_COUNTER_AT if sealed else BENCH_SEQUENCE_AT
+        b.body_at = BENCH_CIPHER_AT if sealed else BENCH_BODY_AT
+        b.frame_in = header_size(b.payload, True) + b.payload
+        b.header_out = header_size(b.payload, masked or passed)
+        b.frame_out = b.header_out + b.payload
+        b.masked_out = masked or passed
+        b.passed = passed
         b.addressed = addressed
         b.window = max(<uint64_t>1, window_bytes // b.frame_in)
         b.look_every = look_every
         b.members = <BenchMember *>calloc(b.count, sizeof(BenchMember))
         b.expected = <uint32_t *>calloc(<size_t>b.count * b.count, 4)
         b.buffer = <uint8_t *>malloc(BENCH_READ_BYTES)
-        b.scratch = <uint8_t *>malloc(2 * (size + 1))
-        b.pattern = <uint8_t *>malloc(size + 256)
+        b.scratch = <uint8_t *>malloc(2 * b.payload)
+        b.pattern = <uint8_t *>malloc(b.payload + 256)
         if b.members == NULL or b.expected == NULL or b.buffer == NULL or b.scratch == NULL or b.pattern == NULL:
             raise MemoryError
-        for i in range(size + 256):
+        for i in range(b.payload + 256):
             b.pattern[i] = <uint8_t>((i * <uint32_t>2654435761) >> 13)
-        write_header(b.scratch, OP_BINARY, size + 1, masked, 0)
+        write_header(b.scratch, OP_BINARY, b.payload + (MASK_BYTES if passed else 0), masked, 0)
         memcpy(b.first_out, b.scratch, 4)
         for i in range(b.count):
             b.members[i].fd = fds[i]
@@ -391,5 +419,10 @@ cdef class Endpoints:
 MEMBER_BASE = BENCH_MEMBER_BASE
 
 
-def masked_frame_size(uint32_t size):
-    return header_size(size + 1, True) + size + 1
+cdef uint32_t frame_payload(uint32_t size, bint sealed) noexcept nogil:
+    """Bytes of a frame's payload, with a packet of this size in it."""
+    return size + (BENCH_SEALED_MORE if sealed else 1)
+
+
+def masked_frame_size(uint32_t size, *, bint sealed=False):
+    return header_size(frame_payload(size, sealed), True) + frame_payload(size, sealed)

@@ -22,7 +22,11 @@ COLUMNS = (
     ("of the limit,\npackets/s", "right"),
 )
 
-LEGACY = "candy, no candy.2"
+LEGACY, PASSED, SEALED = "candy, no candy.2", "candy, candy.3", "candy, sealed"
+LIMITS = {LEGACY: "limit, segments", SEALED: "limit, sealed"}
+"""Of those that do more than others: what they are held against."""
+PASSED_SHARES = {1300: 0.94, 65000: 0.98}
+"""Of the limit per CPU second, between members with candy.3, by the size of a packet."""
 
 
 def per_second(one: Round) -> float:
@@ -68,7 +72,7 @@ def shares(parts: dict[str, float]) -> str:
 
 def reference(found: Sequence[Series], series: Series) -> Series | None:
     """The limit in the same cell, of those that do what this relay has to."""
-    return find(found, series.topology, series.size, "limit, segments" if series.relay == LEGACY else "limit")
+    return find(found, series.topology, series.size, LIMITS.get(series.relay, "limit"))
 
 
 def find(found: Sequence[Series], topology: str, size: int, relay: str) -> Series | None:
@@ -127,6 +131,8 @@ def targets(found: Sequence[Series]) -> Iterator[Target]:
                 share,
                 0.9,
             )
+        if series.relay in (PASSED, SEALED) and limit is not None:
+            yield from passed_targets(found, series, limit, where)
         if series.relay == "candy, one stalled":
             everybody = find(found, series.topology, series.size, "candy")
             if everybody is not None:
@@ -156,6 +162,20 @@ def targets(found: Sequence[Series]) -> Iterator[Target]:
             yield verdict(f"{where}, alternating: {cpu:.1%} of the limit per CPU second", cpu, 0.85)
         if series.topology.endswith("single"):
             yield verdict(f"{where}: {cpu:.1%} of the limit per CPU second, {speed:.1%} of its packets/s", cpu, 0.85)
+
+
+def passed_targets(found: Sequence[Series], series: Series, limit: Series, where: str) -> Iterator[Target]:
+    """What must be reached between members with candy.3."""
+    kind = "sealed" if series.relay == SEALED else "candy.3"
+    if series.size in PASSED_SHARES:
+        share = Ratio.of(per_cpu_second, series, limit).median
+        goal = PASSED_SHARES[series.size]
+        yield verdict(f"{where}, {kind}: {share:.1%} of the limit per CPU second", share, goal)
+    before = find(found, series.topology, series.size, "candy" if series.relay == PASSED else PASSED)
+    if series.size == 100 and before is not None:
+        share = Ratio.of(per_cpu_second, series, before).median
+        goal = 1.0 if series.relay == PASSED else 0.85
+        yield verdict(f"{where}, {kind}: {share:.1%} of {before.relay} per CPU second", share, goal)
 
 
 def verdict(text: str, figure: float, target: float) -> Target:

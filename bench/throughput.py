@@ -34,11 +34,15 @@ from stages import Stages, observe
 from target import missed
 from topology import TOPOLOGIES, Topology, pairwise, single_packets, with_stalled_receiver
 
+from candy._fastpath import CANDY3
+
 SIZES = (64, 100, 256, 512, 1300, 4096, 65000)
 LARGE_MIN = 1300
 """From here on what each byte costs counts for more than what each packet does."""
 PROGRAMS_MAX = 1300
 """The largest packet for relays without the extension, and for aiohttp and picows."""
+PASSED_SIZES = (100, 1300, 4096, 65000)
+"""Of packets between members with candy.3: none that they would have to pad."""
 SINGLE_SIZES = (100,)
 STALLED_SIZES = (100, 1300)
 STALLED_PAIRS = 8
@@ -69,6 +73,9 @@ def cells(
             continue
         for size in sizes or SIZES:
             contestants: list[Maker] = [candy, Limit]
+            if size in PASSED_SIZES and name == "1-1":
+                passing = partial(candy, extended=CANDY3)
+                contestants += [passing, partial(passing, sealed=True), partial(Limit, sealed=True)]
             if size >= LARGE_MIN and name.startswith("1-"):
                 contestants.append(partial(Limit, unmasks=True))
             if size <= PROGRAMS_MAX and name == "1-1":

@@ -18,7 +18,7 @@ from contestant import Aiohttp
 from machine import Cores
 from topology import one_to_one
 
-from candy._fastpath import Engine
+from candy._fastpath import CANDY3, Engine
 
 BENCH = Path(__file__).parents[2] / "bench"
 SIZE = 200
@@ -178,14 +178,17 @@ def test_the_bare_relay_moves_everything(routes: list[list[int]], size: int, way
 
 @pytest.mark.parametrize("size", [24, 100, 1300, 65000])
 @pytest.mark.parametrize("routes", ROUTES.values(), ids=ROUTES)
-def test_the_engine_moves_everything(routes: list[list[int]], size: int) -> None:
+@pytest.mark.parametrize(("extended", "sealed"), [(1, False), (CANDY3, False), (CANDY3, True)])
+def test_the_engine_moves_everything(routes: list[list[int]], size: int, extended: int, sealed: bool) -> None:
     with connections(len(routes)) as (members, relays):
         engine = Engine(1, ping_after=0, dead_after=0)
         try:
             engine.add_network()
             for number, end in enumerate(relays):
-                engine.bind(engine.adopt(os.dup(end.fileno()), extended=True), MEMBER_BASE + number)
-            found = Endpoints(fds(members), routes, size, window_bytes=WINDOW).run(packets=200)
+                engine.bind(engine.adopt(os.dup(end.fileno()), extended=extended), MEMBER_BASE + number)
+            found = Endpoints(
+                fds(members), routes, size, window_bytes=WINDOW, passed=extended == CANDY3, sealed=sealed
+            ).run(packets=200)
             drops = sum(engine.drops().values())
         finally:
             engine.stop()

@@ -17,9 +17,9 @@ import threading
 from collections import deque
 
 import pytest
-from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, EngineRelay, Frame, Peer, numbered, packet
+from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, SEALED, EngineRelay, Frame, Peer, numbered, packet, sealed
 
-from candy._fastpath import kept_networks
+from candy._fastpath import CANDY3, kept_networks
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
@@ -42,7 +42,7 @@ class Station:
         self.owned: set[int] = set()
         self.address = 0
         self.sent = 0
-        self.last: dict[tuple[int, int, int, int], int] = {}
+        self.last: dict[tuple[bytes, int, int, int, int], int] = {}
         self.over = False
         self.received = 0
         peer.sock.settimeout(None)
@@ -50,11 +50,16 @@ class Station:
     def check(self, frame: Frame) -> None:
         if frame.opcode in (PONG, CLOSE):
             return
-        assert (frame.opcode, frame.payload[:1]) == (BINARY, FORWARD)
-        source, destination, port = struct.unpack_from(">IIH", frame.payload, 13)
+        assert (frame.opcode, frame.payload[:1]) in ((BINARY, FORWARD), (BINARY, SEALED))
+        if frame.payload[:1] == SEALED:
+            assert self.peer.candy3, "sealed, for who takes no such"
+            port, source, destination = struct.unpack_from(">HII", frame.payload, 2)
+            label, number = LABEL.unpack_from(frame.payload, 24)
+        else:
+            source, destination, port = struct.unpack_from(">IIH", frame.payload, 13)
+            label, number = LABEL.unpack_from(frame.payload, 29)
         assert destination in self.owned, f"a packet for {destination:#x} reached an owner of {self.owned}"
-        label, number = LABEL.unpack_from(frame.payload, 29)
-        flow = label, source, destination, port
+        flow = frame.payload[:1], label, source, destination, port
         assert number > self.last.get(flow, -1), "a flow out of order"
         self.last[flow] = number
         self.received += 1
@@ -96,7 +101,11 @@ class Station:
                 flow = chance.randrange(3)
                 body = LABEL.pack(self.label, self.sent) + bytes(chance.choice((0, 60, 1300)))
                 self.sent += 1
-                frames.append(self.peer.frame(BINARY, FORWARD + packet(self.address, destination, body, flow=flow)))
+                if self.peer.candy3 and chance.random() < 0.5:
+                    payload = sealed(self.address, destination, body + bytes(16), label=flow)
+                else:
+                    payload = FORWARD + packet(self.address, destination, body, flow=flow)
+                frames.append(self.peer.frame(BINARY, payload))
         try:
             self.peer.sock.sendall(b"".join(frames))
         except OSError:
@@ -153,7 +162,7 @@ def commotion(relay: EngineRelay, *, rounds: int, seed: int, hub: bool, tcp: boo
 
     def arrive(address: int) -> None:
         nonlocal label
-        peer = relay.adopt(extended=chance.random() < 0.7, tcp=tcp)
+        peer = relay.adopt(extended=chance.choice((0, 1, CANDY3)), tcp=tcp)
         station = Station(peer, label, lazy=chance.random() < 0.25)
         label += 1
         own(station, address)
@@ -253,7 +262,7 @@ def test_networks_come_and_go_under_traffic(seed: int) -> None:
         one, other = relay.member(0x0A000001), relay.member(0x0A000002)
         for turn in range(round(150 * SHARE)):
             number = relay.engine.add_network(0x0A0000FF)
-            members = [relay.member(0x0A000001 + n, network=number, extended=bool(n % 2)) for n in range(4)]
+            members = [relay.member(0x0A000001 + n, network=number, extended=n % 3) for n in range(4)]
             relay.engine.set_rules(number, [(lan, 0xFFFFFFFF, members[0].address, 0, 0)])
             for member in members:
                 burst = [numbered(member.address, chance.choice(members).address, n) for n in range(8)]
@@ -275,8 +284,8 @@ def test_networks_come_and_go_under_traffic(seed: int) -> None:
             del relay.peers[2:]
 
 
-@pytest.mark.parametrize("extended", [True, False], ids=["stream", "segments"])
-def test_several_workers_to_one_destination_lose_nothing_uncounted(extended: bool) -> None:
+@pytest.mark.parametrize("extended", [1, 0, CANDY3], ids=["stream", "segments", "sealed"])
+def test_several_workers_to_one_destination_lose_nothing_uncounted(extended: int) -> None:
     """Without any coming and going the sum is exact at the receiver itself."""
     senders, bursts, burst = 6, round(40 * FACTOR), 50
     with EngineRelay(4, queue_bytes=300_000) as relay:
@@ -284,7 +293,7 @@ def test_several_workers_to_one_destination_lose_nothing_uncounted(extended: boo
         hub.owned.add(0x0A000063)
         stations = []
         for n in range(senders):
-            station = Station(relay.member(0x0A000001 + n), n + 1, lazy=False)
+            station = Station(relay.member(0x0A000001 + n, extended=extended or 1), n + 1, lazy=False)
             station.address = 0x0A000001 + n
             stations.append(station)
 
@@ -293,7 +302,11 @@ def test_several_workers_to_one_destination_lose_nothing_uncounted(extended: boo
                 frames = []
                 for _ in range(burst):
                     body = LABEL.pack(station.label, station.sent) + bytes(200)
-                    payload = FORWARD + packet(station.address, 0x0A000063, body, flow=station.sent % 3)
+                    flow = station.sent % 3
+                    if station.peer.candy3:
+                        payload = sealed(station.address, 0x0A000063, body, label=flow)
+                    else:
+                        payload = FORWARD + packet(station.address, 0x0A000063, body, flow=flow)
                     frames.append(station.peer.frame(BINARY, payload))
                     station.sent += 1
                 station.peer.sock.sendall(b"".join(frames))
