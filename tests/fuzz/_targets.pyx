@@ -104,7 +104,8 @@ cdef public int LLVMFuzzerInitialize(int *argc, char ***argv) noexcept nogil:
 
 
 # ------------------------------------------------------------------------------------------------------------- frames
-# An input as frames.py has it: a first byte from 0x80 on says that a server speaks; the rest is the stream.
+# An input as frames.py has it: a first byte from 0x80 on says that a server speaks, its bit 0x40 that candy.3 was
+# agreed on; the rest is the stream.
 
 cdef public int fuzz_frames(const uint8_t *data, size_t size) noexcept nogil:
     """The parser of either end. A frame that was taken is built again from what was found in it, byte by byte; cut
@@ -117,22 +118,24 @@ cdef public int fuzz_frames(const uint8_t *data, size_t size) noexcept nogil:
     cdef size_t have = size - 1
     cdef uint32_t n
     cdef uint32_t frames = 0
+    cdef uint32_t most
     cdef int status
     cdef bint from_client
     if size == 0 or have > ROOM:
         return 0
     from_client = data[0] < 128
+    most = WIRE_PAYLOAD_CANDY3 if data[0] & 64 else WIRE_PAYLOAD_MAX
     p = put(input_end, stream, have)
     while True:
-        status = parse_frame(p + at, have - at, from_client, &f)
+        status = parse_frame(p + at, have - at, from_client, most, &f)
         check(status in (FRAME_OK, FRAME_SHORT, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE), "an unknown status")
         if frames < CUT_FRAMES:
-            frames_cut(stream + at, have - at, from_client, status)
+            frames_cut(stream + at, have - at, from_client, most, status)
         frames += 1
         if status != FRAME_OK:
             return 0
         n = f.header + f.length
-        check(f.length <= WIRE_PAYLOAD_MAX and n <= have - at, "a frame beyond its bytes")
+        check(f.length <= most and n <= have - at, "a frame beyond its bytes")
         check(f.payload == p + at + f.header, "a payload somewhere else")
         check(f.opcode <= OP_BINARY or OP_CLOSE <= f.opcode <= OP_PONG, "a reserved opcode")
         check(f.opcode < OP_CLOSE or (f.final and (f.length <= 125 or (
@@ -154,18 +157,77 @@ cdef public int fuzz_frames(const uint8_t *data, size_t size) noexcept nogil:
         check(memcmp(p + at, stream + at, min(have - at, <size_t>64)) == 0, "it changed what follows")
 
 
-cdef void frames_cut(const uint8_t *p, size_t have, bint from_client, int whole) noexcept nogil:
+cdef void frames_cut(const uint8_t *p, size_t have, bint from_client, uint32_t most, int whole) noexcept nogil:
     """The same bytes cut within the header."""
     cdef Frame f
     cdef size_t n
     cdef int status
     cdef bint fault = False
     for n in range(min(have, <size_t>CUTS)):
-        status = parse_frame(put(again_end, p, n), n, from_client, &f)
+        status = parse_frame(put(again_end, p, n), n, from_client, most, &f)
         check(status == FRAME_SHORT or status == whole, "a fault, or a frame, that the whole isn't")
         check(status != FRAME_OK or f.header + f.length <= n, "taken before it was there")
         check(not fault or status == whole, "a fault that went away")
         fault |= status > 0
+
+
+# ------------------------------------------------------------------------------------------------------------ passing
+# An input is a mask and a payload, as a member with candy.3 sends them.
+
+cdef public int fuzz_passing(const uint8_t *data, size_t size) noexcept nogil:
+    """A frame on its way between members with candy.3. It may pass where its header has room for the new length, and
+    then the receiver parses the same bytes; whatever the relay reads or writes through the mask comes to the same as
+    without one."""
+    cdef Frame f
+    cdef Frame g
+    cdef uint8_t mask[MASK_BYTES]
+    cdef const uint8_t *payload = data + MASK_BYTES
+    cdef uint8_t *passed
+    cdef uint8_t *plain
+    cdef uint32_t length, n, total, known
+    cdef uint32_t passed_hash = 0
+    cdef uint32_t plain_hash = 0
+    if size < MASK_BYTES or size - MASK_BYTES > WIRE_PAYLOAD_CANDY3:
+        return 0
+    length = <uint32_t>size - MASK_BYTES
+    memcpy(mask, data, MASK_BYTES)
+    n = header_size(length, True) + length
+    passed = input_end - n
+    check(build_frame(passed, OP_BINARY, payload, length, True, load32(mask)) == n, "another size")
+    check(parse_frame(passed, n, True, WIRE_PAYLOAD_CANDY3, &f) == FRAME_OK, "no frame")
+    check(passes(&f) == (128 <= mask[0] <= 254 and header_size(length + MASK_BYTES, False) + MASK_BYTES
+                         == header_size(length, True)), "passes where it may not, or not where it may")
+    padding_checked(&f, payload, length)
+    if not passes(&f) or length == 0 or is_mask(payload[0]):
+        return 0
+    check(write_header(passed, OP_BINARY, length + MASK_BYTES, False, 0) + MASK_BYTES == f.header, "its bytes moved")
+    check(frame_size(passed) == n, "measured with another size")
+    check(parse_frame(passed, n, False, WIRE_PAYLOAD_CANDY3 + MASK_BYTES, &g) == FRAME_OK, "no frame for a client")
+    check(g.length == length + MASK_BYTES and memcmp(g.payload, mask, MASK_BYTES) == 0, "another mask")
+    check(message_start(passed, n, &known) == f.header and known == load32(mask), "a mask that is not known")
+    plain = output_end - header_size(length, False) - length
+    total = build_frame(plain, OP_BINARY, payload, length, False, 0)
+    check(message_start(plain, total, &known) == frame_header(plain) and known == 0, "a mask where there is none")
+    check(frame_flow(passed, n, FLOW_KEY, &passed_hash) == frame_flow(plain, total, FLOW_KEY, &plain_hash)
+          and passed_hash == plain_hash, "another flow beneath a mask")
+    check(frame_mark(passed) == frame_mark(plain), "marked beneath a mask alone, or without one")
+    unmask(again_end - length, passed + f.header, length, load32(mask))
+    check(memcmp(again_end - length, plain + frame_header(plain), length) == 0, "marked otherwise beneath a mask")
+    check(payload[0] == KIND_FORWARD or payload[0] == KIND_SUPER
+          or memcmp(again_end - length, payload, length) == 0, "what is sealed was touched")
+    return 0
+
+
+cdef void padding_checked(Frame *f, const uint8_t *payload, uint32_t length) noexcept nogil:
+    """What is cut is behind the packet, and no more than padding may be."""
+    cdef Frame g = f[0]
+    cdef uint32_t shift = SUPER_SHIFT if length != 0 and payload[0] == KIND_SUPER else 0
+    cdef uint32_t total
+    if length < FORWARD_MIN + shift or (payload[0] != KIND_FORWARD and payload[0] != KIND_SUPER):
+        return
+    total = 1 + shift + (payload[3 + shift] << 8 | payload[4 + shift])
+    cut_padding(&g, shift)
+    check(g.length == (total if total < length <= total + PADDING_MAX else length), "cut elsewhere")
 
 
 # ------------------------------------------------------------------------------------------------------ super-packets

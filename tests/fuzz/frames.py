@@ -4,18 +4,35 @@ The invariant for the frame parser and for a whole engine on a socketpair, in Py
 found is replayed against it. Also a target for atheris, which is no dependency of candy's: `pip install atheris`, then,
 with tests/ and the checkout on PYTHONPATH, `python tests/fuzz/frames.py -max_total_time=60 tests/fuzz/corpus/frames`.
 
-An input's first byte says who speaks and in what pieces (0x80: a server speaks; the rest: bytes a piece, 0 all at
-once); the others are the stream. The sender is 10.0.0.1, another member 10.0.0.2.
+An input's first byte says who speaks and in what pieces (0x80: a server speaks; 0x40: candy.3 was agreed on; the rest,
+this bit included: bytes a piece, 0 all at once); the others are the stream. The sender is 10.0.0.1, another member
+10.0.0.2.
 """
 
 import struct
 import sys
 
-from kit.peer import BINARY, CLOSE, FORWARD, PING, PONG, EngineRelay, numbered, read_messages
+from kit.peer import (
+    BINARY,
+    CLOSE,
+    FORWARD,
+    MAX_CANDY3_PAYLOAD,
+    MAX_PAYLOAD,
+    PING,
+    PONG,
+    EngineRelay,
+    numbered,
+    read_messages,
+)
 
 from candy import _fastpath
 
 A, B = 0x0A000001, 0x0A000002
+
+
+def longest(data: bytes) -> int:
+    """Bytes that a payload may have."""
+    return MAX_CANDY3_PAYLOAD if data[:1] and data[0] & 64 else MAX_PAYLOAD
 
 
 def split(data: bytes) -> tuple[bool, list[bytes]]:
@@ -33,9 +50,9 @@ def for_b(destination: bytes) -> bool:
 
 def check_parser(data: bytes) -> None:
     masked, chunks = split(data)
-    parser = _fastpath.FrameParser(client=not masked)
+    parser = _fastpath.FrameParser(client=not masked, candy3=longest(data) != MAX_PAYLOAD)
     found = [frame for chunk in chunks for frame in parser.feed(chunk)]
-    assert (found, parser.error) == read_messages(b"".join(chunks), masked=masked)
+    assert (found, parser.error) == read_messages(b"".join(chunks), masked=masked, most=longest(data))
 
 
 def check_engine(data: bytes) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from fuzz.frames import check_engine, check_parser
 from fuzz.offload import check_device, check_ipip, check_supers
+from fuzz.passing import check_passing
 
 pytestmark = pytest.mark.engine
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("device", "frames", "ipip", "supers")
+TARGETS = ("device", "frames", "ipip", "passing", "supers")
 
 
 def inputs(target: str) -> pytest.MarkDecorator:
@@ -24,6 +25,11 @@ def test_parser(path: Path) -> None:
 @inputs("frames")
 def test_engine(path: Path) -> None:
     check_engine(path.read_bytes())
+
+
+@inputs("passing")
+def test_passing(path: Path) -> None:
+    check_passing(path.read_bytes())
 
 
 @inputs("supers")
