@@ -16,6 +16,7 @@ LINKED = [
     "docs/architecture.md",
     "docs/operation.md",
     "docs/protocol.md",
+    "docs/security.md",
 ]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
