@@ -119,6 +119,45 @@ def openssl_version() -> str:
         OSError: there is none that will do; says what to do.
     """
 
+def x25519_public(private: bytes) -> bytes:
+    """The public key that belongs to a private one, of 32 bytes each.
+
+    Raises:
+        ValueError: it has another length.
+        OSError: as openssl_version(); or OpenSSL has no memory, or no such algorithm.
+    """
+
+def x25519_exchange(private: bytes, public: bytes) -> bytes | None:
+    """What is shared with the owner of a public key, 32 bytes; None for a point of low order. Raises as above."""
+
+def ed25519_public(seed: bytes) -> bytes:
+    """The public key that belongs to a seed, of 32 bytes each. Raises as x25519_public()."""
+
+def ed25519_sign(seed: bytes, message: bytes) -> bytes:
+    """A signature of 64 bytes. Raises as x25519_public()."""
+
+def ed25519_verify(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether it is one of this message, by the owner of this key. Raises OSError as x25519_public()."""
+
+def aes_seal(key: bytes, nonce: bytes, data: bytes, plaintext: bytes) -> bytes:
+    """AES-256-GCM.
+
+    Args:
+        key: 32 bytes.
+        nonce: 12 bytes, never twice with one key.
+        data: associated data, at most 2**30 bytes, as of plaintext.
+
+    Returns:
+        ciphertext, and a tag of 16 bytes.
+
+    Raises:
+        ValueError: a length is another.
+        OSError: as x25519_public().
+    """
+
+def aes_open(key: bytes, nonce: bytes, data: bytes, sealed: bytes) -> bytes | None:
+    """The plaintext of what aes_seal() returned; None if the tag is wrong. Takes and raises what aes_seal() does."""
+
 class Engine:
     """Worker threads that carry WebSocket frames between connections and TUN devices.
 

@@ -45,6 +45,7 @@ include "engine/handshake.pxi"          # of TLS, on a thread of their own
 include "engine/http.pxi"               # between that and the frames: plaintext for Python
 include "engine/worker.pxi"             # the thread and its epoll
 include "engine/context.pxi"            # TLS contexts, from files
+include "engine/primitives.pxi"         # X25519, Ed25519 and AES-256-GCM, for Python
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/face.pxi"               # the Python face
 include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog

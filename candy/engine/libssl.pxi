@@ -6,7 +6,7 @@
 # beside the first, for it would be bound to the first one's libcrypto. A Python that has OpenSSL within itself and
 # shows none of its symbols leaves room for the system's.
 #
-# Declared as in OpenSSL 3.0, whose functions all later 3.x have; every structure is opaque.
+# Declared as in OpenSSL 3.0, whose functions all later 3.x have; but for OSSL_PARAM every structure is opaque.
 
 cdef enum:
     SSL_LEAST_MAJOR = 3
@@ -41,8 +41,19 @@ cdef enum:
     NID_AES_128_GCM = 895
     NID_AES_256_GCM = 901
     NID_CHACHA20_POLY1305 = 1018
+    NID_X25519 = 1034
+    NID_ED25519 = 1087
     EVP_CTRL_AEAD_GET_TAG = 0x10
     EVP_CTRL_AEAD_SET_TAG = 0x11
+    EVP_PKEY_KEYPAIR = 0x87
+    OSSL_PARAM_OCTET_STRING = 5
+
+cdef struct OsslParam:                      # OSSL_PARAM
+    const char *name
+    unsigned int kind
+    void *data
+    size_t size
+    size_t returned
 
 cdef:
     unsigned long (*OpenSSL_version_num)() noexcept nogil
@@ -110,6 +121,25 @@ cdef:
     int (*EVP_CipherUpdate)(void *c, uint8_t *out, int *size, const uint8_t *data, int n) noexcept nogil
     int (*EVP_CipherFinal_ex)(void *c, uint8_t *out, int *size) noexcept nogil
     int (*EVP_CIPHER_CTX_ctrl)(void *c, int command, int n, void *data) noexcept nogil
+    void *(*EVP_PKEY_new_raw_private_key)(int kind, void *engine, const uint8_t *key, size_t n) noexcept nogil
+    void *(*EVP_PKEY_new_raw_public_key)(int kind, void *engine, const uint8_t *key, size_t n) noexcept nogil
+    int (*EVP_PKEY_get_raw_public_key)(const void *key, uint8_t *out, size_t *n) noexcept nogil
+    void (*EVP_PKEY_free)(void *key) noexcept nogil
+    void *(*EVP_PKEY_CTX_new)(void *key, void *engine) noexcept nogil
+    void *(*EVP_PKEY_CTX_new_from_name)(void *library, const char *name, const char *query) noexcept nogil
+    void (*EVP_PKEY_CTX_free)(void *c) noexcept nogil
+    int (*EVP_PKEY_fromdata_init)(void *c) noexcept nogil
+    int (*EVP_PKEY_fromdata)(void *c, void **key, int selection, OsslParam *parts) noexcept nogil
+    int (*EVP_PKEY_derive_init)(void *c) noexcept nogil
+    int (*EVP_PKEY_derive_set_peer)(void *c, void *peer) noexcept nogil
+    int (*EVP_PKEY_derive)(void *c, uint8_t *out, size_t *n) noexcept nogil
+    void *(*EVP_MD_CTX_new)() noexcept nogil
+    void (*EVP_MD_CTX_free)(void *c) noexcept nogil
+    int (*EVP_DigestSignInit)(void *c, void **key_context, const void *kind, void *engine, void *key) noexcept nogil
+    int (*EVP_DigestSign)(void *c, uint8_t *out, size_t *size, const uint8_t *data, size_t n) noexcept nogil
+    int (*EVP_DigestVerifyInit)(void *c, void **key_context, const void *kind, void *engine, void *key) noexcept nogil
+    int (*EVP_DigestVerify)(void *c, const uint8_t *signature, size_t size, const uint8_t *data,
+                            size_t n) noexcept nogil
     void (*OPENSSL_cleanse)(void *p, size_t n) noexcept nogil
     void (*CRYPTO_free)(void *p, const char *file, int line) noexcept nogil
     void *(*SSL_new)(void *context) noexcept nogil
@@ -147,7 +177,7 @@ cdef libssl_load():
     handle = libssl_handle()
     libssl_find_all(handle)
     if OpenSSL_version_num() >> 28 < SSL_LEAST_MAJOR:
-        raise OSError(f"{OpenSSL_version(0).decode()} is too old: TLS needs OpenSSL {SSL_LEAST_MAJOR}.0 or later")
+        raise OSError(f"{OpenSSL_version(0).decode()} is too old: candy needs OpenSSL {SSL_LEAST_MAJOR}.0 or later")
     libssl_loaded = True
 
 
@@ -171,7 +201,7 @@ cdef void *libssl_handle() except NULL:
 cdef libssl_find(void *handle, const char *name, void **place):
     place[0] = dlsym(handle, name)
     if place[0] == NULL:
-        raise OSError(f"the OpenSSL that Python has loaded lacks {name.decode()}: TLS needs OpenSSL 3.0 or later")
+        raise OSError(f"the OpenSSL that Python has loaded lacks {name.decode()}: candy needs OpenSSL 3.0 or later")
 
 
 cdef libssl_find_all(void *handle):
@@ -236,6 +266,24 @@ cdef libssl_find_all(void *handle):
     libssl_find(handle, b"EVP_CipherUpdate", <void **>&EVP_CipherUpdate)
     libssl_find(handle, b"EVP_CipherFinal_ex", <void **>&EVP_CipherFinal_ex)
     libssl_find(handle, b"EVP_CIPHER_CTX_ctrl", <void **>&EVP_CIPHER_CTX_ctrl)
+    libssl_find(handle, b"EVP_PKEY_new_raw_private_key", <void **>&EVP_PKEY_new_raw_private_key)
+    libssl_find(handle, b"EVP_PKEY_new_raw_public_key", <void **>&EVP_PKEY_new_raw_public_key)
+    libssl_find(handle, b"EVP_PKEY_get_raw_public_key", <void **>&EVP_PKEY_get_raw_public_key)
+    libssl_find(handle, b"EVP_PKEY_free", <void **>&EVP_PKEY_free)
+    libssl_find(handle, b"EVP_PKEY_CTX_new", <void **>&EVP_PKEY_CTX_new)
+    libssl_find(handle, b"EVP_PKEY_CTX_new_from_name", <void **>&EVP_PKEY_CTX_new_from_name)
+    libssl_find(handle, b"EVP_PKEY_CTX_free", <void **>&EVP_PKEY_CTX_free)
+    libssl_find(handle, b"EVP_PKEY_fromdata_init", <void **>&EVP_PKEY_fromdata_init)
+    libssl_find(handle, b"EVP_PKEY_fromdata", <void **>&EVP_PKEY_fromdata)
+    libssl_find(handle, b"EVP_PKEY_derive_init", <void **>&EVP_PKEY_derive_init)
+    libssl_find(handle, b"EVP_PKEY_derive_set_peer", <void **>&EVP_PKEY_derive_set_peer)
+    libssl_find(handle, b"EVP_PKEY_derive", <void **>&EVP_PKEY_derive)
+    libssl_find(handle, b"EVP_MD_CTX_new", <void **>&EVP_MD_CTX_new)
+    libssl_find(handle, b"EVP_MD_CTX_free", <void **>&EVP_MD_CTX_free)
+    libssl_find(handle, b"EVP_DigestSignInit", <void **>&EVP_DigestSignInit)
+    libssl_find(handle, b"EVP_DigestSign", <void **>&EVP_DigestSign)
+    libssl_find(handle, b"EVP_DigestVerifyInit", <void **>&EVP_DigestVerifyInit)
+    libssl_find(handle, b"EVP_DigestVerify", <void **>&EVP_DigestVerify)
     libssl_find(handle, b"OPENSSL_cleanse", <void **>&OPENSSL_cleanse)
     libssl_find(handle, b"CRYPTO_free", <void **>&CRYPTO_free)
     libssl_find(handle, b"SSL_new", <void **>&SSL_new)
