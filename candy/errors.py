@@ -36,6 +36,10 @@ class OperationalError(CandyError):
     exit_status: ClassVar[int] = 1
 
 
+class UnwritableError(OperationalError):
+    """A folder, or a file in it, can't be written."""
+
+
 class AddressTaken(OperationalError):
     """Another interface has the address that one of ours shall have. It may lose it: a member waits for that."""
 

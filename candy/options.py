@@ -129,6 +129,21 @@ NETWORK_OPTIONS = (
         reloads=True,
     ),
     Option(
+        "admit",
+        str,
+        "whom a password lets in that is new and has a key: password, invite (nobody), approval  [{default}]",
+        "WHOM",
+        default="password",
+        reloads=True,
+    ),
+    Option(
+        "legacy",
+        bool,
+        "let clients without a key join, too; --no-legacy: nobody without  [on]",
+        default=True,
+        reloads=True,
+    ),
+    Option(
         "dhcp",
         str,
         "grant addresses of this pool, '' for none  [{default}]",

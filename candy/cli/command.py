@@ -212,7 +212,8 @@ class Command(click.Group, Generic[Settings]):
 
 
 def _click_option(option: Option, hidden: bool = False) -> click.Option:
-    names = [option.flag, option.key] if option.short is None else [option.short, option.flag, option.key]
+    flag = f"{option.flag}/--no-{option.key}" if option.kind is bool and option.default else option.flag
+    names = [flag, option.key] if option.short is None else [option.short, flag, option.key]
     return click.Option(
         names,
         metavar=option.metavar,

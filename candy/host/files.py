@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from candy.errors import OperationalError
+from candy.errors import OperationalError, UnwritableError
 
 AGAIN_S = 60.0
 """Between two tries to write what a folder did not take. Each may wear out a card."""
@@ -43,19 +43,19 @@ def read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unusable("read", path, error) from error
+        raise OperationalError(_unusable("read", path, error)) from error
 
 
 def replace(folder: Path, path: Path, content: bytes) -> bytes:
     """Write the content whole: a reader of path finds the old or the new one. Returns the new one.
 
     Raises:
-        OperationalError: the folder can't be written.
+        UnwritableError: the folder can't be written.
     """
     try:
         os.replace(_write_beside(folder, path, content), path)
     except OSError as error:
-        raise _unusable("write", path, error) from error
+        raise UnwritableError(_unusable("write", path, error)) from error
     return content
 
 
@@ -63,7 +63,7 @@ def create(folder: Path, path: Path, content: bytes) -> bytes:
     """Write the content unless path exists; returns what path holds afterwards, another process's if that was first.
 
     Raises:
-        OperationalError: the folder can't be written.
+        UnwritableError: the folder can't be written.
     """
     try:
         written = _write_beside(folder, path, content)
@@ -75,7 +75,7 @@ def create(folder: Path, path: Path, content: bytes) -> bytes:
         finally:
             os.unlink(written)
     except OSError as error:
-        raise _unusable("write", path, error) from error
+        raise UnwritableError(_unusable("write", path, error)) from error
     return content
 
 
@@ -174,6 +174,6 @@ def _write_beside(folder: Path, path: Path, content: bytes) -> str:
     return written
 
 
-def _unusable(verb: str, path: Path, error: OSError) -> OperationalError:
+def _unusable(verb: str, path: Path, error: OSError) -> str:
     cure = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give this user access"
-    return OperationalError(f"cannot {verb} {path}: {error.strerror}: {cure}, or set CANDY_STATE_DIR to another folder")
+    return f"cannot {verb} {path}: {error.strerror}: {cure}, or set CANDY_STATE_DIR to another folder"

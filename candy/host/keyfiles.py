@@ -33,7 +33,13 @@ def read(path: Path, lengths: Container[int], what: str) -> bytes | None:
     Raises:
         OperationalError: see rule 1.
     """
-    text = files.read(path)
+    try:
+        text = files.read(path)
+    except OperationalError as error:
+        if not isinstance(error.__cause__, NotADirectoryError):
+            raise
+        # Nothing is in a folder that is none; who writes there will be told.
+        return None
     if text is None:
         return None
     mode = os.stat(path).st_mode
@@ -54,7 +60,8 @@ def make(folder: Path, path: Path, length: int, what: str, draw: Callable[[int],
     """What the file holds; draw(length), if there is no such file yet.
 
     Raises:
-        OperationalError: see rules 1 and 2.
+        OperationalError: see rule 1.
+        UnwritableError: see rule 2.
     """
     held = read(path, (length,), what)
     if held is not None:
@@ -70,7 +77,7 @@ def replace(folder: Path, path: Path, content: bytes) -> None:
     """Have the file hold this.
 
     Raises:
-        OperationalError: it can't be written.
+        UnwritableError: it can't be written.
     """
     files.replace(folder, path, _line(content))
 

@@ -26,8 +26,7 @@ The messages within, beside the ROUTE and BEHIND of candy.protocol.wire, BEHIND 
                  └──┘
 
 Rules: as in candy.protocol.wire: the length is checked before the first field is read, bytes that are not a message
-raise WireError, and whatever follows the fixed part is ignored. In the programs the engine seals and opens; `seal` and
-`opened` are what it has to do.
+raise WireError, and whatever follows the fixed part is ignored.
 """
 
 from dataclasses import dataclass
@@ -287,6 +286,10 @@ _BY_KIND: dict[int, type[FromMember | FromRelay]] = {
     wire.Kind.ROUTE: wire.Route,
     wire.Kind.BEHIND: wire.Behind,
 }
+
+
+WITHIN: Final = frozenset(_BY_KIND)
+"""Kinds that come within a CONTROL, and in the clear from nobody who has the keys for one."""
 
 
 def decode(message: bytes) -> FromMember | FromRelay:

@@ -94,6 +94,8 @@ class Cipher:
         key: KEY_BYTES.
     """
 
+    __slots__ = ("_primitives", "key", "nonce")
+
     def __init__(self, primitives: Primitives, key: bytes) -> None:
         self._primitives = primitives
         self.key = key

@@ -56,6 +56,8 @@ from typing import ClassVar, Self
 from candy.errors import WireError
 
 SUBPROTOCOL = "candy.2"
+SEALING_SUBPROTOCOL = "candy.3"
+"""It contains the other."""
 MAX_PAYLOAD = 65546
 """Bytes of payload accepted from anyone (a SUPER with the longest IPv4 packet); more is closed with MESSAGE_TOO_BIG."""
 LEGACY_PAYLOAD = 1500
@@ -129,6 +131,8 @@ class DropReason(StrEnum):
     """A LOGIN of another version, number, credential or length, or with a field that can't be."""
     BAD_CONTROL = "bad_control"
     """A CONTROL that is not the next, or does not open: the connection ends with it."""
+    ASK_LIMIT = "ask_limit"
+    """An ASK of a member that has used up its allowance of addresses."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,15 +18,15 @@ No I/O. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
 """
 
 import hmac
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from ipaddress import IPv4Network
 from typing import Final
 
 from candy.errors import RequestError
 from candy.protocol.closing import CloseCode
-from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES, fingerprint, of_device, of_invitation
+from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES, RelayKey, fingerprint, of_device, of_invitation
 from candy.protocol.login import Credential, Login
 from candy.relay.allowance import Allowance
 from candy.relay.passwords import Password
@@ -40,7 +40,7 @@ FAILURES_MAX: Final = 10
 HOUR_S: Final = 3600.0
 
 
-class Admit(Enum):
+class Admit(StrEnum):
     """Whom a password lets in that was not here before."""
 
     PASSWORD = "password"
@@ -126,13 +126,17 @@ class Enrolment:
 
     Args:
         network: its public key, which salts all pre-shared keys.
+        relay: the relay's, by which members log in; empty: it does not matter which.
         draw: that many random bytes.
     """
 
-    def __init__(self, network: bytes, draw: Callable[[int], bytes], admit: Admit = Admit.PASSWORD) -> None:
+    def __init__(
+        self, network: bytes, draw: Callable[[int], bytes], admit: Admit = Admit.PASSWORD, relay: bytes = b""
+    ) -> None:
         self.network = network
+        self.relay = relay
         self.admit = admit
-        self.stretched: Mapping[bytes, bytes] = {}
+        self.stretched: dict[bytes, bytes] = {}
         """The pre-shared keys of passwords, by their raw bytes; those that are missing admit nobody."""
         self._draw = draw
         self._devices: dict[bytes, Device] = {}
@@ -142,6 +146,12 @@ class Enrolment:
         self._waiting = 0
         self._changed: set[bytes] = set()
         """Keys and selectors."""
+
+    def renew(self, key: RelayKey) -> None:
+        """The relay has this key from now on; with another network's key, the passwords' have to be stretched anew."""
+        if key.network != self.network:
+            self.stretched = {}
+        self.network, self.relay = key.network, key.relay
 
     def __iter__(self) -> Iterator[Device]:
         return iter(self._devices.values())

@@ -18,6 +18,7 @@ Rules:
 
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from math import inf
 
 from candy.errors import PoolFull, WireError
 from candy.protocol import control
@@ -34,6 +35,12 @@ from candy.relay.passwords import Password
 from candy.relay.realm import Realm
 from candy.relay.session import UNTOLD, Action, Record, Session, State, Unbind
 
+ASKS_PER_S = 200
+"""Addresses that one member may ask about in the long run: each is an entry of a message to it, and perhaps to
+another."""
+ASKS_AHEAD_S = 5.0
+"""How far it may be ahead of that rate."""
+
 
 class KeyedSession(Session):
     """See above.
@@ -42,18 +49,36 @@ class KeyedSession(Session):
         log_in: of this connection; its headers went out with the 101.
     """
 
-    __slots__ = ("_before", "_claim", "_is_answered", "_is_confirmed", "_lease_number", "_log_in", "device")
+    __slots__ = (
+        "_asked_until",
+        "_before",
+        "_claim",
+        "_is_answered",
+        "_is_confirmed",
+        "_lease_number",
+        "_log_in",
+        "commit_bytes",
+        "device",
+        "flags",
+    )
 
     def __init__(self, realm: Realm, connection: int, source: str, now: float, log_in: LogIn) -> None:
         super().__init__(realm, connection, source, True, now)
         self._log_in: LogIn | None = log_in
         """None once message 2 was sent: it has no more use."""
         self._claim: Claim | None = None
+        """None again for a member, which has made it true."""
         self._before: Device | None = None
         """Its device, before it was enrolled again."""
         self._is_answered = False
         self._is_confirmed = False
         self._lease_number = bytes(NUMBER_BYTES)
+        self._asked_until = -inf
+        """The time until which it has used its allowance of addresses that it asks about, at ASKS_PER_S."""
+        self.flags = Asks(0)
+        """As it said of itself; a member's."""
+        self.commit_bytes = 0
+        """The longest packet that it wants in one piece; a member's."""
         self.device: Device | None = None
         """As it was enrolled."""
 
@@ -65,10 +90,14 @@ class KeyedSession(Session):
     def came_by(self) -> str:
         return "" if self.device is None else self.device.by
 
+    @property
+    def is_invited(self) -> bool:
+        return self.device is not None and bool(self.device.invitation)
+
     def end(self, code: CloseCode | None, reason: str) -> list[Action]:
         unbind: list[Action] = [Unbind(self.connection)] if self.is_member else []
         self.state = State.CLOSED
-        if code is None or self._claim is None:
+        if code is None or not (self._is_answered or self._claim is not None):
             return [*unbind, Close(self.connection, None, UNTOLD if code is not None else reason)]
         close = Close(self.connection, code, reason)
         if self._is_answered:
@@ -89,7 +118,10 @@ class KeyedSession(Session):
     def claimed(self, lease: Lease | None, now: float) -> None:
         super().claimed(lease, now)
         if lease is not None:
-            self._realm.pool.leases.number(lease, self._lease_number)
+            self._lease_number = self._realm.pool.leases.number(lease, self._lease_number)
+        claim, self._claim, self._before = self._claim, None, None
+        assert claim is not None
+        self.flags, self.commit_bytes = claim.asked.flags, claim.asked.commit_bytes
 
     def welcome(self) -> list[Action]:
         """What a member is told first, once it has its address: one that waited for approval, which."""
@@ -114,17 +146,34 @@ class KeyedSession(Session):
             return self._on_members(payload, now, wall)
         if self.state is State.GREETING or payload[:1] == bytes([LOGIN]):
             return self._on_first(payload, now, wall)
-        try:
-            message = control.decode(payload) if self._is_answered else None
-        except WireError as error:
-            return [Drop(self.connection, error.reason)]
+        return [Drop(self.connection, DropReason.NOT_AUTHENTICATED)]
+
+    def controlled(self, message: control.FromMember, now: float) -> tuple[list[Action], bool, bool]:
+        """Act on what came within a CONTROL, with received()'s result. What it asks about others answers the
+        network."""
+        return self.outcome(self._on_control(message, now))
+
+    def _on_control(self, message: control.FromMember, now: float) -> list[Action]:
         if self._is_confirmed or not isinstance(message, control.Confirm):
-            return [Drop(self.connection, DropReason.NOT_AUTHENTICATED)]
+            is_early = not self.is_member
+            return [Drop(self.connection, DropReason.NOT_AUTHENTICATED if is_early else DropReason.UNEXPECTED_KIND)]
         self._is_confirmed = True
         if self.state is State.ANSWERED:
             self.state = State.CLAIMING
             return []
         return self.approved(now)
+
+    def may_ask(self, addresses: int, now: float) -> bool:
+        """Whether it may ask about so many addresses now; then they are counted."""
+        if self._asked_until > now + ASKS_AHEAD_S:
+            return False
+        self._asked_until = max(self._asked_until, now) + addresses / ASKS_PER_S
+        return True
+
+    @property
+    def lease_number(self) -> bytes:
+        """A member's, as others are told it."""
+        return self._lease_number
 
     def approved(self, now: float) -> list[Action]:
         """The operator has approved its device, or it has confirmed that it waits: it claims an address once both are
@@ -156,6 +205,8 @@ class KeyedSession(Session):
         assert self._log_in is not None
         claim = self._log_in.read(login, realm.enrolment, realm.passwords.with_keys(wall))
         if claim is None:
+            if self._log_in.relay_key.relay != (realm.enrolment.relay or self._log_in.relay_key.relay):
+                return self.refuse("it was under way while the relay's key was rotated", kind="rotated")
             realm.enrolment.failed(login, now)
             refusal = self.refuse("wrong password in LOGIN", kind="password")
             return refusal + self._note_failure(now)

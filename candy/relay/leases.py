@@ -183,7 +183,7 @@ class Leases:
         """Not a set, which takes several times the room."""
         self.has_lost_count = False
         """More ended than changes() can tell: see rows()."""
-        self._watch: Callable[[int], None] = lambda ip: None
+        self._watchers: list[Callable[[int], None]] = []
 
     def __len__(self) -> int:
         return len(self._by_ip)
@@ -192,8 +192,8 @@ class Leases:
         return iter(self._by_ip.values())
 
     def watch(self, watch: Callable[[int], None]) -> None:
-        """Have this called with each address whose lease begins or ends."""
-        self._watch = watch
+        """Have this called, too, with each address whose lease begins or ends."""
+        self._watchers.append(watch)
 
     def get(self, ip: int) -> Lease | None:
         return self._by_ip.get(ip)
@@ -252,7 +252,7 @@ class Leases:
         self._idle.pop(ip, None)
         self._unlink(lease)
         self._change(ip)
-        self._watch(ip)
+        self._tell_watchers(ip)
 
     def expire(self) -> None:
         """End the leases of devices that were not seen for too long."""
@@ -326,7 +326,11 @@ class Leases:
     def _add(self, lease: Lease) -> None:
         self._by_ip[lease.ip] = lease
         self._link(lease)
-        self._watch(lease.ip)
+        self._tell_watchers(lease.ip)
+
+    def _tell_watchers(self, ip: int) -> None:
+        for watch in self._watchers:
+            watch(ip)
 
     def _link(self, lease: Lease) -> None:
         lease.older = self._by_vmac.get(lease.vmac)

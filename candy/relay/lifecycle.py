@@ -83,6 +83,8 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     writing = loop.create_task(folder_at(settings.state_dir).keep_writing())
     with ExitStack() as interfaces:
         try:
+            relay.load_keys()
+            relay.keep_by(keeper.record)
             await keeper.start()
             await relay.make_interfaces(interfaces)
             certificates = _certificates(settings)

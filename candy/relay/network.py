@@ -26,25 +26,26 @@ Settings may change while members are there, and concern some of them:
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
 
-from candy.control.escape import shown
-from candy.protocol.actions import Log, Ping, Send
-from candy.protocol.addresses import source_of
+from candy.errors import WireError
+from candy.protocol import control
+from candy.protocol.actions import Drop, Log
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
+from candy.protocol.keys import RelayKey, Succession
 from candy.protocol.login import Tells
 from candy.protocol.noise import KEY_BYTES
-from candy.relay import lines
-from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
+from candy.protocol.wire import DropReason
 from candy.relay.devices import Devices
+from candy.relay.enrolment import Admit as Admission
 from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
 from candy.relay.keyed import KeyedSession
-from candy.relay.leases import LEASE_DAYS, NO_HELLO, Traffic
+from candy.relay.leases import LEASE_DAYS, Traffic
 from candy.relay.login import LogIn
 from candy.relay.passwords import Ends, Passwords
 from candy.relay.pool import Pool
@@ -52,15 +53,14 @@ from candy.relay.realm import Realm
 from candy.relay.register import Register
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.reservations import Reservation
-from candy.relay.rules import Rules, behind_messages, messages
+from candy.relay.roster import Roster
+from candy.relay.rules import Rules
 from candy.relay.session import Action, Bind, Session, State
 
 PROBE_TIMEOUT_S = 3.0
-TAKEN_OVER = "another login took over the address"
-"""What a member without candy.2 is told that lost its address, as ever."""
 
 
-class Network:
+class Network(Roster):
     """The sessions of one network.
 
     Args:
@@ -69,6 +69,7 @@ class Network:
         randbytes: returns that many random bytes.
         failures: may be shared between networks.
         enrolment: of devices with keys; None: nobody logs in by one.
+        legacy: old clients may join, and members without a key.
         tolerance: seconds that a member's clock may be off.
         allow_outside_pool: addresses outside the pool may be claimed.
         forward_broadcast: members may send messages to all others.
@@ -91,6 +92,7 @@ class Network:
         randbytes: Callable[[int], bytes],
         failures: FailureLimiter,
         enrolment: Enrolment | None = None,
+        legacy: bool = True,
         tolerance: int = TOLERANCE_S,
         allow_outside_pool: bool = False,
         forward_broadcast: bool = True,
@@ -105,7 +107,7 @@ class Network:
         traffic: Callable[[int], Traffic | None] = lambda connection: None,
     ) -> None:
         pool = pool if pool is not None else Pool(None)
-        self._realm = Realm(
+        realm = Realm(
             passwords=passwords,
             pool=pool,
             replays=ReplayMemory(tolerance),
@@ -118,28 +120,23 @@ class Network:
             allow_outside_pool=allow_outside_pool or pool.network is None,
             forward_broadcast=forward_broadcast,
             rules=rules if rules is not None else Rules(),
-            tells=Tells(0) if tell_gateways else Tells.CHECKS_NO_SOURCE,
+            tells=Tells(0),
+        )
+        super().__init__(
+            realm,
+            tell_gateways=tell_gateways,
+            max_members=max_members,
+            authentication_timeout=authentication_timeout,
+            probe_timeout=probe_timeout,
+            traffic=traffic,
         )
         self.register = Register(self._realm)
         """What it remembers."""
         self.register.set_lease_days(lease_days)
         pool.configure(reservations)
-        self._tell_gateways = tell_gateways
-        self.max_members = max_members
-        self._members = 0
-        self._authentication_timeout = authentication_timeout
-        self._traffic = traffic
         self._ends = Ends(passwords)
-        self._sessions: dict[int, Session] = {}
-        self._parting: dict[int, Session] = {}
-        """Of members whose connection is ending, for their last traffic."""
-        self._claims = Claims(self._realm, self._sessions, probe_timeout)
-        self._due: dict[int, float] = {}
-        """When the network has to act on a session that is not a member yet, by connection."""
-        self._left: dict[int, float] = {}
-        """The seconds that a session in line has left behind its turn, by connection."""
-        self._deadlines: list[tuple[float, int]] = []
-        """A heap of (when, connection). An entry counts only while `_due` says the same."""
+        self._checks_source = tell_gateways
+        self.set_legacy(legacy, 0.0)
 
     def host(self, connection: int, ip: IPv4Address) -> list[Action]:
         """Give the relay's own interface its address, before any member logs in."""
@@ -190,13 +187,21 @@ class Network:
         return actions
 
     def revoke(self, key: bytes, now: float) -> list[Action]:
-        """No credential lets this device in from now on, by command, and its connections end."""
+        """No credential lets this device in from now on, by command, its connections end, and all who have a key are
+        told."""
         self._realm.enrolment.revoke(key)
         told = "this device was revoked"
         actions: list[Action] = []
         for session in self._of_device(key):
             actions += self._send_away(session, CloseCode.DEVICE_REVOKED, told, now)
-        return actions
+        return [*actions, *self._telling.revoked(key)]
+
+    def renew(self, key: RelayKey, succession: Succession | None = None) -> list[Action]:
+        """Log-ins are by this key of the relay's from now on, and all who have a key are told; with `succession` the
+        network has another one, too."""
+        told = [] if succession is None else [control.NetworkKey(succession).encode()]
+        self._realm.enrolment.renew(key)
+        return [*self._telling.to_all([*told, control.RelayKey(key).encode()])]
 
     def _of_device(self, key: bytes) -> list[KeyedSession]:
         """Sessions that have shown this key."""
@@ -214,6 +219,31 @@ class Network:
             self._left[connection] = self._due[connection] - now
             self._set_deadline(connection, session.turn)
         return actions
+
+    def controlled(self, connection: int, message: bytes, now: float, wall: int) -> list[Action]:
+        """The same within a CONTROL, opened, of one that has logged in with a key."""
+        self._realm.pool.leases.wall = wall
+        session = self._sessions.get(connection)
+        if not isinstance(session, KeyedSession):
+            return []
+        try:
+            decoded = control.decode(message)
+        except WireError as error:
+            return [Drop(connection, error.reason)]
+        match decoded:
+            case control.Ask() if session.is_member:
+                return [*self._telling.answer(session, decoded, now)]
+            case control.Ask() | control.Confirm():
+                return self._go_on(session, session.controlled(decoded, now), now)
+        return [Drop(connection, DropReason.UNEXPECTED_KIND)]
+
+    def broken(self, connection: int, now: float) -> list[Action]:
+        """Its CONTROL is not the next, or does not open."""
+        drop, session = Drop(connection, DropReason.BAD_CONTROL), self._sessions.get(connection)
+        if session is None:
+            return [drop]
+        told = "a sealed message was changed, left out or repeated on the way"
+        return [drop, *self._send_away(session, CloseCode.BROKEN_CONTROL, told, now)]
 
     def ponged(self, connection: int, payload: bytes, now: float, wall: int) -> list[Action]:
         """A PONG; only one that answers a probe matters here."""
@@ -257,6 +287,7 @@ class Network:
         """Act on every deadline up to `now`."""
         self._realm.pool.leases.wall = wall
         actions = self._look_at_passwords(now, wall) if self._ends.due <= now else []
+        actions += self._telling.catch_up(now)
         while (when := self._next_due()) is not None and when <= now:
             session = self._sessions[heapq.heappop(self._deadlines)[1]]
             if session.is_in_line:
@@ -281,18 +312,15 @@ class Network:
         members = [session for session in self._sessions.values() if session.is_member]
         # Gateways first: others are about to send them what is new.
         for session in members:
-            actions += self._tell_behind(session, before)
+            actions += self._telling.follow_behind(session, before)
         for session in members:
-            entries = rules.entries(session.ip)
-            # As sets: no two entries of a member overlap, so their order means nothing.
-            if set(entries) == set(before.entries(session.ip)):
-                continue
-            if session.extended:
-                told += 1
-                actions += [Send(session.connection, message) for message in messages(entries, extended=True)]
-            else:
+            routes = self._telling.follow_routes(session, before)
+            if routes is None:
                 closed += 1
                 actions += self._send_away(session, CloseCode.SERVICE_RESTART, "the routes have changed", now)
+            else:
+                told += bool(routes)
+                actions += routes
         log = f"{len(rules.rules)} SD-WAN rules from now on; members told: {told}, closed to come back: {closed}"
         return [*actions, Log("info", log)]
 
@@ -321,6 +349,21 @@ class Network:
         self._ends = Ends(passwords)
         return self._look_at_passwords(now, wall)
 
+    def set_legacy(self, legacy: bool, now: float) -> list[Action]:
+        """Whether old clients may join; those that are there go, if not. Call it when passwords have changed, too."""
+        realm = self._realm
+        tells = Tells(0) if self._checks_source else Tells.CHECKS_NO_SOURCE
+        if legacy:
+            tells |= Tells.ADMITS_OLD
+            if realm.enrolment.admit is not Admission.INVITE and realm.passwords.are_shared:
+                tells |= Tells.SHARES_PASSWORD
+        realm.tells = tells
+        if legacy:
+            return []
+        old = [session for session in self._sessions.values() if not isinstance(session, KeyedSession)]
+        told = "the network admits no old clients any more: update candy"
+        return self._send_all_away(old, CloseCode.POLICY_VIOLATION, told, now)
+
     def enlarge(self, network: IPv4Network, now: float) -> list[Action]:
         """Grant addresses of this network, of which the pool until now is a part."""
         self._realm.pool.enlarge(network)
@@ -348,232 +391,12 @@ class Network:
         actions = self._send_all_away(gone, CloseCode.PASSWORD_ENDED, told, now)
         return [*actions, Log("info" if holding else "warning", text)]
 
-    def _send_all_away(self, sessions: list[Session], code: CloseCode, told: str, now: float) -> list[Action]:
-        # Members last: else who waits for the address of one would get it on the way out.
-        sessions.sort(key=lambda session: session.is_member)
-        return [action for session in sessions for action in self._send_away(session, code, told, now)]
-
-    def _send_away(self, session: Session, code: CloseCode, told: str, now: float) -> list[Action]:
-        """End a session for the sake of a setting that has changed."""
-        if not session.is_member:
-            if session.is_waiting:
-                self._claims.left(session.ip)
-            self._forget(session)
-            # One without a key has perhaps not proven that it may know why.
-            return session.end(code if isinstance(session, KeyedSession) else None, told)
-        # Before it is forgotten: its bytes are asked for by its connection.
-        log = self._last_line(session, told, now)
-        self._forget(session)
-        return [log, *session.end(code, told), *self._leave_address(session.ip, now)]
-
-    def _last_line(self, session: Session, cause: str, now: float) -> Log:
-        """Of a member."""
-        return self._end_line(session, f"{session.ip} logged out", f": {lines.CAUSES.get(cause, cause)}", cause, now)
-
-    def _end_line(self, session: Session, before: str, behind: str, cause: str, now: float) -> Log:
-        seconds, traffic = now - session.since, self._traffic_of(session)
-        return session.did(
-            "logged out",
-            f"{before} {lines.stay(seconds, traffic)}{behind}",
-            seconds=round(seconds, 3),
-            bytes_in=traffic.bytes_in,
-            bytes_out=traffic.bytes_out,
-            cause=cause,
-        )
-
-    @property
-    def members(self) -> int:
-        """How many are in."""
-        return self._members
-
-    @property
-    def pool(self) -> Pool:
-        """Without a network if no addresses are granted."""
-        return self._realm.pool
-
-    @property
-    def rules(self) -> Rules:
-        """Those in force."""
-        return self._realm.rules
-
-    @property
-    def logins(self) -> Mapping[str, int]:
-        """How log-ins ended so far."""
-        return self._realm.logins
-
-    @property
-    def sessions(self) -> Iterable[Session]:
-        """All of them, members and others."""
-        return self._sessions.values()
-
     def next_deadline(self) -> float | None:
         """When `expired` has to be called next, in the seconds of `now`; None for never."""
-        when = min(self._ends.due, inf if (due := self._next_due()) is None else due)
+        when = min(self._ends.due, self._telling.due, inf if (due := self._next_due()) is None else due)
         return None if when == inf else when
-
-    def _next_due(self) -> float | None:
-        """The same without passwords."""
-        while self._deadlines:
-            when, connection = self._deadlines[0]
-            if self._due.get(connection) == when:
-                return when
-            heapq.heappop(self._deadlines)
-        return None
-
-    def _go_on(self, session: Session, outcome: tuple[list[Action], bool, bool], now: float) -> list[Action]:
-        """What follows from what a session has made of its messages."""
-        actions, claims, ended = outcome
-        if claims:
-            return actions + self._settle(session, now)
-        if ended:
-            self._forget(session)
-        elif session.state is State.APPROVING and session.is_confirmed:
-            # It may take the operator days.
-            self._due.pop(session.connection, None)
-        return actions
-
-    def _settle(self, session: Session, now: float) -> list[Action]:
-        """Decide a claim."""
-        return self._carry_out(self._claims.decide(session, now), now)
-
-    def _carry_out(self, steps: Iterable[Step], now: float) -> list[Action]:
-        actions: list[Action] = []
-        for step in steps:
-            match step:
-                case Admit():
-                    actions += self._admit(step.session, now)
-                case Wait():
-                    step.session.waiting()
-                    self._set_deadline(step.session.connection, step.until)
-                case Refuse():
-                    self._forget(step.session)
-                    actions += step.session.refuse(step.why, code=CloseCode.ADDRESS_HELD, told=step.told)
-                case Replace():
-                    actions += self._replace(step, now)
-                case Ping() | Log():
-                    actions.append(step)
-        return actions
-
-    def _keep(self, session: KeyedSession, now: float) -> list[Action]:
-        """Its address is free, or its own: keep it until it has confirmed the answer."""
-        pool = self._realm.pool
-        if pool.address_of(session.connection) != session.ip:
-            pool.keep(session.ip, session.vmac, session.connection, source_of(session.source), now)
-        self._set_deadline(session.connection, now + self._authentication_timeout)
-        return session.granted_address(pool.leases.wall)
-
-    def _admit(self, session: Session, now: float) -> list[Action]:
-        if self.max_members is not None and self._members >= self.max_members:
-            self._forget(session)
-            full = f"the network is full: {self._members} members are in"
-            self._realm.logins["full"] += 1
-            log = session.warning("full", f"not let in as {session.ip}: {full}")
-            return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
-        if isinstance(session, KeyedSession) and not session.is_confirmed:
-            return self._keep(session, now)
-        self._members += 1
-        ip, pool = session.ip, self._realm.pool
-        pool.leases.expire()
-        before = pool.leases.get(int(ip))
-        moved: list[Action] = []
-        if before is not None and before.vmac != session.vmac:
-            moved = [session.did("moved", f"{ip} was leased to {before.device}, and is not any more")]
-        welcome = session.welcome() if isinstance(session, KeyedSession) else []
-        session.claimed(pool.claim(ip, session.vmac, session.connection, session.source), now)
-        if session.lease is not None:
-            self._realm.devices.leased(session.lease.vmac, ip)
-        self._due.pop(session.connection, None)
-        entries = self._realm.rules.entries(ip)
-        # "ROUTE messages follow if SD-WAN rules concern this address": the member has no older set to withdraw.
-        told = messages(entries, session.extended) if entries else []
-        return [
-            Bind(session.connection, int(ip)),
-            *welcome,
-            *self._tell_behind(session),
-            *(Send(session.connection, message) for message in told),
-            *moved,
-            self._first_line(session),
-            *self._learn_name(session, now),
-        ]
-
-    def _first_line(self, session: Session) -> Log:
-        """Of a member."""
-        text = f"logged in as {session.ip}"
-        if not session.came_by:
-            return session.did("logged in", text)
-        by = shown(session.came_by)
-        return session.did("logged in", f"{text} by the password {by}", password=by)
-
-    def _tell_behind(self, session: Session, before: Rules | None = None) -> list[Action]:
-        """Tell a gateway what lies behind whom, unless it was told so before; tell one that was a gateway nothing."""
-        rules = self._realm.rules
-        is_gateway = bool(rules.lans(session.ip))
-        was_gateway = before is not None and bool(before.lans(session.ip))
-        if not self._tell_gateways or not session.extended or not (is_gateway or was_gateway):
-            return []
-        if was_gateway and is_gateway and before is not None and set(before.rules) == set(rules.rules):
-            return []
-        placements = rules.placements if is_gateway else ()
-        has_keys = isinstance(session, KeyedSession)
-        return [Send(session.connection, message) for message in behind_messages(placements, has_keys=has_keys)]
-
-    def _learn_name(self, session: Session, now: float) -> list[Action]:
-        if session.lease is None or session.hello is NO_HELLO:
-            return []
-        session.hello = self._realm.pool.leases.tell(session.lease, session.hello)
-        return self._obey(session, now)
 
     def _make_way(self, now: float) -> list[Action]:
         """Reservations have changed."""
         members = [session for session in self._sessions.values() if session.is_member]
         return [action for session in members if session.is_member for action in self._obey(session, now)]
-
-    def _obey(self, session: Session, now: float) -> list[Action]:
-        """Have a member come back that is not where reservations want it."""
-        pool = self._realm.pool
-        if pool.is_reserved_for_another(session.ip, session.vmac):
-            why = f"{session.ip} is reserved for another device"
-            return self._send_away(session, CloseCode.SERVICE_RESTART, why, now)
-        # One that insists on its address would come back to it.
-        if not session.was_granted or pool.is_reserved_for(session.ip, session.vmac):
-            return []
-        reserved = pool.reserved_for(session.vmac)
-        if reserved is None:
-            return []
-        return self._send_away(session, CloseCode.SERVICE_RESTART, f"{reserved} is reserved for it", now)
-
-    def _leave_address(self, ip: IPv4Address, now: float) -> list[Action]:
-        """The holder of the address has left: a session that waits for it gets it."""
-        waiting = self._claims.left(ip)
-        return self._settle(waiting, now) if waiting is not None else []
-
-    def _replace(self, step: Replace, now: float) -> list[Action]:
-        holder = step.session
-        log = self._end_line(holder, f"replaced at {holder.ip} {step.why},", "", "replaced", now)
-        self._forget(holder)
-        return [log, *holder.end(step.code, step.told if holder.extended else TAKEN_OVER)]
-
-    def _carry(self, session: Session, traffic: Traffic) -> None:
-        """What its connection has carried by now."""
-        if session.lease is not None:
-            self._realm.pool.leases.carry(session.lease, traffic, Traffic.unpacked(session.carried))
-            session.carried = traffic.packed()
-
-    def _traffic_of(self, session: Session) -> Traffic:
-        """What its connection has carried by now, as far as that is known."""
-        traffic = self._traffic(session.connection)
-        return Traffic.unpacked(session.carried) if traffic is None else traffic
-
-    def _forget(self, session: Session) -> None:
-        """Called before session.end(), while a member is still counted as one."""
-        self._members -= session.is_member
-        if session.lease is not None:
-            self._parting[session.connection] = session
-        del self._sessions[session.connection]
-        self._due.pop(session.connection, None)
-        self._left.pop(session.connection, None)
-        self._realm.pool.release(session.connection)
-
-    def _set_deadline(self, connection: int, when: float) -> None:
-        self._due[connection] = when
-        heapq.heappush(self._deadlines, (when, connection))

@@ -72,6 +72,11 @@ class Passwords:
         """Whether who came by this password, of this list or of one before it, may stay."""
         return any(each.secret == password.secret and each.holds(wall) for each in self._all)
 
+    @property
+    def are_shared(self) -> bool:
+        """Whether old clients log in by the same as who has a key: none is for them alone."""
+        return not any(each.legacy for each in self._all)
+
     def with_keys(self, wall: float) -> list[Password]:
         """Those that hold, and are not for old clients alone."""
         return [each for each in self._all if each.holds(wall) and not each.legacy]

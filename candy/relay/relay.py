@@ -12,7 +12,6 @@ Rules:
     alone. A relay whose only network is `/` takes any path, as the original does.
  5. Of settings that are read again (SIGHUP) the relay applies what candy.relay.changes says; a change of any other
     needs a restart, and is named in the log, last of all.
- 6. Lines that a peer can cause at will are limited by candy.relay.loglimit. Beyond the limit they are debug.
 
 It never sees a forwarded packet. Its start and end are in candy.relay.lifecycle.
 """
@@ -45,25 +44,23 @@ from candy.errors import ConfigError, InterfaceGone, OperationalError, RequestEr
 from candy.host.interface import Interface
 from candy.host.notifications import Notifications
 from candy.host.watch import watch
-from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
-from candy.protocol.wire import Kind
 from candy.relay import health, lines, upgrade
 from candy.relay.accept import is_shortage
+from candy.relay.actor import Actor, write
 from candy.relay.changes import Changes, Reloaded, changes
 from candy.relay.clock import Alarm, Clock
 from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
 from candy.relay.invitation import describe_pool
 from candy.relay.leases import Traffic
-from candy.relay.loglimit import LineLimiter
 from candy.relay.network import Network
 from candy.relay.proxies import TrustedProxies
 from candy.relay.register import Register
 from candy.relay.reservations import Reservation
 from candy.relay.served import Served, serve
-from candy.relay.session import Action, Bind, Unbind
+from candy.relay.session import Action
 from candy.relay.settings import RelaySettings, canonical_path
 from candy.relay.state import certificate_files
 from candy.relay.totals import Totals
@@ -94,8 +91,7 @@ class Relay:
             proxies=TrustedProxies(settings.trusted_proxies),
         )
         self._timer: Alarm | None = None
-        self._lines = LineLimiter()
-        self._drops: Counter[str] = Counter()
+        self._actor = Actor(engine, self._clock, self.door.left, self._set_timer)
         self._totals = Totals(engine.members, MEMBER_FORMAT, self._on_traffic)
         self._connections: dict[int, Served] = {}
         self._events: deque[tuple[int, int, bytes]] = deque()
@@ -111,6 +107,19 @@ class Relay:
         """What the door shows; None: no TLS."""
         self._failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: serve(network, engine, self._failures) for network in settings.networks}
+
+    def load_keys(self) -> None:
+        """Have members log in with keys, in all networks.
+
+        Raises:
+            OperationalError: a file of keys is damaged, or others can read it.
+        """
+        for served in self._served.values():
+            served.load_keys(self._settings.state_dir, int(time.time()))
+
+    def keep_by(self, record: "Callable[[], asyncio.Future[bool]]") -> None:
+        """Write down by this what devices are let in by (Keeper.record)."""
+        self._actor.record = record
 
     async def make_interfaces(self, stack: ExitStack) -> None:
         """Give this machine its interfaces in the networks, and keep them as they shall be; they are closed with the
@@ -158,9 +167,14 @@ class Relay:
         served = self._find(request.path)
         if served is None:
             return upgrade.no_such_network()
+        log_in = await served.log_in(upgrade.offered(request))
+        if log_in is None and not served.settings.legacy:
+            return upgrade.too_old()
+        if self._served.get(served.settings.path) is not served:
+            return upgrade.no_such_network()
         try:
             guest = self.door.guest(request)
-            connection, response = upgrade.hand_over(request, self._engine, served.number, guest)
+            connection, response = upgrade.hand_over(request, self._engine, served.number, guest, log_in)
         except ConnectionError as error:
             log.debug("%s: not let in: %s", source, error)
             return upgrade.not_alone()
@@ -175,14 +189,17 @@ class Relay:
         self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
         now = self._clock.time()
-        opened = served.network.opened(connection, source, now, extended=response.extended, instance=response.instance)
-        self._act(served, opened)
+        if log_in is not None:
+            self._act(served, served.network.opened_with_keys(connection, source, now, log_in))
+        else:
+            extended, instance = response.extended, response.instance
+            self._act(served, served.network.opened(connection, source, now, extended=extended, instance=instance))
         self._set_timer()
         return response
 
     def _not_let_in(self, source: str, why: str, kind: str) -> None:
         counted_as = source_of(source)
-        self._log(lines.line("warning", f"not let in: {why}", source=source, kind=kind, counted_as=counted_as))
+        self._actor.log(lines.line("warning", f"not let in: {why}", source=source, kind=kind, counted_as=counted_as))
 
     def _find(self, path: str) -> Served | None:
         """The network at the path of a URL."""
@@ -293,17 +310,25 @@ class Relay:
             served = self._served.pop(settings.path)
             self._act(served, served.leave(now))
             log.info("network %s: no longer served", settings.path)
+        failed = []
         for settings in found.added:
-            served = self._served[settings.path] = serve(settings, self._engine, self._failures)
+            served = serve(settings, self._engine, self._failures)
+            try:
+                served.load_keys(self._settings.state_dir, wall)
+            except OperationalError as error:
+                served.leave(now)
+                log.error("network %s is not served: %s", settings.path, error)
+                failed.append(f"network {settings.path} is not served: {error}")
+                continue
+            self._served[settings.path] = served
             log.info("network %s: %s", settings.path, describe_pool(settings))
         for settings, names in found.changed:
             served = self._served[settings.path]
             self._act(served, served.change(settings, names, now, wall))
         self._set_timer()
         # What takes time: this machine's interfaces.
-        failed = []
-        added = {settings.path for settings in found.added}
-        for path in (*added, *(settings.path for settings, _ in found.changed)):
+        added = {settings.path for settings in found.added} & self._served.keys()
+        for path in (*sorted(added), *(settings.path for settings, _ in found.changed)):
             served = self._served[path]
             try:
                 await (self._make_interface(served) if path in added else served.follow())
@@ -335,14 +360,14 @@ class Relay:
     def drops(self) -> Mapping[str, int]:
         """What was dropped so far, by reason: by the engine, and by the networks."""
         summed = Counter(self._engine.drops())
-        summed.update(self._drops)
+        summed.update(self._actor.drops)
         return summed
 
     async def close_all(self) -> None:
         """Tell every member that the relay ends, and wait at most GOODBYE_S for their answers."""
         self._ending = self._loop.create_future()
         for connection in self._connections:
-            self._engine.close(connection, CloseCode.GOING_AWAY, "the relay ends")
+            self._actor.close(connection, CloseCode.GOING_AWAY, "the relay ends")
         if self._connections:
             await asyncio.wait([self._ending], timeout=GOODBYE_S)
 
@@ -354,8 +379,8 @@ class Relay:
             watching.cancel()
         if self._timer is not None:
             self._timer.cancel()
-        for line in self._lines.rest():
-            _write(line)
+        for line in self._actor.lines.rest():
+            write(line)
 
     def log_counters(self) -> None:
         """Write all counters to the log (SIGUSR1)."""
@@ -385,7 +410,7 @@ class Relay:
         if served is None:
             self.door.on_event(connection, kind, detail)
         elif kind == EVENT_MESSAGE:
-            self._act(served, served.network.received(connection, detail, now, wall))
+            self._act(served, self._actor.received(served, connection, detail, now, wall))
         elif kind == EVENT_PONG:
             self._act(served, served.network.ponged(connection, detail, now, wall))
         elif kind == EVENT_PING:
@@ -394,13 +419,6 @@ class Relay:
             # Behind it stands how long the peer had been silent.
             cause = detail.decode().partition(" ")[0]
             self._on_closed(served, connection, cause, now, wall)
-
-    def _on_undelivered(self, message: Send) -> None:
-        # The engine counts control frames that find no room under the same name.
-        self._drops["control"] += 1
-        if message.payload[0] in (Kind.ROUTE, Kind.BEHIND):
-            # A part of a set would be worse than none: the member reconnects, and is told the whole set.
-            self._engine.close(message.connection, CloseCode.SERVICE_RESTART, "no room for the routes")
 
     def _on_lost(self, connection: int) -> None:
         for served in self._served.values():
@@ -416,6 +434,7 @@ class Relay:
     def _on_closed(self, served: Served, connection: int, cause: str, now: float, wall: int) -> None:
         log.debug("connection %d closed: %s", connection, cause)
         del self._connections[connection]
+        self._actor.forget(connection)
         self.door.left(connection)
         self._act(served, served.network.closed(connection, now, wall, cause))
         if self._ending is not None and not self._connections and not self._ending.done():
@@ -426,14 +445,14 @@ class Relay:
         now, wall = self._clock.time(), int(time.time())
         for served in self._served.values():
             self._act(served, served.network.expired(now, wall))
-        for line in self._lines.expired(now):
-            _write(line)
+        for line in self._actor.lines.expired(now):
+            write(line)
         self._set_timer()
 
     def _set_timer(self) -> None:
         """Wake up for the next deadline. Most deadlines are met early, so an earlier waking is left alone."""
         deadlines = [served.network.next_deadline() for served in self._served.values()]
-        deadlines.append(self._lines.next_deadline())
+        deadlines.append(self._actor.lines.next_deadline())
         when = min((deadline for deadline in deadlines if deadline is not None), default=None)
         if when is None or (self._timer is not None and self._timer.when <= when):
             return
@@ -442,41 +461,9 @@ class Relay:
         self._timer = self._clock.call_at(when, self._on_timer)
 
     def _act(self, served: Served, actions: Iterable[Action]) -> None:
-        for action in actions:
-            match action:
-                case Send():
-                    if not self._engine.send(action.connection, action.payload):
-                        self._on_undelivered(action)
-                case Bind():
-                    self._engine.bind(action.connection, action.ip)
-                    self.door.left(action.connection)
-                case Unbind():
-                    self._engine.unbind(action.connection)
-                case Ping():
-                    self._engine.ping(action.connection, action.payload)
-                case Close():
-                    self._engine.close(action.connection, action.code, action.reason)
-                case Drop():
-                    self._drops[action.reason] += 1
-                case Log():
-                    about = {**action.about, "network": served.settings.path}
-                    kind = action.kind and served.label + action.kind
-                    self._log(replace(action, text=served.label + action.text, kind=kind, about=about))
-
-    def _log(self, line: Log) -> None:
-        """Write a line. One that is beyond the limit is debug."""
-        if self._lines.passes(line, self._clock.time()):
-            _write(line)
-            self._set_timer()
-        else:
-            _write(replace(line, level="debug"))
+        self._actor.act(served, actions)
 
 
 def _longest_timeout(settings: RelaySettings) -> float:
     """Which network's timeout a connection has shows with its request."""
     return max(network.auth_timeout for network in settings.networks)
-
-
-def _write(line: Log) -> None:
-    level = logging.getLevelNamesMapping()[line.level.upper()]
-    log.log(level, "%s", line.text, extra={"about": line.about})

@@ -11,17 +11,27 @@ This module reads no settings and knows no connection but the interface's.
 """
 
 import os
+import time
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from candy._fastpath import Engine
+from candy.errors import OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
 from candy.options import DEFAULT_MTU
+from candy.protocol.noise import KEY_BYTES
+from candy.protocol.wire import SEALING_SUBPROTOCOL
+from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
+from candy.relay.keyring import Keyring, keyring_of
+from candy.relay.keys import RelayKeys
 from candy.relay.leases import Traffic
+from candy.relay.login import LogIn
 from candy.relay.network import Network
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
@@ -40,6 +50,8 @@ class Served:
     network: Network
     _engine: Engine
     interface: Interface | None = None
+    keyring: Keyring | None = None
+    """None: nobody logs in with a key."""
 
     @property
     def label(self) -> str:
@@ -52,6 +64,10 @@ class Served:
         actions: list[Action] = []
         if names & {"password", "passwords"}:
             actions += self.network.set_passwords(Passwords(settings.every_password), now, wall)
+        if "admit" in names:
+            self.network.enrolment.admit = settings.admit
+        if names & {"password", "passwords", "legacy", "admit"}:
+            actions += self.network.set_legacy(settings.legacy, now)
         if "pool" in names and settings.pool is not None:
             self._engine.set_broadcast(self.number, int(settings.pool.broadcast_address))
             actions += self.network.enlarge(settings.pool, now)
@@ -66,6 +82,28 @@ class Served:
         if "max_members" in names:
             self.network.max_members = settings.max_members or None
         return actions
+
+    def load_keys(self, folder: Path, wall: int) -> None:
+        """Have members log in with keys, which are made at the first start.
+
+        Args:
+            folder: the relay's state folder.
+
+        Raises:
+            OperationalError: a file of keys is damaged, or others can read it; or keys can't be written, and members
+                have no other way.
+        """
+        files = RelayKeys(folder, self.settings.path, os.urandom)
+        self.keyring = keyring_of(files, self.network.enrolment, wall, self.label)
+        if self.keyring is None and not self.settings.legacy:
+            raise OperationalError(f"{self.label}without keys, and with legacy = false, nobody can log in")
+
+    async def log_in(self, offered: Sequence[str]) -> LogIn | None:
+        """With a key, for a request that offers these subprotocols; None: an old client's log-in."""
+        if self.keyring is None or SEALING_SUBPROTOCOL not in offered:
+            return None
+        await self.keyring.ready(self.network.passwords.with_keys(time.time()))
+        return self.keyring.log_in(offered)
 
     def leave(self, now: float) -> list[Action]:
         """Serve it no more. The engine gives it up with its last connection."""
@@ -125,6 +163,8 @@ def serve(settings: NetworkSettings, engine: Engine, failures: FailureLimiter) -
         Pool(pool) if pool else None,
         randbytes=os.urandom,
         failures=failures,
+        enrolment=Enrolment(bytes(KEY_BYTES), os.urandom, settings.admit),
+        legacy=settings.legacy,
         tolerance=settings.clock_tolerance,
         allow_outside_pool=settings.allow_outside_pool,
         forward_broadcast=settings.forward_broadcast,

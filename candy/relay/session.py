@@ -211,6 +211,11 @@ class Session:
         return "" if self.password is None else self.password.name
 
     @property
+    def is_invited(self) -> bool:
+        """That is the name of an invitation."""
+        return False
+
+    @property
     def is_in_line(self) -> bool:
         return self.state is State.IN_LINE
 

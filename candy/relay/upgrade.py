@@ -17,7 +17,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,7 +26,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import Engine
 from candy.carrier.handover import INSTANCE, OLD_HTTP, RELAY_FULL, Tail, accept_for
-from candy.protocol.wire import SUBPROTOCOL
+from candy.protocol.wire import SEALING_SUBPROTOCOL, SUBPROTOCOL
+from candy.relay.login import LogIn
 
 
 def refusal(request: web.BaseRequest) -> web.Response | None:
@@ -63,6 +64,17 @@ def no_such_network() -> web.Response:
     return _refuse(404, "There is no network at this path.")
 
 
+def offered(request: web.BaseRequest) -> tuple[str, ...]:
+    """The subprotocols of a request, in its order."""
+    headers = request.headers.getall("Sec-WebSocket-Protocol", ())
+    return tuple(token for header in headers for word in header.split(",") if (token := word.strip()))
+
+
+def too_old() -> web.Response:
+    """The response to a sound request of an old client, where those are not admitted."""
+    return _refuse(403, "This network admits clients with candy.3 alone: update candy.")
+
+
 def full() -> web.Response:
     """The response to a sound request for which the engine has no connection left. It ends the HTTP connection: its
     parser is gone, so a further request would be swallowed."""
@@ -75,12 +87,13 @@ def not_alone() -> web.Response:
 
 
 def hand_over(
-    request: web.BaseRequest, engine: Engine, network: int, guest: int | None = None
+    request: web.BaseRequest, engine: Engine, network: int, guest: int | None = None, log_in: LogIn | None = None
 ) -> tuple[int, "HandedOver"]:
     """Give the socket of a sound request to the engine.
 
     Args:
         guest: the engine's connection that the request came by; None: by a socket of aiohttp's own.
+        log_in: with a key, which chooses candy.3; None: that is not offered, or there are no keys.
 
     Returns:
         the connection, and the response to return to aiohttp, which writes nothing and ends aiohttp's part.
@@ -89,7 +102,7 @@ def hand_over(
         ConnectionError: the connection has ended, or is not idle: not_alone() is the answer.
         OSError: the engine or the kernel refused; nothing was written, and aiohttp still owns the socket.
     """
-    extended = SUBPROTOCOL in (word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","))
+    extended = log_in is not None or SUBPROTOCOL in offered(request)
     transport = request.transport
     # The peer has left, or it pipelined requests and has not read the answers.
     if transport is None or transport.is_closing() or transport.get_write_buffer_size() != 0:
@@ -98,7 +111,10 @@ def hand_over(
     # In this order: set_parser() may resume reading.
     request.protocol.set_parser(tail)  # type: ignore[arg-type]
     transport.pause_reading()
-    preamble = _switching(request.headers["Sec-WebSocket-Key"], extended)
+    further = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if extended else {}
+    if log_in is not None:
+        further = {"Sec-WebSocket-Protocol": SEALING_SUBPROTOCOL, **log_in.shown.headers()}
+    preamble = _switching(request.headers["Sec-WebSocket-Key"], further)
     handed_over = HandedOver(extended, _instance(request))
     if guest is not None:
         if not engine.upgrade(guest, network=network, extended=extended, preamble=preamble):
@@ -116,7 +132,7 @@ class HandedOver(web.StreamResponse):
     """aiohttp's response for a connection that the engine owns: it writes nothing, and ends aiohttp's part.
 
     Args:
-        extended: candy.2 was agreed on.
+        extended: candy.2 was agreed on, or candy.3, which contains it.
         instance: the number that the program has for itself; 0: none.
     """
 
@@ -133,17 +149,16 @@ class HandedOver(web.StreamResponse):
         pass
 
 
-def _switching(key: str, extended: bool) -> bytes:
-    """The 101 response."""
+def _switching(key: str, further: Mapping[str, str]) -> bytes:
+    """The 101 response, with further headers."""
     lines = [
-        b"HTTP/1.1 101 Switching Protocols",
-        b"Upgrade: websocket",
-        b"Connection: Upgrade",
-        b"Sec-WebSocket-Accept: " + accept_for(key).encode(),
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Accept: {accept_for(key)}",
+        *(f"{name}: {value}" for name, value in further.items()),
     ]
-    if extended:
-        lines.append(b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode())
-    return b"\r\n".join([*lines, b"", b""])
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 def _instance(request: web.BaseRequest) -> int:

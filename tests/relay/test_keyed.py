@@ -43,6 +43,8 @@ class Keyed:
     log: list[str] = field(default_factory=list)
     connections: int = 0
     is_kept: bool = True
+    secured: set[int] = field(default_factory=set)
+    """Connections that have keys."""
 
     def __post_init__(self) -> None:
         pool = self.options.pop("pool", "192.168.202.0/24")
@@ -54,10 +56,14 @@ class Keyed:
     def keep(self, actions: Iterable[Action]) -> list[Action]:
         actions = list(actions)
         self.log += [action.text for action in actions if isinstance(action, Log)]
+        self.secured.update(action.connection for action in actions if isinstance(action, Secure))
         return [action for action in actions if not isinstance(action, Log)]
 
     def receive(self, connection: int, message: bytes) -> list[Action]:
-        return self.keep(self.network.received(connection, message, self.now, self.wall))
+        """In the clear, or what was within a CONTROL, as its kind has it."""
+        is_control = message[0] in control.WITHIN and connection in self.secured
+        receive = self.network.controlled if is_control else self.network.received
+        return self.keep(receive(connection, message, self.now, self.wall))
 
     def begin(
         self, credentials: Credentials, device: KeyPair = DEVICE, asked: Asked | None = None, source: str | None = None
@@ -326,7 +332,7 @@ def test_a_device_waits_for_approval_and_is_let_in(keyed: Keyed) -> None:
     assert (outcome.told.address.ip, outcome.told.lease) == (IPv4Address(0), bytes(8))
     assert outcome.ticket is not None
     assert keyed.receive(connection, CONFIRM) == []
-    assert keyed.receive(connection, wire.Discovery(ip(1), ip(2)).encode()) == [Drop(connection, "unknown_kind")]
+    assert keyed.receive(connection, wire.Discovery(ip(1), ip(2)).encode()) == [Drop(connection, "not_authenticated")]
     # It may take days.
     keyed.now += 86400.0
     assert keyed.keep(keyed.network.expired(keyed.now, WALL)) == []

@@ -1,0 +1,234 @@
+"""What the members of a network are told: which routes they have, what lies behind whom, and each other's keys.
+
+    newcomer ─▶ welcome(): TELL of its next hops, BEHIND, ROUTE       rules change ─▶ follow_behind(), follow_routes()
+    ASK ─▶ answer(): TELL, and to who was asked about TELL of the asker
+    an address changes ─▶ changed() ─▶ due: catch_up(): TELL          a device is revoked, a key renewed ─▶ to all
+
+Rules:
+ 1. What is told within CONTROL goes to members with a key alone; the adapter seals it.
+ 2. Who asked about an address is told every change of it (candy.relay.interests), TELLS_AT_ONCE members each PAUSE_S,
+    so that one that comes and goes again and again costs no more than that. A revocation waits for nothing.
+ 3. A gateway is told what lies behind whom, and so is, with a key, whoever has a route.
+
+No I/O; nothing here decides who is in.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
+from math import inf
+from typing import Final
+
+from candy.protocol import control
+from candy.protocol.actions import Drop, Send
+from candy.protocol.control import Peer, Tell
+from candy.protocol.control import State as Told
+from candy.protocol.login import Asks
+from candy.protocol.noise import KEY_BYTES
+from candy.protocol.wire import DropReason
+from candy.relay import lines
+from candy.relay.enrolment import Standing
+from candy.relay.interests import Interests
+from candy.relay.keyed import KeyedSession
+from candy.relay.leases import fresh_number
+from candy.relay.realm import Realm
+from candy.relay.rules import Rules, behind_messages, messages
+from candy.relay.session import Session
+
+PAUSE_S: Final = 0.1
+TELLS_AT_ONCE: Final = 500
+
+
+class Telling:
+    """See the rules above.
+
+    Args:
+        sessions: the network's, by connection.
+        tells_gateways: what lies behind whom.
+    """
+
+    def __init__(self, realm: Realm, sessions: Mapping[int, Session], *, tells_gateways: bool) -> None:
+        self._realm = realm
+        self._sessions = sessions
+        self._tells_gateways = tells_gateways
+        self._interests = Interests()
+        self._last_s = -inf
+        """When somebody was told what was owed."""
+        self._numbers: dict[int, bytes] = {}
+        """In place of a lease's, of connections that have none."""
+        realm.pool.leases.watch(self.changed)
+
+    # Routes, and what lies behind whom.
+
+    def welcome(self, session: Session) -> list[Send]:
+        """To one that has just become a member."""
+        entries = self._realm.rules.entries(session.ip)
+        # "ROUTE messages follow if SD-WAN rules concern this address": the member has no older set to withdraw.
+        routes = messages(entries, session.extended) if entries else []
+        return [*self._tell_behind(session, None), *_to(session, routes)]
+
+    def follow_behind(self, session: Session, before: Rules) -> list[Send]:
+        """To a member, when the rules have changed: what lies behind whom. Gateways need it before others send them
+        what is new."""
+        return self._tell_behind(session, before)
+
+    def follow_routes(self, session: Session, before: Rules) -> list[Send] | None:
+        """To a member, when the rules have changed: its routes; None: it can't be told on this connection."""
+        entries = self._realm.rules.entries(session.ip)
+        # As sets: no two entries of a member overlap, so their order means nothing.
+        if set(entries) == set(before.entries(session.ip)):
+            return []
+        return _to(session, messages(entries, extended=True)) if session.extended else None
+
+    def _tell_behind(self, session: Session, before: Rules | None) -> list[Send]:
+        """Unless it was told so before; one that it concerns no more is told nothing, which takes it back."""
+        rules = self._realm.rules
+        is_concerned = self._is_concerned(session, rules)
+        was_concerned = before is not None and self._is_concerned(session, before)
+        if not self._tells_gateways or not session.extended or not (is_concerned or was_concerned):
+            return []
+        if was_concerned and is_concerned and before is not None and set(before.rules) == set(rules.rules):
+            return []
+        placements = rules.placements if is_concerned else ()
+        has_keys = isinstance(session, KeyedSession)
+        hops = {entry.next_hop for entry in rules.entries(session.ip)} if has_keys else ()
+        for hop in hops:
+            self._interests.ask(session.connection, int(hop))
+        told = _to(session, behind_messages(placements, has_keys=has_keys))
+        return [*self._tell(session.connection, map(int, hops)), *told]
+
+    @staticmethod
+    def _is_concerned(session: Session, rules: Rules) -> bool:
+        if rules.lans(session.ip):
+            return True
+        return isinstance(session, KeyedSession) and bool(rules.entries(session.ip))
+
+    # Keys.
+
+    def answer(self, session: KeyedSession, ask: control.Ask, now: float) -> list[Send | Drop]:
+        """To a member's ASK."""
+        if not session.may_ask(len(ask.addresses), now):
+            return [Drop(session.connection, DropReason.ASK_LIMIT)]
+        addresses = list(dict.fromkeys(map(int, ask.addresses)))
+        for address in addresses:
+            self._interests.ask(session.connection, address)
+        told: list[Send | Drop] = [*self._tell(session.connection, addresses)]
+        for address in addresses:
+            about = self._holder(address)
+            if not isinstance(about, KeyedSession) or about is session or not _seals(about):
+                continue
+            if self._interests.hear(about.connection, int(session.ip)):
+                told += self._tell(about.connection, [int(session.ip)])
+        return told
+
+    def changed(self, address: int) -> None:
+        """Another member has the address, or none has, or its lease is another's."""
+        self._interests.changed(address)
+
+    def left(self, session: Session) -> None:
+        """Its connection is forgotten."""
+        self._interests.forget(session.connection)
+        self._numbers.pop(session.connection, None)
+
+    @property
+    def due(self) -> float:
+        """When catch_up() has to be called."""
+        return self._last_s + PAUSE_S if self._interests.owes else inf
+
+    def catch_up(self, now: float) -> list[Send]:
+        """Tell what is owed."""
+        if self.due > now:
+            return []
+        self._last_s = now
+        owed = self._interests.owed(TELLS_AT_ONCE, Tell.MOST)
+        return [send for connection, addresses in owed for send in self._tell(connection, addresses)]
+
+    def revoked(self, key: bytes) -> list[Send]:
+        """To all: this device's key is none any more."""
+        device = self._realm.enrolment.get(key)
+        number = device.number if device is not None else 0
+        peers = [
+            Peer(IPv4Address(lease.ip), Told.REVOKED, 0, lease.number or bytes(8), 0, key, number)
+            for lease in self._realm.pool.leases.of(key)
+        ]
+        peers = peers or [Peer(lines.UNSPECIFIED, Told.REVOKED, key=key, device=number)]
+        return self.to_all([Tell(batch).encode() for batch in _batches(peers, Tell.MOST)])
+
+    def to_all(self, told: Sequence[bytes]) -> list[Send]:
+        """Everybody with a key who has confirmed, members or not."""
+        return [
+            send
+            for session in self._sessions.values()
+            if isinstance(session, KeyedSession) and session.is_confirmed
+            for send in _to(session, told)
+        ]
+
+    def _tell(self, connection: int, addresses: Iterable[int]) -> Iterator[Send]:
+        peers = [self._peer(address, self._interests.has_asked(connection, address)) for address in addresses]
+        for batch in _batches(peers, Tell.MOST):
+            yield Send(connection, Tell(batch).encode())
+
+    def _holder(self, address: int) -> Session | None:
+        """The member that has it."""
+        connection = self._realm.pool.holder(IPv4Address(address))
+        return None if connection is None else self._sessions.get(connection)
+
+    def _peer(self, address: int, is_asked: bool) -> Peer:
+        """What is known of an address."""
+        flags = 0 if is_asked else Peer.OF_ASKER
+        session = self._holder(address)
+        if session is None or not session.is_member:
+            return self._absent(address, flags)
+        number = self._number(session)
+        if not isinstance(session, KeyedSession):
+            return Peer(session.ip, Told.CLEAR, flags, number)
+        assert session.vmac is not None
+        device = self._realm.enrolment.get(session.vmac)
+        return Peer(
+            session.ip,
+            Told.SEALS if _seals(session) else Told.CLEAR,
+            flags | session.flags,
+            number,
+            session.commit_bytes,
+            session.vmac,
+            device.number if device is not None else 0,
+        )
+
+    def _absent(self, address: int, flags: int) -> Peer:
+        """One that nobody has at present, or the relay's own interface."""
+        ip, host = IPv4Address(address), self._realm.host
+        if host is not None and self._realm.pool.holder(ip) == host:
+            return Peer(ip, Told.CLEAR, flags, self._number_of(host))
+        lease = self._realm.pool.leases.get(address)
+        if lease is None:
+            return Peer(ip, Told.NOBODY, flags)
+        number = lease.number or bytes(8)
+        if len(lease.vmac) != KEY_BYTES:
+            return Peer(ip, Told.AWAY, flags, number)
+        device = self._realm.enrolment.get(lease.vmac)
+        is_revoked = device is not None and device.standing is Standing.REVOKED
+        state = Told.REVOKED if is_revoked else Told.AWAY
+        return Peer(ip, state, flags, number, 0, lease.vmac, device.number if device is not None else 0)
+
+    def _number(self, session: Session) -> bytes:
+        if session.lease is not None:
+            return self._realm.pool.leases.number(session.lease, fresh_number(self._realm.randbytes))
+        if isinstance(session, KeyedSession):
+            return session.lease_number
+        return self._number_of(session.connection)
+
+    def _number_of(self, connection: int) -> bytes:
+        if connection not in self._numbers:
+            self._numbers[connection] = fresh_number(self._realm.randbytes)
+        return self._numbers[connection]
+
+
+def _seals(session: KeyedSession) -> bool:
+    return not session.flags & Asks.SEALS_NOTHING
+
+
+def _to(session: Session, told: Iterable[bytes]) -> list[Send]:
+    return [Send(session.connection, message) for message in told]
+
+
+def _batches(peers: Sequence[Peer], most: int) -> list[tuple[Peer, ...]]:
+    return [tuple(peers[at : at + most]) for at in range(0, len(peers), most)]
