@@ -91,7 +91,7 @@ class Command(click.Group, Generic[Settings]):
         about: str,
         configure: Callable[[Gathered, bool], Settings],
         run: Callable[[Settings, Callable[[], Settings] | None], int],
-        doubts: Callable[[Gathered], Sequence[str]] = lambda gathered: (),
+        doubts: Callable[[Gathered, Settings], Sequence[str]] = lambda gathered, settings: (),
     ) -> None:
         written: list[click.Parameter] = [
             click.Option(["-c", "--config"], metavar="FILE", help="read options from this file, TOML or candy.cfg"),
@@ -121,7 +121,7 @@ class Command(click.Group, Generic[Settings]):
         )
         self.side: Side = side
         self.configure: Callable[[Gathered, bool], Settings] = configure
-        self.doubts: Callable[[Gathered], Sequence[str]] = doubts
+        self.doubts: Callable[[Gathered, Settings], Sequence[str]] = doubts
         self.run: Callable[[Settings, Callable[[], Settings] | None], int] = run
 
     def main(
@@ -179,7 +179,7 @@ class Command(click.Group, Generic[Settings]):
         gathered = collect(self._warn)
         settings = self.configure(gathered, check)
         if check:
-            for doubt in self.doubts(gathered):
+            for doubt in self.doubts(gathered, settings):
                 self._warn(doubt)
             click.echo(f"{self.name}: the settings are sound")
             return 0

@@ -1,6 +1,7 @@
 """The subcommands of both commands: they ask the program that runs on this machine.
 
     candy-server status | members | member | leases | reserve | release | kick | networks | reload | top
+    candy-server invite | devices | approve | revoke | rotate
     candy-client status | members
 
 Rules:
@@ -14,6 +15,7 @@ This module does not know what the answers are made of.
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,6 +85,7 @@ def _socket_of_parent(side: Side) -> str | None:
 
 
 _NETWORK = click.Option(["--network"], metavar="PATH", help="of this network alone")
+_KEYED = click.Argument(["device"], metavar="DEVICE")
 _ONE = click.Argument(["member"], metavar="MEMBER")
 
 
@@ -194,7 +197,96 @@ def _of_relay() -> list[click.Command]:
             click.echo(json.dumps({"members": order.sorted(answer["members"])}))
             done += 1
 
-    return [status, members, member, leases, reserve, release, kick, networks, reload, top]
+    of_all = [status, members, member, leases, reserve, release, kick, networks, reload, top]
+    return [*of_all, *_of_devices()]
+
+
+def _of_devices() -> list[click.Command]:
+    """The relay's, about who logs in with a key."""
+
+    @_command(
+        "server",
+        "invite",
+        "Print a link that lets a new device in, without a password: candy-client join LINK.",
+        click.Option(["--name"], metavar="NAME", default="", help="call the device so"),
+        click.Option(["--address"], metavar="CIDR", help="bind it to this address, or network"),
+        click.Option(
+            ["--uses"],
+            metavar="COUNT",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="devices",
+        ),
+        click.Option(
+            ["--expires"],
+            metavar="TIME",
+            callback=_seconds,
+            default="1h",
+            show_default=True,
+            help="like 30m, 12h or 7d",
+        ),
+        _NETWORK,
+    )
+    def invite(
+        asking: Asking, is_json: bool, name: str, address: str | None, uses: int, expires: float, network: str | None
+    ) -> None:
+        body = {"name": name, "address": address, "uses": uses, "expires_s": expires, "network": network or "/"}
+        answer = asking.ask("POST", f"{VERSION}/invitations", body)
+        _print_json(answer) if is_json else click.echo(answer["link"])
+
+    @_command("server", "devices", "List the devices that log in with keys.", _NETWORK)
+    def devices(asking: Asking, is_json: bool, network: str | None) -> None:
+        answer = asking.ask("GET", f"{VERSION}/devices", network=network)
+        _print_json(answer) if is_json else tables.show(tables.DEVICES, answer["devices"])
+
+    @_command("server", "approve", "Let a device in that waits; compare its fingerprint first.", _KEYED, _NETWORK)
+    def approve(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+        answer = asking.ask("POST", f"{VERSION}/devices/{quoted(device)}/approve", network=network)
+        _print_json(answer) if is_json else click.echo(f"{_named(answer)} is let in")
+
+    @_command("server", "revoke", "Shut a device out, at once and from now on.", _KEYED, _NETWORK)
+    def revoke(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+        answer = asking.ask("POST", f"{VERSION}/devices/{quoted(device)}/revoke", network=network)
+        if is_json:
+            _print_json(answer)
+            return
+        click.echo(f"{_named(answer['device'])} is revoked")
+        if answer["password_admits"]:
+            click.echo('who knows a password comes back as another device: replace it, or write admit = "invite"')
+
+    @_command(
+        "server",
+        "rotate",
+        "Make a new key of the relay's, and tell members.",
+        _NETWORK,
+        click.Option(["--network-key"], is_flag=True, help="and a new one of the network's, signed by the old"),
+    )
+    def rotate(asking: Asking, is_json: bool, network: str | None, network_key: bool) -> None:
+        answer = asking.ask("POST", f"{VERSION}/rotate", network=network, network_key=network_key or None)
+        if is_json:
+            _print_json(answer)
+            return
+        for key in answer["keys"]:
+            told = f"{key['network']}: log-ins are by a new key from now on"
+            click.echo(f"{told}; new members need {key['url']}" if network_key else told)
+
+    return [invite, devices, approve, revoke, rotate]
+
+
+def _seconds(context: click.Context, option: click.Parameter, text: str) -> float:
+    """Of a time as people write it."""
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if not found:
+        raise click.BadParameter(f"{text!r} is not a time: write it like 30m, 12h or 7d", context, option)
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _named(device: dict[str, Any]) -> str:
+    return f"{shown(device['name'] or device['number'])} ({device['fingerprint']})"
 
 
 def _of_member() -> list[click.Command]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
 from candy.options import DEFAULT_POOL
-from candy.relay.settings import RelaySettings, relay_settings
+from candy.relay.settings import SHARED, RelaySettings, relay_settings
 from candy.relay.state import kept_password
 from candy.settings import Given
 
@@ -47,11 +47,18 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
     return settings
 
 
-def doubts(gathered: Gathered) -> list[str]:
-    """Networks of a file without a pool, unless it says so: as with the original, their members need addresses. And
-    those whose passwords have all come to their ends."""
-    if not gathered.from_file:
-        return []
+def doubts(gathered: Gathered, settings: RelaySettings) -> list[str]:
+    """Networks whose old clients have no password of their own. Of a file those without a pool, too, unless it says so:
+    as with the original, their members need addresses. And those whose passwords have all come to their ends."""
+    shared = [
+        SHARED if network.path == "/" else f"{network.path}: {SHARED}"
+        for network in settings.networks
+        if network.shares_passwords
+    ]
+    return [*shared, *_doubts_of_file(gathered)] if gathered.from_file else shared
+
+
+def _doubts_of_file(gathered: Gathered) -> list[str]:
     networks = [("", gathered.given), *((f"{network.path.value}: ", network.given) for network in gathered.networks)]
     lists = [("", gathered.password, gathered.passwords)]
     lists += [(f"{each.path.value}: ", each.password, tuple(each.passwords)) for each in gathered.networks]

@@ -92,6 +92,19 @@ RESERVATIONS = (
     Column("RESERVED-FOR", "device"),
     Column("CONFIGURED", "configured", "flag"),
 )
+DEVICES = (
+    NETWORK,
+    Column("NAME", "name"),
+    Column("STANDING", "standing"),
+    Column("ADDRESS", "address"),
+    Column("CONNECTED", "connected", "flag"),
+    Column("CAME-BY", "came_by"),
+    Column("INVITED", "invited", "flag"),
+    Column("BOUND-TO", "addresses"),
+    Column("SINCE", "since", "time"),
+    Column("NUMBER", "number"),
+    Column("FINGERPRINT", "fingerprint"),
+)
 NETWORKS = (
     Column("PATH", "path"),
     Column("POOL", "pool"),

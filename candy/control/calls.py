@@ -19,6 +19,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from candy.control.model import (
+    Device,
+    Devices,
+    Invite,
+    Invited,
     Kicked,
     Leases,
     MemberDetail,
@@ -31,6 +35,8 @@ from candy.control.model import (
     Reloaded,
     Reservation,
     Reserve,
+    Revoked,
+    RotatedKeys,
 )
 
 VERSION = "/v1"
@@ -74,6 +80,7 @@ class Call:
 _MEMBER = Parameter("member", "path", str, "its address, its name, or its VMAC behind vmac:")
 _DEVICE = Parameter("device", "path", str, "an address, or the name of a device, or its VMAC behind vmac:")
 _NETWORK = Parameter("network", "query", str, "the path of a network, where more than one is meant otherwise")
+_KEYED = Parameter("device", "path", str, "its name, its number, or 8 digits or more of its key's fingerprint")
 _ROUND_TRIP = Parameter("round_trip", "query", bool, "ask the kernel for round-trip times", False)
 _OVER = Parameter(
     "over",
@@ -81,7 +88,12 @@ _OVER = Parameter(
     Annotated[float, Field(ge=OVER_LEAST_S, le=OVER_MOST_S)],
     "look twice, so many seconds apart, and answer with the rates between",
 )
+_NETWORK_KEY = Parameter("network_key", "query", bool, "make a new key of the network's as well", False)
 _UNKNOWN = "there is no such network"
+_ONE_KEYED = {
+    404: "there is no such device, or network",
+    409: "there are several such devices, or its standing does not allow it, or it can't be written down",
+}
 _ONE = {404: "there is no such member, or network", 409: "several members have this name: the error lists them"}
 
 RELAY = (
@@ -139,6 +151,51 @@ RELAY = (
         Released,
         (_DEVICE, _NETWORK),
         refusals={404: _UNKNOWN, 409: "there is no such device, there are several, or nothing is to be released"},
+    ),
+    Call(
+        "devices",
+        "GET",
+        f"{VERSION}/devices",
+        "All devices that log in with keys",
+        Devices,
+        (_NETWORK,),
+        refusals={404: _UNKNOWN},
+    ),
+    Call(
+        "approve",
+        "POST",
+        f"{VERSION}/devices/{{device}}/approve",
+        "Let a device in that waits for it",
+        Device,
+        (_KEYED, _NETWORK),
+        refusals=_ONE_KEYED,
+    ),
+    Call(
+        "revoke",
+        "POST",
+        f"{VERSION}/devices/{{device}}/revoke",
+        "Shut a device out, at once and from now on",
+        Revoked,
+        (_KEYED, _NETWORK),
+        refusals=_ONE_KEYED,
+    ),
+    Call(
+        "invite",
+        "POST",
+        f"{VERSION}/invitations",
+        "Make a link that lets new devices in",
+        Invited,
+        body=Invite,
+        refusals={404: _UNKNOWN, 409: "it can't be written down, or there are too many"},
+    ),
+    Call(
+        "rotate",
+        "POST",
+        f"{VERSION}/rotate",
+        "Make a new key of the relay's, and tell members",
+        RotatedKeys,
+        (_NETWORK, _NETWORK_KEY),
+        refusals={404: _UNKNOWN, 409: "the network's key is not there to sign it, or it can't be written"},
     ),
     Call("networks", "GET", f"{VERSION}/networks", "The relay's networks", Networks),
     Call(

@@ -257,6 +257,107 @@ class Released:
 
 
 @dataclass(slots=True, kw_only=True)
+class Device:
+    """A device that logs in with a key of its own."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    number: str
+    """A number of the relay's for it, which stays."""
+    name: str | None
+    """That it was invited by, or gave itself; not unique."""
+    fingerprint: str
+    """Of its key, for people to compare."""
+    standing: Literal["admitted", "waiting", "revoked"]
+    """`waiting`: for approval."""
+    came_by: str | None
+    """The name of the password or invitation by which it came."""
+    invited: bool
+    """That is an invitation's."""
+    since: float
+    """When it came first."""
+    addresses: str | None
+    """CIDR, those that it is bound to."""
+    address: str | None
+    """Which it has now, or had last and keeps."""
+    connected: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Devices:
+    """The devices that log in with keys, of the network that was asked for or of all."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    devices: list[Device]
+
+
+@dataclass(slots=True, kw_only=True)
+class Invite:
+    """Whom to invite."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    name: str = ""
+    """For the device; empty: its own."""
+    address: str | None = None
+    """An address, or a network in CIDR, that it is bound to."""
+    uses: int = 1
+    """Devices."""
+    expires_s: float = 3600.0
+    """Seconds from now."""
+    network: str = "/"
+
+
+@dataclass(slots=True, kw_only=True)
+class Invited:
+    """The invitation."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    link: str
+    """For candy-client join. It is a secret until it is used up."""
+    name: str | None
+    uses: int
+    until: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Revoked:
+    """The device that was revoked."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    device: Device
+    password_admits: bool
+    """Who knows a password comes back with another key."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RotatedKey:
+    """What a network has from now on."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    generation: int
+    """Of the relay's key: about the time at which it was made, Unix seconds."""
+    url: str
+    """Of the network, for members, with its key."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RotatedKeys:
+    """The keys that were made."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    keys: list[RotatedKey]
+
+
+@dataclass(slots=True, kw_only=True)
 class Reloaded:
     """What became of settings that were read again."""
 

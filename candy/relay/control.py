@@ -37,17 +37,19 @@ from candy.control.model import (
 )
 from candy.errors import RequestError
 from candy.relay import snapshot
+from candy.relay.devicecontrol import DeviceControl, paths
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
-from candy.relay.settings import canonical_path
+from candy.relay.served import Served
 from candy.relay.snapshot import AllCounters, Counters, Found
 
 
-class RelayControl:
+class RelayControl(DeviceControl):
     """What an operator may ask of a relay.
 
     Args:
         listening: where it does, host:port each.
+        url_of: as for DeviceControl.
         reload: reads the settings again; None: there is nothing to read.
     """
 
@@ -56,9 +58,10 @@ class RelayControl:
         relay: Relay,
         engine: Engine,
         listening: list[str],
+        url_of: Callable[[Served], tuple[str, str | None]],
         reload: Callable[[], Awaitable[Reloaded]] | None,
     ) -> None:
-        self._relay = relay
+        super().__init__(relay, url_of)
         self._engine = engine
         self._listening = listening
         self._reload = reload
@@ -97,7 +100,7 @@ class RelayControl:
         self, *, network: str | None = None, round_trip: bool = False, over: float | None = None
     ) -> Lists:
         """All that are logged in."""
-        sessions = {path: list(self._relay.served[path].network.sessions) for path in self._paths(network)}
+        sessions = {path: list(self._relay.served[path].network.sessions) for path in paths(self._relay, network)}
         before, seconds = await self._look_before(over)
         counters = self._look()
         return Lists(
@@ -128,12 +131,12 @@ class RelayControl:
     async def kick(self, *, member: str, network: str | None = None) -> Kicked:
         """End a member's connection."""
         path, session = snapshot.find(member, self._found(network))
-        self._relay.kick(path, session.connection)
+        self._relay.decide(self._relay.served[path], lambda network, now, wall: network.kick(session.connection, now))
         return Kicked(network=path, address=str(session.ip))
 
     async def leases(self, *, network: str | None = None) -> Lists:
         """Who has which address, and what is reserved."""
-        registers = {path: self._relay.network(path).register for path in self._paths(network)}
+        registers = {path: self._relay.network(path).register for path in paths(self._relay, network)}
         wall = int(time.time())
         return Lists(
             Leases,
@@ -151,13 +154,13 @@ class RelayControl:
             reserved = KeptReservation.of(body.address, body.device)
         except ValueError as error:
             raise RequestError(f"{body.device!r} {error}", 400) from None
-        [path] = self._paths(body.network)
+        [path] = paths(self._relay, body.network)
         self._relay.reserve(path, reserved)
         return snapshot.reservation(path, reserved, is_configured=False)
 
     async def release(self, *, device: str, network: str | None = None) -> Released:
         """End reservation and lease of an address."""
-        [path] = self._paths(network if network is not None else "/")
+        [path] = paths(self._relay, network if network is not None else "/")
         address = self._relay.network(path).register.find(device)
         self._relay.release(path, address)
         return Released(network=path, address=str(address))
@@ -219,19 +222,10 @@ class RelayControl:
 
     def _found(self, network: str | None) -> Iterator[Found]:
         """The members of one network, or of all."""
-        for path in self._paths(network):
+        for path in paths(self._relay, network):
             for session in self._relay.served[path].network.sessions:
                 if session.is_member:
                     yield Found(path, session)
-
-    def _paths(self, network: str | None) -> list[str]:
-        """Of the network that is meant, or of all."""
-        if network is None:
-            return list(self._relay.served)
-        path = canonical_path(network)
-        if path not in self._relay.served:
-            raise RequestError(f"there is no network {network!r}: the command networks lists them", 404)
-        return [path]
 
     def _counters_of(self, connection: int) -> Counters | None:
         """Of one connection alone, which takes its send lock."""

@@ -286,6 +286,11 @@ class Enrolment:
         self._change(invitation)
         return invitation
 
+    def uninvite(self, selector: bytes) -> None:
+        """The invitation could not be written down."""
+        self._invitations.pop(selector, None)
+        self._changed.add(selector)
+
     def expire(self, wall: int) -> None:
         """Forget invitations by which nobody can come any more."""
         for invitation in [each for each in self._invitations.values() if wall >= each.until + AGAIN_S]:

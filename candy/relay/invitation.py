@@ -5,6 +5,8 @@ This module opens nothing and knows neither sessions nor the engine.
 
 import socket
 
+from candy.carrier import pin as pins
+from candy.protocol.link import Link
 from candy.relay.settings import NetworkSettings, RelaySettings
 from candy.settings import host_port
 
@@ -24,7 +26,12 @@ def member_url(settings: RelaySettings, network: NetworkSettings, address: str, 
 
 
 def member_line(
-    settings: RelaySettings, network: NetworkSettings, address: str, port: int | None = None, pin: str | None = None
+    settings: RelaySettings,
+    network: NetworkSettings,
+    address: str,
+    port: int | None = None,
+    pin: str | None = None,
+    key: bytes | None = None,
 ) -> str:
     """The command that joins a member, for a POSIX shell.
 
@@ -34,11 +41,17 @@ def member_line(
         address: host name or IP address at which members reach the relay, see member_address; --public-url wins.
         port: the relay's, where the settings leave it open.
         pin: of its key, if that is all that members can know it by.
+        key: the network's; None: nobody logs in with one.
     """
     password = network.password.decode() if network.password_is_generated else "<your password>"
     quoted = password.replace("'", "'\\''")
     url = member_url(settings, network, address, port)
-    pinned = f" --pin {pin}" if pin is not None and url.startswith("wss:") else ""
+    if not url.startswith("wss:"):
+        pin = None
+    if key is not None:
+        fragment = Link(key, pin=None if pin is None else pins.parse(pin)).encode()
+        return f"CANDY_PASSWORD='{quoted}' candy-client -w '{url}#{fragment}'"
+    pinned = "" if pin is None else f" --pin {pin}"
     return f"CANDY_PASSWORD='{quoted}' candy-client -w {url}{pinned}"
 
 

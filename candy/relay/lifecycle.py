@@ -29,11 +29,12 @@ from candy.control.server import Answering, serving
 from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError, RequestError
 from candy.relay.control import RelayControl
-from candy.relay.invitation import describe_pool, member_address, member_line
+from candy.relay.invitation import describe_pool, member_address, member_line, member_url
 from candy.relay.keeper import Keeper
 from candy.relay.listen import hosts, listen, port_of
 from candy.relay.relay import GOODBYE_S, Relay
-from candy.relay.settings import RelaySettings
+from candy.relay.served import Served
+from candy.relay.settings import SHARED, RelaySettings
 from candy.relay.state import certificate_files, folder_at
 from candy.relay.store import Store
 from candy.settings import host_port
@@ -102,9 +103,9 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
                 # A terminal that is closed sends SIGHUP, which nohup has ignored.
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
             port = port_of(listeners)
-            async with _controlled(settings, relay, engine, port, reread) as lines:
-                pin = certificates.pin() if certificates is not None and settings.tls_self_signed else None
-                _announce(settings, port, pin)
+            pin = certificates.pin() if certificates is not None and settings.tls_self_signed else None
+            async with _controlled(settings, relay, engine, port, pin, reread) as lines:
+                _announce(settings, relay, port, pin)
                 for line in lines:
                     log.info("%s", line)
                 _settle()
@@ -127,6 +128,7 @@ async def _controlled(
     relay: Relay,
     engine: Engine,
     port: int,
+    pin: str | None,
     reread: Callable[[], RelaySettings] | None,
 ) -> AsyncIterator[list[str]]:
     """Answer operators meanwhile; a line about each place where that is."""
@@ -139,8 +141,12 @@ async def _controlled(
             raise RequestError(f"not read again, nothing changes: {error}", 409) from None
         return Reloaded(applied=list(done.applied), needs_restart=list(done.needs_restart), failed=list(done.failed))
 
+    def url_of(served: Served) -> tuple[str, str | None]:
+        url = member_url(relay.settings, served.settings, member_address(hosts(settings)[0]), port)
+        return url, pin if url.startswith("wss:") else None
+
     listening = [host_port(host, port) for host in hosts(settings)]
-    control = RelayControl(relay, engine, listening, None if reread is None else reload)
+    control = RelayControl(relay, engine, listening, url_of, None if reread is None else reload)
     answering = Answering("relay", RELAY, control, control.metrics)
     try:
         default = place("relay", str(port), os.environ, os.geteuid())
@@ -174,18 +180,23 @@ async def _reload_once(relay: Relay, reread: Callable[[], RelaySettings]) -> Non
         await relay.reload(reread)
 
 
-def _announce(settings: RelaySettings, port: int, pin: str | None) -> None:
+def _announce(settings: RelaySettings, relay: Relay, port: int, pin: str | None) -> None:
     main, *others = settings.networks
     where = " and ".join(host_port(host, port) for host in hosts(settings))
     log.info("listening on %s, %s", where, describe_pool(main))
     for network in others:
         log.info("network %s: %s", network.path, describe_pool(network))
+    for network in settings.networks:
+        if network.shares_passwords and relay.served[network.path].keyring is not None:
+            log.warning("%s%s", relay.served[network.path].label, SHARED)
     address = member_address(hosts(settings)[0])
     try:
         for network in settings.networks:
             which = "this network" if network.path == "/" else f"the network {network.path}"
             _print(f"To join {which}, run on another machine:")
-            _print("  " + member_line(settings, network, address, port, pin))
+            keyring = relay.served[network.path].keyring
+            key = None if keyring is None else keyring.current.key.network
+            _print("  " + member_line(settings, network, address, port, pin, key))
     except OSError as error:
         # A full disk, or a reader that has exited or stalls, doesn't end the relay. The rest in the buffer would fail
         # again at the exit.

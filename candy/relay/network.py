@@ -41,8 +41,7 @@ from candy.protocol.login import Tells
 from candy.protocol.noise import KEY_BYTES
 from candy.protocol.wire import DropReason
 from candy.relay.devices import Devices
-from candy.relay.enrolment import Admit as Admission
-from candy.relay.enrolment import Enrolment
+from candy.relay.enrolment import Admit, Enrolment
 from candy.relay.guessing import FailureLimiter
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import LEASE_DAYS, Traffic
@@ -355,7 +354,7 @@ class Network(Roster):
         tells = Tells(0) if self._checks_source else Tells.CHECKS_NO_SOURCE
         if legacy:
             tells |= Tells.ADMITS_OLD
-            if realm.enrolment.admit is not Admission.INVITE and realm.passwords.are_shared:
+            if realm.enrolment.admit is not Admit.INVITE and realm.passwords.are_shared:
                 tells |= Tells.SHARES_PASSWORD
         realm.tells = tells
         if legacy:

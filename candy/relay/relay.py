@@ -229,9 +229,7 @@ class Relay:
         Raises:
             RequestError: there is no such network, or the address can't be reserved.
         """
-        served = self._served_at(path)
-        self._act(served, served.network.reserve(reservation, self._clock.time()))
-        self._set_timer()
+        self.decide(self._served_at(path), lambda network, now, wall: network.reserve(reservation, now))
 
     def release(self, path: str, ip: IPv4Address) -> None:
         """End reservation and lease of an address, by command (Register.release).
@@ -347,11 +345,18 @@ class Relay:
         """Its networks, by their paths."""
         return self._served
 
-    def kick(self, path: str, connection: int) -> None:
-        """End the connection of a network's member, for an operator."""
-        served = self._served[path]
-        self._act(served, served.network.kick(connection, self._clock.time()))
+    def decide(self, served: Served, decide: Callable[[Network, float, int], list[Action]]) -> None:
+        """Have a network decide something for an operator, with `now` and `wall`, and carry that out.
+
+        Raises:
+            RequestError: what `decide` raises; nothing has changed.
+        """
+        self._act(served, decide(served.network, self._clock.time(), int(time.time())))
         self._set_timer()
+
+    async def record(self) -> bool:
+        """Write down what is new of devices and invitations; whether that was done."""
+        return self._actor.record is not None and await self._actor.record()
 
     def seconds_since(self, moment: float) -> float:
         """How long ago something was that a network has noted."""

@@ -112,6 +112,11 @@ class Roster:
         return self._realm.pool
 
     @property
+    def allows_outside_pool(self) -> bool:
+        """Members may have addresses outside of the pool."""
+        return self._realm.allow_outside_pool
+
+    @property
     def enrolment(self) -> Enrolment:
         """Of devices with keys."""
         return self._realm.enrolment

@@ -50,6 +50,11 @@ _OPTIONS = by_key("server")
 MAX_NETWORKS = 1000
 HEALTH_PATH = "/healthz"
 """Of health checks, not of a network."""
+SHARED = (
+    "old clients and members with keys log in by the same password, which can be guessed from a recorded log-in of the "
+    "former: give those one of their own (legacy = true in its entry of passwords), or write legacy = false"
+)
+"""What is to be said of a network that shares_passwords."""
 RULE_KEYS = ("device", "destination", "via")
 """Of a rule in a TOML file, in the original's order."""
 
@@ -176,6 +181,11 @@ class NetworkSettings(Frozen):
     def every_password(self) -> tuple[Password, ...]:
         """Those of the list, and `password` as one of them, without name and end."""
         return (*([Password(self.password)] if self.password else []), *self.passwords)
+
+    @property
+    def shares_passwords(self) -> bool:
+        """Old clients log in by a password that lets in who has a key, too."""
+        return self.legacy and self.admit is not Admit.INVITE and not any(each.legacy for each in self.every_password)
 
     @property
     def interface(self) -> str:
