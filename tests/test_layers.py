@@ -14,6 +14,7 @@ ADAPTERS = {
     "member/dial.py",
     "member/lifecycle.py",
     "member/member.py",
+    "relay/actor.py",
     "relay/control.py",
     "relay/door.py",
     "relay/lifecycle.py",

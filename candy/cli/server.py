@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
 from candy.options import DEFAULT_POOL
-from candy.relay.settings import SHARED, RelaySettings, relay_settings
+from candy.relay.settings import RelaySettings, relay_settings
 from candy.relay.state import kept_password
 from candy.settings import Given
 
@@ -50,12 +50,8 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
 def doubts(gathered: Gathered, settings: RelaySettings) -> list[str]:
     """Networks whose old clients have no password of their own. Of a file those without a pool, too, unless it says so:
     as with the original, their members need addresses. And those whose passwords have all come to their ends."""
-    shared = [
-        SHARED if network.path == "/" else f"{network.path}: {SHARED}"
-        for network in settings.networks
-        if network.shares_passwords
-    ]
-    return [*shared, *_doubts_of_file(gathered)] if gathered.from_file else shared
+    shared = [] if settings.doubt_of_shared is None else [settings.doubt_of_shared]
+    return [*_doubts_of_file(gathered), *shared] if gathered.from_file else shared
 
 
 def _doubts_of_file(gathered: Gathered) -> list[str]:

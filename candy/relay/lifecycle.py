@@ -34,7 +34,7 @@ from candy.relay.keeper import Keeper
 from candy.relay.listen import hosts, listen, port_of
 from candy.relay.relay import GOODBYE_S, Relay
 from candy.relay.served import Served
-from candy.relay.settings import SHARED, RelaySettings
+from candy.relay.settings import RelaySettings
 from candy.relay.state import certificate_files, folder_at
 from candy.relay.store import Store
 from candy.settings import host_port
@@ -186,9 +186,8 @@ def _announce(settings: RelaySettings, relay: Relay, port: int, pin: str | None)
     log.info("listening on %s, %s", where, describe_pool(main))
     for network in others:
         log.info("network %s: %s", network.path, describe_pool(network))
-    for network in settings.networks:
-        if network.shares_passwords and relay.served[network.path].keyring is not None:
-            log.warning("%s%s", relay.served[network.path].label, SHARED)
+    if settings.doubt_of_shared is not None:
+        log.warning("%s", settings.doubt_of_shared)
     address = member_address(hosts(settings)[0])
     try:
         for network in settings.networks:

@@ -54,7 +54,6 @@ SHARED = (
     "old clients and members with keys log in by the same password, which can be guessed from a recorded log-in of the "
     "former: give those one of their own (legacy = true in its entry of passwords), or write legacy = false"
 )
-"""What is to be said of a network that shares_passwords."""
 RULE_KEYS = ("device", "destination", "via")
 """Of a rule in a TOML file, in the original's order."""
 
@@ -235,6 +234,14 @@ class RelaySettings(Settings):
     def slots(self) -> int:
         """Of the engine, to which this machine's interfaces are connections, too."""
         return self.max_connections + sum(network.tun is not None for network in self.networks)
+
+    @property
+    def doubt_of_shared(self) -> str | None:
+        """What is to be said if old clients have no password of their own."""
+        paths = [network.path for network in self.networks if network.shares_passwords]
+        if not paths:
+            return None
+        return SHARED if paths == ["/"] else f"{SHARED} (networks {', '.join(paths)})"
 
     @property
     def has_tls(self) -> bool:

@@ -16,7 +16,7 @@ from candy.cli.command import Command
 from candy.errors import ConfigError
 from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
 from candy.relay.rules import Rule
-from candy.relay.settings import NetworkSettings
+from candy.relay.settings import SHARED, NetworkSettings
 
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 
@@ -166,7 +166,7 @@ def test_two_networks_with_one_password(ran: Ran, tmp_path: Path, monkeypatch: p
     assert result.stderr.splitlines() == [
         f"candy-server: warning: {file}:{line}: is the password of the network {other} too: give each one of its own"
         for line, other in (("3: password", "/"), ("9: password_file", "/b"))
-    ]
+    ] + ([f"candy-server: warning: {SHARED} (networks /, /a, /b, /c, /d)"] if check else [])
 
 
 def test_rules_on_the_command_line_win(ran: Ran, tmp_path: Path) -> None:
@@ -217,7 +217,8 @@ def test_a_key_that_every_user_can_read(ran: Ran, tmp_path: Path) -> None:
     file.write_text(f'tls_key = "{key}"\n')
     result = call(server_command.main, *line, "-c", str(file), "--check", "-d", "")
     assert result.stderr.splitlines()[1:] == [
-        f"candy-server: warning: {file}:1: tls_key: {READABLE} {key}: chmod 600 {key}"
+        f"candy-server: warning: {file}:1: tls_key: {READABLE} {key}: chmod 600 {key}",
+        f"candy-server: warning: {SHARED}",
     ]
     key.chmod(0o600)
     assert len(serve(ran, *line, "--tls-key", str(key))[1].splitlines()) == 1
@@ -335,7 +336,7 @@ NO_DHCP = (
         ("server.toml", "max_members = 5", [], [NO_DHCP]),
         ("server.toml", "max_members = 5", ["-d", ""], []),
         ("server.toml", 'dhcp = ""', [], []),
-        ("server.toml", 'dhcp = ""\n[network."/home"]\npassword = "x"', [], [f"/home: {NO_DHCP}"]),
+        ("server.toml", 'dhcp = ""\n[network."/home"]\npassword = "x"\nlegacy = false', [], [f"/home: {NO_DHCP}"]),
     ],
 )
 def test_a_check_warns_of_a_relays_file_without_a_pool(
@@ -346,13 +347,23 @@ def test_a_check_warns_of_a_relays_file_without_a_pool(
     file.write_text(content)
     result = call(server_command.main, "-c", str(file), "--check", *flags)
     assert (result.exit_code, result.stdout) == (0, "candy-server: the settings are sound\n")
-    assert result.stderr.splitlines() == [f"candy-server: warning: {doubt}" for doubt in doubts]
+    assert result.stderr.splitlines() == [f"candy-server: warning: {doubt}" for doubt in (*doubts, SHARED)]
     # Somebody meant it that starts it.
     assert "dhcp" not in serve(ran, "-c", str(file), *flags)[1]
 
 
-def test_a_check_without_a_file_has_no_doubt(ran: Ran) -> None:
-    assert call(server_command.main, "--check").stderr == ""
+def test_a_check_without_a_file(ran: Ran) -> None:
+    assert call(server_command.main, "--check").stderr == f"candy-server: warning: {SHARED}\n"
+    assert call(server_command.main, "--check", "--no-legacy").stderr == ""
+    # A password lets nobody in there who has a key.
+    assert call(server_command.main, "--check", "--admit", "invite").stderr == ""
+
+
+def test_a_check_of_a_password_for_old_clients(tmp_path: Path, ran: Ran) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('dhcp = ""\npasswords = [{ password = "new" }, { password = "old", legacy = true }]\n')
+    file.chmod(0o600)
+    assert call(server_command.main, "-c", str(file), "--check").stderr == ""
 
 
 @pytest.mark.parametrize(("name", "content"), examples())
@@ -363,12 +374,13 @@ def test_example(name: str, content: str, tmp_path: Path, ran: Ran) -> None:
     command: Command[Any] = server_command.main if side == "server" else client_command.main
     file = tmp_path / name
     file.write_text(content)
-    assert call(command, "-c", str(file), "--check").stderr == ""
+    doubt = f"candy-server: warning: {SHARED}\n" if side == "server" else ""
+    assert call(command, "-c", str(file), "--check").stderr == doubt
     lines = in_force(content, tmp_path)
     file.write_text("\n".join(lines))
     result = call(command, "-c", str(file), "--check")
     assert (result.exit_code, result.stdout) == (0, f"candy-{side}: the settings are sound\n"), result.stderr
-    assert all("has no effect yet" in line for line in result.stderr.splitlines())
+    assert all("has no effect yet" in line or SHARED in line for line in result.stderr.splitlines())
     known = {option.key for option in OPTIONS[side]}  # type: ignore[index]
     if form == "toml":
         assert tomllib.loads("\n".join(lines)).keys() == known

@@ -245,8 +245,15 @@ def test_reload_without_a_file(tmp_path: Path) -> None:
 
 
 def test_every_operation_was_answered(control: Control) -> None:
-    """By the tests above; a reload has a relay of its own."""
-    assert control.operations - control.asked == {("POST", "/v1/reload")}
+    """By the tests above; a reload has a relay of its own, and devices with keys have a module."""
+    of_devices = {
+        ("GET", "/v1/devices"),
+        ("POST", "/v1/devices/{device}/approve"),
+        ("POST", "/v1/devices/{device}/revoke"),
+        ("POST", "/v1/invitations"),
+        ("POST", "/v1/rotate"),
+    }
+    assert control.operations - control.asked == {("POST", "/v1/reload")} | of_devices
 
 
 def test_a_second_relay_goes_on_without(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from candy.carrier.pin import shown
+from candy.protocol.link import Link
 from candy.relay import invitation
 from candy.relay.settings import NetworkSettings, RelaySettings
 
@@ -102,3 +104,17 @@ def test_default_route_of_ipv6_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert invitation.member_address("::") == "::1"
     # Nobody listens there.
     assert invitation.member_address("0.0.0.0") == socket.gethostname()
+
+
+def test_a_line_has_the_networks_key_and_the_pin() -> None:
+    network = NetworkSettings(password=b"x", password_is_generated=True)
+    key, digest = bytes(range(32)), bytes([7]) * 32
+    for settings, url, pin in (
+        ({}, "wss://relay:26816", digest),
+        ({"public_url": "ws://vpn.example.org"}, "ws://vpn.example.org", None),
+    ):
+        relay = RelaySettings(networks=(network,), tls_self_signed=True, **settings)
+        said = invitation.member_line(relay, network, "relay", pin=shown(digest), key=key)
+        before, _, fragment = said.rstrip("'").partition("#")
+        assert before == f"CANDY_PASSWORD='x' candy-client -w '{url}"
+        assert Link.parse(fragment) == Link(key, None, pin)

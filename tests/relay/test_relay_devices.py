@@ -220,7 +220,7 @@ def test_a_new_network_key(asking: Asking) -> None:
 
 def test_a_network_key_that_is_kept_elsewhere(asking: Asking, tmp_path: Path) -> None:
     (tmp_path / "keys" / "%2F" / "network.key").unlink()
-    with pytest.raises(RequestError, match="network.key is not there"):
+    with pytest.raises(RequestError, match=r"network\.key is not there"):
         asking.control.ask("POST", "/v1/rotate")
     asking.connect().enter(by_password(), device())
 

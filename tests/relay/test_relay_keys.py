@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from kit.peer import PING
 from lab.keyed import KeyedMember, by_password, device
-from lab.member import Ended, Member, connect, everything, upgrade_request
-from lab.programs import RelayProgram
+from lab.member import Ended, Member, everything, upgrade_request
+from lab.programs import RelayProgram, connect
 from lab.relay import Count
 
 from candy.member.login import Credentials, Ticket

@@ -64,6 +64,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "password": b"secret",
                 "passwords": (),
                 "password_is_generated": False,
+                "admit": "password",
+                "legacy": True,
                 "pool": IPv4Network("192.168.202.0/24"),
                 "allow_outside_pool": False,
                 "rules": (),
