@@ -2,9 +2,10 @@
 
     python bench/members.py
 
-A candy-server process of its own with a /16 pool, and its members, all in this process. Twice: with members that are
-granted an address (VMAC, EXPTTUN, AUTH), and with members that claim one (VMAC, AUTH). Then with leases that last, and
-control calls: see bench/lasting.py and bench/README.md.
+A candy-server process of its own with a /16 pool, and its members, all in this process. Three times: with members that
+are granted an address (VMAC, EXPTTUN, AUTH), with members that claim one (VMAC, AUTH), and with new devices that log in
+by a key and a password (bench/keyed.py). Then with leases that last, and control calls: see bench/lasting.py and
+bench/README.md.
 """
 
 import json
@@ -21,9 +22,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
+from typing import Literal, get_args
 
 import checkout  # noqa: F401
 import click
+import keyed
 from flows import ACK_SIZE, PING_PORT, frame
 from lasting import lasting_targets, measure_lasting
 from machine import Bystanders, describe
@@ -48,13 +51,17 @@ PATIENCE_S = 30.0
 SPARE_DESCRIPTORS = 64
 MEMORY_MB_MAX = 80.0
 LOGINS_MIN = 1500.0
+KEYED_MEMORY_MB_MAX = 100.0
+KEYED_LOGINS_MIN = 1000.0
 MOST = 10000
 """What the targets are for."""
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Protocol: " + wire.SUBPROTOCOL.encode() + b"\r\n\r\n"
+    b"Sec-WebSocket-Protocol: %s\r\n\r\n"
 )
+How = Literal["granted", "claimed", "keys"]
+"""How members come by their addresses."""
 CLOSED_AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER's: no thousands of ports in TIME_WAIT."""
 
@@ -67,8 +74,7 @@ class RelayError(Exception):
 class Row:
     """Once so many members are logged in and idle."""
 
-    granted: bool
-    """Their addresses; else they claimed them."""
+    how: How
     members: int
     logins_per_second: float
     """Of those since the row before."""
@@ -83,7 +89,7 @@ class Row:
 class Forwarding:
     """A packet of every member to its neighbour."""
 
-    granted: bool
+    how: How
     packets: int
     delivered: int
     seconds: float
@@ -96,18 +102,19 @@ class Newcomer:
     The relay answers an AUTH with nothing; but it passes on a DISCOVERY to its own sender, and only a member's.
     """
 
-    def __init__(self, number: int, relay: tuple[str, int], *, asks: bool, now: int) -> None:
+    def __init__(self, number: int, relay: tuple[str, int], how: How, now: int) -> None:
         self.connection = socket.create_connection(relay)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CLOSED_AT_ONCE)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection.setblocking(False)
         self._now = now
-        self._asks = asks
+        self._how = how
+        self._keyed: keyed.LogIn | None = None
         self._upgraded = False
         self._got = b""
         self.ip = IPv4Address(FIRST + number)
         self._vmac = f"{number:016x}".encode()
-        self.connection.send(REQUEST)
+        self.connection.send(REQUEST % (keyed.OFFERED if how == "keys" else wire.SUBPROTOCOL.encode()))
 
     def receive(self) -> bool:
         """Take the next step; whether it is logged in."""
@@ -122,15 +129,26 @@ class Newcomer:
             if not head.startswith(b"HTTP/1.1 101 "):
                 raise RelayError(f"did not upgrade: {head.splitlines()[0]!r}")
             self._upgraded, self._got = True, rest
+            if self._how == "keys":
+                self._keyed = keyed.LogIn(head, PASSWORD)
+                self._send(self._keyed.message_1)
+                return False
             self._send(wire.Vmac(self._vmac, self._now, auth.vmac_digest(PASSWORD, self._vmac, self._now)).encode())
-            if self._asks:
+            if self._how == "granted":
                 digest = auth.expttun_digest(PASSWORD, self._now)
                 self._send(wire.Expttun(self._now, IPv4Interface("0.0.0.0/0"), digest).encode())
             else:
                 self._claim()
-        while (message := self._message()) is not None:
-            match message:
-                case wire.Expttun():
+        while (payload := self._payload()) is not None:
+            if self._keyed is not None:
+                if self._keyed.is_told(payload):
+                    return True
+                self.ip = self._keyed.ip
+                for message in self._keyed.confirmed():
+                    self._send(message)
+                continue
+            match wire.decode(payload):
+                case wire.Expttun() as message:
                     self.ip = message.address.ip
                     self._claim()
                 case wire.Discovery():
@@ -145,24 +163,24 @@ class Newcomer:
         """A binary frame; the relay takes any mask, so 0 as well."""
         self.connection.send(build_frame(BINARY, message, mask=bytes(4)))
 
-    def _message(self) -> wire.Message | None:
+    def _payload(self) -> bytes | None:
         """The next message of the relay, if it is whole. A ping comes as well, to one that waits for long."""
         while (read := read_frame(self._got)) != 0:
             if not isinstance(read, Frame):
                 raise RelayError(f"sent {self.ip} bytes that deserve close code {read}")
             self._got = self._got[read.size :]
             if read.opcode == BINARY:
-                return wire.decode(read.payload)
+                return read.payload
         return None
 
 
 class Crowd:
     """All members of one relay."""
 
-    def __init__(self, stack: ExitStack, relay: tuple[str, int], *, asks: bool) -> None:
+    def __init__(self, stack: ExitStack, relay: tuple[str, int], how: How) -> None:
         self._stack = stack
         self._relay = relay
-        self._asks = asks
+        self._how: How = how
         self._selector = stack.enter_context(selectors.EpollSelector())
         self.members: list[Newcomer] = []
 
@@ -172,7 +190,7 @@ class Crowd:
         now = int(time.time())
         while under_way or len(self.members) < size:
             while under_way < AT_ONCE and len(self.members) < size:
-                member = Newcomer(len(self.members), self._relay, asks=self._asks, now=now)
+                member = Newcomer(len(self.members), self._relay, self._how, now)
                 self._stack.callback(member.connection.close)
                 self._selector.register(member.connection, selectors.EVENT_READ, member)
                 self.members.append(member)
@@ -213,13 +231,13 @@ class Crowd:
         return (key.data for key, _ in ready)
 
 
-def measure(sizes: list[int], *, granted: bool) -> tuple[float, list[Row], Forwarding]:
+def measure(sizes: list[int], how: How) -> tuple[float, list[Row], Forwarding]:
     """One relay, growing; its resident memory without members in MB, a row for each size, and what it forwarded."""
     with ExitStack() as stack:
         state = stack.enter_context(tempfile.TemporaryDirectory())
         relay = stack.enter_context(RelayProgram(Path(state), POOL))
         baseline = relay.resident_mb()
-        crowd = Crowd(stack, relay.address, asks=granted)
+        crowd = Crowd(stack, relay.address, how)
         rows = []
         for size in sizes:
             before, cpu_ns, start = len(crowd.members), relay.cpu_ns(), time.monotonic()
@@ -228,7 +246,7 @@ def measure(sizes: list[int], *, granted: bool) -> tuple[float, list[Row], Forwa
             resident = relay.resident_mb()
             rows.append(
                 Row(
-                    granted=granted,
+                    how=how,
                     members=size,
                     logins_per_second=(size - before) / elapsed,
                     cpu_us=cpu_ns / (size - before) / 1000,
@@ -239,12 +257,12 @@ def measure(sizes: list[int], *, granted: bool) -> tuple[float, list[Row], Forwa
         start = time.monotonic()
         delivered = crowd.forward()
         elapsed = time.monotonic() - start
-        return baseline, rows, Forwarding(granted, len(crowd.members), delivered, elapsed, relay.resident_mb())
+        return baseline, rows, Forwarding(how, len(crowd.members), delivered, elapsed, relay.resident_mb())
 
 
 def log_in_with_names(stack: ExitStack, relay: tuple[str, int], members: int) -> int:
     """All of them; how many."""
-    crowd = Crowd(stack, relay, asks=True)
+    crowd = Crowd(stack, relay, "granted")
     crowd.grow(members)
     crowd.introduce()
     return len(crowd.members)
@@ -257,13 +275,13 @@ def table(rows: list[Row]) -> Table:
         drawn.add_column(name, justify="right")
     for i, row in enumerate(rows):
         drawn.add_row(
-            "granted" if row.granted else "claimed",
+            row.how,
             str(row.members),
             f"{row.logins_per_second:.0f}",
             f"{row.cpu_us:.0f}",
             f"{row.resident_mb:.1f}",
             f"{row.per_member_kb:.2f}",
-            end_section=i + 1 == len(rows) or rows[i + 1].granted != row.granted,
+            end_section=i + 1 == len(rows) or rows[i + 1].how != row.how,
         )
     return drawn
 
@@ -271,17 +289,17 @@ def table(rows: list[Row]) -> Table:
 def targets(rows: list[Row], forwardings: list[Forwarding]) -> Iterator[Target]:
     """What must be reached: with all members there, in memory; over all of them, in time."""
     for forwarding in forwardings:
-        own = [row for row in rows if row.granted == forwarding.granted]
-        which = "granted" if forwarding.granted else "claimed"
+        own = [row for row in rows if row.how == forwarding.how]
+        which, has_keys = forwarding.how, forwarding.how == "keys"
+        fastest, most = (KEYED_LOGINS_MIN, KEYED_MEMORY_MB_MAX) if has_keys else (LOGINS_MIN, MEMORY_MB_MAX)
         counts = [row.members - before for row, before in zip(own, [0, *(row.members for row in own)], strict=False)]
         seconds = sum(n / row.logins_per_second for n, row in zip(counts, own, strict=True))
         rate = forwarding.packets / seconds
-        yield Target(f"{which}: {rate:.0f} log-ins/s over all (must be ≥ {LOGINS_MIN:g})", rate >= LOGINS_MIN)
+        yield Target(f"{which}: {rate:.0f} log-ins/s over all (must be ≥ {fastest:g})", rate >= fastest)
         memory = own[-1].resident_mb
         yield Target(
-            f"{which}: {memory:.1f} MB resident with {forwarding.packets} members "
-            f"(must be ≤ {MEMORY_MB_MAX:g} with {MOST})",
-            memory <= MEMORY_MB_MAX,
+            f"{which}: {memory:.1f} MB resident with {forwarding.packets} members (must be ≤ {most:g} with {MOST})",
+            memory <= most,
         )
         yield Target(
             f"{which}: {forwarding.delivered} of {forwarding.packets} packets among them arrived in "
@@ -295,7 +313,8 @@ def targets(rows: list[Row], forwardings: list[Forwarding]) -> Iterator[Target]:
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
 )
-def main(members: int, json_file: Path | None) -> None:
+@click.option("--how", type=click.Choice(get_args(How)), multiple=True, help="Only so; may be repeated.")
+def main(members: int, how: tuple[How, ...], json_file: Path | None) -> None:
     """Measure log-ins a second and resident memory of candy-server with idle members."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -306,12 +325,12 @@ def main(members: int, json_file: Path | None) -> None:
     rows, forwardings, baselines = [], [], []
     bystanders = Bystanders()
     try:
-        for granted in (True, False):
-            baseline, found, forwarding = measure(sizes, granted=granted)
+        for each in how or get_args(How):
+            baseline, found, forwarding = measure(sizes, each)
             baselines.append(baseline)
             rows += found
             forwardings.append(forwarding)
-        lasting = measure_lasting(POOL, partial(log_in_with_names, members=members))
+        lasting = [] if how else measure_lasting(POOL, partial(log_in_with_names, members=members))
     except (RelayError, OSError) as error:
         sys.exit(f"members: the relay: {error}")
     head = [

@@ -141,7 +141,7 @@ class Handshake:
         is_initiator: writes the first one.
         prologue: what both must have seen alike.
         static: ours.
-        ephemeral: a key pair that serves for this handshake alone.
+        ephemeral: a key pair that serves for this handshake alone; a responder may set it before it writes.
         remote: the responder's public key, for the initiator.
         psk: KEY_BYTES that both have; a responder may set it once it has learned `remote`, if the pattern has it in
             message 2.
@@ -155,14 +155,14 @@ class Handshake:
         is_initiator: bool,
         prologue: bytes,
         static: KeyPair,
-        ephemeral: KeyPair,
+        ephemeral: KeyPair | None = None,
         remote: bytes | None = None,
         psk: bytes | None = None,
     ) -> None:
         self._primitives = primitives
         self._is_initiator = is_initiator
         self._static = static
-        self._ephemeral = ephemeral
+        self.ephemeral = ephemeral
         self.remote = remote
         """The other's static public key, as soon as it is known."""
         self._remote_ephemeral: bytes | None = None
@@ -191,7 +191,7 @@ class Handshake:
         with self._turn(writes=True) as tokens:
             for token in tokens:
                 if token is Token.E:
-                    message += self._mix_ephemeral(self._ephemeral.public)
+                    message += self._mix_ephemeral(self._own_ephemeral().public)
                 elif token is Token.S:
                     message += self._seal(self._static.public)
                 else:
@@ -258,15 +258,20 @@ class Handshake:
                 self._mix_hash(mixed)
                 self._cipher = Cipher(self._primitives, key)
             case Token.EE:
-                self._exchange(self._ephemeral, self._remote_ephemeral)
+                self._exchange(self._own_ephemeral(), self._remote_ephemeral)
             case Token.SS:
                 self._exchange(self._static, self.remote)
             case Token.ES if self._is_initiator:
-                self._exchange(self._ephemeral, self.remote)
+                self._exchange(self._own_ephemeral(), self.remote)
             case Token.SE if not self._is_initiator:
-                self._exchange(self._ephemeral, self.remote)
+                self._exchange(self._own_ephemeral(), self.remote)
             case _:
                 self._exchange(self._static, self._remote_ephemeral)
+
+    def _own_ephemeral(self) -> KeyPair:
+        if self.ephemeral is None:
+            raise NoiseError("there is no ephemeral key")
+        return self.ephemeral
 
     def _exchange(self, ours: KeyPair, public: bytes | None) -> None:
         shared = None if public is None else self._primitives.exchange(ours.private, public)

@@ -107,7 +107,6 @@ class LogIn:
             is_initiator=False,
             prologue=seen,
             static=self._keys.pair,
-            ephemeral=self._key_pair(self._draw(KEY_BYTES)),
         )
         try:
             asked = Asked.decode(handshake.read(login.noise, [proof.psk for proof in proofs]))
@@ -124,6 +123,8 @@ class LogIn:
         """To be called once, behind a Claim."""
         assert self._handshake is not None
         handshake, self._handshake = self._handshake, None
+        # Only now: who proves nothing costs none.
+        handshake.ephemeral = self._key_pair(self._draw(KEY_BYTES))
         noise = handshake.write(told.encode())
         sends, receives = map(control_key, handshake.split())
         message = Login(2, Credential.NONE, NO_SELECTOR, noise).encode()
