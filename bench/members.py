@@ -144,12 +144,12 @@ class Newcomer:
                 if self._keyed.is_told(payload):
                     return True
                 self.ip = self._keyed.ip
-                for message in self._keyed.confirmed():
-                    self._send(message)
+                for confirming in self._keyed.confirmed():
+                    self._send(confirming)
                 continue
             match wire.decode(payload):
-                case wire.Expttun() as message:
-                    self.ip = message.address.ip
+                case wire.Expttun() as answer:
+                    self.ip = answer.address.ip
                     self._claim()
                 case wire.Discovery():
                     return True

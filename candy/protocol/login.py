@@ -156,7 +156,7 @@ class Asked:
         name, at = _read_text(data, at, PART_MAX)
         return cls(
             vmac=vmac,
-            address=IPv4Interface((ip, prefix)),
+            address=IPv4Interface((ip, prefix)) if ip or prefix else ANY_ADDRESS,
             flags=Asks(flags),
             commit_bytes=commit_bytes,
             instance=int.from_bytes(instance, "big"),

@@ -22,6 +22,7 @@ candy.relay.pool.
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import NamedTuple, Self
 
@@ -158,6 +159,7 @@ def identity(vmac: bytes) -> str:
     return "key" if len(vmac) == KEY_BYTES else "VMAC"
 
 
+@lru_cache(1024)
 def shown_vmac(vmac: bytes) -> str:
     """As text; what is not printable ASCII is escaped. Of a key its fingerprint."""
     if len(vmac) == KEY_BYTES:

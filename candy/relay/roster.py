@@ -15,7 +15,6 @@ from ipaddress import IPv4Address
 
 from candy.control.escape import shown
 from candy.protocol.actions import Log, Ping
-from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
 from candy.relay import lines
 from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
@@ -188,7 +187,7 @@ class Roster:
         """Its address is free, or its own: keep it until it has confirmed the answer."""
         pool = self._realm.pool
         if pool.address_of(session.connection) != session.ip:
-            pool.keep(session.ip, session.vmac, session.connection, source_of(session.source), now)
+            pool.keep(session.ip, session.vmac, session.connection, session.counted_as, now)
         self._set_deadline(session.connection, now + self._authentication_timeout)
         return session.granted_address(pool.leases.wall)
 

@@ -196,6 +196,11 @@ class Session:
         return self._granted is not None
 
     @property
+    def counted_as(self) -> str:
+        """What all limits per source count it under."""
+        return self._counted_as
+
+    @property
     def is_member(self) -> bool:
         return self.state is State.MEMBER
 
