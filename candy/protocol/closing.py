@@ -20,7 +20,7 @@
     4009  relay          the device was revoked
     4010  relay          the device waits for approval; in the answer to a log-in alone, and the connection stays open
     4011  relay          the invitation is used up or has expired
-    4012  engine         a CONTROL is not the next, or does not open; from either side
+    4012  relay, member  a CONTROL is not the next, or does not open; from either side
     4013  relay          the password admits no new device
 
 Rules:
