@@ -66,7 +66,7 @@ class Actor:
                 case Record():
                     self._record(served, action.connection)
                 case Bind():
-                    self._engine.bind(action.connection, action.ip)
+                    self._engine.bind(action.connection, action.ip, takes_sealed=action.takes_sealed)
                     self._authenticated(action.connection)
                 case Unbind():
                     self._engine.unbind(action.connection)

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from math import inf
 
 from candy.errors import PoolFull, WireError
-from candy.protocol import control
+from candy.protocol import control, wire
 from candy.protocol.actions import Close, Drop, Secure, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.keys import SECRET_BYTES
@@ -87,6 +87,10 @@ class KeyedSession(Session):
         return self._is_confirmed
 
     @property
+    def takes_sealed(self) -> bool:
+        return not self.flags & Asks.SEALS_NOTHING
+
+    @property
     def came_by(self) -> str:
         return "" if self.device is None else self.device.by
 
@@ -143,7 +147,7 @@ class KeyedSession(Session):
 
     def _act_on(self, payload: bytes, now: float, wall: int) -> list[Action]:
         if self.is_member:
-            return self._on_members(payload, now, wall)
+            return self._on_members(payload, now)
         if self.state is State.GREETING or payload[:1] == bytes([LOGIN]):
             return self._on_first(payload, now, wall)
         return [Drop(self.connection, DropReason.NOT_AUTHENTICATED)]
@@ -184,10 +188,12 @@ class KeyedSession(Session):
             return []
         return self._claim_address(claim, now)
 
-    def _on_members(self, payload: bytes, now: float, wall: int) -> list[Action]:
-        if payload[:1] in _OLD_LOG_IN:
-            return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
-        return super()._act_on(payload, now, wall)
+    def _on_members(self, payload: bytes, now: float) -> list[Action]:
+        try:
+            message = wire.decode(payload)
+        except WireError as error:
+            return [Drop(self.connection, error.reason)]
+        return self._on_other(message, payload, now)
 
     def _on_first(self, payload: bytes, now: float, wall: int) -> list[Action]:
         try:
@@ -307,7 +313,3 @@ class KeyedSession(Session):
         log_in, self._log_in = self._log_in, None
         assert log_in is not None
         return log_in.answer(told)
-
-
-_OLD_LOG_IN = (b"\0", b"\2", b"\4")
-"""AUTH, EXPTTUN, VMAC."""

@@ -32,7 +32,7 @@ from math import inf
 
 from candy.errors import WireError
 from candy.protocol import control
-from candy.protocol.actions import Drop, Log
+from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
@@ -43,6 +43,7 @@ from candy.protocol.wire import DropReason
 from candy.relay.devices import Devices
 from candy.relay.enrolment import Admit, Enrolment
 from candy.relay.guessing import FailureLimiter
+from candy.relay.hashed import HashedSession
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import LEASE_DAYS, Traffic
 from candy.relay.login import LogIn
@@ -54,7 +55,7 @@ from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.reservations import Reservation
 from candy.relay.roster import Roster
 from candy.relay.rules import Rules
-from candy.relay.session import Action, Bind, Session, State
+from candy.relay.session import Action, Bind, State
 
 PROBE_TIMEOUT_S = 3.0
 
@@ -153,7 +154,7 @@ class Network(Roster):
             extended: it has candy.2.
             instance: what its program has for a number of its own; 0: none.
         """
-        self._sessions[connection] = Session(self._realm, connection, source, extended, now, instance)
+        self._sessions[connection] = HashedSession(self._realm, connection, source, extended, now, instance)
         self._set_deadline(connection, now + self._authentication_timeout)
         return []
 
@@ -235,6 +236,11 @@ class Network(Roster):
             case control.Ask() | control.Confirm():
                 return self._go_on(session, session.controlled(decoded, now), now)
         return [Drop(connection, DropReason.UNEXPECTED_KIND)]
+
+    def noticed(self, connection: int, message: bytes) -> list[Action]:
+        """What the engine has a member told within a CONTROL: NOT_SEALING or COMMIT."""
+        session = self._sessions.get(connection)
+        return [Send(connection, message)] if isinstance(session, KeyedSession) and session.is_member else []
 
     def broken(self, connection: int, now: float) -> list[Action]:
         """Its CONTROL is not the next, or does not open."""

@@ -32,6 +32,7 @@ from aiohttp import web
 from candy import counters
 from candy._fastpath import (
     EVENT_CLOSED,
+    EVENT_CONTROL,
     EVENT_LOST,
     EVENT_MESSAGE,
     EVENT_PING,
@@ -416,6 +417,8 @@ class Relay:
             self.door.on_event(connection, kind, detail)
         elif kind == EVENT_MESSAGE:
             self._act(served, self._actor.received(served, connection, detail, now, wall))
+        elif kind == EVENT_CONTROL:
+            self._act(served, served.network.noticed(connection, detail))
         elif kind == EVENT_PONG:
             self._act(served, served.network.ponged(connection, detail, now, wall))
         elif kind == EVENT_PING:

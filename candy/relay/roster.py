@@ -214,7 +214,7 @@ class Roster:
         self._due.pop(session.connection, None)
         self._telling.changed(int(ip))
         return [
-            Bind(session.connection, int(ip)),
+            Bind(session.connection, int(ip), session.takes_sealed),
             *welcome,
             *self._telling.welcome(session),
             *moved,

@@ -1,46 +1,30 @@
 """One connection's state machine, up to its log-in and behind it: a message comes in, actions go out.
 
-                 VMAC, EXPTTUN (answered)
-                     ┌────┐
-                     ▼    │                  claimed(): free, or same VMAC
-    opened ──────▶ GREETING ───AUTH──▶ CLAIMING ──────────────────────▶ MEMBER ──end(): replaced──▶ CLOSED
-       its source ▲ │    │               │   │ waiting(): held             ▲
-       fails too  │ ▼    │               │   └─────────────────────────▶ WAITING
-       often     IN_LINE │               │                                 │  claimed(): holder silent or gone
-       wrong hash or clock, replay, bad  │                                 │
-       address, deadline, line or pool   │                                 │
-       full, too many new devices        │                                 │
-                         ▼               ▼                                 ▼
-                    CLOSED ◀─────────────┴─refuse(): reserved, contested───┘  refuse(): holder answers
+    opened ─▶ GREETING ─▶ … ─▶ CLAIMING ─▶ MEMBER ─▶ CLOSED     by hashes of a password    candy.relay.hashed
+                                                                with a key of its own      candy.relay.keyed
 
-Rules:
- 1. VMAC and EXPTTUN are optional and come before AUTH. An AUTH is never answered. The hash is checked first: only a
-    peer that has a password learns why its log-in failed, and only with candy.2 (candy.protocol.closing has the
-    codes). Any other failed log-in ends without a close frame. Of several passwords the first that a session proves is
-    its own: the others count for nothing there, and an EXPTTUN is answered by it. While its source fails too often
-    (candy.relay.guessing) a log-in waits in line before that, once, with all that it sends; its deadline stands still
-    meanwhile.
- 2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
- 3. A session decides what concerns its member alone, and stops at CLAIMING, which received() tells the network. Whether
+Rules of both:
+ 1. While its source fails too often (candy.relay.guessing) a log-in waits in line, once, with all that it sends; its
+    deadline stands still meanwhile.
+ 2. A session decides what concerns its member alone, and stops at CLAIMING, which received() tells the network. Whether
     the address is free, and all that takes time, concerns others too: the network decides it, and calls claimed(),
     waiting(), refuse() or end().
- 4. `state` changes in this file alone.
+ 3. `state` changes in these three files alone.
 
 Nothing here waits, reads a clock or draws a random number by itself; `now` is monotonic seconds, `wall` Unix
 seconds.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
 from sys import intern
 from typing import Literal
 
-from candy.errors import PoolFull, WireError
-from candy.protocol import auth, wire
+from candy.protocol import wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
 from candy.protocol.addresses import is_unicast, source_of
 from candy.protocol.closing import CloseCode, without_extension
@@ -48,9 +32,8 @@ from candy.protocol.hello import Hello
 from candy.protocol.wire import DropReason
 from candy.relay import lines
 from candy.relay.leases import NO_HELLO, NO_TRAFFIC_PACKED, Lease, shown_vmac
-from candy.relay.passwords import Password, Passwords
+from candy.relay.passwords import Password
 from candy.relay.realm import Realm
-from candy.relay.replays import DIGEST_LIMIT
 
 _NEVER = -inf
 """One number for all sessions."""
@@ -69,8 +52,6 @@ HELD_MAX = 4
 EVENTS = "events"
 """The name under which the engine counts messages of one member that find no room, and Python those beyond HELD_MAX."""
 
-Hashed = wire.Vmac | wire.Expttun | wire.Auth
-
 
 @dataclass(frozen=True, slots=True)
 class Bind:
@@ -78,6 +59,8 @@ class Bind:
 
     connection: int
     ip: int
+    takes_sealed: bool = True
+    """With candy.3: it takes what is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +83,7 @@ Judge = Callable[[float, int], list[Action]]
 
 
 class State(Enum):
-    """Where a session is; the picture is at the top of this file."""
+    """Where a session is; the pictures are in candy.relay.hashed and candy.relay.keyed."""
 
     GREETING = "greeting"
     IN_LINE = "in line"
@@ -116,7 +99,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Session:
+class Session(ABC):
     """One connection, from its opening to its end. Small, because there is one per member.
 
     Args:
@@ -208,6 +191,11 @@ class Session:
     def is_confirmed(self) -> bool:
         """Nothing stands between it and the address that it claims. One with a key has to show first that it can read
         the answer (candy.relay.keyed)."""
+        return True
+
+    @property
+    def takes_sealed(self) -> bool:
+        """It takes what is sealed, if its connection can carry that."""
         return True
 
     @property
@@ -329,18 +317,16 @@ class Session:
         """As received() returns it."""
         return actions, self.state is State.CLAIMING, self.state is State.CLOSED
 
+    @abstractmethod
     def _act_on(self, payload: bytes, now: float, wall: int) -> list[Action]:
-        try:
-            message = wire.decode(payload)
-        except WireError as error:
-            return [Drop(self.connection, error.reason)]
+        """Act on one message."""
+
+    def _on_other(self, message: wire.Message, payload: bytes, now: float) -> list[Action]:
+        """On one that is not of the log-in."""
         match message:
-            case wire.Vmac() | wire.Expttun() | wire.Auth():
-                is_trusted = self._realm.devices.is_trusted(self._device(message))
-                return self._in_turn(partial(self._judge, message), is_trusted, now, wall)
             case wire.Udp4Conn() | wire.Discovery() | wire.General():
                 return self._on_relayed(message, payload, now)
-            case wire.Route() | wire.Behind():
+            case _:
                 return [Drop(self.connection, DropReason.UNEXPECTED_KIND)]
 
     def _in_turn(self, judge: Judge, is_trusted: bool, now: float, wall: int) -> list[Action]:
@@ -360,88 +346,6 @@ class Session:
                 self._held = (judge,)
                 return []
         return judge(now, wall)
-
-    def _device(self, message: Hashed) -> bytes | None:
-        """The VMAC that it is under, proven or not."""
-        return message.identity if isinstance(message, wire.Vmac) else self.vmac
-
-    def _judge(self, message: Hashed, now: float, wall: int) -> list[Action]:
-        match message:
-            case wire.Vmac():
-                return self._on_vmac(message, now, wall)
-            case wire.Expttun():
-                return self._on_expttun(message, now, wall)
-            case wire.Auth():
-                return self._on_auth(message, now, wall)
-
-    def _on_vmac(self, message: wire.Vmac, now: float, wall: int) -> list[Action]:
-        if self.state is not State.GREETING:
-            return [Drop(self.connection, DropReason.VMAC_AFTER_AUTH)]
-        refusal = self._verify(
-            message, lambda secret: auth.vmac_digest(secret, message.vmac, message.timestamp), now, wall
-        )
-        if not refusal:
-            self.vmac = message.identity
-        return refusal
-
-    def _on_expttun(self, message: wire.Expttun, now: float, wall: int) -> list[Action]:
-        if self.state is not State.GREETING:
-            return [Drop(self.connection, DropReason.EXPTTUN_AFTER_AUTH)]
-        realm = self._realm
-        refusal = self._verify(message, lambda secret: auth.expttun_digest(secret, message.timestamp), now, wall)
-        if refusal:
-            return refusal
-        assert self.password is not None
-        may_keep = realm.sightings.may_keep(message.digest, message.timestamp, self._counted_as, now)
-        try:
-            granted = realm.pool.ask(
-                message.address.ip,
-                self.vmac,
-                self.connection,
-                self._counted_as,
-                now,
-                may_keep=may_keep,
-                within=self.password.addresses,
-            )
-        except PoolFull as full:
-            realm.logins["no_address"] += 1
-            log = self.warning("no address", f"no address granted: {full}")
-            code = CloseCode.NO_POOL if realm.pool.network is None else CloseCode.POOL_FULL
-            return [log, *self.end(code, str(full))]
-        answer = wire.Expttun(wall, granted, auth.expttun_digest(self.password.secret, wall))
-        realm.sightings.answered(answer.digest, wall)
-        self._granted = int(granted.ip)
-        return [
-            Send(self.connection, answer.encode(wire.draw_confusion(realm.randbytes))),
-            self.line("debug", f"granted {granted}"),
-        ]
-
-    def _on_auth(self, message: wire.Auth, now: float, wall: int) -> list[Action]:
-        if self.state is not State.GREETING:
-            return [Drop(self.connection, DropReason.SECOND_AUTH)]
-        realm = self._realm
-        ip = message.ip
-        refusal = self._verify(message, lambda secret: auth.auth_digest(secret, ip, message.timestamp), now, wall)
-        if refusal:
-            return refusal
-        if not realm.replays.is_first(message.digest, message.timestamp, wall):
-            if message.timestamp <= realm.replays.forgotten:
-                return self.refuse(
-                    f"AUTH for {ip} may be a replay: it is of a time whose log-ins are forgotten, because the clock "
-                    f"was set back, or more than {DIGEST_LIMIT} came since",
-                    kind="replay",
-                )
-            return self.refuse(f"AUTH for {ip} is a replay", kind="replay")
-        assert self.password is not None
-        refusal = self._judge_address(ip, self.password.addresses, now)
-        if refusal:
-            return refusal
-        # What was offered was for its AUTH, and this is the AUTH, for any address.
-        realm.pool.release(self.connection)
-        self._ip = int(ip)
-        self._granted = self._ip if self._granted == self._ip else None
-        self.state = State.CLAIMING
-        return []
 
     def _judge_address(self, ip: IPv4Address, within: IPv4Network | None, now: float) -> list[Action]:
         """The refusal of an address that no member has, or not this one, or of one more new device."""
@@ -470,36 +374,6 @@ class Session:
             return []
         many = "too many wrong passwords within a minute: log-ins from its address wait in line from now on"
         return [self.warning("many passwords", many)]
-
-    def _verify(self, message: Hashed, digest_of: Callable[[bytes], bytes], now: float, wall: int) -> list[Action]:
-        """The refusal of a hashed message; empty when the hash is right and the timestamp timely.
-
-        Args:
-            digest_of: what the message's digest has to be, by the password's raw bytes.
-        """
-        realm = self._realm
-        name = type(message).__name__.upper()
-        passwords = realm.passwords if self.password is None else Passwords([self.password])
-        proven = passwords.prove(digest_of, message.digest)
-        if proven is None or not realm.passwords.holds(proven, wall):
-            why = "wrong password" if proven is None else f"password that holds no more ({proven.name or 'nameless'})"
-            refusal = self.refuse(f"{why} in {name}", kind="password")
-            refusal += self._note_failure(now)
-            if realm.devices.failed(self._device(message), now):
-                many = "too many wrong passwords within an hour under one VMAC: it waits in line from now on, too"
-                refusal.append(self.warning("many passwords of a device", many))
-            return refusal
-        if not auth.is_timely(message.timestamp, wall, realm.tolerance):
-            skew, tolerance = message.timestamp - wall, realm.tolerance
-            direction = "ahead of" if skew > 0 else "behind"
-            return self.refuse(
-                f"{name} is {skew:+d} s off this clock, {tolerance} s are tolerated",
-                kind="clock",
-                code=CloseCode.CLOCK_OFF,
-                told=f"the member's clock is {abs(skew)} s {direction} the relay's, which tolerates {tolerance} s",
-            )
-        self.password = proven
-        return []
 
     def _on_relayed(
         self, message: wire.Udp4Conn | wire.Discovery | wire.General, payload: bytes, now: float

@@ -22,7 +22,6 @@ from candy.protocol import control
 from candy.protocol.actions import Drop, Send
 from candy.protocol.control import Peer, Tell
 from candy.protocol.control import State as Told
-from candy.protocol.login import Asks
 from candy.protocol.noise import KEY_BYTES
 from candy.protocol.wire import DropReason
 from candy.relay import lines
@@ -114,7 +113,7 @@ class Telling:
         told: list[Send | Drop] = [*self._tell(session.connection, addresses)]
         for address in addresses:
             about = self._holder(address)
-            if not isinstance(about, KeyedSession) or about is session or not _seals(about):
+            if not isinstance(about, KeyedSession) or about is session or not about.takes_sealed:
                 continue
             if self._interests.hear(about.connection, int(session.ip)):
                 told += self._tell(about.connection, [int(session.ip)])
@@ -185,7 +184,7 @@ class Telling:
         device = self._realm.enrolment.get(session.vmac)
         return Peer(
             session.ip,
-            Told.SEALS if _seals(session) else Told.CLEAR,
+            Told.SEALS if session.takes_sealed else Told.CLEAR,
             flags | session.flags,
             number,
             session.commit_bytes,
@@ -220,10 +219,6 @@ class Telling:
         if connection not in self._numbers:
             self._numbers[connection] = fresh_number(self._realm.randbytes)
         return self._numbers[connection]
-
-
-def _seals(session: KeyedSession) -> bool:
-    return not session.flags & Asks.SEALS_NOTHING
 
 
 def _to(session: Session, told: Iterable[bytes]) -> list[Send]:

@@ -24,7 +24,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from candy._fastpath import Engine
+from candy._fastpath import CANDY3, Engine
 from candy.carrier.handover import INSTANCE, OLD_HTTP, RELAY_FULL, Tail, accept_for
 from candy.protocol.wire import SEALING_SUBPROTOCOL, SUBPROTOCOL
 from candy.relay.login import LogIn
@@ -116,14 +116,15 @@ def hand_over(
         further = {"Sec-WebSocket-Protocol": SEALING_SUBPROTOCOL, **log_in.shown.headers()}
     preamble = _switching(request.headers["Sec-WebSocket-Key"], further)
     handed_over = HandedOver(extended, _instance(request))
+    extension = int(extended) if log_in is None else CANDY3
     if guest is not None:
-        if not engine.upgrade(guest, network=network, extended=extended, preamble=preamble):
+        if not engine.upgrade(guest, network=network, extended=extension, preamble=preamble):
             raise ConnectionError("the connection is gone")
         return guest, handed_over
     with ExitStack() as undo:
         fd = os.dup(transport.get_extra_info("socket").fileno())
         undo.callback(os.close, fd)
-        connection = engine.adopt(fd, network=network, extended=extended, preamble=preamble, tail=tail.received)
+        connection = engine.adopt(fd, network=network, extended=extension, preamble=preamble, tail=tail.received)
         undo.pop_all()
     return connection, handed_over
 

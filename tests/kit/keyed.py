@@ -98,7 +98,8 @@ class Keyed:
         """One that is in."""
         connection, outcome = self.answered(credentials, device, asked)
         assert outcome.is_in
-        assert Bind(connection, int(outcome.told.address.ip)) in self.receive(connection, CONFIRM)
+        bind = Bind(connection, int(outcome.told.address.ip), not (asked or Asked()).flags & Asks.SEALS_NOTHING)
+        assert bind in self.receive(connection, CONFIRM)
         return connection, outcome
 
     def old(self, address: IPv4Address, vmac: bytes | None = None, close: bool = False) -> tuple[int, list[Action]]:

@@ -254,7 +254,7 @@ def test_a_whole_log_in_with_a_network() -> None:
     actions = spoken.receive(answers[0].payload)
     assert CONFIRM in actions
     [configure] = [action for action in actions if isinstance(action, Configure)]
-    assert Bind(1, int(configure.address.ip)) in network.received(1, CONFIRM.payload, 0.2, WALL)
+    assert Bind(1, int(configure.address.ip)) in network.controlled(1, CONFIRM.payload, 0.2, WALL)
     [keep] = [action for action in actions if isinstance(action, KeepKeys)]
     assert keep.ticket is not None
     # From then on by its own credential alone.
