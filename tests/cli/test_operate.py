@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 from lab.commands import call, refuse
+from lab.keyed import KeyedMember, device
 from lab.member import Member
 from lab.programs import RelayProgram, environment
 from lab.tls import flags_for
@@ -21,7 +23,10 @@ from lab.tls import flags_for
 from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.control import sockets
+from candy.member.login import Credentials
 from candy.options import Side
+from candy.protocol.keys import fingerprint
+from candy.protocol.link import Link
 
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 
@@ -103,6 +108,40 @@ def test_changes(relay: RelayProgram, stack: ExitStack) -> None:
     assert said(relay, "release", "192.168.202.20") == "192.168.202.20 is released\n"
     assert "192.168.202.2" not in said(relay, "leases")
     assert said(relay, "reload") == "applied: nothing\n"
+
+
+def test_devices(relay: RelayProgram, stack: ExitStack) -> None:
+    link = said(relay, "invite", "--name", "phone", "--address", "192.168.202.33", "--expires", "2h").strip()
+    url, _, fragment = link.partition("#")
+    invitation = Link.parse(fragment).invitation
+    assert url == f"ws://127.0.0.1:{relay.address[1]}"
+    assert invitation is not None
+    assert 7000 < invitation.until - time.time() <= 7200
+    member, key = stack.enter_context(KeyedMember.connect(relay.address)), device()
+    member.enter(Credentials(invitation=invitation), key)
+    # A fingerprint has spaces, which a pipe does not get to see.
+    shown = fingerprint(key.public).replace(" ", "\\x20")
+    [row] = columns(said(relay, "devices"))
+    assert (row["NAME"], row["STANDING"], row["ADDRESS"], row["INVITED"]) == (
+        "phone",
+        "admitted",
+        "192.168.202.33",
+        "yes",
+    )
+    assert (row["BOUND-TO"], row["FINGERPRINT"]) == ("192.168.202.33/32", shown)
+    assert said(relay, "rotate") == "/: log-ins are by a new key from now on\n"
+    assert f"new members need {url}#" in said(relay, "rotate", "--network-key")
+    revoked, warned = said(relay, "revoke", row["NUMBER"]).splitlines()
+    assert revoked == f"phone ({fingerprint(key.public)}) is revoked"
+    assert warned.startswith("who knows a password comes back as another device")
+    result = call(server_command.main, "approve", "phone", "--control-socket", str(relay.control))
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "candy-server: 'phone' was revoked: have it join as another device\n",
+    )
+    result = call(server_command.main, "invite", "--expires", "soon", "--control-socket", str(relay.control))
+    assert result.exit_code == 2
+    assert "'soon' is not a time: write it like 30m, 12h or 7d" in result.stderr
 
 
 def test_a_reload_of_which_a_part_failed(tmp_path: Path, authority: trustme.CA) -> None:

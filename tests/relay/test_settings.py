@@ -10,6 +10,7 @@ import pydantic
 import pytest
 
 from candy.errors import ConfigError
+from candy.relay.enrolment import Admit
 from candy.relay.passwords import PASSWORDS_MAX, Password
 from candy.relay.reservations import Reservation
 from candy.relay.rules import MAX_RULES, Rule
@@ -609,3 +610,19 @@ def test_reservations_that_can_t_be(reserve: str, more: dict[str, Any], message:
     with pytest.raises(ConfigError) as caught:
         main(reserve=("192.168.202.8=first", reserve) if not more else (reserve,), **more)
     assert str(caught.value) == f"--reserve: {message}"
+
+
+def test_whom_a_password_admits() -> None:
+    assert main(admit="approval").admit is Admit.APPROVAL
+    with pytest.raises(ConfigError, match=r"^--admit: 'all' is not one of password, invite, approval$"):
+        main(admit="all")
+
+
+def test_old_clients_need_a_password_of_their_own() -> None:
+    doubt = relay([further("/home"), further("/office", legacy=False)]).doubt_of_shared
+    assert doubt is not None
+    assert doubt.endswith(" (networks /, /home)")
+    assert relay(legacy=False).doubt_of_shared is None
+    assert relay(admit="invite").doubt_of_shared is None
+    own = Password(b"old", legacy=True)
+    assert relay_settings({}, password=b"new", passwords=[Given(own, "file")]).doubt_of_shared is None

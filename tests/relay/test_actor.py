@@ -1,0 +1,161 @@
+"""What networks decide, carried out: on an engine that notes what it is told, and with a store that is asked."""
+
+import asyncio
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from kit.primitives import PRIMITIVES
+
+from candy._fastpath import Engine
+from candy.protocol import control, wire
+from candy.protocol.actions import Close, Drop, Secure, Send
+from candy.protocol.closing import CloseCode
+from candy.protocol.control import Confirm
+from candy.protocol.noise import Cipher
+from candy.relay.actor import Actor
+from candy.relay.clock import Clock
+from candy.relay.served import Served
+from candy.relay.session import Action, Bind, Record
+
+ONE, OTHER = bytes([1]) * 32, bytes([2]) * 32
+ROUTE = wire.Route(()).encode()
+
+
+@dataclass
+class Noting:
+    """In place of the engine."""
+
+    done: list[tuple[Any, ...]] = field(default_factory=list)
+    has_room: bool = True
+
+    def send(self, connection: int, payload: bytes) -> bool:
+        self.done.append(("send", connection, payload))
+        return self.has_room
+
+    def bind(self, connection: int, ip: int, *, takes_sealed: bool) -> bool:
+        self.done.append(("bind", connection, ip, takes_sealed))
+        return True
+
+    def close(self, connection: int, code: int | None, reason: str) -> bool:
+        self.done.append(("close", connection, code, reason))
+        return True
+
+
+@dataclass
+class Deciding:
+    """In place of a network: what it is asked, and one answer for all."""
+
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def received(self, connection: int, message: bytes, now: float, wall: int) -> list[Action]:
+        self.asked.append(("received", connection, message))
+        return []
+
+    def controlled(self, connection: int, message: bytes, now: float, wall: int) -> list[Action]:
+        self.asked.append(("controlled", connection, message))
+        return []
+
+    def broken(self, connection: int, now: float) -> list[Action]:
+        self.asked.append(("broken", connection))
+        return []
+
+    def recorded(self, connection: int, is_kept: bool, now: float, wall: int) -> list[Action]:
+        self.asked.append(("recorded", connection, is_kept))
+        return [Close(connection, None, "")]
+
+
+class Acting:
+    """An actor and what is around it."""
+
+    def __init__(self) -> None:
+        self.engine, self.network = Noting(), Deciding()
+        self.members: list[int] = []
+        self.wakes = 0
+        clock = Clock(asyncio.get_running_loop())
+        self.actor = Actor(cast(Engine, self.engine), clock, self.members.append, self._woken)
+        clock.stop()
+        self.served = cast(Served, SimpleNamespace(network=self.network, label="", settings=SimpleNamespace(path="/")))
+
+    def _woken(self) -> None:
+        self.wakes += 1
+
+    def act(self, *actions: Action) -> None:
+        self.actor.act(self.served, actions)
+
+    def receive(self, payload: bytes) -> None:
+        self.act(*self.actor.received(self.served, 1, payload, 0.0, 0))
+
+
+@pytest.fixture
+async def acting() -> Acting:
+    return Acting()
+
+
+async def test_what_is_sent_behind_the_keys_is_sealed(acting: Acting) -> None:
+    acting.act(Secure(1, ONE, OTHER), Send(1, bytes([21]) * 200), Bind(1, 9, False), Send(1, ROUTE), Send(2, ROUTE))
+    (_, _, answer), bind, (_, _, sealed), clear = acting.engine.done
+    assert answer == bytes([21]) * 200
+    assert bind == ("bind", 1, 9, False)
+    assert control.opened(Cipher(PRIMITIVES, ONE), sealed) == ROUTE
+    assert clear == ("send", 2, ROUTE)
+    assert acting.members == [1]
+
+
+async def test_what_comes_is_told_apart(acting: Acting) -> None:
+    member = Cipher(PRIMITIVES, OTHER)
+    acting.receive(b"before")
+    acting.act(Secure(1, ONE, OTHER))
+    acting.receive(b"\x03 in the clear")
+    acting.receive(control.seal(member, Confirm().encode()))
+    acting.receive(Confirm().encode())
+    acting.actor.forget(1)
+    acting.receive(b"after")
+    assert acting.network.asked == [
+        ("received", 1, b"before"),
+        ("received", 1, b"\x03 in the clear"),
+        ("controlled", 1, Confirm().encode()),
+        ("broken", 1),
+        ("received", 1, b"after"),
+    ]
+
+
+async def test_what_finds_no_room(acting: Acting) -> None:
+    acting.engine.has_room = False
+    acting.act(Send(2, bytes([3]) * 20), Drop(2, "control"))
+    assert acting.actor.drops == {"control": 2}
+    assert len(acting.engine.done) == 1
+    acting.act(Send(2, ROUTE), Secure(1, ONE, OTHER), Send(1, control.NotSealing(IPv4Address(1)).encode()))
+    closed = [done for done in acting.engine.done if done[0] == "close"]
+    assert [(connection, code) for _, connection, code, _ in closed] == [
+        (2, CloseCode.SERVICE_RESTART),
+        (1, CloseCode.SERVICE_RESTART),
+    ]
+
+
+async def test_who_has_keys_is_told_why_before_the_end(acting: Acting) -> None:
+    acting.act(Secure(1, ONE, OTHER))
+    for connection in (1, 2):
+        acting.actor.close(connection, CloseCode.GOING_AWAY, "the relay ends")
+    (_, _, sealed), *closed = acting.engine.done
+    told = control.decode(control.opened(Cipher(PRIMITIVES, ONE), sealed))
+    assert told == control.Closing(CloseCode.GOING_AWAY, "the relay ends")
+    assert closed == [("close", connection, CloseCode.GOING_AWAY, "the relay ends") for connection in (1, 2)]
+
+
+async def test_what_is_written_down_goes_on(acting: Acting) -> None:
+    asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    acting.actor.record = lambda: asked
+    acting.act(Record(1))
+    assert acting.network.asked == []
+    asked.set_result(True)
+    await asyncio.sleep(0)
+    assert acting.network.asked == [("recorded", 1, True)]
+    assert (acting.engine.done, acting.wakes) == ([("close", 1, None, "")], 1)
+
+
+async def test_without_a_store_nothing_is(acting: Acting) -> None:
+    acting.act(Record(1))
+    assert acting.network.asked == [("recorded", 1, False)]
