@@ -185,6 +185,7 @@ class RelayControl(DeviceControl):
 
     def _figures(self) -> Figures:
         engine, relay = self._engine, self._relay
+        certificates = relay.showing.certificates
         totals = engine.stats()
         counts, delay_ns = engine.delays()
         networks = {path: served.network for path, served in relay.served.items()}
@@ -207,7 +208,7 @@ class RelayControl(DeviceControl):
             loop_lag=self._lag.histogram(),
             leases_used={path: pool.used for path, pool in pools.items()},
             leases_free={path: pool.free for path, pool in pools.items()},
-            certificate_expiry=None if relay.certificates is None else relay.certificates.expiry(),
+            certificate_expiry=None if certificates is None else certificates.expiry(),
         )
 
     def _networks(self) -> Iterator[Network]:

@@ -92,8 +92,8 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             listeners = await listen(settings)
             relay.door.open(listeners, certificates)
             if certificates is not None:
-                relay.show(certificates)
-                loop.call_later(LOOK_S, _look, relay, certificates)
+                relay.showing.take(certificates)
+                loop.call_later(LOOK_S, _look, relay)
             for signum in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
@@ -161,10 +161,10 @@ def _certificates(settings: RelaySettings) -> Certificates | None:
     return Certificates(files, ml_kem=settings.ml_kem) if files else None
 
 
-def _look(relay: Relay, certificates: Certificates) -> None:
+def _look(relay: Relay) -> None:
     """What renews certificates may not know of this relay."""
-    asyncio.get_running_loop().call_later(LOOK_S, _look, relay, certificates)
-    relay.renew(certificates.look)
+    asyncio.get_running_loop().call_later(LOOK_S, _look, relay)
+    relay.showing.look()
 
 
 def _reload(relay: Relay, reread: Callable[[], RelaySettings], reloading: set[asyncio.Task[None]]) -> None:

@@ -40,7 +40,6 @@ from candy._fastpath import (
     MEMBER_FORMAT,
     Engine,
 )
-from candy.carrier.tls import Certificates
 from candy.errors import ConfigError, InterfaceGone, OperationalError, RequestError
 from candy.host.interface import Interface
 from candy.host.notifications import Notifications
@@ -63,7 +62,7 @@ from candy.relay.reservations import Reservation
 from candy.relay.served import Served, serve
 from candy.relay.session import Action
 from candy.relay.settings import RelaySettings, canonical_path
-from candy.relay.state import certificate_files
+from candy.relay.showing import Showing
 from candy.relay.totals import Totals
 
 GOODBYE_S = 2.0
@@ -104,8 +103,7 @@ class Relay:
         """Of the kernel, for all interfaces."""
         self._watching: set[asyncio.Task[None]] = set()
         """Tasks: one for each interface."""
-        self.certificates: Certificates | None = None
-        """What the door shows; None: no TLS."""
+        self.showing = Showing()
         self._failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: serve(network, engine, self._failures) for network in settings.networks}
 
@@ -255,7 +253,7 @@ class Relay:
         """
         # One after the other: each begins with what the one before has left.
         async with self._reloading:
-            failed = [] if self.certificates is None else self.renew(self.certificates.renew)
+            failed = self.showing.again()
             try:
                 wanted = reread()
             except (ConfigError, OperationalError) as error:
@@ -273,34 +271,13 @@ class Relay:
                 log.warning("changed, which needs a restart: %s", ", ".join(reloaded.needs_restart))
             return reloaded
 
-    def show(self, certificates: Certificates) -> None:
-        """Show these to members from now on, and say what is wrong with them."""
-        self.certificates = certificates
-        for doubt in certificates.doubts(time.time()):
-            log.warning("%s", doubt)
-
-    def renew(self, read: Callable[[], bool]) -> list[str]:
-        """Look at the certificates' files again, by one of their methods; returns why they can't be used."""
-        try:
-            if read():
-                log.info("the certificate is read again")
-                assert self.certificates is not None
-                self.show(self.certificates)
-        except OperationalError as error:
-            log.error("the certificate stays the one before: %s", error)
-            return [str(error)]
-        return []
-
     def _apply_own(self, settings: RelaySettings, names: AbstractSet[str]) -> list[str]:
         """What is not of one network; returns what went wrong."""
         if "debug" in names:
             logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
         self.door.proxies = TrustedProxies(settings.trusted_proxies)
         self.door.timeout_s = _longest_timeout(settings)
-        certificates = self.certificates
-        if certificates is None or not names & {"tls_certificate", "tls_key", "tls_self_signed", "ml_kem"}:
-            return []
-        return self.renew(lambda: certificates.use(certificate_files(settings), ml_kem=settings.ml_kem))
+        return self.showing.follow(settings, names)
 
     async def _apply_networks(self, found: Changes) -> list[str]:
         """Networks that go, come and change; returns what went wrong."""
