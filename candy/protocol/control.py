@@ -105,8 +105,8 @@ class Peer:
     """One entry of a TELL. What is not known is zeros."""
 
     LAYOUT: ClassVar[Struct] = Struct(">IBB8sI32sQ")
-    OF_ASKER: ClassVar[int] = 128
-    """A flag: the one told of has asked."""
+    UNASKED: ClassVar[int] = 128
+    """A flag: who is told has not asked. It is of one that has asked, or of the next hop of a route."""
 
     address: IPv4Address
     state: State

@@ -91,7 +91,7 @@ class Telling:
         has_keys = isinstance(session, KeyedSession)
         hops = {entry.next_hop for entry in rules.entries(session.ip)} if has_keys else ()
         for hop in hops:
-            self._interests.ask(session.connection, int(hop))
+            self._interests.hear(session.connection, int(hop))
         told = _to(session, behind_messages(placements, has_keys=has_keys))
         return [*self._tell(session.connection, map(int, hops)), *told]
 
@@ -173,7 +173,7 @@ class Telling:
 
     def _peer(self, address: int, is_asked: bool) -> Peer:
         """What is known of an address."""
-        flags = 0 if is_asked else Peer.OF_ASKER
+        flags = 0 if is_asked else Peer.UNASKED
         session = self._holder(address)
         if session is None or not session.is_member:
             return self._absent(address, flags)

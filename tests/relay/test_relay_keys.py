@@ -206,7 +206,7 @@ class TestKeysOfOthers:
             other.asked("192.168.202.103")
             other.asked("192.168.202.103")
             [heard] = _told(one)
-            assert (heard.key, heard.flags & Peer.OF_ASKER) == (other_key.public, Peer.OF_ASKER)
+            assert (heard.key, heard.flags & Peer.UNASKED) == (other_key.public, Peer.UNASKED)
             one.settle()
 
     def test_old_clients_and_who_says_off_do_not_seal(self, relay: RelayProgram) -> None:

@@ -55,12 +55,12 @@ def test_who_is_asked_about_hears_of_it_once(keyed: Keyed) -> None:
     one, other = enter(keyed, 1), enter(keyed, 2, OTHER)
     (to_one, about_other), (to_other, about_one) = told(ask(keyed, one, 2))
     assert (to_one, about_other.key, about_other.flags) == (one, OTHER.public, Asks.IS_FIXED)
-    assert (to_other, about_one.key, about_one.flags) == (other, DEVICE.public, Asks.IS_FIXED | Peer.OF_ASKER)
+    assert (to_other, about_one.key, about_one.flags) == (other, DEVICE.public, Asks.IS_FIXED | Peer.UNASKED)
     assert len(told(ask(keyed, one, 2))) == 1
     # From then on it is told of changes, as of one that it did not ask about.
     keyed.close(one)
     [(connection, gone)] = owed(keyed)
-    assert (connection, gone.state, gone.flags) == (other, State.AWAY, Peer.OF_ASKER)
+    assert (connection, gone.state, gone.flags) == (other, State.AWAY, Peer.UNASKED)
 
 
 def test_who_does_not_seal_does_not_hear(keyed: Keyed) -> None:
@@ -167,6 +167,8 @@ def test_who_has_a_route_is_told_what_lies_behind_whom_and_the_key_of_the_next_h
     assert [type(message) for message in decoded] == [Tell, wire.Behind, wire.Route]
     [hop] = decoded[0].peers  # type: ignore[union-attr]
     assert (hop.address, hop.key, hop.state) == (IPv4Address("192.168.202.9"), DEVICE.public, State.SEALS)
+    # It has not asked: without the flag it would not listen.
+    assert hop.flags & Peer.UNASKED
     # Where nothing leads there any more, both take that back.
     actions = keyed.keep(keyed.network.set_rules(Rules(), keyed.now))
     kinds = [(send.connection, type(control.decode(send.payload))) for send in actions if isinstance(send, Send)]
