@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface
 from math import inf
+from typing import Literal
 
 from candy.errors import WireError
 from candy.member.acceptance import Acceptance
@@ -31,7 +32,7 @@ from candy.member.placements import Placements
 from candy.member.routeset import RouteSet
 from candy.member.trust import Known
 from candy.protocol import auth, wire
-from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
+from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
 from candy.protocol.closing import CloseCode, parse
 from candy.protocol.wire import DropReason
@@ -48,6 +49,8 @@ VERDICT_S = 11.0
 SILENCE_S = 5.0
 """No proxy ends a connection sooner because nobody says anything, and a relay's refusal comes sooner nearly always."""
 ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
+CameBy = Literal["hash", "password", "invitation", "device"]
+"""How a member proves that it may come in: as old clients do, or by a credential of candy.3."""
 CURES: Mapping[int, str] = {
     CloseCode.TRY_AGAIN_LATER: "wait, or raise the limit there",
     CloseCode.ADDRESS_HELD: "end the member that has it, or choose another address with --tun",
@@ -111,7 +114,7 @@ class KeepKeys:
 
 
 Action = (
-    Send | Ping | Secure | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn
+    Send | Ping | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn
 )
 
 
@@ -121,7 +124,8 @@ class Ending:
 
     `refused`: the relay did not let the member in. `held`: it was in. `replaced`: another connection with its VMAC took
     its address over. `silence`: seconds without a byte before the connection broke off; None if it ended otherwise.
-    `gave_up`: the member gave it up, because nothing came. `final`: the user has to act before it can get in.
+    `gave_up`: the member gave it up, because nothing came. `final`: the user has to act before it can get in. `by_key`: the
+    double that replaced it has this member's device key, which no other replaces.
     """
 
     text: str
@@ -131,6 +135,7 @@ class Ending:
     silence: float | None = None
     gave_up: bool = False
     final: bool = False
+    by_key: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +202,11 @@ class Conversation:
     def connection(self) -> int:
         """The engine's number."""
         return self._connection
+
+    @property
+    def came_by(self) -> CameBy:
+        """What it logs in by."""
+        return "hash"
 
     @property
     def has_claimed(self) -> bool:

@@ -3,12 +3,14 @@
     opened ──message 1──▶ ASKING ──message 2──▶ KeepKeys, CONFIRM ──▶ JOINED ──a moment──▶ CONFIRMED
                              │                └── 4010 ──▶ CONFIRM ──▶ WAITING ──APPROVED──▶ JOINED
                              └── refused: the relay's word, in message 2
+    behind message 2: CONTROL ─▶ opened, and acted upon;  anything else of the relay's in the clear ─▶ 4012
 
 Rules:
  1. A close frame is in the clear, so it is believed for nothing: what the relay says stands in message 2 or in CLOSING.
  2. What the log-in gave is written down before the member confirms it.
  3. A relay that closes without a word found no credential that it knows. Anybody on the way can make that, too.
  4. It never goes back to a weaker credential, nor to the log-in of old clients (candy.member.login).
+ 5. What it sends behind the log-in is sealed when it is decided: each is sent, in the order of the actions.
 """
 
 from dataclasses import replace
@@ -20,6 +22,7 @@ from candy.member.conversation import (
     CONFIRM_S,
     CURES,
     Action,
+    CameBy,
     Conversation,
     Ending,
     Identity,
@@ -29,16 +32,16 @@ from candy.member.login import LogIn, Outcome, refusal
 from candy.member.routeset import RouteSet
 from candy.member.trust import Known
 from candy.protocol import control, wire
-from candy.protocol.actions import Drop, Log, Secure, Send
+from candy.protocol.actions import Close, Drop, Log, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.keys import Shown, Verify
-from candy.protocol.login import LOGIN, Asked
+from candy.protocol.login import LOGIN, Asked, Credential
 from candy.protocol.wire import DropReason
 
 ANSWER_S = 20.0
 """How long the relay may take: it may have the log-in wait in line, and ask the holder of an address first."""
-_WITHIN = frozenset({*control.Kind, wire.Kind.ROUTE, wire.Kind.BEHIND})
-"""Kinds that come within CONTROL, and are the relay's own."""
+_MEMBERS = frozenset({wire.Kind.UDP4CONN, wire.Kind.DISCOVERY, wire.Kind.GENERAL})
+"""Kinds that old clients send each other, in the clear."""
 
 
 class KeyedConversation(Conversation):
@@ -69,6 +72,16 @@ class KeyedConversation(Conversation):
         self._asked = asked
         self._verify = verify
         self._outcome: Outcome | None = None
+        self._channel: control.Channel | None = None
+
+    @property
+    def came_by(self) -> CameBy:
+        match self._log_in.credential:
+            case Credential.DEVICE:
+                return "device"
+            case Credential.INVITATION:
+                return "invitation"
+        return "password"
 
     def opened(self, now: float) -> list[Action]:
         """Also where the relay is not to be believed: then the connection ends at once."""
@@ -82,10 +95,19 @@ class KeyedConversation(Conversation):
     def received(self, payload: bytes, now: float, wall: int) -> list[Action]:
         if self._ending is not None:
             return []
-        if self._outcome is None:
+        if self._channel is None:
             return self._on_answer(payload, now)
-        if payload[:1] and payload[0] in _WITHIN:
-            return self._on_control(payload, now)
+        kind = payload[0] if payload else None
+        if kind == control.CONTROL:
+            try:
+                message = self._channel.opened(payload)
+            except WireError as error:
+                return self._break(error.reason)
+            return self._on_control(message, now)
+        if kind in control.WITHIN:
+            return self._break(DropReason.BAD_CONTROL)
+        if kind not in _MEMBERS:
+            return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
         return super().received(payload, now, wall)
 
     def ponged(self, now: float) -> list[Action]:
@@ -114,14 +136,12 @@ class KeyedConversation(Conversation):
             # The relay closes behind it.
             return []
         self._outcome = outcome
-        secured: list[Action] = [
-            Secure(self._connection, outcome.sends, outcome.receives),
-            KeepKeys(outcome.known, outcome.ticket),
-        ]
+        self._channel = self._log_in.channel(outcome)
+        keep = KeepKeys(outcome.known, outcome.ticket)
         if outcome.is_in:
-            return [*secured, *self._on_address(outcome.told.address, now)]
+            return [keep, *self._on_address(outcome.told.address, now)]
         self._due = inf
-        return [*secured, self._confirm(), Log("warning", refusal(outcome.told))]
+        return [keep, self._confirm(), Log("warning", refusal(outcome.told))]
 
     def _on_address(self, address: IPv4Interface, now: float) -> list[Action]:
         own = self._identity.address
@@ -162,6 +182,7 @@ class KeyedConversation(Conversation):
                 f"replaced: {told}: is there a copy of this machine, or of its state folder? "
                 "If so, remove the file in the device folder of one of them, and have it join anew",
                 replaced=True,
+                by_key=True,
             )
         elif code == CloseCode.DEVICE_REVOKED:
             self._ending = Ending(f"refused by the relay: {told}", refused=True, final=True)
@@ -184,7 +205,17 @@ class KeyedConversation(Conversation):
         return []
 
     def _confirm(self) -> Send:
-        return Send(self._connection, control.Confirm().encode())
+        assert self._channel is not None
+        return Send(self._connection, self._channel.seal(control.Confirm().encode()))
+
+    def _break(self, reason: str) -> list[Action]:
+        """What the relay tells can't be relied upon any more."""
+        self._ending = Ending(
+            "what the relay told was changed, left out or repeated on the way: something there meddles with it",
+            held=self.confirmed is not None,
+        )
+        self._due = self._told_all_at = inf
+        return [Drop(self._connection, reason), Close(self._connection, CloseCode.BROKEN_CONTROL, "")]
 
     def _keep(self, known: Known) -> list[Action]:
         assert self._outcome is not None

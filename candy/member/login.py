@@ -20,7 +20,7 @@ from typing import Self
 
 from candy.errors import TrustError, WireError
 from candy.member.trust import Known, judge
-from candy.protocol import keys
+from candy.protocol import control, keys
 from candy.protocol.closing import CloseCode
 from candy.protocol.keys import Shown, Verify
 from candy.protocol.link import Invitation
@@ -144,6 +144,8 @@ class LogIn:
         self._primitives = primitives
         self._verify = verify
         self._handshake: Handshake | None = None
+        self.credential = Credential.NONE
+        """What it logs in by, once it has begun."""
 
     @property
     def has_key(self) -> bool:
@@ -157,8 +159,8 @@ class LogIn:
             TrustError: the relay is not to be believed, or there is nothing to log in by; the text is for the user.
         """
         self._known = judge(shown, self._configured, self._known, self._verify)
-        credential, selector, psk = self._credentials.choose(shown.key.network)
-        head = Login(1, credential, selector, b"")
+        self.credential, selector, psk = self._credentials.choose(shown.key.network)
+        head = Login(1, self.credential, selector, b"")
         self._handshake = Handshake(
             IKPSK1,
             self._primitives,
@@ -191,6 +193,11 @@ class LogIn:
         may_give = told.code in (0, CloseCode.APPROVAL_AWAITED)
         ticket = Ticket(told.selector, told.secret) if may_give and told.flags & Tells.GIVES_CREDENTIAL else None
         return Outcome(told, self._known, ticket, sends, receives, self._handshake.hash[:8].hex())
+
+
+    def channel(self, outcome: Outcome) -> control.Channel:
+        """What follows goes by this."""
+        return control.Channel(self._primitives, outcome.sends, outcome.receives)
 
 
 def refusal(told: Told) -> str:

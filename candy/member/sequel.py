@@ -11,6 +11,7 @@ Rules:
     peace. With an address of its own it can only wait, longer each time.
  3. A change of the way to the relay cuts the wait short, but not for the sake of a double.
  4. `REPLACED_MAX` replacements in a row mean that this does not do: a member with a granted address needs another VMAC.
+    One with a device key has but one address, and never makes itself another key: it can only wait.
  5. `CUTS` connections that broke off after the same silence were cut by something on the way that ends silent ones. The
     relay refused nothing, so the pause does not grow, and the next connections ping before that silence is over.
 
@@ -87,10 +88,11 @@ class Sequels:
         delay = self._backoff.next_delay(row)
         is_news = text != self._said
         self._said = text
-        needs_vmac = self._is_granted and self._backoff.replacements == REPLACED_MAX
+        has_other = self._is_granted and not ending.by_key
+        needs_vmac = has_other and self._backoff.replacements == REPLACED_MAX
         if needs_vmac:
             self._backoff.held()
-        return Sequel(text, delay, is_news, self._is_granted and ending.replaced, needs_vmac, stands=ending.replaced)
+        return Sequel(text, delay, is_news, has_other and ending.replaced, needs_vmac, stands=ending.replaced)
 
     def _cut_after(self, silence: float) -> float:
         """The silence after which connections are cut, once several were; 0 as long as that is not known."""

@@ -26,7 +26,7 @@ The messages within, beside the ROUTE and BEHIND of candy.protocol.wire, BEHIND 
                  └──┘
 
 Rules: as in candy.protocol.wire: the length is checked before the first field is read, bytes that are not a message
-raise WireError, and whatever follows the fixed part is ignored.
+raise WireError, and whatever follows the fixed part is ignored. A Channel has both directions of one connection.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ from typing import ClassVar, Final, Self
 from candy.errors import TrustError, WireError
 from candy.protocol import keys, wire
 from candy.protocol.closing import parse
-from candy.protocol.noise import TAG_BYTES, Cipher, NoiseError
+from candy.protocol.noise import TAG_BYTES, Cipher, NoiseError, Primitives
 from candy.protocol.wire import DropReason
 
 CONTROL: Final = 22
@@ -322,3 +322,23 @@ def opened(cipher: Cipher, data: bytes) -> bytes:
         return cipher.open(head, data[len(head) :])
     except NoiseError as error:
         raise WireError(DropReason.BAD_CONTROL) from error
+
+
+class Channel:
+    """CONTROL both ways on one connection: each direction has its key, and counts from 0 on.
+
+    Args:
+        sends, receives: of control_key().
+    """
+
+    def __init__(self, primitives: Primitives, sends: bytes, receives: bytes) -> None:
+        self._sends = Cipher(primitives, sends)
+        self._receives = Cipher(primitives, receives)
+
+    def seal(self, message: bytes) -> bytes:
+        """The next CONTROL to send. It has to be sent: without it none that follows would be taken."""
+        return seal(self._sends, message)
+
+    def opened(self, data: bytes) -> bytes:
+        """The message within the next CONTROL. Raises WireError if it is not the next, or does not open."""
+        return opened(self._receives, data)

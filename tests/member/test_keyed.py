@@ -5,7 +5,9 @@ from ipaddress import IPv4Interface
 from typing import Any
 
 import pytest
+from kit.joining import answer
 from kit.login import DEVICE, NETWORK, SEED, WALL, Talk, by_password
+from kit.primitives import PRIMITIVES
 from kit.talk import network as a_network
 
 from candy.member.acceptance import Acceptance
@@ -26,7 +28,6 @@ from candy.relay.session import Bind, Record
 ADDRESS = IPv4Interface("192.168.202.9/24")
 TOLD = Told(address=ADDRESS, lease=bytes([7]) * 8, clock=WALL)
 CONNECTION = 5
-CONFIRM = Send(CONNECTION, Confirm().encode())
 
 
 def identity(address: IPv4Interface | None = None) -> Identity:
@@ -54,6 +55,8 @@ class Spoken:
         )
         self.opened = self.said.opened(0.0)
         self.claim: Claim | None = None
+        self.channel: control.Channel
+        """The relay's end, behind its answer."""
 
     def tell(self, told: Told, now: float = 0.1) -> list[Action]:
         """The relay's answer."""
@@ -61,10 +64,19 @@ class Spoken:
         assert isinstance(send, Send)
         self.claim = self.talk.read(self.relay, send.payload)
         assert self.claim is not None
-        return self.said.received(self.relay.answer(told).message, now, WALL)
+        answer = self.relay.answer(told)
+        self.channel = control.Channel(PRIMITIVES, answer.sends, answer.receives)
+        return self.said.received(answer.message, now, WALL)
 
     def receive(self, message: bytes, now: float = 0.2) -> list[Action]:
-        return self.said.received(message, now, WALL)
+        """Within a CONTROL of the relay's."""
+        return self.said.received(self.channel.seal(message), now, WALL)
+
+    def confirmed(self, actions: list[Action]) -> None:
+        """These have the member's first CONTROL, and no other."""
+        [send] = [action for action in actions if isinstance(action, Send)]
+        assert send.connection == CONNECTION
+        assert self.channel.opened(send.payload) == Confirm().encode()
 
 
 def joined(**others: Any) -> Spoken:
@@ -73,13 +85,19 @@ def joined(**others: Any) -> Spoken:
     return spoken
 
 
+def waiting() -> Spoken:
+    spoken = Spoken()
+    spoken.tell(Told(code=CloseCode.APPROVAL_AWAITED, text="wait"))
+    return spoken
+
+
 def test_a_log_in_takes_one_round_trip() -> None:
     spoken = Spoken()
     actions = spoken.tell(TOLD)
-    assert [type(action) for action in actions] == [Secure, KeepKeys, Configure, SetRoutes, Send, Join]
-    assert actions[2] == Configure(ADDRESS)
     # Packets go behind the confirmation, and what it gave is written before.
-    assert actions[4] == CONFIRM
+    assert [type(action) for action in actions] == [KeepKeys, Configure, SetRoutes, Send, Join]
+    assert actions[1] == Configure(ADDRESS)
+    spoken.confirmed(actions)
     assert spoken.said.has_claimed
     assert spoken.said.deadline == pytest.approx(1.1)
     assert spoken.said.ponged(0.5) == []
@@ -89,24 +107,14 @@ def test_a_log_in_takes_one_round_trip() -> None:
     assert spoken.said.confirmed == 1.1
 
 
-def test_the_keys_of_the_connection_are_the_relays() -> None:
-    spoken = Spoken()
-    [send] = spoken.opened
-    assert isinstance(send, Send)
-    assert spoken.talk.read(spoken.relay, send.payload) is not None
-    answer = spoken.relay.answer(TOLD)
-    secure = spoken.receive(answer.message)[0]
-    assert secure == Secure(CONNECTION, answer.receives, answer.sends)
-
-
 def test_what_is_kept() -> None:
     flags = Tells.GIVES_CREDENTIAL
-    keep = Spoken().tell(replace(TOLD, flags=flags, selector=bytes([1]) * 16, secret=bytes([2]) * 32))[1]
+    keep = Spoken().tell(replace(TOLD, flags=flags, selector=bytes([1]) * 16, secret=bytes([2]) * 32))[0]
     assert isinstance(keep, KeepKeys)
     assert keep.ticket is not None
     assert keep.ticket == Ticket(bytes([1]) * 16, bytes([2]) * 32)
     assert keep.known.network == NETWORK
-    keep = Spoken().tell(TOLD)[1]
+    keep = Spoken().tell(TOLD)[0]
     assert isinstance(keep, KeepKeys)
     assert keep.ticket is None
 
@@ -160,6 +168,53 @@ def test_closing_says_what_the_close_frame_means(code: CloseCode, expected: dict
     assert "\n" not in ending.text
 
 
+BROKEN = [Drop(CONNECTION, "bad_control"), Close(CONNECTION, CloseCode.BROKEN_CONTROL, "")]
+
+
+def test_control_is_the_next_and_opens_or_the_connection_ends() -> None:
+    route = wire.Route(()).encode()
+    for spoil in (
+        lambda sealed: sealed[:-1] + bytes([sealed[-1] ^ 1]),
+        lambda sealed: sealed[:11] + b"\1" + sealed[12:],
+        lambda sealed: sealed[:-1],
+        lambda sealed: sealed[:1],
+    ):
+        spoken = joined()
+        assert spoken.said.received(spoil(spoken.channel.seal(route)), 5.0, WALL) == BROKEN
+        ending = spoken.said.closed("local", 5.0)
+        assert (ending.refused, ending.final) == (False, False)
+        assert "changed, left out or repeated on the way" in ending.text
+    spoken = joined()
+    sealed = spoken.channel.seal(route)
+    assert spoken.said.received(sealed, 5.0, WALL) != BROKEN
+    # The same once more; and what comes behind one that was left out.
+    assert spoken.said.received(sealed, 5.0, WALL) == BROKEN
+    spoken = joined()
+    spoken.channel.seal(route)
+    assert spoken.receive(route) == BROKEN
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.Route(()).encode(),
+        wire.Behind((), 3).encode(control.BEHIND_VERSION),
+        Closing(CloseCode.DEVICE_REVOKED, "forged").encode(),
+        Approved(ADDRESS, bytes([7]) * 8).encode(),
+    ],
+)
+def test_what_has_to_come_sealed_is_not_taken_in_the_clear(message: bytes) -> None:
+    for spoken in (joined(), waiting()):
+        assert spoken.said.received(message, 5.0, WALL) == BROKEN
+        assert not spoken.said.closed("local", 5.0).final
+
+
+def test_an_old_log_in_is_nothing_behind_a_key() -> None:
+    for spoken in (joined(), waiting()):
+        for forged in (answer(), bytes([21]) + bytes(144), b""):
+            assert spoken.said.received(forged, 5.0, WALL) == [Drop(CONNECTION, "unexpected_kind")]
+
+
 def test_an_answer_that_was_changed() -> None:
     spoken = Spoken()
     [send] = spoken.opened
@@ -167,13 +222,13 @@ def test_an_answer_that_was_changed() -> None:
     assert spoken.talk.read(spoken.relay, send.payload) is not None
     message = bytearray(spoken.relay.answer(TOLD).message)
     message[-1] ^= 1
-    drop, close = spoken.receive(bytes(message))
+    drop, close = spoken.said.received(bytes(message), 0.2, WALL)
     assert (drop, close) == (Drop(CONNECTION, "bad_login"), Close(CONNECTION, CloseCode.POLICY_VIOLATION, ""))
 
 
 def test_no_answer_in_time() -> None:
     spoken = Spoken()
-    assert spoken.receive(wire.Route(()).encode()) == [Drop(CONNECTION, "unexpected_kind")]
+    assert spoken.said.received(wire.Route(()).encode(), 0.2, WALL) == [Drop(CONNECTION, "unexpected_kind")]
     assert spoken.said.deadline == ANSWER_S
     assert spoken.said.expired(ANSWER_S) == [Close(CONNECTION, CloseCode.POLICY_VIOLATION, "")]
     assert "did not answer the log-in within 20 s" in spoken.said.closed("local", 21.0).text
@@ -184,7 +239,7 @@ def test_an_address_that_can_not_be_is_refused(address: str) -> None:
     spoken = Spoken()
     actions = spoken.tell(replace(TOLD, address=IPv4Interface(address)))
     assert actions[-1] == Close(CONNECTION, CloseCode.POLICY_VIOLATION, "")
-    assert CONFIRM not in actions
+    assert not any(isinstance(action, Send) for action in actions)
     assert spoken.said.closed("local", 1.0).refused
 
 
@@ -194,15 +249,15 @@ def test_an_address_of_its_own_is_given_or_nothing() -> None:
     spoken = Spoken(identity=identity(own))
     actions = spoken.tell(TOLD)
     assert actions[-1] == Close(CONNECTION, CloseCode.POLICY_VIOLATION, "")
-    assert CONFIRM not in actions
+    assert not any(isinstance(action, Send) for action in actions)
     assert "in place of 203.0.113.5/24" in spoken.said.closed("local", 1.0).text
 
 
 def test_it_waits_for_approval() -> None:
     spoken = Spoken()
     actions = spoken.tell(Told(code=CloseCode.APPROVAL_AWAITED, text="wait"))
-    assert [type(action) for action in actions] == [Secure, KeepKeys, Send, Log]
-    assert actions[2] == CONFIRM
+    assert [type(action) for action in actions] == [KeepKeys, Send, Log]
+    spoken.confirmed(actions)
     assert not spoken.said.has_claimed
     assert spoken.said.expired(10_000.0) == []
     actions = spoken.receive(Approved(ADDRESS, bytes([7]) * 8).encode(), 10_000.0)
@@ -250,11 +305,14 @@ def test_a_whole_log_in_with_a_network() -> None:
     [send] = spoken.opened
     assert isinstance(send, Send)
     assert network.received(1, send.payload, 0.1, WALL) == [Record(1)]
-    answers = [action for action in network.recorded(1, True, 0.1, WALL) if isinstance(action, Send)]
-    actions = spoken.receive(answers[0].payload)
-    assert CONFIRM in actions
+    [secure, answer] = [action for action in network.recorded(1, True, 0.1, WALL) if isinstance(action, Secure | Send)]
+    assert isinstance(secure, Secure)
+    assert isinstance(answer, Send)
+    spoken.channel = control.Channel(PRIMITIVES, secure.sends, secure.receives)
+    actions = spoken.said.received(answer.payload, 0.2, WALL)
+    spoken.confirmed(actions)
     [configure] = [action for action in actions if isinstance(action, Configure)]
-    assert Bind(1, int(configure.address.ip)) in network.controlled(1, CONFIRM.payload, 0.2, WALL)
+    assert Bind(1, int(configure.address.ip)) in network.controlled(1, Confirm().encode(), 0.2, WALL)
     [keep] = [action for action in actions if isinstance(action, KeepKeys)]
     assert keep.ticket is not None
     # From then on by its own credential alone.
