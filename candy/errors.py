@@ -4,7 +4,8 @@
     ├── ConfigError        what the user wrote can't be right: exit status 2
     ├── OperationalError   the machine or the network refused: exit status 1
     │   ├── AddressTaken   another interface of this machine has the address
-    │   └── InterfaceGone  another program removed an interface of ours
+    │   ├── InterfaceGone  another program removed an interface of ours
+    │   └── KeysUnusable   a running member can't read or write its keys
     ├── RequestError       what somebody asked of the running relay can't be done
     ├── WireError          a message that is not one of the protocol
     ├── TrustError         what a relay shows of its keys is not to be believed
@@ -49,6 +50,10 @@ class InterfaceGone(OperationalError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"interface {name} was removed from outside: start again")
+
+
+class KeysUnusable(OperationalError):
+    """A file with a member's keys can't be read or written. That may be mended: a member that runs tries again."""
 
 
 class RequestError(CandyError):

@@ -348,10 +348,10 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "websocket",
             str,
-            "the relay, ws://host:port or wss://host",
+            "the relay, ws://host:port or wss://host; with the network's key behind #, as the relay prints it",
             "URL",
             "-w",
-            fields=("url",),
+            fields=("url", "network_key", "link_pin"),
             is_original=True,
             reloads=True,
         ),

@@ -267,5 +267,6 @@ def complaint(given: Given, words: str) -> ConfigError:
 
 
 def without_credentials(url: str) -> str:
-    """A text that may be a URL, with "…" for user and password."""
-    return re.sub(r"^(.*?//)?.*@", r"\1…@", url, flags=re.DOTALL)
+    """A text that may be a URL, with "…" for user and password, and for what stands behind its #."""
+    shown = re.sub(r"^(.*?//)?.*@", r"\1…@", url, flags=re.DOTALL)
+    return re.sub(r"(//.*?)#.*", r"\1#…", shown, flags=re.DOTALL)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
+from candy.member.keys import MemberKeys
 from candy.member.settings import MemberSettings, member_settings
 
 
@@ -11,13 +12,17 @@ def configure(gathered: Gathered, check: bool) -> MemberSettings:
     """The member's settings. Nothing is written, with or without check.
 
     Raises:
-        ConfigError: a value can't be right, or no password is given.
+        ConfigError: a value can't be right, or there is neither a password nor a credential of an earlier log-in.
+        OperationalError: that is damaged.
     """
     # An empty password counts as one: networks of the original may have it.
     password = gathered.password
-    settings = member_settings(gathered.given, password=password.value if password else b"")
-    if password is None:
-        raise ConfigError("no password given: set CANDY_PASSWORD, or add --password-file FILE")
+    settings = member_settings(gathered.given, password=None if password is None else password.value)
+    if password is None and MemberKeys(settings.state_dir, settings.name).ticket() is None:
+        raise ConfigError(
+            "no password given: set CANDY_PASSWORD, or add --password-file FILE, or run candy-client join with an "
+            "invitation"
+        )
     return settings
 
 

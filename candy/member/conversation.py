@@ -113,9 +113,7 @@ class KeepKeys:
     ticket: Ticket | None
 
 
-Action = (
-    Send | Ping | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn
-)
+Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +122,8 @@ class Ending:
 
     `refused`: the relay did not let the member in. `held`: it was in. `replaced`: another connection with its VMAC took
     its address over. `silence`: seconds without a byte before the connection broke off; None if it ended otherwise.
-    `gave_up`: the member gave it up, because nothing came. `final`: the user has to act before it can get in. `by_key`: the
-    double that replaced it has this member's device key, which no other replaces.
+    `gave_up`: the member gave it up, because nothing came. `final`: the user has to act before it can get in. `by_key`:
+    the double that replaced it has this member's device key, which no other replaces.
     """
 
     text: str

@@ -32,14 +32,15 @@ from candy._fastpath import Engine, TlsContext
 from candy.carrier.handover import INSTANCE, Tail, accept_for
 from candy.carrier.secure import Secure, TlsFailed
 from candy.carrier.tls import BY_SYSTEM, HANDSHAKE_S, Trust, trusting
-from candy.errors import ConfigError, OperationalError
+from candy.errors import ConfigError, OperationalError, TrustError
 from candy.host.underlay import Target, Underlay
 from candy.member import refusal
 from candy.member.authorization import basic
 from candy.member.outer import Outer
 from candy.member.proxy import proxy_for, tunnel
 from candy.member.refusal import Answer
-from candy.protocol.wire import SUBPROTOCOL
+from candy.protocol.keys import Shown
+from candy.protocol.login import OFFERED, SUBPROTOCOL
 from candy.settings import host_port, plain_host, without_credentials
 
 ATTEMPT_S = 10.0
@@ -49,15 +50,16 @@ ATTEMPT_S = 10.0
 class Upgraded:
     """A connection behind its WebSocket upgrade, owned by the caller that it is returned to.
 
-    `extended` says whether the relay chose `candy.2`, `outer` is a duplicate of the TCP connection, for Outer.judge()
-    at its end; it keeps the connection open. `target`, what the connection takes, is to be said to `Dialer.outer` once
-    it is used.
+    `extended` says whether the relay chose `candy.2` or `candy.3`, and `shown` is what it showed for the latter.
+    `outer` is a duplicate of the TCP connection, for Outer.judge() at its end; it keeps the connection open. `target`,
+    what the connection takes, is to be said to `Dialer.outer` once it is used.
     """
 
     carrier: "Plain | Tls"
     extended: bool
     outer: socket.socket
     target: Target | None = None
+    shown: Shown | None = None
 
     def hand_over(self, engine: Engine, ping_after: float | None) -> int:
         """Give it to the engine; returns the engine's connection.
@@ -117,7 +119,7 @@ class Dialer:
     Args:
         url: ws:// or wss:// with a host; user:password@ becomes Basic authorization.
         trust: by what the relay's certificate is believed.
-        extension: offer candy.2.
+        extension: offer candy.3 and candy.2.
         underlay: this machine beside the tunnel; None: there is no tunnel to stay out of.
 
     Raises:
@@ -133,8 +135,9 @@ class Dialer:
         extension: bool = True,
         underlay: Underlay | None = None,
     ) -> None:
-        self._extension = extension
-        self._instance = secrets.token_hex(8)
+        self.extension = extension
+        self.instance = secrets.token_hex(8)
+        """What it calls itself: 16 hex digits."""
         try:
             self._url = URL(url)
         except ValueError as error:
@@ -200,7 +203,7 @@ class Dialer:
             why = f"the answer is not HTTP: {self._doubt}"
         except aiohttp.ClientOSError as error:
             why = f"the connection was lost before the answer ({_cause(error)})"
-        except OperationalError as error:
+        except (OperationalError, TrustError) as error:
             why = str(error)
         finally:
             lost.close()
@@ -216,7 +219,7 @@ class Dialer:
                 "Sec-WebSocket-Version": "13",
                 "Sec-WebSocket-Key": key,
                 "User-Agent": f"candy/{__version__}",
-                **({"Sec-WebSocket-Protocol": SUBPROTOCOL, INSTANCE: self._instance} if self._extension else {}),
+                **({"Sec-WebSocket-Protocol": ", ".join(OFFERED), INSTANCE: self.instance} if self.extension else {}),
                 **({"Authorization": self._authorization} if self._authorization is not None else {}),
             },
             skip_auto_headers=("Accept", "Accept-Encoding"),
@@ -231,7 +234,9 @@ class Dialer:
                         had_credentials=self._authorization is not None,
                     )
                 )
-            return replace(_take(response, _check(response, key), connector), target=self.outer.made)
+            chosen = _check(response, key, OFFERED if self.extension else ())
+            shown = Shown.parse(response.headers.get) if chosen == SUBPROTOCOL else None
+            return replace(_take(response, chosen is not None, connector), shown=shown, target=self.outer.made)
         finally:
             response.close()
 
@@ -350,8 +355,8 @@ async def _answer(response: aiohttp.ClientResponse) -> Answer:
     return Answer(status, response.headers.getall("WWW-Authenticate", ()), body)
 
 
-def _check(response: aiohttp.ClientResponse, key: str) -> bool:
-    """Whether the relay chose the extension.
+def _check(response: aiohttp.ClientResponse, key: str, offered: Sequence[str]) -> str | None:
+    """The subprotocol that the relay chose.
 
     Raises:
         OperationalError: the 101 is not the upgrade that was asked for.
@@ -365,11 +370,11 @@ def _check(response: aiohttp.ClientResponse, key: str) -> bool:
         "Sec-WebSocket-Accept": headers.get("Sec-WebSocket-Accept") == accept_for(key),
         # "permessage-deflate must never be agreed", and nothing else was offered either.
         "Sec-WebSocket-Extensions": "Sec-WebSocket-Extensions" not in headers,
-        "Sec-WebSocket-Protocol": protocol in (None, SUBPROTOCOL),
+        "Sec-WebSocket-Protocol": protocol in (None, *offered),
     }
     if wrong := ", ".join(name for name, is_right in checks.items() if not is_right):
         raise OperationalError(f"the server's upgrade is not a valid one ({wrong}): is there a broken proxy between?")
-    return protocol is not None
+    return protocol
 
 
 def _take(response: aiohttp.ClientResponse, extended: bool, connector: _Connector) -> Upgraded:

@@ -19,6 +19,7 @@ from math import inf
 
 from candy.errors import TrustError, WireError
 from candy.member.conversation import (
+    ANY_ADDRESS,
     CONFIRM_S,
     CURES,
     Action,
@@ -34,8 +35,9 @@ from candy.member.trust import Known
 from candy.protocol import control, wire
 from candy.protocol.actions import Close, Drop, Log, Send
 from candy.protocol.closing import CloseCode
+from candy.protocol.hello import Hello
 from candy.protocol.keys import Shown, Verify
-from candy.protocol.login import LOGIN, Asked, Credential
+from candy.protocol.login import LOGIN, Asked, Asks, Credential
 from candy.protocol.wire import DropReason
 
 ANSWER_S = 20.0
@@ -231,3 +233,33 @@ class KeyedConversation(Conversation):
             "credential of the state folder is removed",
             refused=True,
         )
+
+
+def keyed(
+    identity: Identity,
+    connection: int,
+    last: IPv4Interface | None,
+    routes: RouteSet,
+    log_in: LogIn,
+    shown: Shown,
+    instance: int,
+    verify: Verify,
+) -> KeyedConversation:
+    """The conversation of a member with a relay that showed this.
+
+    Args:
+        last: the address that it had last, None for none.
+        instance: what it calls itself as long as it runs.
+    """
+    # No member opens yet what is sealed for it.
+    flags = Asks.SEALS_NOTHING
+    if identity.address is not None:
+        flags |= Asks.IS_FIXED
+    asked = Asked(
+        vmac=identity.vmac,
+        address=identity.address or last or ANY_ADDRESS,
+        flags=flags,
+        instance=instance,
+        hello=Hello.parse(identity.hello) or Hello(),
+    )
+    return KeyedConversation(identity, connection, routes, log_in=log_in, shown=shown, asked=asked, verify=verify)

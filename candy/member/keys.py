@@ -38,6 +38,17 @@ class MemberKeys:
         """Its key, made from draw(32) at the first call. Raises OperationalError."""
         return key_pair(keyfiles.make(self._folder, self._path("device"), KEY_BYTES, "device's key", draw))
 
+    def device_if_made(self) -> KeyPair | None:
+        """Its key; None as long as it has none. Raises OperationalError."""
+        kept = keyfiles.read(self._path("device"), (KEY_BYTES,), "device's key")
+        return None if kept is None else key_pair(kept)
+
+    def check(self) -> None:
+        """Whether all that there is can be used. Raises OperationalError."""
+        self.device_if_made()
+        self.ticket()
+        self.known()
+
     def ticket(self) -> Ticket | None:
         """Its credential; None as long as it has none. Raises OperationalError."""
         length = SELECTOR_BYTES + SECRET_BYTES

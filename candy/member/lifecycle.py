@@ -42,6 +42,8 @@ from candy.member.acceptance import Acceptance
 from candy.member.control import MemberControl
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
+from candy.member.keyring import Keyring
+from candy.member.keys import MemberKeys
 from candy.member.member import Member
 from candy.member.monitor import Monitor
 from candy.member.settings import MemberSettings, change
@@ -73,12 +75,15 @@ class _Stays:
     """
 
     def __init__(
-        self, member: Member, settings: MemberSettings, make: Callable[[MemberSettings], tuple[Identity, Dialer]]
+        self,
+        member: Member,
+        settings: MemberSettings,
+        make: Callable[[MemberSettings], tuple[Identity, Keyring, Dialer]],
     ) -> None:
         self._member = member
         self._settings = settings
         self._make = make
-        self._next: tuple[Identity, Dialer] | None = None
+        self._next: tuple[Identity, Keyring, Dialer] | None = None
         """Of the next stay, once there is to be one."""
         self._staying: asyncio.Timeout
 
@@ -109,7 +114,7 @@ class _Stays:
         if changed.applied:
             _log.info("changed: %s", ", ".join(changed.applied))
         if made is not None:
-            _log.info("connecting anew to %s", made[1].relay)
+            _log.info("connecting anew to %s", made[-1].relay)
             if self._next is None:
                 self._staying.reschedule(asyncio.get_running_loop().time())
             self._next = made
@@ -180,15 +185,24 @@ def _dialer(settings: MemberSettings, underlay: Underlay) -> Dialer:
         _log.warning("the relay's certificate is not verified (--insecure)")
     return Dialer(
         settings.url,
-        trust=Trust(settings.ca_file, settings.insecure, settings.pins, settings.ml_kem),
+        trust=Trust(settings.ca_file, settings.insecure, settings.all_pins, settings.ml_kem),
         extension=settings.extension,
         underlay=underlay,
     )
 
 
+def _keyring(settings: MemberSettings) -> Keyring:
+    return Keyring(
+        MemberKeys(settings.state_dir, settings.name),
+        password=settings.password,
+        network=settings.network_key,
+        randbytes=secrets.token_bytes,
+    )
+
+
 def _identity(settings: MemberSettings, state: MemberState, acceptance: Acceptance) -> Identity:
     return Identity(
-        password=settings.password,
+        password=settings.password or b"",
         vmac=state.vmac(secrets.token_bytes),
         address=settings.tun,
         hello=hello(socket.gethostname()),
@@ -205,7 +219,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable can't be used.
-        OperationalError: an interface could not be created, or --masquerade has no nft.
+        OperationalError: an interface could not be created, --masquerade has no nft, or a file with keys is damaged.
     """
     acceptance = Acceptance(settings.accept_routes)
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
@@ -213,10 +227,10 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
     dialer = _dialer(settings, underlay)
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
         state = MemberState(settings.state_dir, settings.name)
-        identity = _identity(settings, state, acceptance)
+        identity, keyring = _identity(settings, state, acceptance), _keyring(settings)
 
-        def make(other: MemberSettings) -> tuple[Identity, Dialer]:
-            made = _identity(other, state, acceptance), _dialer(other, underlay)
+        def make(other: MemberSettings) -> tuple[Identity, Keyring, Dialer]:
+            made = _identity(other, state, acceptance), _keyring(other), _dialer(other, underlay)
             acceptance.change(other.accept_routes)
             return made
 
@@ -234,7 +248,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
         try:
             engine.add_network()
             interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
-            member = Member(identity, state, dialer, engine, interface, underlay)
+            member = Member(identity, keyring, state, dialer, engine, interface, underlay)
             _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
             stays = _Stays(member, settings, make)
             monitor = Monitor(member.look, member.changed)

@@ -47,6 +47,16 @@ OLD_RELAY = (
 )
 
 
+WITHOUT_EXTENSION = (
+    "--no-extension logs in as old clients do, but this member knows the network's key, and then never does: remove "
+    "--no-extension"
+)
+WITHOUT_PASSWORD = (
+    "the relay does not speak candy.3, and without that this member needs the network's password: set CANDY_PASSWORD, "
+    "or add --password-file FILE"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """A device's own credential."""
@@ -193,7 +203,6 @@ class LogIn:
         may_give = told.code in (0, CloseCode.APPROVAL_AWAITED)
         ticket = Ticket(told.selector, told.secret) if may_give and told.flags & Tells.GIVES_CREDENTIAL else None
         return Outcome(told, self._known, ticket, sends, receives, self._handshake.hash[:8].hex())
-
 
     def channel(self, outcome: Outcome) -> control.Channel:
         """What follows goes by this."""

@@ -1,7 +1,7 @@
 """The member's adapter: one connection after another, under an interface that stays.
 
-    Dialer ──fd──▶ Engine ──events──▶ Succession of Conversations ──actions──▶ Engine, Interface, MemberState, Peers
-       ▲  ▲        ▲ packets            │   ▲  │      ▲
+    Dialer ──fd──▶ Engine ──events──▶ Succession of Conversations ──actions──▶ Engine, Interface, MemberState, Peers,
+       ▲  ▲        ▲ packets            │   ▲  │      ▲                        Keyring
        │  └────────│───Dial, Abandon────┘   │ Ending  RouteSet
        │       Interface              changed  │
        └───────────────── Sequels ◀────────────┘
@@ -19,13 +19,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from math import inf
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.carrier.secure import Secure
-from candy.errors import AddressTaken, InterfaceGone, OperationalError
+from candy.errors import AddressTaken, InterfaceGone, KeysUnusable, OperationalError
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
 from candy.member.conversation import (
@@ -35,17 +36,22 @@ from candy.member.conversation import (
     Identity,
     Join,
     Keep,
+    KeepKeys,
     Learn,
     SetPlacements,
     SetRoutes,
 )
 from candy.member.dial import Dialer, Upgraded
+from candy.member.keyed import keyed
+from candy.member.keyring import Keyring
+from candy.member.login import OLD_RELAY, WITHOUT_EXTENSION, WITHOUT_PASSWORD, LogIn
 from candy.member.peers import Peers
 from candy.member.progress import Progress
 from candy.member.routeset import RouteSet
 from candy.member.sequel import Sequel, Sequels
 from candy.member.state import MemberState
 from candy.member.succession import Abandon, Action, Dial, Judge, Succession
+from candy.primitives import verify
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.wire import RouteEntry
 
@@ -55,11 +61,28 @@ GOODBYE_S = 2.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A relay, and how the member is to log in there; None: as old clients do."""
+
+    upgraded: Upgraded
+    log_in: LogIn | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is no connection. `refused`: there might be one, with another relay or other keys."""
+
+    text: str
+    refused: bool = False
+
+
 class Member:
     """The adapter: carries out the actions of one conversation after another, until it is cancelled.
 
     Args:
         identity: what it says of itself.
+        keyring: what it logs in by, at a relay with candy.3.
         state: keeps address and timestamp.
         dialer, engine, interface: as made by run(); the engine has one network, number 0.
         underlay: this machine beside the interface; None: what is in its way is not looked for.
@@ -71,6 +94,7 @@ class Member:
     def __init__(
         self,
         identity: Identity,
+        keyring: Keyring,
         state: MemberState,
         dialer: Dialer,
         engine: Engine,
@@ -82,6 +106,7 @@ class Member:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._identity = identity
+        self.keyring = keyring
         self._state = state
         self._dialer = dialer
         self._engine = engine
@@ -103,15 +128,15 @@ class Member:
         """Something may be at hand to act upon."""
         self._change: str | None = None
         """Why the connection is in doubt, until that is acted upon."""
-        self._dialing: asyncio.Task[Upgraded | str] | None = None
+        self._dialing: asyncio.Task[Reached | Failed] | None = None
         self._upgraded: dict[int, Upgraded] = {}
         """By connection, those that the engine has."""
         self.progress = Progress()
         """What it is at."""
 
-    def renew(self, identity: Identity, dialer: Dialer) -> None:
+    def renew(self, identity: Identity, keyring: Keyring, dialer: Dialer) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then."""
-        self._identity, self._dialer = identity, dialer
+        self._identity, self.keyring, self._dialer = identity, keyring, dialer
         self._sequels = Sequels(self._random, is_granted=identity.address is None)
 
     @property
@@ -161,14 +186,16 @@ class Member:
         """Connect and reconnect until cancelled; then say goodbye to the relay.
 
         Raises:
-            OperationalError: the interface or the state can't be used.
+            OperationalError: the interface can't be used, or the relay has said what only the user can mend.
         """
         while True:
             try:
                 ending = await self._attempt()
-            except AddressTaken as error:
-                # A second interface of this machine, perhaps of another client, has it. It may yet go.
+            except (AddressTaken, KeysUnusable) as error:
+                # A second interface of this machine, perhaps of another client, has it, or a disk is full. That may go.
                 ending = Ending(str(error), refused=True)
+            if ending.final:
+                raise OperationalError(ending.text)
             self.progress.ended(ending.text, self._wall())
             sequel = self._sequels.after(ending)
             level = logging.WARNING if sequel.is_news else logging.DEBUG
@@ -241,8 +268,8 @@ class Member:
         """The engine's, but for those of connections that are being dialed."""
         return [event for event in self._engine.events() if not self._secure.on_event(*event)]
 
-    async def _dial(self, attempt_s: float) -> Upgraded | str:
-        """One attempt; why it failed."""
+    async def _dial(self, attempt_s: float) -> Reached | Failed:
+        """One attempt."""
         # This machine, or the relay, may have moved into a network that one of the routes leads to.
         await self._follow()
         outer = self._dialer.outer
@@ -252,28 +279,52 @@ class Member:
             known = self._state.reached(name) if name is not None else ()
             upgraded = await self._dialer.dial(attempt_s, secure=self._secure, known=known)
         except OperationalError as error:
-            return str(error)
+            return Failed(str(error))
         if name is not None:
             self._state.keep_reached(name, outer.good)
         if outer.segment is not None:
             self._state.keep_segment(outer.host, outer.segment)
-        return upgraded
+        return await self._prepare(upgraded)
 
-    def _open(self, succession: Succession, dialed: Upgraded | str, now: float) -> list[Action]:
+    async def _prepare(self, upgraded: Upgraded) -> Reached | Failed:
+        """How to log in there."""
+        with ExitStack() as unused:
+            unused.callback(upgraded.close)
+            try:
+                if upgraded.shown is not None:
+                    log_in = await self.keyring.log_in(upgraded.shown)
+                elif not self._dialer.extension and self.keyring.knows_network():
+                    return Failed(WITHOUT_EXTENSION, refused=True)
+                elif self.keyring.knows_network():
+                    return Failed(OLD_RELAY, refused=True)
+                elif not self.keyring.has_password:
+                    return Failed(WITHOUT_PASSWORD, refused=True)
+                else:
+                    log_in = None
+            except KeysUnusable as error:
+                return Failed(str(error), refused=True)
+            unused.pop_all()
+        return Reached(upgraded, log_in)
+
+    def _open(self, succession: Succession, dialed: Reached | Failed, now: float) -> list[Action]:
         """Begin the conversation on what was dialed."""
-        if isinstance(dialed, str):
-            return succession.failed(dialed, now)
-        timestamp = self._state.next_timestamp(int(self._wall()))
+        if isinstance(dialed, Failed):
+            return succession.failed(dialed.text, now, refused=dialed.refused)
+        upgraded, log_in = dialed.upgraded, dialed.log_in
         try:
-            connection = dialed.hand_over(self._engine, self._sequels.ping_after)
+            connection = upgraded.hand_over(self._engine, self._sequels.ping_after)
         except OSError as error:
-            dialed.close()
+            upgraded.close()
             return succession.failed(f"the engine can't take the connection: {error.strerror}", now)
-        self._upgraded[connection] = dialed
-        conversation = Conversation(
-            self._identity, connection, timestamp, self._last, self._told, extended=dialed.extended
-        )
-        return succession.opened(conversation, now)
+        self._upgraded[connection] = upgraded
+        return succession.opened(self._conversation(connection, upgraded, log_in), now)
+
+    def _conversation(self, connection: int, upgraded: Upgraded, log_in: LogIn | None) -> Conversation:
+        if log_in is not None and upgraded.shown is not None:
+            instance = int(self._dialer.instance, 16)
+            return keyed(self._identity, connection, self._last, self._told, log_in, upgraded.shown, instance, verify)
+        timestamp = self._state.next_timestamp(int(self._wall()))
+        return Conversation(self._identity, connection, timestamp, self._last, self._told, extended=upgraded.extended)
 
     async def _perform(self, actions: list[Action]) -> None:
         # The engine's answers are ignored: where it refuses, an EVENT_CLOSED follows.
@@ -291,6 +342,9 @@ class Member:
                 case Configure():
                     await self._interface.configure(action.address)
                     self._last = action.address
+                case KeepKeys():
+                    # If it fails, what stands behind it is not done: the relay hears no confirmation.
+                    self.keyring.keep(action.known, action.ticket)
                 case Keep():
                     self._state.keep_address(action.address)
                 case SetRoutes():
@@ -339,8 +393,8 @@ class Member:
         dialing, self._dialing = self._dialing, None
         dialing.cancel()
         await asyncio.wait([dialing])
-        if not dialing.cancelled() and dialing.exception() is None and isinstance(late := dialing.result(), Upgraded):
-            late.close()
+        if not dialing.cancelled() and dialing.exception() is None and isinstance(late := dialing.result(), Reached):
+            late.upgraded.close()
 
     async def _leave(self, succession: Succession) -> None:
         """End all connections, and have the relay hear of it if it still answers."""

@@ -15,12 +15,14 @@ from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
+from candy.protocol.link import Link
 from candy.settings import (
     INTERFACE_BYTES,
     Given,
     OwnAddress,
     Settings,
     by_field,
+    complaint,
     setting,
     several,
     split_url,
@@ -92,10 +94,14 @@ def _parse_pin(value: object) -> object:
 class MemberSettings(Settings):
     """What `candy.member.lifecycle.run` is given."""
 
-    password: bytes = Field(repr=False)
-    """Raw bytes, as they go into every digest."""
+    password: bytes | None = Field(repr=False)
+    """Raw bytes, as they go into every digest; None: the member has a credential of its own."""
     url: Annotated[str, AfterValidator(_check_url)]
     """The relay, ws:// or wss://, with a path."""
+    network_key: bytes | None = None
+    """Of its network, from behind # in the URL."""
+    link_pin: bytes | None = None
+    """A pin from there."""
     name: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_name)] = None
     tun: OwnAddress = None
     """None: the relay grants an address."""
@@ -131,7 +137,19 @@ class MemberSettings(Settings):
     def _check_trust(self) -> Self:
         if self.insecure and self.pins:
             raise ValueError("--insecure and --pin exclude each other: a pin needs no authority, so remove --insecure")
+        if self.insecure and self.link_pin is not None:
+            raise ValueError("--insecure takes any certificate, but the URL pins the relay's: remove --insecure")
+        if self.network_key is not None and not self.extension:
+            raise ValueError(
+                "--no-extension logs in as old clients do, but the URL has a network's key, which asks for more: "
+                "remove --no-extension, or what stands behind # in the URL"
+            )
         return self
+
+    @property
+    def all_pins(self) -> tuple[bytes, ...]:
+        """Also the URL's."""
+        return self.pins if self.link_pin is None else (*self.pins, self.link_pin)
 
     @property
     def interface(self) -> str:
@@ -139,7 +157,7 @@ class MemberSettings(Settings):
         return f"candy-{self.name}" if self.name else "candy"
 
 
-def member_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any) -> MemberSettings:
+def member_settings(given: Mapping[str, Given], *, password: bytes | None, **fixed: Any) -> MemberSettings:
     """Validate what was given to candy-client.
 
     Args:
@@ -153,7 +171,27 @@ def member_settings(given: Mapping[str, Given], *, password: bytes, **fixed: Any
     websocket = given.get("websocket")
     if websocket is None or not websocket.value:
         raise ConfigError(f"no relay given: add -w ws://host:{DEFAULT_PORT} (or wss://host)")
-    return validated(MemberSettings, by_field(OPTIONS["client"], given), fixed | {"password": password})
+    fields = by_field(OPTIONS["client"], given)
+    del fields["websocket"]
+    return validated(MemberSettings, fields | _of_line(websocket), fixed | {"password": password})
+
+
+def _of_line(websocket: Given) -> dict[str, Given]:
+    """What the URL of the relay decides: itself, and what stands behind its #."""
+    text, origin = websocket
+    url, has_key, fragment = text.partition("#")
+    if not has_key:
+        return {"url": websocket}
+    try:
+        link = Link.parse(fragment)
+    except ValueError as error:
+        raise complaint(websocket, str(error)) from None
+    if link.invitation is not None:
+        raise complaint(websocket, "is an invitation, which lets in once: run candy-client join with it")
+    return {
+        name: Given(value, origin)
+        for name, value in (("url", url), ("network_key", link.network), ("link_pin", link.pin))
+    }
 
 
 class Change(NamedTuple):
@@ -178,7 +216,7 @@ def change(running: MemberSettings, wanted: MemberSettings) -> Change:
 
 
 def _names(fields: Iterable[str]) -> list[str]:
-    return sorted(_DECIDED_BY[field].key for field in fields)
+    return sorted({_DECIDED_BY[field].key for field in fields})
 
 
 _DECIDED_BY = {

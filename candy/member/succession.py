@@ -104,10 +104,10 @@ class Succession:
         """The first attempt."""
         return self._dial(ATTEMPT_S)
 
-    def failed(self, text: str, now: float) -> list[Action]:
-        """What was dialed did not come to a connection."""
+    def failed(self, text: str, now: float, *, refused: bool = False) -> list[Action]:
+        """What was dialed did not come to a connection, or to one that may not be used."""
         self._is_dialing = False
-        return self._lack(Ending(text), now)
+        return self._lack(Ending(text, refused=refused), now)
 
     def opened(self, conversation: Conversation, now: float) -> list[Action]:
         """What was dialed has come to a connection: this is its conversation, not begun yet."""

@@ -26,11 +26,15 @@ from struct import Struct
 from typing import ClassVar, Final, Self
 
 from candy.errors import WireError
+from candy.protocol import wire
 from candy.protocol.hello import PART_MAX, Hello, printable
 from candy.protocol.keys import NONCE_BYTES, SECRET_BYTES, SELECTOR_BYTES, RelayKey, expand
 from candy.protocol.noise import KEY_BYTES, TAG_BYTES, Cipher
 from candy.protocol.wire import DropReason
 
+SUBPROTOCOL: Final = "candy.3"
+OFFERED: Final = (SUBPROTOCOL, wire.SUBPROTOCOL)
+"""The subprotocols of a member's upgrade, in their order."""
 LOGIN: Final = 21
 """The kind."""
 VERSION: Final = 1

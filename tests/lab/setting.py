@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -32,6 +32,8 @@ from candy.host.tun import Tun
 from candy.member import conversation
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
+from candy.member.keyring import Keyring
+from candy.member.keys import MemberKeys
 from candy.member.member import Member
 from candy.member.state import MemberState
 from candy.protocol import auth, wire
@@ -116,6 +118,13 @@ class Visitor:
         message = await self.socket.receive(PATIENCE_S)
         return message.type, message.data
 
+    async def binary(self) -> bytes:
+        """The next message, which is a binary one."""
+        kind, data = await self.receive()
+        assert kind is aiohttp.WSMsgType.BINARY
+        assert isinstance(data, bytes)
+        return data
+
     async def messages(self, count: int) -> list[str]:
         """The next ones, in hex."""
         received = []
@@ -144,12 +153,15 @@ class StagedRelay:
     def __init__(self) -> None:
         self.port = 0
         self.protocols: tuple[str, ...] = ()
+        self.headers: Callable[[], Mapping[str, str]] = dict
+        """Gives further ones for each 101."""
         self._members: asyncio.Queue[Visitor] = asyncio.Queue()
         self._done = asyncio.Event()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         # Nobody is waited for who does not answer a close frame.
         socket = web.WebSocketResponse(timeout=0, autoping=False, protocols=self.protocols, compress=False)
+        socket.headers.update(self.headers())
         await socket.prepare(request)
         self._members.put_nowait(Visitor(request, socket))
         await self._done.wait()
@@ -197,6 +209,10 @@ class Setting:
         self.relay = relay
         self.kernel = Kernel()
         self.delays: list[float] = []
+        self.keyring: Callable[[], Keyring] = lambda: Keyring(
+            MemberKeys(folder), password=PASSWORD, randbytes=os.urandom
+        )
+        """Makes what the member logs in by."""
         self._slept_enough = asyncio.Event()
         self.interface: Interface
         self.member: Member
@@ -219,6 +235,7 @@ class Setting:
         self.interface = Interface(cast(Tun, self.device), cast(KernelRoutes, self.kernel), self.engine)
         self.member = Member(
             identity,
+            self.keyring(),
             state,
             Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", trust=Trust(ca_file)),
             self.engine,

@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -64,7 +64,7 @@ async def test_the_request_and_the_hand_over() -> None:
         "Connection": "Upgrade",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": key,
-        "Sec-WebSocket-Protocol": "candy.2",
+        "Sec-WebSocket-Protocol": "candy.3, candy.2",
         "Candy-Instance": instance,
         "User-Agent": f"candy/{__version__}",
     }
@@ -229,11 +229,11 @@ async def test_a_server_that_hangs_up_is_asked_once() -> None:
 async def test_a_server_that_ends_behind_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     check = dial._check
 
-    def check_and_lose(response: aiohttp.ClientResponse, key: str) -> bool:
+    def check_and_lose(response: aiohttp.ClientResponse, key: str, offered: Sequence[str]) -> str | None:
         assert response.connection is not None
         assert response.connection.transport is not None
         response.connection.transport.abort()
-        return check(response, key)
+        return check(response, key, offered)
 
     monkeypatch.setattr(dial, "_check", check_and_lose)
     async with listening(switching) as relay:

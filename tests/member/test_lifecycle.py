@@ -64,7 +64,7 @@ class Staying:
             self.steps.put_nowait("says goodbye")
             await self.is_answered.wait()
 
-    def renew(self, identity: str, dialer: object) -> None:
+    def renew(self, identity: str, keyring: object, dialer: object) -> None:
         self.urls.append(identity)
 
 
@@ -81,7 +81,7 @@ class TestSettingsThatAreReadAgain:
         return lifecycle._Stays(
             cast(Any, member),
             settings(tmp_path),
-            lambda other: cast(Any, (other.url, SimpleNamespace(relay=other.url))),
+            lambda other: cast(Any, (other.url, None, SimpleNamespace(relay=other.url))),
         )
 
     async def test_another_stay(self, stays: Any, member: Staying, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lab.programs import PATIENCE_S
 from lab.setting import PACKET, Journal, Setting, Visitor, log_in, packets_pass
 
 from candy.member.dial import Plain, Upgraded
+from candy.member.member import Failed, Reached
 from candy.member.succession import PROBE_PREFIX
 
 WAY = "the way to the relay has changed"
@@ -167,8 +168,8 @@ async def test_what_an_attempt_came_to_in_the_last_moment_is_closed(setting: Set
     await setting.stop()
     here, there = socket.socketpair()
 
-    async def dial() -> Upgraded | str:
-        return Upgraded(Plain(here.detach(), b""), True, socket.socket())
+    async def dial() -> Reached | Failed:
+        return Reached(Upgraded(Plain(here.detach(), b""), True, socket.socket()), None)
 
     there.setblocking(False)
     with there:

@@ -37,6 +37,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "timestamps": True,
         "log_format": "text",
         "url": "ws://relay:26816/",
+        "network_key": None,
+        "link_pin": None,
         "name": None,
         "tun": None,
         "accept_routes": (),
