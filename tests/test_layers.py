@@ -12,6 +12,7 @@ ADAPTERS = {
     "host/interface.py",
     "member/control.py",
     "member/dial.py",
+    "member/joining.py",
     "member/lifecycle.py",
     "member/member.py",
     "relay/actor.py",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from candy.cli import device
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
 from candy.member.keys import MemberKeys
@@ -38,4 +39,5 @@ main = Command(
     "Join this machine to a candy network: a TUN interface whose packets travel through the relay.",
     configure,
     run,
+    more=device.commands(),
 )

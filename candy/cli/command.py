@@ -35,6 +35,7 @@ from candy.cli.passwords import (
     list_of,
     password_of,
     password_of_environment,
+    secret_of,
     warn_of_shared,
     without_passwords,
 )
@@ -77,6 +78,7 @@ class Command(click.Group, Generic[Settings]):
         about: the first sentence of --help.
         configure: validates, and with the second argument set leaves no trace anywhere (--check).
         doubts: what --check says of settings that are sound and perhaps not meant.
+        more: subcommands beside those that ask a program which runs.
         run: starts the side; returns its exit status. Its second argument reads the settings again and raises their
             errors; it is None without a file.
     """
@@ -92,6 +94,7 @@ class Command(click.Group, Generic[Settings]):
         configure: Callable[[Gathered, bool], Settings],
         run: Callable[[Settings, Callable[[], Settings] | None], int],
         doubts: Callable[[Gathered, Settings], Sequence[str]] = lambda gathered, settings: (),
+        more: Sequence[click.Command] = (),
     ) -> None:
         written: list[click.Parameter] = [
             click.Option(["-c", "--config"], metavar="FILE", help="read options from this file, TOML or candy.cfg"),
@@ -111,7 +114,7 @@ class Command(click.Group, Generic[Settings]):
             context_settings=context_settings,
         )
         click.version_option(__version__, message="%(prog)s %(version)s")(self)
-        for command in operate.commands(side):
+        for command in (*operate.commands(side), *more):
             self.add_command(command)
         about_check = "Check the settings and exit, as --check does."
         self.add_command(
@@ -278,6 +281,7 @@ def gather(
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
         if option is None:
             del given[key]
+    given |= secret_of(given, warn)
     main = GivenNetwork(Given("/", ""), without_passwords(given), password, list_of(file.given, warn))
     networks = tuple(
         GivenNetwork(path, without_passwords(table), password_of(table, warn), list_of(table, warn))

@@ -2,6 +2,7 @@
 
     password, password_file, CANDY_PASSWORD ─▶ password_of(), password_of_environment(): one, the first there is
     passwords = [{ name, password | file, until, legacy, addresses }] ─▶ list_of(): all of it
+    secret, the members' own file                          ─▶ secret_of()
 
 Rules:
  1. What was read is bytes, each with its origin, and in no message.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from candy.cli.files import Written, is_exposed, read_bytes
 from candy.errors import ConfigError
+from candy.member.secret import Secret
 from candy.relay.passwords import Password
 from candy.relay.settings import GivenNetwork
 from candy.settings import Given
@@ -49,6 +51,27 @@ def password_of(source: Mapping[str, Given], warn: Callable[[str], None]) -> Giv
 def password_of_environment(environ: Mapping[str, str]) -> Given | None:
     password = environ.get("CANDY_PASSWORD")
     return Given(os.fsencode(password), "CANDY_PASSWORD") if password else None
+
+
+def secret_of(source: Mapping[str, Given], warn: Callable[[str], None]) -> dict[str, Given]:
+    """The members' secret, from its file; nothing if none is named.
+
+    Raises:
+        ConfigError: the file can't be read, or holds none.
+    """
+    file = source.get("secret")
+    if file is None:
+        return {}
+    path = Path(file.value)
+    try:
+        secret = Secret.parse(read_bytes(path).rstrip(b"\r\n"))
+    except OSError as error:
+        raise ConfigError(f"{file.origin}: cannot read {path}: {error.strerror}: name a readable file") from None
+    except ValueError as error:
+        raise ConfigError(f"{file.origin}: {path} {error}") from None
+    if is_exposed(path):
+        warn(f"{file.origin}: {exposed(file.value)}")
+    return {"secret": Given(secret, file.origin)}
 
 
 def list_of(source: Mapping[str, Given], warn: Callable[[str], None]) -> tuple[Given, ...]:

@@ -415,7 +415,14 @@ class MemberStatus(Traffic):
     network: str | None
     """CIDR, of the address."""
     extension: bool | None
-    """Whether candy.2 was agreed on; null without a connection."""
+    """Whether candy.2 or candy.3 was agreed on; null without a connection."""
+    log_in: Literal["hash", "password", "invitation", "device"] | None
+    """What the connection was logged in by: `hash` is the password as old clients prove it, the others are those of
+    candy.3; null without a connection."""
+    network_key: str | None
+    """Fingerprint of the network's key; null as long as none is known."""
+    device_key: str | None
+    """Fingerprint of this device's key; null as long as no relay has asked for one."""
     path: Literal["relay"]
     since: float | None
     """When the connection was confirmed."""

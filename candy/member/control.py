@@ -12,6 +12,7 @@ import time
 from candy import __version__
 from candy._fastpath import Engine
 from candy.control.model import Ended, MemberStatus, Peer, Peers, Route
+from candy.errors import KeysUnusable
 from candy.host.interface import Interface
 from candy.member.member import Member
 
@@ -44,6 +45,11 @@ class MemberControl:
         delay_ns = counted.pop("queue_age_ns", 0)
         confirmed = None if conversation is None else conversation.confirmed
         address = self._interface.address
+        try:
+            network_key, device_key = self._member.keyring.fingerprints()
+        except KeysUnusable:
+            # The next attempt to connect says so.
+            network_key = device_key = None
         status = MemberStatus(
             version=__version__,
             pid=os.getpid(),
@@ -53,6 +59,9 @@ class MemberControl:
             address=None if address is None else str(address),
             network=None if address is None else str(address.network),
             extension=None if conversation is None else conversation.extended,
+            log_in=None if conversation is None else conversation.came_by,
+            network_key=network_key,
+            device_key=device_key,
             path="relay",
             since=None if confirmed is None else time.time() - (asyncio.get_running_loop().time() - confirmed),
             round_trip_ms=round_trip_ms,

@@ -40,7 +40,8 @@ from candy.member.outer import Outer
 from candy.member.proxy import proxy_for, tunnel
 from candy.member.refusal import Answer
 from candy.protocol.keys import Shown
-from candy.protocol.login import OFFERED, SUBPROTOCOL
+from candy.protocol.login import OFFERED
+from candy.protocol.wire import SEALING_SUBPROTOCOL
 from candy.settings import host_port, plain_host, without_credentials
 
 ATTEMPT_S = 10.0
@@ -235,7 +236,7 @@ class Dialer:
                     )
                 )
             chosen = _check(response, key, OFFERED if self.extension else ())
-            shown = Shown.parse(response.headers.get) if chosen == SUBPROTOCOL else None
+            shown = Shown.parse(response.headers.get) if chosen == SEALING_SUBPROTOCOL else None
             return replace(_take(response, chosen is not None, connector), shown=shown, target=self.outer.made)
         finally:
             response.close()

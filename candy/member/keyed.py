@@ -143,7 +143,7 @@ class KeyedConversation(Conversation):
         if outcome.is_in:
             return [keep, *self._on_address(outcome.told.address, now)]
         self._due = inf
-        return [keep, self._confirm(), Log("warning", refusal(outcome.told))]
+        return [keep, self._confirm(), Log("warning", f"{refusal(outcome.told)}: {self._log_in.fingerprint}")]
 
     def _on_address(self, address: IPv4Interface, now: float) -> list[Action]:
         own = self._identity.address

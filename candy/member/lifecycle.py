@@ -18,15 +18,11 @@ What happens between start and end is candy.member.member's.
 import asyncio
 import logging
 import os
-import secrets
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from candy import __version__
 from candy._fastpath import Engine
-from candy.carrier.tls import Trust
 from candy.control.calls import MEMBER
 from candy.control.server import Answering, serving
 from candy.control.sockets import place
@@ -38,17 +34,16 @@ from candy.host.notifications import Notifications
 from candy.host.tun import Tun
 from candy.host.underlay import Underlay
 from candy.host.watch import watch
+from candy.member import parts
 from candy.member.acceptance import Acceptance
 from candy.member.control import MemberControl
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
-from candy.member.keys import MemberKeys
 from candy.member.member import Member
 from candy.member.monitor import Monitor
 from candy.member.settings import MemberSettings, change
 from candy.member.state import MemberState
-from candy.protocol.hello import Hello
 
 WORKERS_MAX = 2
 """One for each direction, on machines with more than two cores. On two cores one worker is as fast, and a ping is back
@@ -59,11 +54,6 @@ PING_AFTER_S = 15.0
 DEAD_AFTER_S = 40.0
 
 _log = logging.getLogger(__name__)
-
-
-def hello(host: str) -> bytes:
-    """The payload of the first PING, as the original sends it."""
-    return Hello("linux", __version__, host).encode()
 
 
 class _Stays:
@@ -180,37 +170,6 @@ async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
             task.result()
 
 
-def _dialer(settings: MemberSettings, underlay: Underlay) -> Dialer:
-    if settings.insecure and settings.url.startswith("wss:"):
-        _log.warning("the relay's certificate is not verified (--insecure)")
-    return Dialer(
-        settings.url,
-        trust=Trust(settings.ca_file, settings.insecure, settings.all_pins, settings.ml_kem),
-        extension=settings.extension,
-        underlay=underlay,
-    )
-
-
-def _keyring(settings: MemberSettings) -> Keyring:
-    return Keyring(
-        MemberKeys(settings.state_dir, settings.name),
-        password=settings.password,
-        network=settings.network_key,
-        randbytes=secrets.token_bytes,
-    )
-
-
-def _identity(settings: MemberSettings, state: MemberState, acceptance: Acceptance) -> Identity:
-    return Identity(
-        password=settings.password or b"",
-        vmac=state.vmac(secrets.token_bytes),
-        address=settings.tun,
-        hello=hello(socket.gethostname()),
-        randbytes=secrets.token_bytes,
-        acceptance=acceptance,
-    )
-
-
 def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = None) -> int:
     """Be a member until SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
@@ -224,13 +183,13 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
     acceptance = Acceptance(settings.accept_routes)
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
     underlay = Underlay(settings.interface)
-    dialer = _dialer(settings, underlay)
+    dialer = parts.dialer(settings, underlay)
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
         state = MemberState(settings.state_dir, settings.name)
-        identity, keyring = _identity(settings, state, acceptance), _keyring(settings)
+        identity, keyring = parts.identity(settings, state, acceptance), parts.keyring(settings)
 
         def make(other: MemberSettings) -> tuple[Identity, Keyring, Dialer]:
-            made = _identity(other, state, acceptance), _keyring(other), _dialer(other, underlay)
+            made = parts.identity(other, state, acceptance), parts.keyring(other), parts.dialer(other, underlay)
             acceptance.change(other.accept_routes)
             return made
 

@@ -162,6 +162,11 @@ class LogIn:
         """Whether rule 2 holds."""
         return self._configured is not None or self._known is not None
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the device's key, as the relay's operator sees it."""
+        return keys.fingerprint(self._device.public)
+
     def begin(self, shown: Shown, asked: Asked) -> bytes:
         """Message 1, to the relay that shows this. A password takes 0.2 s here.
 

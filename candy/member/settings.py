@@ -6,7 +6,7 @@ This module does not know where values come from, nor what a setting does.
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_val
 from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
+from candy.member.secret import Secret
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
 from candy.protocol.link import Link
 from candy.settings import (
@@ -120,6 +121,10 @@ class MemberSettings(Settings):
     """Let the kernel hand over and take packets of up to 64 KB."""
     extension: bool = setting(_OPTIONS["no_extension"])
     """Offer candy.2."""
+    seal: Literal["prefer", "require", "off"] = setting(_OPTIONS["seal"])
+    """With whom packets are sealed: all who can, all or nobody, nobody."""
+    secret: Secret | None = Field(default=None, repr=False)
+    """Of the members; with one they seal for all or nobody."""
     masquerade: bool = setting(_OPTIONS["masquerade"])
     """Be a gateway for the networks of this machine."""
 
@@ -139,6 +144,8 @@ class MemberSettings(Settings):
             raise ValueError("--insecure and --pin exclude each other: a pin needs no authority, so remove --insecure")
         if self.insecure and self.link_pin is not None:
             raise ValueError("--insecure takes any certificate, but the URL pins the relay's: remove --insecure")
+        if self.secret is not None and self.seal == "off":
+            raise ValueError('a secret asks for sealed packets, and seal = "off" for none: remove one of them')
         if self.network_key is not None and not self.extension:
             raise ValueError(
                 "--no-extension logs in as old clients do, but the URL has a network's key, which asks for more: "

@@ -14,7 +14,7 @@ Rules:
 No I/O: candy.member.keys has the files.
 """
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
@@ -24,6 +24,10 @@ from candy.errors import TrustError
 from candy.protocol.keys import RelayKey, Shown, Succession, Verify
 from candy.protocol.noise import KEY_BYTES
 
+ANY_GENERATION: Final = (1 << 48) - 1
+"""Of a relay's key that is kept because its user accepted it: as it may be of any."""
+_NETWORK, _RELAY = "network/", "relay/"
+"""Before a key that is named in full: which of the two it is."""
 PASSED_MAX: Final = 9
 """Network's keys that are kept: the present one, and as many as a relay shows the ends of."""
 
@@ -64,14 +68,14 @@ class Known:
     def succeeded(self, entry: Succession, verify: Verify) -> "Known":
         """The relay tells of another network's key. Raises TrustError, unless the present one signed it."""
         if entry.old != self.network or not entry.is_signed(verify):
-            raise TrustError(f"a new network key {shown_key(entry.new)} is not signed by the one before")
+            raise TrustError(f"a new network key {shown_network(entry.new)} is not signed by the one before")
         # Its relay's key follows, signed by the new one.
         return replace(self, generation=0, passed=_kept((*self.passed, entry.new)))
 
     def renewed(self, key: RelayKey, verify: Verify) -> "Known":
         """The relay tells of another key of its own. Raises TrustError."""
         if key.network != self.network:
-            raise TrustError(f"a new relay key is of another network, {shown_key(key.network)}")
+            raise TrustError(f"a new relay key is of another network, {shown_network(key.network)}")
         return _with_relay(key, self, self.passed, verify)
 
 
@@ -93,8 +97,44 @@ def judge(shown: Shown, configured: bytes | None, kept: Known | None, verify: Ve
     return _with_relay(key, kept, passed, verify)
 
 
-def shown_key(key: bytes) -> str:
-    """In full, as `accept` takes it."""
+def accepted(text: str, configured: bytes | None, kept: Known | None) -> Known:
+    """What to keep instead, so that the key is believed that a refusal has named: the word of the member's user.
+
+    Args:
+        text: as that refusal has it.
+
+    Raises:
+        ValueError: it is none; the text completes the sentence "<text> …".
+    """
+    kind = next((kind for kind in (_NETWORK, _RELAY) if text.startswith(kind)), None)
+    try:
+        key = urlsafe_b64decode(text.removeprefix(kind or "") + "=")
+    except ValueError:
+        key = b""
+    if kind is None or len(key) != KEY_BYTES:
+        raise ValueError("is not a key as a refusal names it: copy it whole, it begins with network/ or relay/")
+    if kind == _NETWORK:
+        passed = () if kept is None else kept.passed
+        # So that a line in the configuration leads there, too.
+        if configured is not None and configured not in passed:
+            passed = (configured,)
+        return Known(0, bytes(KEY_BYTES), 0, _kept((*passed, key)))
+    if kept is None:
+        raise ValueError("is a relay's key, but this member knows no relay yet: it takes the first one that it meets")
+    return replace(kept, relay=key, generation=ANY_GENERATION)
+
+
+def shown_network(key: bytes) -> str:
+    """A network's key in full, as `accept` takes it."""
+    return _NETWORK + _text(key)
+
+
+def shown_relay(key: bytes) -> str:
+    """A relay's."""
+    return _RELAY + _text(key)
+
+
+def _text(key: bytes) -> str:
     return urlsafe_b64encode(key).decode("ascii").rstrip("=")
 
 
@@ -112,8 +152,8 @@ def _way(
             last = entry.number
     if way[-1] != towards:
         raise TrustError(
-            f"the relay is of another network, its key is {shown_key(towards)}: it is not your relay, or its network "
-            "was made anew; if you know that it is yours, run candy-client accept with that key"
+            f"the relay is of another network, its key is {shown_network(towards)}: it is not your relay, or its "
+            "network was made anew; if you know that it is yours, run candy-client accept with that key"
         )
     return _kept(way)
 
@@ -122,14 +162,15 @@ def _with_relay(key: RelayKey, kept: Known | None, passed: tuple[bytes, ...], ve
     if not key.is_signed(verify):
         raise TrustError("the relay's key is not signed by its network's: something on the way has changed it")
     if kept is not None and (kept.network, kept.number) == (passed[-1], key.number):
-        if key.generation < kept.generation:
+        is_accepted = kept.generation == ANY_GENERATION and key.relay == kept.relay
+        if key.generation < kept.generation and not is_accepted:
             raise TrustError(
-                f"the relay shows a key that was replaced, {shown_key(key.relay)}: it is a copy of your relay, or went "
-                "back to a backup; if you know that it is yours, run candy-client accept with that key"
+                f"the relay shows a key that was replaced, {shown_relay(key.relay)}: it is a copy of your relay, or "
+                "went back to a backup; if you know that it is yours, run candy-client accept with that key"
             )
         if key.generation == kept.generation and key.relay != kept.relay:
             raise TrustError(
-                f"the relay shows another key of the same time, {shown_key(key.relay)}: it is not your relay; if you "
+                f"the relay shows another key of the same time, {shown_relay(key.relay)}: it is not your relay; if you "
                 "know that it is yours, run candy-client accept with that key"
             )
     return Known(key.number, key.relay, key.generation, passed)

@@ -32,8 +32,7 @@ from candy.protocol.keys import NONCE_BYTES, SECRET_BYTES, SELECTOR_BYTES, Relay
 from candy.protocol.noise import KEY_BYTES, TAG_BYTES, Cipher
 from candy.protocol.wire import DropReason
 
-SUBPROTOCOL: Final = "candy.3"
-OFFERED: Final = (SUBPROTOCOL, wire.SUBPROTOCOL)
+OFFERED: Final = (wire.SEALING_SUBPROTOCOL, wire.SUBPROTOCOL)
 """The subprotocols of a member's upgrade, in their order."""
 LOGIN: Final = 21
 """The kind."""

@@ -208,6 +208,7 @@ class Setting:
         self.device = device
         self.relay = relay
         self.kernel = Kernel()
+        self.is_started = False
         self.delays: list[float] = []
         self.keyring: Callable[[], Keyring] = lambda: Keyring(
             MemberKeys(folder), password=PASSWORD, randbytes=os.urandom
@@ -245,6 +246,7 @@ class Setting:
             sleep=self._sleep,
         )
         self.staying = asyncio.create_task(self.member.stay())
+        self.is_started = True
 
     async def _sleep(self, seconds: float) -> None:
         self.delays.append(seconds)
@@ -257,8 +259,9 @@ class Setting:
         await asyncio.wait_for(self._slept_enough.wait(), PATIENCE_S)
 
     async def stop(self) -> None:
-        self.staying.cancel()
-        await asyncio.wait([self.staying])
+        if self.is_started:
+            self.staying.cancel()
+            await asyncio.wait([self.staying])
 
     def kept(self, what: str) -> str:
         return (self.folder / what / "__noname__").read_text()

@@ -11,8 +11,10 @@ from typing import cast
 
 import aiohttp
 import pytest
+from kit.login import NETWORK
 from kit.openapi import Document
 from kit.recorded import GRANTED
+from lab.keyedrelay import KeyedRelay
 from lab.setting import OTHER, PACKET, Journal, Setting, Visitor, log_in, packets_pass, tell
 
 from candy import __version__
@@ -23,6 +25,7 @@ from candy.control.model import MemberStatus
 from candy.control.server import Answering, serving
 from candy.member.control import PAYLOAD, MemberControl
 from candy.protocol import wire
+from candy.protocol.keys import fingerprint
 from candy.protocol.wire import RouteEntry
 from candy.settings import Settings
 
@@ -55,6 +58,7 @@ async def test_from_the_beginning_to_the_end(
     await log_in(visitor)
     status = await control().status()
     assert (status.state, status.extension, status.since) == ("logging in", False, None)
+    assert (status.log_in, status.network_key, status.device_key) == ("hash", None, None)
     await visitor.socket.pong(b"any")
     await journal.said("connected as")
     await packets_pass(setting, visitor)
@@ -69,6 +73,29 @@ async def test_from_the_beginning_to_the_end(
     status = await control().status()
     assert status.last_end is not None
     assert "closed soon after the handshake" in status.last_end.reason
+
+
+async def test_whom_it_believes_and_what_it_came_by(
+    setting: Setting, journal: Journal, control: Callable[[], MemberControl]
+) -> None:
+    relay = KeyedRelay(setting)
+    setting.start()
+    status = await control().status()
+    assert (status.log_in, status.network_key, status.device_key) == (None, None, None)
+    visitor = await relay.visitor()
+    await visitor.let_in()
+    assert visitor.claim is not None
+    assert (await control().status()).log_in == "password"
+    visitor.visitor.hang_up()
+    await (await relay.visitor()).let_in()
+    status = await control().status()
+    assert (status.log_in, status.extension) == ("device", True)
+    assert status.network_key == fingerprint(NETWORK)
+    assert status.device_key == fingerprint(visitor.claim.key)
+    # What is damaged by then is said elsewhere.
+    (setting.folder / "network" / "__noname__").write_text("AAAA")
+    status = await control().status()
+    assert (status.network_key, status.device_key) == (None, None)
 
 
 async def test_a_relay_that_answers_no_ping(

@@ -1,5 +1,6 @@
 """A member's conversation with a key, from message 1 to its end, against the relay's half and against a network."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from typing import Any
@@ -173,12 +174,13 @@ BROKEN = [Drop(CONNECTION, "bad_control"), Close(CONNECTION, CloseCode.BROKEN_CO
 
 def test_control_is_the_next_and_opens_or_the_connection_ends() -> None:
     route = wire.Route(()).encode()
-    for spoil in (
+    spoils: list[Callable[[bytes], bytes]] = [
         lambda sealed: sealed[:-1] + bytes([sealed[-1] ^ 1]),
         lambda sealed: sealed[:11] + b"\1" + sealed[12:],
         lambda sealed: sealed[:-1],
         lambda sealed: sealed[:1],
-    ):
+    ]
+    for spoil in spoils:
         spoken = joined()
         assert spoken.said.received(spoil(spoken.channel.seal(route)), 5.0, WALL) == BROKEN
         ending = spoken.said.closed("local", 5.0)
@@ -257,6 +259,8 @@ def test_it_waits_for_approval() -> None:
     spoken = Spoken()
     actions = spoken.tell(Told(code=CloseCode.APPROVAL_AWAITED, text="wait"))
     assert [type(action) for action in actions] == [KeepKeys, Send, Log]
+    [log] = [action for action in actions if isinstance(action, Log)]
+    assert log.text.endswith(f"show the operator this device's fingerprint: {keys.fingerprint(DEVICE.public)}")
     spoken.confirmed(actions)
     assert not spoken.said.has_claimed
     assert spoken.said.expired(10_000.0) == []

@@ -20,7 +20,7 @@ from lab.unread import Unread, stderr_refused, stderr_to
 from candy import __version__
 from candy.errors import ConfigError, OperationalError
 from candy.member import lifecycle
-from candy.member.lifecycle import hello
+from candy.member.parts import hello
 from candy.member.settings import MemberSettings
 
 

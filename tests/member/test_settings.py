@@ -10,6 +10,7 @@ import pytest
 from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.settings import MemberSettings, change, member_settings
+from candy.protocol.link import Link
 from candy.settings import Given
 
 
@@ -45,6 +46,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "mtu": 1400,
         "extension": True,
         "masquerade": False,
+        "seal": "prefer",
+        "secret": None,
         "offload": True,
         "insecure": False,
         "ca_file": None,
@@ -271,3 +274,41 @@ def test_settings_that_are_read_again() -> None:
     assert change(running, running) == (running, [], False, [])
     assert change(running, running.model_copy(update={"debug": True})).applied == ["debug"]
     assert not change(running, running.model_copy(update={"debug": True})).takes_connection
+
+
+NETWORK, PIN = bytes([1]) * 32, bytes([2]) * 32
+
+
+def test_a_line_with_the_networks_key() -> None:
+    settings = member(websocket=f"wss://relay/home#{Link(NETWORK, pin=PIN).encode()}", pin=pin.shown(NETWORK))
+    assert (settings.url, settings.network_key) == ("wss://relay/home", NETWORK)
+    assert settings.all_pins == (NETWORK, PIN)
+    settings = member(websocket=f"ws://relay#{Link(NETWORK).encode()}")
+    assert (settings.url, settings.network_key, settings.all_pins) == ("ws://relay/", NETWORK, ())
+
+
+@pytest.mark.parametrize("fragment", ["", "x", "AAAA", Link(NETWORK).encode()[:-2], "é"])
+def test_a_line_whose_key_is_none(fragment: str) -> None:
+    with pytest.raises(ConfigError, match="behind its #") as refused:
+        member(websocket=f"ws://relay#{fragment}")
+    assert str(refused.value).startswith("--websocket: 'ws://relay#…' ")
+
+
+def test_what_the_key_of_a_line_excludes() -> None:
+    line = f"wss://relay#{Link(NETWORK, pin=PIN).encode()}"
+    with pytest.raises(ConfigError, match="--no-extension logs in as old clients do"):
+        member(websocket=line, no_extension=True)
+    with pytest.raises(ConfigError, match="--insecure takes any certificate, but the URL pins the relay's"):
+        member(websocket=line, insecure=True)
+
+
+def test_how_packets_are_sealed() -> None:
+    assert member(seal="require").seal == "require"
+    with pytest.raises(ConfigError, match="--seal: 'always' is not one of"):
+        member(seal="always")
+
+
+def test_another_key_takes_another_connection() -> None:
+    other = member(websocket=f"ws://relay:26816#{Link(NETWORK).encode()}")
+    changed = change(member(), other)
+    assert (changed.applied, changed.takes_connection, changed.settings.network_key) == (["websocket"], True, NETWORK)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from candy.errors import TrustError
-from candy.member.trust import Known, judge, shown_key
+from candy.member.trust import Known, accepted, judge, shown_network, shown_relay
 from candy.primitives import sign, signing_public, verify
 from candy.protocol.keys import RelayKey, Shown, Succession
 
@@ -41,7 +41,7 @@ def test_a_line_names_its_network() -> None:
     assert judge(shown(key()), NETWORKS[0], None, verify) == known(0)
     with pytest.raises(TrustError) as refused:
         judge(shown(key(1)), NETWORKS[0], None, verify)
-    assert shown_key(NETWORKS[1]) in str(refused.value)
+    assert shown_network(NETWORKS[1]) in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -129,3 +129,40 @@ def test_keys_told_on_a_connection() -> None:
     for entry_ in (entry(1, 2), entry(0, 1, signer=2)):
         with pytest.raises(TrustError, match="not signed by the one before"):
             now.succeeded(entry_, verify)
+
+
+def test_what_was_refused_can_be_accepted() -> None:
+    """By the very words of the refusal, and nothing else with it."""
+    with pytest.raises(TrustError) as refused:
+        judge(shown(key(1)), None, known(0), verify)
+    assert shown_network(NETWORKS[1]) in str(refused.value)
+    kept = accepted(shown_network(NETWORKS[1]), None, known(0))
+    assert judge(shown(key(1)), None, kept, verify) == known(0, 1)
+    # A line with the key before leads there.
+    assert judge(shown(key(1)), NETWORKS[0], kept, verify) == known(0, 1)
+    for_line = accepted(shown_network(NETWORKS[1]), NETWORKS[2], known(0))
+    assert judge(shown(key(1)), NETWORKS[2], for_line, verify) == known(2, 1)
+    assert judge(shown(key(1)), None, accepted(shown_network(NETWORKS[1]), None, None), verify) == known(1)
+    with pytest.raises(TrustError, match="of another network"):
+        judge(shown(key(0)), None, kept, verify)
+
+
+def test_a_relays_key_that_was_refused_can_be_accepted() -> None:
+    older = key(relay=OTHER_RELAY, generation=99)
+    with pytest.raises(TrustError) as refused:
+        judge(shown(older), None, known(0), verify)
+    assert shown_relay(OTHER_RELAY) in str(refused.value)
+    kept = Known.decode(accepted(shown_relay(OTHER_RELAY), None, known(0)).encode())
+    assert judge(shown(older), None, kept, verify) == known(0, relay=OTHER_RELAY, generation=99)
+    # That one alone.
+    for other in (key(), key(generation=2**47)):
+        with pytest.raises(TrustError, match="that was replaced"):
+            judge(shown(other), None, kept, verify)
+    with pytest.raises(ValueError, match="knows no relay yet"):
+        accepted(shown_relay(RELAY), None, None)
+
+
+@pytest.mark.parametrize("text", ["", "network/", "relay/AAAA", "A" * 43, "network/" + "A" * 42, "network/" + "é" * 43])
+def test_what_is_no_key(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a key as a refusal names it"):
+        accepted(text, None, known(0))

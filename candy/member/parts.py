@@ -1,0 +1,60 @@
+"""The parts of a member that its settings decide, and that one which runs may have others of after a reload."""
+
+import logging
+import secrets
+import socket
+
+from candy import __version__
+from candy.carrier.tls import Trust
+from candy.host.underlay import Underlay
+from candy.member.acceptance import Acceptance
+from candy.member.conversation import Identity
+from candy.member.dial import Dialer
+from candy.member.keyring import Keyring
+from candy.member.keys import MemberKeys
+from candy.member.settings import MemberSettings
+from candy.member.state import MemberState
+from candy.protocol.hello import Hello
+from candy.protocol.link import Invitation
+
+_log = logging.getLogger(__name__)
+
+
+def hello(host: str) -> bytes:
+    """The payload of the first PING, as the original sends it."""
+    return Hello("linux", __version__, host).encode()
+
+
+def dialer(settings: MemberSettings, underlay: Underlay | None = None) -> Dialer:
+    """Raises ConfigError or OperationalError, as Dialer does."""
+    if settings.insecure and settings.url.startswith("wss:"):
+        _log.warning("the relay's certificate is not verified (--insecure)")
+    return Dialer(
+        settings.url,
+        trust=Trust(settings.ca_file, settings.insecure, settings.all_pins, settings.ml_kem),
+        extension=settings.extension,
+        underlay=underlay,
+    )
+
+
+def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> Keyring:
+    """Raises OperationalError: a file with keys is damaged."""
+    return Keyring(
+        MemberKeys(settings.state_dir, settings.name),
+        password=settings.password,
+        network=settings.network_key,
+        invitation=invitation,
+        randbytes=secrets.token_bytes,
+    )
+
+
+def identity(settings: MemberSettings, state: MemberState, acceptance: Acceptance) -> Identity:
+    """What it says of itself."""
+    return Identity(
+        password=settings.password or b"",
+        vmac=state.vmac(secrets.token_bytes),
+        address=settings.tun,
+        hello=hello(socket.gethostname()),
+        randbytes=secrets.token_bytes,
+        acceptance=acceptance,
+    )
