@@ -11,6 +11,8 @@ RELAY_FULL = "The relay is full; try again later.\n"
 """Body of the relay's own 503, by which a member tells it from a web server's: proxies pass bodies on."""
 OLD_HTTP = "An upgrade is a GET of HTTP/1.1.\n"
 """Body of the relay's 400 that a web server which speaks HTTP/1.0 to it passes on."""
+KEYS_ALONE = "This network admits clients with candy.3 alone: update candy.\n"
+"""Body of the relay's 403 for who does not offer that."""
 INSTANCE = "Candy-Instance"
 """A header of the member's request: 16 hex digits, drawn when the program starts. By it the relay tells a member that
 makes a newer connection from a copy of its machine. It proves nothing."""

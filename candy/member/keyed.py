@@ -13,6 +13,7 @@ Rules:
  5. What it sends behind the log-in is sealed when it is decided: each is sent, in the order of the actions.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Interface
 from math import inf
@@ -32,7 +33,7 @@ from candy.member.conversation import (
 from candy.member.login import LogIn, Outcome, refusal
 from candy.member.routeset import RouteSet
 from candy.member.trust import Known
-from candy.protocol import control, wire
+from candy.protocol import control, keys, wire
 from candy.protocol.actions import Close, Drop, Log, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
@@ -44,6 +45,15 @@ ANSWER_S = 20.0
 """How long the relay may take: it may have the log-in wait in line, and ask the holder of an address first."""
 _MEMBERS = frozenset({wire.Kind.UDP4CONN, wire.Kind.DISCOVERY, wire.Kind.GENERAL})
 """Kinds that old clients send each other, in the clear."""
+
+
+_DOUBTS: Mapping[CameBy, str] = {
+    "password": "is the password right?",
+    "invitation": "it does not know the invitation: ask its operator for another",
+    "device": "it does not know this device: has it lost its leases.db? Then run candy-client join with an invitation, "
+    "or remove this member's file in the folder credential of its state folder, and the password counts again",
+}
+"""What is wrong, if nobody on the way has done it."""
 
 
 class KeyedConversation(Conversation):
@@ -164,9 +174,11 @@ class KeyedConversation(Conversation):
                 case control.Approved() if self._address is None:
                     return self._on_address(message.address, now)
                 case control.NetworkKey():
-                    return self._keep(self._outcome.known.succeeded(message.succession, self._verify))
+                    known = self._outcome.known.succeeded(message.succession, self._verify)
+                    return self._keep(known, f"the network has another key: {keys.fingerprint(known.network)}")
                 case control.RelayKey():
-                    return self._keep(self._outcome.known.renewed(message.key, self._verify))
+                    known = self._outcome.known.renewed(message.key, self._verify)
+                    return self._keep(known, "the relay has another key, signed by the network's")
                 case wire.Route() if self._address is not None:
                     return self._on_route(message, now)
                 case wire.Behind() if self._address is not None:
@@ -219,20 +231,15 @@ class KeyedConversation(Conversation):
         self._due = self._told_all_at = inf
         return [Drop(self._connection, reason), Close(self._connection, CloseCode.BROKEN_CONTROL, "")]
 
-    def _keep(self, known: Known) -> list[Action]:
+    def _keep(self, known: Known, text: str) -> list[Action]:
         assert self._outcome is not None
         self._outcome = replace(self._outcome, known=known)
-        return [KeepKeys(known, None)]
+        return [KeepKeys(known, None), Log("info", text)]
 
     def _closed_without_reason(self, now: float) -> Ending:
         if self._outcome is not None:
             return Ending("the connection was lost", held=True)
-        return Ending(
-            "the relay closed without a word: it knows no such credential; is the password right? A device that the "
-            "relay has forgotten joins again with candy-client join, or with the password once its file in the folder "
-            "credential of the state folder is removed",
-            refused=True,
-        )
+        return Ending(f"the relay closed without a word: {_DOUBTS[self.came_by]}", refused=True)
 
 
 def keyed(

@@ -109,7 +109,10 @@ class Keyring:
     def keep(self, known: Known, ticket: Ticket | None) -> None:
         """Write down what a log-in gave, or the relay told. Raises KeysUnusable."""
         with _usable():
-            self._keys.keep_known(known)
+            kept = self._keys.known()
+            # A connection beside this one may have been told more, since this one was shown what it knows.
+            if kept is None or not known.is_before(kept):
+                self._keys.keep_known(known)
             if ticket is not None:
                 self._keys.keep_ticket(ticket)
 

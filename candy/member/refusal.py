@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from html import unescape
 from typing import NamedTuple
 
-from candy.carrier.handover import OLD_HTTP, RELAY_FULL
+from candy.carrier.handover import KEYS_ALONE, OLD_HTTP, RELAY_FULL
 
 BODY_BYTES = 4096
 """Of a body, as much as is looked at."""
@@ -60,6 +60,8 @@ def by_server(answer: Answer, *, location: str | None, had_credentials: bool) ->
                 f"{said}: a web server in front asks for a user and password: "
                 "put them into the URL, like wss://user:password@host"
             )
+        case "403" if answer.body == KEYS_ALONE.encode("ascii"):
+            return f"{said}: remove --no-extension, by which this member speaks as old clients do"
         case "403":
             return f"{said}: a web server in front, or a filter on the way, does not allow it: have it allowed there"
         case "404":

@@ -65,6 +65,14 @@ class Known:
         passed = (data[at : at + KEY_BYTES] for at in range(cls.LAYOUT.size, len(data), KEY_BYTES))
         return cls(number, relay, int.from_bytes(generation, "big"), tuple(passed))
 
+    def is_before(self, other: "Known") -> bool:
+        """Whether `other` is what the relay, or its network, has said later than this."""
+        if other.generation == ANY_GENERATION:
+            return False
+        if (self.network, self.number) == (other.network, other.number):
+            return self.generation < other.generation
+        return self.network in other.passed[:-1]
+
     def succeeded(self, entry: Succession, verify: Verify) -> "Known":
         """The relay tells of another network's key. Raises TrustError, unless the present one signed it."""
         if entry.old != self.network or not entry.is_signed(verify):

@@ -25,7 +25,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import Engine
-from candy.carrier.handover import INSTANCE, KEYED_EXTENSION, OLD_HTTP, RELAY_FULL, Tail, accept_for
+from candy.carrier.handover import INSTANCE, KEYED_EXTENSION, KEYS_ALONE, OLD_HTTP, RELAY_FULL, Tail, accept_for
 from candy.protocol.wire import SEALING_SUBPROTOCOL, SUBPROTOCOL
 from candy.relay.login import LogIn
 
@@ -72,7 +72,7 @@ def offered(request: web.BaseRequest) -> tuple[str, ...]:
 
 def too_old() -> web.Response:
     """The response to a sound request of an old client, where those are not admitted."""
-    return _refuse(403, "This network admits clients with candy.3 alone: update candy.")
+    return _refuse(403, KEYS_ALONE.removesuffix("\n"))
 
 
 def full() -> web.Response:

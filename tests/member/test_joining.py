@@ -83,7 +83,7 @@ async def test_an_answer_that_was_lost_costs_nothing(setting: Setting, relay: Ke
     assert await visitor.read() is not None
     lost = visitor.told()
     visitor.visitor.hang_up()
-    with pytest.raises(OperationalError, match=r"^the relay closed without a word"):
+    with pytest.raises(OperationalError, match=r"^the relay closed without a word: it does not know the invitation"):
         await task
     task = joining(setting, invitation, engine)
     visitor = await relay.visitor()
@@ -117,7 +117,7 @@ async def test_the_relay_of_the_invitation_counts_as_seen(setting: Setting, rela
         assert await (await relay.visitor()).end() == CloseCode.POLICY_VIOLATION
         with pytest.raises(OperationalError, match=why):
             await task
-    # What is kept and newer counts instead.
+    # What is kept and newer counts instead, and is not written over.
     keys.keep_known(Known(0, bytes([9]) * 32, WALL + 9, (NETWORK,)))
     task = joining(setting, invitation, engine)
     assert await (await relay.visitor()).end() == CloseCode.POLICY_VIOLATION

@@ -144,7 +144,7 @@ def test_a_close_frame_is_believed_for_nothing() -> None:
     before.said.closing(forged)
     ending = before.said.closed("peer", 1.0)
     assert (ending.refused, ending.final) == (True, False)
-    assert "knows no such credential" in ending.text
+    assert ending.text == "the relay closed without a word: is the password right?"
     later = joined()
     later.said.closing(forged)
     ending = later.said.closed("peer", 9.0)
@@ -215,6 +215,13 @@ def test_an_old_log_in_is_nothing_behind_a_key() -> None:
     for spoken in (joined(), waiting()):
         for forged in (answer(), bytes([21]) + bytes(144), b""):
             assert spoken.said.received(forged, 5.0, WALL) == [Drop(CONNECTION, "unexpected_kind")]
+
+
+def test_a_device_that_the_relay_has_forgotten() -> None:
+    ending = Spoken(credentials=Credentials(ticket=Ticket(bytes(16), bytes(32)))).said.closed("peer", 1.0)
+    assert ending.refused
+    assert "it does not know this device" in ending.text
+    assert "candy-client join" in ending.text
 
 
 def test_an_answer_that_was_changed() -> None:
@@ -288,7 +295,7 @@ def test_new_keys_are_kept_if_they_are_signed() -> None:
     spoken = joined()
     relay = bytes([0x77]) * 32
     later = keys.RelayKey.make(sign, SEED, NETWORK, relay, 0, WALL + 1)
-    [keep] = spoken.receive(control.RelayKey(later).encode())
+    keep, _ = spoken.receive(control.RelayKey(later).encode())
     assert isinstance(keep, KeepKeys)
     assert (keep.known.relay, keep.known.generation, keep.ticket) == (relay, WALL + 1, None)
     [log] = spoken.receive(control.RelayKey(replace(later, generation=WALL + 2)).encode())
@@ -296,9 +303,10 @@ def test_new_keys_are_kept_if_they_are_signed() -> None:
     assert log.text.startswith("not believed: ")
     seed = bytes([0x22]) * 32
     entry = keys.Succession.make(sign, SEED, NETWORK, signing_public(seed), 1)
-    [keep] = spoken.receive(control.NetworkKey(entry).encode())
+    keep, log = spoken.receive(control.NetworkKey(entry).encode())
     assert isinstance(keep, KeepKeys)
     assert keep.known.network == signing_public(seed)
+    assert log == Log("info", f"the network has another key: {keys.fingerprint(signing_public(seed))}")
 
 
 def test_a_whole_log_in_with_a_network() -> None:

@@ -270,6 +270,23 @@ async def test_another_key_of_the_relay_is_kept(setting: Setting, relay: KeyedRe
     await journal.said("the relay shows a key that was replaced")
 
 
+async def test_what_a_connection_was_told_is_not_lost_to_one_that_was_shown_less(
+    setting: Setting, relay: KeyedRelay, journal: Journal
+) -> None:
+    """The relay's key is rotated between the 101 of a successor and its log-in."""
+    setting.start()
+    old = await relay.visitor()
+    await old.let_in()
+    await journal.said(CONNECTED)
+    setting.member.changed("the way to the relay has changed")
+    new = await relay.visitor()
+    await old.tell(control.RelayKey(relay_key(0x44, WALL + 5).key).encode())
+    await journal.said("the relay has another key")
+    await new.let_in()
+    assert (known := MemberKeys(setting.folder).known()) is not None
+    assert known.generation == WALL + 5
+
+
 async def test_another_key_of_the_network_is_kept(setting: Setting, relay: KeyedRelay, journal: Journal) -> None:
     setting.start()
     visitor = await relay.visitor()

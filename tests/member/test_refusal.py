@@ -2,7 +2,7 @@
 
 import pytest
 
-from candy.carrier.handover import OLD_HTTP, RELAY_FULL
+from candy.carrier.handover import KEYS_ALONE, OLD_HTTP, RELAY_FULL
 from candy.member.refusal import MAX_QUOTE, Answer, by_proxy, by_server
 
 RELAY_QUESTION = "is this the address of a candy relay?"
@@ -45,6 +45,12 @@ def proxy(status: str, body: bytes = b"", *challenges: str, had_credentials: boo
             b"<!DOCTYPE html>\n<HTML><TITLE lang=en>\n Tom &amp; Jerry's\n filter</TITLE>",
             'HTTP 403 Forbidden ("Tom & Jerry\'s filter"): '
             "a web server in front, or a filter on the way, does not allow it: have it allowed there",
+        ),
+        (
+            "403 Forbidden",
+            KEYS_ALONE.encode(),
+            'HTTP 403 Forbidden ("This network admits clients with candy.3 alone: update candy."): '
+            "remove --no-extension, by which this member speaks as old clients do",
         ),
         ("403 Forbidden", b"<p>no title", "HTTP 403 Forbidden: a web server in front, or a filter on the way, "),
         ("404 Not Found", b"There is no network at this path.\n", "no relay at this path, check the end of the URL"),

@@ -166,3 +166,11 @@ def test_a_relays_key_that_was_refused_can_be_accepted() -> None:
 def test_what_is_no_key(text: str) -> None:
     with pytest.raises(ValueError, match="is not a key as a refusal names it"):
         accepted(text, None, known(0))
+
+
+def test_what_was_said_later() -> None:
+    assert known(0).is_before(known(0, generation=101))
+    assert known(0, generation=500).is_before(known(0, 1))
+    for other in (known(0), known(0, generation=99), known(1), known(0, number=1, generation=500)):
+        assert not known(0).is_before(other)
+    assert not known(0).is_before(accepted(shown_relay(OTHER_RELAY), None, known(0)))
