@@ -5,7 +5,7 @@
     ├── OperationalError   the machine or the network refused: exit status 1
     │   ├── AddressTaken   another interface of this machine has the address
     │   ├── InterfaceGone  another program removed an interface of ours
-    │   └── KeysUnusable   a running member can't read or write its keys
+    │   └── KeysUnusable   a running member can't use its keys
     ├── RequestError       what somebody asked of the running relay can't be done
     ├── WireError          a message that is not one of the protocol
     ├── TrustError         what a relay shows of its keys is not to be believed
@@ -53,7 +53,7 @@ class InterfaceGone(OperationalError):
 
 
 class KeysUnusable(OperationalError):
-    """A file with a member's keys can't be read or written. That may be mended: a member that runs tries again."""
+    """A file with a member's keys can't be read, or is damaged. That may be mended: a member that runs tries again."""
 
 
 class RequestError(CandyError):

@@ -8,15 +8,19 @@ Rules:
  1. The files are read anew for each log-in: candy-client join and accept write them while the member runs.
  2. The device's key is made when a relay first asks for it, so that a member that needs none can do without a folder
     that can be written.
- 3. What can't be read or written costs the connection, and the member tries again (KeysUnusable): to go on without
-    would be to be somebody else, or to believe somebody else, after the next start. At the start it is an error.
+ 3. A file that can't be read costs the connection, and the member tries again (KeysUnusable). At the start it is an
+    error. In neither case is it written over.
+ 4. What a folder does not take is in memory until it does, as other state is: a full disk, or one that is read-only,
+    keeps nobody out. It is said, for after the next start this would be another device. An invitation is not redeemed
+    so: it lets in once.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from candy.errors import KeysUnusable, OperationalError
+from candy.errors import KeysUnusable, OperationalError, UnwritableError
 from candy.member.keys import MemberKeys
 from candy.member.login import Credentials, LogIn, Ticket
 from candy.member.trust import Known
@@ -24,7 +28,9 @@ from candy.primitives import NOISE, key_pair, verify
 from candy.protocol.keys import Shown, fingerprint, of_password
 from candy.protocol.link import Invitation
 from candy.protocol.login import OFFERED
-from candy.protocol.noise import KEY_BYTES
+from candy.protocol.noise import KEY_BYTES, KeyPair
+
+_log = logging.getLogger(__name__)
 
 
 class Keyring:
@@ -60,6 +66,12 @@ class Keyring:
         self._stretch = stretch
         self._stretched: dict[bytes, bytes] = {}
         """The password's pre-shared key, by network's key: one, the last."""
+        self._private: bytes | None = None
+        """The device's, drawn here."""
+        self._known: Known | None = None
+        self._ticket: Ticket | None = None
+        """What is in memory alone."""
+        self._is_said = False
         keys.check()
 
     @property
@@ -69,12 +81,14 @@ class Keyring:
     def knows_network(self) -> bool:
         """Whether it refuses a relay without candy.3. Raises KeysUnusable."""
         with _usable():
-            return self._network is not None or self._keys.known() is not None
+            return self._network is not None or self._known_now() is not None
 
     def fingerprints(self) -> tuple[str | None, str | None]:
         """Of the network's key and of the device's, as far as there are any. Raises KeysUnusable."""
         with _usable():
-            known, device = self._keys.known(), self._keys.device_if_made()
+            known, device = self._known_now(), self._keys.device_if_made()
+        if device is None and self._private is not None:
+            device = key_pair(self._private)
         network = self._network if known is None else known.network
         return (
             None if network is None else fingerprint(network),
@@ -84,8 +98,9 @@ class Keyring:
     async def log_in(self, shown: Shown) -> LogIn:
         """For one connection to the relay that shows this. Raises KeysUnusable."""
         with _usable():
-            device = self._keys.device(self._randbytes)
-            ticket, known = self._keys.ticket(), self._keys.known()
+            device = self._device()
+            self._write()
+            ticket, known = self._ticket or self._keys.ticket(), self._known_now()
         invitation = self._invitation
         if invitation is not None:
             ticket, known = None, self._seen(invitation, known)
@@ -109,12 +124,50 @@ class Keyring:
     def keep(self, known: Known, ticket: Ticket | None) -> None:
         """Write down what a log-in gave, or the relay told. Raises KeysUnusable."""
         with _usable():
-            kept = self._keys.known()
+            kept = self._known_now()
             # A connection beside this one may have been told more, since this one was shown what it knows.
             if kept is None or not known.is_before(kept):
-                self._keys.keep_known(known)
-            if ticket is not None:
-                self._keys.keep_ticket(ticket)
+                self._known = known
+            self._ticket = ticket or self._ticket
+            self._write()
+
+    def _known_now(self) -> Known | None:
+        return self._known or self._keys.known()
+
+    def _device(self) -> KeyPair:
+        def draw(length: int) -> bytes:
+            self._private = self._private or self._randbytes(length)
+            return self._private
+
+        try:
+            return self._keys.device(draw)
+        except UnwritableError:
+            if self._invitation is not None:
+                raise
+            self._say()
+            return key_pair(draw(KEY_BYTES))
+
+    def _write(self) -> None:
+        """What is in memory alone."""
+        try:
+            if self._known is not None:
+                self._keys.keep_known(self._known)
+                self._known = None
+            if self._ticket is not None:
+                self._keys.keep_ticket(self._ticket)
+                self._ticket = None
+        except UnwritableError:
+            if self._invitation is not None:
+                raise
+            self._say()
+
+    def _say(self) -> None:
+        if not self._is_said:
+            _log.warning(
+                "this device's keys are in memory until the state folder takes them: after the next start it would be "
+                "another device, and know no network"
+            )
+        self._is_said = True
 
     def _seen(self, invitation: Invitation, known: Known | None) -> Known | None:
         """What is kept, or the invitation's relay, if that is newer or another."""

@@ -7,7 +7,7 @@
 NAME is that of the member's other files (candy.member.state).
 
 Rule: a file that is damaged, or that others can read, ends the start (candy.host.keyfiles). What a log-in gives is
-written before the member uses it.
+written before the member uses it; what a folder does not take candy.member.keyring has in memory.
 """
 
 from collections.abc import Callable

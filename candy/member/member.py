@@ -192,7 +192,7 @@ class Member:
             try:
                 ending = await self._attempt()
             except (AddressTaken, KeysUnusable) as error:
-                # A second interface of this machine, perhaps of another client, has it, or a disk is full. That may go.
+                # A second interface of this machine, perhaps of another client, has it, or a file is damaged.
                 ending = Ending(str(error), refused=True)
             if ending.final:
                 raise OperationalError(ending.text)

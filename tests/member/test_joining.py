@@ -1,9 +1,11 @@
 """An invitation is redeemed by one log-in, against the relay's half: what it leaves behind, and how it can fail."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
+from pathlib import Path
 
 import pytest
 from kit.login import NETWORK, WALL, Talk, psk_of
@@ -13,6 +15,7 @@ from lab.setting import Setting
 
 from candy._fastpath import Engine
 from candy.errors import OperationalError
+from candy.host import files
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.joining import _Joining
@@ -144,4 +147,25 @@ async def test_a_relay_that_is_too_old(setting: Setting, engine: Engine) -> None
     task = joining(setting, invited(relay.talk), engine)
     await setting.relay.member()
     with pytest.raises(OperationalError, match=r"the relay does not speak candy\.3"):
+        await task
+
+
+@pytest.mark.parametrize("kind", ["device", "network", "credential"])
+async def test_what_can_not_be_written_is_not_redeemed(
+    setting: Setting, relay: KeyedRelay, engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    write = files._write_beside
+
+    def write_beside(folder: Path, path: Path, content: bytes) -> str:
+        if path.parent.name == kind:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(folder, path, content)
+
+    monkeypatch.setattr(files, "_write_beside", write_beside)
+    task = joining(setting, invited(relay.talk), engine)
+    if kind != "device":
+        visitor = await relay.visitor()
+        assert await visitor.read() is not None
+        await visitor.answer(visitor.told())
+    with pytest.raises(OperationalError, match=f"{kind}/__noname__: No space left on device: make room there"):
         await task

@@ -306,29 +306,39 @@ async def test_another_key_of_the_network_is_kept(setting: Setting, relay: Keyed
     assert visitor.login.credential is Credential.DEVICE
 
 
-async def test_what_can_not_be_kept_is_not_confirmed(
+async def test_what_can_not_be_kept_is_in_memory(
     setting: Setting, relay: KeyedRelay, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The relay is told nothing, and the member tries again until there is room."""
+    """field: a full disk kept a member out. It is one device as long as it runs, and for good once there is room."""
     write = files._write_beside
     is_full = True
 
     def write_beside(folder: Path, path: Path, content: bytes) -> str:
-        if is_full and path.parent.name == "credential":
+        if is_full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(folder, path, content)
 
     monkeypatch.setattr(files, "_write_beside", write_beside)
     setting.start()
-    visitor = await relay.visitor()
-    assert await visitor.read() is not None
-    await visitor.answer(visitor.told())
-    assert await visitor.end() == CloseCode.GOING_AWAY
-    visitor.visitor.hang_up()
-    await journal.said("credential/__noname__: No space left on device: make room there")
-    is_full = False
-    await (await relay.visitor()).let_in()
-    await journal.said(CONNECTED)
+    devices = set()
+    for credential in (Credential.PASSWORD, Credential.DEVICE, Credential.DEVICE):
+        visitor = await relay.visitor()
+        await visitor.let_in()
+        assert visitor.login.credential is credential
+        assert visitor.claim is not None
+        devices.add(visitor.claim.key)
+        is_full = credential is Credential.PASSWORD
+        visitor.visitor.hang_up()
+    await setting.stop()
+    assert len(devices) == 1
+    said = "this device's keys are in memory until the state folder takes them"
+    assert len([line for line in journal.warnings if said in line]) == 1
+    keys = MemberKeys(setting.folder)
+    assert {keys.device(bytes).public} == devices
+    assert (known := keys.known()) is not None
+    assert known.network == NETWORK
+    [device] = relay.talk.enrolment
+    assert keys.ticket() == Ticket(device.selector, device.secret)
 
 
 async def test_a_file_that_is_damaged_while_it_runs(setting: Setting, relay: KeyedRelay, journal: Journal) -> None:
