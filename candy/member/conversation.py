@@ -19,7 +19,7 @@ Rules:
 This module does not know how a connection is made, nor when it is tried again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface
 from math import inf
@@ -27,6 +27,7 @@ from typing import Literal
 
 from candy.errors import WireError
 from candy.member.acceptance import Acceptance
+from candy.member.cures import CURES
 from candy.member.login import Ticket
 from candy.member.placements import Placements
 from candy.member.routeset import RouteSet
@@ -51,16 +52,6 @@ SILENCE_S = 5.0
 ANY_ADDRESS = IPv4Interface("0.0.0.0/0")
 CameBy = Literal["hash", "password", "invitation", "device"]
 """How a member proves that it may come in: as old clients do, or by a credential of candy.3."""
-CURES: Mapping[int, str] = {
-    CloseCode.TRY_AGAIN_LATER: "wait, or raise the limit there",
-    CloseCode.ADDRESS_HELD: "end the member that has it, or choose another address with --tun",
-    CloseCode.NO_POOL: "choose one with --tun, or give the relay a pool with --dhcp",
-    CloseCode.POOL_FULL: "wait until a member leaves, or give the relay a larger pool with --dhcp",
-    CloseCode.OUTSIDE_POOL: "choose another with --tun, or start the relay with --allow-outside-pool",
-    CloseCode.CLOCK_OFF: "set the one that is wrong, for example by NTP",
-    CloseCode.PASSWORD_ENDED: "give this member one that holds",
-}
-"""For each code that refuses a log-in what the user can do about it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from candy.errors import TrustError, WireError
 from candy.member.conversation import (
     ANY_ADDRESS,
     CONFIRM_S,
-    CURES,
     Action,
     CameBy,
     Conversation,
@@ -30,6 +29,7 @@ from candy.member.conversation import (
     Identity,
     KeepKeys,
 )
+from candy.member.cures import CURES, FINAL
 from candy.member.login import LogIn, Outcome, refusal
 from candy.member.routeset import RouteSet
 from candy.member.trust import Known
@@ -198,10 +198,8 @@ class KeyedConversation(Conversation):
                 replaced=True,
                 by_key=True,
             )
-        elif code == CloseCode.DEVICE_REVOKED:
-            self._ending = Ending(f"refused by the relay: {told}", refused=True, final=True)
         elif cure := CURES.get(code):
-            self._ending = Ending(f"refused by the relay: {told}: {cure}", refused=True)
+            self._ending = Ending(f"refused by the relay: {told}: {cure}", refused=True, final=code in FINAL)
         else:
             self._ending = Ending(f"closed by the relay: {told}", held=self.confirmed is not None)
 

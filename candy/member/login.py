@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from candy.errors import TrustError, WireError
+from candy.member.cures import CURES, FINAL
 from candy.member.trust import Known, judge
 from candy.protocol import control, keys
 from candy.protocol.closing import CloseCode
@@ -28,18 +29,6 @@ from candy.protocol.login import NO_SELECTOR, Asked, Credential, Login, Tells, T
 from candy.protocol.noise import IKPSK1, Handshake, KeyPair, NoiseError, Primitives
 from candy.protocol.wire import DropReason
 
-FINAL: frozenset[int] = frozenset(
-    {CloseCode.DEVICE_REVOKED, CloseCode.INVITATION_ENDED, CloseCode.INVITED_ONLY},
-)
-"""Refusals after which only the user can do something."""
-CURES = {
-    CloseCode.DEVICE_REVOKED: "ask the relay's operator for an invitation, remove this member's file in the folder "
-    "device of its state folder, and join by it",
-    CloseCode.INVITATION_ENDED: "ask the relay's operator for another",
-    CloseCode.INVITED_ONLY: "ask the relay's operator for an invitation, and run candy-client join with it",
-    CloseCode.APPROVAL_AWAITED: "show the operator this device's fingerprint",
-}
-"""What the user can do about the refusals of candy.3."""
 OLD_RELAY = (
     "the relay does not speak candy.3, but this member knows the network's key: something on the way has changed the "
     "upgrade, or the relay went back to an older candy; without a key in the URL and the member's file in the folder "
@@ -217,8 +206,5 @@ class LogIn:
 def refusal(told: Told) -> str:
     """A line for the user, which says how to mend it."""
     said = told.text or f"code {told.code}"
-    try:
-        cure = CURES.get(CloseCode(told.code))
-    except ValueError:
-        cure = None
+    cure = CURES.get(told.code)
     return f"refused by the relay: {said}" + (f": {cure}" if cure is not None else "")

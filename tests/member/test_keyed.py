@@ -13,8 +13,9 @@ from kit.talk import network as a_network
 
 from candy.member.acceptance import Acceptance
 from candy.member.conversation import Action, Configure, Identity, Join, Keep, KeepKeys, SetPlacements, SetRoutes
+from candy.member.cures import CURES, FINAL
 from candy.member.keyed import ANSWER_S, KeyedConversation
-from candy.member.login import CURES, FINAL, Credentials, Ticket
+from candy.member.login import Credentials, Ticket
 from candy.member.routeset import RouteSet
 from candy.primitives import sign, signing_public, verify
 from candy.protocol import control, keys, wire

@@ -6,7 +6,8 @@ import pytest
 from kit.login import DEVICE, NETWORK, SEED, WALL, Talk, by_password, psk_of, relay_key
 
 from candy.errors import TrustError
-from candy.member.login import CURES, FINAL, Credentials, Ticket, refusal
+from candy.member.cures import CURES, FINAL
+from candy.member.login import Credentials, Ticket, refusal
 from candy.member.trust import Known
 from candy.primitives import sign
 from candy.protocol.closing import CloseCode
@@ -104,7 +105,7 @@ def test_only_a_member_without_a_key_may_log_in_as_old_ones_do() -> None:
 
 
 def test_each_refusal_is_one_line() -> None:
-    for code in (*CURES, CloseCode.POOL_FULL, 4999):
+    for code in (*CURES, 4999):
         line = refusal(Told(code=code, text="some reason"))
         assert line.startswith("refused by the relay: some reason")
         assert "\n" not in line
