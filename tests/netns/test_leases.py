@@ -19,7 +19,7 @@ def test_a_device_without_a_memory_gets_its_address_from_a_relay_that_was_killed
     address = first.connected()
     first.signal(signal.SIGTERM)
     assert first.wait() == 0
-    # The same VMAC is all that is left of it.
+    # Its key is all that is left of it, and its VMAC.
     (laboratory.state(first.host) / "address" / "__noname__").unlink()
     relay.wait_for(rf"{address} logged out")
     relay.signal(signal.SIGTERM)

@@ -101,7 +101,7 @@ def test_members_are_told_apart(laboratory: Laboratory, relay: RelayProgram) -> 
     here, there = (laboratory.client(url=url) for _ in range(2))
     for client in (here, there):
         address = client.connected()
-        relay.wait_for(rf"INFO {client.host.address}: logged in as {address} \(VMAC ")
+        relay.wait_for(rf"INFO {client.host.address}: logged in as {address} \(")
     assert " 0% packet loss" in ping(here.host, there.connected(), "-c", "5", "-i", "0.02")
 
 

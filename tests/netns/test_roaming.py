@@ -120,7 +120,7 @@ def test_from_the_cable_to_the_air(roamer: Roamer) -> None:
             roamer.host.run("ip", "link", "set", "wlan0" if gone == "eth0" else "eth0", "up")
             roamer.host.run("ip", "route", "add", "default", "via", gateway)
             assert roamer.client.connected(lines) == roamer.address
-        roamer.relay.wait_for(rf"replaced at {roamer.address} by {source}, which has the same VMAC")
+        roamer.relay.wait_for(rf"replaced at {roamer.address} by {source}, which has the same key")
     # To the relay that is one member, and no conflict.
     assert not [line for line in [*roamer.client.lines, *roamer.relay.lines] if " WARNING " in line]
 
