@@ -1,4 +1,4 @@
-"""How a member starts and ends: what its first PING says, an interface that can't be created, and signals."""
+"""How a member starts and ends: an interface that can't be created, and signals."""
 
 import asyncio
 import re
@@ -17,18 +17,9 @@ from lab.namespaces import Namespace
 from lab.programs import PATIENCE_S, Program, client, environment
 from lab.unread import Unread, stderr_refused, stderr_to
 
-from candy import __version__
 from candy.errors import ConfigError, OperationalError
 from candy.member import lifecycle
-from candy.member.parts import hello
 from candy.member.settings import MemberSettings
-
-
-@pytest.mark.parametrize("host", ["vm", "h" * 200, "hôte" * 50])
-def test_hello(host: str) -> None:
-    text = hello(host)
-    assert text.startswith(f"candy::linux::{__version__}::{host[:2]}".encode())
-    assert len(text) <= 125
 
 
 def settings(folder: Path, **more: object) -> MemberSettings:

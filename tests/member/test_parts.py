@@ -1,0 +1,45 @@
+"""What a member's settings make of its parts."""
+
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+import pytest
+
+from candy import __version__
+from candy.member import parts
+from candy.member.acceptance import Acceptance
+from candy.member.keys import MemberKeys
+from candy.member.settings import MemberSettings
+from candy.member.state import MemberState
+from candy.protocol.keys import fingerprint
+
+NETWORK = bytes([1]) * 32
+
+
+@pytest.mark.parametrize("host", ["vm", "h" * 200, "hôte" * 50])
+def test_hello(host: str) -> None:
+    text = parts.hello(host)
+    assert text.startswith(f"candy::linux::{__version__}::{host[:2]}".encode())
+    assert len(text) <= 125
+
+
+def test_a_member_without_a_password(tmp_path: Path) -> None:
+    settings = MemberSettings.model_validate(
+        {"password": None, "state_dir": tmp_path, "url": "ws://relay/", "network_key": NETWORK, "tun": "10.0.0.5/24"}
+    )
+    identity = parts.identity(settings, MemberState(tmp_path), Acceptance(()))
+    assert (identity.password, identity.address) == (b"", IPv4Interface("10.0.0.5/24"))
+    keyring = parts.keyring(settings)
+    assert not keyring.has_password
+    assert keyring.fingerprints() == (fingerprint(NETWORK), None)
+    # It is made when a relay asks for it.
+    assert MemberKeys(tmp_path).device_if_made() is None
+    assert parts.dialer(settings).relay == "ws://relay/"
+
+
+def test_a_certificate_that_is_not_verified_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {"password": b"x", "state_dir": tmp_path, "insecure": True}
+    parts.dialer(MemberSettings.model_validate(given | {"url": "ws://relay/"}))
+    assert caplog.messages == []
+    parts.dialer(MemberSettings.model_validate(given | {"url": "wss://relay/"}))
+    assert caplog.messages == ["the relay's certificate is not verified (--insecure)"]
