@@ -26,6 +26,8 @@ from enum import Enum, IntEnum
 from ipaddress import IPv4Address
 from typing import Final
 
+from candy.protocol.handshake import Cipher
+
 SEND_BYTES_MAX: Final = 1 << 38
 """Plaintext sealed under one key."""
 COUNTER_MAX: Final = 1 << 48
@@ -37,6 +39,8 @@ UNKNOWN_MAX: Final = 64
 LABEL_KEY_BYTES: Final = 16
 """Of SipHash-2-4."""
 EPOCH_BYTES: Final = 16
+GROUP_PACKETS_MAX: Final = 1 << 32
+GROUP_BYTES_MAX: Final = 1 << 36
 
 
 class Seal(Enum):
@@ -45,13 +49,6 @@ class Seal(Enum):
     PREFER = "prefer"
     REQUIRE = "require"
     OFF = "off"
-
-
-class Cipher(IntEnum):
-    """What seals the packets of a session; numbers as on the wire, where they are also bits of what is offered."""
-
-    AES_256_GCM = 1
-    CHACHA20_POLY1305 = 2
 
 
 class Way(IntEnum):
@@ -153,20 +150,23 @@ class SendSealed:
 
 @dataclass(frozen=True, slots=True)
 class SealGroups:
-    """Seal packets to groups under this epoch from now on, with counters from 0. None was set, or the epoch is at its
-    end (2³² packets, 2³⁶ bytes): without `key` they go in the clear under PREFER, else are dropped as
-    `group_not_sealed`."""
+    """Seal packets to groups under this epoch from now on, with counters from 0. At its end (GROUP_PACKETS_MAX,
+    GROUP_BYTES_MAX) they are dropped as `group_not_sealed` until the next one.
 
-    epoch: bytes
+    Without `key`, and before the first of these, there is no secret: under PREFER they go and are taken in the clear,
+    under REQUIRE they are dropped as `group_not_sealed`; a SEALED_GROUP is dropped as `no_secret`, without an event."""
+
+    epoch: bytes = b""
     """EPOCH_BYTES."""
-    key: bytes = field(repr=False)
-    """Of AES-256-GCM; empty: there is no secret."""
-    label_key: bytes = field(repr=False)
+    key: bytes = field(default=b"", repr=False)
+    """Of AES-256-GCM."""
+    label_key: bytes = field(default=bytes(LABEL_KEY_BYTES), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenGroup:
-    """Open SEALED_GROUPs of this source and epoch from now on, with a window of 1,024; `message` is the first one."""
+    """Open SEALED_GROUPs of this source and epoch from now on, with a window of 1,024; `message` is the first one. If
+    they are open already there is that one to be opened: it came before the engine had heard of this."""
 
     source: IPv4Address
     epoch: bytes
@@ -216,16 +216,16 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A note of a type below 16 has opened under a session."""
+    """A note of type 1 or 2 has opened under a session; others are the engine's to drop, as `unknown_note`."""
 
     local: int
     note: bytes
-    """With its 0x80; of the length that its type has, if it is 1 or 2."""
+    """With its 0x80."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """A SEALED_GROUP of a source or epoch that is not open."""
+    """A SEALED_GROUP of a source and epoch that are not open; its length and destination are right."""
 
     message: bytes
 

@@ -193,6 +193,11 @@ def of_device(secret: bytes, network: bytes) -> bytes:
     return derive(secret, network, b"candy.3 device")
 
 
+def of_pair(secret: bytes, network: bytes) -> bytes:
+    """The pre-shared key of all pairs of members that have this secret."""
+    return derive(secret, network, b"candy.3 pair")
+
+
 def fingerprint(key: bytes) -> str:
     """Of a key, for people to compare: 16 bytes of SHA-256 as hex, in groups of four."""
     return hashlib.sha256(key).digest()[:16].hex(" ", 2)

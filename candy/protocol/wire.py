@@ -133,6 +133,10 @@ class DropReason(StrEnum):
     """A CONTROL that is not the next, or does not open: the connection ends with it."""
     ASK_LIMIT = "ask_limit"
     """An ASK of a member that has used up its allowance of addresses."""
+    BAD_HANDSHAKE = "bad_handshake"
+    """A HANDSHAKE, or a note in its place, that is none, does not open, or that its sender may not send then."""
+    HANDSHAKE_LIMIT = "handshake_limit"
+    """More of them than are looked at, of one sender or of all."""
 
 
 @dataclass(frozen=True, slots=True)
