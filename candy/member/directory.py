@@ -92,6 +92,8 @@ class Contact:
     slots: Slots = field(default_factory=Slots)
     entry: SetPeer | None = None
     """What the engine has of it."""
+    is_wanted: bool = False
+    """The engine has raised Wanted since then."""
     longest: int = LONGEST
     """By the relay's COMMIT, until `longest_until`."""
     longest_until: float = -inf
