@@ -27,13 +27,13 @@ import click
 
 from candy.cli.command import gather
 from candy.errors import CandyError, ConfigError, OperationalError
-from candy.member import secret as members_secret
 from candy.member.keys import MemberKeys
 from candy.member.settings import MemberSettings, member_settings
 from candy.member.trust import accepted
 from candy.options import OPTIONS
-from candy.protocol.keys import fingerprint
+from candy.protocol.keys import SECRET_BYTES, fingerprint
 from candy.protocol.link import Invitation, Link
+from candy.protocol.secret import Secret
 from candy.settings import state_folder
 
 _STANDARD_INPUT = "-"
@@ -206,7 +206,7 @@ def _accept(key: str) -> int:
 
 
 def _secret_new(file: str | None) -> int:
-    line = members_secret.fresh(secrets.token_bytes)
+    line = str(Secret(secrets.token_bytes(SECRET_BYTES)))
     if file is None:
         click.echo(line)
         return 0

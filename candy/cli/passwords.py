@@ -21,7 +21,7 @@ from pathlib import Path
 
 from candy.cli.files import Written, is_exposed, read_bytes
 from candy.errors import ConfigError
-from candy.member.secret import Secret
+from candy.protocol.secret import Secret
 from candy.relay.passwords import Password
 from candy.relay.settings import GivenNetwork
 from candy.settings import Given
@@ -64,7 +64,7 @@ def secret_of(source: Mapping[str, Given], warn: Callable[[str], None]) -> dict[
         return {}
     path = Path(file.value)
     try:
-        secret = Secret.parse(read_bytes(path).rstrip(b"\r\n"))
+        secret = Secret.parse(read_bytes(path))
     except OSError as error:
         raise ConfigError(f"{file.origin}: cannot read {path}: {error.strerror}: name a readable file") from None
     except ValueError as error:

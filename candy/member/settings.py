@@ -14,9 +14,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_val
 from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
-from candy.member.secret import Secret
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
 from candy.protocol.link import Link
+from candy.protocol.secret import Secret
 from candy.settings import (
     INTERFACE_BYTES,
     Given,

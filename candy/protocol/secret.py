@@ -7,11 +7,11 @@ stretched under the network's key, so it is a secret for one network at a time.
 """
 
 import hashlib
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from candy.errors import ConfigError
 from candy.protocol.keys import SECRET_BYTES, STRETCH
 
 MARK: Final = "candy-secret-1:"
@@ -27,21 +27,21 @@ class Secret:
     text: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def parse(cls, content: str) -> Self:
-        """Of a file. Raises ConfigError."""
+    def parse(cls, content: bytes) -> Self:
+        """Of a file. Raises ValueError: the text completes the sentence "<file> …"."""
         line = content.strip()
-        if not line or len(line.splitlines()) > 1:
-            raise ConfigError("a secret is one line: make one with candy-client secret new")
-        if not line.startswith(MARK):
-            return cls(None, line.encode())
-        try:
-            held = urlsafe_b64decode(line.removeprefix(MARK) + "=")
-        except ValueError:
-            held = b""
+        if not line:
+            raise ValueError("is empty: make a secret with candy-client secret new")
+        if len(line.splitlines()) > 1:
+            raise ValueError("has more than one line: a secret is one")
+        if not line.startswith(MARK.encode()):
+            return cls(None, line)
+        letters = line.removeprefix(MARK.encode())
+        held = urlsafe_b64decode(letters + b"=") if re.fullmatch(rb"[A-Za-z0-9_-]{43}", letters) else b""
         secret = cls(held)
-        # Base64 reads over what is none of its own, and over bits that stand for nothing.
-        if len(held) != SECRET_BYTES or str(secret) != line:
-            raise ConfigError(f"a secret that begins with {MARK} was cut or changed: copy it once more")
+        # Base64 reads over bits that stand for nothing.
+        if len(held) != SECRET_BYTES or str(secret).encode() != line:
+            raise ValueError("was cut off or changed: copy it whole, as candy-client secret new wrote it")
         return secret
 
     def __str__(self) -> str:

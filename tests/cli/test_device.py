@@ -17,7 +17,7 @@ from candy.errors import OperationalError
 from candy.member import joining
 from candy.member.keys import MemberKeys
 from candy.member.login import Ticket
-from candy.member.secret import Secret
+from candy.protocol.secret import Secret
 from candy.member.settings import MemberSettings
 from candy.member.trust import Known, shown_network, shown_relay
 from candy.protocol.keys import fingerprint
@@ -164,15 +164,15 @@ def test_accept_a_relay(state: Path) -> None:
 
 def test_a_secret(tmp_path: Path) -> None:
     printed = call(client_command.main, "secret", "new").stdout
-    assert not Secret.parse(printed.strip().encode()).is_text
+    assert Secret.parse(printed.encode()).random is not None
     file = tmp_path / "secret"
     result = call(client_command.main, "secret", "new", str(file))
     assert (result.exit_code, result.stdout) == (0, "")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    secret = Secret.parse(file.read_bytes().rstrip(b"\n"))
-    assert not secret.is_text
+    secret = Secret.parse(file.read_bytes())
+    assert secret.random is not None
     assert f"{file} is there already" in refuse(client_command.main, "secret", "new", str(file))
-    assert Secret.parse(file.read_bytes().rstrip(b"\n")) == secret
+    assert Secret.parse(file.read_bytes()) == secret
     result = call(client_command.main, "secret", "new", "/proc/none/secret")
     assert (result.exit_code, result.stderr) == (
         1,
@@ -184,13 +184,13 @@ def test_a_secret_is_read_from_its_file(ran: Ran, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("a text\n")
     settings, said = join(ran, "-w", "ws://relay", "--password-file", str(file), "--secret", str(file))
-    assert settings.secret == Secret(b"a text", is_text=True)
+    assert settings.secret == Secret(None, b"a text")
     assert "a text" not in repr(settings)
     assert said == "candy-client: warning: --secret: has no effect yet\n"
     line = ["-w", "ws://relay", "-p", "pw", "--secret"]
     assert "remove one of them" in refuse(client_command.main, *line, str(file), "--seal", "off")
     file.write_text("candy-secret-1:AAAA\n")
-    assert f"--secret: {file} is cut off" in refuse(client_command.main, *line, str(file))
+    assert f"--secret: {file} was cut off" in refuse(client_command.main, *line, str(file))
     assert f"--secret: cannot read {file}2: " in refuse(client_command.main, *line, f"{file}2")
     file.chmod(0o644)
     file.write_text("candy-secret-1:" + "A" * 43)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from candy.errors import ConfigError
 from candy.protocol.keys import of_pair
 from candy.protocol.secret import Secret
 
@@ -16,7 +15,7 @@ LINE = "candy-secret-1:QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI"
 
 
 def test_a_random_one() -> None:
-    secret = Secret.parse(LINE + "\n")
+    secret = Secret.parse(f"{LINE}\n".encode())
     assert secret == Secret(RANDOM)
     assert str(secret) == LINE
     assert secret.under(NETWORK) == RANDOM
@@ -24,25 +23,25 @@ def test_a_random_one() -> None:
 
 
 def test_a_text() -> None:
-    secret = Secret.parse("  a text\n")
+    secret = Secret.parse(b"  a text\n")
     assert of_pair(secret.under(NETWORK), NETWORK).hex() == VECTORS["psk"]["pair of a text"]
 
 
-@pytest.mark.parametrize("content", ["", "\n", "one\ntwo\n"])
-def test_it_is_one_line(content: str) -> None:
-    with pytest.raises(ConfigError, match="one line"):
+@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"\n", "is empty"), (b"one\ntwo\n", "more than one")])
+def test_it_is_one_line(content: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         Secret.parse(content)
 
 
 @pytest.mark.parametrize(
-    "line", [LINE[:-1], LINE + "Q", LINE + "=", LINE[:-1] + "J", LINE[:-1] + "é", LINE[:-2] + "*I"]
+    "line", [LINE[:15], LINE[:-1], LINE + "Q", LINE + "=", LINE[:-1] + "J", LINE[:-1] + "é", LINE[:-2] + "*I"]
 )
 def test_what_was_cut_or_changed_is_no_text(line: str) -> None:
-    with pytest.raises(ConfigError, match="cut or changed"):
-        Secret.parse(line)
+    with pytest.raises(ValueError, match="cut off or changed"):
+        Secret.parse(line.encode())
 
 
 def test_it_is_in_no_repr() -> None:
-    shown = repr((Secret.parse(LINE), Secret.parse("a text")))
+    shown = repr((Secret.parse(LINE.encode()), Secret.parse(b"a text")))
     assert "BBBB" not in shown
     assert "a text" not in shown
