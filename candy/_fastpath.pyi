@@ -48,6 +48,20 @@ EVENT_CERTIFICATE: Final[int]
 EVENT_CONTROL: Final[int]
 """What a member with candy.3 is to be told within a CONTROL; the detail is that message, kind byte first: NOT_SEALING
 or COMMIT."""
+EVENT_WANTED: Final[int]
+"""Of a device where members seal: a packet for an address waits, or set_peer() asked to be told; the detail is the
+address, 4 bytes. Once, and again after the next set_peer(); likewise EVENT_CLEAR."""
+EVENT_CLEAR: Final[int]
+"""Of such a device: a packet in the clear came from an address that is not known, or of which set_peer() asked to be
+told; the detail is the address, 4 bytes: of one behind another member that member's."""
+EVENT_UNKNOWN: Final[int]
+"""Of such a device: something sealed came for a session that is not there; the detail is its source, 4 bytes. At most
+64 a second."""
+EVENT_CONFIRMED: Final[int]
+"""Of such a device: the first packet has opened under a session that was not confirmed; the detail is its number, 4
+bytes. Before the EVENT_NOTED of the same packet."""
+EVENT_NOTED: Final[int]
+"""Of such a device: a note of type 1 or 2 has opened; the detail is the session's number, 4 bytes, and the note."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
@@ -158,7 +172,100 @@ def aes_seal(key: bytes, nonce: bytes, data: bytes, plaintext: bytes) -> bytes:
 def aes_open(key: bytes, nonce: bytes, data: bytes, sealed: bytes) -> bytes | None:
     """The plaintext of what aes_seal() returned; None if the tag is wrong. Takes and raises what aes_seal() does."""
 
-class Engine:
+class _Sealing:
+    """Sealing of a network's device: what an Engine does for Python's sessions with other members (docs/protocol.md,
+    "Sealed packets"). `tun` is from adopt_tun(). Calls take effect, in their order, for the packets behind them. Times
+    are seconds of CLOCK_BOOTTIME. Without set_sealing() everything is in the clear.
+
+    Raises, all of them:
+        ValueError: there is no such device, an argument is out of range, or set_sealing() did not come first.
+        MemoryError: the machine has none.
+    """
+
+    def set_sealing(self, tun: int, sealing: int, own: int, *, checks_source: bool = True) -> None:
+        """How it deals with what it knows nothing of: 0 everything is sent and taken in the clear, and the tables count
+        for nothing; 1 what comes in the clear is taken; 2 it is dropped.
+
+        Args:
+            own: its address: source of what is sealed, destination of what is opened.
+            checks_source: inner sources have to be the peer's own, or behind it; else only not this member's.
+
+        Raises:
+            OSError: there is no OpenSSL that will do; says what to do.
+        """
+
+    def install(
+        self,
+        tun: int,
+        *,
+        local: int,
+        peer: int,
+        remote: int,
+        cipher: int,
+        sends: bytes,
+        receives: bytes,
+        sends_until: float,
+        opens_until: float,
+        confirmed: bool,
+    ) -> None:
+        """Open what comes for a session, and seal under it once set_peer() names it. Counters begin at 0.
+
+        Args:
+            local: its number here: not 0, and not in use.
+            peer: the address that it is with.
+            remote: its number there.
+            cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
+            sends, receives: keys, 32 bytes each.
+            confirmed: False: the first packet that opens raises EVENT_CONFIRMED.
+        """
+
+    def remove_session(self, tun: int, local: int) -> bool:
+        """Forget a session; its keys are overwritten when this returns. What was sealed may still go out. False: there
+        is none."""
+
+    def set_peer(
+        self,
+        tun: int,
+        address: int,
+        way: int,
+        *,
+        session: int = 0,
+        takes_clear: bool = False,
+        longest: int = 65535,
+        label_key: bytes = ...,
+        tells_wanted: bool = False,
+        tells_clear: bool = False,
+    ) -> None:
+        """What becomes of packets for an address, or for networks behind it, and of what comes from there in the clear,
+        instead of what was said before.
+
+        Args:
+            way: 0 it waits, for up to 6 s; 1 it is sealed, or waits while that can't be; 2 in the clear; dropped as 3
+                no_route, 4 key_refused, 5 peer_not_sealing, which is answered with an ICMP. What waits goes this way
+                too.
+            session: under which it is sealed: `local` of install(), with this address.
+            takes_clear: else what comes in the clear is dropped as not_sealed.
+            longest: bytes of an IPv4 packet; longer super-packets are cut before they are sealed. 1,500 at least.
+            label_key: 16 bytes, of its flow labels.
+            tells_wanted, tells_clear: the next packet raises EVENT_WANTED, EVENT_CLEAR. What waits does in any case.
+
+        Raises:
+            MemoryError: 4,096 addresses are there.
+        """
+
+    def forget_peer(self, tun: int, address: int) -> bool:
+        """Know nothing of an address any more; what waits for it is dropped as no_session. False: there was nothing."""
+
+    def send_sealed(self, tun: int, local: int, body: bytes = b"") -> bool:
+        """Send a note of up to 138 bytes, its first 0x80, or without a body an empty packet. False: the session, or the
+        relay, is gone."""
+
+    def seen(self, tun: int) -> list[tuple[int, int, float, float, float, float]]:
+        """What each session has carried: number, plaintext bytes sealed, when the last packet was sent, the first one
+        since anything came, when anything came last, and the first packet that came since anything was sent. 0.0 is
+        never. Notes and empty packets are none."""
+
+class Engine(_Sealing):
     """Worker threads that carry WebSocket frames between connections and TUN devices.
 
     Args:
@@ -257,8 +364,8 @@ class Engine:
 
         Raises:
             OSError: the socket can't be used; ENFILE when every slot is taken.
-            ValueError: there is no such network, no such `extended` (a client has no CANDY3), ping_after is out of
-                range, the tail is longer than any upgrade leaves (512 KB), or the context is for the other side.
+            ValueError: there is no such network, no such `extended`, ping_after is out of range, the tail is longer
+                than any upgrade leaves (512 KB), or the context is for the other side.
         """
 
     def begin_tls(self, fd: int, *, tls: TlsContext, client: bool = False, deadline: float | None = None) -> int:
@@ -414,6 +521,45 @@ class Engine:
     def stop(self) -> None:
         """Close every descriptor, end the threads and free everything. Idempotent. What is asked of a connection then
         is False or None, events() is empty, and anything else raises RuntimeError."""
+
+@disjoint_base
+class SealLayer:
+    """Sealed packets of one key over bytes in memory, for tests and fuzzing: the same functions that the workers run.
+
+    Args:
+        cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
+        key: 32 bytes.
+    """
+
+    def __new__(cls, cipher: int, key: bytes) -> Self: ...
+    def seal(self, header: bytes, plain: bytes, mask: int = 0, *, apart: bool = False) -> bytes:
+        """A SEALED's payload with these 24 clear bytes, masked (a little-endian number); `apart`: sealed into other
+        memory."""
+
+    def open(self, payload: bytes, mask: int = 0) -> bytes | None:
+        """What is within; None when it is not authentic."""
+
+@disjoint_base
+class ReplayWindow:
+    """The window of a session, for tests: the same functions that the workers run.
+
+    Args:
+        room: there is memory for its bits.
+    """
+
+    def __new__(cls, *, room: bool = True) -> Self: ...
+    def take(self, number: int) -> bool:
+        """Whether this counter may come; then it has."""
+
+    @property
+    def has_bits(self) -> bool:
+        """Whether not all came in order."""
+
+def set_counter(engine: Engine, tun: int, local: int, number: int) -> None:
+    """For tests: have a session go on with this counter."""
+
+def waiting_bytes_of(engine: Engine, tun: int) -> int:
+    """For tests: bytes of packets that wait for sessions, virtio headers included."""
 
 @disjoint_base
 class FrameParser:

@@ -18,6 +18,7 @@ include "engine/table.pxi"              # what Python replaces while workers rea
 include "engine/routes.pxi"             # address -> connection; the members of a network; what lies behind whom
 include "engine/told.pxi"               # how often; what senders of sealed packets are told
 include "engine/offload.pxi"            # super-packets: check, take apart
+include "engine/unsealed.pxi"           # frames that are sealed when they are committed
 include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others, check what is within
 include "engine/flow.pxi"               # the sub-queues of a backlog
 include "engine/codel.pxi"              # what waits too long: dropped, or marked
@@ -26,6 +27,11 @@ include "engine/queue.pxi"              # the backlog of one destination: fq_cod
 include "engine/inbox.pxi"              # what threads leave for the holder of a send lock
 include "engine/transport.pxi"          # read from, write to, end a connection
 include "engine/recordlayer.pxi"        # TLS records: sealed and opened
+include "engine/aead.pxi"               # sealed packets, over bytes
+include "engine/window.pxi"             # which counters have come
+include "engine/sessions.pxi"           # what a device knows of sealing: sessions and members
+include "engine/waiting.pxi"            # packets that wait for a session
+include "engine/sealing.pxi"            # a frame that waited becomes what is on the wire
 include "engine/tls.pxi"                # TLS of one connection
 include "engine/legacy.pxi"             # writing to old peers: each frame a TCP segment
 include "engine/drain.pxi"              # from a backlog to the kernel
@@ -36,6 +42,8 @@ include "engine/gather.pxi"             # a batch, by destination
 include "engine/passing.pxi"            # frames of members with candy.3: as they came, or unmasked
 include "engine/fanout.pxi"             # one packet for several
 include "engine/endtoend.pxi"           # what members seal for each other: to whom it may go
+include "engine/opening.pxi"            # what comes to a device: opened, or taken in the clear
+include "engine/outway.pxi"             # what becomes of a device's packet where members seal
 include "engine/connection.pxi"         # the end of a connection
 include "engine/input.pxi"              # input that waits: held, or not whole yet
 include "engine/receive.pxi"            # from a socket to a batch
@@ -47,6 +55,8 @@ include "engine/worker.pxi"             # the thread and its epoll
 include "engine/context.pxi"            # TLS contexts, from files
 include "engine/primitives.pxi"         # X25519, Ed25519 and AES-256-GCM, for Python
 include "engine/core.pxi"               # memory, threads, slots
+include "engine/sealface.pxi"           # what Python says of sealing
 include "engine/face.pxi"               # the Python face
 include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog
 include "engine/testing_tls.pxi"        # and TLS records
+include "engine/testing_seal.pxi"       # and sealed packets

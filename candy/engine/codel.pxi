@@ -90,7 +90,11 @@ cdef bint frame_mark(uint8_t *frame) noexcept nogil:
     cdef uint32_t at = 1 + (VNET_BYTES if kind == KIND_SUPER else 0)
     cdef uint8_t head[IPIP_BYTES]
     cdef uint32_t before
-    if at + IPIP_BYTES > length or (kind != KIND_FORWARD and kind != KIND_SUPER):
+    if is_unsealed(frame):
+        at = SEALED_HEADER + VNET_BYTES
+    elif kind != KIND_FORWARD and kind != KIND_SUPER:
+        return False
+    if at + IPIP_BYTES > length:
         return False
     unmask(head, frame + header + at, IPIP_BYTES, rotate_mask(mask, at))
     if ipip_wrapped(head):

@@ -27,6 +27,9 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(s.routes)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
+    for i in range(e.network_count):
+        if e.networks[i] != NULL:
+            rooms_free(&e.workers[e.worker_count], e.networks[i].seals)
     if e.slots != NULL:
         munmap(e.slots, e.max_slots * sizeof(Slot))
     for i in range(e.worker_count + 2 if e.workers != NULL else 0):
@@ -62,6 +65,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
     free(e.workers)
     for i in range(e.network_count):
         if e.networks[i] != NULL:
+            seals_free(e.networks[i].seals)
             network_free(e.networks[i])
     tables_free_all(e)
     if e.outbox.signal >= 0:
@@ -367,7 +371,7 @@ cdef class _Core:
             store_relaxed64(&s.drops[i], 0)
         s.state = STATE_OPEN
         s.cause = CAUSE_NONE
-        s.hung_up = s.ready = s.greedy = s.readable = s.writable = s.held = s.fragmented = False
+        s.released = s.hung_up = s.ready = s.greedy = s.readable = s.writable = s.held = s.fragmented = False
         s.broken = s.finished = s.waiting = s.short_of_room = False
         s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
         s.tells_left = 0

@@ -56,6 +56,18 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
 cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     """Move the next frames to the (empty) commit block, or over TLS to the worker's, where they are sealed from.
     Control frames come first and, behind a close frame, alone. False when nothing waits."""
+    cdef Block *b
+    while True:
+        b = queue_commit_some(w, s, q)
+        if b == NULL:
+            return False
+        if b.end != 0:
+            return True
+
+
+cdef Block *queue_commit_some(Worker *w, Slot *s, Queue *q) noexcept nogil:
+    """The same; NULL when nothing waits. The block may be empty: where no member's session was there any more for what
+    it would have held, and that was dropped."""
     cdef uint32_t limit = commit_limit(q)
     cdef uint32_t most = IOV_MAX_SEND if s.tls != NULL else 0xFFFFFFFF
     cdef uint32_t size
@@ -69,7 +81,7 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     else:
         f = NULL if closing else queue_next(w, s, q)
         if f == NULL:
-            return False
+            return NULL
         size = record_size(f.head)
     if unlikely(s.tls != NULL):
         if q.rate == 0:
@@ -79,7 +91,7 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
         b.capacity = max(limit, size)
     else:
         if not commit_room(w, q, <uint32_t>max(min(<uint64_t>limit, q.bytes), <uint64_t>size)):
-            return False
+            return NULL
         b = q.committed
     if q.control != NULL:
         frames = control_commit(w, s, q, b, most)
@@ -90,15 +102,15 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
         size = record_size(f.head)
         if b.end + size > b.capacity:
             break                   # stays at the head of its flow
-        memcpy(block_bytes(b) + b.end, record_frame(f.head), size)
-        b.end += size
-        frames += 1
-        packets += 1
-        delay_count(w, s, f.head.stamp_ns)
+        if commit_frame(w, s, record_frame(f.head), block_bytes(b) + b.end, size):
+            b.end += size
+            frames += 1
+            packets += 1
+            delay_count(w, s, f.head.stamp_ns)
         f.credit -= <int32_t>size
         record_give(w, flow_take(q, f, size), size)
     sent(w, s, packets, 0)
-    return True
+    return b
 
 
 cdef void stranger_release(Worker *w, Slot *s) noexcept nogil:

@@ -13,6 +13,11 @@ cdef enum:
     EV_SECURED = 9
     EV_CERTIFICATE = 10
     EV_CONTROL = 11
+    EV_WANTED = 12
+    EV_CLEAR = 13
+    EV_UNKNOWN = 14
+    EV_CONFIRMED = 15
+    EV_NOTED = 16
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 
@@ -39,12 +44,18 @@ cdef void ask(Worker *from_, Slot *s, uint64_t connection, uint64_t what) noexce
 
 cdef bint tell(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length) noexcept nogil:
     """Put an event into the outbox; False: this connection or all together have too many there."""
+    return tell_of(w, s, kind, detail, length, PENDING_MAX)
+
+
+cdef bint tell_of(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, uint32_t length,
+                  uint64_t most) noexcept nogil:
+    """The same, for which the connection may have so many there."""
     cdef Outbox *o = &w.engine.outbox
     cdef uint8_t *more
     cdef size_t needed
     cdef size_t room
     cdef uint64_t connection = slot_connection(w, s)
-    cdef bint fits = load_relaxed64(&s.pending) < PENDING_MAX
+    cdef bint fits = load_relaxed64(&s.pending) < most
     if fits:
         pthread_mutex_lock(&o.lock)
         needed = o.used + 16 + length

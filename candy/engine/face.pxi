@@ -21,6 +21,11 @@ EVENT_HELLO = EV_HELLO
 EVENT_SECURED = EV_SECURED
 EVENT_CERTIFICATE = EV_CERTIFICATE
 EVENT_CONTROL = EV_CONTROL
+EVENT_WANTED = EV_WANTED
+EVENT_CLEAR = EV_CLEAR
+EVENT_UNKNOWN = EV_UNKNOWN
+EVENT_CONFIRMED = EV_CONFIRMED
+EVENT_NOTED = EV_NOTED
 CANDY3 = EXTENSION_CANDY3
 MEMBER_FORMAT = f"={MEMBER_FIGURES}Q"
 
@@ -54,6 +59,16 @@ DROPS = (
     "bad_handshake",            # of another length than its message has
     "handshake_limit",          # its sender used up its allowance of them
     "unexpected_kind",          # a message that two with candy.3 don't send each other
+    "unknown_kind",             # behind a mask that came with it, and nothing that comes so
+    "no_session",               # it waited in vain for a session with its destination
+    "unknown_session",          # sealed, and its session is not there, or is over
+    "replayed",                 # sealed, and its counter came before or is too old
+    "bad_seal",                 # it does not open
+    "unknown_note",             # a note of another type than rekeying's
+    "not_sealed",               # in the clear, from who seals
+    "peer_not_sealing",         # for who does not seal, where nothing goes in the clear
+    "key_refused",              # for who shows another key than the one pinned
+    "group_not_sealed",         # for a group, in the clear, where nothing may be
 )
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
@@ -63,7 +78,7 @@ DELAY_BOUNDS_S = tuple([DELAY_LEAST_NS * 2 ** i / SECOND_NS for i in range(DELAY
 choose_unmask()
 
 
-cdef class Engine(_Core):
+cdef class Engine(_Sealing):
     """See _fastpath.pyi."""
 
     def stop(self):
@@ -178,7 +193,7 @@ cdef class Engine(_Core):
     cdef Slot *connection_slot(self, int fd, bint client, TlsContext tls) except NULL:
         """A slot for this socket, which has the options of a connection."""
         cdef Slot *s
-        cdef uint64_t seed = 0
+        cdef uint64_t key[2]
         cdef int kind = 0
         cdef int one = 1
         cdef int lowat = NOTSENT_LOWAT
@@ -190,7 +205,7 @@ cdef class Engine(_Core):
             raise OSError(errno, os.strerror(errno))
         if kind != SOCK_STREAM:
             raise OSError(EPROTOTYPE, "not a stream socket")
-        if getrandom(&seed, sizeof(seed), 0) != sizeof(seed):
+        if getrandom(key, sizeof(key), 0) != sizeof(key):
             raise OSError(errno, os.strerror(errno))
         set_nonblocking(fd)
         # None of these is there on a socketpair.
@@ -199,13 +214,14 @@ cdef class Engine(_Core):
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout))
         s = self.take_slot()
         store_relaxed64(&s.kind, SLOT_CLIENT if client else SLOT_SERVER)
-        store_relaxed64(&s.mask_seed, seed)
+        store_relaxed64(&s.mask_key[0], key[0])
+        store_relaxed64(&s.mask_key[1], key[1])
         return s
 
     cdef prepare(self, Slot *s, int extended, bytes preamble, ping_after):
         """What the upgrade has brought."""
-        if not 0 <= extended <= <int>(EXTENSION_CANDY2 if s.kind == SLOT_CLIENT else EXTENSION_CANDY3):
-            raise ValueError(f"extended is 0, 1 or, at a server, CANDY3, not {extended}")
+        if not 0 <= extended <= <int>EXTENSION_CANDY3:
+            raise ValueError(f"extended is 0, 1 or CANDY3, not {extended}")
         if ping_after is not None:
             if not 0 <= ping_after <= PING_AFTER_MOST_S:
                 raise ValueError(f"ping_after must be from 0 to {PING_AFTER_MOST_S}, not {ping_after}")

@@ -55,6 +55,13 @@ static inline uint64_t candy_now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* The clock that goes on while the machine is suspended. */
+static inline uint64_t candy_boot_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* Cython can't assign to what the C library defines as a macro. */
 static inline void candy_set_errno(int error) { errno = error; }
 
@@ -73,6 +80,28 @@ static inline int candy_has_aes(void) {
 static inline uint64_t candy_fold(uint64_t a, uint64_t b) {
     const __uint128_t product = (__uint128_t)a * b;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* SipHash-2-4 of two words under a key of two: who does not have the key can't foretell it, whatever he has seen. */
+#define CANDY_SIP_ROUND                                                                                          \
+    do {                                                                                                         \
+        a += b, c += d, b = b << 13 | b >> 51, d = d << 16 | d >> 48, b ^= a, d ^= c, a = a << 32 | a >> 32;     \
+        c += b, a += d, b = b << 17 | b >> 47, d = d << 21 | d >> 43, b ^= c, d ^= a, c = c << 32 | c >> 32;     \
+    } while (0)
+static inline uint64_t candy_siphash(uint64_t k0, uint64_t k1, uint64_t first, uint64_t second) {
+    const uint64_t words[3] = {first, second, (uint64_t)16 << 56};
+    uint64_t a = k0 ^ 0x736f6d6570736575u, b = k1 ^ 0x646f72616e646f6du;
+    uint64_t c = k0 ^ 0x6c7967656e657261u, d = k1 ^ 0x7465646279746573u;
+    for (int i = 0; i < 3; i++) {
+        d ^= words[i];
+        CANDY_SIP_ROUND;
+        CANDY_SIP_ROUND;
+        a ^= words[i];
+    }
+    c ^= 0xff;
+    for (int i = 0; i < 4; i++)
+        CANDY_SIP_ROUND;
+    return a ^ b ^ c ^ d;
 }
 
 /* Where a build for tests may hold a thread: see tests/engine/test_interleavings.py. Nothing in any other build.

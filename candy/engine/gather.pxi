@@ -76,6 +76,7 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
         t.connection = connection
         t.first = t.last = RUNS_MAX
         t.packets = 0
+        t.unsealed = False
         t.chunk = NULL
         t.chunk_left = 0
         t.payload_max = WIRE_PAYLOAD_MAX if takes_super(s) else WIRE_PAYLOAD_LEGACY

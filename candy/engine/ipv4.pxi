@@ -50,8 +50,17 @@ cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uin
     relay has no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later
     fragment, or ICMP.
     """
+    if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x4000 == 0:
+        return 0
+    return icmp_unreachable(out, packet, length, 4, mtu)
+
+
+cdef uint32_t icmp_unreachable(uint8_t *out, const uint8_t *packet, uint32_t length, uint8_t code,
+                               uint16_t mtu) noexcept nogil:
+    """Write an ICMP "destination unreachable" with this code (RFC 792, RFC 1812), in the destination's name. `out` has
+    room for 96 bytes. Returns its size, 0 where none is due: a later fragment, or ICMP."""
     cdef uint32_t quoted = (packet[0] & 15) * 4 + 8
-    if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x5FFF != 0x4000 or packet[9] == 1:
+    if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x1FFF or packet[9] == 1:
         return 0
     quoted = min(quoted, length)
     memset(out, 0, 28)
@@ -63,7 +72,7 @@ cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uin
     memcpy(out + 16, packet + 12, 4)
     store_be16(out + 10, <uint16_t>~checksum_fold(checksum_add(out, 20, 0)))
     out[20] = 3
-    out[21] = 4
+    out[21] = code
     store_be16(out + 26, mtu)
     memcpy(out + 28, packet, quoted)
     store_be16(out + 22, <uint16_t>~checksum_fold(checksum_add(out + 20, 8 + quoted, 0)))

@@ -88,6 +88,14 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
     """A whole message that did not take the short way: for Python, or malformed, or a FORWARD that came in
     fragments."""
     cdef uint32_t kind = payload[0] if length else 256
+    if has_candy3(s) and s.kind == SLOT_CLIENT and opcode == OP_BINARY and length > MASK_BYTES and is_mask(payload[0]):
+        payload += MASK_BYTES
+        length -= MASK_BYTES
+        unmask(payload, payload, length, load32(payload - MASK_BYTES))
+        kind = payload[0]
+        if kind != KIND_FORWARD and kind != KIND_SUPER and kind != KIND_SEALED:
+            drop(w, s, DROP_UNKNOWN_KIND)
+            return
     if opcode == OP_TEXT:
         drop(w, s, DROP_TEXT)
     elif kind == KIND_FORWARD:
@@ -199,8 +207,10 @@ cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t lengt
     flush(w)                                    # what lies in the receive buffer goes first
     count(&w.counters.packets_in, 1)
     count(&w.counters.bytes_in, length)
-    if payload[0] == KIND_SEALED:
+    if payload[0] == KIND_SEALED and masked:
         forward_sealed(w, s, block_bytes(b), &f)
+    elif payload[0] == KIND_SEALED:
+        receive_sealed(w, s, load_relaxed64(&s.uplink), &f)
     else:
         forward(w, s, block_bytes(b), &f, SUPER_SHIFT if payload[0] == KIND_SUPER else 0)
     flush(w)

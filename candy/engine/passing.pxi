@@ -13,6 +13,20 @@ cdef inline bint passes(const Frame *f) noexcept nogil:
         f.length < 126 - MASK_BYTES or 126 <= f.length < 65536 - MASK_BYTES or f.length >= 65536)
 
 
+cdef inline uint8_t mask_off(Frame *f) noexcept nogil:
+    """At a member: a payload that begins with a mask is behind that, which is the frame's from here on. The kind; 0 if
+    it is none that comes so."""
+    cdef uint8_t kind
+    if f.length <= MASK_BYTES:
+        return 0
+    f.mask = load32(f.payload)
+    f.payload += MASK_BYTES
+    f.header += MASK_BYTES
+    f.length -= MASK_BYTES
+    kind = f.payload[0] ^ <uint8_t>f.mask
+    return kind if kind == KIND_FORWARD or kind == KIND_SUPER or kind == KIND_SEALED else 0
+
+
 cdef inline void pass_masked(Worker *w, uint64_t connection, uint8_t *frame, Frame *f) noexcept nogil:
     """Give a frame its new header, and it to its destination; a short one is gathered, a long one stays where it is."""
     cdef uint32_t size = f.header + f.length
@@ -31,7 +45,8 @@ cdef inline uint8_t *place_unmasked(Worker *w, uint64_t connection, uint8_t *fra
     cdef uint8_t *out = place(w, connection, frame, header + f.length)
     if out != frame or header != f.header:
         unmask(out + header, f.payload, f.length, f.mask)
-        write_header(out, OP_BINARY, f.length, False, 0)
+    # Also where it stays: its padding may have been cut.
+    write_header(out, OP_BINARY, f.length, False, 0)
     return out
 
 

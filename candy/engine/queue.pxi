@@ -239,16 +239,20 @@ cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     cdef uint32_t payload = size - header
     cdef uint8_t *whole = w.scratch
     cdef uint8_t *out = w.scratch + WIRE_PAYLOAD_CANDY3
-    cdef uint8_t *part = out + FRAME_HEADER_MAX
-    cdef uint32_t i, n, count, length
+    cdef uint32_t i, n, count
+    cdef uint32_t at = 1            # of its virtio header
     cdef Super u
-    if frame[0] & 15 != OP_BINARY or payload < SUPER_MIN or frame[header] ^ <uint8_t>mask != KIND_SUPER:
+    if is_unsealed(frame):
+        at = SEALED_HEADER
+        payload -= SEAL_TAG
+    elif frame[0] & 15 != OP_BINARY or payload < SUPER_MIN or frame[header] ^ <uint8_t>mask != KIND_SUPER:
         queue_frame(w, s, q, frame, size, stamp_ns)
         return
     unmask(whole, frame + header, payload, mask)
+    payload -= at + VNET_BYTES
     if has_candy3(s):
-        payload -= padding(payload - 1 - VNET_BYTES, load_be16(whole + 1 + VNET_BYTES + 2))
-    if not super_parse(whole + 1, whole + 1 + VNET_BYTES, payload - 1 - VNET_BYTES, &u):
+        payload -= padding(payload, load_be16(whole + at + VNET_BYTES + 2))
+    if not super_parse(whole + at, whole + at + VNET_BYTES, payload, &u):
         drop(w, s, DROP_SUPER)
         return
     count = super_count(&u)
@@ -258,11 +262,26 @@ cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     n = max(commit_limit(q) // u.gso_size, <uint32_t>1)
     i = 0
     while i < count:
-        part[0] = KIND_SUPER
-        length = 1 + super_part(&u, whole[2], i, n, part + 1)
-        queue_frame(w, s, q, out, build_frame(out, OP_BINARY, part, length, frame[1] >> 7, next_mask(s)), stamp_ns)
-        w.work -= WORK_FRAME + length
+        queue_part(w, s, q, whole, super_part(&u, whole[at + 1], i, n, out + UNSEALED_ROOM), frame, stamp_ns)
         i += n
+
+
+cdef void queue_part(Worker *w, Slot *s, Queue *q, const uint8_t *whole, uint32_t length, const uint8_t *of,
+                     uint64_t stamp_ns) noexcept nogil:
+    """Queue the shorter super-packet of so many bytes that lies behind UNSEALED_ROOM in the worker's scratch, in a
+    frame as the one is that it was cut from, whose message is `whole`."""
+    cdef uint8_t *out = w.scratch + WIRE_PAYLOAD_CANDY3
+    cdef uint8_t *part = out + UNSEALED_ROOM
+    cdef bint masked = of[1] >> 7
+    w.work -= WORK_FRAME + length
+    if is_unsealed(of):
+        out = unsealed_build(part, length, masked, load_be16(whole + LABEL_AT), load_be32(whole + SEALED_SOURCE_AT),
+                             load_be32(whole + SEALED_DESTINATION_AT))
+    else:
+        part -= 1
+        part[0] = KIND_SUPER
+        build_frame(out, OP_BINARY, part, length + 1, masked, next_mask(s))
+    queue_frame(w, s, q, out, frame_size(out), stamp_ns)
 
 
 cdef void queue_frame(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32_t size,

@@ -201,6 +201,13 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
         w.work -= WORK_FRAME
         following = at + f.header + f.length
         kind = f.payload[0] ^ <uint8_t>f.mask if f.length else 0
+        if kind >= 128 and not from_client and has_candy3(s) and f.final and f.opcode == OP_BINARY and (
+                not s.fragmented and is_mask(kind)):
+            kind = mask_off(&f)
+            if unlikely(kind == 0):
+                drop(w, s, DROP_UNKNOWN_KIND)
+                at = following
+                continue
         if likely(kind == KIND_FORWARD and f.length >= FORWARD_MIN and f.final and f.opcode == OP_BINARY
                   and not s.fragmented):
             packets += 1
@@ -215,7 +222,10 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
                 and not s.fragmented and has_candy3(s)):
             packets += 1
             size += following - at
-            forward_sealed(w, s, p + at, &f)
+            if from_client:
+                forward_sealed(w, s, p + at, &f)
+            else:
+                receive_sealed(w, s, load_relaxed64(&s.uplink), &f)
         elif handle_frame(w, s, &f) == ENDED:
             at = have
             break
@@ -236,7 +246,13 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
     cdef uint64_t connection = load_relaxed64(&s.uplink)
     cdef uint32_t header
     cdef uint8_t *out
+    cdef Seals *seals
     cdef Slot *to
+    if connection != 0 and has_candy3(s):
+        cut_padding(f, shift)
+        seals = seals_of(w, s)
+        if seals != NULL and not takes_clear(w, s, seals, f, shift):
+            return
     if connection == 0:
         source = swap32(load32(f.payload + SOURCE_AT + shift) ^ mask)
         if unlikely(source != <uint32_t>load_relaxed64(&s.address) or source == 0) and not foreign_source(w, s, source):
@@ -266,7 +282,7 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
             forward_segmented(w, s, f, connection)
             return
     header = f.header
-    if s.kind == SLOT_SERVER:
+    if s.kind == SLOT_SERVER or has_candy3(s):
         header = header_size(f.length, False)
     out = place_unmasked(w, connection, frame, f, header)
     if unlikely(not emit(w, connection, out, header + f.length, f.length)):

@@ -120,6 +120,20 @@ cdef bint rules_place(Worker *w, const Table *rules, uint32_t next_hop, uint32_t
     return False
 
 
+cdef uint32_t rules_next_hop(Worker *w, const Table *rules, uint32_t address, uint32_t device) noexcept nogil:
+    """The member behind which a rule for this device places an address, 0 none. Costs work for each rule."""
+    cdef const Rule *rule
+    cdef uint32_t i
+    if rules == NULL:
+        return 0
+    rule = <const Rule *>(rules + 1)
+    w.work -= rules.count * WORK_RULE
+    for i in range(rules.count):
+        if address & rule[i].mask == rule[i].destination and device & rule[i].device_mask == rule[i].device:
+            return rule[i].next_hop
+    return 0
+
+
 cdef Network *network_make(uint32_t broadcast) noexcept nogil:
     cdef Network *network = <Network *>calloc(1, sizeof(Network))
     if network != NULL:

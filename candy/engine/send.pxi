@@ -80,7 +80,17 @@ cdef void send_runs(Worker *w, Slot *s, Target *t) noexcept nogil:
         from_index = index
         from_offset = offset
         while index != RUNS_MAX and n < IOV_MAX_SEND:
-            if s.extended:
+            if unlikely(t.unsealed):
+                covered = seal_run(w, s, t, &w.runs[index], offset, <uint32_t>(SEAL_AHEAD - wanted))
+                w.iov[n].iov_base = w.runs[index].bytes + offset
+                w.iov[n].iov_len = covered
+                wanted += covered
+                offset += covered
+                n += 1
+                if offset < w.runs[index].length or wanted >= SEAL_AHEAD:
+                    break
+                offset = 0
+            elif s.extended:
                 w.iov[n].iov_base = w.runs[index].bytes
                 w.iov[n].iov_len = w.runs[index].length
                 wanted += w.runs[index].length
@@ -128,7 +138,7 @@ cdef void send_sealed(Worker *w, Slot *s, Target *t) noexcept nogil:
     while index != RUNS_MAX:
         from_index = index
         from_offset = offset
-        r = sealed_send(w, s, 0) if seal_runs(w, s, &index, &offset) else transport_break(s)
+        r = sealed_send(w, s, 0) if seal_runs(w, s, t, &index, &offset) else transport_break(s)
         if r < 0:
             left = runs_frames(w, from_index, from_offset)
             drops(w, s, DROP_CLOSED, left)
@@ -144,7 +154,7 @@ cdef void send_sealed(Worker *w, Slot *s, Target *t) noexcept nogil:
     sent(w, s, t.packets, total)
 
 
-cdef bint seal_runs(Worker *w, Slot *s, uint32_t *index, uint32_t *offset) noexcept nogil:
+cdef bint seal_runs(Worker *w, Slot *s, Target *target, uint32_t *index, uint32_t *offset) noexcept nogil:
     """Seal a target's next frames into w.sealed and move behind them: whole ones, and no more than is sealed ahead of
     the kernel at a time. False: the stream can't be continued."""
     cdef Tls *t = s.tls
@@ -160,11 +170,13 @@ cdef bint seal_runs(Worker *w, Slot *s, uint32_t *index, uint32_t *offset) noexc
     while index[0] != RUNS_MAX and done < most and records < IOV_MAX_SEND:
         data = w.runs[index[0]].bytes + offset[0]
         length = w.runs[index[0]].length - offset[0]
-        if length > most - done or not s.extended:
+        if unlikely(target.unsealed):
+            length = seal_run(w, s, target, &w.runs[index[0]], offset[0], most - done)
+        elif length > most - done or not s.extended:
             # The first is sealed in any case.
             length = whole_frames(data, length, max(most, frame_size(data)) if done == 0 else most - done,
                                   UINT32_MAX if s.extended else IOV_MAX_SEND - records)
-        if length == 0:
+        if length == 0 and offset[0] < w.runs[index[0]].length:
             break
         if not s.extended:
             if not tls_seal_frames(t, data, length, 0, &records):
@@ -243,10 +255,11 @@ cdef void queue_runs(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t off
 
 
 cdef inline bint can_be_cut(const uint8_t *frame, uint32_t size) noexcept nogil:
-    """Whether a frame is a super-packet's, by its kind. All others gain nothing by the queue."""
+    """Whether a frame is a super-packet's, by its kind, or may hold one that is to be sealed. All others gain nothing
+    by the queue."""
     cdef uint32_t mask
     cdef uint32_t at = message_start(frame, size, &mask)
-    return size > at and frame[at] ^ <uint8_t>mask == KIND_SUPER
+    return is_unsealed(frame) or (size > at and frame[at] ^ <uint8_t>mask == KIND_SUPER)
 
 
 cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:

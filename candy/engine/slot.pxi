@@ -77,14 +77,6 @@ cdef inline void tun_count(Worker *w, Slot *s, ssize_t written, uint32_t packets
     add_relaxed64(&s.traffic.bytes_out, length)
 
 
-cdef inline uint32_t next_mask(Slot *s) noexcept nogil:
-    """The connection's next mask: splitmix64 over a counter, so that any thread may draw, seeded by getrandom."""
-    cdef uint64_t z = load_relaxed64(&s.mask_seed) + add_relaxed64(&s.mask_counter, 1) * <uint64_t>0x9E3779B97F4A7C15
-    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
-    return <uint32_t>((z ^ (z >> 31)) >> 16)
-
-
 cdef inline bint takes_super(Slot *to) noexcept nogil:
     """Whether a super-packet goes to this destination as it is."""
     return load_relaxed64(&to.extended) != 0 or load_relaxed64(&to.kind) == SLOT_TUN
@@ -93,6 +85,14 @@ cdef inline bint takes_super(Slot *to) noexcept nogil:
 cdef inline bint has_candy3(Slot *s) noexcept nogil:
     """Whether its peer agreed to candy.3."""
     return load_relaxed64(&s.extended) == EXTENSION_CANDY3
+
+
+cdef inline uint32_t next_mask(Slot *s) noexcept nogil:
+    """The connection's next mask: SipHash of a counter, so that any thread may draw, under a key of getrandom's, so
+    that nobody can foretell it who has seen others. With candy.3 members see them, and none begins like a kind."""
+    cdef uint32_t mask = <uint32_t>siphash(load_relaxed64(&s.mask_key[0]), load_relaxed64(&s.mask_key[1]),
+                                           add_relaxed64(&s.mask_counter, 1), 0)
+    return mask & ~<uint32_t>0xFF | (128 + (mask & 0xFF) % 127) if has_candy3(s) else mask
 
 
 cdef inline uint32_t payload_most(Slot *s) noexcept nogil:
@@ -109,3 +109,11 @@ cdef inline uint32_t next_generation(Slot *s) noexcept nogil:
 cdef inline bint is_stranger(Slot *s) noexcept nogil:
     """Whether this connection has not authenticated."""
     return load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) == 0
+
+
+cdef inline uint64_t boot_now(Worker *w) noexcept nogil:
+    """CLOCK_BOOTTIME at the worker's `now`."""
+    if w.boot_of != w.now:
+        w.boot_of = w.now
+        w.boot = boot_ns()
+    return w.boot

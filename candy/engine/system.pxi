@@ -38,6 +38,8 @@ cdef extern from "engine/fastpath.h" nogil:
     void store_be64 "candy_store_be64" (void *p, uint64_t v)
     uint32_t swap32 "__builtin_bswap32" (uint32_t v)
     uint64_t now_ns "candy_now_ns" ()
+    uint64_t boot_ns "candy_boot_ns" ()
+    uint64_t siphash "candy_siphash" (uint64_t k0, uint64_t k1, uint64_t first, uint64_t second)
     uint32_t rotate_mask "candy_rotate" (uint32_t mask, size_t count)
     void choose_unmask "candy_choose_unmask" ()
     void unmask "candy_unmask" (uint8_t *dst, const uint8_t *src, size_t n, uint32_t mask)

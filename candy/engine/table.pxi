@@ -24,16 +24,23 @@ cdef Table *table_make(size_t count, size_t entry) noexcept nogil:
     return table
 
 
+cdef void table_retire(EngineState *e, Table *former) noexcept nogil:
+    """Free what no worker finds any more, once none has it in its hands."""
+    former.epoch = load_relaxed64(&e.epoch) + 1
+    former.next = e.replaced
+    e.replaced = former
+    store_release64(&e.epoch, former.epoch)
+    tables_free(e)
+
+
 cdef void table_replace(EngineState *e, Table **place, Table *fresh) noexcept nogil:
     """Put this table, or none, in place of the one that is there."""
     cdef Table *former = place[0]
     store_pointer(<void **>place, fresh)
     if former != NULL:
-        former.epoch = load_relaxed64(&e.epoch) + 1
-        former.next = e.replaced
-        e.replaced = former
-        store_release64(&e.epoch, former.epoch)
-    tables_free(e)
+        table_retire(e, former)
+    else:
+        tables_free(e)
 
 
 cdef inline void table_let_go(Worker *w) noexcept nogil:

@@ -183,7 +183,7 @@ def write_device(list payloads not None, *, bint vnet=True, uint32_t own=0, rule
                 raise ValueError("too short for what comes to a device")
             memory = _Fenced(len(payload))
             kept.append(memory)
-            tun_packet(w, s, m, memory.put(payload), <uint32_t>len(payload))
+            tun_packet(w, s, m, memory.put(payload), <uint32_t>len(payload), False)
             collect_written(kernel, found)
         merge_write(w, s, m)
         collect_written(kernel, found)

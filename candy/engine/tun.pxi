@@ -2,12 +2,15 @@
 #
 # 1. tun_read()     drains the device into the receive buffer, then sends all of it at once
 # 2. tun_forward()  one packet: its destination, and the frame that this destination understands
-# 3. tun_write()    the other way: what is for the device, coalesced
+# 3. tun_by_way()   where members seal: what becomes of it, from outway.pxi
+# 4. tun_write()    the other way: what is for the device, coalesced
 
 cdef enum:
     TUN_BATCH_PACKETS = 64
     TUN_BATCH_BYTES = 262144
-    TUN_HEADROOM = 35               # FRAME_HEADER_MAX, the kind, an outer IPv4 header
+    # UNSEALED_ROOM and a virtio header; FRAME_HEADER_MAX, the kind and an outer IPv4 header are less.
+    TUN_HEADROOM = 48
+    TUN_TAIL = UNSEALED_TAIL        # which is more than padding
 
 
 cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
@@ -24,6 +27,8 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
     if s.fanout != NULL and not fanout_go_on(w, s):
         return True
     clear_buffer(w)
+    if unlikely(s.released) and not tun_release(w, s):
+        return True
     while packets < TUN_BATCH_PACKETS and at < TUN_BATCH_BYTES and w.work > 0 and s.fanout == NULL:
         # Room for the longest frame header, the kind and an outer header; the frame is then built leftwards.
         packet = w.buffer + at + TUN_HEADROOM
@@ -55,7 +60,9 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     cdef uint8_t *vnet = NULL
     cdef uint64_t connection = load_relaxed64(&s.uplink)
     cdef const Table *routes
-    cdef uint32_t destination, hop
+    cdef Seals *seals = seals_of(w, s)
+    cdef uint32_t destination
+    cdef uint32_t hop = 0
     if s.vnet:
         if length < VNET_BYTES:
             drop(w, s, DROP_NOT_IPV4)
@@ -78,21 +85,89 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     routes = table_read(&s.routes)
     if routes != NULL:
         hop = find_next_hop(routes, <uint32_t>load_relaxed64(&s.own_address), destination)
-        if hop != 0:
-            return tun_gateway(w, s, out, packet, length, vnet, &u, hop)
     if connection == 0:
-        connection = route_find(w.engine.networks[s.network], destination)
-    if connection == 0:
-        return tun_unrouted(w, s, packet, length, vnet, &u, destination)
-    return tun_send(w, s, connection, out, packet, length, vnet, &u)
+        connection = route_find(w.engine.networks[s.network], hop if hop != 0 else destination)
+    if hop == 0:
+        if connection == 0:
+            return tun_unrouted(w, s, packet, length, vnet, &u, destination)
+        if seals != NULL and (is_group(destination)
+                              or destination == load_relaxed32(&w.engine.networks[s.network].broadcast)):
+            if load_relaxed64(&seals.sealing) == SEALING_REQUIRE:
+                drop(w, s, DROP_GROUP_NOT_SEALED)
+                return 0
+            seals = NULL
+    if seals != NULL and connection != 0:
+        return tun_by_way(w, s, seals, connection, out, packet, length, vnet, &u, hop, False)
+    return tun_clear(w, s, connection, out, packet, length, vnet, &u, hop)
 
 
-cdef uint32_t tun_gateway(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u,
-                          uint32_t hop) noexcept nogil:
-    """A packet for a network behind the member `hop`: wrapped, it goes there. TUN_HEADROOM has room for the header."""
+cdef uint32_t tun_clear(Worker *w, Slot *s, uint64_t connection, uint8_t *out, uint8_t *packet, uint32_t length,
+                        uint8_t *vnet, Super *u, uint32_t hop) noexcept nogil:
+    """In the clear, to the member `hop` in an outer header, 0 directly."""
+    if hop != 0:
+        return tun_gateway(w, s, connection, out, packet, length, vnet, u, hop)
+    return tun_send(w, s, connection, out, packet, length, vnet, u)
+
+
+cdef uint32_t tun_by_way(Worker *w, Slot *s, Seals *seals, uint64_t connection, uint8_t *out, uint8_t *packet,
+                         uint32_t length, uint8_t *vnet, Super *u, uint32_t hop, bint released) noexcept nogil:
+    """Where members seal: whatever is to become of a packet for its destination, or for the member before that."""
+    cdef SealPeer *peer = peer_of(seals, hop if hop != 0 else load_be32(packet + 16))
+    cdef uint64_t way = way_out(w, s, seals, peer, vnet, packet, length, released)
+    if way == WAY_CLEAR:
+        return tun_clear(w, s, connection, out, packet, length, vnet, u, hop)
+    if way == WAY_SEAL:
+        return tun_seal(w, s, seals, peer, connection, out, packet, length, vnet, u)
+    return 0
+
+
+cdef bint tun_release(Worker *w, Slot *s) noexcept nogil:
+    """Packets that waited go the way that is open now, before others are read. False: some are left for the next
+    turn."""
+    cdef Seals *seals = seals_of(w, s)
+    cdef size_t at = 0
+    cdef Waiting *r
+    s.released = False
+    while seals != NULL:
+        if at >= TUN_BATCH_BYTES or w.work <= 0:
+            s.released = True
+            break
+        r = room_next(w, seals)
+        if r == NULL:
+            break
+        w.work -= WORK_RECORD + r.length
+        at += tun_released(w, s, seals, w.buffer + at, r)
+        waiting_give(w, r)
+    flush(w)
+    return not s.released
+
+
+cdef uint32_t tun_released(Worker *w, Slot *s, Seals *seals, uint8_t *out, Waiting *r) noexcept nogil:
+    """One of them, as tun_forward()."""
+    cdef Super u
     cdef uint64_t connection = load_relaxed64(&s.uplink)
+    cdef uint8_t *vnet = out + TUN_HEADROOM
+    cdef uint8_t *packet = vnet + VNET_BYTES
+    cdef uint32_t length = r.length - VNET_BYTES
+    cdef uint32_t next_hop = r.peer.address
+    memcpy(vnet, waiting_bytes(r), r.length)
     if connection == 0:
-        connection = route_find(w.engine.networks[s.network], hop)
+        connection = route_find(w.engine.networks[s.network], next_hop)
+    if zeros10(vnet):
+        vnet = NULL
+    elif not super_parse_any(vnet, packet, length, &u):
+        drop(w, s, DROP_SUPER)
+        return 0
+    if connection == 0:
+        drop(w, s, DROP_NO_ROUTE)
+        return 0
+    return tun_by_way(w, s, seals, connection, out, packet, length, vnet, &u,
+                      0 if next_hop == load_be32(packet + 16) else next_hop, True)
+
+
+cdef uint32_t tun_gateway(Worker *w, Slot *s, uint64_t connection, uint8_t *out, uint8_t *packet, uint32_t length,
+                          uint8_t *vnet, Super *u, uint32_t hop) noexcept nogil:
+    """A packet for a network behind the member `hop`: wrapped, it goes there. TUN_HEADROOM has room for the header."""
     if connection == 0 or (vnet == NULL and length + IPIP_BYTES > 65535) or (vnet != NULL and u.inner != 0):
         drop(w, s, DROP_NO_ROUTE if connection == 0 else DROP_TOO_LARGE)
         return 0
@@ -131,6 +206,9 @@ cdef void tun_parts(Worker *w, uint64_t connection, uint8_t kind, const Super *u
     while i < super_count(u):
         part[0] = KIND_SUPER
         length = 1 + super_part(u, kind, i, SUPER_PACKETS_MAX, part + 1)
+        if masked and has_candy3(to):
+            memset(part + length, 0, PADDING_MAX)
+            length = padded(length)
         # 128 packets of less than 512 bytes: it fits a chunk of the arena.
         out = arena_take(w, length + FRAME_HEADER_MAX)
         size = build_frame(out, OP_BINARY, part, length, masked, next_mask(to) if masked else 0)
@@ -162,6 +240,9 @@ cdef uint32_t tun_frame(Worker *w, Slot *s, uint64_t connection, uint8_t *out, u
     cdef bint masked = load_relaxed64(&to.kind) == SLOT_CLIENT
     cdef uint32_t size
     payload[0] = kind
+    if masked and has_candy3(to):
+        memset(payload + length, 0, PADDING_MAX)
+        length = padded(length)
     size = build_frame(out, OP_BINARY, payload, length, masked, next_mask(to) if masked else 0)
     return size if emit(w, connection, out, size, length) else 0
 
@@ -197,7 +278,7 @@ cdef void tun_write(Worker *w, Slot *s, Target *t) noexcept nogil:
             frame = w.runs[index].bytes + at
             size = frame_size(frame)
             header = frame_header(frame)
-            tun_packet(w, s, m, frame + header, size - header)
+            tun_packet(w, s, m, frame + header, size - header, frame[0] == OPENED)
             at += size
         index = w.runs[index].next
     merge_write(w, s, m)
@@ -211,8 +292,8 @@ cdef bint tun_may_unwrap(Worker *w, Slot *s, const uint8_t *packet) noexcept nog
     return rules == NULL or not network.check_source or ipip_allowed(w, s, rules, packet)
 
 
-cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t length) noexcept nogil:
-    """One FORWARD or SUPER for the device."""
+cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t length, bint opened) noexcept nogil:
+    """One FORWARD or SUPER for the device. What was opened has no outer header but its user's own."""
     cdef uint8_t *packet = payload + 1
     cdef Super u
     cdef uint32_t i, n, size
@@ -225,7 +306,7 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
         if not super_parse(payload + 1, packet, length, &u):
             drop(w, s, DROP_SUPER)
             return
-    if ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own_address)):
+    if not opened and ipip_ours(packet, length, <uint32_t>load_relaxed64(&s.own_address)):
         if not tun_may_unwrap(w, s, packet):
             return
         skip = IPIP_BYTES

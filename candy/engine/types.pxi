@@ -78,6 +78,19 @@ cdef enum Extension:                # what an end of a connection agreed to
     EXTENSION_CANDY2                # candy.2
     EXTENSION_CANDY3                # candy.3, which contains it
 
+cdef enum Sealing:                  # how a device deals with what it knows nothing of
+    SEALING_OFF                     # everything in the clear, nothing sealed is taken
+    SEALING_PREFER
+    SEALING_REQUIRE
+
+cdef enum Way:                      # what becomes of a device's packet for a peer
+    WAY_WAIT
+    WAY_SEAL
+    WAY_CLEAR
+    WAY_NO_ROUTE
+    WAY_KEY_REFUSED
+    WAY_NOT_SEALING
+
 cdef enum SlotState:
     STATE_FREE
     STATE_OPEN
@@ -123,6 +136,16 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_BAD_HANDSHAKE
     DROP_HANDSHAKE_LIMIT
     DROP_UNEXPECTED_KIND
+    DROP_UNKNOWN_KIND
+    DROP_NO_SESSION
+    DROP_UNKNOWN_SESSION
+    DROP_REPLAYED
+    DROP_BAD_SEAL
+    DROP_UNKNOWN_NOTE
+    DROP_NOT_SEALED
+    DROP_PEER_NOT_SEALING
+    DROP_KEY_REFUSED
+    DROP_GROUP_NOT_SEALED
     DROPS_COUNT
 
 # One parsed frame. Pointers into the buffer that was parsed: dead when that buffer is read into again.
@@ -333,7 +356,7 @@ cdef struct Slot:
     # static while open too, but atomic: a stale number leads other threads here while Python reuses the slot
     uint64_t kind                   # SlotKind
     uint64_t extended               # Extension
-    uint64_t mask_seed
+    uint64_t mask_key[2]
     bint vnet                       # a device with virtio headers
     uint64_t ping_after_ns          # a silence after which it is pinged; 0 never
     # changes under the send lock while no other thread knows the connection, and once behind a handshake
@@ -387,6 +410,7 @@ cdef struct Slot:
     int64_t copy_bytes_left
     uint64_t tells_stamp_ns         # messages for Python
     uint32_t tells_left
+    bint released                   # a device: packets that waited may go on
     bint greets                     # its next PING may say who it is, because a message for Python came before
     uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
     Allowance begins                # handshakes: first messages
@@ -431,12 +455,103 @@ cdef struct Rule:                   # of a network: what lies behind which membe
     uint32_t device
     uint32_t device_mask
 
+# One key of a session, of one direction. The lock is held for a packet: an EVP cipher is one thread's at a time.
+cdef struct SealKey:
+    pthread_mutex_t lock
+    void *cipher                    # EVP_CIPHER_CTX (lock); NULL once it is wiped
+    bint little_endian              # nonces of ChaCha20-Poly1305 (static)
+
+# Which counters have come, of the last WINDOW_PACKETS.
+cdef struct Window:
+    uint64_t next                   # one above the greatest
+    uint64_t *bits                  # by counter modulo WINDOW_PACKETS; NULL while all came in order
+
+# What a device has agreed on with another member. What is replaced goes as a table does.
+cdef struct Session:
+    Table table
+    Session *next                   # atomic: of the same place
+    # static
+    uint32_t local                  # our number, by which it is found
+    uint32_t remote                 # the peer's
+    uint32_t peer                   # its address
+    uint64_t sends_until_ns         # CLOCK_BOOTTIME
+    uint64_t opens_until_ns
+    # sends.lock, but `number` and `bytes_sent` are read without
+    SealKey sends
+    uint64_t number                 # atomic: counter of the next packet; never goes back
+    uint64_t bytes_sent             # plaintext
+    # opens.lock
+    SealKey opens
+    Window window
+    uint64_t failures               # packets that did not open
+    bint confirmed                  # one has opened, or this end need not wait for that
+    # atomic, CLOCK_BOOTTIME or 0: see Engine.seen()
+    uint64_t packet_sent_ns
+    uint64_t unanswered_ns
+    uint64_t received_ns
+    uint64_t owes_ns
+
+# A device's packet that waits. A virtio header, of zeros where there is none, and the packet follow.
+cdef struct Waiting:
+    Waiting *next                   # of the same peer
+    Waiting *older                  # of all peers
+    Waiting *newer
+    SealPeer *peer
+    uint64_t stamp_ns               # CLOCK_MONOTONIC
+    uint32_t length                 # of what follows
+
+# What becomes of packets for an address, and of what comes from there in the clear.
+cdef struct SealPeer:
+    Table table
+    SealPeer *next                  # atomic: of the same place
+    uint32_t address                # static
+    # atomic, written by Python under the lock of Seals
+    uint64_t way
+    Session *session                # NULL none
+    uint64_t takes_clear
+    uint64_t longest                # bytes of a packet that is sealed
+    uint64_t label_key[2]
+    uint64_t tells_wanted           # the next packet for it raises an event, though it need not wait
+    uint64_t tells_clear
+    # atomic
+    uint64_t told_wanted            # it was raised
+    uint64_t told_clear
+    uint64_t icmp_ns                # when a sender was told that nothing goes there, 0 never
+    uint64_t waiting                # packets; written under the lock of Seals
+    # the lock of Seals
+    uint64_t waiting_bytes
+    Waiting *first
+    Waiting *last
+    SealPeer *next_opened
+    bint opened                     # in that list of Seals
+    bint gone                       # Python forgot it: nothing waits here any more
+
+# Sealing of a network's device. Made once, and there as long as the network.
+cdef struct Seals:
+    uint64_t device                 # static: its number
+    # atomic
+    uint64_t sealing                # Sealing
+    uint64_t own                    # address
+    uint64_t checks_source          # inner sources have to be the peer's own, or behind it
+    SealPeer *peers[4096]           # lists by PEER_PLACES; Python and, for what is new, workers add under the lock
+    Session *sessions[4096]         # lists by SESSION_PLACES; Python adds and removes
+    uint64_t windows                # that have bits
+    # lock: held for copies
+    pthread_mutex_t lock
+    uint32_t peer_count
+    Waiting *oldest
+    Waiting *newest
+    uint64_t waiting_bytes
+    SealPeer *opened                # a list of those whose way is open, and for which something waits
+    Allowance unknown               # events about sessions that are not there
+
 cdef struct Network:
     void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half
     uint32_t broadcast              # atomic
     bint forward_broadcast          # static
     bint check_source               # static
     Table *rules                    # atomic: of Rule; NULL none, or none that this end was told
+    Seals *seals                    # atomic: of its device; NULL: nothing is sealed here
     # Of the member list: for broadcasts and log-ins. Held for copies alone.
     pthread_mutex_t lock
     uint64_t *members               # 0 where one left, so that the others keep their places
@@ -471,6 +586,7 @@ cdef struct Target:                 # one destination of the batch at hand
     uint32_t first
     uint32_t last
     uint32_t packets
+    bint unsealed                   # frames of it are to be sealed when they are committed
     uint32_t payload_max            # what it may get
     uint32_t chunk_left             # room at chunk
     uint8_t *chunk                  # its piece of the arena, where its next gathered frame goes
@@ -497,6 +613,7 @@ cdef enum Request:                  # what a worker can be asked for
     OPEN = 64                       # HTTP has a socket to Python
     PASS = 128                      # the head that passed was of no upgrade: the next one may pass
     UPGRADE = 256                   # it was: frames come next
+    RELEASE = 512                   # a device: what waits may go on
 
 cdef struct Wait:                   # a connection that is looked at again
     uint64_t connection
@@ -518,6 +635,8 @@ cdef struct Worker:
     uint64_t seen                   # atomic: no table that was replaced in this epoch or before is in its hands
     # everything below: worker
     uint64_t now
+    uint64_t boot                   # CLOCK_BOOTTIME
+    uint64_t boot_of                # at this `now`
     int64_t work                    # left in this turn
     bint stopped                    # the turn's work was used up before its input
     bint answered                   # answers of this turn wait in the inbox of the connection that has it

@@ -30,6 +30,12 @@ cdef enum:
     LABEL_AT = 2                    # of a SEALED and a SEALED_GROUP: the flow label
     SEALED_SOURCE_AT = 4            # of these two and of a HANDSHAKE
     SEALED_DESTINATION_AT = 8
+    SEALED_SESSION_AT = 12          # of a SEALED: the receiver's session number
+    SEALED_COUNTER_AT = 16
+    SEALED_HEADER = 24              # its clear bytes, all of them authenticated
+    SEAL_TAG = 16
+    NOTE = 0x80                     # first byte of a note, which is no virtio header's
+    NOTE_MAX = 138                  # the longer of rekeying's two messages
     SEALED_MIN = 40                 # a header and a tag
     SEALED_MAX = 65589              # and the longest packet behind a virtio header, and padding
     SEALED_GROUP_MIN = 52

@@ -225,6 +225,9 @@ cdef void run_requests(Worker *w) noexcept nogil:
             pthread_mutex_lock(&s.send_lock)
             queue_cut(w, s)
             pthread_mutex_unlock(&s.send_lock)
+        if what & RELEASE:
+            s.readable = s.released = True
+            make_ready(w, s, w.taken[i])
         if what & DRAIN:
             s.writable = True
             make_ready(w, s, w.taken[i])
@@ -335,7 +338,9 @@ cdef void tick(Worker *w) noexcept nogil:
         left -= 1
         w.tick_place -= 1
         s = &w.engine.slots[w.slots[w.tick_place]]
-        if s.kind != SLOT_TUN and s.state == STATE_OPEN:
+        if s.kind == SLOT_TUN:
+            room_tick(w, <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals))
+        elif s.state == STATE_OPEN:
             tick_open(w, s)
         w.tick_place = min(w.tick_place, w.slot_count)
     w.next_tick_ns = w.now + w.tick_ns // max(goes, <uint32_t>1)

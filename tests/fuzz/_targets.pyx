@@ -561,7 +561,7 @@ cdef public int fuzz_device(const uint8_t *data, size_t size) noexcept nogil:
             if data[0] & 4 and payload[0] == KIND_FORWARD:
                 put_right(payload + 1, length)
             want(payload, length + 1)
-            tun_packet(worker, slot, merge, payload, length + 1)
+            tun_packet(worker, slot, merge, payload, length + 1, False)
         at += 2 + length
     merge_write(worker, slot, merge)
     check(overflowed or (written.used == wanted.used and memcmp(written.bytes, wanted.bytes, wanted.used) == 0),

@@ -391,7 +391,7 @@ class EngineRelay:
         with kernel, ours:
             yield kernel, self.engine.adopt_tun(ours.fileno(), vnet=vnet)
 
-    def joined(self, tun: int, *, extended: bool = True) -> Peer:
+    def joined(self, tun: int, *, extended: int = True) -> Peer:
         """The relay of a client whose device this is."""
         server = self.adopt(client=True, extended=extended)
         assert self.engine.join(server.connection, tun)

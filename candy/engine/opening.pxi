@@ -1,0 +1,176 @@
+# What comes to a device from other members: sealed, it is opened; in the clear, it is taken only from those that may.
+# Runs on the worker of the connection that it came by.
+#
+# A packet is opened where it lies, and the device's frame is written around it there:
+#
+#     | header | 18, the clear bytes, 24 | virtio header 10 | packet | padding | tag 16 |      as it came
+#                               | header | 16 | virtio header 10 | packet |                  a SUPER, or
+#                                             | header | 1 | packet |                       where the header is zeros
+
+cdef inline bint zeros10(const uint8_t *p) noexcept nogil:
+    return load64(p) == 0 and load_le16(p + 8) == 0
+
+
+cdef int session_open(Worker *w, Seals *seals, Session *session, const uint8_t *header, Frame *f) noexcept nogil:
+    """Open a payload where it lies; the reason to drop it, -1 when it is open and its counter taken."""
+    cdef uint64_t number = load_be64(header + SEALED_COUNTER_AT)
+    cdef uint8_t detail[4]
+    cdef uint64_t now = boot_now(w)
+    cdef int reason = -1
+    pthread_mutex_lock(&session.opens.lock)
+    if session.opens.cipher == NULL or now >= session.opens_until_ns:
+        reason = DROP_UNKNOWN_SESSION
+    elif number >= COUNTER_MAX or not window_allows(&session.window, number):
+        reason = DROP_REPLAYED
+    elif (session.failures >= FORGERIES_MAX
+            or not aead_open(&session.opens, header, f.payload, f.length, f.mask)):
+        session.failures += 1
+        reason = DROP_BAD_SEAL
+    else:
+        window_take(&session.window, number, &seals.windows)
+        if not session.confirmed:
+            # Under the lock, so that no thread tells first what the next packet brought.
+            session.confirmed = True
+            store_be32(detail, session.local)
+            tell_sealing(w, seals, EV_CONFIRMED, detail, sizeof(detail))
+    pthread_mutex_unlock(&session.opens.lock)
+    return reason
+
+
+cdef void receive_sealed(Worker *w, Slot *s, uint64_t device, Frame *f) noexcept nogil:
+    """One SEALED of at least SEALED_MIN bytes, for a device."""
+    cdef Seals *seals = seals_of(w, s)
+    cdef uint8_t header[SEALED_HEADER]
+    cdef uint32_t source
+    cdef uint64_t now
+    cdef Session *session
+    cdef int reason
+    if seals == NULL or device == 0 or f.length > SEALED_MAX:
+        drop(w, s, DROP_TOO_LARGE if f.length > SEALED_MAX else DROP_UNEXPECTED_KIND)
+        return
+    unmask(header, f.payload, SEALED_HEADER, f.mask)
+    if load_be32(header + SEALED_DESTINATION_AT) != <uint32_t>load_relaxed64(&seals.own):
+        drop(w, s, DROP_NO_ROUTE)
+        return
+    source = load_be32(header + SEALED_SOURCE_AT)
+    session = session_find(seals, load_be32(header + SEALED_SESSION_AT))
+    if session == NULL or session.peer != source:
+        drop(w, s, DROP_UNKNOWN_SESSION)
+        tell_unknown(w, seals, source)
+        return
+    w.work -= f.length
+    reason = session_open(w, seals, session, header, f)
+    if reason >= 0:
+        drop(w, s, reason)
+        return
+    now = boot_now(w)
+    store_relaxed64(&session.received_ns, now)
+    store_relaxed64(&session.unanswered_ns, 0)
+    take_opened(w, s, device, seals, session, f)
+
+
+cdef void take_opened(Worker *w, Slot *s, uint64_t device, Seals *seals, Session *session, Frame *f) noexcept nogil:
+    """What a payload held: nothing, a note, or a packet."""
+    cdef uint8_t *plain = f.payload + SEALED_HEADER
+    cdef uint32_t length = f.length - SEALED_HEADER - SEAL_TAG
+    if length == 0:
+        return
+    if plain[0] == NOTE:
+        take_note(w, s, seals, session, plain, length)
+        return
+    if load_relaxed64(&session.owes_ns) == 0:
+        store_relaxed64(&session.owes_ns, boot_now(w))
+    if length < VNET_BYTES + 20:
+        drop(w, s, DROP_SUPER)
+        return
+    length -= VNET_BYTES
+    length -= padding(length, load_be16(plain + VNET_BYTES + 2))
+    if not ipv4_exact(plain + VNET_BYTES, length):
+        drop(w, s, DROP_SUPER)
+    elif may_be_inside(w, s, seals, session.peer, plain + VNET_BYTES):
+        give_opened(w, device, plain, length)
+
+
+cdef void take_note(Worker *w, Slot *s, Seals *seals, Session *session, const uint8_t *note,
+                    uint32_t length) noexcept nogil:
+    """A message of rekeying's, for Python."""
+    cdef uint8_t detail[4 + NOTE_MAX]
+    if length < 2 or length > NOTE_MAX or not 1 <= note[1] <= 2:
+        drop(w, s, DROP_UNKNOWN_NOTE)
+        return
+    store_be32(detail, session.local)
+    memcpy(detail + 4, note, length)
+    w.work -= WORK_ANSWER
+    # A peer may send as many as it likes.
+    tell_of(w, &w.engine.slots[<uint32_t>seals.device], EV_NOTED, detail, 4 + length, PENDING_MAX)
+
+
+cdef bint may_be_inside(Worker *w, Slot *s, Seals *seals, uint32_t peer, const uint8_t *packet) noexcept nogil:
+    """Whether a packet's addresses are those of the members that sealed and opened it, or behind them; False: it was
+    dropped."""
+    cdef const Table *rules = table_read(&w.engine.networks[s.network].rules)
+    cdef uint32_t own = <uint32_t>load_relaxed64(&seals.own)
+    cdef uint32_t source = load_be32(packet + 12)
+    cdef uint32_t destination = load_be32(packet + 16)
+    if source == own or (source != peer and load_relaxed64(&seals.checks_source)
+                         and not rules_place(w, rules, peer, source, &own)):
+        drop(w, s, DROP_INNER_SOURCE)
+        return False
+    if is_group(destination) or (destination != own and not rules_place(w, rules, own, destination, &peer)):
+        drop(w, s, DROP_INNER_DESTINATION)
+        return False
+    return True
+
+
+cdef void give_opened(Worker *w, uint64_t device, uint8_t *vnet, uint32_t length) noexcept nogil:
+    """Give a device a packet of this length behind its virtio header; a plain one as such, so that it may be put
+    together with others."""
+    cdef uint8_t *payload = vnet - 1
+    cdef uint32_t size = 1 + VNET_BYTES + length
+    cdef uint8_t *frame
+    if zeros10(vnet):
+        payload += VNET_BYTES
+        size -= VNET_BYTES
+    payload[0] = KIND_FORWARD if payload > vnet else KIND_SUPER
+    frame = payload - header_size(size, False)
+    write_header(frame, OP_BINARY, size, False, 0)
+    frame[0] = OPENED
+    emit(w, device, frame, frame_size(frame), size)
+
+
+# In the clear.
+
+cdef bint clear_from(Worker *w, Slot *s, Seals *seals, uint32_t source) noexcept nogil:
+    """Whether a packet in the clear is taken from this address, or from the member that it lies behind."""
+    cdef SealPeer *peer = peer_find(seals, source)
+    cdef uint32_t hop
+    if peer == NULL:
+        hop = rules_next_hop(w, table_read(&w.engine.networks[s.network].rules), source,
+                             <uint32_t>load_relaxed64(&seals.own))
+        peer = peer_of(seals, hop if hop != 0 else source)
+    if peer == NULL:
+        return load_relaxed64(&seals.sealing) == SEALING_PREFER
+    if load_relaxed64(&peer.tells_clear) != 0:
+        tell_once(w, seals, EV_CLEAR, peer.address, &peer.told_clear)
+    return load_relaxed64(&peer.takes_clear) != 0
+
+
+cdef bint takes_clear(Worker *w, Slot *s, Seals *seals, const Frame *f, uint32_t shift) noexcept nogil:
+    """Whether a FORWARD (shift 0) or SUPER (SUPER_SHIFT), long enough for an IPv4 header, may go to the device; False:
+    it was dropped. Behind an outer header, whoever's that is, the inner source counts too."""
+    cdef uint8_t packet[2 * IPIP_BYTES]
+    cdef uint32_t length = min(f.length - 1 - shift, <uint32_t>(2 * IPIP_BYTES))
+    cdef uint32_t destination
+    unmask(packet, f.payload + 1 + shift, length, rotate_mask(f.mask, 1 + shift))
+    destination = load_be32(packet + 16)
+    if is_group(destination) or destination == load_relaxed32(&w.engine.networks[s.network].broadcast):
+        if load_relaxed64(&seals.sealing) == SEALING_REQUIRE:
+            drop(w, s, DROP_GROUP_NOT_SEALED)
+            return False
+        return True
+    if (not clear_from(w, s, seals, load_be32(packet + 12))
+            or (ipip_ours(packet, length, <uint32_t>load_relaxed64(&seals.own))
+                and not clear_from(w, s, seals, load_be32(packet + IPIP_BYTES + 12)))):
+        drop(w, s, DROP_NOT_SEALED)
+        return False
+    return True
