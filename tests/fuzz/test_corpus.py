@@ -6,11 +6,14 @@ import pytest
 from fuzz.frames import check_engine, check_parser
 from fuzz.offload import check_device, check_ipip, check_supers
 from fuzz.passing import check_passing
+from fuzz.sealed import check_sealed
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.engine
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("device", "frames", "ipip", "passing", "supers")
+TARGETS = ("device", "frames", "ipip", "passing", "sealed", "supers")
 
 
 def inputs(target: str) -> pytest.MarkDecorator:
@@ -30,6 +33,17 @@ def test_engine(path: Path) -> None:
 @inputs("passing")
 def test_passing(path: Path) -> None:
     check_passing(path.read_bytes())
+
+
+@inputs("sealed")
+def test_sealed(path: Path) -> None:
+    check_sealed(path.read_bytes())
+
+
+@given(st.binary(max_size=200))
+def test_anything_sealed(data: bytes) -> None:
+    """No fuzzer of _targets.pyx has OpenSSL."""
+    check_sealed(data)
 
 
 @inputs("supers")
