@@ -21,6 +21,7 @@ from kit.sealing import (
     Sealed,
     behind,
     pair,
+    siphash,
 )
 from kit.superpacket import ANY, IPIP, NO_VNET, A, B, C, D, ip_header, pattern, segments, tcp, udp
 
@@ -185,6 +186,19 @@ def test_labels_tell_flows_apart_and_outlast_sessions() -> None:
     assert found[0] == found[1]
     assert found[0][:50] == found[0][50:]
     assert len(set(found[0])) > 45
+
+
+def test_a_label_is_a_siphash_of_the_flow() -> None:
+    assert siphash(bytes(range(16)), bytes(range(15))) == 0xA129CA6149BE45E5, "the vector of SipHash's paper"
+    one = pair(A, B)
+    with client() as device:
+        one.install(device.engine, device.tun)
+        device.seal_with(one)
+        for flow in range(20):
+            out = packet(A, B, flow=flow)
+            known = out[12:20] + out[9:10] + out[20:24]
+            label = one.went(device.sends(out).payload).label
+            assert label == siphash(LABELS, known.ljust(16, b"\0")) & 0xFFFF
 
 
 def test_through_a_relay_from_device_to_device() -> None:
