@@ -1,7 +1,7 @@
 """Two members whose messages are lost, repeated, reordered, who start anew, whose clocks jump: they always meet again.
 
-Invariant: nothing goes in the clear, no key is installed twice (in kit.sealed_world), no packet arrives twice, a member has
-three sessions with a peer at most; and when the way is good again, packets pass both ways.
+Invariant: nothing goes in the clear, no key is installed twice (in kit.sealed_world), no packet arrives twice, a
+member has three sessions with a peer at most; and when the way is good again, packets pass both ways.
 """
 
 from hypothesis import settings

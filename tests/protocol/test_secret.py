@@ -27,7 +27,9 @@ def test_a_text() -> None:
     assert of_pair(secret.under(NETWORK), NETWORK).hex() == VECTORS["psk"]["pair of a text"]
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"\n", "is empty"), (b"one\ntwo\n", "more than one")])
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "is empty"), (b"\n", "is empty"), (b"one\ntwo\n", "more than one")]
+)
 def test_it_is_one_line(content: bytes, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Secret.parse(content)
