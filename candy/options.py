@@ -409,9 +409,8 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "seal packets for members: prefer (where both can, by default), require, or off",
             "MODE",
             default="prefer",
-            is_idle=True,
         ),
-        Option("secret", str, "the secret of the network's members, from this file", "FILE", is_idle=True),
+        Option("secret", str, "the secret of the network's members, from this file: all or nobody", "FILE"),
         _switch("masquerade", "forward between the network and this machine's others, with NAT (nftables)"),
         Option("stun", str, "STUN server for direct links", "URL", "-s", is_original=True, is_idle=True),
         Option(

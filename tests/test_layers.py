@@ -15,6 +15,8 @@ ADAPTERS = {
     "member/joining.py",
     "member/lifecycle.py",
     "member/member.py",
+    "member/parts.py",
+    "member/sealing.py",
     "relay/actor.py",
     "relay/control.py",
     "relay/door.py",

@@ -5,7 +5,6 @@ It knows neither requests nor the engine: relay/upgrade.py is the relay's half, 
 
 import base64
 from hashlib import sha1
-from typing import Final
 
 RELAY_FULL = "The relay is full; try again later.\n"
 """Body of the relay's own 503, by which a member tells it from a web server's: proxies pass bodies on."""
@@ -16,9 +15,6 @@ KEYS_ALONE = "This network admits clients with candy.3 alone: update candy.\n"
 INSTANCE = "Candy-Instance"
 """A header of the member's request: 16 hex digits, drawn when the program starts. By it the relay tells a member that
 makes a newer connection from a copy of its machine. It proves nothing."""
-KEYED_EXTENSION: Final = 1
-"""The engine's `extended` on both sides of a connection whose log-in is by key: as candy.2, since no engine of a member
-takes masks off yet. Once it does this is CANDY3, and masks pass through."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 

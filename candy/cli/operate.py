@@ -2,7 +2,7 @@
 
     candy-server status | members | member | leases | reserve | release | kick | networks | reload | top
     candy-server invite | devices | approve | revoke | rotate
-    candy-client status | members
+    candy-client status | members | forget
 
 Rules:
  1. Which program: --control-socket, before or behind the subcommand, else control_socket in the file of -c, else the
@@ -308,4 +308,14 @@ def _of_member() -> list[click.Command]:
         answer = asking.ask("GET", f"{VERSION}/members")
         _print_json(answer) if is_json else tables.show(tables.PEERS, answer["members"])
 
-    return [status, members]
+    @_command(
+        "client",
+        "forget",
+        "Believe what was refused of a member: that its key is another one, or that it does not seal any more.",
+        click.Argument(["address"]),
+    )
+    def forget(asking: Asking, is_json: bool, address: str) -> None:
+        answer = asking.ask("POST", f"{VERSION}/members/{quoted(address)}/forget")
+        _print_json(answer) if is_json else click.echo(f"{answer['address']} is believed")
+
+    return [status, members, forget]

@@ -118,6 +118,8 @@ NETWORKS = (
 PEERS = (
     Column("ADDRESS", "address"),
     Column("PATH", "path"),
+    Column("SEALING", "sealing"),
+    Column("KEY", "key"),
     Column("PUBLIC", "public"),
     Column("LAN", "lan"),
     Column("ASKS", "asks", "flag"),

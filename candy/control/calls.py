@@ -14,6 +14,7 @@ This module does not know how anything is done.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -21,6 +22,7 @@ from pydantic import Field
 from candy.control.model import (
     Device,
     Devices,
+    Forgotten,
     Invite,
     Invited,
     Kicked,
@@ -212,5 +214,14 @@ RELAY = (
 MEMBER = (
     Call("status", "GET", f"{VERSION}/status", "The member, its connection and its routes", MemberStatus, (_OVER,)),
     Call("members", "GET", f"{VERSION}/members", "The other members that this one knows of", Peers),
+    Call(
+        "forget",
+        "POST",
+        f"{VERSION}/members/{{address}}/forget",
+        "Believe what was refused of a member: another key than it had, or that it does not seal",
+        Forgotten,
+        (Parameter("address", "path", IPv4Address, "its address"),),
+        refusals={404: "nothing was refused of it"},
+    ),
 )
 """Of a member."""

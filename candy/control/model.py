@@ -18,6 +18,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
+SealedOrNot = Literal["sealed", "clear", "waiting", "no route", "key refused", "does not seal"]
 DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
 """Has the words under a field be those of the document."""
 
@@ -423,6 +424,8 @@ class MemberStatus(Traffic):
     """Fingerprint of the network's key; null as long as none is known."""
     device_key: str | None
     """Fingerprint of this device's key; null as long as no relay has asked for one."""
+    seal: Literal["prefer", "require", "off"]
+    """With whom packets are sealed: all who can, all or nobody, nobody."""
     path: Literal["relay"]
     since: float | None
     """When the connection was confirmed."""
@@ -448,6 +451,11 @@ class Peer:
     """And from within."""
     asks: bool
     """It looked for others to link with."""
+    sealing: SealedOrNot | None
+    """What becomes of packets for it: `sealed`; `clear`; `waiting` for a session; or dropped, because nobody is there,
+    its key is not the one that it had, or it does not seal, which this member asks for. Null: none was sent yet."""
+    key: str | None
+    """Fingerprint of its device's key, if it seals."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -457,3 +465,12 @@ class Peers:
     __pydantic_config__ = DOCUMENTED
 
     members: list[Peer]
+
+
+@dataclass(slots=True, kw_only=True)
+class Forgotten:
+    """The member whose new key is believed."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    address: str

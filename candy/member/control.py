@@ -8,19 +8,33 @@ This module does not know how it is asked, nor by whom.
 import asyncio
 import os
 import time
+from collections.abc import Mapping
+from ipaddress import IPv4Address
 
 from candy import __version__
 from candy._fastpath import Engine
-from candy.control.model import Ended, MemberStatus, Peer, Peers, Route
-from candy.errors import KeysUnusable
+from candy.control.model import Ended, Forgotten, MemberStatus, Peer, Peers, Route, SealedOrNot
+from candy.errors import KeysUnusable, RequestError
 from candy.host.interface import Interface
+from candy.member import peers
+from candy.member.directory import Identity
 from candy.member.member import Member
+from candy.member.seals import Seal, Way
+from candy.protocol.keys import fingerprint
 
 PING_S = 1.0
 """How long the relay may take to answer a ping that is sent for who asks."""
 PAYLOAD = b"candy-status"
 """Of that ping: the engine reports no PONG without one."""
 
+WAYS: Mapping[Way, SealedOrNot] = {
+    Way.WAIT: "waiting",
+    Way.SEAL: "sealed",
+    Way.CLEAR: "clear",
+    Way.NO_ROUTE: "no route",
+    Way.KEY_REFUSED: "key refused",
+    Way.NOT_SEALING: "does not seal",
+}
 NOTHING = {"packets_in": 0, "bytes_in": 0, "packets_out": 0, "bytes_out": 0, "drops": 0, "queued_bytes": 0}
 
 
@@ -62,6 +76,7 @@ class MemberControl:
             log_in=None if conversation is None else conversation.came_by,
             network_key=network_key,
             device_key=device_key,
+            seal=(Seal.OFF if self._member.sealing is None else self._member.sealing.seal).value,
             path="relay",
             since=None if confirmed is None else time.time() - (asyncio.get_running_loop().time() - confirmed),
             round_trip_ms=round_trip_ms,
@@ -77,18 +92,19 @@ class MemberControl:
 
     async def members(self) -> Peers:
         """The other members that this one knows of."""
+        said = dict(self._member.peers)
+        sealing = self._member.sealing
+        known = {} if sealing is None else {address: (way, who) for address, way, who in sealing.members()}
         return Peers(
-            members=[
-                Peer(
-                    address=str(address),
-                    path="relay",
-                    public=None if peer.public is None else str(peer.public),
-                    lan=None if peer.lan is None else str(peer.lan),
-                    asks=peer.asks,
-                )
-                for address, peer in self._member.peers
-            ]
+            members=[_peer(address, said.get(address), *known.get(address, (None, None))) for address in said | known]
         )
+
+    async def forget(self, *, address: IPv4Address) -> Forgotten:
+        """Believe what was refused of a member."""
+        sealing = self._member.sealing
+        if sealing is None or not sealing.forget(address):
+            raise RequestError(f"nothing was refused of {address}: candy-client members shows who is there", 404)
+        return Forgotten(address=str(address))
 
     def _counters(self, connection: int | None) -> dict[str, int]:
         counted = None if connection is None else self._engine.connection_stats(connection)
@@ -120,3 +136,17 @@ class MemberControl:
         except TimeoutError:
             return None
         return (time.monotonic() - began) * 1e3
+
+
+def _peer(address: IPv4Address, said: peers.Peer | None, way: Way | None, who: Identity | None) -> Peer:
+    """A member by what it said of itself, and by what is known of sealing for it."""
+    said = said or peers.Peer()
+    return Peer(
+        address=str(address),
+        path="relay",
+        public=None if said.public is None else str(said.public),
+        lan=None if said.lan is None else str(said.lan),
+        asks=said.asks,
+        sealing=None if way is None else WAYS[way],
+        key=None if who is None else fingerprint(who.key),
+    )

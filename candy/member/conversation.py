@@ -32,10 +32,11 @@ from candy.member.login import Ticket
 from candy.member.placements import Placements
 from candy.member.routeset import RouteSet
 from candy.member.trust import Known
-from candy.protocol import auth, wire
+from candy.protocol import auth, control, wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
 from candy.protocol.closing import CloseCode, parse
+from candy.protocol.noise import KeyPair
 from candy.protocol.wire import DropReason
 
 ANSWER_S = 10.0
@@ -104,7 +105,45 @@ class KeepKeys:
     ticket: Ticket | None
 
 
-Action = Send | Ping | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """Seal packets for others by this, from before the first one passes on the connection."""
+
+    connection: int
+    device: KeyPair
+    address: IPv4Address
+    lease: bytes
+    network: bytes
+    """The network's key."""
+    checks_source: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChanged:
+    """The network has another key, on the same connection."""
+
+    network: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Have the sealed sessions hear what the relay says of other members."""
+
+    message: control.Tell | control.NotSealing | control.Commit
+
+
+@dataclass(frozen=True, slots=True)
+class Shake:
+    """Have the sealed sessions look at another member's HANDSHAKE."""
+
+    payload: bytes
+
+
+Sealing = Admitted | NetworkChanged | Tell | Shake
+"""For sealed sessions with others (candy.member.sealing)."""
+Action = (
+    Send | Ping | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn | Sealing
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from candy import __version__
-from candy._fastpath import Engine, TlsContext
+from candy._fastpath import CANDY3, Engine, TlsContext
 from candy.carrier.handover import INSTANCE, Tail, accept_for
 from candy.carrier.secure import Secure, TlsFailed
 from candy.carrier.tls import BY_SYSTEM, HANDSHAKE_S, Trust, trusting
@@ -68,7 +68,7 @@ class Upgraded:
         Raises:
             OSError: the engine can't take it; it is still the caller's.
         """
-        return self.carrier.hand_over(engine, self.extended, ping_after)
+        return self.carrier.hand_over(engine, int(self.extended) if self.shown is None else CANDY3, ping_after)
 
     def close(self) -> None:
         """End it, if the engine has not taken it over."""
@@ -87,7 +87,7 @@ class Plain:
     fd: int
     tail: bytes
 
-    def hand_over(self, engine: Engine, extended: bool, ping_after: float | None) -> int:
+    def hand_over(self, engine: Engine, extended: int, ping_after: float | None) -> int:
         return engine.adopt(self.fd, client=True, extended=extended, tail=self.tail, ping_after=ping_after)
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Tls:
     connection: int
     plaintext: socket.socket
 
-    def hand_over(self, engine: Engine, extended: bool, ping_after: float | None) -> int:
+    def hand_over(self, engine: Engine, extended: int, ping_after: float | None) -> int:
         if not engine.upgrade(self.connection, extended=extended, ping_after=ping_after):
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
         self.secure.release(self.connection)

@@ -27,6 +27,7 @@ from candy.primitives import verify
 from candy.protocol.actions import Close, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.link import Invitation
+from candy.protocol.login import Asks
 
 _CONNECTIONS = 4
 GOODBYE_S = 2.0
@@ -91,7 +92,9 @@ class _Joining:
             upgraded.carrier.close()
             raise
         instance = int(self._dialer.instance, 16)
-        talk = keyed(self._identity, connection, None, RouteSet(), log_in, upgraded.shown, instance, verify)
+        # Nothing is sealed for who leaves at once.
+        seals = Asks.SEALS_NOTHING
+        talk = keyed(self._identity, connection, None, RouteSet(), log_in, upgraded.shown, instance, verify, seals)
         address = await self._talk(talk)
         self._engine.close(connection, CloseCode.GOING_AWAY, "")
         try:

@@ -4,6 +4,7 @@
                              │                └── 4010 ──▶ CONFIRM ──▶ WAITING ──APPROVED──▶ JOINED
                              └── refused: the relay's word, in message 2
     behind message 2: CONTROL ─▶ opened, and acted upon;  anything else of the relay's in the clear ─▶ 4012
+                      TELL, NOT_SEALING, COMMIT within it, and HANDSHAKE ─▶ candy.member.sealing
 
 Rules:
  1. A close frame is in the clear, so it is believed for nothing: what the relay says stands in message 2 or in CLOSING.
@@ -23,11 +24,15 @@ from candy.member.conversation import (
     ANY_ADDRESS,
     CONFIRM_S,
     Action,
+    Admitted,
     CameBy,
     Conversation,
     Ending,
     Identity,
     KeepKeys,
+    NetworkChanged,
+    Shake,
+    Tell,
 )
 from candy.member.cures import CURES, FINAL
 from candy.member.login import LogIn, Outcome, refusal
@@ -36,9 +41,10 @@ from candy.member.trust import Known
 from candy.protocol import control, keys, wire
 from candy.protocol.actions import Close, Drop, Log, Send
 from candy.protocol.closing import CloseCode
+from candy.protocol.handshake import HANDSHAKE
 from candy.protocol.hello import Hello
 from candy.protocol.keys import Shown, Verify
-from candy.protocol.login import LOGIN, Asked, Asks, Credential
+from candy.protocol.login import LOGIN, Asked, Asks, Credential, Tells
 from candy.protocol.wire import DropReason
 
 ANSWER_S = 20.0
@@ -85,6 +91,7 @@ class KeyedConversation(Conversation):
         self._verify = verify
         self._outcome: Outcome | None = None
         self._channel: control.Channel | None = None
+        self._lease = b""
 
     @property
     def came_by(self) -> CameBy:
@@ -94,6 +101,11 @@ class KeyedConversation(Conversation):
             case Credential.INVITATION:
                 return "invitation"
         return "password"
+
+    def sealed(self, message: bytes) -> bytes:
+        """The CONTROL that has this message within, behind the log-in: what is sealed is to be sent at once."""
+        assert self._channel is not None
+        return self._channel.seal(message)
 
     def opened(self, now: float) -> list[Action]:
         """Also where the relay is not to be believed: then the connection ends at once."""
@@ -118,6 +130,8 @@ class KeyedConversation(Conversation):
             return self._on_control(message, now)
         if kind in control.WITHIN:
             return self._break(DropReason.BAD_CONTROL)
+        if kind == HANDSHAKE and self._address is not None:
+            return [Shake(payload)]
         if kind not in _MEMBERS:
             return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
         return super().received(payload, now, wall)
@@ -149,6 +163,7 @@ class KeyedConversation(Conversation):
             return []
         self._outcome = outcome
         self._channel = self._log_in.channel(outcome)
+        self._lease = outcome.told.lease
         keep = KeepKeys(outcome.known, outcome.ticket)
         if outcome.is_in:
             return [keep, *self._on_address(outcome.told.address, now)]
@@ -172,10 +187,12 @@ class KeyedConversation(Conversation):
                     self._on_closing(message)
                     return []
                 case control.Approved() if self._address is None:
+                    self._lease = message.lease
                     return self._on_address(message.address, now)
                 case control.NetworkKey():
                     known = self._outcome.known.succeeded(message.succession, self._verify)
-                    return self._keep(known, f"the network has another key: {keys.fingerprint(known.network)}")
+                    kept = self._keep(known, f"the network has another key: {keys.fingerprint(known.network)}")
+                    return [*kept, NetworkChanged(known.network)]
                 case control.RelayKey():
                     known = self._outcome.known.renewed(message.key, self._verify)
                     return self._keep(known, "the relay has another key, signed by the network's")
@@ -183,6 +200,8 @@ class KeyedConversation(Conversation):
                     return self._on_route(message, now)
                 case wire.Behind() if self._address is not None:
                     return self._on_behind(message)
+                case control.Tell() | control.NotSealing() | control.Commit() if self._address is not None:
+                    return [Tell(message)]
         except TrustError as error:
             return [Log("warning", f"not believed: {error}")]
         except WireError as error:
@@ -211,14 +230,22 @@ class KeyedConversation(Conversation):
     def _claim(self, address: IPv4Interface) -> list[Action]:
         # One that waited for approval has confirmed already.
         assert self._outcome is not None
-        return [] if self._outcome.waits else [self._confirm()]
+        admitted = Admitted(
+            connection=self._connection,
+            device=self._log_in.device,
+            address=address.ip,
+            lease=self._lease,
+            network=self._outcome.known.network,
+            checks_source=not self._outcome.told.flags & Tells.CHECKS_NO_SOURCE,
+        )
+        # Behind the confirmation, since what follows from it is said within CONTROL as well.
+        return [admitted] if self._outcome.waits else [self._confirm(), admitted]
 
     def _greet(self) -> list[Action]:
         return []
 
     def _confirm(self) -> Send:
-        assert self._channel is not None
-        return Send(self._connection, self._channel.seal(control.Confirm().encode()))
+        return Send(self._connection, self.sealed(control.Confirm().encode()))
 
     def _break(self, reason: str) -> list[Action]:
         """What the relay tells can't be relied upon any more."""
@@ -249,15 +276,15 @@ def keyed(
     shown: Shown,
     instance: int,
     verify: Verify,
+    flags: Asks,
 ) -> KeyedConversation:
     """The conversation of a member with a relay that showed this.
 
     Args:
         last: the address that it had last, None for none.
         instance: what it calls itself as long as it runs.
+        flags: how it seals.
     """
-    # No member opens yet what is sealed for it.
-    flags = Asks.SEALS_NOTHING
     if identity.address is not None:
         flags |= Asks.IS_FIXED
     asked = Asked(

@@ -207,7 +207,8 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
         try:
             engine.add_network()
             interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
-            member = Member(identity, keyring, state, dialer, engine, interface, underlay)
+            sealing = parts.sealing(settings, state, engine, interface.connection)
+            member = Member(identity, keyring, state, dialer, engine, interface, underlay, sealing=sealing)
             _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
             stays = _Stays(member, settings, make)
             monitor = Monitor(member.look, member.changed)
@@ -215,6 +216,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             asyncio.run(
                 _stay_until_signal(settings, stays, member, control, monitor, state, interface, masquerade, reread)
             )
+            member.end()
         finally:
             # The interface is gone once the engine's duplicate of its descriptor is closed as well.
             engine.stop()

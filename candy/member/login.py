@@ -46,6 +46,12 @@ WITHOUT_PASSWORD = (
 )
 
 
+WITHOUT_SEALING = (
+    "the relay does not speak candy.3, so nothing can be sealed, and this member sends nothing in the clear: update "
+    "the relay, or remove --secret and --seal require"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """A device's own credential."""
@@ -134,7 +140,7 @@ class LogIn:
         primitives: Primitives,
         verify: Verify,
     ) -> None:
-        self._device = device
+        self.device = device
         self._credentials = credentials
         self._configured = configured
         self._known = known
@@ -154,7 +160,7 @@ class LogIn:
     @property
     def fingerprint(self) -> str:
         """Of the device's key, as the relay's operator sees it."""
-        return keys.fingerprint(self._device.public)
+        return keys.fingerprint(self.device.public)
 
     def begin(self, shown: Shown, asked: Asked) -> bytes:
         """Message 1, to the relay that shows this. A password takes 0.2 s here.
@@ -170,7 +176,7 @@ class LogIn:
             self._primitives,
             is_initiator=True,
             prologue=prologue(shown.key, shown.nonce, self._offered, head.head),
-            static=self._device,
+            static=self.device,
             ephemeral=self._ephemeral,
             remote=shown.key.relay,
             psk=psk,

@@ -30,6 +30,7 @@ from candy.errors import AddressTaken, InterfaceGone, KeysUnusable, OperationalE
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
 from candy.member.conversation import (
+    Admitted,
     Configure,
     Conversation,
     Ending,
@@ -38,21 +39,28 @@ from candy.member.conversation import (
     Keep,
     KeepKeys,
     Learn,
+    NetworkChanged,
     SetPlacements,
     SetRoutes,
+    Shake,
+    Tell,
 )
 from candy.member.dial import Dialer, Upgraded
-from candy.member.keyed import keyed
+from candy.member.keyed import KeyedConversation, keyed
 from candy.member.keyring import Keyring
-from candy.member.login import OLD_RELAY, WITHOUT_EXTENSION, WITHOUT_PASSWORD, LogIn
+from candy.member.login import OLD_RELAY, WITHOUT_EXTENSION, WITHOUT_PASSWORD, WITHOUT_SEALING, LogIn
 from candy.member.peers import Peers
 from candy.member.progress import Progress
 from candy.member.routeset import RouteSet
+from candy.member.sealing import Said, Say, Sealing
+from candy.member.seals import Seal
 from candy.member.sequel import Sequel, Sequels
 from candy.member.state import MemberState
 from candy.member.succession import Abandon, Action, Dial, Judge, Succession
 from candy.primitives import verify
+from candy.protocol import control
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.login import Asks
 from candy.protocol.wire import RouteEntry
 
 GOODBYE_S = 2.0
@@ -86,6 +94,7 @@ class Member:
         state: keeps address and timestamp.
         dialer, engine, interface: as made by run(); the engine has one network, number 0.
         underlay: this machine beside the interface; None: what is in its way is not looked for.
+        sealing: makes what seals packets for others, by what it says; None: nothing does.
         random: a number in [0, 1).
         wall: Unix seconds.
         sleep: waits for seconds.
@@ -101,6 +110,7 @@ class Member:
         interface: Interface,
         underlay: Underlay | None = None,
         *,
+        sealing: Callable[[Say], Sealing] | None = None,
         random: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -113,6 +123,7 @@ class Member:
         self._secure = Secure(engine)
         self._interface = interface
         self._underlay = underlay
+        self.sealing = None if sealing is None else sealing(self._say)
         self._told = RouteSet()
         self._routes: tuple[RouteEntry, ...] = ()
         """Those in force, of which the interface follows as many as it can."""
@@ -207,6 +218,11 @@ class Member:
                 _log.warning("replaced again and again: this member has made itself a new VMAC")
             await self._pause(sequel)
 
+    def end(self) -> None:
+        """It has stayed for the last time: wipe what is secret, and keep what is to be kept."""
+        if self.sealing is not None:
+            self.sealing.end()
+
     async def _pause(self, sequel: Sequel) -> None:
         """Wait as long as it says, or until the way to the relay changes."""
         sleeping = asyncio.ensure_future(self._sleep(sequel.delay))
@@ -263,10 +279,13 @@ class Member:
             elif event == EVENT_MESSAGE:
                 await self._perform(succession.received(source, detail, now(), int(self._wall())))
         await self._perform(succession.expired(now()))
+        if self.sealing is not None:
+            self.sealing.go_on()
 
     def _events(self) -> list[tuple[int, int, bytes]]:
-        """The engine's, but for those of connections that are being dialed."""
-        return [event for event in self._engine.events() if not self._secure.on_event(*event)]
+        """The engine's, but for those of connections that are being dialed, and of sealed sessions."""
+        events = [event for event in self._engine.events() if not self._secure.on_event(*event)]
+        return events if self.sealing is None else [event for event in events if not self.sealing.on_event(*event)]
 
     async def _dial(self, attempt_s: float) -> Reached | Failed:
         """One attempt."""
@@ -297,6 +316,8 @@ class Member:
                     return Failed(WITHOUT_EXTENSION, refused=True)
                 elif self.keyring.knows_network():
                     return Failed(OLD_RELAY, refused=True)
+                elif self.sealing is not None and self.sealing.seal is Seal.REQUIRE:
+                    return Failed(WITHOUT_SEALING, refused=True)
                 elif not self.keyring.has_password:
                     return Failed(WITHOUT_PASSWORD, refused=True)
                 else:
@@ -322,7 +343,17 @@ class Member:
     def _conversation(self, connection: int, upgraded: Upgraded, log_in: LogIn | None) -> Conversation:
         if log_in is not None and upgraded.shown is not None:
             instance = int(self._dialer.instance, 16)
-            return keyed(self._identity, connection, self._last, self._told, log_in, upgraded.shown, instance, verify)
+            return keyed(
+                self._identity,
+                connection,
+                self._last,
+                self._told,
+                log_in,
+                upgraded.shown,
+                instance,
+                verify,
+                Asks.SEALS_NOTHING if self.sealing is None else self.sealing.flags,
+            )
         timestamp = self._state.next_timestamp(int(self._wall()))
         return Conversation(self._identity, connection, timestamp, self._last, self._told, extended=upgraded.extended)
 
@@ -354,9 +385,11 @@ class Member:
                     self._engine.set_rules(0, [placement.numbers for placement in action.placements])
                 case Learn():
                     _log.debug("%s: %s", action.message.src, self._peers.learn(action.message))
-                case Drop():
-                    self._drops[action.reason] += 1
-                    _log.debug("message from the relay dropped: %s", action.reason)
+                case Admitted() | NetworkChanged() | Tell() | Shake():
+                    if self.sealing is not None:
+                        await self.sealing.perform(action)
+                case Drop() | Log():
+                    self._note(action)
                 case Dial():
                     self._dialing = asyncio.create_task(self._dial(action.attempt_s))
                     self._dialing.add_done_callback(lambda _: self._stirred.set())
@@ -364,8 +397,23 @@ class Member:
                     self._dialer.outer.judge(self._upgraded[action.connection].outer, gave_up=action.gave_up)
                 case Abandon():
                     await self._abandon()
-                case Log():
-                    _log.log(logging.getLevelNamesMapping()[action.level.upper()], "%s", action.text)
+
+    def _note(self, action: Drop | Log) -> None:
+        if isinstance(action, Drop):
+            self._drops[action.reason] += 1
+            _log.debug("message from the relay dropped: %s", action.reason)
+        else:
+            _log.log(logging.getLevelNamesMapping()[action.level.upper()], "%s", action.text)
+
+    def _say(self, action: Said) -> None:
+        """Carry out what sealed sessions have to say. The relay hears it on the connection that leads."""
+        if not isinstance(action, Send):
+            self._note(action)
+            return
+        talk, payload = self.progress.conversation, action.payload
+        if not isinstance(talk, KeyedConversation) or talk.connection != action.connection:
+            return
+        self._engine.send(action.connection, talk.sealed(payload) if payload[0] in control.WITHIN else payload)
 
     async def _follow(self) -> None:
         """Lead packets for the routes in force into the tunnel, and tell what that is in the way of."""
@@ -378,6 +426,8 @@ class Member:
         """Return once the engine has events, or something else is at hand, or at the deadline."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._engine.fileno(), self._stirred.set)
+        if self.sealing is not None:
+            deadline = min(deadline, loop.time() + self.sealing.delay)
         try:
             async with asyncio.timeout_at(deadline if deadline < inf else None):
                 await self._stirred.wait()
@@ -409,6 +459,8 @@ class Member:
 
     def _hang_up(self, connection: int) -> None:
         """The engine has sent what it had."""
+        if self.sealing is not None:
+            self.sealing.lost(connection)
         upgraded = self._upgraded.pop(connection, None)
         if upgraded is not None:
             upgraded.hang_up()

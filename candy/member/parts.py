@@ -3,19 +3,26 @@
 import logging
 import secrets
 import socket
+from collections.abc import Callable
+from functools import partial
 
 from candy import __version__
+from candy._fastpath import Engine
 from candy.carrier.tls import Trust
+from candy.host.processor import has_aes
 from candy.host.underlay import Underlay
 from candy.member.acceptance import Acceptance
 from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
+from candy.member.sealing import Say, Sealing
+from candy.member.seals import Seal
 from candy.member.settings import MemberSettings
 from candy.member.state import MemberState
 from candy.protocol.hello import Hello
 from candy.protocol.link import Invitation
+from candy.protocol.login import Asks
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +53,14 @@ def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> K
         invitation=invitation,
         randbytes=secrets.token_bytes,
     )
+
+
+def sealing(settings: MemberSettings, state: MemberState, engine: Engine, tun: int) -> Callable[[Say], Sealing]:
+    """What seals for others, once it is told who carries out what it says."""
+    flags = {Seal.PREFER: Asks(0), Seal.REQUIRE: Asks.REQUIRES_SEALING, Seal.OFF: Asks.SEALS_NOTHING}[settings.seals]
+    if has_aes():
+        flags |= Asks.HAS_AES
+    return partial(Sealing, flags, settings.seals, settings.secret, state, engine, tun)
 
 
 def identity(settings: MemberSettings, state: MemberState, acceptance: Acceptance) -> Identity:

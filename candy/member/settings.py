@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_val
 from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
+from candy.member.seals import Seal
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
 from candy.protocol.link import Link
 from candy.protocol.secret import Secret
@@ -157,6 +158,11 @@ class MemberSettings(Settings):
     def all_pins(self) -> tuple[bytes, ...]:
         """Also the URL's."""
         return self.pins if self.link_pin is None else (*self.pins, self.link_pin)
+
+    @property
+    def seals(self) -> Seal:
+        """How, by both options."""
+        return Seal.REQUIRE if self.secret is not None else Seal(self.seal)
 
     @property
     def interface(self) -> str:

@@ -5,6 +5,8 @@
     timestamp/<name>      the last timestamp put into an AUTH, decimal Unix seconds
     relay/<name>          addresses by which a host was last reached, one host a line: relay.example.org 203.0.113.5
     segment/<name>        the longest TCP segment that the way to a host takes, one host a line: relay.example.org 1220
+    pins/<name>           whose key each lease has (candy.member.pins)
+    handshake/<name>      the time above which the next handshake is (candy.member.stamps)
 
 `<name>` is the member's --name, or `__noname__` without one; vmac and address are the original client's files, so that
 a machine that migrates keeps its address. Members of several names on one machine have nothing in common: with one VMAC
@@ -22,6 +24,8 @@ from pathlib import Path
 
 from candy.errors import ConfigError
 from candy.host.files import Folder
+from candy.member.pins import Pins
+from candy.member.stamps import Stamps
 from candy.protocol.auth import TOLERANCE_S
 
 NONAME = "__noname__"
@@ -83,6 +87,28 @@ class MemberState:
     def keep_address(self, address: IPv4Interface) -> None:
         """Remember the address for next time."""
         self.folder.replace(self._path("address"), address.with_prefixlen.encode("ascii"))
+
+    def pins(self) -> Pins:
+        """Whose key each lease has."""
+        pins = Pins(self.folder.read(path := self._path("pins")) or b"")
+        if pins.damaged:
+            _log.warning("%s: %d lines hold no lease and its key: not used", path, pins.damaged)
+        return pins
+
+    def keep_pins(self, content: bytes) -> None:
+        """What Pins.encode() gave."""
+        self.folder.replace(self._path("pins"), content)
+
+    def stamps(self) -> Stamps:
+        """The times of this member's handshakes."""
+        stamps = Stamps(self.folder.read(path := self._path("handshake")))
+        if stamps.is_damaged:
+            _log.warning("%s holds no time: not used", path)
+        return stamps
+
+    def keep_stamp(self, content: bytes) -> None:
+        """What Stamps.next() asked to be kept."""
+        self.folder.replace(self._path("handshake"), content)
 
     def reached(self, host: str) -> tuple[str, ...]:
         """The addresses by which a relay or proxy of this name was last reached; none if that is not known."""

@@ -24,8 +24,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from candy._fastpath import Engine
-from candy.carrier.handover import INSTANCE, KEYED_EXTENSION, KEYS_ALONE, OLD_HTTP, RELAY_FULL, Tail, accept_for
+from candy._fastpath import CANDY3, Engine
+from candy.carrier.handover import INSTANCE, KEYS_ALONE, OLD_HTTP, RELAY_FULL, Tail, accept_for
 from candy.protocol.wire import SEALING_SUBPROTOCOL, SUBPROTOCOL
 from candy.relay.login import LogIn
 
@@ -116,7 +116,7 @@ def hand_over(
         further = {"Sec-WebSocket-Protocol": SEALING_SUBPROTOCOL, **log_in.shown.headers()}
     preamble = _switching(request.headers["Sec-WebSocket-Key"], further)
     handed_over = HandedOver(extended, _instance(request))
-    extension = int(extended) if log_in is None else KEYED_EXTENSION
+    extension = int(extended) if log_in is None else CANDY3
     if guest is not None:
         if not engine.upgrade(guest, network=network, extended=extension, preamble=preamble):
             raise ConnectionError("the connection is gone")

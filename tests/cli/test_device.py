@@ -17,11 +17,12 @@ from candy.errors import OperationalError
 from candy.member import joining
 from candy.member.keys import MemberKeys
 from candy.member.login import Ticket
-from candy.protocol.secret import Secret
+from candy.member.seals import Seal
 from candy.member.settings import MemberSettings
 from candy.member.trust import Known, shown_network, shown_relay
 from candy.protocol.keys import fingerprint
 from candy.protocol.link import Invitation, Link
+from candy.protocol.secret import Secret
 
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 
@@ -186,7 +187,8 @@ def test_a_secret_is_read_from_its_file(ran: Ran, tmp_path: Path) -> None:
     settings, said = join(ran, "-w", "ws://relay", "--password-file", str(file), "--secret", str(file))
     assert settings.secret == Secret(None, b"a text")
     assert "a text" not in repr(settings)
-    assert said == "candy-client: warning: --secret: has no effect yet\n"
+    assert settings.seals is Seal.REQUIRE
+    assert said == ""
     line = ["-w", "ws://relay", "-p", "pw", "--secret"]
     assert "remove one of them" in refuse(client_command.main, *line, str(file), "--seal", "off")
     file.write_text("candy-secret-1:AAAA\n")

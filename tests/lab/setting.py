@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, cast
@@ -35,8 +36,11 @@ from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
 from candy.member.member import Member
+from candy.member.sealing import Sealing
+from candy.member.seals import Seal
 from candy.member.state import MemberState
 from candy.protocol import auth, wire
+from candy.protocol.login import Asks
 from candy.protocol.wire import Route, RouteEntry
 
 OTHER = IPv4Interface("192.168.202.9/24")
@@ -214,6 +218,8 @@ class Setting:
             MemberKeys(folder), password=PASSWORD, randbytes=os.urandom
         )
         """Makes what the member logs in by."""
+        self.seal: Seal | None = None
+        """How it seals; None: what it is told of that nobody hears."""
         self._slept_enough = asyncio.Event()
         self.interface: Interface
         self.member: Member
@@ -234,6 +240,8 @@ class Setting:
             randbytes=bytes,
         )
         self.interface = Interface(cast(Tun, self.device), cast(KernelRoutes, self.kernel), self.engine)
+        tun = self.interface.connection
+        sealing = None if self.seal is None else partial(Sealing, Asks(0), self.seal, None, state, self.engine, tun)
         self.member = Member(
             identity,
             self.keyring(),
@@ -241,6 +249,7 @@ class Setting:
             Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", trust=Trust(ca_file)),
             self.engine,
             self.interface,
+            sealing=sealing,
             random=lambda: 0.0,
             wall=lambda: float(WALL),
             sleep=self._sleep,

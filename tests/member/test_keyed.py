@@ -12,7 +12,20 @@ from kit.primitives import PRIMITIVES
 from kit.talk import network as a_network
 
 from candy.member.acceptance import Acceptance
-from candy.member.conversation import Action, Configure, Identity, Join, Keep, KeepKeys, SetPlacements, SetRoutes
+from candy.member.conversation import (
+    Action,
+    Admitted,
+    Configure,
+    Identity,
+    Join,
+    Keep,
+    KeepKeys,
+    NetworkChanged,
+    SetPlacements,
+    SetRoutes,
+    Shake,
+    Tell,
+)
 from candy.member.cures import CURES, FINAL
 from candy.member.keyed import ANSWER_S, KeyedConversation
 from candy.member.login import Credentials, Ticket
@@ -22,6 +35,7 @@ from candy.protocol import control, keys, wire
 from candy.protocol.actions import Close, Drop, Log, Secure, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.control import Approved, Closing, Confirm
+from candy.protocol.handshake import HANDSHAKE
 from candy.protocol.login import Asked, Login, Tells, Told
 from candy.relay.login import Claim, LogIn
 from candy.relay.pool import Pool
@@ -97,7 +111,7 @@ def test_a_log_in_takes_one_round_trip() -> None:
     spoken = Spoken()
     actions = spoken.tell(TOLD)
     # Packets go behind the confirmation, and what it gave is written before.
-    assert [type(action) for action in actions] == [KeepKeys, Configure, SetRoutes, Send, Join]
+    assert [type(action) for action in actions] == [KeepKeys, Configure, SetRoutes, Send, Admitted, Join]
     assert actions[1] == Configure(ADDRESS)
     spoken.confirmed(actions)
     assert spoken.said.has_claimed
@@ -273,7 +287,9 @@ def test_it_waits_for_approval() -> None:
     assert not spoken.said.has_claimed
     assert spoken.said.expired(10_000.0) == []
     actions = spoken.receive(Approved(ADDRESS, bytes([7]) * 8).encode(), 10_000.0)
-    assert [type(action) for action in actions] == [Configure, SetRoutes, Join]
+    assert [type(action) for action in actions] == [Configure, SetRoutes, Admitted, Join]
+    assert isinstance(admitted := actions[2], Admitted)
+    assert (admitted.address, admitted.lease) == (ADDRESS.ip, bytes([7]) * 8)
     assert spoken.receive(Approved(ADDRESS, bytes([7]) * 8).encode()) == [Drop(CONNECTION, "unexpected_kind")]
 
 
@@ -288,7 +304,10 @@ def test_routes_and_what_lies_behind() -> None:
     drop, log = spoken.receive(behind.encode())
     assert drop == Drop(CONNECTION, "unknown_version")
     assert isinstance(log, Log)
-    assert spoken.receive(control.NotSealing(ADDRESS.ip).encode()) == [Drop(CONNECTION, "unexpected_kind")]
+    told = control.Tell((control.Peer(ADDRESS.ip + 1, control.State.NOBODY),))
+    for message in (told, control.NotSealing(ADDRESS.ip), control.Commit(ADDRESS.ip, 3000)):
+        assert spoken.receive(message.encode()) == [Tell(message)]
+        assert waiting().receive(message.encode()) == [Drop(CONNECTION, "unexpected_kind")]
     assert spoken.receive(b"\x29") == [Drop(CONNECTION, "unknown_kind")]
 
 
@@ -304,10 +323,26 @@ def test_new_keys_are_kept_if_they_are_signed() -> None:
     assert log.text.startswith("not believed: ")
     seed = bytes([0x22]) * 32
     entry = keys.Succession.make(sign, SEED, NETWORK, signing_public(seed), 1)
-    keep, log = spoken.receive(control.NetworkKey(entry).encode())
+    keep, log, changed = spoken.receive(control.NetworkKey(entry).encode())
     assert isinstance(keep, KeepKeys)
     assert keep.known.network == signing_public(seed)
     assert log == Log("info", f"the network has another key: {keys.fingerprint(signing_public(seed))}")
+    assert changed == NetworkChanged(signing_public(seed))
+
+
+@pytest.mark.parametrize("flags", [Tells(0), Tells.CHECKS_NO_SOURCE])
+def test_what_is_sealed_by(flags: Tells) -> None:
+    actions = Spoken().tell(replace(TOLD, flags=flags, lease=bytes([7]) * 8))
+    [admitted] = [action for action in actions if isinstance(action, Admitted)]
+    assert (admitted.connection, admitted.device, admitted.network) == (CONNECTION, DEVICE, NETWORK)
+    assert (admitted.address, admitted.lease) == (ADDRESS.ip, bytes([7]) * 8)
+    assert admitted.checks_source is not bool(flags)
+
+
+def test_handshakes_are_looked_at_once_it_has_an_address() -> None:
+    message = bytes([HANDSHAKE]) + bytes(147)
+    assert joined().said.received(message, 0.2, WALL) == [Shake(message)]
+    assert waiting().said.received(message, 0.2, WALL) == [Drop(CONNECTION, "unexpected_kind")]
 
 
 def test_a_whole_log_in_with_a_network() -> None:

@@ -2,16 +2,21 @@
 
 from ipaddress import IPv4Interface
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from candy import __version__
+from candy._fastpath import Engine
 from candy.member import parts
 from candy.member.acceptance import Acceptance
 from candy.member.keys import MemberKeys
+from candy.member.seals import Seal
 from candy.member.settings import MemberSettings
 from candy.member.state import MemberState
 from candy.protocol.keys import fingerprint
+from candy.protocol.login import Asks
+from candy.protocol.secret import Secret
 
 NETWORK = bytes([1]) * 32
 
@@ -35,6 +40,30 @@ def test_a_member_without_a_password(tmp_path: Path) -> None:
     # It is made when a relay asks for it.
     assert MemberKeys(tmp_path).device_if_made() is None
     assert parts.dialer(settings).relay == "ws://relay/"
+
+
+@pytest.mark.parametrize(
+    ("given", "seal", "flags"),
+    [
+        ({}, Seal.PREFER, Asks(0)),
+        ({"seal": "require"}, Seal.REQUIRE, Asks.REQUIRES_SEALING),
+        ({"secret": Secret(bytes(32))}, Seal.REQUIRE, Asks.REQUIRES_SEALING),
+        ({"seal": "off"}, Seal.OFF, Asks.SEALS_NOTHING),
+    ],
+)
+@pytest.mark.parametrize("has_aes", [True, False])
+def test_how_it_seals(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, object],
+    seal: Seal,
+    flags: Asks,
+    has_aes: bool,
+) -> None:
+    monkeypatch.setattr(parts, "has_aes", lambda: has_aes)
+    settings = MemberSettings.model_validate({"password": b"x", "state_dir": tmp_path, "url": "ws://relay/"} | given)
+    sealing = parts.sealing(settings, MemberState(tmp_path), cast(Engine, None), 1)(lambda said: None)
+    assert (sealing.seal, sealing.flags) == (seal, flags | (Asks.HAS_AES if has_aes else Asks(0)))
 
 
 def test_a_certificate_that_is_not_verified_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -67,6 +67,9 @@ def test_from_the_invitation_to_the_revocation(laboratory: Laboratory) -> None:
     listed = {device["name"]: device for device in asked.ask("GET", "/v1/devices")["devices"]}
     with Control("member", control_of(laboratory.state(here))) as member:
         status = member.ask("GET", "/v1/status")
+        [peer] = member.ask("GET", "/v1/members")["members"]
+    assert (peer["address"], peer["sealing"]) == (addresses[1], "sealed")
+    assert peer["key"] == listed["desk"]["fingerprint"]
     assert (status["log_in"], status["device_key"]) == ("device", listed["laptop"]["fingerprint"])
     revoked = asked.ask("POST", "/v1/devices/laptop/revoke")
     assert not revoked["password_admits"]

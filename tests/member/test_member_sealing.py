@@ -1,0 +1,99 @@
+"""The member seals with the real engine, at a relay by hand: what it asks and sends, and what its user is told."""
+
+from ipaddress import IPv4Address
+
+import pytest
+from kit.primitives import pair
+from lab.keyedrelay import KeyedRelay, KeyedVisitor
+from lab.setting import OTHER, PACKET, Journal, Setting
+
+from candy.errors import RequestError
+from candy.member.control import MemberControl
+from candy.member.seals import Seal
+from candy.protocol import control
+from candy.protocol.control import Peer, State
+from candy.protocol.handshake import HANDSHAKE
+from candy.protocol.keys import fingerprint
+
+KEY, NEW_KEY = (pair(bytes([at]) * 32).public for at in (0x51, 0x52))
+LEASE = bytes([5]) * 8
+
+
+async def wants(setting: Setting, relay: KeyedRelay | None = None) -> KeyedVisitor:
+    """A member that is in, has a packet for another one, and has asked about that."""
+    relay = relay or KeyedRelay(setting)
+    setting.seal = setting.seal or Seal.PREFER
+    setting.start()
+    visitor = await relay.visitor()
+    await visitor.let_in()
+    send(setting)
+    assert await visitor.hear() == control.Ask((OTHER.ip,))
+    return visitor
+
+
+def send(setting: Setting) -> None:
+    setting.device.kernel.setblocking(False)
+    setting.device.kernel.send(PACKET)
+
+
+def told(state: State, key: bytes = bytes(32)) -> bytes:
+    return control.Tell((Peer(OTHER.ip, state, 0, LEASE, 65535, key, 3),)).encode()
+
+
+def shown(setting: Setting) -> MemberControl:
+    return MemberControl(setting.member, setting.engine, setting.interface)
+
+
+async def test_for_who_does_not_seal_it_goes_in_the_clear(setting: Setting) -> None:
+    visitor = await wants(setting)
+    await visitor.tell(told(State.CLEAR))
+    assert await visitor.visitor.binary() == b"\x01" + PACKET
+    [peer] = (await shown(setting).members()).members
+    assert (peer.address, peer.sealing, peer.key) == (str(OTHER.ip), "clear", None)
+    assert (await shown(setting).status()).seal == "prefer"
+
+
+async def test_with_who_seals_a_handshake_comes_first(setting: Setting) -> None:
+    visitor = await wants(setting)
+    [peer] = (await shown(setting).members()).members
+    assert (peer.sealing, peer.key) == ("waiting", None)
+    await visitor.tell(told(State.SEALS, KEY))
+    message = await visitor.visitor.binary()
+    assert (message[0], message[8:12]) == (HANDSHAKE, OTHER.ip.packed)
+    [peer] = (await shown(setting).members()).members
+    assert (peer.sealing, peer.key) == ("waiting", fingerprint(KEY))
+
+
+async def test_another_key_is_refused_until_its_user_says_otherwise(setting: Setting, journal: Journal) -> None:
+    visitor = await wants(setting)
+    await visitor.tell(told(State.SEALS, KEY))
+    await visitor.visitor.binary()
+    await visitor.tell(told(State.SEALS, NEW_KEY))
+    line = await journal.said(f"candy-client forget {OTHER.ip}")
+    assert fingerprint(KEY) in line
+    assert fingerprint(NEW_KEY) in line
+    [peer] = (await shown(setting).members()).members
+    assert peer.sealing == "key refused"
+    assert (await shown(setting).forget(address=OTHER.ip)).address == str(OTHER.ip)
+    [peer] = (await shown(setting).members()).members
+    assert (peer.sealing, peer.key) == ("waiting", fingerprint(NEW_KEY))
+    with pytest.raises(RequestError, match="nothing was refused of"):
+        await shown(setting).forget(address=IPv4Address("192.168.202.99"))
+
+
+async def test_who_sends_nothing_in_the_clear_wants_no_old_relay(setting: Setting, journal: Journal) -> None:
+    setting.seal = Seal.REQUIRE
+    setting.start()
+    await setting.relay.member()
+    await journal.said("the relay does not speak candy.3, so nothing can be sealed")
+
+
+async def test_a_packet_that_waits_outlives_its_connection(setting: Setting) -> None:
+    relay = KeyedRelay(setting)
+    visitor = await wants(setting, relay)
+    visitor.visitor.hang_up()
+    visitor = await relay.visitor()
+    await visitor.let_in()
+    assert await visitor.hear() == control.Ask((OTHER.ip,))
+    await visitor.tell(told(State.CLEAR))
+    assert await visitor.visitor.binary() == b"\x01" + PACKET

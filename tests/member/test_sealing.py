@@ -1,0 +1,304 @@
+"""What carries sealed sessions out: members whose engines are recorded, and a relay by hand between them."""
+
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.primitives import pair
+
+from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_NOTED, EVENT_PONG, EVENT_WANTED
+from candy.member.conversation import Admitted, NetworkChanged, Shake, Tell
+from candy.member.sealing import Said, Sealing
+from candy.member.seals import Seal, Way
+from candy.member.state import MemberState
+from candy.protocol import control
+from candy.protocol.actions import Log, Send
+from candy.protocol.control import Peer, State
+from candy.protocol.handshake import HANDSHAKE
+from candy.protocol.keys import fingerprint
+from candy.protocol.login import Asks
+from candy.protocol.noise import KeyPair
+from candy.protocol.secret import Secret
+
+A, B = (IPv4Address(f"10.0.0.{last}") for last in (1, 2))
+KEYS = {A: pair(bytes([1]) * 32), B: pair(bytes([2]) * 32)}
+NETWORK, OTHER_NETWORK = bytes([0x21]) * 32, bytes([0x22]) * 32
+TUN, RELAY = 7, 9
+
+
+class Recorded:
+    """Stands in for an engine: what it is told."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, dict[str, Any]]] = []
+        self.carried: list[tuple[int, int, float, float, float, float]] = []
+        self.is_full = False
+
+    def set_sealing(self, tun: int, sealing: int, own: int, *, checks_source: bool) -> None:
+        self._do("set_sealing", tun, sealing=sealing, own=own, checks_source=checks_source)
+
+    def install(self, tun: int, **given: Any) -> None:
+        self._do("install", tun, **given)
+
+    def remove_session(self, tun: int, local: int) -> bool:
+        self._do("remove_session", tun, local=local)
+        return True
+
+    def set_peer(self, tun: int, address: int, way: int, **given: Any) -> None:
+        if self.is_full:
+            raise MemoryError
+        self._do("set_peer", tun, address=address, way=way, **given)
+
+    def forget_peer(self, tun: int, address: int) -> bool:
+        self._do("forget_peer", tun, address=address)
+        return True
+
+    def send_sealed(self, tun: int, local: int, body: bytes) -> bool:
+        self._do("send_sealed", tun, local=local, body=body)
+        return True
+
+    def seen(self, tun: int) -> list[tuple[int, int, float, float, float, float]]:
+        assert tun == TUN
+        return self.carried
+
+    def all(self, name: str) -> list[dict[str, Any]]:
+        return [given for each, given in self.done if each == name]
+
+    def _do(self, name: str, tun: int, **given: Any) -> None:
+        assert tun == TUN
+        self.done.append((name, given))
+
+
+class Node:
+    """One member."""
+
+    def __init__(self, folder: Path, address: IPv4Address, seal: Seal = Seal.PREFER, secret: Secret | None = None):
+        self.address = address
+        self.folder = folder
+        self.engine = Recorded()
+        self.said: list[Said] = []
+        self.now = 1000.0
+        self.state = MemberState(folder)
+        self.sealing = Sealing(
+            Asks(0),
+            seal,
+            secret,
+            self.state,
+            self.engine,  # type: ignore[arg-type]
+            TUN,
+            self.said.append,
+            now=lambda: self.now,
+            wall=lambda: 1_800_000_000 * 10**9,
+        )
+
+    async def join(self, connection: int = RELAY, device: KeyPair | None = None) -> None:
+        device = device or KEYS[self.address]
+        lease = self.address.packed * 2
+        await self.sealing.perform(
+            Admitted(
+                connection=connection,
+                device=device,
+                address=self.address,
+                lease=lease,
+                network=NETWORK,
+                checks_source=True,
+            )
+        )
+
+    async def tell(self, address: IPv4Address, key: bytes | None = None, state: State = State.SEALS) -> None:
+        key = KEYS[address].public if key is None else key
+        peer = Peer(address, state, 0, address.packed * 2, 65535, key, 1)
+        await self.sealing.perform(Tell(control.Tell((peer,))))
+
+    def sent(self, kind: int) -> list[bytes]:
+        """What it has had sent of this kind since the last call of this."""
+        found = [said for said in self.said if isinstance(said, Send) and said.payload[0] == kind]
+        self.said[:] = [said for said in self.said if said not in found]
+        return [send.payload for send in found]
+
+    def happens(self, kind: int, detail: bytes) -> bool:
+        return self.sealing.on_event(TUN, kind, detail)
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Node:
+    return Node(tmp_path / "one", A)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Node:
+    return Node(tmp_path / "other", B)
+
+
+async def agree(one: Node, other: Node) -> tuple[int, int]:
+    """A session from the first packet on; the number that each has."""
+    await one.join()
+    await other.join()
+    assert one.happens(EVENT_WANTED, B.packed)
+    [ask] = one.sent(control.Kind.ASK)
+    assert control.decode(ask) == control.Ask((B,))
+    await one.tell(B)
+    [first] = one.sent(HANDSHAKE)
+    await other.sealing.perform(Shake(first))
+    await other.tell(A)
+    other.now += 0.1
+    other.sealing.go_on()
+    [second] = other.sent(HANDSHAKE)
+    await one.sealing.perform(Shake(second))
+    [ours], [theirs] = one.engine.all("install"), other.engine.all("install")
+    return ours["local"], theirs["local"]
+
+
+async def test_a_session_is_installed_at_both_ends(one: Node, other: Node) -> None:
+    assert one.sealing.delay == float("inf")
+    local, remote = await agree(one, other)
+    [ours], [theirs] = one.engine.all("install"), other.engine.all("install")
+    assert (ours["remote"], theirs["remote"]) == (remote, local)
+    assert (ours["peer"], theirs["peer"]) == (int(B), int(A))
+    assert (ours["sends"], ours["receives"]) == (theirs["receives"], theirs["sends"])
+    assert (ours["confirmed"], theirs["confirmed"]) == (True, False)
+    assert ours["sends_until"] < ours["opens_until"]
+    assert one.engine.done[0] == ("set_sealing", {"sealing": 1, "own": int(A), "checks_source": True})
+    assert (one.engine.all("set_peer")[-1]["way"], one.engine.all("set_peer")[-1]["session"]) == (Way.SEAL, local)
+    # What waited goes first, an empty packet behind it.
+    assert one.engine.done[-1] == ("send_sealed", {"local": local, "body": b""})
+    assert [(address, way, who and who.key) for address, way, who in one.sealing.members()] == [
+        (B, Way.SEAL, KEYS[B].public)
+    ]
+    assert [way for _, way, _ in other.sealing.members()] == [Way.WAIT]
+    assert other.happens(EVENT_CONFIRMED, remote.to_bytes(4, "big"))
+    assert [way for _, way, _ in other.sealing.members()] == [Way.SEAL]
+
+
+async def test_its_time_is_written_before_the_message_that_has_it(
+    one: Node, other: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    keep, append = one.state.keep_stamp, one.said.append
+    monkeypatch.setattr(one.state, "keep_stamp", lambda content: (order.append("kept"), keep(content)))
+    monkeypatch.setattr(one.sealing, "_say", lambda said: (order.append(type(said).__name__), append(said)))
+    await agree(one, other)
+    assert order == ["Send", "kept", "Send"]
+    # The next start goes on from there.
+    assert not MemberState(one.folder).stamps().is_damaged
+    assert (one.folder / "handshake" / "__noname__").stat().st_mode & 0o777 == 0o600
+
+
+async def test_pins_are_kept_and_another_key_is_refused_until_it_is_forgotten(one: Node, other: Node) -> None:
+    await agree(one, other)
+    one.sealing.end()
+    assert (one.folder / "pins" / "__noname__").stat().st_mode & 0o777 == 0o600
+    again = Node(one.folder, A)
+    await again.join()
+    assert again.happens(EVENT_WANTED, B.packed)
+    await again.tell(B, pair(bytes([3]) * 32).public)
+    assert again.engine.all("set_peer")[-1]["way"] == Way.KEY_REFUSED
+    [line] = [said.text for said in again.said if isinstance(said, Log)]
+    assert fingerprint(KEYS[B].public) in line
+    assert f"candy-client forget {B}" in line
+    assert again.sealing.forget(B)
+    assert again.engine.all("set_peer")[-1]["way"] == Way.WAIT
+    assert not again.sealing.forget(B)
+
+
+async def test_a_damaged_file_is_said_and_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for kind in ("pins", "handshake"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "__noname__").write_text("nonsense\n")
+    await Node(tmp_path, A).join()
+    assert [record.message.partition("__noname__")[2] for record in caplog.records] == [
+        ": 1 lines hold no lease and its key: not used",
+        " holds no time: not used",
+    ]
+
+
+async def test_what_is_no_event_about_sealing_is_left_to_others(one: Node) -> None:
+    await one.join()
+    assert not one.happens(EVENT_PONG, b"x")
+    assert not one.sealing.on_event(TUN + 1, EVENT_WANTED, B.packed)
+
+
+async def test_who_speaks_in_the_clear_is_asked_about(one: Node) -> None:
+    await one.join()
+    assert one.happens(EVENT_CLEAR, B.packed)
+    assert [control.decode(ask) for ask in one.sent(control.Kind.ASK)] == [control.Ask((B,))]
+
+
+async def test_a_note_is_given_to_the_session_that_brought_it(one: Node, other: Node) -> None:
+    local, _ = await agree(one, other)
+    assert one.happens(EVENT_NOTED, local.to_bytes(4, "big") + b"\x80\x01short")
+    assert one.said[-1].__class__.__name__ == "Drop"
+
+
+async def test_a_connection_that_does_not_lead_may_end(one: Node, other: Node) -> None:
+    await agree(one, other)
+    await one.join(RELAY + 1)
+    one.said.clear()
+    one.sealing.lost(RELAY)
+    assert one.happens(EVENT_CLEAR, bytes([10, 0, 0, 9]))
+    assert [said.connection for said in one.said if isinstance(said, Send)] == [RELAY + 1]
+    # Without one there is nobody to ask.
+    one.sealing.lost(RELAY + 1)
+    one.said.clear()
+    assert one.happens(EVENT_CLEAR, bytes([10, 0, 0, 8]))
+    assert one.said == []
+
+
+async def test_another_device_has_no_sessions_of_the_one_before(one: Node, other: Node) -> None:
+    local, _ = await agree(one, other)
+    await one.join(RELAY + 1, pair(bytes([4]) * 32))
+    assert one.engine.all("remove_session") == [{"local": local}]
+    assert list(one.sealing.members()) == []
+
+
+async def test_time_brings_what_is_due(one: Node, other: Node) -> None:
+    local, _ = await agree(one, other)
+    count = len(one.engine.done)
+    one.sealing.go_on()
+    assert len(one.engine.done) == count
+    one.now += 200
+    one.engine.carried = [(local, 100, one.now - 100, 0.0, one.now - 100, 0.0)]
+    assert one.sealing.delay == 0
+    one.sealing.go_on()
+    assert one.engine.all("remove_session") == [{"local": local}]
+
+
+async def test_a_secret_that_is_a_text_is_one_under_each_key_of_the_network(tmp_path: Path) -> None:
+    secret = Secret(None, b"a text")
+    one, other = (Node(tmp_path / str(at), at, Seal.REQUIRE, secret) for at in (A, B))
+    await agree(one, other)
+    assert one.engine.done[0][1]["sealing"] == 2
+    await one.sealing.perform(NetworkChanged(OTHER_NETWORK))
+    one.now += 200
+    one.sealing.go_on()
+    assert one.happens(EVENT_WANTED, B.packed)
+    await one.tell(B)
+    *_, first = one.sent(HANDSHAKE)
+    # The other has not heard of it.
+    other.now += 200
+    other.sealing.go_on()
+    other.said.clear()
+    await other.sealing.perform(Shake(first))
+    other.now += 1
+    other.sealing.go_on()
+    assert other.sent(HANDSHAKE) == []
+
+
+async def test_a_table_that_is_full_ends_nothing(one: Node) -> None:
+    await one.join()
+    one.engine.is_full = True
+    assert one.happens(EVENT_WANTED, B.packed)
+    await one.tell(B, state=State.CLEAR, key=bytes(32))
+    assert one.engine.all("set_peer") == []
+
+
+async def test_before_a_log_in_with_a_key_there_is_nothing_to_do(one: Node) -> None:
+    await one.tell(B)
+    await one.sealing.perform(Shake(bytes(200)))
+    await one.sealing.perform(NetworkChanged(OTHER_NETWORK))
+    one.sealing.go_on()
+    one.sealing.end()
+    one.sealing.lost(RELAY)
+    assert not one.sealing.forget(B)
+    assert (one.engine.done, one.said, list(one.sealing.members())) == ([], [], [])
