@@ -17,10 +17,10 @@ from candy.control.model import Ended, Forgotten, MemberStatus, Peer, Peers, Rou
 from candy.errors import KeysUnusable, RequestError
 from candy.host.interface import Interface
 from candy.member import peers
-from candy.member.directory import Identity
 from candy.member.member import Member
-from candy.member.seals import Seal, Way
 from candy.protocol.keys import fingerprint
+from candy.sealing.directory import Identity
+from candy.sealing.seals import Seal, Way
 
 PING_S = 1.0
 """How long the relay may take to answer a ping that is sent for who asks."""

@@ -53,7 +53,6 @@ from candy.member.peers import Peers
 from candy.member.progress import Progress
 from candy.member.routeset import RouteSet
 from candy.member.sealing import Said, Say, Sealing
-from candy.member.seals import Seal
 from candy.member.sequel import Sequel, Sequels
 from candy.member.state import MemberState
 from candy.member.succession import Abandon, Action, Dial, Judge, Succession
@@ -62,6 +61,7 @@ from candy.protocol import control
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.login import Asks
 from candy.protocol.wire import RouteEntry
+from candy.sealing.seals import Seal
 
 GOODBYE_S = 2.0
 """How long the relay may take to answer our close frame."""

@@ -17,12 +17,12 @@ from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
 from candy.member.sealing import Say, Sealing
-from candy.member.seals import Seal
 from candy.member.settings import MemberSettings
 from candy.member.state import MemberState
 from candy.protocol.hello import Hello
 from candy.protocol.link import Invitation
 from candy.protocol.login import Asks
+from candy.sealing.seals import Seal
 
 _log = logging.getLogger(__name__)
 

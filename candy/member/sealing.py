@@ -25,10 +25,16 @@ from typing import Final, assert_never
 
 from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_NOTED, EVENT_UNKNOWN, EVENT_WANTED, Engine
 from candy.member import conversation
-from candy.member.directory import Identity
-from candy.member.handshakes import KeepStamp
-from candy.member.joined import Joined, Own
-from candy.member.seals import (
+from candy.member.state import MemberState
+from candy.primitives import NOISE, key_pair
+from candy.protocol.actions import Drop, Log, Send
+from candy.protocol.login import Asks
+from candy.protocol.noise import KeyPair
+from candy.protocol.secret import Secret
+from candy.sealing.directory import Identity
+from candy.sealing.handshakes import KeepStamp
+from candy.sealing.joined import Joined, Own
+from candy.sealing.seals import (
     Clear,
     CloseGroup,
     Confirmed,
@@ -48,14 +54,8 @@ from candy.member.seals import (
     Wanted,
     Way,
 )
-from candy.member.sessions import Action, KeepPins, Sessions
-from candy.member.stamps import Moment
-from candy.member.state import MemberState
-from candy.primitives import NOISE, key_pair
-from candy.protocol.actions import Drop, Log, Send
-from candy.protocol.login import Asks
-from candy.protocol.noise import KeyPair
-from candy.protocol.secret import Secret
+from candy.sealing.sessions import Action, KeepPins, Sessions
+from candy.sealing.stamps import Moment
 
 Said = Send | Drop | Log
 Say = Callable[[Said], None]

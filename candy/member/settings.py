@@ -14,10 +14,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_val
 from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
-from candy.member.seals import Seal
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
 from candy.protocol.link import Link
 from candy.protocol.secret import Secret
+from candy.sealing.seals import Seal
 from candy.settings import (
     INTERFACE_BYTES,
     Given,

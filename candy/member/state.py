@@ -5,8 +5,8 @@
     timestamp/<name>      the last timestamp put into an AUTH, decimal Unix seconds
     relay/<name>          addresses by which a host was last reached, one host a line: relay.example.org 203.0.113.5
     segment/<name>        the longest TCP segment that the way to a host takes, one host a line: relay.example.org 1220
-    pins/<name>           whose key each lease has (candy.member.pins)
-    handshake/<name>      the time above which the next handshake is (candy.member.stamps)
+    pins/<name>           whose key each lease has (candy.sealing.pins)
+    handshake/<name>      the time above which the next handshake is (candy.sealing.stamps)
 
 `<name>` is the member's --name, or `__noname__` without one; vmac and address are the original client's files, so that
 a machine that migrates keeps its address. Members of several names on one machine have nothing in common: with one VMAC
@@ -24,9 +24,9 @@ from pathlib import Path
 
 from candy.errors import ConfigError
 from candy.host.files import Folder
-from candy.member.pins import Pins
-from candy.member.stamps import Stamps
 from candy.protocol.auth import TOLERANCE_S
+from candy.sealing.pins import Pins
+from candy.sealing.stamps import Stamps
 
 NONAME = "__noname__"
 HOSTS_MAX = 8

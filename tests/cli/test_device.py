@@ -17,12 +17,12 @@ from candy.errors import OperationalError
 from candy.member import joining
 from candy.member.keys import MemberKeys
 from candy.member.login import Ticket
-from candy.member.seals import Seal
 from candy.member.settings import MemberSettings
 from candy.member.trust import Known, shown_network, shown_relay
 from candy.protocol.keys import fingerprint
 from candy.protocol.link import Invitation, Link
 from candy.protocol.secret import Secret
+from candy.sealing.seals import Seal
 
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 

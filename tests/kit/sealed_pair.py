@@ -5,9 +5,9 @@ from typing import Any
 
 from kit.sealed_world import A, B, Datagram, Node, Sealed, Shake, World
 
-from candy.member.seals import Way
 from candy.protocol.control import Peer, State
 from candy.protocol.handshake import HANDSHAKE, NOTE
+from candy.sealing.seals import Way
 
 ONE, TWO, THREE = b"one", b"two", b"three"
 SECRET, OTHER_SECRET = bytes([0x61]) * 32, bytes([0x62]) * 32

@@ -15,10 +15,15 @@ from random import Random
 
 from kit.primitives import PRIMITIVES, pair
 
-from candy.member.handshakes import KeepStamp
-from candy.member.joined import Joined, Own
-from candy.member.pins import Pins
-from candy.member.seals import (
+from candy.protocol import control
+from candy.protocol.actions import Drop, Log, Send
+from candy.protocol.control import Peer, State
+from candy.protocol.handshake import ALL_CIPHERS, HANDSHAKE
+from candy.protocol.login import Asks
+from candy.sealing.handshakes import KeepStamp
+from candy.sealing.joined import Joined, Own
+from candy.sealing.pins import Pins
+from candy.sealing.seals import (
     Clear,
     CloseGroup,
     Confirmed,
@@ -38,13 +43,8 @@ from candy.member.seals import (
     Wanted,
     Way,
 )
-from candy.member.sessions import Action, KeepPins, Sessions
-from candy.member.stamps import Moment, Stamps
-from candy.protocol import control
-from candy.protocol.actions import Drop, Log, Send
-from candy.protocol.control import Peer, State
-from candy.protocol.handshake import ALL_CIPHERS, HANDSHAKE
-from candy.protocol.login import Asks
+from candy.sealing.sessions import Action, KeepPins, Sessions
+from candy.sealing.stamps import Moment, Stamps
 
 WALL = 1_800_000_000 * 10**9
 NETWORK = bytes([0x21]) * 32
@@ -97,7 +97,7 @@ class Opened:
 
 
 class Engine:
-    """What candy.member.seals asks of one."""
+    """What candy.sealing.seals asks of one."""
 
     def __init__(self, node: "Node") -> None:
         self.node = node

@@ -16,7 +16,7 @@ AES_256_GCM, CHACHA20_POLY1305 = 1, 2
 CIPHERS = {"aes": AES_256_GCM, "chacha": CHACHA20_POLY1305}
 OFF, PREFER, REQUIRE = range(3)
 WAIT, SEAL, CLEAR, NO_ROUTE, KEY_REFUSED, NOT_SEALING = range(6)
-"""candy.member.seals.Way."""
+"""candy.sealing.seals.Way."""
 HEADER, TAG, VNET = 24, 16, 10
 FOREVER = 1e9
 """Of CLOCK_BOOTTIME, seconds."""

@@ -37,11 +37,11 @@ from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
 from candy.member.member import Member
 from candy.member.sealing import Sealing
-from candy.member.seals import Seal
 from candy.member.state import MemberState
 from candy.protocol import auth, wire
 from candy.protocol.login import Asks
 from candy.protocol.wire import Route, RouteEntry
+from candy.sealing.seals import Seal
 
 OTHER = IPv4Interface("192.168.202.9/24")
 PACKET = bytes.fromhex("4500001c000100004011000cc0a8ca07c0a8ca0900010002000800ff")

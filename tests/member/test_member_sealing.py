@@ -9,11 +9,11 @@ from lab.setting import OTHER, PACKET, Journal, Setting
 
 from candy.errors import RequestError
 from candy.member.control import MemberControl
-from candy.member.seals import Seal
 from candy.protocol import control
 from candy.protocol.control import Peer, State
 from candy.protocol.handshake import HANDSHAKE
 from candy.protocol.keys import fingerprint
+from candy.sealing.seals import Seal
 
 KEY, NEW_KEY = (pair(bytes([at]) * 32).public for at in (0x51, 0x52))
 LEASE = bytes([5]) * 8

@@ -11,12 +11,12 @@ from candy._fastpath import Engine
 from candy.member import parts
 from candy.member.acceptance import Acceptance
 from candy.member.keys import MemberKeys
-from candy.member.seals import Seal
 from candy.member.settings import MemberSettings
 from candy.member.state import MemberState
 from candy.protocol.keys import fingerprint
 from candy.protocol.login import Asks
 from candy.protocol.secret import Secret
+from candy.sealing.seals import Seal
 
 NETWORK = bytes([1]) * 32
 

@@ -7,7 +7,7 @@ import pytest
 from kit.sealed_pair import ONE, TWO, both_pass, is_note, met, passes, rekeying, shakes, talked, way
 from kit.sealed_world import WALL, A, B, C, Sealed, Shake
 
-from candy.member.seals import Noted, Unknown, Way
+from candy.sealing.seals import Noted, Unknown, Way
 
 # Crossing.
 

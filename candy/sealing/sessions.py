@@ -1,6 +1,6 @@
 """A member's sealed sessions with others: what comes in from relay and engine, actions for both go out.
 
-    joined, lost ──┐                                           ┌──▶ engine   candy.member.seals
+    joined, lost ──┐                                           ┌──▶ engine   candy.sealing.seals
     TELL, COMMIT … ┼─▶ Sessions ─┬─ Directory   who is it?     ├──▶ relay    ASK, HANDSHAKE
     HANDSHAKE ─────┤             ├─ Handshakes  a session      ├──▶ files    KeepPins, KeepStamp
     events, Seen ──┘             └─ Slots       of each pair   └──▶ log, counters
@@ -8,7 +8,7 @@
 Rules:
  1. A session is between two leases. It ends with either, with the peer's key, and not with a connection.
  2. Before a first handshake with an address the relay is asked about it, so that it tells of changes from then on; and
-    again of what it says about others (candy.member.ways).
+    again of what it says about others (candy.sealing.ways).
  3. Of one that sends for a session which is not there the member does no more than once in ways.ASK_SOON_S.
  4. No I/O, no clock: `at` says when, randomness is an argument. Actions are to be carried out in order.
 
@@ -22,13 +22,17 @@ from math import inf
 from typing import Final
 
 from candy.errors import WireError
-from candy.member import ways
-from candy.member.directory import Contact, Directory, Identity, Standing
-from candy.member.groups import Groups
-from candy.member.handshakes import Changed, Handshakes, KeepStamp, Step
-from candy.member.joined import Joined, Own
-from candy.member.pins import Pins
-from candy.member.seals import (
+from candy.protocol import control, group
+from candy.protocol.actions import Drop, Log, Send
+from candy.protocol.handshake import Message
+from candy.protocol.wire import DropReason
+from candy.sealing import ways
+from candy.sealing.directory import Contact, Directory, Identity, Standing
+from candy.sealing.groups import Groups
+from candy.sealing.handshakes import Changed, Handshakes, KeepStamp, Step
+from candy.sealing.joined import Joined, Own
+from candy.sealing.pins import Pins
+from candy.sealing.seals import (
     Clear,
     Confirmed,
     EngineAction,
@@ -44,12 +48,8 @@ from candy.member.seals import (
     Wanted,
     Way,
 )
-from candy.member.slots import Due, Session
-from candy.member.stamps import Moment, Stamps
-from candy.protocol import control, group
-from candy.protocol.actions import Drop, Log, Send
-from candy.protocol.handshake import Message
-from candy.protocol.wire import DropReason
+from candy.sealing.slots import Due, Session
+from candy.sealing.stamps import Moment, Stamps
 
 TICK_S: Final = 1.0
 BUSY_S: Final = 0.05

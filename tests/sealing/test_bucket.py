@@ -1,6 +1,6 @@
 """So many a second, and so many saved up."""
 
-from candy.member.bucket import Bucket
+from candy.sealing.bucket import Bucket
 
 
 def test_tokens() -> None:

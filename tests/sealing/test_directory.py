@@ -7,9 +7,9 @@ from random import Random
 import pytest
 from kit.primitives import pair
 
-from candy.member.directory import REVOKED_MOST, Contact, Directory, Identity, Standing
-from candy.member.pins import Pins
 from candy.protocol.control import Peer, State
+from candy.sealing.directory import REVOKED_MOST, Contact, Directory, Identity, Standing
+from candy.sealing.pins import Pins
 
 IP = IPv4Address("10.0.0.2")
 OWN, KEY, OTHER = (pair(bytes([number]) * 32).public for number in (1, 2, 3))

@@ -2,8 +2,8 @@
 
 from ipaddress import IPv4Address
 
-from candy.member.intake import Arrival, Intake
 from candy.protocol.handshake import Message
+from candy.sealing.intake import Arrival, Intake
 
 OWN, FIRST = IPv4Address("10.0.0.1"), IPv4Address("10.1.0.0")
 NOW = 1000.0

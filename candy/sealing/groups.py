@@ -22,12 +22,12 @@ from ipaddress import IPv4Address
 from math import inf
 from typing import Final
 
-from candy.member.bucket import Bucket
-from candy.member.seals import CloseGroup, OpenGroup, SealGroups
-from candy.member.stamps import Moment
 from candy.protocol import group
 from candy.protocol.group import Sealed
 from candy.protocol.noise import Primitives
+from candy.sealing.bucket import Bucket
+from candy.sealing.seals import CloseGroup, OpenGroup, SealGroups
+from candy.sealing.stamps import Moment
 
 EPOCH_S: Final = 120.0
 CLOCK_S: Final = 480.0

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from candy.member.seals import Seen
+from candy.sealing.seals import Seen
 
 REKEY_SENT_S: Final = 120.0
 REKEY_RECEIVED_S: Final = 165.0

@@ -8,9 +8,9 @@ import pytest
 from kit.sealed_pair import ONE, TWO, both_pass, changed, first_of, is_note, met, passes, rekeying, shakes, talked, way
 from kit.sealed_world import A, B, C, Sealed, Shake
 
-from candy.member import agreement, directory, handshakes, pins
-from candy.member.seals import Confirmed, Noted, Wanted, Way
 from candy.protocol.control import State
+from candy.sealing import agreement, directory, handshakes, pins
+from candy.sealing.seals import Confirmed, Noted, Wanted, Way
 
 # Lost, and tried again.
 

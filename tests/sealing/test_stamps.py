@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from candy.member.stamps import AHEAD_NS, Stamps, encode
+from candy.sealing.stamps import AHEAD_NS, Stamps, encode
 
 WALL = 1_800_000_000 * 10**9
 

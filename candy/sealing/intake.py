@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
-from candy.member.bucket import Bucket
-from candy.member.slots import Session
 from candy.protocol.handshake import Message
+from candy.sealing.bucket import Bucket
+from candy.sealing.slots import Session
 
 SOURCE_RATE: Final = 2.0
 RATE: Final = 200.0

@@ -17,13 +17,13 @@ from kit.sealed_pair import (
 )
 from kit.sealed_world import A, B, C, Node, Plain, World
 
-from candy.member.seals import (
-    Way,
-)
 from candy.protocol import control
 from candy.protocol.control import State
 from candy.protocol.keys import fingerprint
 from candy.protocol.login import Asks
+from candy.sealing.seals import (
+    Way,
+)
 
 
 def test_a_revoked_device_is_out_at_once() -> None:

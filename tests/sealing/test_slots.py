@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from candy.member.seals import Seen
-from candy.member.slots import REKEY_BYTES, Due, Session, Slots
+from candy.sealing.seals import Seen
+from candy.sealing.slots import REKEY_BYTES, Due, Session, Slots
 
 BEGAN = 1000.0
 

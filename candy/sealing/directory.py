@@ -4,10 +4,10 @@
                                                             └─ Pins: believed, or refused with a warning
 
 Rules:
- 1. What is told of an address that the member has asked about, or that asked about this member (flag 128), is heard; of
-    others only a revocation is, whose key counts: no session with it begins any more, whatever is told later.
- 2. A lease has one key, and one that has sealed does so ever after (candy.member.pins): else the relay is not believed,
-    a warning names both, and `forget` has it believed. A key that is this member's own is never another's.
+ 1. What is told of an address that the member has asked about, or unasked (flag 128), is heard; of others only a
+    revocation is, whose key counts: no session with it begins any more, whatever is told later.
+ 2. A lease has one key, and one that has sealed does so ever after (candy.sealing.pins): else the relay is not
+    believed, a warning names both, and `forget` has it believed. A key that is this member's own is never another's.
  3. An address that goes to another lease with another key, or without one, is believed, with a warning that names both:
     that is what happens when it goes to another device, and what a relay would say that lies.
  4. At most CONTACTS_MOST: who was of use longest ago makes room.
@@ -26,13 +26,13 @@ from ipaddress import IPv4Address
 from math import inf
 from typing import Final, NamedTuple
 
-from candy.member.bucket import Bucket
-from candy.member.pins import NO_KEY, NO_LEASE, Pins
-from candy.member.seals import SetPeer
-from candy.member.slots import Slots
 from candy.protocol.actions import Log
 from candy.protocol.control import ASKS_MAX, Ask, Peer, State
 from candy.protocol.keys import fingerprint
+from candy.sealing.bucket import Bucket
+from candy.sealing.pins import NO_KEY, NO_LEASE, Pins
+from candy.sealing.seals import SetPeer
+from candy.sealing.slots import Slots
 
 CONTACTS_MOST: Final = 4096
 LONGEST: Final = 65535

@@ -5,10 +5,10 @@ from math import inf
 
 import pytest
 
-from candy.member import ways
-from candy.member.directory import Contact, Standing
-from candy.member.seals import Seal, SetPeer, Way
-from candy.member.slots import Session
+from candy.sealing import ways
+from candy.sealing.directory import Contact, Standing
+from candy.sealing.seals import Seal, SetPeer, Way
+from candy.sealing.slots import Session
 
 IP = IPv4Address("10.0.0.2")
 LABEL = bytes([5]) * 16

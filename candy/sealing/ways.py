@@ -21,8 +21,8 @@ This module changes nothing. `now` is in seconds of CLOCK_BOOTTIME.
 from math import inf
 from typing import Final
 
-from candy.member.directory import LONGEST, Contact, Standing
-from candy.member.seals import Seal, SetPeer, Way
+from candy.sealing.directory import LONGEST, Contact, Standing
+from candy.sealing.seals import Seal, SetPeer, Way
 
 ASK_S: Final = 60.0
 ASK_SOON_S: Final = 5.0

@@ -6,9 +6,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from candy.member.pins import NO_KEY, PINS_MOST, Pins
 from candy.protocol.control import Peer, State
 from candy.protocol.keys import fingerprint
+from candy.sealing.pins import NO_KEY, PINS_MOST, Pins
 
 IP = IPv4Address("10.0.0.2")
 LEASE, KEY, OTHER = bytes([1]) * 8, bytes([2]) * 32, bytes([3]) * 32

@@ -1,8 +1,8 @@
 """What the engine is told of sealed traffic, and what it tells: all of the line between decisions and packets.
 
-    candy.member.sessions ── Install, Remove, SetPeer, ForgetPeer, SendSealed, … ──▶ engine
-                          ◀── Wanted, Clear, Unknown, Confirmed, Noted, Grouped ──── as they come
-                          ◀── Seen, of each session ─────────────────────────────── once a second
+    candy.sealing.sessions ── Install, Remove, SetPeer, ForgetPeer, SendSealed, … ──▶ engine
+                           ◀── Wanted, Clear, Unknown, Confirmed, Noted, Grouped ──── as they come
+                           ◀── Seen, of each session ─────────────────────────────── once a second
 
 The engine has two tables. Of sessions, by local number: what arrives as SEALED names one. Of peers, by address: what
 becomes of a packet that the device gives for that address, as the next hop of its route, and of what comes from there

@@ -8,12 +8,12 @@ from struct import pack
 import pytest
 from kit.primitives import PRIMITIVES, pair
 
-from candy.member import agreement
-from candy.member.agreement import Agreed, Party
 from candy.protocol.handshake import Answer, Cipher, Message
 from candy.protocol.keys import of_pair
 from candy.protocol.login import Asks
 from candy.protocol.noise import KeyPair, NoiseError
+from candy.sealing import agreement
+from candy.sealing.agreement import Agreed, Party
 
 VECTORS = json.loads((Path(__file__).parents[1] / "protocol" / "sealed_vectors.json").read_text())
 ONE, TWO = IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2")

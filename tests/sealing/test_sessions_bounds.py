@@ -10,12 +10,12 @@ from kit.sealed_pair import (
 )
 from kit.sealed_world import A, B, C, World
 
-from candy.member import directory
-from candy.member.seals import (
-    ForgetPeer,
-)
 from candy.protocol import control
 from candy.protocol.control import Peer, State
+from candy.sealing import directory
+from candy.sealing.seals import (
+    ForgetPeer,
+)
 
 
 def test_pins_are_kept_a_while_after_they_change() -> None:

@@ -6,11 +6,11 @@ from random import Random
 import pytest
 from kit.primitives import PRIMITIVES, pair
 
-from candy.member.groups import Groups, Membership, Result
-from candy.member.seals import CloseGroup, OpenGroup, SealGroups
-from candy.member.stamps import Moment
 from candy.protocol import group
 from candy.protocol.group import Sealed
+from candy.sealing.groups import Groups, Membership, Result
+from candy.sealing.seals import CloseGroup, OpenGroup, SealGroups
+from candy.sealing.stamps import Moment
 
 WALL = 1_800_000_000
 SECRET, NETWORK = bytes([1]) * 32, bytes([2]) * 32

@@ -5,7 +5,7 @@
                     └── Agreed                                           Agreed ──┘
 
 Noise_IKpsk2_25519_AESGCM_SHA256, with the prologue of a HANDSHAKE, or of a note if it runs inside of a session. Nothing
-here is remembered: who may have a session, and when, is candy.member.handshakes'. Primitives are arguments.
+here is remembered: who may have a session, and when, is candy.sealing.handshakes'. Primitives are arguments.
 """
 
 from collections.abc import Callable

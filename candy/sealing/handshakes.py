@@ -27,18 +27,18 @@ from ipaddress import IPv4Address
 from math import inf
 from typing import Final
 
-from candy.member import agreement
-from candy.member.agreement import Agreed, Offered, Party
-from candy.member.bucket import Bucket
-from candy.member.directory import Contact, Directory, Standing
-from candy.member.intake import Arrival, Intake
-from candy.member.seals import EngineAction, Install, Remove, SendSealed
-from candy.member.slots import Session
-from candy.member.stamps import Moment, Stamps
 from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.handshake import Message
 from candy.protocol.noise import NoiseError
 from candy.protocol.wire import DropReason
+from candy.sealing import agreement
+from candy.sealing.agreement import Agreed, Offered, Party
+from candy.sealing.bucket import Bucket
+from candy.sealing.directory import Contact, Directory, Standing
+from candy.sealing.intake import Arrival, Intake
+from candy.sealing.seals import EngineAction, Install, Remove, SendSealed
+from candy.sealing.slots import Session
+from candy.sealing.stamps import Moment, Stamps
 
 REPEAT_S: Final = 5.0
 JITTER_S: Final = 0.334

@@ -21,8 +21,11 @@ from kit.sealed_pair import (
 )
 from kit.sealed_world import NETWORK, A, B, C, Node, Plain, Sealed, Shake, World
 
-from candy.member.joined import Joined
-from candy.member.seals import (
+from candy.protocol import control
+from candy.protocol.control import Peer, State
+from candy.protocol.login import Asks
+from candy.sealing.joined import Joined
+from candy.sealing.seals import (
     ForgetPeer,
     Grouped,
     Install,
@@ -35,9 +38,6 @@ from candy.member.seals import (
     Wanted,
     Way,
 )
-from candy.protocol import control
-from candy.protocol.control import Peer, State
-from candy.protocol.login import Asks
 
 
 def test_a_packet_waits_for_a_session_and_is_sealed() -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
 
-from candy.member.agreement import Party
-from candy.member.groups import Membership
 from candy.protocol.handshake import ALL_CIPHERS
 from candy.protocol.keys import of_pair
 from candy.protocol.login import Asks
 from candy.protocol.noise import KEY_BYTES, KeyPair, Primitives
+from candy.sealing.agreement import Party
+from candy.sealing.groups import Membership
 
 _NO_PSK: Final = bytes(KEY_BYTES)
 
