@@ -47,7 +47,8 @@ def test_settings_are_read_again(laboratory: Laboratory, tmp_path: Path) -> None
     assert client.connected(lines) == "192.168.202.9"
     assert " 0% packet loss" in ping(neighbour.host, "192.168.202.9")
 
-    # To another relay, with another password.
+    # To another relay, with another password. That one does not know the device, so its user has the password count.
+    (laboratory.state(host) / "credential" / "__noname__").unlink()
     relay = laboratory.relay("-p", "another password", port=PORT + 1)
     password.write_text("another password\n")
     other = f"ws://{Ethernet.ADDRESS}:{PORT + 1}"
