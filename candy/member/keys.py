@@ -17,7 +17,6 @@ from candy.host import keyfiles
 from candy.member.login import Ticket
 from candy.member.state import NONAME
 from candy.member.trust import Known
-from candy.primitives import key_pair
 from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES
 from candy.protocol.noise import KEY_BYTES, KeyPair
 
@@ -36,12 +35,12 @@ class MemberKeys:
 
     def device(self, draw: Callable[[int], bytes]) -> KeyPair:
         """Its key, made from draw(32) at the first call. Raises OperationalError."""
-        return key_pair(keyfiles.make(self._folder, self._path("device"), KEY_BYTES, "device's key", draw))
+        return _pair(keyfiles.make(self._folder, self._path("device"), KEY_BYTES, "device's key", draw))
 
     def device_if_made(self) -> KeyPair | None:
         """Its key; None as long as it has none. Raises OperationalError."""
         kept = keyfiles.read(self._path("device"), (KEY_BYTES,), "device's key")
-        return None if kept is None else key_pair(kept)
+        return None if kept is None else _pair(kept)
 
     def check(self) -> None:
         """Whether all that there is can be used. Raises OperationalError."""
@@ -71,3 +70,10 @@ class MemberKeys:
 
     def _path(self, kind: str) -> Path:
         return self._folder / kind / self._name
+
+
+def _pair(private: bytes) -> KeyPair:
+    # The engine, for which commands that only look for a credential need not wait.
+    from candy.primitives import key_pair
+
+    return key_pair(private)

@@ -304,8 +304,8 @@ def test_routes_and_what_lies_behind() -> None:
     drop, log = spoken.receive(behind.encode())
     assert drop == Drop(CONNECTION, "unknown_version")
     assert isinstance(log, Log)
-    told = control.Tell((control.Peer(ADDRESS.ip + 1, control.State.NOBODY),))
-    for message in (told, control.NotSealing(ADDRESS.ip), control.Commit(ADDRESS.ip, 3000)):
+    peers = control.Tell((control.Peer(ADDRESS.ip + 1, control.State.NOBODY),))
+    for message in (peers, control.NotSealing(ADDRESS.ip), control.Commit(ADDRESS.ip, 3000)):
         assert spoken.receive(message.encode()) == [Tell(message)]
         assert waiting().receive(message.encode()) == [Drop(CONNECTION, "unexpected_kind")]
     assert spoken.receive(b"\x29") == [Drop(CONNECTION, "unknown_kind")]
