@@ -37,6 +37,10 @@ class Devices:
                 argv, env=environ, input=f"{link}\n", capture_output=True, text=True, timeout=PATIENCE_S, check=False
             )
 
+    def forget(self, host: Host, address: str) -> subprocess.CompletedProcess[str]:
+        argv = client("forget", "--control-socket", str(control_of(self._laboratory.state(host))), address)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
     def start(self, host: Host) -> Client:
         """By the file that joining wrote, and without a password."""
         program = Client(host, self._laboratory.state(host), "-c", str(self.file(host)), "--debug", CANDY_PASSWORD="")
@@ -70,6 +74,9 @@ def test_from_the_invitation_to_the_revocation(laboratory: Laboratory) -> None:
         [peer] = member.ask("GET", "/v1/members")["members"]
     assert (peer["address"], peer["sealing"]) == (addresses[1], "sealed")
     assert peer["key"] == listed["desk"]["fingerprint"]
+    assert devices.forget(here, addresses[1]).stderr == (
+        f"candy-client: nothing was refused of {addresses[1]}: candy-client members shows who is there\n"
+    )
     assert (status["log_in"], status["device_key"]) == ("device", listed["laptop"]["fingerprint"])
     revoked = asked.ask("POST", "/v1/devices/laptop/revoke")
     assert not revoked["password_admits"]
