@@ -69,14 +69,15 @@ def test_a_certificate_that_is_not_trusted(laboratory: Laboratory, tls: str) -> 
 
 def test_a_relay_and_members_without_an_authority(laboratory: Laboratory) -> None:
     """By the line that the relay prints, also behind its restart; and with another relay's pin not at all."""
+    line = r"candy-client -w '(wss://10\.0\.0\.1:\d+)(#\S+)'$"
     with laboratory.relay("--tls-self-signed", scheme="wss") as relay:
-        pinned = relay.wait_for(r"candy-client -w (wss://10\.0\.0\.1:\d+) --pin (sha256/\S{44})$")
+        printed = relay.wait_for(line)
     with laboratory.relay("--tls-self-signed", scheme="wss") as relay:
-        again = relay.wait_for(r"candy-client -w (wss://10\.0\.0\.1:\d+) --pin (sha256/\S{44})$")
-        assert again.groups() == pinned.groups()
-        can_talk(*(laboratory.client("--pin", pinned[2], url=pinned[1]) for _ in range(2)))
-        stranger = laboratory.client("--pin", f"sha256/{'A' * 43}=", url=pinned[1])
-        stranger.wait_for(rf"its TLS key is not the pinned one: there it is {re.escape(pinned[2])}: give --pin as the ")
+        assert relay.wait_for(line).groups() == printed.groups()
+        can_talk(*(laboratory.client(url=printed[1] + printed[2]) for _ in range(2)))
+        stranger = laboratory.client("--pin", f"sha256/{'A' * 43}=", url=printed[1])
+        told = stranger.wait_for(r"its TLS key is not the pinned one: there it is (sha256/\S{44}): give --pin as the ")
+        laboratory.client("--pin", told[1], url=printed[1]).connected()
 
 
 def test_ws_to_a_tls_port_and_back(laboratory: Laboratory, tls: str) -> None:

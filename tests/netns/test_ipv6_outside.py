@@ -23,7 +23,7 @@ def test_a_link_local_address_with_its_interface(laboratory: Laboratory, tmp_pat
     laboratory.hub.run("ip", "address", "add", "fe80::1/64", "dev", "bridge0", "nodad")
     relay = relay_on(laboratory, laboratory.hub, tmp_path, "-w", f"ws://[fe80::1%25bridge0]:{PORT}")
     relay.wait_for(rf"listening on \[fe80::1%bridge0\]:{PORT}, ")
-    relay.wait_for(rf"candy-client -w ws://\[fe80::1%25bridge0\]:{PORT}$")
+    relay.wait_for(rf"candy-client -w 'ws://\[fe80::1%25bridge0\]:{PORT}#\S+'$")
     host = laboratory.host()
     host.run("ip", "address", "add", "fe80::2/64", "dev", "eth0", "nodad")
     absent = laboratory.client(host=host, url=f"ws://[fe80::1%25eth9]:{PORT}")
@@ -41,7 +41,7 @@ def test_a_relay_without_an_option_on_a_machine_without_ipv4(laboratory: Laborat
         host.run("ip", "address", "add", f"2001:db8::{number}/64", "dev", "eth0", "nodad")
     relay = relay_on(laboratory, here, tmp_path)
     relay.wait_for(rf"listening on \[::\]:{PORT} and 0\.0\.0\.0:{PORT}, ")
-    relay.wait_for(rf" candy-client -w ws://\[2001:db8::1\]:{PORT}$")
+    relay.wait_for(rf" candy-client -w 'ws://\[2001:db8::1\]:{PORT}#\S+'$")
     laboratory.client(host=there, url=f"ws://[2001:db8::1]:{PORT}").connected()
     with here, closing(socket.create_connection(("127.0.0.1", PORT), PATIENCE_S)):
         pass

@@ -191,7 +191,7 @@ class TestStart:
         lines = []
         for _ in range(2):
             with Program("relay", server("-w", "ws://127.0.0.1:0"), environment(tmp_path, None)) as program:
-                found = program.wait_for(r"CANDY_PASSWORD='([^']+)' candy-client -w ws://127\.0\.0\.1:\d+$")
+                found = program.wait_for(r"CANDY_PASSWORD='([^']+)' candy-client -w 'ws://127\.0\.0\.1:\d+#\S+'$")
             lines.append(found[1])
         assert lines[0] == lines[1]
         assert (tmp_path / "password").stat().st_mode & 0o777 == 0o600

@@ -56,7 +56,7 @@ class Changing(RelayProgram):
         self.file = folder / "server.toml"
         write_rules(self.file, 17, home=(17,))
         super().__init__(folder, "-c", str(self.file))
-        self.wait_for(r"candy-client -w .*/home$")
+        self.wait_for(r"candy-client -w .*/home#")
 
     def reread(self, expected: str = "INFO the settings are read again$") -> list[str]:
         """Send SIGHUP; what is logged then, without debugging and counters."""
