@@ -37,7 +37,7 @@ def test_lines_for_members_whose_reader_stalls(tmp_path: Path) -> None:
 
 def serve(relay: Program) -> None:
     """Be guessed at, and let a member in, with a log that nobody can see."""
-    address = ("127.0.0.1", int(relay.wait_for(r"-w ws://.*:(\d+)$")[1]))
+    address = ("127.0.0.1", int(relay.wait_for(r"-w 'ws://.*:(\d+)#")[1]))
     stranger = Speaker(password="another password")
     for _ in range(50):
         with Member.connect(address) as guessing:
