@@ -366,8 +366,8 @@ def test_new_keys_now_and_then_without_end(secured: Secured, tmp_path: Path, req
             insider.raw.sendall(insider.sealer.key_update(requested=requested))
             insider.peer.wait_until_read()
             if n % 1000 == 0:
-                other.peer.sync()
-                assert relay.engine.stats()["queued_bytes"] == 0
+                # The other's answer may be there before the worker has given its memory back.
+                assert any(relay.engine.stats()["queued_bytes"] == 0 for _ in range(100) if other.peer.sync() == [])
         assert insider.sealer.number == 0
         insider.raw.sendall(insider.sealer.seal(insider.peer.frame(PING, b"x"), APPLICATION_DATA))
         assert insider.peer.receive().payload == b"x"
