@@ -56,7 +56,8 @@ class Alarm:
         self._clock = clock
         self._callback = callback
         self._is_put_off = False
-        self._arm(when - clock.time())
+        # What is due already is not noticed late.
+        self._arm(max(0.0, when - clock.time()))
 
     def cancel(self) -> None:
         self._handle.cancel()

@@ -122,6 +122,13 @@ def test_an_alarm_is_put_off_once(loop: Loop, clock: Clock) -> None:
     assert len(rung) == 1
 
 
+def test_what_is_due_when_it_is_set_does_not_wait(loop: Loop, clock: Clock) -> None:
+    """Nobody is late for it: what members are told of a newcomer goes in the loop's next turn."""
+    _, rung = alarm(loop, clock, -1e9)
+    loop.wait(0.0)
+    assert rung == [1000.0]
+
+
 def test_time_never_goes_back(loop: Loop, clock: Clock) -> None:
     seen = []
     for seconds in (0.1, 0.2, 5.0, 0.0, 0.24, 0.26, 3.0):
