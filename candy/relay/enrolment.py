@@ -11,7 +11,8 @@ Rules:
  2. A password lets new devices in under admit = "password"; under "invite" none, and under "approval" they wait until
     the operator has approved them. Who comes by an invitation was approved by whoever gave it.
  3. A revoked key is refused whatever it proves, and its device kept: it is told so.
- 4. judge() changes nothing: what is refused for another reason, such as a full pool, has used up no invitation.
+ 4. judge() changes nothing: what is refused for another reason, such as a full pool, has used up no invitation. It is
+    asked again right before enrol(), since a contested address takes a while.
  5. A selector that exists need not wait in line, until FAILURES_MAX failures within an hour came under it.
 
 No I/O. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
@@ -203,7 +204,7 @@ class Enrolment:
         if device is not None and device.standing is Standing.REVOKED:
             return _REVOKED
         match proof.by:
-            case Invitation() as invitation if not self._may_redeem(invitation, device, wall):
+            case Invitation(selector=selector) if not self._may_redeem(selector, device, wall):
                 return _INVITATION_ENDED
             case Password() if device is None and self.admit is Admit.INVITE:
                 return _INVITED_ONLY
@@ -233,8 +234,10 @@ class Enrolment:
                 if not device.has_come:
                     device = self._put(replace(device, has_come=True))
                 return device
-            case Invitation() as invitation:
-                if device is not None and device.invitation == invitation.selector:
+            case Invitation(selector=selector):
+                # As it is now: others may have come by it since it was proven.
+                invitation = self._invitations[selector]
+                if device is not None and device.invitation == selector:
                     return device
                 self._change(replace(invitation, used=invitation.used + 1))
                 how = (invitation.name, invitation.selector, invitation.addresses)
@@ -250,9 +253,11 @@ class Enrolment:
             return device.standing is Standing.WAITING
         return self.admit is Admit.APPROVAL
 
-    @staticmethod
-    def _may_redeem(invitation: Invitation, device: Device | None, wall: int) -> bool:
-        if device is not None and device.invitation == invitation.selector:
+    def _may_redeem(self, selector: bytes, device: Device | None, wall: int) -> bool:
+        invitation = self._invitations.get(selector)
+        if invitation is None:
+            return False
+        if device is not None and device.invitation == selector:
             return not device.has_come and wall < invitation.until + AGAIN_S
         return wall < invitation.until and invitation.used < invitation.uses
 

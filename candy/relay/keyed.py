@@ -112,6 +112,10 @@ class KeyedSession(Session):
         """The network keeps the address for it: answer, once that is written down."""
         claim = self._claim
         assert claim is not None
+        # Others may have used up its invitation while it waited for its address.
+        verdict = self._realm.enrolment.judge(claim.proof, claim.key, wall)
+        if verdict.code not in (0, CloseCode.APPROVAL_AWAITED):
+            return self.refuse(verdict.text, code=CloseCode(verdict.code), told=verdict.text)
         self._before = self._realm.enrolment.get(claim.key)
         self.device = self._realm.enrolment.enrol(claim.proof, claim.key, claim.asked.hello.name, wall)
         if self.device == self._before:

@@ -189,7 +189,7 @@ class Roster:
         if pool.address_of(session.connection) != session.ip:
             pool.keep(session.ip, session.vmac, session.connection, session.counted_as, now)
         self._set_deadline(session.connection, now + self._authentication_timeout)
-        return session.granted_address(pool.leases.wall)
+        return self._go_on(session, session.outcome(session.granted_address(pool.leases.wall)), now)
 
     def _admit(self, session: Session, now: float) -> list[Action]:
         if self.max_members is not None and self._members >= self.max_members:

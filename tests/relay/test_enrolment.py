@@ -95,6 +95,17 @@ def test_an_invitation_lets_in_as_many_as_it_says() -> None:
     assert code(its, again(its, proof), bytes(32)) == CloseCode.INVITATION_ENDED
 
 
+def test_what_was_proven_before_counts_as_the_invitation_is_now() -> None:
+    its = made(Admit.INVITE)
+    proof = invited(its, uses=2)
+    its.enrol(proof, KEY, "", WALL)
+    assert code(its, proof, OTHER) == 0
+    its.enrol(proof, OTHER, "", WALL)
+    assert code(its, proof, bytes(32)) == CloseCode.INVITATION_ENDED
+    its.expire(WALL + 60 + AGAIN_S)
+    assert code(its, proof) == CloseCode.INVITATION_ENDED
+
+
 def test_what_is_only_judged_uses_up_nothing() -> None:
     its = made()
     proof = invited(its)

@@ -193,6 +193,28 @@ def test_an_invitation_with_an_address(keyed: Keyed) -> None:
     assert keyed.refused(Credentials(invitation=link), OTHER).told.code == CloseCode.INVITATION_ENDED
 
 
+def test_two_that_wait_for_addresses_do_not_share_one_use(keyed: Keyed) -> None:
+    its = keyed.network.enrolment.invite("", None, 1, WALL + 60, WALL)
+    members = {}
+    for last, device in ((50, DEVICE), (51, OTHER)):
+        # Held by an old client that does not answer.
+        keyed.old(ip(last))
+        asked = replace(FIXED, address=IPv4Interface((ip(last), 24)))
+        connection, member, [ping] = keyed.begin(Credentials(invitation=link_of(its)), device, asked)
+        assert isinstance(ping, Ping)
+        members[connection] = member
+    keyed.now += 3.0
+    first, second = members
+    actions = keyed.keep(keyed.network.expired(keyed.now, WALL))
+    [send] = [action for action in actions if isinstance(action, Send)]
+    assert send.connection == second
+    assert members[second].read(send.payload).told.code == CloseCode.INVITATION_ENDED
+    assert Close(second, CloseCode.INVITATION_ENDED, "the invitation is used up or has expired") in actions
+    assert Record(first) in actions
+    assert [device.key for device in keyed.network.enrolment] == [DEVICE.public]
+    assert keyed.receive(second, CONFIRM) == []
+
+
 def test_a_refusal_uses_up_no_invitation(keyed: Keyed) -> None:
     its = keyed.talk.enrolment.invite("phone", None, 1, WALL + 60, WALL)
     outside = replace(FIXED, address=IPv4Interface("10.0.0.1/24"))
