@@ -41,6 +41,7 @@ from candy.cli.passwords import (
 )
 from candy.cli.stdout import Stdout
 from candy.errors import ConfigError, OperationalError
+from candy.host.memory import keep_private
 from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
 from candy.relay.settings import GivenNetwork, RelaySettings
 from candy.settings import Given
@@ -136,6 +137,7 @@ class Command(click.Group, Generic[Settings]):
         **extra: Any,
     ) -> NoReturn:
         """Run, and end the process with rule 2's exit status."""
+        keep_private()
         self._stderr, self._stdout = StderrHandler(), sys.stdout
         try:
             with redirect_stdout(cast(TextIO, Stdout(sys.stdout))):

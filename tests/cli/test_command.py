@@ -301,6 +301,13 @@ def test_what_works_without_the_engine(side: str, line: str) -> None:
     assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "set()"), ran.stderr
 
 
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_program_writes_no_core(side: str) -> None:
+    pr_get_dumpable = 3
+    ran = run_program(side, "--version", then=f"import ctypes; print(ctypes.CDLL(None).prctl({pr_get_dumpable}))")
+    assert ran.stdout.splitlines()[-1] == "0"
+
+
 def test_program_without_sense() -> None:
     ran = run_program("server", "-w", "nonsense")
     assert (ran.returncode, ran.stdout) == (2, "")
