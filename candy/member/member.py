@@ -59,6 +59,7 @@ from candy.member.succession import Abandon, Action, Dial, Judge, Succession
 from candy.primitives import verify
 from candy.protocol import control
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
+from candy.protocol.addresses import broadcast_of
 from candy.protocol.login import Asks
 from candy.protocol.wire import RouteEntry
 from candy.sealing.seals import Seal
@@ -372,6 +373,8 @@ class Member:
                     self._engine.join(action.connection, self._interface.connection)
                 case Configure():
                     await self._interface.configure(action.address)
+                    # What is sent there is for all, and no member to seal for.
+                    self._engine.set_broadcast(0, int(broadcast_of(action.address.network)))
                     self._last = action.address
                 case KeepKeys():
                     # If it fails, what stands behind it is not done: the relay hears no confirmation.

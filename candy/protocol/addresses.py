@@ -17,6 +17,11 @@ def is_unicast(ip: IPv4Address) -> bool:
     return not any(ip in network for network in NOT_UNICAST)
 
 
+def broadcast_of(network: IPv4Network) -> IPv4Address:
+    """What is for all in this network; 255.255.255.255, where it is too small for an address of its own (RFC 3021)."""
+    return network.broadcast_address if network.prefixlen <= 30 else IPv4Address(0xFFFFFFFF)
+
+
 def is_loopback(text: str) -> bool:
     """Whether an IP address, as text, is this machine's loopback: where a reverse proxy connects from, for members of
     any address."""

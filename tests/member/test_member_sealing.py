@@ -1,5 +1,6 @@
 """The member seals with the real engine, at a relay by hand: what it asks and sends, and what its user is told."""
 
+import asyncio
 from ipaddress import IPv4Address
 
 import pytest
@@ -51,6 +52,22 @@ async def test_for_who_does_not_seal_it_goes_in_the_clear(setting: Setting) -> N
     [peer] = (await shown(setting).members()).members
     assert (peer.address, peer.sealing, peer.key) == (str(OTHER.ip), "clear", None)
     assert (await shown(setting).status()).seal == "prefer"
+
+
+async def test_what_is_for_all_in_the_network_is_for_no_member(setting: Setting) -> None:
+    """field: a machine is woken, and others are found, by packets to the network's broadcast address."""
+    relay = KeyedRelay(setting)
+    setting.seal = Seal.PREFER
+    setting.start()
+    visitor = await relay.visitor()
+    await visitor.let_in()
+    for_all = PACKET[:16] + OTHER.network.broadcast_address.packed + PACKET[20:]
+    setting.device.kernel.send(for_all)
+    assert await visitor.visitor.binary() == b"\x01" + for_all
+    from_all = PACKET[:12] + OTHER.ip.packed + for_all[16:]
+    await visitor.tell(told(State.SEALS, KEY))
+    await visitor.visitor.socket.send_bytes(b"\x01" + from_all)
+    assert await asyncio.get_running_loop().sock_recv(setting.device.kernel, 1500) == from_all
 
 
 async def test_with_who_seals_a_handshake_comes_first(setting: Setting) -> None:

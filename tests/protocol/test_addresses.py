@@ -1,10 +1,10 @@
 """Which addresses can be a member's, and which peers are one source."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from candy.protocol.addresses import is_unicast, source_of
+from candy.protocol.addresses import broadcast_of, is_unicast, source_of
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,16 @@ def test_unicast(address: str, unicast: bool) -> None:
 )
 def test_source(address: str, source: str) -> None:
     assert source_of(address) == source
+
+
+@pytest.mark.parametrize(
+    ("network", "address"),
+    [
+        ("10.0.0.0/8", "10.255.255.255"),
+        ("10.0.0.8/30", "10.0.0.11"),
+        ("10.0.0.8/31", "255.255.255.255"),
+        ("10.0.0.8/32", "255.255.255.255"),
+    ],
+)
+def test_what_is_for_all_in_a_network(network: str, address: str) -> None:
+    assert broadcast_of(IPv4Network(network)) == IPv4Address(address)
