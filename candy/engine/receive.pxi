@@ -273,6 +273,9 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
             drop(w, to, DROP_STALLED)           # before it costs the others the time to unmask it
             return
         if has_candy3(s):
+            if unlikely(f.length > SEALED_MAX):
+                drop(w, s, DROP_TOO_LARGE)      # than any packet, and with a mask than its receiver takes
+                return
             if not has_candy3(to):
                 cut_padding(f, shift)
             elif likely(passes(f)):

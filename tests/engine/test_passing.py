@@ -73,6 +73,19 @@ def test_the_longest_pass_too(n: int) -> None:
         assert (second.payload, second.passed) == (numbered(A, B, 1), True)
 
 
+@pytest.mark.parametrize("kind", [FORWARD, SUPER, sealed(A, B)[:1]], ids=["forward", "super", "sealed"])
+def test_what_is_longer_than_any_packet_reaches_nobody(kind: bytes) -> None:
+    """With its mask it would be longer than a receiver takes, and end that one's connection."""
+    with EngineRelay() as relay:
+        sender, receiver = relay.member(A, extended=CANDY3), relay.member(B, extended=CANDY3)
+        for n in (65_590, CANDY3_PAYLOAD):
+            payload = of_length(kind, 1000).ljust(n, b"\0")
+            sender.forward(payload)
+        sender.forward(numbered(A, B, 1))
+        assert receiver.receive().payload == numbered(A, B, 1)
+        assert relay.dropped() == {"too_large": 2}
+
+
 @pytest.mark.parametrize("n", EDGES)
 def test_where_the_length_would_change_its_form_it_is_unmasked(n: int) -> None:
     payloads = [of_length(FORWARD, n), sealed(A, B, pattern(n - 24))]
@@ -190,8 +203,8 @@ def test_payloads_have_another_limit_with_it_alone() -> None:
     with EngineRelay() as relay:
         sender, receiver, newer = relay.member(A, extended=CANDY3), relay.member(B, extended=CANDY3), relay.member(C)
         whole = longest.ljust(CANDY3_PAYLOAD, b"\0")
-        sender.forward(whole)
-        assert receiver.receive().payload == whole
+        sender.forward(whole, numbered(A, B, 1))
+        assert receiver.receive().payload == numbered(A, B, 1)
         newer.sock.sendall(build_frame(BINARY, bytes(MAX_PAYLOAD + 1), mask=MASK)[:14])
         assert newer.receive().payload == struct.pack(">H", 1009)
         sender.sock.sendall(build_frame(BINARY, bytes(CANDY3_PAYLOAD + 1), mask=MASK)[:14])
