@@ -232,6 +232,18 @@ def test_through_a_relay_from_device_to_device() -> None:
         assert relay.engine.stats()["packets_in"] == 600
 
 
+def test_what_the_relay_says_is_lost_behind_no_handshakes() -> None:
+    """A CONTROL that is left out ends the connection, and any member may send handshakes."""
+    shake = bytes([20, 1, 0, 0]) + address(B) + address(A) + bytes([1]).rjust(4) + bytes(132)
+    with client() as device:
+        said = [bytes([22, 0, 0, 0]) + struct.pack(">Q", n) + bytes(100) for n in range(1200)]
+        frames = [device.server.frame(BINARY, payload) for payload in [*[shake] * 250, *said]]
+        device.server.sock.sendall(b"".join(frames))
+        device.server.sync()
+        heard = [detail for _, kind, detail in device.engine.events() if kind == _fastpath.EVENT_MESSAGE]
+        assert [detail for detail in heard if detail[0] == 22] == said
+
+
 def test_every_bit_that_is_changed_is_refused() -> None:
     one = pair(A, B)
     payload = one.comes_packet(0, packet(B, A))
