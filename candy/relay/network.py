@@ -257,11 +257,11 @@ class Network(Roster):
         return [] if holder is None else self._carry_out(self._claims.answered(holder, payload), now)
 
     def pinged(self, connection: int, payload: bytes, now: float, wall: int) -> list[Action]:
-        """The first PING behind a message, which may say who it is."""
+        """The first PING behind a message, which may say who it is: one without a key, for a PING is in the clear."""
         self._realm.pool.leases.wall = wall
         session = self._sessions.get(connection)
         hello = Hello.parse(payload)
-        if session is None or hello is None:
+        if session is None or hello is None or isinstance(session, KeyedSession):
             return []
         session.hello = hello
         return self._learn_name(session, now)

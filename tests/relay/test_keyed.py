@@ -43,6 +43,13 @@ def test_one_round_trip_and_a_confirmation(keyed: Keyed) -> None:
     assert keyed.network.pool.leases.number(next(iter(keyed.network.pool.leases)), b"x" * 8) == outcome.told.lease
 
 
+def test_no_ping_says_who_it_is(keyed: Keyed) -> None:
+    connection, _ = keyed.member(by_password(), asked=Asked(hello=Hello("linux", "7.0", "laptop")))
+    assert keyed.keep(keyed.network.pinged(connection, b"candy::linux::7.0::server", keyed.now, WALL)) == []
+    [lease] = keyed.network.register.leases(WALL)
+    assert lease.name == "laptop"
+
+
 def test_it_comes_back_by_its_own_credential_to_its_own_lease(keyed: Keyed) -> None:
     connection, first = keyed.member(by_password())
     keyed.close(connection)
