@@ -10,7 +10,8 @@ Rules:
     believed, a warning names both, and `forget` has it believed. A key that is this member's own is never another's.
  3. An address that goes to another lease with another key, or without one, is believed, with a warning that names both:
     that is what happens when it goes to another device, and what a relay would say that lies.
- 4. At most CONTACTS_MOST: who was of use longest ago makes room.
+ 4. At most CONTACTS_MOST: who was of use longest ago makes room, and who seals only where nobody else is there: else
+    forged sources of packets in the clear would have what is known of it forgotten, and its sessions with that.
  5. What was told on a connection is stale on the next one: the relay tells no more changes. It counts until it is told
     again, but for nothing new.
 
@@ -152,7 +153,8 @@ class Directory:
             return contact, None
         gone = None
         if len(self._contacts) == CONTACTS_MOST:
-            gone = next(iter(self._contacts.values()))
+            contacts = self._contacts.values()
+            gone = next((each for each in contacts if not (each.seals or any(each.slots))), next(iter(contacts)))
             self.drop(gone)
         contact = self._contacts[address] = Contact(address, self._randbytes(16))
         return contact, gone

@@ -8,7 +8,7 @@ from kit.sealed_pair import (
     met,
     passes,
 )
-from kit.sealed_world import A, B, C, World
+from kit.sealed_world import A, B, C, Plain, World
 
 from candy.protocol import control
 from candy.protocol.control import Peer, State
@@ -68,17 +68,6 @@ def test_who_is_told_of_and_makes_room_at_once_is_forgotten_once(room: int) -> N
     assert len(a.engine.peers) == room
 
 
-def test_who_makes_room_loses_its_session(room: int) -> None:
-    world = World()
-    a, b = world.add(A), world.add(B)
-    passes(world, a, b)
-    for number in range(room):
-        world.send(a, IPv4Address("10.1.0.0") + number, ONE)
-    world.settle()
-    assert a.engine.sessions == {}
-    assert B not in a.engine.peers
-
-
 def test_the_relay_is_asked_within_its_allowance() -> None:
     world = World()
     a = world.add(A)
@@ -91,3 +80,27 @@ def test_the_relay_is_asked_within_its_allowance() -> None:
     world.pass_time(5)
     assert world.relay.asks == 1500
     assert a.sessions.deadline > world.now + 0.5
+
+
+def test_forged_sources_have_no_session_forgotten(room: int) -> None:
+    """On ws:// anybody on the way can make up packets in the clear."""
+    world, a, b = met()
+    passes(world, a, b)
+    for number in range(2 * room):
+        world.deliver(Plain(IPv4Address("10.1.0.0") + number, A, ONE))
+    assert len(a.engine.peers) == room
+    a.got.clear()
+    world.deliver(Plain(B, A, ONE))
+    assert (a.got, a.engine.drops[-1]) == ([], "not_sealed")
+    passes(world, a, b)
+    passes(world, b, a)
+
+
+def test_who_makes_room_loses_its_session(room: int) -> None:
+    """Where all seal, the one of use longest ago."""
+    world = World()
+    a = world.add(A)
+    for number in range(room + 1):
+        passes(world, a, world.add(B + number))
+    assert B not in a.engine.peers
+    assert len(a.engine.sessions) == room
