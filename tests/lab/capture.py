@@ -1,4 +1,4 @@
-"""TCP segments as they arrive at a host, by tcpdump, and the WebSocket frames that begin in them."""
+"""What goes over a host's cable, by tcpdump: TCP segments, the WebSocket frames that begin in them, or all of it."""
 
 import signal
 import struct
@@ -6,20 +6,32 @@ from pathlib import Path
 
 from kit.peer import BINARY, CLOSE, PING, PONG
 from lab.laboratory import PORT
-from lab.namespaces import Host
+from lab.namespaces import Namespace
 from lab.programs import Program, environment
 
 
 class Capture:
-    """tcpdump on a host's eth0; by default for what arrives from the relay."""
+    """tcpdump on a host's eth0; by default for what arrives from the relay.
 
-    def __init__(self, host: Host, folder: Path, what: str = f"tcp and src port {PORT}") -> None:
-        self._file = folder / "capture.pcap"
-        options = ["-i", "eth0", "-w", str(self._file), "-U", "--immediate-mode", "-s", "128", "-B", "65536", "-n"]
-        argv = ["tcpdump", *options, "-Z", "root", what]
+    Args:
+        most: bytes of a segment that are kept, with its headers; 0: all.
+    """
+
+    def __init__(
+        self,
+        host: Namespace,
+        folder: Path,
+        what: str = f"tcp and src port {PORT}",
+        *,
+        interface: str = "eth0",
+        most: int = 128,
+    ) -> None:
+        self._file = folder / f"{interface}.pcap"
+        options = ["-i", interface, "-w", str(self._file), "-U", "--immediate-mode", "-s", str(most), "-B", "65536"]
+        argv = ["tcpdump", *options, "-n", "-Z", "root", what]
         with host:
             self.program = Program("tcpdump", argv, environment(folder))
-        self.program.wait_for("listening on eth0")
+        self.program.wait_for(f"listening on {interface}")
 
     def segments(self) -> list[tuple[int, int, bytes]]:
         """Each segment with data so far: sequence number, length, and the data's first bytes."""
@@ -40,10 +52,15 @@ class Capture:
 
     def stop(self) -> list[tuple[int, int, bytes]]:
         """All of them, none of which was missed."""
+        self.content()
+        return self.segments()
+
+    def content(self) -> bytes:
+        """Stop, and return the file, in which nothing is missing."""
         self.program.signal(signal.SIGINT)
         assert self.program.wait() == 0
         assert "0 packets dropped by kernel" in "\n".join(self.program.lines)
-        return self.segments()
+        return self._file.read_bytes()
 
 
 def frame_length(head: bytes) -> int:
