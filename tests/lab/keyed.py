@@ -115,9 +115,13 @@ class KeyedMember(Member):
         return control.seal(self._sends, message)
 
     def heard(self) -> FromRelay:
-        """The next message within a CONTROL."""
+        """The next message, within a CONTROL."""
+        return self.opened(self.receive_message())
+
+    def opened(self, sealed: bytes) -> FromRelay:
+        """What is within the next CONTROL."""
         assert self._receives is not None
-        message = control.decode(control.opened(self._receives, self.receive_message()))
+        message = control.decode(control.opened(self._receives, sealed))
         assert not isinstance(message, control.Ask | control.Confirm)
         return message
 

@@ -136,7 +136,6 @@ class Member(Speaker):
     ) -> None:
         super().__init__(vmac, password)
         self.socket = opened
-        self._peer = Peer(opened)
         self.socket.settimeout(PATIENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answers_pings = True
@@ -148,9 +147,12 @@ class Member(Speaker):
             if not data:
                 raise Ended("end of stream")
             received += data
-        head, _, self._peer.buffer = received.partition(b"\r\n\r\n")
+        head, _, behind = received.partition(b"\r\n\r\n")
         self.head = head.decode("latin-1")
         assert self.head.startswith("HTTP/1.1 101 "), self.head
+        self._peer = Peer(opened, candy3="Sec-WebSocket-Protocol: candy.3" in self.head.split("\r\n"))
+        self._peer.buffer = behind
+        self.socket.settimeout(PATIENCE_S)
         self._peer.take()
 
     @classmethod

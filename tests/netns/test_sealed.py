@@ -157,9 +157,9 @@ def test_a_revocation_ends_a_transfer(laboratory: Laboratory) -> None:
 def test_rekeying_under_a_full_stream_loses_nothing(laboratory: Laboratory, tmp_path: Path) -> None:
     """With other times than the programs have, but for that they are as they are."""
     (tmp_path / "sitecustomize.py").write_text(QUICK)
-    path = {"PYTHONPATH": f"{tmp_path}:{environment(tmp_path)['PYTHONPATH']}"}
+    path = f"{tmp_path}:{environment(tmp_path)['PYTHONPATH']}"
     laboratory.relay()
-    clients = here, there = laboratory.client(**path), laboratory.client(**path)
+    clients = here, there = laboratory.client(PYTHONPATH=path), laboratory.client(PYTHONPATH=path)
     own, other = here.connected(), there.connected()
     with streaming(here, there, other):
         begun = 0
