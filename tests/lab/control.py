@@ -5,6 +5,7 @@
 Rule: a refusal is an answer, too: refused() gives its words.
 """
 
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -51,3 +52,21 @@ class Control:
             self._document.check(method, path, error.status, {"error": str(error)})
             return error.status, str(error)
         raise AssertionError(f"{method} {path} is answered: {answer}")
+
+
+def sealing_of(member: Path, address: str) -> tuple[str | None, str | None]:
+    """What becomes of a member's packets for an address, and the key that it knows there, as `candy-client members` has
+    it.
+
+    Args:
+        member: its control socket.
+    """
+    with Control("member", member) as control:
+        found = [peer for peer in control.ask("GET", "/v1/members")["members"] if peer["address"] == address]
+    return (found[0]["sealing"], found[0]["key"]) if found else (None, None)
+
+
+def drops_of(member: Path) -> Counter[str]:
+    """What a member has dropped."""
+    with Control("member", member) as control:
+        return Counter(control.ask("GET", "/v1/status")["drops_by_reason"])

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from lab.namespaces import Ethernet, Host
-from lab.programs import Program, RelayProgram, client, environment
+from lab.programs import Program, RelayProgram, client, control_of, environment
 
 PORT = 26816
 """The relay's, on the hub."""
@@ -29,6 +29,8 @@ class Client(Program):
 
     def __init__(self, host: Host, state: Path, *argv: str, before: Sequence[str] = (), **environ: str) -> None:
         self.host = host
+        self.control = control_of(state)
+        """Its control socket."""
         with host:
             super().__init__(f"client on {host.name}", [*before, *client(*argv)], environment(state) | environ)
 

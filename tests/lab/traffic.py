@@ -25,6 +25,13 @@ def ping(host: Namespace, destination: str, *options: str) -> str:
     return host.run("ping", "-c", "3", "-i", "0.1", "-W", "10", *options, destination, check=False)
 
 
+def refused(host: Namespace, destination: str) -> int:
+    """How the kernel ends a connection by TCP to an address where nothing listens; it tries for a while."""
+    with host, socket.socket() as opened:
+        opened.settimeout(PATIENCE_S)
+        return opened.connect_ex((destination, 9))
+
+
 def connect(
     here: Namespace, there: Namespace, address: str, mss: int | None = None
 ) -> tuple[socket.socket, socket.socket]:

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-import socket
 import sys
 import time
 
@@ -12,12 +11,12 @@ import pytest
 from kit.primitives import PRIMITIVES, pair
 from kit.sealing import opened
 from lab import lying
-from lab.control import Control
+from lab.control import sealing_of
 from lab.keyed import KeyedMember, by_password, device
 from lab.laboratory import PORT, Client, Laboratory
 from lab.namespaces import Ethernet
-from lab.programs import PATIENCE_S, Program, control_of, environment
-from lab.traffic import ping
+from lab.programs import PATIENCE_S, Program, environment
+from lab.traffic import ping, refused
 
 from candy.protocol.control import CONTROL, Ask, Tell
 from candy.protocol.handshake import HANDSHAKE, Message
@@ -32,20 +31,6 @@ pytestmark = pytest.mark.netns
 
 TEXT = b"an inner byte"
 PASSES, NOTHING_PASSES = " 0% packet loss", " 100% packet loss"
-
-
-def shown(laboratory: Laboratory, client: Client, address: str) -> tuple[str, str | None]:
-    """What becomes of its packets for an address, and the key that it knows there."""
-    with Control("member", control_of(laboratory.state(client.host))) as control:
-        [found] = [peer for peer in control.ask("GET", "/v1/members")["members"] if peer["address"] == address]
-    return found["sealing"], found["key"]
-
-
-def refused(client: Client, address: str) -> int | None:
-    """How the kernel ends a connection to an address, after it has tried for a while."""
-    with client.host, socket.socket() as opened:
-        opened.settimeout(PATIENCE_S)
-        return opened.connect_ex((address, 9))
 
 
 def restarted(laboratory: Laboratory, client: Client) -> Client:
@@ -69,7 +54,7 @@ def test_pins_hold(laboratory: Laboratory) -> None:
     here.connected()
     other = there.connected()
     assert PASSES in ping(here.host, other)
-    sealing, key = shown(laboratory, here, other)
+    sealing, key = sealing_of(here.control, other)
     assert sealing == "sealed"
     false = device().public
     for lie, why in (
@@ -80,13 +65,13 @@ def test_pins_hold(laboratory: Laboratory) -> None:
         before, lines = relay.counters(), len(here.lines)
         there = restarted(laboratory, there)
         here.wait_for(f" WARNING .*not believed of {other}: {why}", lines)
-        assert shown(laboratory, here, other) == ("key refused", None)
+        assert sealing_of(here.control, other) == ("key refused", None)
         assert NOTHING_PASSES in ping(here.host, other, "-W", "1")
         assert (relay.counters() - before)["packets_out"] == 0
     file.unlink()
     there = restarted(laboratory, there)
     assert PASSES in ping(here.host, other)
-    assert shown(laboratory, here, other) == ("sealed", key)
+    assert sealing_of(here.control, other) == ("sealed", key)
 
 
 class Liar:
@@ -146,10 +131,15 @@ def test_without_a_secret_it_is_in_between(laboratory: Laboratory) -> None:
     liar = Liar(laboratory, device())
     here = laboratory.client()
     here.connected()
-    assert NOTHING_PASSES in ping(here.host, str(liar.address), "-c", "1", "-W", "1", "-p", TEXT.hex())
-    agreed = liar.answer(liar.hear())
-    sealed = opened(agreed.receives, liar.hear(), agreed.cipher)
-    assert sealed is not None
+    with here.host:
+        pinging = Program("ping", ["ping", "-p", TEXT.hex(), str(liar.address)], environment(laboratory.folder))
+    with pinging:
+        agreed = liar.answer(liar.hear())
+        while True:
+            sealed = opened(agreed.receives, liar.hear(), agreed.cipher)
+            assert sealed is not None
+            if sealed.plain:
+                break
     assert TEXT * 2 in sealed.packet
 
 
@@ -171,8 +161,8 @@ def test_with_a_secret_it_gets_nothing(laboratory: Laboratory) -> None:
     again = Liar(laboratory, key, seals=False)
     assert again.address == liar.address
     deadline = time.monotonic() + PATIENCE_S
-    while shown(laboratory, here, str(liar.address)) != ("does not seal", None):
+    while sealing_of(here.control, str(liar.address)) != ("does not seal", None):
         assert time.monotonic() < deadline
     # An ICMP says so, to one packet in a second: the kernel tries again.
-    assert refused(here, str(liar.address)) == errno.EHOSTUNREACH
+    assert refused(here.host, str(liar.address)) == errno.EHOSTUNREACH
     assert again.heard() == []

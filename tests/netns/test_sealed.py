@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 import pytest
 from lab.capture import Capture
-from lab.control import Control
+from lab.control import Control, drops_of, sealing_of
 from lab.laboratory import Client, Laboratory
 from lab.markers import found, marker, memory_of
-from lab.programs import PATIENCE_S, control_of, environment
+from lab.programs import PATIENCE_S, environment
 from lab.traffic import MEGABYTE, connect, datagram_sockets, ping, transfer
 
 pytestmark = pytest.mark.netns
@@ -34,21 +33,6 @@ def count(self, session):
     return initiated(self, session)
 slots.Slots.initiated = count
 """
-
-
-def asked(laboratory: Laboratory, client: Client) -> Control:
-    """A member's control interface."""
-    return laboratory.stack.enter_context(Control("member", control_of(laboratory.state(client.host))))
-
-
-def way(control: Control, address: str) -> str | None:
-    """What becomes of packets for it, as `candy-client members` shows it."""
-    ways = {peer["address"]: peer["sealing"] for peer in control.ask("GET", "/v1/members")["members"]}
-    return ways.get(address)
-
-
-def drops(control: Control) -> Counter[str]:
-    return Counter(control.ask("GET", "/v1/status")["drops_by_reason"])
 
 
 def exchange_markers(here: Client, there: Client) -> list[bytes]:
@@ -83,13 +67,13 @@ def test_no_byte_is_on_the_relays_links_or_in_its_memory(laboratory: Laboratory,
         texts = exchange_markers(here, there)
         in_memory = found(texts, memory_of(relay.pid))
         captured = [found(texts, [link.content()]) for link in links]
-    shown = [way(asked(laboratory, client), other.connected()) for client, other in ((here, there), (there, here))]
+    ways = [sealing_of(one.control, other.connected())[0] for one, other in ((here, there), (there, here))]
     if seal == "off":
         assert captured == [set(texts)] * 2
         # Of what a buffer held last.
         assert in_memory
     else:
-        assert shown == ["sealed"] * 2
+        assert ways == ["sealed"] * 2
         assert captured == [set()] * 2
         assert in_memory == set()
 
@@ -131,27 +115,26 @@ def test_a_revocation_ends_a_transfer(laboratory: Laboratory) -> None:
     relay = laboratory.relay()
     here, there = laboratory.client(), laboratory.client()
     own, other = here.connected(), there.connected()
-    peer = asked(laboratory, there)
     at_relay = laboratory.stack.enter_context(Control("relay", relay.control))
     [device] = [each for each in at_relay.ask("GET", "/v1/devices")["devices"] if each["address"] == own]
     with streaming(here, there, other):
         before = relay.counters()
         while (relay.counters() - before)["bytes_in"] < MEGABYTE:
             pass
-        assert way(peer, own) == "sealed"
+        assert sealing_of(there.control, own)[0] == "sealed"
         began = time.monotonic()
         at_relay.ask("POST", f"/v1/devices/{device['number']}/revoke")
-        while way(peer, own) == "sealed":
+        while sealing_of(there.control, own)[0] == "sealed":
             assert time.monotonic() < began + PATIENCE_S
         print(f"its peer sends it nothing more {time.monotonic() - began:.2f} s after the command")
         assert here.wait() == 1
         assert "this device was revoked" in here.lines[-1]
         print(f"and it has ended after {time.monotonic() - began:.2f} s")
-    assert way(peer, own) == "no route"
-    before, dropped = relay.counters(), drops(peer)["no_route"]
+    assert sealing_of(there.control, own)[0] == "no route"
+    before, dropped = relay.counters(), drops_of(there.control)["no_route"]
     assert " 100% packet loss" in ping(there.host, own, "-W", "1")
     assert (relay.counters() - before)["packets_in"] == 0
-    assert drops(peer)["no_route"] >= dropped + 3
+    assert drops_of(there.control)["no_route"] >= dropped + 3
 
 
 def test_rekeying_under_a_full_stream_loses_nothing(laboratory: Laboratory, tmp_path: Path) -> None:
@@ -167,6 +150,5 @@ def test_rekeying_under_a_full_stream_loses_nothing(laboratory: Laboratory, tmp_
             assert transfer(here.host, there.host, other, 4 * MEGABYTE) == own
             begun = sum("a session begins" in line for client in clients for line in list(client.lines))
     for client, address in ((here, other), (there, own)):
-        control = asked(laboratory, client)
-        assert way(control, address) == "sealed"
-        assert not LOST & drops(control).keys()
+        assert sealing_of(client.control, address)[0] == "sealed"
+        assert not LOST & drops_of(client.control).keys()
