@@ -558,6 +558,12 @@ class ReplayWindow:
 def set_counter(engine: Engine, tun: int, local: int, number: int) -> None:
     """For tests: have a session go on with this counter."""
 
+def set_carried(engine: Engine, tun: int, local: int, *, bytes_sent: int = 0, failures: int = 0) -> None:
+    """For tests: have a session have sent so many bytes, and refused to open so many packets."""
+
+def age_waiting(engine: Engine, tun: int, seconds: float) -> None:
+    """For tests: have everything that waits for sessions have come so much earlier."""
+
 def waiting_bytes_of(engine: Engine, tun: int) -> int:
     """For tests: bytes of packets that wait for sessions, virtio headers included."""
 

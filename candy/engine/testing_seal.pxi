@@ -75,6 +75,27 @@ def set_counter(_Sealing engine not None, tun, uint32_t local, uint64_t number):
     store_relaxed64(&session.number, number)
 
 
+def set_carried(_Sealing engine not None, tun, uint32_t local, *, uint64_t bytes_sent=0, uint64_t failures=0):
+    cdef Session *session = session_find(engine.sealing(tun), local)
+    if session == NULL:
+        raise ValueError("no such session")
+    store_relaxed64(&session.bytes_sent, bytes_sent)
+    pthread_mutex_lock(&session.opens.lock)
+    session.failures = failures
+    pthread_mutex_unlock(&session.opens.lock)
+
+
+def age_waiting(_Sealing engine not None, tun, double seconds):
+    cdef Seals *seals = engine.sealing(tun)
+    cdef Waiting *r
+    pthread_mutex_lock(&seals.lock)
+    r = seals.oldest
+    while r != NULL:
+        r.stamp_ns -= <uint64_t>(seconds * SECOND_NS)
+        r = r.newer
+    pthread_mutex_unlock(&seals.lock)
+
+
 def waiting_bytes_of(_Sealing engine not None, tun):
     cdef Seals *seals = engine.sealing(tun)
     pthread_mutex_lock(&seals.lock)

@@ -406,6 +406,38 @@ def test_the_end_of_its_counters() -> None:
         assert device.relay.dropped() == {"replayed": 1}
 
 
+def test_the_end_of_its_bytes() -> None:
+    """Before a packet could go beyond them; without a session that seals, nothing goes in the clear."""
+    one = pair(A, B)
+    out = packet(A, B, bytes(1000))
+    with client() as device:
+        one.install(device.engine, device.tun)
+        device.seal_with(one)
+        longest = 65_589
+        _fastpath.set_carried(device.engine, device.tun, one.local, bytes_sent=2**38 - longest)
+        assert one.went(device.sends(out).payload).packet == out
+        device.kernel.send(out)
+        assert device.told(_fastpath.EVENT_WANTED) == [address(B)]
+        assert _fastpath.waiting_bytes_of(device.engine, device.tun) == len(NO_VNET + out)
+        assert device.server.sync() == []
+        # A message of rekeying has room still.
+        assert device.engine.send_sealed(device.tun, one.local, b"\x80\x01")
+        assert one.went(device.server.receive().payload).counter == 1
+
+
+def test_the_end_of_its_forgeries() -> None:
+    one = pair(A, B)
+    forged = Sealed(B, A, one.local, 5, NO_VNET + packet(B, A)).seal(bytes(32))
+    with client() as device:
+        one.install(device.engine, device.tun)
+        _fastpath.set_carried(device.engine, device.tun, one.local, failures=2**30 - 1)
+        device.comes(one.comes_packet(0, packet(B, A, b"before")))
+        assert device.reads() == packet(B, A, b"before")
+        device.comes(forged, one.comes_packet(1, packet(B, A)))
+        device.nothing_comes()
+        assert device.relay.dropped() == {"bad_seal": 2}
+
+
 def test_what_is_over_neither_seals_nor_opens() -> None:
     one = pair(A, B)
     with client() as device:
@@ -554,6 +586,24 @@ def test_the_waiting_room_has_bounds() -> None:
         assert device.engine.forget_peer(device.tun, 0x0A000100 + 399)
         assert _fastpath.waiting_bytes_of(device.engine, device.tun) == waiting - 60_038
         assert not device.engine.forget_peer(device.tun, 0x0A000100 + 399)
+
+
+def test_what_has_waited_for_six_seconds_is_dropped() -> None:
+    """Though nothing comes any more: neither another packet, nor a session."""
+    with client() as device:
+        for n in range(3):
+            device.kernel.send(packet(A, B, struct.pack(">I", n)))
+        while device.engine.stats()["packets_in"] < 3:
+            device.server.sync()
+        _fastpath.age_waiting(device.engine, device.tun, 7.0)
+        device.kernel.send(packet(A, C))
+        while device.relay.dropped() != {"no_session": 3}:
+            assert device.server.sync() == []
+        assert _fastpath.waiting_bytes_of(device.engine, device.tun) == len(NO_VNET + packet(A, C))
+        _fastpath.age_waiting(device.engine, device.tun, 7.0)
+        while device.relay.dropped() != {"no_session": 4}:
+            assert device.server.sync() == []
+        assert _fastpath.waiting_bytes_of(device.engine, device.tun) == 0
 
 
 def test_order_holds_behind_what_waits() -> None:

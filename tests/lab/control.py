@@ -54,19 +54,22 @@ class Control:
         raise AssertionError(f"{method} {path} is answered: {answer}")
 
 
+def asked(member: Path, path: str) -> Any:
+    """What a member answers, as it is; `member`: its control socket."""
+    asking = Asking("member", member)
+    try:
+        return asking.ask("GET", path)
+    finally:
+        asking.close()
+
+
 def sealing_of(member: Path, address: str) -> tuple[str | None, str | None]:
     """What becomes of a member's packets for an address, and the key that it knows there, as `candy-client members` has
-    it.
-
-    Args:
-        member: its control socket.
-    """
-    with Control("member", member) as control:
-        found = [peer for peer in control.ask("GET", "/v1/members")["members"] if peer["address"] == address]
+    it."""
+    found = [peer for peer in asked(member, "/v1/members")["members"] if peer["address"] == address]
     return (found[0]["sealing"], found[0]["key"]) if found else (None, None)
 
 
 def drops_of(member: Path) -> Counter[str]:
     """What a member has dropped."""
-    with Control("member", member) as control:
-        return Counter(control.ask("GET", "/v1/status")["drops_by_reason"])
+    return Counter(asked(member, "/v1/status")["drops_by_reason"])

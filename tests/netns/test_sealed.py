@@ -27,11 +27,12 @@ import candy.sealing.slots as slots
 # In place of two minutes; a member looks at its sessions once a second.
 slots.REKEY_SENT_S, slots.REKEY_RECEIVED_S, slots.REKEY_EITHER_S = 0.5, 2.5, 3.0
 slots.SEND_S, slots.OPEN_S = 8.0, 12.0
-initiated = slots.Slots.initiated
-def count(self, session):
-    print("a session begins", flush=True)
-    return initiated(self, session)
-slots.Slots.initiated = count
+def counted(begin):
+    def count(self, session):
+        print("a session begins", flush=True)
+        return begin(self, session)
+    return count
+slots.Slots.initiated, slots.Slots.answered = counted(slots.Slots.initiated), counted(slots.Slots.answered)
 """
 
 
@@ -142,13 +143,13 @@ def test_rekeying_under_a_full_stream_loses_nothing(laboratory: Laboratory, tmp_
     (tmp_path / "sitecustomize.py").write_text(QUICK)
     path = f"{tmp_path}:{environment(tmp_path)['PYTHONPATH']}"
     laboratory.relay()
-    clients = here, there = laboratory.client(PYTHONPATH=path), laboratory.client(PYTHONPATH=path)
+    here, there = laboratory.client(PYTHONPATH=path), laboratory.client(PYTHONPATH=path)
     own, other = here.connected(), there.connected()
     with streaming(here, there, other):
-        begun = 0
-        while begun < SESSIONS:
-            assert transfer(here.host, there.host, other, 4 * MEGABYTE) == own
-            begun = sum("a session begins" in line for client in clients for line in list(client.lines))
+        for client in (here, there):
+            while sum("a session begins" in line for line in list(client.lines)) < SESSIONS:
+                client.wait_for("a session begins", len(client.lines))
+    assert transfer(here.host, there.host, other, MEGABYTE) == own
     for client, address in ((here, other), (there, own)):
         assert sealing_of(client.control, address)[0] == "sealed"
         assert not LOST & drops_of(client.control).keys()

@@ -62,6 +62,20 @@ def test_of_all_that_of_who_has_asked_longest_ago() -> None:
     assert owed(interests) == {A: [10], C: [10]}
 
 
+def test_a_million_are_remembered() -> None:
+    """Of members that ask for as much as they may: beyond that who asked first pays, and who asks for more itself."""
+    interests = Interests()
+    for connection in range(245):
+        for address in range(4096 + (connection == 244)):
+            interests.ask(connection, address)
+    assert len(interests) == 1_000_000
+    interests.changed(0)
+    assert list(owed(interests, 245)) == list(range(1, 244))
+    for connection in range(245):
+        interests.forget(connection)
+    assert len(interests) == 0
+
+
 def test_what_is_forgotten_is_owed_no_more() -> None:
     interests = Interests(each=1)
     interests.ask(A, 10)
