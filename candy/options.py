@@ -409,8 +409,11 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "seal packets for members: prefer (where both can, by default), require, or off",
             "MODE",
             default="prefer",
+            reloads=True,
         ),
-        Option("secret", str, "the secret of the network's members, from this file: all or nobody", "FILE"),
+        Option(
+            "secret", str, "the secret of the network's members, from this file: all or nobody", "FILE", reloads=True
+        ),
         _switch("masquerade", "forward between the network and this machine's others, with NAT (nftables)"),
         Option("stun", str, "STUN server for direct links", "URL", "-s", is_original=True, is_idle=True),
         Option(

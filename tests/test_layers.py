@@ -24,6 +24,7 @@ ADAPTERS = {
     "relay/relay.py",
     "relay/served.py",
     "relay/upgrade.py",
+    "sealing/sealer.py",
 }
 FUNCTIONS = {"primitives.py"}
 """Takes no more of it than functions of bytes."""

@@ -37,11 +37,9 @@ from candy.host.watch import watch
 from candy.member import parts
 from candy.member.acceptance import Acceptance
 from candy.member.control import MemberControl
-from candy.member.conversation import Identity
-from candy.member.dial import Dialer
-from candy.member.keyring import Keyring
 from candy.member.member import Member
 from candy.member.monitor import Monitor
+from candy.member.parts import Parts
 from candy.member.settings import MemberSettings, change
 from candy.member.state import MemberState
 
@@ -68,12 +66,12 @@ class _Stays:
         self,
         member: Member,
         settings: MemberSettings,
-        make: Callable[[MemberSettings], tuple[Identity, Keyring, Dialer]],
+        make: Callable[[MemberSettings], Parts],
     ) -> None:
         self._member = member
         self._settings = settings
         self._make = make
-        self._next: tuple[Identity, Keyring, Dialer] | None = None
+        self._next: Parts | None = None
         """Of the next stay, once there is to be one."""
         self._staying: asyncio.Timeout
 
@@ -104,7 +102,7 @@ class _Stays:
         if changed.applied:
             _log.info("changed: %s", ", ".join(changed.applied))
         if made is not None:
-            _log.info("connecting anew to %s", made[-1].relay)
+            _log.info("connecting anew to %s", made.dialer.relay)
             if self._next is None:
                 self._staying.reschedule(asyncio.get_running_loop().time())
             self._next = made
@@ -188,8 +186,14 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
         state = MemberState(settings.state_dir, settings.name)
         identity, keyring = parts.identity(settings, state, acceptance), parts.keyring(settings)
 
-        def make(other: MemberSettings) -> tuple[Identity, Keyring, Dialer]:
-            made = parts.identity(other, state, acceptance), parts.keyring(other), parts.dialer(other, underlay)
+        def make(other: MemberSettings) -> Parts:
+            made = Parts(
+                parts.identity(other, state, acceptance),
+                parts.keyring(other),
+                parts.dialer(other, underlay),
+                other.seals,
+                other.secret,
+            )
             acceptance.change(other.accept_routes)
             return made
 

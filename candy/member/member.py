@@ -52,7 +52,7 @@ from candy.member.login import OLD_RELAY, WITHOUT_EXTENSION, WITHOUT_PASSWORD, W
 from candy.member.peers import Peers
 from candy.member.progress import Progress
 from candy.member.routeset import RouteSet
-from candy.member.sealing import Said, Say, Sealing
+from candy.member.sealing import Sealing
 from candy.member.sequel import Sequel, Sequels
 from candy.member.state import MemberState
 from candy.member.succession import Abandon, Action, Dial, Judge, Succession
@@ -61,7 +61,9 @@ from candy.protocol import control
 from candy.protocol.actions import Close, Drop, Log, Ping, Send
 from candy.protocol.addresses import broadcast_of
 from candy.protocol.login import Asks
+from candy.protocol.secret import Secret
 from candy.protocol.wire import RouteEntry
+from candy.sealing.sealer import Said, Say
 from candy.sealing.seals import Seal
 
 GOODBYE_S = 2.0
@@ -146,9 +148,12 @@ class Member:
         self.progress = Progress()
         """What it is at."""
 
-    def renew(self, identity: Identity, keyring: Keyring, dialer: Dialer) -> None:
-        """Be this from the next stay() on, by other connections. The interface keeps what it has until then."""
+    def renew(self, identity: Identity, keyring: Keyring, dialer: Dialer, seal: Seal, secret: Secret | None) -> None:
+        """Be this from the next stay() on, by other connections. The interface keeps what it has until then, and
+        sessions with others go on, as far as they may."""
         self._identity, self.keyring, self._dialer = identity, keyring, dialer
+        if self.sealing is not None:
+            self.sealing.change(seal, secret)
         self._sequels = Sequels(self._random, is_granted=identity.address is None)
 
     @property

@@ -5,6 +5,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from candy import __version__
 from candy._fastpath import Engine
@@ -16,15 +17,27 @@ from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
-from candy.member.sealing import Say, Sealing
+from candy.member.sealing import Sealing
 from candy.member.settings import MemberSettings
 from candy.member.state import MemberState
 from candy.protocol.hello import Hello
 from candy.protocol.link import Invitation
 from candy.protocol.login import Asks
+from candy.protocol.secret import Secret
+from candy.sealing.sealer import Say
 from candy.sealing.seals import Seal
 
 _log = logging.getLogger(__name__)
+
+
+class Parts(NamedTuple):
+    """What a reload may replace: what a member connects as, by what, and how it seals for others."""
+
+    identity: Identity
+    keyring: Keyring
+    dialer: Dialer
+    seal: Seal
+    secret: Secret | None
 
 
 def hello(host: str) -> bytes:
@@ -57,10 +70,8 @@ def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> K
 
 def sealing(settings: MemberSettings, state: MemberState, engine: Engine, tun: int) -> Callable[[Say], Sealing]:
     """What seals for others, once it is told who carries out what it says."""
-    flags = {Seal.PREFER: Asks(0), Seal.REQUIRE: Asks.REQUIRES_SEALING, Seal.OFF: Asks.SEALS_NOTHING}[settings.seals]
-    if has_aes():
-        flags |= Asks.HAS_AES
-    return partial(Sealing, flags, settings.seals, settings.secret, state, engine, tun)
+    can = Asks.HAS_AES if has_aes() else Asks(0)
+    return partial(Sealing, can, settings.seals, settings.secret, state, engine, tun)
 
 
 def identity(settings: MemberSettings, state: MemberState, acceptance: Acceptance) -> Identity:

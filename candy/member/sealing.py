@@ -1,14 +1,12 @@
-"""Sealed sessions with other members, carried out: Sessions decides, this has the engine, the files and the clock.
+"""A member's sealed sessions with others: what its conversations decide of them, for the device that has logged in.
 
-    Member ── Admitted, Tell, Shake, lost() ──▶ Sealing ─▶ Sessions ─▶ actions ─┬─▶ engine: install(), set_peer(), …
-    events of the engine ──── on_event() ─────▶   ▲                             ├─▶ say: Send, Drop, Log, for Member
-    the clock ─────────────── go_on() ────────────┘                             └─▶ state: pins, handshake
+    Member ── Admitted, Tell, Shake, lost() ──▶ Sealing ─▶ Sealer of the device ─▶ engine, state, say
+    SIGHUP ── change() ───────────────────────▶    └─ the secret, under the network's key
 
 Rules:
- 1. Actions are carried out at once and in order: what a file has to hold is kept before the message that relies on it.
- 2. Times are CLOCK_BOOTTIME's, so that keys grow old while the machine sleeps.
- 3. A secret that is a text is stretched on a thread, once for each key of the network.
- 4. The engine seals no groups yet: under a secret, and so under REQUIRE, it drops them (`group_not_sealed`).
+ 1. Sessions are between devices: with another key of its own a member has none.
+ 2. A secret that is a text is stretched on a thread, once for each key of the network.
+ 3. Under another secret everything begins anew. So it does behind seal = "off"; between the other two sessions go on.
 
 This module decides nothing about others.
 """
@@ -16,54 +14,24 @@ This module decides nothing about others.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address
 from math import inf
-from typing import Final, assert_never
+from typing import assert_never
 
-from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_NOTED, EVENT_UNKNOWN, EVENT_WANTED, Engine
+from candy._fastpath import Engine
 from candy.member import conversation
 from candy.member.state import MemberState
 from candy.primitives import NOISE, key_pair
-from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.login import Asks
 from candy.protocol.noise import KeyPair
 from candy.protocol.secret import Secret
 from candy.sealing.directory import Identity
-from candy.sealing.handshakes import KeepStamp
 from candy.sealing.joined import Joined, Own
-from candy.sealing.seals import (
-    Clear,
-    CloseGroup,
-    Confirmed,
-    EngineEvent,
-    ForgetPeer,
-    Install,
-    Noted,
-    OpenGroup,
-    Remove,
-    Seal,
-    SealGroups,
-    Seen,
-    SendSealed,
-    SetPeer,
-    SetSealing,
-    Unknown,
-    Wanted,
-    Way,
-)
-from candy.sealing.sessions import Action, KeepPins, Sessions
+from candy.sealing.sealer import COMMIT_BYTES, FLAGS, Say, Sealer
+from candy.sealing.seals import Seal, Way
 from candy.sealing.stamps import Moment
-
-Said = Send | Drop | Log
-Say = Callable[[Said], None]
-"""Carries out what is the Member's."""
-COMMIT_BYTES: Final = 65535
-"""It takes packets as long as they can be."""
-_MODES: Final = {Seal.OFF: 0, Seal.PREFER: 1, Seal.REQUIRE: 2}
-"""As set_sealing() has them."""
 
 
 def boottime() -> float:
@@ -75,7 +43,7 @@ class Sealing:
     """See above.
 
     Args:
-        flags: of log-ins: how it seals.
+        can: what it says of itself beside the setting.
         seal: the setting.
         secret: of the members; None: there is none.
         state: has the files.
@@ -87,7 +55,7 @@ class Sealing:
 
     def __init__(
         self,
-        flags: Asks,
+        can: Asks,
         seal: Seal,
         secret: Secret | None,
         state: MemberState,
@@ -98,9 +66,9 @@ class Sealing:
         now: Callable[[], float] = boottime,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
-        self.flags = flags
+        self._can = can
         self.seal = seal
-        self._sessions: Sessions | None = None
+        self._sealer: Sealer | None = None
         """Of the device that has logged in; None before the first one."""
         self._device: KeyPair | None = None
         self._secret = secret
@@ -116,14 +84,18 @@ class Sealing:
         self._wall = wall
 
     @property
+    def flags(self) -> Asks:
+        """Of log-ins: how it seals."""
+        return self._can | FLAGS[self.seal]
+
+    @property
     def delay(self) -> float:
         """Seconds until go_on() has to be called; inf: not at all."""
-        due = inf if self._sessions is None else self._sessions.deadline
-        return due if due == inf else max(0.0, due - self._now())
+        return inf if self._sealer is None else self._sealer.delay
 
     def members(self) -> Iterator[tuple[IPv4Address, Way, Identity | None]]:
         """Of whom it knows, what becomes of packets for them, and who they are."""
-        return iter(()) if self._sessions is None else self._sessions.members(self._now())
+        return iter(()) if self._sealer is None else self._sealer.members()
 
     async def perform(self, action: conversation.Sealing) -> None:
         """Carry out what a conversation has decided."""
@@ -138,63 +110,60 @@ class Sealing:
                     secret=secret,
                     checks_source=action.checks_source,
                 )
-                self._carry_out(self._sessions_of(action.device).joined(self._joined, self._at()))
+                self._sealer_of(action.device).joined(self._joined)
             case conversation.NetworkChanged():
                 # One that waits for approval has not joined yet: it will by this key.
-                if self._joined is not None and self._sessions is not None:
+                if self._joined is not None and self._sealer is not None:
                     secret = await self._secret_under(action.network)
                     self._joined = replace(self._joined, network=action.network, secret=secret)
-                    self._carry_out(self._sessions.changed(self._joined, self._at()))
+                    self._sealer.changed(self._joined)
             case conversation.Tell():
-                if self._sessions is not None:
-                    self._carry_out(self._sessions.told(action.message, self._at()))
+                if self._sealer is not None:
+                    self._sealer.told(action.message)
             case conversation.Shake():
-                if self._sessions is not None:
-                    self._carry_out(self._sessions.received(action.payload, self._at()))
+                if self._sealer is not None:
+                    self._sealer.shook(action.payload)
             case _:
                 assert_never(action)
 
     def lost(self, connection: int) -> None:
         """A connection is gone: perhaps the one that leads."""
-        if self._sessions is not None and self._joined is not None and self._joined.connection == connection:
+        if self._sealer is not None and self._joined is not None and self._joined.connection == connection:
             self._joined = None
-            self._sessions.lost()
+            self._sealer.lost()
+
+    def change(self, seal: Seal, secret: Secret | None) -> None:
+        """Be set so from now on. The relay hears of it by the next log-in."""
+        is_another = secret != self._secret
+        self.seal, self._secret = seal, secret
+        if is_another:
+            self._stretched = None
+        if self._sealer is not None:
+            if is_another:
+                self._sealer.end()
+            self._sealer.set_seal(seal, self.flags)
 
     def on_event(self, source: int, kind: int, detail: bytes) -> bool:
         """Act on an event of the engine's; False: it is none about sealing."""
-        if source != self._tun or kind not in _EVENTS:
-            return False
-        assert self._sessions is not None
-        self._carry_out(self._sessions.happened(_EVENTS[kind](detail), self._at()))
-        return True
+        return source == self._tun and self._sealer is not None and self._sealer.on_event(kind, detail)
 
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
-        if self._sessions is not None and self.delay == 0:
-            seen = [
-                Seen(local, carried, packet_sent_at, unanswered_since, received_at, owes_since)
-                for local, carried, packet_sent_at, unanswered_since, received_at, owes_since in self._engine.seen(
-                    self._tun
-                )
-            ]
-            self._carry_out(self._sessions.tick(seen, self._at()))
+        if self._sealer is not None:
+            self._sealer.go_on()
 
     def forget(self, address: IPv4Address) -> bool:
         """Believe what was refused of this address; False: nothing was."""
-        actions = None if self._sessions is None else self._sessions.forget(address, self._at())
-        if actions is None:
-            return False
-        self._carry_out(actions)
-        return True
+        return self._sealer is not None and self._sealer.forget(address)
 
     def end(self) -> None:
         """The program ends, and the device goes: keep what is to be kept."""
-        if self._sessions is not None:
-            self._carry_out(self._sessions.ended(self._at()))
+        if self._sealer is not None:
+            self._sealer.end()
 
-    def _sessions_of(self, device: KeyPair) -> Sessions:
-        """They are between devices: another one has none of them."""
-        if self._sessions is None or self._device != device:
+    def _sealer_of(self, device: KeyPair) -> Sealer:
+        """Rule 1."""
+        if self._sealer is None or self._device != device:
             self.end()
             self._device = device
             own = Own(
@@ -205,8 +174,8 @@ class Sealing:
                 key_pair=key_pair,
                 randbytes=secrets.token_bytes,
             )
-            self._sessions = Sessions(own, self.seal, self._state.pins(), self._state.stamps())
-        return self._sessions
+            self._sealer = Sealer(own, self.seal, self._state, self._engine, self._tun, self._say, self._at)
+        return self._sealer
 
     def _at(self) -> Moment:
         return Moment(self._now(), self._wall())
@@ -217,75 +186,3 @@ class Sealing:
         if self._stretched is None or self._stretched[0] != network:
             self._stretched = network, await asyncio.to_thread(self._secret.under, network)
         return self._stretched[1]
-
-    def _carry_out(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            match action:
-                case Send() | Drop() | Log():
-                    self._say(action)
-                case KeepPins():
-                    self._state.keep_pins(action.content)
-                case KeepStamp():
-                    self._state.keep_stamp(action.content)
-                case _:
-                    self._have_engine(action)
-
-    def _have_engine(
-        self,
-        action: SetSealing | Install | Remove | SetPeer | ForgetPeer | SendSealed | SealGroups | OpenGroup | CloseGroup,
-    ) -> None:
-        match action:
-            case SetSealing():
-                mode, own = _MODES[action.seal], int(action.own)
-                self._engine.set_sealing(self._tun, mode, own, checks_source=action.checks_source)
-            case Install():
-                self._engine.install(
-                    self._tun,
-                    local=action.local,
-                    peer=int(action.peer),
-                    remote=action.remote,
-                    cipher=action.cipher,
-                    sends=action.sends,
-                    receives=action.receives,
-                    sends_until=action.sends_until,
-                    opens_until=action.opens_until,
-                    confirmed=action.is_confirmed,
-                )
-            case Remove():
-                self._engine.remove_session(self._tun, action.local)
-            case SetPeer():
-                # Its table may be full of addresses that it met itself: then packets for this one are dropped there.
-                with suppress(MemoryError):
-                    self._engine.set_peer(
-                        self._tun,
-                        int(action.address),
-                        action.way,
-                        session=action.session,
-                        takes_clear=action.takes_clear,
-                        longest=action.longest,
-                        label_key=action.label_key,
-                        tells_wanted=action.tells_wanted,
-                        tells_clear=action.tells_clear,
-                    )
-            case ForgetPeer():
-                self._engine.forget_peer(self._tun, int(action.address))
-            case SendSealed():
-                self._engine.send_sealed(self._tun, action.local, action.body)
-            case SealGroups() | OpenGroup() | CloseGroup():
-                # Rule 4.
-                pass
-            case _:
-                assert_never(action)
-
-
-def _number(detail: bytes) -> int:
-    return int.from_bytes(detail[:4], "big")
-
-
-_EVENTS: Final[dict[int, Callable[[bytes], EngineEvent]]] = {
-    EVENT_WANTED: lambda detail: Wanted(IPv4Address(detail)),
-    EVENT_CLEAR: lambda detail: Clear(IPv4Address(detail)),
-    EVENT_UNKNOWN: lambda detail: Unknown(IPv4Address(detail)),
-    EVENT_CONFIRMED: lambda detail: Confirmed(_number(detail)),
-    EVENT_NOTED: lambda detail: Noted(_number(detail), detail[4:]),
-}

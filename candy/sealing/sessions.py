@@ -25,6 +25,7 @@ from candy.errors import WireError
 from candy.protocol import control, group
 from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.handshake import Message
+from candy.protocol.login import Asks
 from candy.protocol.wire import DropReason
 from candy.sealing import ways
 from candy.sealing.directory import Contact, Directory, Identity, Standing
@@ -133,14 +134,16 @@ class Sessions:
         self._handshakes.joined(joined.connection, joined.party(self._own))
         return self._set_sealing(at)
 
-    def set_seal(self, seal: Seal, at: Moment) -> list[Action]:
-        """The setting is another one."""
-        self._seal = seal
+    def set_seal(self, seal: Seal, flags: Asks, at: Moment) -> list[Action]:
+        """The setting is another one, and with it what is said to others."""
+        self._seal, self._own = seal, replace(self._own, flags=flags)
+        if self._is_connected and self._joined is not None:
+            self._handshakes.joined(self._joined.connection, self._joined.party(self._own))
         steps = self._forget_all() if seal is Seal.OFF else [Changed(contact) for contact in self._directory]
         return [*self._set_sealing(at), *self._out(steps, at)]
 
     def ended(self, at: Moment) -> list[Action]:
-        """The program ends."""
+        """All sessions are to end, with the program or what they are made by."""
         return [*self._out(self._forget_all(), at), *self._keep_pins()]
 
     def received(self, payload: bytes, at: Moment) -> list[Action]:

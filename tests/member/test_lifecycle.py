@@ -19,7 +19,9 @@ from lab.unread import Unread, stderr_refused, stderr_to
 
 from candy.errors import ConfigError, OperationalError
 from candy.member import lifecycle
+from candy.member.parts import Parts
 from candy.member.settings import MemberSettings
+from candy.sealing.seals import Seal
 
 
 def settings(folder: Path, **more: object) -> MemberSettings:
@@ -44,6 +46,8 @@ class Staying:
     def __init__(self) -> None:
         self.urls = ["ws://127.0.0.1:1/"]
         """That it was, one after another."""
+        self.seals: list[Seal] = []
+        """What it was told of sealing."""
         self.steps: asyncio.Queue[str] = asyncio.Queue()
         self.is_answered = asyncio.Event()
 
@@ -55,8 +59,9 @@ class Staying:
             self.steps.put_nowait("says goodbye")
             await self.is_answered.wait()
 
-    def renew(self, identity: str, keyring: object, dialer: object) -> None:
+    def renew(self, identity: str, keyring: object, dialer: object, seal: Seal, secret: object) -> None:
         self.urls.append(identity)
+        self.seals.append(seal)
 
 
 @pytest.mark.usefixtures("log_level")
@@ -72,7 +77,13 @@ class TestSettingsThatAreReadAgain:
         return lifecycle._Stays(
             cast(Any, member),
             settings(tmp_path),
-            lambda other: cast(Any, (other.url, None, SimpleNamespace(relay=other.url))),
+            lambda other: Parts(
+                cast(Any, other.url),
+                cast(Any, None),
+                cast(Any, SimpleNamespace(relay=other.url)),
+                other.seals,
+                other.secret,
+            ),
         )
 
     async def test_another_stay(self, stays: Any, member: Staying, tmp_path: Path) -> None:
@@ -85,6 +96,7 @@ class TestSettingsThatAreReadAgain:
         member.is_answered.set()
         assert await member.steps.get() == "stays at ws://127.0.0.1:3/"
         assert member.urls == ["ws://127.0.0.1:1/", "ws://127.0.0.1:3/"]
+        assert member.seals == [Seal.PREFER]
         leading.cancel()
         await asyncio.wait([leading])
         assert leading.cancelled()

@@ -9,7 +9,7 @@ from kit.primitives import pair
 
 from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_NOTED, EVENT_PONG, EVENT_WANTED
 from candy.member.conversation import Admitted, NetworkChanged, Shake, Tell
-from candy.member.sealing import Said, Sealing
+from candy.member.sealing import Sealing
 from candy.member.state import MemberState
 from candy.protocol import control
 from candy.protocol.actions import Log, Send
@@ -19,6 +19,7 @@ from candy.protocol.keys import fingerprint
 from candy.protocol.login import Asks
 from candy.protocol.noise import KeyPair
 from candy.protocol.secret import Secret
+from candy.sealing.sealer import Said
 from candy.sealing.seals import Seal, Way
 
 A, B = (IPv4Address(f"10.0.0.{last}") for last in (1, 2))
@@ -307,3 +308,43 @@ async def test_before_a_log_in_with_a_key_there_is_nothing_to_do(one: Node) -> N
     one.sealing.lost(RELAY)
     assert not one.sealing.forget(B)
     assert (one.engine.done, one.said, list(one.sealing.members())) == ([], [], [])
+
+
+async def test_other_settings_count_at_once_and_sessions_go_on_that_may(one: Node, other: Node) -> None:
+    local, _ = await agree(one, other)
+    one.sealing.change(Seal.REQUIRE, None)
+    assert one.sealing.flags == Asks.REQUIRES_SEALING
+    assert one.engine.all("set_sealing")[-1]["sealing"] == 2
+    assert one.engine.all("remove_session") == []
+    one.sealing.change(Seal.PREFER, None)
+    assert (one.sealing.flags, one.engine.all("set_sealing")[-1]["sealing"]) == (Asks(0), 1)
+    one.sealing.change(Seal.OFF, None)
+    assert (one.sealing.flags, one.engine.all("set_sealing")[-1]["sealing"]) == (Asks.SEALS_NOTHING, 0)
+    assert one.engine.all("remove_session") == [{"local": local}]
+    assert list(one.sealing.members()) == []
+    # It begins anew.
+    one.sealing.change(Seal.PREFER, None)
+    assert one.happens(EVENT_WANTED, B.packed)
+    await one.tell(B)
+    assert len(one.sent(HANDSHAKE)) == 1
+
+
+async def test_another_secret_ends_what_was_agreed_on_by_the_one_before(tmp_path: Path) -> None:
+    first, second = (Secret(bytes([n]) * 32) for n in (1, 2))
+    one, other = (Node(tmp_path / str(at), at, Seal.REQUIRE, first) for at in (A, B))
+    local, _ = await agree(one, other)
+    one.sealing.change(Seal.REQUIRE, first)
+    assert one.engine.all("remove_session") == []
+    one.sealing.change(Seal.REQUIRE, second)
+    assert one.engine.all("remove_session") == [{"local": local}]
+    await one.join(RELAY + 1)
+    assert one.happens(EVENT_WANTED, B.packed)
+    await one.tell(B)
+    *_, shake = one.sent(HANDSHAKE)
+    # The other has the one before: what it answers does not open.
+    await other.sealing.perform(Shake(shake))
+    other.now += 2
+    other.sealing.go_on()
+    await one.sealing.perform(Shake(other.sent(HANDSHAKE)[-1]))
+    assert len(one.engine.all("install")) == 1
+    assert "another secret" in one.said[-1].text  # type: ignore[union-attr]

@@ -25,6 +25,7 @@ from candy.protocol import control
 from candy.protocol.control import Peer, State
 from candy.protocol.login import Asks
 from candy.sealing.joined import Joined
+from candy.sealing.sealer import FLAGS
 from candy.sealing.seals import (
     ForgetPeer,
     Grouped,
@@ -296,26 +297,26 @@ def test_another_lease_or_address_of_ones_own_ends_all_sessions(other: dict[str,
 
 def test_the_setting_can_change() -> None:
     world, a, b = talked()
-    a.do(a.sessions.set_seal(Seal.OFF, a.at))
+    a.do(a.sessions.set_seal(Seal.OFF, FLAGS[Seal.OFF], a.at))
     assert (a.engine.sessions, a.engine.peers) == ({}, {})
     assert a.sessions.happened(Wanted(B), a.at) == []
     assert a.sessions.deadline == inf
-    a.do(a.sessions.set_seal(Seal.REQUIRE, a.at))
+    a.do(a.sessions.set_seal(Seal.REQUIRE, FLAGS[Seal.REQUIRE], a.at))
     world.pass_time(6)
     passes(world, a, b)
     world.relay.change(old_client(C))
     world.send(a, C, ONE)
     assert way(a, C) is Way.NOT_SEALING
-    a.do(a.sessions.set_seal(Seal.PREFER, a.at))
+    a.do(a.sessions.set_seal(Seal.PREFER, FLAGS[Seal.PREFER], a.at))
     assert way(a, C) is Way.CLEAR
-    a.do(a.sessions.set_seal(Seal.REQUIRE, a.at))
+    a.do(a.sessions.set_seal(Seal.REQUIRE, FLAGS[Seal.REQUIRE], a.at))
     assert way(a, C) is Way.NOT_SEALING
 
 
 def test_before_the_first_log_in_there_is_nothing_to_tell() -> None:
     world = World()
     node = Node(world, A, 1)
-    assert node.sessions.set_seal(Seal.REQUIRE, node.at) == []
+    assert node.sessions.set_seal(Seal.REQUIRE, FLAGS[Seal.REQUIRE], node.at) == []
     assert node.sessions.received(b"\x14", node.at) == []
     assert node.sessions.told(control.Commit(B, 9000), node.at) == []
     node.join()
