@@ -24,7 +24,8 @@ CANDY3: Final[int]
 """adopt()'s `extended` for a peer that agreed to candy.3."""
 
 EVENT_MESSAGE: Final[int]
-"""A whole binary message that is not a forwarded packet; the detail is its payload, kind byte first."""
+"""A whole binary message that is not a forwarded packet; the detail is its payload, kind byte first. Of a relay's
+device that seals: a HANDSHAKE of a member for it."""
 EVENT_PONG: Final[int]
 """A PONG with a payload; the detail is that payload."""
 EVENT_CLOSED: Final[int]
@@ -47,7 +48,7 @@ EVENT_CERTIFICATE: Final[int]
 """The server's certificate will not do; the detail is this certificate, DER, of up to 16 KiB. EVENT_TLS follows."""
 EVENT_CONTROL: Final[int]
 """What a member with candy.3 is to be told within a CONTROL; the detail is that message, kind byte first: NOT_SEALING
-or COMMIT."""
+or COMMIT. Of a relay's device that seals: the same for it."""
 EVENT_WANTED: Final[int]
 """Of a device where members seal: a packet for an address waits, or set_peer() asked to be told; the detail is the
 address, 4 bytes. Once, and again after the next set_peer(); likewise EVENT_CLEAR."""

@@ -41,8 +41,8 @@ include "engine/coalesce.pxi"           # super-packets: put together
 include "engine/gather.pxi"             # a batch, by destination
 include "engine/passing.pxi"            # frames of members with candy.3: as they came, or unmasked
 include "engine/fanout.pxi"             # one packet for several
-include "engine/endtoend.pxi"           # what members seal for each other: to whom it may go
 include "engine/opening.pxi"            # what comes to a device: opened, or taken in the clear
+include "engine/endtoend.pxi"           # what members seal for each other: to whom it may go
 include "engine/outway.pxi"             # what becomes of a device's packet where members seal
 include "engine/connection.pxi"         # the end of a connection
 include "engine/input.pxi"              # input that waits: held, or not whole yet

@@ -5,6 +5,7 @@ cdef enum:
     BEGINS_PER_S = 50               # first messages of handshakes of one sender
     ANSWERS_PER_S = 200             # and second ones
     HANDSHAKES_SAVED = 250          # of either
+    SHAKES_MAX = 1024               # for this machine's interface that Python has not seen
 
 
 cdef inline bint is_sender(Worker *w, Slot *s, uint32_t source) noexcept nogil:
@@ -46,7 +47,9 @@ cdef void forward_sealed(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept 
         if connection != 0 and to != s:
             tell_not_sealing(w, s, destination)
         return
-    if unlikely(load_relaxed64(&to.stalled) != 0):
+    if unlikely(load_relaxed64(&to.kind) == SLOT_TUN):
+        receive_sealed(w, s, connection, f)     # this machine is a member, too
+    elif unlikely(load_relaxed64(&to.stalled) != 0):
         drop(w, to, DROP_STALLED)
     elif likely(passes(f)):
         pass_masked(w, connection, frame, f)

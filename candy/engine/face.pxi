@@ -289,7 +289,8 @@ cdef class Engine(_Sealing):
             raise MemoryError
         if s.member_index == NO_INDEX and not member_add(network, s, connection):
             raise MemoryError
-        store_relaxed64(&s.takes_sealed, takes_sealed and has_candy3(s))
+        if s.kind != SLOT_TUN:      # of a device set_sealing() says it
+            store_relaxed64(&s.takes_sealed, takes_sealed and has_candy3(s))
         store_release64(&s.address, ip)
         return True
 

@@ -165,6 +165,7 @@ cdef void fanout_emit(Worker *w, Fanout *f, uint64_t connection) noexcept nogil:
     cdef Slot *member = &w.engine.slots[<uint32_t>connection]
     cdef uint8_t kind = fanout_frame(f)[f.frame_size - f.payload]
     cdef uint8_t *copy
+    cdef Seals *seals
     if f.without_candy3 and has_candy3(member):
         return
     if kind == KIND_SEALED_GROUP and load_relaxed64(&member.takes_sealed) == 0:
@@ -176,6 +177,10 @@ cdef void fanout_emit(Worker *w, Fanout *f, uint64_t connection) noexcept nogil:
         return
     if kind != KIND_FORWARD:
         return                      # messages are for members, and this machine needs no direct links
+    seals = seals_of(w, member)
+    if seals != NULL and load_relaxed64(&seals.sealing) == SEALING_REQUIRE:
+        drop(w, member, DROP_GROUP_NOT_SEALED)
+        return
     # Coalescing writes to what a device is given, and all others share this frame.
     if f.frame_size > ARENA_CHUNK:
         drop(w, member, DROP_MEMORY)

@@ -181,8 +181,12 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
         return
     connection = route_find(w.engine.networks[s.network], destination)
     to = &w.engine.slots[<uint32_t>connection]
-    if connection == 0 or load_relaxed64(&to.kind) == SLOT_TUN:
+    if connection == 0 or (load_relaxed64(&to.kind) == SLOT_TUN and not shakes):
         drop(w, s, DROP_NO_ROUTE)
+        return
+    if load_relaxed64(&to.kind) == SLOT_TUN and load_relaxed64(&to.takes_sealed) != 0:
+        w.work -= WORK_ANSWER
+        tell_of(w, to, EV_MESSAGE, payload, length, SHAKES_MAX)
         return
     if shakes and (to == s or not has_candy3(to)):
         drop(w, s, DROP_NO_ROUTE if to == s else DROP_NOT_SEALING)

@@ -272,6 +272,10 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
         if unlikely(load_relaxed64(&to.stalled) != 0):
             drop(w, to, DROP_STALLED)           # before it costs the others the time to unmask it
             return
+        if unlikely(load_relaxed64(&to.kind) == SLOT_TUN):
+            seals = seals_of(w, s)
+            if seals != NULL and not takes_clear(w, s, seals, f, shift):
+                return
         if has_candy3(s):
             if unlikely(f.length > SEALED_MAX):
                 drop(w, s, DROP_TOO_LARGE)      # than any packet, and with a mask than its receiver takes

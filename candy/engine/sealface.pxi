@@ -35,6 +35,7 @@ cdef class _Sealing(_Core):
         store_relaxed64(&seals.own, own)
         store_relaxed64(&seals.checks_source, checks_source)
         store_relaxed64(&seals.sealing, <uint64_t>sealing)
+        store_relaxed64(&s.takes_sealed, sealing != SEALING_OFF)
         store_pointer(<void **>&self.state.networks[s.network].seals, seals)
         if sealing == SEALING_OFF:
             pthread_mutex_lock(&seals.lock)

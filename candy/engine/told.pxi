@@ -71,7 +71,7 @@ cdef void tell_commit(Worker *w, Slot *s, uint32_t limit, const uint8_t *frame, 
             and told.value * 4 // 5 <= limit <= told.value * 5 // 4)):
         return
     sender = slot_if_current(w, route_find(w.engine.networks[s.network], source))
-    if sender == NULL or not has_candy3(sender):
+    if sender == NULL or load_relaxed64(&sender.takes_sealed) == 0:
         return
     told.address = source
     told.value = limit

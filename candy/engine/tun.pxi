@@ -88,14 +88,14 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], hop if hop != 0 else destination)
     if hop == 0:
-        if connection == 0:
-            return tun_unrouted(w, s, packet, length, vnet, &u, destination)
         if seals != NULL and (is_group(destination)
                               or destination == load_relaxed32(&w.engine.networks[s.network].broadcast)):
             if load_relaxed64(&seals.sealing) == SEALING_REQUIRE:
                 drop(w, s, DROP_GROUP_NOT_SEALED)
                 return 0
             seals = NULL
+        if connection == 0:
+            return tun_unrouted(w, s, packet, length, vnet, &u, destination)
     if seals != NULL and connection != 0:
         return tun_by_way(w, s, seals, connection, out, packet, length, vnet, &u, hop, False)
     return tun_clear(w, s, connection, out, packet, length, vnet, &u, hop)

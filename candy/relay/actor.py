@@ -59,6 +59,8 @@ class Actor:
         """Carry these out, of a network's."""
         for action in actions:
             match action:
+                case Send() if served.sealing is not None and served.sealing.connection == action.connection:
+                    served.sealing.told(action.payload)
                 case Send():
                     self._send(action)
                 case Secure():

@@ -15,10 +15,12 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from candy.errors import UnwritableError
 from candy.primitives import NOISE, key_pair
 from candy.protocol.keys import of_password
+from candy.protocol.noise import KeyPair
 from candy.relay.enrolment import Enrolment
 from candy.relay.keys import RelayKeys
 from candy.relay.login import LogIn, RelayKeyPair
@@ -73,6 +75,15 @@ class Keyring:
         """See RelayKeys.rotate_network(); then tell members."""
         self.current = self._files.rotate_network(wall)
         return self.current
+
+    def own_device(self) -> KeyPair:
+        """Of the relay's own interface. Raises OperationalError."""
+        return self._files.own_device()
+
+    @property
+    def times(self) -> Path:
+        """The file of that interface's times."""
+        return self._files.times
 
 
 def keyring_of(files: RelayKeys, enrolment: Enrolment, wall: int, label: str) -> Keyring | None:

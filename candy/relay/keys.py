@@ -3,6 +3,7 @@
     keys/PATH/network.key     Ed25519 seed, 32 bytes; for `rotate` and for another relay alone
     keys/PATH/relay.key       private key 32, Candy-Key 138, then the Candy-Successions
     keys/PATH/device.key      private key of the relay's own interface, 32
+    keys/PATH/handshake       the times of that interface's handshakes (candy.sealing.stamps)
 
 PATH is the network's, percent-encoded.
 
@@ -87,6 +88,11 @@ class RelayKeys:
         """Of the relay's own interface. Raises OperationalError."""
         path = self._keys / "device.key"
         return key_pair(keyfiles.make(self._folder, path, KEY_BYTES, "interface's key", self._draw))
+
+    @property
+    def times(self) -> Path:
+        """The file of that interface's times."""
+        return self._keys / "handshake"
 
     def _seed(self, current: RelayKeyPair) -> bytes:
         path = self._keys / _SEED

@@ -56,6 +56,7 @@ from candy.relay.reservations import Reservation
 from candy.relay.roster import Roster
 from candy.relay.rules import Rules
 from candy.relay.session import Action, Bind, State
+from candy.sealing.joined import Joined, Own
 
 PROBE_TIMEOUT_S = 3.0
 
@@ -143,6 +144,23 @@ class Network(Roster):
         self._realm.host = connection
         self._realm.pool.claim(ip, None, connection)
         return [Bind(connection, int(ip))]
+
+    def seal_own(self, own: Own) -> Joined:
+        """That interface seals from now on as this says, as others do; returns what a log-in would have given it."""
+        host, realm = self._realm.host, self._realm
+        assert host is not None
+        return Joined(
+            connection=host,
+            address=realm.pool.address_of(host),
+            lease=self._telling.seal_own(own),
+            network=realm.enrolment.network,
+            secret=None,
+            checks_source=self._checks_source,
+        )
+
+    def asked(self, ask: control.Ask) -> list[Action]:
+        """That interface asks about others: as within a CONTROL."""
+        return [*self._telling.answer_own(ask)]
 
     def opened(
         self, connection: int, source: str, now: float, *, extended: bool = False, instance: int = 0

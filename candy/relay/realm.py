@@ -12,6 +12,7 @@ from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.rules import Rules
+from candy.sealing.joined import Own
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,5 +35,7 @@ class Realm:
     """Flags of every answer to a log-in with a key."""
     host: int | None = None
     """The number of the relay's own interface in the network, which holds an address but has no session."""
+    own: Own | None = None
+    """How that interface seals; None: it does not."""
     logins: Counter[str] = field(default_factory=Counter)
     """How log-ins ended: ADMITTED, or why not."""

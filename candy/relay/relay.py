@@ -23,9 +23,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Address
+from math import inf
 
 from aiohttp import web
 
@@ -33,17 +34,13 @@ from candy import counters
 from candy._fastpath import (
     EVENT_CLOSED,
     EVENT_CONTROL,
-    EVENT_LOST,
     EVENT_MESSAGE,
     EVENT_PING,
     EVENT_PONG,
     MEMBER_FORMAT,
     Engine,
 )
-from candy.errors import ConfigError, InterfaceGone, OperationalError, RequestError
-from candy.host.interface import Interface
-from candy.host.notifications import Notifications
-from candy.host.watch import watch
+from candy.errors import ConfigError, OperationalError, RequestError
 from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
 from candy.relay import health, lines, upgrade
@@ -53,6 +50,7 @@ from candy.relay.changes import Changes, Reloaded, changes
 from candy.relay.clock import Alarm, Clock
 from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
+from candy.relay.interfaces import Interfaces
 from candy.relay.invitation import describe_pool
 from candy.relay.leases import Traffic
 from candy.relay.network import Network
@@ -98,11 +96,7 @@ class Relay:
         """Taken from the engine, and not acted on yet."""
         self._ending: asyncio.Future[None] | None = None
         self._reloading = asyncio.Lock()
-        self._interfaces = ExitStack()
-        self._notifications: Notifications | None = None
-        """Of the kernel, for all interfaces."""
-        self._watching: set[asyncio.Task[None]] = set()
-        """Tasks: one for each interface."""
+        self._interfaces = Interfaces(engine, settings.state_dir, self._act, self._set_timer)
         self.showing = Showing()
         self._failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: serve(network, engine, self._failures) for network in settings.networks}
@@ -125,30 +119,12 @@ class Relay:
         stack.
 
         Raises:
-            OperationalError: an interface could not be created.
+            OperationalError: an interface could not be created, or its key's file can't be used.
         """
-        self._interfaces = stack
-        self._notifications = stack.enter_context(Notifications())
+        self._interfaces.open(stack)
         for served in self._served.values():
-            await self._make_interface(served)
-
-    async def _make_interface(self, served: Served) -> None:
-        address = served.settings.tun
-        if address is None:
-            return
-        # Bound before it is up, so that none of its first packets is dropped.
-        self._act(served, served.make_interface(self._interfaces))
-        assert served.interface is not None
-        await served.interface.configure(address)
-        await served.follow()
-        log.info("%sthis machine is %s on interface %s", served.label, address, served.interface.name)
-        assert self._notifications is not None
-        self._watching.add(self._loop.create_task(self._watch(served.interface, self._notifications)))
-
-    async def _watch(self, interface: Interface, notifications: Notifications) -> None:
-        # That another program removed it is the engine's to tell.
-        with suppress(InterfaceGone):
-            await watch(interface, notifications)
+            await self._interfaces.make(served)
+        self._set_timer()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """aiohttp's handler: a refusal, or the hand-over to the engine."""
@@ -307,7 +283,7 @@ class Relay:
         for path in (*sorted(added), *(settings.path for settings, _ in found.changed)):
             served = self._served[path]
             try:
-                await (self._make_interface(served) if path in added else served.follow())
+                await (self._interfaces.make(served) if path in added else served.follow())
             except (OperationalError, OSError) as error:
                 log.error("%s%s", served.label, error)
                 failed.append(f"{served.label}{error}")
@@ -358,8 +334,7 @@ class Relay:
         """Leave the event loop."""
         self._loop.remove_reader(self._engine.fileno())
         self._clock.stop()
-        for watching in self._watching:
-            watching.cancel()
+        self._interfaces.stop()
         if self._timer is not None:
             self._timer.cancel()
         for line in self._actor.lines.rest():
@@ -386,8 +361,7 @@ class Relay:
             self._set_timer()
 
     def _on_event(self, connection: int, kind: int, detail: bytes, now: float, wall: int) -> None:
-        if kind == EVENT_LOST:
-            self._on_lost(connection)
+        if self._interfaces.on_event(connection, kind, detail):
             return
         served = self._connections.get(connection)
         if served is None:
@@ -404,12 +378,6 @@ class Relay:
             # Behind it stands how long the peer had been silent.
             cause = detail.decode().partition(" ")[0]
             self._on_closed(served, connection, cause, now, wall)
-
-    def _on_lost(self, connection: int) -> None:
-        for served in self._served.values():
-            if served.interface is not None and served.interface.connection == connection:
-                name = served.interface.name
-                log.error("%sinterface %s was removed from outside: restart to have it back", served.label, name)
 
     def _on_traffic(self, connection: int, traffic: Traffic) -> None:
         # This machine's interface is no session, and one that has left since the engine was asked has told its last.
@@ -432,12 +400,15 @@ class Relay:
             self._act(served, served.network.expired(now, wall))
         for line in self._actor.lines.expired(now):
             write(line)
+        self._interfaces.go_on()
         self._set_timer()
 
     def _set_timer(self) -> None:
         """Wake up for the next deadline. Most deadlines are met early, so an earlier waking is left alone."""
         deadlines = [served.network.next_deadline() for served in self._served.values()]
         deadlines.append(self._actor.lines.next_deadline())
+        if (delay := self._interfaces.delay) < inf:
+            deadlines.append(self._clock.time() + delay)
         when = min((deadline for deadline in deadlines if deadline is not None), default=None)
         if when is None or (self._timer is not None and self._timer.when <= when):
             return

@@ -36,6 +36,7 @@ from candy.relay.network import Network
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
 from candy.relay.rules import Rules
+from candy.relay.sealing import OwnSealing
 from candy.relay.session import Action
 from candy.relay.settings import NetworkSettings
 
@@ -52,6 +53,8 @@ class Served:
     interface: Interface | None = None
     keyring: Keyring | None = None
     """None: nobody logs in with a key."""
+    sealing: OwnSealing | None = None
+    """Of this machine's interface."""
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ from candy.protocol import control
 from candy.protocol.actions import Drop, Send
 from candy.protocol.control import Peer, Tell
 from candy.protocol.control import State as Told
+from candy.protocol.login import Asks
 from candy.protocol.noise import KEY_BYTES
 from candy.protocol.wire import DropReason
 from candy.relay import lines
@@ -32,6 +33,7 @@ from candy.relay.leases import fresh_number
 from candy.relay.realm import Realm
 from candy.relay.rules import Rules, behind_messages, messages
 from candy.relay.session import Session
+from candy.sealing.joined import Own
 
 PAUSE_S: Final = 0.1
 TELLS_AT_ONCE: Final = 500
@@ -107,17 +109,39 @@ class Telling:
         """To a member's ASK."""
         if not session.may_ask(len(ask.addresses), now):
             return [Drop(session.connection, DropReason.ASK_LIMIT)]
+        return [*self._answer(session.connection, session.ip, ask)]
+
+    def answer_own(self, ask: control.Ask) -> list[Send]:
+        """To the ASK of the relay's own interface."""
+        host = self._realm.host
+        assert host is not None
+        return [*self._answer(host, self._realm.pool.address_of(host), ask)]
+
+    def seal_own(self, own: Own) -> bytes:
+        """The relay's own interface seals from now on as this says; the number that its lease would have."""
+        self._realm.own = own
+        host = self._realm.host
+        assert host is not None
+        self.changed(int(self._realm.pool.address_of(host)))
+        return self._number_of(host)
+
+    def _answer(self, connection: int, asker: IPv4Address, ask: control.Ask) -> Iterator[Send]:
         addresses = list(dict.fromkeys(map(int, ask.addresses)))
         for address in addresses:
-            self._interests.ask(session.connection, address)
-        told: list[Send | Drop] = [*self._tell(session.connection, addresses)]
+            self._interests.ask(connection, address)
+        yield from self._tell(connection, addresses)
         for address in addresses:
-            about = self._holder(address)
-            if not isinstance(about, KeyedSession) or about is session or not about.takes_sealed:
-                continue
-            if self._interests.hear(about.connection, int(session.ip)):
-                told += self._tell(about.connection, [int(session.ip)])
-        return told
+            about = self._sealing(address)
+            if about is not None and about != connection and self._interests.hear(about, int(asker)):
+                yield from self._tell(about, [int(asker)])
+
+    def _sealing(self, address: int) -> int | None:
+        """The connection of who seals there; None: nobody."""
+        realm, session = self._realm, self._holder(address)
+        if session is None:
+            is_own = realm.host is not None and realm.pool.holder(IPv4Address(address)) == realm.host
+            return realm.host if is_own and _seals(realm.own) else None
+        return session.connection if isinstance(session, KeyedSession) and session.takes_sealed else None
 
     def changed(self, address: int) -> None:
         """Another member has the address, or none has, or its lease is another's."""
@@ -153,13 +177,14 @@ class Telling:
         return self.to_all([Tell(batch).encode() for batch in _batches(peers, Tell.MOST)])
 
     def to_all(self, told: Sequence[bytes]) -> list[Send]:
-        """Everybody with a key who has confirmed, members or not."""
+        """Everybody with a key who has confirmed, members or not, and the relay's own interface."""
+        own = [Send(self._realm.host, message) for message in told] if self._realm.host is not None else []
         return [
             send
             for session in self._sessions.values()
             if isinstance(session, KeyedSession) and session.is_confirmed
             for send in _to(session, told)
-        ]
+        ] + (own if self._realm.own is not None else [])
 
     def _tell(self, connection: int, addresses: Iterable[int]) -> Iterator[Send]:
         peers = [self._peer(address, self._interests.has_asked(connection, address)) for address in addresses]
@@ -196,7 +221,11 @@ class Telling:
         """One that nobody has at present, or the relay's own interface."""
         ip, host = IPv4Address(address), self._realm.host
         if host is not None and self._realm.pool.holder(ip) == host:
-            return Peer(ip, Told.CLEAR, flags, self._number_of(host))
+            number, own = self._number_of(host), self._realm.own
+            if own is None:
+                return Peer(ip, Told.CLEAR, flags, number)
+            state = Told.SEALS if _seals(own) else Told.CLEAR
+            return Peer(ip, state, flags | own.flags, number, own.commit_bytes, own.device.public)
         lease = self._realm.pool.leases.get(address)
         if lease is None:
             return Peer(ip, Told.NOBODY, flags)
@@ -219,6 +248,10 @@ class Telling:
         if connection not in self._numbers:
             self._numbers[connection] = fresh_number(self._realm.randbytes)
         return self._numbers[connection]
+
+
+def _seals(own: Own | None) -> bool:
+    return own is not None and not own.flags & Asks.SEALS_NOTHING
 
 
 def _to(session: Session, told: Iterable[bytes]) -> list[Send]:

@@ -95,3 +95,16 @@ class Pins:
     def forget(self, lease: bytes) -> None:
         """Believe the next key again."""
         self.is_changed = self._pins.pop(lease, None) is not None or self.is_changed
+
+
+class Unpinned(Pins):
+    """Of who believes the relay in everything: its own interface."""
+
+    def doubt(self, told: Peer) -> str | None:
+        return None
+
+    def has_sealed(self, lease: bytes) -> bool:
+        return False
+
+    def pin(self, lease: bytes, key: bytes, *, has_sealed: bool = False) -> None:
+        """Nothing is kept."""

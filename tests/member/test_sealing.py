@@ -2,10 +2,10 @@
 
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kit.primitives import pair
+from kit.sealing_engine import TUN, Recorded
 
 from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_NOTED, EVENT_PONG, EVENT_WANTED
 from candy.member.conversation import Admitted, NetworkChanged, Shake, Tell
@@ -25,50 +25,7 @@ from candy.sealing.seals import Seal, Way
 A, B = (IPv4Address(f"10.0.0.{last}") for last in (1, 2))
 KEYS = {A: pair(bytes([1]) * 32), B: pair(bytes([2]) * 32)}
 NETWORK, OTHER_NETWORK = bytes([0x21]) * 32, bytes([0x22]) * 32
-TUN, RELAY = 7, 9
-
-
-class Recorded:
-    """Stands in for an engine: what it is told."""
-
-    def __init__(self) -> None:
-        self.done: list[tuple[str, dict[str, Any]]] = []
-        self.carried: list[tuple[int, int, float, float, float, float]] = []
-        self.is_full = False
-
-    def set_sealing(self, tun: int, sealing: int, own: int, *, checks_source: bool) -> None:
-        self._do("set_sealing", tun, sealing=sealing, own=own, checks_source=checks_source)
-
-    def install(self, tun: int, **given: Any) -> None:
-        self._do("install", tun, **given)
-
-    def remove_session(self, tun: int, local: int) -> bool:
-        self._do("remove_session", tun, local=local)
-        return True
-
-    def set_peer(self, tun: int, address: int, way: int, **given: Any) -> None:
-        if self.is_full:
-            raise MemoryError
-        self._do("set_peer", tun, address=address, way=way, **given)
-
-    def forget_peer(self, tun: int, address: int) -> bool:
-        self._do("forget_peer", tun, address=address)
-        return True
-
-    def send_sealed(self, tun: int, local: int, body: bytes) -> bool:
-        self._do("send_sealed", tun, local=local, body=body)
-        return True
-
-    def seen(self, tun: int) -> list[tuple[int, int, float, float, float, float]]:
-        assert tun == TUN
-        return self.carried
-
-    def all(self, name: str) -> list[dict[str, Any]]:
-        return [given for each, given in self.done if each == name]
-
-    def _do(self, name: str, tun: int, **given: Any) -> None:
-        assert tun == TUN
-        self.done.append((name, given))
+RELAY = 9
 
 
 class Node:

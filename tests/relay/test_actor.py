@@ -67,6 +67,17 @@ class Deciding:
         return [Close(connection, None, "")]
 
 
+@dataclass
+class Hearing:
+    """In place of what seals for the relay's own interface."""
+
+    connection: int = 99
+    heard: list[bytes] = field(default_factory=list)
+
+    def told(self, message: bytes) -> None:
+        self.heard.append(message)
+
+
 class Acting:
     """An actor and what is around it."""
 
@@ -77,7 +88,16 @@ class Acting:
         clock = Clock(asyncio.get_running_loop())
         self.actor = Actor(cast(Engine, self.engine), clock, self.members.append, self._woken)
         clock.stop()
-        self.served = cast(Served, SimpleNamespace(network=self.network, label="", settings=SimpleNamespace(path="/")))
+        self.sealing = Hearing()
+        self.served = cast(
+            Served,
+            SimpleNamespace(
+                network=self.network,
+                label="",
+                sealing=self.sealing,
+                settings=SimpleNamespace(path="/"),
+            ),
+        )
 
     def _woken(self) -> None:
         self.wakes += 1
@@ -159,3 +179,8 @@ async def test_what_is_written_down_goes_on(acting: Acting) -> None:
 async def test_without_a_store_nothing_is(acting: Acting) -> None:
     acting.act(Record(1))
     assert acting.network.asked == [("recorded", 1, False)]
+
+
+async def test_what_is_for_the_relay_s_own_interface_goes_over_no_wire(acting: Acting) -> None:
+    acting.act(Send(99, b"told"), Send(1, ROUTE))
+    assert (acting.sealing.heard, acting.engine.done) == ([b"told"], [("send", 1, ROUTE)])
