@@ -5,7 +5,8 @@
                                       └─▶ counters, log
 
 Rules:
- 1. Actions are carried out in order. What a network decides once something is written down is carried out then.
+ 1. Actions are carried out in order. What a network decides once something is written down, or a password stretched, is
+    carried out then.
  2. A message that must not get lost and finds no room ends its connection.
  3. Lines that a peer can cause at will are limited by candy.relay.loglimit. Beyond the limit they are debug.
 """
@@ -54,6 +55,8 @@ class Actor:
         self.drops: Counter[str] = Counter()
         """What the networks have dropped, and this."""
         self._channels = Channels(NOISE)
+        self._stretching: set[asyncio.Task[None]] = set()
+        """Log-ins by password that wait."""
 
     def act(self, served: Served, actions: Iterable[Action]) -> None:
         """Carry these out, of a network's."""
@@ -84,7 +87,10 @@ class Actor:
                     self.log(replace(action, text=served.label + action.text, kind=kind, about=about))
 
     def received(self, served: Served, connection: int, payload: bytes, now: float, wall: int) -> list[Action]:
-        """What follows from a message that came in."""
+        """What follows from a message that came in; nothing yet, if it has to wait for a password to be stretched."""
+        if served.has_to_stretch(payload):
+            self._stretch(served, connection, payload)
+            return []
         try:
             message, was_sealed = self._channels.arrived(connection, payload)
         except WireError:
@@ -120,6 +126,20 @@ class Actor:
             # A part of a set would be worse than none, and a CONTROL that is left out ends the connection anyway: the
             # member reconnects, and is told all of it.
             self._engine.close(message.connection, CloseCode.SERVICE_RESTART, "no room for what it is told")
+
+    def _stretch(self, served: Served, connection: int, payload: bytes) -> None:
+        def done(stretching: asyncio.Task[None]) -> None:
+            self._stretching.discard(stretching)
+            if not stretching.cancelled():
+                stretching.result()
+                # Passwords, or the network's key, may be others by now. Of one that has left nothing follows.
+                now, wall = self._clock.time(), int(time.time())
+                self.act(served, self.received(served, connection, payload, now, wall))
+                self._woken()
+
+        task = asyncio.create_task(served.stretch())
+        self._stretching.add(task)
+        task.add_done_callback(done)
 
     def _record(self, served: Served, connection: int) -> None:
         if self.record is None:

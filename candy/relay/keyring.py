@@ -4,8 +4,8 @@
                             └─▶ rotate(), rotate_network(): another key; log-ins under way keep theirs
 
 Rules:
- 1. A password is stretched once for each network's key, on a thread of its own, before the first upgrade that may come
-    by it: nobody can have that done twice, and nobody waits for it but who needs it.
+ 1. A password is stretched once for each network's key, on a thread of its own, before the first log-in by one is read:
+    nobody can have that done twice, and nobody waits for it but who logs in so.
  2. A relay that can't write new keys goes on without candy.3, and says so. Keys that are damaged, or that others can
     read, end its start (candy.relay.keys).
 """
@@ -48,10 +48,12 @@ class Keyring:
         self._lock = asyncio.Lock()
         enrolment.renew(current.key)
 
+    def is_ready(self, passwords: Iterable[Password]) -> bool:
+        """Whether these can be proven."""
+        return all(each.secret in self._enrolment.stretched for each in passwords)
+
     async def ready(self, passwords: Iterable[Password]) -> None:
-        """Wait until these can be proven."""
-        if all(each.secret in self._enrolment.stretched for each in passwords):
-            return
+        """Wait until these can be proven, or the network has another key."""
         async with self._lock:
             loop, network = asyncio.get_running_loop(), self._enrolment.network
             for each in passwords:

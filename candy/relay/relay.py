@@ -142,11 +142,9 @@ class Relay:
         served = self._find(request.path)
         if served is None:
             return upgrade.no_such_network()
-        log_in = await served.log_in(upgrade.offered(request))
+        log_in = served.log_in(upgrade.offered(request))
         if log_in is None and not served.settings.legacy:
             return upgrade.too_old()
-        if self._served.get(served.settings.path) is not served:
-            return upgrade.no_such_network()
         try:
             guest = self.door.guest(request)
             connection, response = upgrade.hand_over(request, self._engine, served.number, guest, log_in)

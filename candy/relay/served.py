@@ -24,6 +24,7 @@ from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.tun import Tun
 from candy.options import DEFAULT_MTU
+from candy.protocol.login import LOGIN, Credential
 from candy.protocol.noise import KEY_BYTES
 from candy.protocol.wire import SEALING_SUBPROTOCOL
 from candy.relay.enrolment import Enrolment
@@ -33,7 +34,7 @@ from candy.relay.keys import RelayKeys
 from candy.relay.leases import Traffic
 from candy.relay.login import LogIn
 from candy.relay.network import Network
-from candy.relay.passwords import Passwords
+from candy.relay.passwords import Password, Passwords
 from candy.relay.pool import Pool
 from candy.relay.rules import Rules
 from candy.relay.sealing import OwnSealing
@@ -101,12 +102,24 @@ class Served:
         if self.keyring is None and not self.settings.legacy:
             raise OperationalError(f"{self.label}without keys, and with legacy = false, nobody can log in")
 
-    async def log_in(self, offered: Sequence[str]) -> LogIn | None:
+    def log_in(self, offered: Sequence[str]) -> LogIn | None:
         """With a key, for a request that offers these subprotocols; None: an old client's log-in."""
         if self.keyring is None or SEALING_SUBPROTOCOL not in offered:
             return None
-        await self.keyring.ready(self.network.passwords.with_keys(time.time()))
         return self.keyring.log_in(offered)
+
+    def has_to_stretch(self, message: bytes) -> bool:
+        """Whether this is a LOGIN by a password, and stretch() comes first."""
+        is_by_password = message[:1] == bytes([LOGIN]) and message[3:4] == bytes([Credential.PASSWORD])
+        return is_by_password and self.keyring is not None and not self.keyring.is_ready(self._passwords())
+
+    async def stretch(self) -> None:
+        """Have passwords be proven, as they are now."""
+        assert self.keyring is not None
+        await self.keyring.ready(self._passwords())
+
+    def _passwords(self) -> list[Password]:
+        return self.network.passwords.with_keys(time.time())
 
     def leave(self, now: float) -> list[Action]:
         """Serve it no more. The engine gives it up with its last connection."""

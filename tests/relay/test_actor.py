@@ -78,6 +78,23 @@ class Hearing:
         self.heard.append(message)
 
 
+class Stretching:
+    """In place of a network's passwords: which messages wait for them, and until when."""
+
+    def __init__(self) -> None:
+        self.waits = b""
+        self.asked = 0
+        self.may_go_on = asyncio.Event()
+
+    def has_to_stretch(self, message: bytes) -> bool:
+        return message == self.waits
+
+    async def stretch(self) -> None:
+        self.asked += 1
+        await self.may_go_on.wait()
+        self.waits = b""
+
+
 class Acting:
     """An actor and what is around it."""
 
@@ -88,7 +105,7 @@ class Acting:
         clock = Clock(asyncio.get_running_loop())
         self.actor = Actor(cast(Engine, self.engine), clock, self.members.append, self._woken)
         clock.stop()
-        self.sealing = Hearing()
+        self.sealing, self.stretching = Hearing(), Stretching()
         self.served = cast(
             Served,
             SimpleNamespace(
@@ -96,6 +113,8 @@ class Acting:
                 label="",
                 sealing=self.sealing,
                 settings=SimpleNamespace(path="/"),
+                has_to_stretch=self.stretching.has_to_stretch,
+                stretch=self.stretching.stretch,
             ),
         )
 
@@ -184,3 +203,32 @@ async def test_without_a_store_nothing_is(acting: Acting) -> None:
 async def test_what_is_for_the_relay_s_own_interface_goes_over_no_wire(acting: Acting) -> None:
     acting.act(Send(99, b"told"), Send(1, ROUTE))
     assert (acting.sealing.heard, acting.engine.done) == ([b"told"], [("send", 1, ROUTE)])
+
+
+async def test_who_logs_in_by_a_password_waits_for_it_and_nobody_else_does(acting: Acting) -> None:
+    acting.stretching.waits = b"by password"
+    acting.receive(b"by password")
+    acting.receive(b"by a credential")
+    await asyncio.sleep(0)
+    assert acting.network.asked == [("received", 1, b"by a credential")]
+    acting.stretching.may_go_on.set()
+    while len(acting.network.asked) < 2:
+        await asyncio.sleep(0)
+    assert acting.network.asked[1] == ("received", 1, b"by password")
+    assert (acting.stretching.asked, acting.wakes) == (1, 1)
+
+
+async def test_where_passwords_have_changed_meanwhile_it_waits_again(acting: Acting) -> None:
+    stretching = acting.stretching
+    stretching.waits = b"by password"
+
+    async def stretch() -> None:
+        stretching.asked += 1
+        if stretching.asked == 2:
+            stretching.waits = b""
+
+    acting.served.stretch = stretch  # type: ignore[method-assign]
+    acting.receive(b"by password")
+    while not acting.network.asked:
+        await asyncio.sleep(0)
+    assert (acting.network.asked, stretching.asked) == ([("received", 1, b"by password")], 2)

@@ -51,7 +51,9 @@ def made(folder: Path) -> tuple[Keyring, Enrolment]:
 async def test_each_password_is_stretched_once_and_on_a_thread(tmp_path: Path, stretching: Stretching) -> None:
     keyring, enrolment = made(tmp_path)
     network = keyring.current.key.network
+    assert not keyring.is_ready([ONE])
     await asyncio.gather(*(keyring.ready([ONE, OTHER]) for _ in range(5)))
+    assert keyring.is_ready([ONE, OTHER])
     assert stretching.done == [(b"one", network), (b"other", network)]
     assert threading.get_ident() not in stretching.threads
     assert enrolment.stretched == {b"one": b"one".ljust(32), b"other": b"other".ljust(32)}
