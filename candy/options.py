@@ -179,6 +179,14 @@ NETWORK_OPTIONS = (
         "-t",
         is_original=True,
     ),
+    Option(
+        "seal",
+        str,
+        "seal packets of that interface: prefer (where both can), require, or off  [{default}]",
+        "MODE",
+        default="prefer",
+        reloads=True,
+    ),
     _switch_off("no_source_check", "check_source", "let members send from any address, in outer headers too"),
     _switch_off("no_broadcast", "forward_broadcast", "send nothing to everybody"),
     Option(

@@ -26,7 +26,6 @@ from candy.relay.sealing import OwnSealing, Times
 from candy.relay.served import Served
 from candy.relay.session import Action
 from candy.relay.state import folder_at
-from candy.sealing.seals import Seal
 
 log = logging.getLogger("candy.relay")
 
@@ -132,7 +131,7 @@ class Interfaces:
             served.network,
             interface.connection,
             device,
-            Seal.PREFER,
+            served.settings.seals,
             Times(folder_at(self._folder), keyring.times),
             partial(self._act, served),
             self._woken,

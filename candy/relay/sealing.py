@@ -90,7 +90,7 @@ class OwnSealing:
         self._act = act
         self._woken = woken
         self._loop = asyncio.get_running_loop()
-        own = Own(
+        self._own = Own(
             device=device,
             flags=_flags(seal),
             commit_bytes=COMMIT_BYTES,
@@ -98,8 +98,8 @@ class OwnSealing:
             key_pair=key_pair,
             randbytes=os.urandom,
         )
-        self._joined = network.seal_own(own)
-        self._sealer = Sealer(own, seal, times, engine, connection, self._say, _now)
+        self._joined = network.seal_own(self._own)
+        self._sealer = Sealer(self._own, seal, times, engine, connection, self._say, _now)
         self._sealer.joined(self._joined)
 
     @property
@@ -110,6 +110,12 @@ class OwnSealing:
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
         self._sealer.go_on()
+
+    def set_seal(self, seal: Seal) -> None:
+        """The setting is another one, which members are told that have asked."""
+        self._own = replace(self._own, flags=_flags(seal))
+        self._joined = self._network.seal_own(self._own)
+        self._sealer.set_seal(seal, self._own.flags)
 
     def told(self, message: bytes) -> None:
         """What goes to other members within a CONTROL."""

@@ -83,6 +83,8 @@ class Served:
             rules = Rules(settings.rules)
             self._set_rules(rules)
             actions += self.network.set_rules(rules, now)
+        if "seal" in names and self.sealing is not None:
+            self.sealing.set_seal(settings.seals)
         if "max_members" in names:
             self.network.max_members = settings.max_members or None
         return actions

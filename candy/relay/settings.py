@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
@@ -30,6 +30,7 @@ from candy.relay.passwords import NAME_MAX, PASSWORDS_MAX, Password
 from candy.relay.pool import LONGEST_PREFIX, Pool
 from candy.relay.reservations import RESERVATIONS_MAX, Reservation
 from candy.relay.rules import MAX_RULES, Rule, first_overlap, split_rules, why_impossible
+from candy.sealing.seals import Seal
 from candy.settings import (
     INTERFACE_BYTES,
     Endpoint,
@@ -157,6 +158,8 @@ class NetworkSettings(Frozen):
     """SD-WAN."""
     tun: OwnAddress = None
     """The address of an interface of the relay's own; None: it has none."""
+    seal: Literal["prefer", "require", "off"] = setting(_OPTIONS["seal"])
+    """With whom packets of that interface are sealed: all who can, all or nobody, nobody."""
     check_source: bool = setting(_OPTIONS["no_source_check"])
     """Members send from their own addresses, and from the networks behind them, only."""
     forward_broadcast: bool = setting(_OPTIONS["no_broadcast"])
@@ -180,6 +183,11 @@ class NetworkSettings(Frozen):
     def every_password(self) -> tuple[Password, ...]:
         """Those of the list, and `password` as one of them, without name and end."""
         return (*([Password(self.password)] if self.password else []), *self.passwords)
+
+    @property
+    def seals(self) -> Seal:
+        """The same."""
+        return Seal(self.seal)
 
     @property
     def shares_passwords(self) -> bool:

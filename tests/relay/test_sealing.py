@@ -195,6 +195,25 @@ async def test_off_is_told_as_one_who_does_not_seal(tmp_path: Path) -> None:
     assert relay.engine.done == [("set_sealing", {"sealing": 0, "own": int(HOST), "checks_source": True})]
 
 
+async def test_another_setting_counts_at_once_and_is_told(relay: Relay) -> None:
+    connection = relay.enter(1)
+    await relay.wants(ip(1))
+    [before] = relay.told(connection)
+    for seal, state, flags, mode in (
+        (Seal.REQUIRE, State.SEALS, Asks.REQUIRES_SEALING, 2),
+        (Seal.OFF, State.CLEAR, Asks.SEALS_NOTHING, 0),
+        (Seal.PREFER, State.SEALS, Asks(0), 1),
+    ):
+        relay.acted.clear()
+        relay.own.set_seal(seal)
+        relay.keyed.now += 1
+        relay.act(relay.keyed.network.expired(relay.keyed.now, relay.keyed.wall))
+        [after] = relay.told(connection)
+        assert (after.state, after.lease, after.key) == (state, before.lease, before.key)
+        assert after.flags & (Asks.REQUIRES_SEALING | Asks.SEALS_NOTHING) == flags
+        assert relay.engine.all("set_sealing")[-1]["sealing"] == mode
+
+
 async def test_changes_are_told_to_it_and_of_it(relay: Relay) -> None:
     connection = relay.enter(1)
     await relay.wants(ip(1))

@@ -71,6 +71,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "allow_outside_pool": False,
                 "rules": (),
                 "tun": None,
+                "seal": "prefer",
                 "check_source": True,
                 "forward_broadcast": True,
                 "auth_timeout": 10.0,
