@@ -12,7 +12,8 @@ from candy._fastpath import Engine
 from candy.cli.operate import commands
 from candy.member.settings import MemberSettings
 from candy.options import OPTIONS, Option, Side
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.settings import RelaySettings
 
 ROOT = Path(__file__).parents[1]
 ALL = [(side, option) for side in get_args(Side) for option in OPTIONS[side]]

@@ -20,7 +20,8 @@ from ipaddress import IPv4Network
 from typing import Any, TypeVar
 
 from candy.options import OPTIONS
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.settings import RelaySettings
 from candy.settings import Frozen
 
 _Model = TypeVar("_Model", bound=Frozen)

@@ -7,7 +7,8 @@ import socket
 
 from candy.carrier import pin as pins
 from candy.protocol.link import Link
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.settings import RelaySettings
 from candy.settings import host_port
 
 

@@ -34,12 +34,12 @@ from candy.relay.keys import RelayKeys
 from candy.relay.leases import Traffic
 from candy.relay.login import LogIn
 from candy.relay.network import Network
+from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import Password, Passwords
 from candy.relay.pool import Pool
 from candy.relay.rules import Rules
 from candy.relay.sealing import OwnSealing
 from candy.relay.session import Action
-from candy.relay.settings import NetworkSettings
 
 
 @dataclass(slots=True)

@@ -15,8 +15,9 @@ from candy.cli import server as server_command
 from candy.cli.command import Command
 from candy.errors import ConfigError
 from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
+from candy.relay.networksettings import NetworkSettings
 from candy.relay.rules import Rule
-from candy.relay.settings import SHARED, NetworkSettings
+from candy.relay.settings import SHARED
 
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 

@@ -18,7 +18,8 @@ from candy.cli import client as client_command
 from candy.cli import server as server_command
 from candy.cli.command import Command
 from candy.member.settings import MemberSettings
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.settings import RelaySettings
 
 RELAY = ["-w", "ws://relay:26816"]
 

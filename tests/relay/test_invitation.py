@@ -10,7 +10,8 @@ import pytest
 from candy.carrier.pin import shown
 from candy.protocol.link import Link
 from candy.relay import invitation
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.settings import RelaySettings
 
 
 def line(

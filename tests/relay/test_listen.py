@@ -18,7 +18,8 @@ from lab.programs import PATIENCE_S, RelayProgram, environment, server
 from candy.errors import OperationalError
 from candy.relay import listen as listening
 from candy.relay.listen import listen
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.settings import RelaySettings
 
 
 @pytest.fixture

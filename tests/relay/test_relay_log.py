@@ -10,8 +10,9 @@ from lab.programs import PATIENCE_S
 
 from candy._fastpath import Engine
 from candy.relay import loglimit
+from candy.relay.networksettings import NetworkSettings
 from candy.relay.relay import Relay
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.settings import RelaySettings
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from candy._fastpath import Engine
 from candy.protocol.login import NO_SELECTOR, Credential, Login
 from candy.relay import keyring
 from candy.relay.guessing import FailureLimiter
+from candy.relay.networksettings import NetworkSettings
 from candy.relay.served import Served, serve
-from candy.relay.settings import NetworkSettings
 
 OFFERED = ("candy.3", "candy.2")
 WALL = 1_800_000_000

@@ -11,17 +11,11 @@ import pytest
 
 from candy.errors import ConfigError
 from candy.relay.enrolment import Admit
+from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import PASSWORDS_MAX, Password
 from candy.relay.reservations import Reservation
 from candy.relay.rules import MAX_RULES, Rule
-from candy.relay.settings import (
-    MAX_NETWORKS,
-    GivenNetwork,
-    NetworkSettings,
-    RelaySettings,
-    canonical_path,
-    relay_settings,
-)
+from candy.relay.settings import MAX_NETWORKS, GivenNetwork, RelaySettings, canonical_path, relay_settings
 from candy.settings import Given
 
 

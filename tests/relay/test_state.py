@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from candy.errors import OperationalError
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.settings import RelaySettings
 from candy.relay.state import certificate_files, folder_at, kept_password
 
 

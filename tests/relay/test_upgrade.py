@@ -19,8 +19,9 @@ from lab.programs import PATIENCE_S, RelayProgram, connect
 
 from candy._fastpath import Engine
 from candy.protocol import wire
+from candy.relay.networksettings import NetworkSettings
 from candy.relay.relay import Relay as Adapter
-from candy.relay.settings import NetworkSettings, RelaySettings
+from candy.relay.settings import RelaySettings
 
 pytestmark = [pytest.mark.carriers, pytest.mark.usefixtures("nobody_else_is_disturbed")]
 
