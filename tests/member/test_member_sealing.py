@@ -4,8 +4,13 @@ import asyncio
 from ipaddress import IPv4Address
 
 import pytest
+from kit.counterpart import Counterpart
+from kit.login import NETWORK
+from kit.peer import packet
 from kit.primitives import pair
+from kit.recorded import GRANTED
 from lab.keyedrelay import KeyedRelay, KeyedVisitor
+from lab.programs import PATIENCE_S
 from lab.setting import OTHER, PACKET, Journal, Setting
 
 from candy.errors import RequestError
@@ -18,6 +23,7 @@ from candy.sealing.seals import Seal
 
 KEY, NEW_KEY = (pair(bytes([at]) * 32).public for at in (0x51, 0x52))
 LEASE = bytes([5]) * 8
+BACK = packet(int(OTHER.ip), int(GRANTED.ip), b"back")
 
 
 async def wants(setting: Setting, relay: KeyedRelay | None = None) -> KeyedVisitor:
@@ -114,3 +120,27 @@ async def test_a_packet_that_waits_outlives_its_connection(setting: Setting) -> 
     assert await visitor.hear() == control.Ask((OTHER.ip,))
     await visitor.tell(told(State.CLEAR))
     assert await visitor.visitor.binary() == b"\x01" + PACKET
+
+
+async def test_with_a_revoked_device_it_is_over_at_once(setting: Setting) -> None:
+    """Its packets open no more, and nothing is sent to it."""
+    loop = asyncio.get_running_loop()
+    key = pair(bytes([0x51]) * 32)
+    visitor = await wants(setting)
+    await visitor.tell(told(State.SEALS, KEY))
+    other = Counterpart(key, OTHER.ip, LEASE, NETWORK)
+    await visitor.visitor.socket.send_bytes(other.answer(await visitor.visitor.binary()))
+    carried = [other.opened(await visitor.visitor.binary()) for _ in range(2)]
+    assert sorted(sealed.plain for sealed in carried) == [b"", bytes(10) + PACKET]
+    await visitor.visitor.socket.send_bytes(other.sealed(BACK))
+    assert await loop.sock_recv(setting.device.kernel, 2000) == BACK
+    await visitor.tell(told(State.REVOKED, KEY))
+    async with asyncio.timeout(PATIENCE_S):
+        while (await shown(setting).members()).members[0].sealing != "no route":
+            await asyncio.sleep(0)
+        await visitor.visitor.socket.send_bytes(other.sealed(BACK))
+        send(setting)
+        while not all(setting.member.drops()[reason] for reason in ("unknown_session", "no_route")):
+            await asyncio.sleep(0)
+    with pytest.raises(BlockingIOError):
+        setting.device.kernel.recv(1)
