@@ -121,9 +121,9 @@ def test_from_the_cable_to_the_air(roamer: Roamer) -> None:
             roamer.host.run("ip", "route", "add", "default", "via", gateway)
             assert roamer.client.connected(lines) == roamer.address
         roamer.relay.wait_for(rf"replaced at {roamer.address} by {source}, which has the same key")
-    # To the relay that is one member, and no conflict.
+    # To the relay that is one member, and no conflict. On a busy machine an attempt may fail before one succeeds.
     warnings = [line for line in [*roamer.client.lines, *roamer.relay.lines] if " WARNING " in line]
-    assert all("log in by the same password" in line for line in warnings)
+    assert all(re.search("log in by the same password|: no success within", line) for line in warnings)
 
 
 def test_the_default_route_goes_while_the_cable_stays(roamer: Roamer) -> None:
