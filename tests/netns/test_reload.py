@@ -13,8 +13,8 @@ FILE = 'dhcp = "192.168.202.0/24"\n'
 
 
 def test_a_password_is_replaced_without_an_hour_zero(laboratory: Laboratory) -> None:
-    """Two hold at a time. When the old one is taken away the old member that still has it goes, and those with the new one
-    lose nothing; nor by a network that comes and goes."""
+    """Two hold at a time. When the old one is taken away the old member that still has it goes, and those with the new
+    one lose nothing; nor by a network that comes and goes."""
     file = laboratory.folder / "server.toml"
     only_new = f'passwords = [{{ name = "new", password = "{NEW}" }}]\n'
     file.write_text(only_new.replace("]", f', {{ name = "old", password = "{OLD}" }}]') + FILE)
