@@ -420,9 +420,12 @@ def test_the_end_of_its_bytes() -> None:
         assert device.told(_fastpath.EVENT_WANTED) == [address(B)]
         assert _fastpath.waiting_bytes_of(device.engine, device.tun) == len(NO_VNET + out)
         assert device.server.sync() == []
-        # A message of rekeying has room still.
+        # A message of rekeying has room still, to the last byte.
         assert device.engine.send_sealed(device.tun, one.local, b"\x80\x01")
         assert one.went(device.server.receive().payload).counter == 1
+        _fastpath.set_carried(device.engine, device.tun, one.local, bytes_sent=2**38 - 2)
+        assert device.engine.send_sealed(device.tun, one.local, b"\x80\x01")
+        assert not device.engine.send_sealed(device.tun, one.local, b"\x80\x01")
 
 
 def test_the_end_of_its_forgeries() -> None:
@@ -446,8 +449,39 @@ def test_what_is_over_neither_seals_nor_opens() -> None:
         device.kernel.send(packet(A, B))
         device.comes(one.comes_packet(0, packet(B, A)))
         device.nothing_comes()
+        assert not device.engine.send_sealed(device.tun, one.local)
         assert device.relay.dropped() == {"unknown_session": 1}
         assert device.events() == [(_fastpath.EVENT_WANTED, address(B))]
+
+
+def test_without_its_session_what_is_for_a_peer_waits() -> None:
+    one = pair(A, B)
+    with client() as device:
+        one.install(device.engine, device.tun)
+        device.seal_with(one)
+        device.sends(packet(A, B))
+        assert device.engine.remove_session(device.tun, one.local)
+        device.kernel.send(packet(A, B))
+        assert device.told(_fastpath.EVENT_WANTED) == [address(B)]
+        assert device.relay.dropped() == {}
+
+
+@pytest.mark.parametrize("extended", [0, 1])
+def test_nothing_is_sealed_for_a_relay_without_candy_3(extended: int) -> None:
+    one = pair(A, B)
+    with EngineRelay() as relay, relay.device() as (kernel, tun):
+        server = relay.joined(tun, extended=extended)
+        relay.engine.set_sealing(tun, PREFER, A)
+        one.install(relay.engine, tun)
+        relay.engine.set_peer(tun, B, SEAL, session=one.local)
+        kernel.send(packet(A, B))
+        while not relay.dropped():
+            server.sync()
+        relay.engine.set_peer(tun, B, CLEAR)
+        kernel.send(packet(A, B))
+        assert server.receive().payload == FORWARD + packet(A, B)
+        assert not relay.engine.send_sealed(tun, one.local)
+        assert relay.dropped() == {"no_session": 1}
 
 
 def test_sessions_come_and_go() -> None:

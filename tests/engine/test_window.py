@@ -52,6 +52,15 @@ def test_a_great_step_leaves_nothing_behind() -> None:
         assert not window.take(number)
 
 
+def test_a_step_forgets_nothing_that_came() -> None:
+    window = ReplayWindow()
+    came = [0, 1, 2, 5, 200, 263, 264, 500]
+    for number in came:
+        assert window.take(number)
+    assert not any(window.take(number) for number in came)
+    assert all(window.take(number) for number in range(500) if number not in came)
+
+
 def test_without_memory_what_is_late_is_dropped() -> None:
     window = ReplayWindow(room=False)
     assert [window.take(n) for n in (0, 5, 3, 5, 6)] == [True, True, False, False, True]
