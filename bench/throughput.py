@@ -3,6 +3,7 @@
     python bench/throughput.py
     python bench/throughput.py --against DIR     # or this build against another checkout's
     python bench/throughput.py --control         # or what control calls cost meanwhile
+    python bench/throughput.py --topology candy.3   # what passes between members with candy.3, sealed and not
 
 One table: packets of several sizes, in several patterns, through candy's engine, through a thread that receives and
 sends the same bytes without looking at them (the limit), and through plain aiohttp and picows relays. See
@@ -32,7 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stages import Stages, observe
 from target import missed
-from topology import TOPOLOGIES, Topology, pairwise, single_packets, with_stalled_receiver
+from topology import TOPOLOGIES, Topology, pairwise, passed, single_packets, with_stalled_receiver
 
 from candy._fastpath import CANDY3
 
@@ -41,12 +42,12 @@ LARGE_MIN = 1300
 """From here on what each byte costs counts for more than what each packet does."""
 PROGRAMS_MAX = 1300
 """The largest packet for relays without the extension, and for aiohttp and picows."""
-PASSED_SIZES = (100, 1300, 4096, 65000)
+PASSED_SIZES = (100, 1300, 65000)
 """Of packets between members with candy.3: none that they would have to pad."""
 SINGLE_SIZES = (100,)
 STALLED_SIZES = (100, 1300)
 STALLED_PAIRS = 8
-PATTERNS = (*TOPOLOGIES, "single", "stalled")
+PATTERNS = (*TOPOLOGIES, "candy.3", "single", "stalled")
 ROUNDS, SECONDS = 5, 0.15
 PROFILE_SECONDS = 1.0
 """Under observation, once for each pattern and size: some thousand samples."""
@@ -73,15 +74,18 @@ def cells(
             continue
         for size in sizes or SIZES:
             contestants: list[Maker] = [candy, Limit]
-            if size in PASSED_SIZES and name == "1-1":
-                passing = partial(candy, extended=CANDY3)
-                contestants += [passing, partial(passing, sealed=True), partial(Limit, sealed=True)]
             if size >= LARGE_MIN and name.startswith("1-"):
                 contestants.append(partial(Limit, unmasks=True))
             if size <= PROGRAMS_MAX and name == "1-1":
                 contestants += [partial(candy, extended=False), partial(Limit, segments=True)]
                 contestants += programs
             yield Cell(make(pairs), size, contestants)
+    if "candy.3" in patterns:
+        passing = partial(candy, extended=CANDY3)
+        for size in PASSED_SIZES:
+            if not sizes or size in sizes:
+                contestants = [candy, Limit, passing, partial(passing, sealed=True), partial(Limit, sealed=True)]
+                yield Cell(passed(), size, contestants)
     if "single" in patterns:
         for size in sizes or SINGLE_SIZES:
             yield Cell(single_packets(), size, [candy, Limit, *programs])
@@ -276,6 +280,8 @@ def main(
         if folder is not None:
             raise click.UsageError("--profile is not for --against")
         rows = list(matches(patterns or PATTERNS, sizes, pairs))
+        if not rows:
+            raise click.UsageError("--topology candy.3 is not for --against: what came before has none")
         compare_builds(rows, rival, cores, workers, rounds or against.ROUNDS, seconds or against.SECONDS, json_file)
         return
     if asks:

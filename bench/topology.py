@@ -1,6 +1,6 @@
 """Who sends to whom: the patterns that the relays are measured with. Knows nothing of relays and sockets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 WINDOW_BYTES = 1 << 20
 """What all senders of a pattern together have on their way: about what a relay with full buffers sees."""
@@ -52,6 +52,11 @@ def one_to_many(pairs: int) -> Topology:
 def single_packets(members: int = 500) -> Topology:
     """Neighbours talk to each other. Nobody sends before its last packet arrived: each is alone in the read."""
     return Topology(f"{members} single", [[i ^ 1] for i in range(members)], 0)
+
+
+def passed() -> Topology:
+    """One to one, for members that have candy.3 and for those that it is held against."""
+    return replace(one_to_one(1), name="candy.3")
 
 
 def with_stalled_receiver(topology: Topology) -> Topology:

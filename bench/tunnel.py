@@ -2,6 +2,7 @@
 
     python bench/tunnel.py                       # as root; three minutes
     python bench/tunnel.py --mode ext --seconds 5 --rounds 3 --json figures.json
+    python bench/tunnel.py --sealed              # what sealing costs, and wireguard-go beside it
 
 iperf3 and ping between three network namespaces, for each mode of candy, and in the same run for the kernel forwarding
 without any VPN and for a proxy that copies bytes. All take turns, figure by figure: absolute figures drift from minute
@@ -30,15 +31,20 @@ from pathlib import Path
 
 import checkout  # noqa: F401
 import click
+import wireguard
 from machine import CONGESTION, Bystanders, describe
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from target import missed
-from tunnel_lab import IPERF_PORT, MODES, PROXY_PORT, TunnelLab, Way
+from tunnel_lab import IPERF_PORT, MODES, PLAIN, PROXY_PORT, SEALED, TunnelLab, Way
 from tunnel_report import Figures, Found, table, targets
+from tunnel_sealed import sealed_targets
+
+from candy._fastpath import openssl_version
 
 PING_S = 0.01
 PACED = "1G"
+ROUNDS_SEALED = 7
 
 
 class Failed(Exception):
@@ -243,7 +249,22 @@ def proxy_round_trips(lab: TunnelLab, way: Way, count: int) -> Figures:
     return round_trips("ping idle", times, count)
 
 
-STEPS: tuple[tuple[str, Callable[[TunnelLab, Way, int], Figures]], ...] = (
+def first(lab: TunnelLab, way: Way, seconds: int) -> Figures:
+    """A ping between two clients that have just come and don't know each other's keys, and one after it, ms."""
+    if way.restart is None:
+        return {}
+    way.restart()
+    found = {}
+    for name in ("ping first", "ping second"):
+        answer = re.search(r"time=([0-9.]+) ms", lab.left.run("ping", "-n", "-c", "1", "-W", "5", way.to, check=False))
+        if answer is None:
+            raise Failed(f"{way.name}: {name}: nothing came back")
+        found[name] = float(answer[1])
+    return found
+
+
+Step = tuple[str, Callable[[TunnelLab, Way, int], Figures]]
+STEPS: tuple[Step, ...] = (
     ("idle ping", idle),
     ("1 TCP stream", partial(tcp, streams=1, options=())),
     ("1 TCP stream back", partial(tcp, streams=1, options=("-R",))),
@@ -253,6 +274,12 @@ STEPS: tuple[tuple[str, Callable[[TunnelLab, Way, int], Figures]], ...] = (
     ("UDP, 100 bytes", partial(udp, size=100)),
     ("UDP, 1300 bytes", partial(udp, size=1300)),
 )
+STEPS_SEALED: tuple[Step, ...] = (
+    ("a new pair", first),
+    ("idle ping", idle),
+    ("1 TCP stream", partial(tcp, streams=1, options=())),
+    ("UDP, 100 bytes", partial(udp, size=100)),
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -260,16 +287,26 @@ STEPS: tuple[tuple[str, Callable[[TunnelLab, Way, int], Figures]], ...] = (
     "--mode", "names", type=click.Choice([mode.name for mode in MODES]), multiple=True, help="Repeat for more."
 )
 @click.option("--seconds", type=click.IntRange(1, 60), default=2, show_default=True, help="Length of a measurement.")
-@click.option("--rounds", type=click.IntRange(1, 100), default=1, show_default=True, help="Of everything, in turn.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    help=f"Of everything, in turn. [default: 1; {ROUNDS_SEALED} with --sealed]",
+)
+@click.option("--sealed", is_flag=True, help="Measure what sealing costs, and wireguard-go where it is installed.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
 )
-def main(names: tuple[str, ...], seconds: int, rounds: int, json_file: Path | None) -> None:
+def main(names: tuple[str, ...], seconds: int, rounds: int | None, sealed: bool, json_file: Path | None) -> None:
     """Measure candy from TUN to TUN against the kernel's own forwarding and a plain TCP proxy."""
+    if sealed and names:
+        raise click.UsageError("--sealed has modes of its own: leave --mode out")
     if os.geteuid() != 0:
         sys.exit("tunnel: run as root: it makes network namespaces and TUN devices")
     console, errors = Console(), Console(stderr=True)
-    modes = [mode for mode in MODES if not names or mode.name in names]
+    modes = [PLAIN, SEALED] if sealed else [mode for mode in MODES if not names or mode.name in names]
+    steps = STEPS_SEALED if sealed else STEPS
+    rounds = rounds or (ROUNDS_SEALED if sealed else 1)
+    rival = wireguard.released() if sealed else None
     found: dict[str, Found] = {}
     failed = False
     columns = (
@@ -282,14 +319,15 @@ def main(names: tuple[str, ...], seconds: int, rounds: int, json_file: Path | No
     logs = io.StringIO()
     with contextlib.redirect_stdout(logs), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         bystanders = Bystanders()
-        lab = TunnelLab(stack, Path(folder), modes)
+        lab = TunnelLab(stack, Path(folder), modes, limits=not sealed, has_wireguard=rival is not None)
         found = {way.name: Found(way.title) for way in lab.ways}
         # Drawn between the measurements: a thread that draws would take time from them.
         with Progress(*columns, console=errors, auto_refresh=False, transient=True) as progress:
-            task = progress.add_task("", total=rounds * len(STEPS) * len(lab.ways))
-            for _ in range(rounds):
-                for title, step in STEPS:
-                    for way in lab.ways:
+            task = progress.add_task("", total=rounds * len(steps) * len(lab.ways))
+            for number in range(rounds):
+                for title, step in steps:
+                    # There and back again: who comes first in a round comes last in the next.
+                    for way in lab.ways[:: -1 if number % 2 else 1]:
                         progress.update(task, description=f"{title}, {way.name}", refresh=True)
                         try:
                             found[way.name].add(step(lab, way, seconds))
@@ -309,7 +347,7 @@ def main(names: tuple[str, ...], seconds: int, rounds: int, json_file: Path | No
         "ratios of neighbours mean anything"
     )
     width = console.width if console.is_terminal else 150
-    judged = list(targets(found))
+    judged = list(sealed_targets(found, openssl_version(), rival) if sealed else targets(found))
     Console(width=width).print(*head, table(found), *map(str, judged), sep="\n")
     if json_file is not None:
         samples = {name: one.samples for name, one in found.items()}

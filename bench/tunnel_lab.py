@@ -3,13 +3,15 @@
     left 10.0.1.2 ── veth ── 10.0.1.1 hub 10.0.2.1 ── veth ── 10.0.2.2 right
 
 The hub forwards by itself ("kernel"), has a proxy ("proxy"), and for each mode a relay, to which a client on the left
-and one on the right are connected. All are there at once and take turns.
+and one on the right are connected. With wireguard-go it has one of those, with a spoke on each side. All are there at
+once and take turns.
 
 Rules: congestion control is pinned on the routes, so that the relays', clients' and proxy's own connections have it as
 well as iperf3's. Nothing is left behind, however it ends.
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from machine import CONGESTION
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 import trustme
+import wireguard
 from _endpoints import process_cpu_ns
 from lab.namespaces import Namespace
 from lab.programs import Program, RelayProgram, client, environment
@@ -39,11 +42,15 @@ class Mode:
     scheme: str = "ws"
 
 
+IN_THE_CLEAR = ("--seal", "off")
+PLAIN = Mode("ext", "candy", IN_THE_CLEAR, IN_THE_CLEAR)
+SEALED = Mode("sealed", "candy,\nsealed")
 MODES = (
-    Mode("ext", "candy"),
+    PLAIN,
     Mode("one", "right without\ncandy.2", right=("--no-extension",)),
     Mode("none", "both without\ncandy.2", left=("--no-extension",), right=("--no-extension",)),
-    Mode("wss", "candy,\nwss://", scheme="wss"),
+    Mode("wss", "candy,\nwss://", IN_THE_CLEAR, IN_THE_CLEAR, scheme="wss"),
+    SEALED,
 )
 
 
@@ -62,6 +69,8 @@ class Way:
     interface: str
     relay: Program | None = None
     clients: list[Program] = field(default_factory=list)
+    restart: Callable[[], None] | None = None
+    """Has other clients in the place of candy's, that are connected and have nothing yet to do with each other."""
 
     @property
     def udp(self) -> bool:
@@ -83,19 +92,30 @@ class TunnelLab:
 
     Args:
         folder: for state and certificates; empty, the caller's.
-        modes: those wanted beside the kernel and the proxy.
+        modes: candy's.
+        limits: the kernel and the proxy too.
+        has_wireguard: wireguard-go through its hub too.
     """
 
-    def __init__(self, stack: ExitStack, folder: Path, modes: list[Mode]) -> None:
+    def __init__(
+        self, stack: ExitStack, folder: Path, modes: Sequence[Mode], *, limits: bool = True, has_wireguard: bool = False
+    ) -> None:
         self._stack = stack
         self._folder = folder
         self.hub, self.left, self.right = (self._namespace(name) for name in ("hub", "left", "right"))
         for number, host in ((1, self.left), (2, self.right)):
             self._cable(number, host)
         self.hub.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        kernel = Way("kernel", "kernel,\nno VPN", "10.0.2.2", "10.0.1.2", "eth0")
-        proxy = Way("proxy", "TCP proxy,\nno VPN", "10.0.1.1", "10.0.2.1", "eth0", self._proxy())
-        self.ways = [kernel, proxy, *(self._tunnel(n, mode) for n, mode in enumerate(modes, 1))]
+        self.ways = []
+        if limits:
+            kernel = Way("kernel", "kernel,\nno VPN", "10.0.2.2", "10.0.1.2", "eth0")
+            proxy = Way("proxy", "TCP proxy,\nno VPN", "10.0.1.1", "10.0.2.1", "eth0", self._proxy())
+            self.ways += [kernel, proxy]
+        self.ways += [self._tunnel(n, mode) for n, mode in enumerate(modes, 1)]
+        if has_wireguard:
+            hub, spokes, interface = wireguard.connect(stack, self.hub, self.left, self.right)
+            title = "wireguard-go,\nits hub"
+            self.ways.append(Way("wireguard", title, wireguard.RIGHT, wireguard.LEFT, interface, hub, spokes))
 
     def _namespace(self, name: str) -> Namespace:
         namespace = Namespace(name)
@@ -138,16 +158,24 @@ class TunnelLab:
                 self._folder / f"relay{number}", "-d", pool, *flags, host="0.0.0.0", port=port, scheme=mode.scheme
             )
         self._stack.enter_context(relay)
-        clients = []
-        for side, host, extra in ((1, self.left, mode.left), (2, self.right, mode.right)):
-            argv = ["-w", f"{mode.scheme}://10.0.{side}.1:{port}", "-t", f"10.20.{number}.{side}/24", "-n", mode.name]
-            with host:
-                state = environment(self._folder / f"client{number}{side}")
-                one = Program(f"client {mode.name} {side}", client(*argv, *extra, *trust), state)
-            self._stack.enter_context(one)
-            clients.append(one)
-        for one in clients:
-            one.wait_for(" connected as ")
-        return Way(
-            mode.name, mode.title, f"10.20.{number}.2", f"10.20.{number}.1", f"candy-{mode.name}", relay, clients
-        )
+        clients: list[Program] = []
+
+        def start() -> None:
+            for one in clients:
+                one.close()
+            clients[:] = [self._client(number, side, mode, trust) for side in (1, 2)]
+            for one in clients:
+                one.wait_for(" connected as ")
+
+        start()
+        to, back = (f"10.20.{number}.{side}" for side in (2, 1))
+        return Way(mode.name, mode.title, to, back, f"candy-{mode.name}", relay, clients, start)
+
+    def _client(self, number: int, side: int, mode: Mode, trust: list[str]) -> Program:
+        host, extra = (self.left, mode.left) if side == 1 else (self.right, mode.right)
+        url = f"{mode.scheme}://10.0.{side}.1:{RELAY_PORT + number}"
+        argv = ["-w", url, "-t", f"10.20.{number}.{side}/24", "-n", mode.name]
+        with host:
+            state = environment(self._folder / f"client{number}{side}")
+            one = Program(f"client {mode.name} {side}", client(*argv, *extra, *trust), state)
+        return self._stack.enter_context(one)

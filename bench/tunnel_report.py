@@ -35,6 +35,7 @@ ROWS = (
     ("  p99/max", ("ping loaded p99", "ping loaded max"), "{:.2f}/{:.2f}"),
     ("  under UDP of 100 bytes, p50/avg", ("ping udp100 p50", "ping udp100 avg"), "{:.2f}/{:.2f}"),
     ("  p99/max", ("ping udp100 p99", "ping udp100 max"), "{:.2f}/{:.2f}"),
+    ("  the first of a new pair, the second", ("ping first", "ping second"), "{:.2f}, {:.2f}"),
     ("  lost: idle, stream, UDP", ("ping idle lost", "ping loaded lost", "ping udp100 lost"), "{:.0%} {:.0%} {:.0%}"),
 )
 
@@ -57,6 +58,8 @@ class Found:
 
 def share(found: Mapping[str, Found], name: str) -> float | None:
     """What one stream reaches of the proxy's, the median of the rounds."""
+    if "proxy" not in found:
+        return None
     pair = found[name].samples.get("tcp1 to", []), found["proxy"].samples.get("tcp1 to", [])
     if not pair[0] or len(pair[0]) != len(pair[1]):
         return None
@@ -73,7 +76,8 @@ def table(found: Mapping[str, Found]) -> Table:
         for way, one in found.items():
             figures = [share(found, way) if name == "share" else one.median(name) for name in names]
             cells.append(form.format(*figures) if None not in figures else "-")
-        drawn.add_row(title, *cells)
+        if set(cells) != {"-"}:
+            drawn.add_row(title, *cells)
     return drawn
 
 

@@ -140,11 +140,22 @@ def test_the_profile_is_drawn_and_written(tmp_path: Path) -> None:
     assert sum(profile["shares"].values()) == pytest.approx(1)
 
 
+def test_what_passes_with_its_mask_is_measured_alone(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    ran = run("throughput.py", "--topology", "candy.3", "--rounds", "1", "--seconds", "0.02", "--json", str(figures))
+    for size in (100, 1300, 65000):
+        assert f"candy.3, {size} bytes, in the clear: " in ran.stdout
+        assert f"candy.3, {size} bytes, sealed: " in ran.stdout
+    relays = [series["relay"] for series in json.loads(figures.read_text())["series"]]
+    assert relays == ["candy", "limit", "candy, candy.3", "candy, sealed", "limit, sealed"] * 3
+
+
 def test_members_log_in_and_forward(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     ran = run("members.py", "--members", "9", "--json", str(figures))
     assert "reached  granted: 9 of 9 packets" in ran.stdout
     assert "reached  claimed: 9 of 9 packets" in ran.stdout
+    assert "reached  keys: 9 of 9 packets" in ran.stdout
     assert json.loads(figures.read_text())["rows"][-1]["members"] == 9
 
 
