@@ -26,7 +26,7 @@ cdef extern from *:
 
 cdef enum:
     ROOM = 1 << 20                  # for one input or output
-    RECORD_ROOM = 8192              # for one packet of many
+    PACKET_ROOM = 8192              # for one packet of many
     RECORDS = 200
     DEVICE = 1 << 20                # a descriptor that nobody has
     OWN = 0x0A000002                # the device's address, if it unwraps
@@ -34,7 +34,9 @@ cdef enum:
     CUTS = 15                       # a header's bytes, and one
     CUT_FRAMES = 4                  # at the start of an input
     RULES = 8
+    PEER = LAN + 1                  # the member whose session an input came by
 
+cdef uint64_t DEVICE_NUMBER = <uint64_t>1 << 32
 cdef uint64_t FLOW_KEY[3]
 cdef uint8_t *input_end             # of memory that ends at a page's end
 cdef uint8_t *vnet_end
@@ -46,6 +48,8 @@ cdef Worker *worker
 cdef Slot *slot
 cdef Merge *merge
 cdef Table *rules
+cdef Seals *seals
+cdef Session *session
 
 cdef struct Packets:                # one behind the other, each behind its length
     uint8_t *bytes
@@ -78,16 +82,24 @@ cdef uint8_t *put(uint8_t *end, const uint8_t *data, size_t n) noexcept nogil:
 
 cdef public int LLVMFuzzerInitialize(int *argc, char ***argv) noexcept nogil:
     global input_end, vnet_end, output_end, again_end, part_end, worker, slot, merge, rules
+    global seals, session
     cdef uint32_t i
     cdef Rule *rule
     choose_unmask()
     input_end, vnet_end, output_end, again_end, part_end = fence(ROOM), fence(1), fence(ROOM), fence(ROOM), fence(ROOM)
     for i in range(RECORDS):
-        record_ends[i] = fence(RECORD_ROOM)
+        record_ends[i] = fence(PACKET_ROOM)
     worker = <Worker *>calloc(1, sizeof(Worker))
     slot = <Slot *>calloc(1, sizeof(Slot))
     merge = <Merge *>calloc(1, sizeof(Merge))
     worker.engine = <EngineState *>calloc(1, sizeof(EngineState))
+    worker.engine.slots = slot
+    worker.engine.outbox.signalled = True
+    worker.runs = <Run *>calloc(RUNS_MAX, sizeof(Run))
+    worker.targets = <Target *>calloc(TARGETS_MAX, sizeof(Target))
+    worker.target_of = <uint32_t *>calloc(1, sizeof(uint32_t))
+    worker.merge = merge
+    slot.kind = SLOT_TUN
     worker.engine.networks[0] = network_make(0)
     worker.engine.networks[0].check_source = True
     rules = table_make(RULES, sizeof(Rule))
@@ -98,6 +110,11 @@ cdef public int LLVMFuzzerInitialize(int *argc, char ***argv) noexcept nogil:
         rule.mask = <uint32_t>0xFFFFFFFC
         rule.device = LAN
         rule.device_mask = <uint32_t>0xFFFFFFFE
+    seals = <Seals *>calloc(1, sizeof(Seals))
+    seals.device = DEVICE_NUMBER
+    seals.own = OWN
+    session = <Session *>calloc(1, sizeof(Session))
+    session.peer = PEER
     written.bytes = <uint8_t *>malloc(4 * ROOM)
     wanted.bytes = <uint8_t *>malloc(4 * ROOM)
     return 0
@@ -555,7 +572,7 @@ cdef public int fuzz_device(const uint8_t *data, size_t size) noexcept nogil:
         length = load_be16(data + at) & 0x7FFF
         least = SUPER_MIN if data[at] >> 7 else FORWARD_MIN
         length = <uint32_t>min(<size_t>length, size - at - 2)
-        if length + 1 >= least and length < RECORD_ROOM:
+        if length + 1 >= least and length < PACKET_ROOM:
             payload = put(record_ends[record], data + at + 2, length) - 1
             payload[0] = KIND_SUPER if data[at] >> 7 else KIND_FORWARD
             if data[0] & 4 and payload[0] == KIND_FORWARD:
@@ -567,3 +584,113 @@ cdef public int fuzz_device(const uint8_t *data, size_t size) noexcept nogil:
     check(overflowed or (written.used == wanted.used and memcmp(written.bytes, wanted.bytes, wanted.used) == 0),
           "a device was given something else")
     return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- opened
+# An input is a byte of flags (1: no virtio headers, 2: rules are known, 4: inner sources are not checked) and what a
+# member sealed for the device.
+
+cdef public int fuzz_opened(const uint8_t *data, size_t size) noexcept nogil:
+    """What comes out of a seal has one outcome: nothing, an event, a drop under its name, or a frame for the device
+    with the very packet, written over what lay before it, and of that the device is given what is in it."""
+    global overflowed
+    cdef Outbox *outbox = &worker.engine.outbox
+    cdef const uint8_t *plain = data + 1
+    cdef uint32_t length
+    cdef uint64_t before = drops_so_far()
+    cdef uint64_t dropped
+    cdef int reason
+    cdef Frame f
+    if size == 0 or size - 1 > SEALED_MAX - SEALED_HEADER - SEAL_TAG:
+        return 0
+    length = <uint32_t>size - 1
+    memset(&f, 0, sizeof(f))
+    f.length = SEALED_HEADER + length + SEAL_TAG
+    f.payload = part_end - f.length
+    memset(f.payload, 0xA5, f.length)
+    memcpy(f.payload + SEALED_HEADER, plain, length)
+    slot.fd = DEVICE
+    slot.vnet = data[0] & 1 == 0
+    slot.own_address = OWN
+    worker.engine.networks[0].rules = rules if data[0] & 2 else NULL
+    seals.checks_source = data[0] & 4 == 0
+    outbox.used = 0
+    slot.pending = 0
+    written.used = wanted.used = 0
+    overflowed = False
+    reason = opened_drop(plain, length)
+    take_opened(worker, slot, DEVICE_NUMBER, seals, session, &f)
+    dropped = drops_so_far() - before
+    check(dropped == (1 if reason >= 0 else 0), "dropped, and should not be, or taken")
+    check((outbox.used != 0) == (reason < 0 and length != 0 and plain[0] == NOTE), "told of no note, or not of one")
+    check(outbox.used == 0 or (outbox.used == 16 + 4 + length
+                               and memcmp(outbox.bytes + 16 + 4, plain, length) == 0), "told of another note")
+    check((worker.target_count != 0) == (reason < 0 and length != 0 and plain[0] != NOTE), "a packet too many, or few")
+    if worker.target_count != 0:
+        opened_written(&f, plain)
+    return 0
+
+
+cdef uint64_t drops_so_far() noexcept nogil:
+    cdef uint64_t total = 0
+    cdef uint32_t i
+    for i in range(<uint32_t>DROPS_COUNT):
+        total += worker.counters.drops[i]
+    return total
+
+
+cdef uint32_t opened_length(const uint8_t *plain, uint32_t length) noexcept nogil:
+    """Of the packet, without the zeros that may follow it."""
+    cdef uint32_t total = load_be16(plain + VNET_BYTES + 2)
+    length -= VNET_BYTES
+    return total if total < length <= total + PADDING_MAX else length
+
+
+cdef int opened_drop(const uint8_t *plain, uint32_t length) noexcept nogil:
+    """Why this goes no further; -1: it does."""
+    cdef const uint8_t *packet = plain + VNET_BYTES
+    cdef uint32_t source, destination
+    cdef bint has_rules = worker.engine.networks[0].rules != NULL
+    if length == 0:
+        return -1
+    if plain[0] == NOTE:
+        return -1 if 2 <= length <= NOTE_MAX and 1 <= plain[1] <= 2 else DROP_UNKNOWN_NOTE
+    if length < VNET_BYTES + 20 or not ipv4_exact(packet, opened_length(plain, length)):
+        return DROP_SUPER
+    source = load_be32(packet + 12)
+    destination = load_be32(packet + 16)
+    # Of RULES: a /30 behind each of eight members, for those of a /31, of which this device is none.
+    if source == OWN or (source != PEER and seals.checks_source != 0):
+        return DROP_INNER_SOURCE
+    if destination != OWN and not (has_rules and destination >> 2 == LAN >> 2 and PEER >> 1 == LAN >> 1):
+        return DROP_INNER_DESTINATION
+    return -1
+
+
+cdef void opened_written(const Frame *f, const uint8_t *plain) noexcept nogil:
+    """The frame, and what the device is given of it."""
+    cdef uint8_t *frame = worker.runs[0].bytes
+    cdef uint32_t size = worker.runs[0].length
+    cdef uint32_t header = frame_header(frame)
+    cdef uint32_t length = opened_length(plain, f.length - SEALED_HEADER - SEAL_TAG)
+    cdef const uint8_t *payload = frame + header
+    check(worker.target_count == 1 and worker.run_count == 1 and worker.targets[0].packets == 1, "not one frame")
+    check(worker.targets[0].connection == DEVICE_NUMBER, "somebody else's")
+    check(frame >= f.payload and frame + size <= f.payload + f.length - SEAL_TAG, "a frame beyond what was opened")
+    check(frame[0] == OPENED and frame_size(frame) == size, "no frame, or another's size")
+    if load64(plain) == 0 and load_le16(plain + 8) == 0:
+        check(payload[0] == KIND_FORWARD and size == header + 1 + length, "not as a packet")
+        check(memcmp(payload + 1, plain + VNET_BYTES, length) == 0, "another packet")
+    else:
+        check(payload[0] == KIND_SUPER and size == header + 1 + VNET_BYTES + length, "not as a super-packet")
+        check(memcmp(payload + 1, plain, VNET_BYTES + length) == 0, "another super-packet")
+    # Nothing that was sealed is unwrapped.
+    slot.own_address = 0
+    want(payload, size - header)
+    slot.own_address = OWN
+    tun_write(worker, slot, &worker.targets[0])
+    check(overflowed or (written.used == wanted.used and memcmp(written.bytes, wanted.bytes, wanted.used) == 0),
+          "a device was given something else")
+    worker.target_of[0] = 0
+    worker.target_count = worker.run_count = 0
+    worker.run_connection = 0

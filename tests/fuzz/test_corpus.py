@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from fuzz.frames import check_engine, check_parser
 from fuzz.offload import check_device, check_ipip, check_supers
+from fuzz.opened import check_opened
 from fuzz.passing import check_passing
 from fuzz.sealed import check_sealed
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 pytestmark = pytest.mark.engine
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("device", "frames", "ipip", "passing", "sealed", "supers")
+TARGETS = ("device", "frames", "ipip", "opened", "passing", "sealed", "supers")
 
 
 def inputs(target: str) -> pytest.MarkDecorator:
@@ -28,6 +29,11 @@ def test_parser(path: Path) -> None:
 @inputs("frames")
 def test_engine(path: Path) -> None:
     check_engine(path.read_bytes())
+
+
+@inputs("opened")
+def test_opened(path: Path) -> None:
+    check_opened(path.read_bytes())
 
 
 @inputs("passing")
@@ -65,5 +71,5 @@ def test_it_stays_small() -> None:
     """It is there to be replayed each time; a fuzzer finds the rest again in a minute."""
     assert sorted(path.name for path in CORPUS.iterdir()) == list(TARGETS)
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
-    assert len(files) < 200
+    assert len(files) < 240
     assert sum(path.stat().st_size for path in files) < 200_000
