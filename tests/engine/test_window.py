@@ -34,7 +34,7 @@ def test_exactly_at_its_edges() -> None:
     window = ReplayWindow()
     assert window.take(1_000_000)
     assert window.has_bits
-    for number in (1_000_000 - PACKETS, 0, 1_000_000):
+    for number in (1_000_000 - PACKETS, 1_000_000 - PACKETS - 1, 0, 1_000_000):
         assert not window.take(number)
     assert window.take(1_000_000 - PACKETS + 1)
     assert not window.take(1_000_000 - PACKETS + 1)
