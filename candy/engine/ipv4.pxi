@@ -44,11 +44,20 @@ cdef inline uint32_t padding(uint32_t length, uint32_t total) noexcept nogil:
     return length - total if total < length <= total + PADDING_MAX else 0
 
 
+cdef inline bint icmp_error(const uint8_t *packet, uint32_t length) noexcept nogil:
+    """Whether a plausible packet is an ICMP message that none may answer (RFC 1122, 3.2.2): all but questions and their
+    answers, an echo among them."""
+    cdef uint32_t header = (packet[0] & 15) * 4
+    if packet[9] != 1:
+        return False
+    return length == header or not (packet[header] == 0 or packet[header] == 8 or 13 <= packet[header] <= 18)
+
+
 cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uint32_t length,
                                         uint16_t mtu) noexcept nogil:
     """Write the ICMP answer to a packet that is too large (RFC 792, RFC 1191), in its destination's name, because a
     relay has no address. `out` has room for 96 bytes. Returns its size, 0 where none is due: DF unset, a later
-    fragment, or ICMP.
+    fragment, or an ICMP error.
     """
     if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x4000 == 0:
         return 0
@@ -58,9 +67,9 @@ cdef uint32_t icmp_fragmentation_needed(uint8_t *out, const uint8_t *packet, uin
 cdef uint32_t icmp_unreachable(uint8_t *out, const uint8_t *packet, uint32_t length, uint8_t code,
                                uint16_t mtu) noexcept nogil:
     """Write an ICMP "destination unreachable" with this code (RFC 792, RFC 1812), in the destination's name. `out` has
-    room for 96 bytes. Returns its size, 0 where none is due: a later fragment, or ICMP."""
+    room for 96 bytes. Returns its size, 0 where none is due: a later fragment, or an ICMP error."""
     cdef uint32_t quoted = (packet[0] & 15) * 4 + 8
-    if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x1FFF or packet[9] == 1:
+    if not ipv4_plausible(packet, length) or load_be16(packet + 6) & 0x1FFF or icmp_error(packet, length):
         return 0
     quoted = min(quoted, length)
     memset(out, 0, 28)

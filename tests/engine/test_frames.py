@@ -227,20 +227,29 @@ def test_longer_than_an_old_member_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "fragment", "due"),
+    ("protocol", "fragment", "first", "due"),
     [
-        (17, 0x4000, True),
-        (6, 0x6000, True),
-        (17, 0, False),
-        (17, 0x2000, False),
-        (17, 0x4001, False),
-        (1, 0x4000, False),
+        (17, 0x4000, 0, True),
+        (6, 0x6000, 0, True),
+        (17, 0, 0, False),
+        (17, 0x2000, 0, False),
+        (17, 0x4001, 0, False),
+        (1, 0x4000, 8, True),
+        (1, 0x4000, 18, True),
+        (1, 0x4000, 3, False),
+        (1, 0x4000, 11, False),
+        (1, 0x4000, 40, False),
     ],
-    ids=["DF", "first fragment", "no DF", "fragment without DF", "later fragment", "ICMP"],
+    ids=[
+        *("DF", "first fragment", "no DF", "fragment without DF", "later fragment"),
+        *("echo", "mask reply", "unreachable", "time exceeded", "unknown ICMP"),
+    ],
 )
-def test_a_packet_that_is_too_large_is_answered_only_where_it_is_due(protocol: int, fragment: int, due: bool) -> None:
+def test_a_packet_that_is_too_large_is_answered_only_where_it_is_due(
+    protocol: int, fragment: int, first: int, due: bool
+) -> None:
     """Fragmentation needed (RFC 1191) is for packets with DF, and for nothing that RFC 1122 leaves unanswered."""
-    long = ip_header(1500, protocol, A, B, fragment=fragment) + bytes(1500)
+    long = ip_header(1500, protocol, A, B, fragment=fragment) + bytes([first, *bytes(1499)])
     with EngineRelay() as relay:
         one, old = relay.member(A), relay.member(B, extended=False)
         one.forward(FORWARD + long)

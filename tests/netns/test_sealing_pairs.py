@@ -36,6 +36,7 @@ def test_each_with_each(laboratory: Laboratory, reference: Build) -> None:
         if {kind, other} & OLD and "require" in (kind, other):
             if kind == "require":
                 assert refused(here.host, address) == errno.EHOSTUNREACH
+                assert "Packet filtered" in ping(here.host, address, "-c", "3", "-i", "0.6", "-W", "1")
                 assert sealing_of(here.control, address) == ("does not seal", None)
                 assert drops_of(here.control)["peer_not_sealing"]
             else:
