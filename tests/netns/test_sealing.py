@@ -18,11 +18,14 @@ ROUNDS = 200
 """Answers of a ping after which something has to be so."""
 
 
-def sealing(laboratory: Laboratory, client: Client, address: str) -> str | None:
+def control(laboratory: Laboratory, client: Client) -> Control:
+    """A member's. It holds the document to the rules of its kind, which takes a second: once is enough."""
+    return laboratory.stack.enter_context(Control("member", control_of(laboratory.state(client.host))))
+
+
+def sealing(member: Control, address: str) -> str | None:
     """What a member does with packets for an address."""
-    with Control("member", control_of(laboratory.state(client.host))) as member:
-        listed = member.ask("GET", "/v1/members")["members"]
-    found = {peer["address"]: peer["sealing"] for peer in listed}
+    found = {peer["address"]: peer["sealing"] for peer in member.ask("GET", "/v1/members")["members"]}
     said = found.get(address)
     assert said is None or isinstance(said, str)
     return said
@@ -40,12 +43,12 @@ def test_the_relay_s_own_interface_seals_as_members_do(laboratory: Laboratory, t
         assert " 0% packet loss" in ping(laboratory.hub, address, "-p", MARKER.hex())
         came = b"".join(data for _, _, data in capture.stop())
         assert (MARKER in came) is not is_sealed
-    assert sealing(laboratory, client, OWN) == "sealed"
+    assert sealing(control(laboratory, client), OWN) == "sealed"
     # Also where it is the first to have a packet, and with nothing in the clear; then old members don't reach it.
     strict = laboratory.client("--seal", "require")
     address = strict.connected()
     assert " 0% packet loss" in ping(laboratory.hub, address)
-    assert sealing(laboratory, strict, OWN) == "sealed"
+    assert sealing(control(laboratory, strict), OWN) == "sealed"
     counters = relay.counters()
     assert not any(counters[f"dropped {reason}"] for reason in ("not_sealed", "no_session", "bad_seal", "not_sealing"))
 
@@ -59,6 +62,7 @@ def test_other_settings_under_a_ping(laboratory: Laboratory, tmp_path: Path) -> 
     client = Client(host, laboratory.state(host), "-c", str(file), "--debug")
     laboratory.enter(client)
     address = client.connected()
+    member = control(laboratory, neighbour)
     with neighbour.host:
         pinging = Program("ping", ["ping", "-i", "0.05", "-O", address], environment(tmp_path))
     laboratory.enter(pinging)
@@ -69,7 +73,7 @@ def test_other_settings_under_a_ping(laboratory: Laboratory, tmp_path: Path) -> 
     def becomes(expected: str) -> None:
         for _ in range(ROUNDS):
             answered()
-            if sealing(laboratory, neighbour, address) == expected:
+            if sealing(member, address) == expected:
                 return
         raise AssertionError(f"packets for {address} are not {expected}")
 
@@ -87,9 +91,8 @@ def test_other_settings_under_a_ping(laboratory: Laboratory, tmp_path: Path) -> 
     lines = len(neighbour.lines)
     reread("off")
     neighbour.wait_for(f"not believed of {address}: it has sealed before", lines)
-    assert sealing(laboratory, neighbour, address) == "key refused"
-    with Control("member", control_of(laboratory.state(neighbour.host))) as member:
-        member.ask("POST", f"/v1/members/{address}/forget")
+    assert sealing(member, address) == "key refused"
+    member.ask("POST", f"/v1/members/{address}/forget")
     becomes("clear")
     reread("prefer")
     becomes("sealed")
