@@ -367,6 +367,7 @@ cdef class _Core:
         store_relaxed64(&s.extended, EXTENSION_NONE)
         store_relaxed64(&s.takes_sealed, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
+        store_relaxed64(&s.rests, 0)
         for i in range(<uint32_t>DROPS_COUNT):
             store_relaxed64(&s.drops[i], 0)
         s.state = STATE_OPEN

@@ -362,9 +362,11 @@ cdef class Engine(_Sealing):
         cdef Slot *s
         found = []
         if self.state == NULL:
+        cdef Worker *w
             return found
         o = &self.state.outbox
         read_fd(o.signal, &turn, 8)
+        w = self.sender()
         pthread_mutex_lock(&o.lock)
         data = o.bytes
         used = o.used
@@ -386,6 +388,8 @@ cdef class Engine(_Sealing):
             add_relaxed64(&s.pending, <uint64_t>-1)
             at += 16 + length
         free(data)
+            if is_current(s, connection) and take_ordered64(&s.rests) != 0:
+                ask(w, s, connection, LISTEN)
         for i in range(ended):
             connection = o.closed_spare[i]
             s = &self.state.slots[<uint32_t>connection]

@@ -1,4 +1,5 @@
-# Input that waits: whole frames for which a turn has no work left, and the beginning of a frame whose end has not come.
+# Input that waits: whole frames for which a turn has no work left, or Python no room; and the beginning of a frame
+# whose end has not come.
 #
 # It lies at the start of the worker's buffer while the same connection may read next, and else in the connection's
 # `spill`, a block. A frame for which there is no memory is passed over by its length and counted; it is never a reason
@@ -7,6 +8,9 @@
 cdef enum:
     SPILL_COPY = 4096               # an incomplete frame up to this is copied back, a longer one read on where it lies
     SPILL_SMALL = 16384             # a longer block is for who has filled one of this size
+    CONTROLS_PER_S = 200            # of a member: each has at least one address that is asked about
+    CONTROLS_SAVED = 1000
+    OUTBOX_LEFT = 131072            # for one CONTROL of each worker
 
 
 cdef inline size_t enter_buffer(Worker *w, Slot *s) noexcept nogil:
@@ -128,3 +132,34 @@ cdef void lose_message(Worker *w, Slot *s, int reason) noexcept nogil:
     count(&w.counters.packets_in, 1)
     count(&s.traffic.packets_in, 1)
     drop(w, s, reason)
+
+
+cdef inline bint is_control(Slot *s, const Frame *f, uint8_t kind) noexcept nogil:
+    """Whether a frame is a CONTROL that Python gets, or the end of one."""
+    cdef Block *b = s.fragments
+    if not f.final or not has_candy3(s):
+        return False
+    if not s.fragmented:
+        return f.opcode == OP_BINARY and kind == KIND_CONTROL and f.length <= WIRE_PAYLOAD_LEGACY
+    return (f.opcode == OP_CONTINUATION and b != NULL and s.fragment_bytes + f.length <= WIRE_PAYLOAD_LEGACY
+            and (block_bytes(b)[0] if b.end != 0 else kind) == KIND_CONTROL)
+
+
+cdef bint must_rest(Worker *w, Slot *s) noexcept nogil:
+    """Whether Python can't take another CONTROL of a connection now, or its member has sent too many. None of them may
+    be lost, for each has to be the next: so it is not read any more, until Python has taken what there is (events()),
+    and at the latest until the next look at all connections."""
+    cdef Outbox *o = &w.engine.outbox
+    cdef bint fits
+    if unlikely(w.unheld):
+        return False
+    # First this, then the look: Python goes the other way round, so one of the two sees the other.
+    or_ordered64(&s.rests, 1)
+    pthread_mutex_lock(&o.lock)
+    fits = o.used <= OUTBOX_BYTES_MAX // 2 - OUTBOX_LEFT        # up to that it can always be made larger
+    pthread_mutex_unlock(&o.lock)
+    if fits and load_ordered64(&s.pending) < PENDING_MAX and (
+            s.kind == SLOT_CLIENT or allowed(&s.controls, w.now, CONTROLS_PER_S, CONTROLS_SAVED)):
+        store_relaxed64(&s.rests, 0)
+        return False
+    return True

@@ -4,9 +4,6 @@ cdef enum:
     FRAGMENTS_MIN = 112             # room for a fragmented message at first
     TELLS_MOST = 64                 # messages and PONGs of one connection that Python takes at once
     TELLS_PER_S = 20                # and in the long run: a log-in has four
-    CONTROLS_PER_S = 200            # messages under the keys of a log-in, each at least one address that is asked about
-    CONTROLS_SAVED = 1000
-    CONTROLS_PENDING_MAX = 4096     # of its relay's that a member's Python has not seen yet
 
 
 cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
@@ -122,14 +119,9 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
             is_for_members(kind) or (has_candy3(s) and kind == KIND_HANDSHAKE)):
         relay_message(w, s, payload, length)
     elif has_candy3(s) and kind == KIND_CONTROL:
+        # must_rest() has looked whether there is room.
         w.work -= WORK_ANSWER
-        if s.kind == SLOT_CLIENT:
-            # Without one of its relay's a member has to begin anew, and others send it handshakes at will.
-            tell_of(w, s, EV_MESSAGE, payload, length, CONTROLS_PENDING_MAX)
-        elif allowed(&s.controls, w.now, CONTROLS_PER_S, CONTROLS_SAVED):
-            tell(w, s, EV_MESSAGE, payload, length)
-        else:
-            drop(w, s, DROP_EVENTS)
+        tell_of(w, s, EV_MESSAGE, payload, length, UINT64_MAX)
     else:
         s.greets = s.kind == SLOT_SERVER
         tell_within(w, s, EV_MESSAGE, payload, length)

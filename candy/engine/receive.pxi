@@ -28,6 +28,8 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
     cdef int64_t before = w.work
     if s.fanout != NULL and not fanout_go_on(w, s):
         return True
+    if unlikely(load_relaxed64(&s.rests) != 0) and s.state == STATE_OPEN:
+        return False                # see must_rest()
     if s.held and not take_held(w, s):
         return s.state != STATE_CLOSED
     have = enter_buffer(w, s)
@@ -163,9 +165,11 @@ cdef size_t take_apart(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nog
     while unlikely(w.stopped) and s.state == STATE_OPEN and used < have and not hold(w, s, p + used, have - used):
         # No memory to hold it: then it is this turn's all the same. Nothing of a member's is lost for want of that.
         w.work = WORK_TURN
+        w.unheld = True
         if s.fanout == NULL or fanout_go_on(w, s):
             used += process(w, s, p + used, have - used)
             flush(w)
+        w.unheld = False
     have -= used
     if s.state != STATE_OPEN or s.held:
         return 0
@@ -226,6 +230,9 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
                 forward_sealed(w, s, p + at, &f)
             else:
                 receive_sealed(w, s, load_relaxed64(&s.uplink), &f)
+        elif unlikely(kind == KIND_CONTROL or s.fragmented) and is_control(s, &f, kind) and must_rest(w, s):
+            w.stopped = True
+            break
         elif handle_frame(w, s, &f) == ENDED:
             at = have
             break

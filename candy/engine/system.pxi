@@ -1,6 +1,6 @@
 # What the engine takes from the C library, the kernel and the compiler. Nothing here knows of candy.
 
-from libc.stdint cimport UINT32_MAX, UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t  # no-cython-lint
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, UINTPTR_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t  # no-cython-lint
 from libc.math cimport sqrt  # no-cython-lint
 from libc.stdlib cimport calloc, free, malloc, realloc  # no-cython-lint
 from libc.string cimport memcmp, memcpy, memmove, memset, strchr, strdup, strlen  # no-cython-lint

@@ -372,6 +372,7 @@ cdef struct Slot:
     uint64_t pending                # events that Python has not taken
     uint64_t inbox_bytes            # written under the inbox lock
     uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
+    uint64_t rests                  # it is not read, because Python could not take what it says; ordered
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t waited_ns              # how long the packet had waited that left the queue last; 0 since it was idle
     uint64_t moved_ns               # when that was, or when the queue began to fill
@@ -415,7 +416,7 @@ cdef struct Slot:
     uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
     Allowance begins                # handshakes: first messages
     Allowance answers               # and second ones
-    Allowance controls              # messages under its log-in's keys, for Python
+    Allowance controls              # a member's messages under its log-in's keys, for Python
     Told not_sealing[TOLD_MAX]      # of whom it was told so
     uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
     uint32_t closing_index          # and in that of closing connections
@@ -638,9 +639,11 @@ cdef struct Worker:
     uint64_t boot                   # CLOCK_BOOTTIME
     uint64_t boot_of                # at this `now`
     int64_t work                    # left in this turn
-    bint stopped                    # the turn's work was used up before its input
+    bint stopped                    # the turn's work was used up before its input, or the connection rests
+    bint unheld                     # there is no memory to hold the rest of its input: all of it is this turn's
     bint answered                   # answers of this turn wait in the inbox of the connection that has it
     void *spare[SPARE_CLASSES]      # memory for reuse, by size
+    LISTEN = 1024                   # read it again: Python has taken what it had
     uint64_t spare_bytes
     uint64_t tick_ns                # static: a round of look-ups of all connections
     uint64_t next_tick_ns

@@ -233,6 +233,9 @@ cdef void run_requests(Worker *w) noexcept nogil:
             make_ready(w, s, w.taken[i])
         if what & END:
             connection_begin_close(w, s, CAUSE_LOCAL)
+        if what & LISTEN or (what & END and load_relaxed64(&s.rests) != 0):
+            s.readable = True       # at its end it is read to be thrown away
+            make_ready(w, s, w.taken[i])
 
 
 cdef void pass_on(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
@@ -355,6 +358,10 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
         if s.deadline_ns and w.now >= s.deadline_ns:
             connection_close(w, s, CAUSE_LOCAL if s.tls.secured else CAUSE_HANDSHAKE_TIMEOUT)
         return
+    if unlikely(load_relaxed64(&s.rests) != 0):
+        store_relaxed64(&s.rests, 0)
+        s.readable = True
+        make_ready(w, s, slot_connection(w, s))
     if e.dead_after_ns and silent > e.dead_after_ns:
         connection_close(w, s, CAUSE_SILENT)
         return
