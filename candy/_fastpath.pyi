@@ -63,6 +63,10 @@ EVENT_CONFIRMED: Final[int]
 bytes. Before the EVENT_NOTED of the same packet."""
 EVENT_NOTED: Final[int]
 """Of such a device: a note of type 1 or 2 has opened; the detail is the session's number, 4 bytes, and the note."""
+EVENT_GROUPED: Final[int]
+"""Of such a device, after seal_groups(): a SEALED_GROUP came of an epoch that is not open, its length and destination
+right; the detail is all of it. At most 16 a second of one source, with 64 saved up; what is beyond is dropped as
+handshake_limit."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
@@ -260,6 +264,24 @@ class _Sealing:
     def send_sealed(self, tun: int, local: int, body: bytes = b"") -> bool:
         """Send a note of up to 138 bytes, its first 0x80, or without a body an empty packet. False: the session, or the
         relay, is gone."""
+
+    def seal_groups(self, tun: int, epoch: bytes = b"", key: bytes = b"", label_key: bytes = ...) -> None:
+        """Seal packets to groups under this epoch from now on, with counters from 0; the key of the one before is
+        overwritten when this returns. Without arguments, and before the first call, there is no secret: they go and are
+        taken as set_sealing() has it, and what comes sealed is dropped as no_secret.
+
+        Args:
+            epoch: 16 bytes.
+            key: of AES-256-GCM.
+            label_key: 16 bytes, of flow labels.
+        """
+
+    def open_group(self, tun: int, source: int, epoch: bytes, key: bytes, message: bytes) -> None:
+        """Open what comes of a source under an epoch from now on, with a window of 1,024, if it is not open already;
+        `message` is one of them, and opened first."""
+
+    def close_group(self, tun: int, source: int, epoch: bytes) -> bool:
+        """Forget an epoch; its key is overwritten when this returns. False: it was not open."""
 
     def seen(self, tun: int) -> list[tuple[int, int, float, float, float, float]]:
         """What each session has carried: number, plaintext bytes sealed, when the last packet was sent, the first one
@@ -542,13 +564,17 @@ class SealLayer:
 
 @disjoint_base
 class ReplayWindow:
-    """The window of a session, for tests: the same functions that the workers run.
+    """Which counters have come, for tests: the same functions that the workers run.
 
     Args:
+        packets: that it has, a power of two, 64 at least.
         room: there is memory for its bits.
+
+    Raises:
+        ValueError: another number of packets.
     """
 
-    def __new__(cls, *, room: bool = True) -> Self: ...
+    def __new__(cls, packets: int = 65536, *, room: bool = True) -> Self: ...
     def take(self, number: int) -> bool:
         """Whether this counter may come; then it has."""
 
@@ -564,6 +590,9 @@ def set_carried(engine: Engine, tun: int, local: int, *, bytes_sent: int = 0, fa
 
 def age_waiting(engine: Engine, tun: int, seconds: float) -> None:
     """For tests: have everything that waits for sessions have come so much earlier."""
+
+def set_group_counter(engine: Engine, tun: int, number: int, carried: int) -> None:
+    """For tests: have the device's own epoch go on with this counter, as if so many bytes were sealed under it."""
 
 def waiting_bytes_of(engine: Engine, tun: int) -> int:
     """For tests: bytes of packets that wait for sessions, virtio headers included."""

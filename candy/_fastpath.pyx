@@ -30,6 +30,7 @@ include "engine/recordlayer.pxi"        # TLS records: sealed and opened
 include "engine/aead.pxi"               # sealed packets, over bytes
 include "engine/window.pxi"             # which counters have come
 include "engine/sessions.pxi"           # what a device knows of sealing: sessions and members
+include "engine/groups.pxi"             # packets to groups, over bytes
 include "engine/waiting.pxi"            # packets that wait for a session
 include "engine/sealing.pxi"            # a frame that waited becomes what is on the wire
 include "engine/tls.pxi"                # TLS of one connection

@@ -3,8 +3,9 @@
 #
 #     | 18 | 0 | label 2 | source 4 | destination 4 | receiver's session 4 | counter 8 | ciphertext | tag 16 |
 #
-# The first 24 bytes are authenticated. A mask goes over all of it, and is put on, or taken off, chunk by chunk, while
-# what the cipher has read or written is in the first-level cache.
+# The clear bytes, of which a packet for a group has more, are authenticated, and their last 8 are the counter. A mask
+# goes over all of it, and is put on, or taken off, chunk by chunk, while what the cipher has read or written is in the
+# first-level cache.
 
 cdef enum:
     SEAL_CHUNK = 8192               # a multiple of a cipher's block, and of a mask
@@ -30,10 +31,10 @@ cdef void seal_key_wipe(SealKey *k) noexcept nogil:
     pthread_mutex_unlock(&k.lock)
 
 
-cdef inline bint seal_begin(SealKey *k, const uint8_t *header, bint seals) noexcept nogil:
-    """Begin with the packet that has this header."""
+cdef inline bint seal_begin(SealKey *k, const uint8_t *header, uint32_t clear, bint seals) noexcept nogil:
+    """Begin with the packet that has this header, of `clear` bytes."""
     cdef uint8_t nonce[NONCE_BYTES]
-    cdef uint64_t number = load_be64(header + SEALED_COUNTER_AT)
+    cdef uint64_t number = load_be64(header + clear - 8)
     cdef int size
     memset(nonce, 0, 4)
     if k.little_endian:
@@ -41,20 +42,21 @@ cdef inline bint seal_begin(SealKey *k, const uint8_t *header, bint seals) noexc
     else:
         store_be64(nonce + 4, number)
     return (EVP_CipherInit_ex(k.cipher, NULL, NULL, NULL, nonce, seals) == 1
-            and EVP_CipherUpdate(k.cipher, NULL, &size, header, SEALED_HEADER) == 1)
+            and EVP_CipherUpdate(k.cipher, NULL, &size, header, <int>clear) == 1)
 
 
-cdef bint aead_seal(SealKey *k, const uint8_t *header, const uint8_t *payload, uint8_t *out, uint32_t n,
-                    uint32_t mask) noexcept nogil:
-    """Seal a payload of `n` bytes behind this header, and mask both, into `out`: the payload itself, or memory apart
-    from it. Of the payload the header's place and the last SEAL_TAG bytes are room. False when OpenSSL failed."""
+cdef bint aead_seal(SealKey *k, const uint8_t *header, uint32_t clear, const uint8_t *payload, uint8_t *out,
+                    uint32_t n, uint32_t mask) noexcept nogil:
+    """Seal a payload of `n` bytes behind this header of `clear` bytes, a multiple of a mask's, and mask both, into
+    `out`: the payload itself, or memory apart from it. Of the payload the header's place and the last SEAL_TAG bytes
+    are room. False when OpenSSL failed."""
     cdef uint32_t end = n - SEAL_TAG
-    cdef uint32_t at = SEALED_HEADER
+    cdef uint32_t at = clear
     cdef uint32_t part
     cdef int size
-    if not seal_begin(k, header, True):
+    if not seal_begin(k, header, clear, True):
         return False
-    unmask(out, header, SEALED_HEADER, mask)
+    unmask(out, header, clear, mask)
     while at < end:
         part = min(end - at, <uint32_t>SEAL_CHUNK)
         if EVP_CipherUpdate(k.cipher, out + at, &size, payload + at, <int>part) != 1:
@@ -69,16 +71,17 @@ cdef bint aead_seal(SealKey *k, const uint8_t *header, const uint8_t *payload, u
     return True
 
 
-cdef bint aead_open(SealKey *k, const uint8_t *header, uint8_t *payload, uint32_t n, uint32_t mask) noexcept nogil:
-    """Take the mask off a payload of at least SEALED_MIN bytes, and open it where it lies; `header` are its first bytes
-    without the mask. False: it is not authentic, and what lies there is worth nothing."""
+cdef bint aead_open(SealKey *k, const uint8_t *header, uint32_t clear, uint8_t *payload, uint32_t n,
+                    uint32_t mask) noexcept nogil:
+    """Take the mask off a payload that has room for header and tag, and open it where it lies; `header` are its first
+    `clear` bytes without the mask. False: it is not authentic, and what lies there is worth nothing."""
     cdef uint32_t end = n - SEAL_TAG
-    cdef uint32_t at = SEALED_HEADER
+    cdef uint32_t at = clear
     cdef uint32_t part
     cdef int size
     cdef uint8_t tag[SEAL_TAG]
     unmask(tag, payload + end, SEAL_TAG, rotate_mask(mask, end))
-    if (not seal_begin(k, header, False)
+    if (not seal_begin(k, header, clear, False)
             or EVP_CIPHER_CTX_ctrl(k.cipher, EVP_CTRL_AEAD_SET_TAG, SEAL_TAG, tag) != 1):
         return False
     while at < end:

@@ -91,7 +91,7 @@ cdef bint frame_mark(uint8_t *frame) noexcept nogil:
     cdef uint8_t head[IPIP_BYTES]
     cdef uint32_t before
     if is_unsealed(frame):
-        at = SEALED_HEADER + VNET_BYTES
+        at = clear_bytes(kind) + VNET_BYTES
     elif kind != KIND_FORWARD and kind != KIND_SUPER:
         return False
     if at + IPIP_BYTES > length:

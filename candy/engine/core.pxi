@@ -65,6 +65,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
     free(e.workers)
     for i in range(e.network_count):
         if e.networks[i] != NULL:
+            groups_free(e.networks[i].seals)
             seals_free(e.networks[i].seals)
             network_free(e.networks[i])
     tables_free_all(e)
@@ -89,7 +90,7 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     w.iov = <iovec *>calloc(IOV_MAX_SEND, sizeof(iovec))
     w.messages = <mmsghdr *>calloc(MESSAGES_MAX, sizeof(mmsghdr))
-    w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_CANDY3 + FRAME_HEADER_MAX)
+    w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_CANDY3 + UNSEALED_ROOM)
     if w.ep < 0 or w.wake < 0 or w.iov == NULL or w.messages == NULL or w.scratch == NULL:
         return False
     if index == e.worker_count:                 # Python's own: it sends, but receives nothing
@@ -366,8 +367,8 @@ cdef class _Core:
         store_relaxed64(&s.stalled, 0)
         store_relaxed64(&s.extended, EXTENSION_NONE)
         store_relaxed64(&s.takes_sealed, 0)
-        memset(&s.traffic, 0, sizeof(s.traffic))
         store_relaxed64(&s.rests, 0)
+        memset(&s.traffic, 0, sizeof(s.traffic))
         for i in range(<uint32_t>DROPS_COUNT):
             store_relaxed64(&s.drops[i], 0)
         s.state = STATE_OPEN

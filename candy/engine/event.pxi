@@ -18,6 +18,7 @@ cdef enum:
     EV_UNKNOWN = 14
     EV_CONFIRMED = 15
     EV_NOTED = 16
+    EV_GROUPED = 17
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

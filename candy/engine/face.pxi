@@ -26,6 +26,7 @@ EVENT_CLEAR = EV_CLEAR
 EVENT_UNKNOWN = EV_UNKNOWN
 EVENT_CONFIRMED = EV_CONFIRMED
 EVENT_NOTED = EV_NOTED
+EVENT_GROUPED = EV_GROUPED
 CANDY3 = EXTENSION_CANDY3
 MEMBER_FORMAT = f"={MEMBER_FIGURES}Q"
 
@@ -69,6 +70,7 @@ DROPS = (
     "peer_not_sealing",         # for who does not seal, where nothing goes in the clear
     "key_refused",              # for who shows another key than the one pinned
     "group_not_sealed",         # for a group, in the clear, where nothing may be
+    "no_secret",                # sealed for a group, and this member has no secret
 )
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
@@ -360,13 +362,13 @@ cdef class Engine(_Sealing):
         cdef uint32_t kind, length, i, ended
         cdef uint64_t turn, silence
         cdef Slot *s
+        cdef Worker *w
         found = []
         if self.state == NULL:
-        cdef Worker *w
             return found
+        w = self.sender()
         o = &self.state.outbox
         read_fd(o.signal, &turn, 8)
-        w = self.sender()
         pthread_mutex_lock(&o.lock)
         data = o.bytes
         used = o.used
@@ -386,10 +388,10 @@ cdef class Engine(_Sealing):
             found.append((connection, kind, (<const char *>data)[at + 16:at + 16 + length]))
             s = &self.state.slots[<uint32_t>connection]
             add_relaxed64(&s.pending, <uint64_t>-1)
-            at += 16 + length
-        free(data)
             if is_current(s, connection) and take_ordered64(&s.rests) != 0:
                 ask(w, s, connection, LISTEN)
+            at += 16 + length
+        free(data)
         for i in range(ended):
             connection = o.closed_spare[i]
             s = &self.state.slots[<uint32_t>connection]

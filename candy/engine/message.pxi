@@ -112,7 +112,10 @@ cdef void handle_message(Worker *w, Slot *s, uint8_t opcode, uint8_t *payload, u
         else:
             forward_assembled(w, s, payload, length)
     elif has_candy3(s) and kind == KIND_SEALED_GROUP:
-        broadcast_sealed(w, s, payload, length)
+        if s.kind == SLOT_CLIENT:
+            receive_group(w, s, load_relaxed64(&s.uplink), payload, length)
+        else:
+            broadcast_sealed(w, s, payload, length)
     elif length > WIRE_PAYLOAD_LEGACY:
         drop(w, s, DROP_TOO_LARGE)
     elif load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) != 0 and (

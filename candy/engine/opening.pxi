@@ -6,6 +6,14 @@
 #     | header | 18, the clear bytes, 24 | virtio header 10 | packet | padding | tag 16 |      as it came
 #                               | header | 16 | virtio header 10 | packet |                  a SUPER, or
 #                                             | header | 1 | packet |                       where the header is zeros
+#
+# A packet for a group is rare, and goes to the device by itself.
+
+cdef enum:
+    # Of one source's epochs that are not there Python is told; how many of them it tries it decides itself.
+    GROUPED_PLACES = 64
+    GROUPED_PER_S = 16
+    GROUPED_SAVED = 64
 
 cdef inline bint zeros10(const uint8_t *p) noexcept nogil:
     return load64(p) == 0 and load_le16(p + 8) == 0
@@ -13,7 +21,7 @@ cdef inline bint zeros10(const uint8_t *p) noexcept nogil:
 
 cdef int session_open(Worker *w, Seals *seals, Session *session, const uint8_t *header, Frame *f) noexcept nogil:
     """Open a payload where it lies; the reason to drop it, -1 when it is open and its counter taken."""
-    cdef uint64_t number = load_be64(header + SEALED_COUNTER_AT)
+    cdef uint64_t number = load_be64(header + SEALED_HEADER - 8)
     cdef uint8_t detail[4]
     cdef uint64_t now = boot_now(w)
     cdef int reason = -1
@@ -23,7 +31,7 @@ cdef int session_open(Worker *w, Seals *seals, Session *session, const uint8_t *
     elif number >= COUNTER_MAX or not window_allows(&session.window, number):
         reason = DROP_REPLAYED
     elif (session.failures >= FORGERIES_MAX
-            or not aead_open(&session.opens, header, f.payload, f.length, f.mask)):
+            or not aead_open(&session.opens, header, SEALED_HEADER, f.payload, f.length, f.mask)):
         session.failures += 1
         reason = DROP_BAD_SEAL
     else:
@@ -105,16 +113,25 @@ cdef void take_note(Worker *w, Slot *s, Seals *seals, Session *session, const ui
     tell_of(w, &w.engine.slots[<uint32_t>seals.device], EV_NOTED, detail, 4 + length, PENDING_MAX)
 
 
+cdef bint may_be_from(Worker *w, Slot *s, Seals *seals, const Table *rules, uint32_t peer,
+                      const uint8_t *packet) noexcept nogil:
+    """Whether a packet's source is that of the member that sealed it, or behind it; False: it was dropped."""
+    cdef uint32_t own = <uint32_t>load_relaxed64(&seals.own)
+    cdef uint32_t source = load_be32(packet + 12)
+    if source == own or (source != peer and load_relaxed64(&seals.checks_source)
+                         and not rules_place(w, rules, peer, source, &own)):
+        drop(w, s, DROP_INNER_SOURCE)
+        return False
+    return True
+
+
 cdef bint may_be_inside(Worker *w, Slot *s, Seals *seals, uint32_t peer, const uint8_t *packet) noexcept nogil:
     """Whether a packet's addresses are those of the members that sealed and opened it, or behind them; False: it was
     dropped."""
     cdef const Table *rules = table_read(&w.engine.networks[s.network].rules)
     cdef uint32_t own = <uint32_t>load_relaxed64(&seals.own)
-    cdef uint32_t source = load_be32(packet + 12)
     cdef uint32_t destination = load_be32(packet + 16)
-    if source == own or (source != peer and load_relaxed64(&seals.checks_source)
-                         and not rules_place(w, rules, peer, source, &own)):
-        drop(w, s, DROP_INNER_SOURCE)
+    if not may_be_from(w, s, seals, rules, peer, packet):
         return False
     if is_group(destination) or (destination != own and not rules_place(w, rules, own, destination, &peer)):
         drop(w, s, DROP_INNER_DESTINATION)
@@ -136,6 +153,75 @@ cdef void give_opened(Worker *w, uint64_t device, uint8_t *vnet, uint32_t length
     write_header(frame, OP_BINARY, size, False, 0)
     frame[0] = OPENED
     emit(w, device, frame, frame_size(frame), size)
+
+
+# For groups.
+
+cdef inline bint is_for_all(Worker *w, Slot *s, uint32_t destination) noexcept nogil:
+    """Whether a destination is a group's, the network's broadcast address among them."""
+    return is_group(destination) or destination == load_relaxed32(&w.engine.networks[s.network].broadcast)
+
+
+cdef void receive_group(Worker *w, Slot *s, uint64_t device, uint8_t *payload, uint32_t length) noexcept nogil:
+    """One SEALED_GROUP, without a mask, for a device."""
+    cdef Seals *seals = seals_of(w, s)
+    cdef Slot *to = &w.engine.slots[<uint32_t>device]
+    cdef uint32_t source
+    cdef GroupOpen *group
+    count_message(w, s, length)
+    if seals == NULL or device == 0:
+        drop(w, s, DROP_UNEXPECTED_KIND)
+        return
+    if not SEALED_GROUP_MIN <= length <= SEALED_GROUP_MAX:
+        drop(w, s, DROP_TOO_SHORT if length < SEALED_GROUP_MIN else DROP_TOO_LARGE)
+        return
+    source = load_be32(payload + SEALED_SOURCE_AT)
+    if not is_for_all(w, s, load_be32(payload + SEALED_DESTINATION_AT)):
+        drop(w, s, DROP_NO_ROUTE)
+    elif source == <uint32_t>load_relaxed64(&seals.own):
+        drop(w, s, DROP_SOURCE)
+    elif load_pointer(<void **>&seals.group) == NULL:
+        drop(w, s, DROP_NO_SECRET)
+    else:
+        group = group_find(seals, source, payload + SEALED_EPOCH_AT)
+        if group != NULL:
+            take_group(w, s, to, seals, group, payload, length)
+        else:
+            tell_grouped(w, s, to, seals, source, payload, length)
+
+
+cdef void tell_grouped(Worker *w, Slot *s, Slot *to, Seals *seals, uint32_t source, const uint8_t *payload,
+                       uint32_t length) noexcept nogil:
+    """Give Python a packet of an epoch that is not there, as often as its source may."""
+    cdef bint may
+    w.work -= WORK_ANSWER + length
+    pthread_mutex_lock(&seals.lock)
+    may = allowed(&seals.grouped[peer_place(source) % GROUPED_PLACES], w.now, GROUPED_PER_S, GROUPED_SAVED)
+    pthread_mutex_unlock(&seals.lock)
+    if may:
+        tell_of(w, to, EV_GROUPED, payload, length, PENDING_MAX)
+    else:
+        drop(w, s, DROP_HANDSHAKE_LIMIT)
+
+
+cdef void take_group(Worker *w, Slot *s, Slot *to, Seals *seals, GroupOpen *group, uint8_t *payload,
+                     uint32_t length) noexcept nogil:
+    """Open it where it lies, and give it to the device. Runs on Python's thread too."""
+    cdef uint8_t *plain = payload + SEALED_GROUP_HEADER
+    cdef uint8_t *packet = plain + VNET_BYTES
+    cdef int reason = group_open(seals, group, payload, length)
+    w.work -= WORK_SEGMENT + length
+    length -= SEALED_GROUP_HEADER + SEAL_TAG
+    if reason >= 0:
+        drop(w, s, reason)
+    elif length < VNET_BYTES + 20 or not zeros10(plain) or not ipv4_exact(packet, length - VNET_BYTES):
+        drop(w, s, DROP_SUPER)
+    elif load32(packet + 16) != load32(payload + SEALED_DESTINATION_AT):
+        drop(w, s, DROP_INNER_DESTINATION)
+    elif may_be_from(w, s, seals, table_read(&w.engine.networks[s.network].rules), group.source, packet):
+        # With its virtio header, which is none, it is what such a device takes.
+        length -= 0 if to.vnet else VNET_BYTES
+        tun_count(w, to, write_fd(to.fd, plain if to.vnet else packet, length), 1, load_be16(packet + 2))
 
 
 # In the clear.
@@ -163,7 +249,7 @@ cdef bint takes_clear(Worker *w, Slot *s, Seals *seals, const Frame *f, uint32_t
     cdef uint32_t destination
     unmask(packet, f.payload + 1 + shift, length, rotate_mask(f.mask, 1 + shift))
     destination = load_be32(packet + 16)
-    if is_group(destination) or destination == load_relaxed32(&w.engine.networks[s.network].broadcast):
+    if is_for_all(w, s, destination):
         if load_relaxed64(&seals.sealing) == SEALING_REQUIRE:
             drop(w, s, DROP_GROUP_NOT_SEALED)
             return False

@@ -68,7 +68,7 @@ cdef void tun_seal_parts(Worker *w, SealPeer *peer, uint64_t connection, uint8_t
         n = min((longest - u.headers) // u.gso_size, <uint32_t>SUPER_PACKETS_MAX)
     while i < super_count(u):
         part = arena_take(w, ARENA_CHUNK) + UNSEALED_ROOM
-        frame = unsealed_build(part, super_part(u, kind, i, n, part), masked, label, own, peer.address)
+        frame = unsealed_build(KIND_SEALED, part, super_part(u, kind, i, n, part), masked, label, own, peer.address)
         size = frame_size(frame)
         w.work -= WORK_FRAME
         w.bump_left -= <uint32_t>(frame + size - w.bump)
@@ -78,16 +78,24 @@ cdef void tun_seal_parts(Worker *w, SealPeer *peer, uint64_t connection, uint8_t
     run_end(w)
 
 
+cdef inline uint32_t tun_unsealed(Worker *w, uint64_t connection, uint8_t *out, uint8_t *frame) noexcept nogil:
+    """Add a frame that is to be sealed from where it lies, or, if it is short, behind the one before."""
+    cdef uint32_t size = frame_size(frame)
+    if size < GATHER_BELOW:
+        memmove(out, frame, size)
+        frame = out
+    return <uint32_t>(frame + size - out) if emit_unsealed(w, connection, frame, size) else 0
+
+
 cdef uint32_t tun_seal(Worker *w, Slot *s, Seals *seals, SealPeer *peer, uint64_t connection, uint8_t *out,
                        uint8_t *packet, uint32_t length, uint8_t *vnet, Super *u) noexcept nogil:
     """To be sealed when it is committed: where it lies behind its headers, or, if it is short, behind the one
     before."""
     cdef Slot *to = &w.engine.slots[<uint32_t>connection]
     cdef bint masked = load_relaxed64(&to.kind) == SLOT_CLIENT
-    cdef uint16_t label = flow_label(peer, packet, length)
+    cdef uint16_t label = flow_label(peer.label_key, packet, length)
     cdef uint32_t own = <uint32_t>load_relaxed64(&seals.own)
     cdef uint8_t *frame
-    cdef uint32_t size
     if not has_candy3(to):
         drop(w, s, DROP_NO_SESSION)
         return 0
@@ -98,9 +106,51 @@ cdef uint32_t tun_seal(Worker *w, Slot *s, Seals *seals, SealPeer *peer, uint64_
     elif u.gso_size != 0 and (length > load_relaxed64(&peer.longest) or super_count(u) > SUPER_PACKETS_MAX):
         tun_seal_parts(w, peer, connection, vnet[1], u, own, label)
         return 0
-    frame = unsealed_build(vnet, VNET_BYTES + length, masked, label, own, peer.address)
-    size = frame_size(frame)
-    if size < GATHER_BELOW:
-        memmove(out, frame, size)
-        frame = out
-    return <uint32_t>(frame + size - out) if emit_unsealed(w, connection, frame, size) else 0
+    frame = unsealed_build(KIND_SEALED, vnet, VNET_BYTES + length, masked, label, own, peer.address)
+    return tun_unsealed(w, connection, out, frame)
+
+
+cdef uint8_t *group_build(Seals *seals, const GroupSeal *group, bint masked, uint8_t *packet,
+                          uint32_t length) noexcept nogil:
+    """Make a frame that is to be sealed for a group around a packet where it lies; returns its start."""
+    memset(packet - VNET_BYTES, 0, VNET_BYTES)
+    return unsealed_build(KIND_SEALED_GROUP, packet - VNET_BYTES, VNET_BYTES + length, masked,
+                          flow_label(group.label_key, packet, length), <uint32_t>load_relaxed64(&seals.own),
+                          load_be32(packet + 16))
+
+
+cdef void tun_group_segments(Worker *w, Slot *s, Seals *seals, const GroupSeal *group, uint64_t connection,
+                             const Super *u) noexcept nogil:
+    """A super-packet for a group: each of its packets by itself, for a SEALED_GROUP has no virtio header."""
+    cdef bint masked = load_relaxed64(&w.engine.slots[<uint32_t>connection].kind) == SLOT_CLIENT
+    cdef uint32_t room = UNSEALED_ROOM + VNET_BYTES + super_segment_size(u) + UNSEALED_TAIL
+    cdef uint8_t *packet
+    cdef uint8_t *frame
+    cdef uint32_t i, size
+    if room > ARENA_CHUNK:
+        drop(w, s, DROP_TOO_LARGE)
+        return
+    for i in range(super_count(u)):
+        packet = arena_take(w, room) + UNSEALED_ROOM + VNET_BYTES
+        frame = group_build(seals, group, masked, packet, super_segment(u, i, packet))
+        size = frame_size(frame)
+        w.work -= WORK_FRAME
+        w.bump_left -= <uint32_t>(frame + size - w.bump)
+        w.bump = frame + size
+        emit_unsealed(w, connection, frame, size)
+    run_end(w)
+
+
+cdef uint32_t tun_seal_group(Worker *w, Slot *s, Seals *seals, const GroupSeal *group, uint64_t connection,
+                             uint8_t *out, uint8_t *packet, const Super *u) noexcept nogil:
+    """For a group: to be sealed under this device's own key when it is committed, as tun_seal(). `u` is NULL for an
+    ordinary packet. What goes by no relay, because it is this one's, has no such key."""
+    cdef Slot *to = &w.engine.slots[<uint32_t>connection]
+    cdef bint masked = load_relaxed64(&to.kind) == SLOT_CLIENT
+    if connection == 0 or not has_candy3(to):
+        drop(w, s, DROP_GROUP_NOT_SEALED)
+    elif u != NULL:
+        tun_group_segments(w, s, seals, group, connection, u)
+    else:
+        return tun_unsealed(w, connection, out, group_build(seals, group, masked, packet, load_be16(packet + 2)))
+    return 0

@@ -243,7 +243,7 @@ cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     cdef uint32_t at = 1            # of its virtio header
     cdef Super u
     if is_unsealed(frame):
-        at = SEALED_HEADER
+        at = clear_bytes(frame[header])
         payload -= SEAL_TAG
     elif frame[0] & 15 != OP_BINARY or payload < SUPER_MIN or frame[header] ^ <uint8_t>mask != KIND_SUPER:
         queue_frame(w, s, q, frame, size, stamp_ns)
@@ -275,8 +275,8 @@ cdef void queue_part(Worker *w, Slot *s, Queue *q, const uint8_t *whole, uint32_
     cdef bint masked = of[1] >> 7
     w.work -= WORK_FRAME + length
     if is_unsealed(of):
-        out = unsealed_build(part, length, masked, load_be16(whole + LABEL_AT), load_be32(whole + SEALED_SOURCE_AT),
-                             load_be32(whole + SEALED_DESTINATION_AT))
+        out = unsealed_build(KIND_SEALED, part, length, masked, load_be16(whole + LABEL_AT),
+                             load_be32(whole + SEALED_SOURCE_AT), load_be32(whole + SEALED_DESTINATION_AT))
     else:
         part -= 1
         part[0] = KIND_SUPER

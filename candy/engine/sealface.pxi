@@ -152,8 +152,8 @@ cdef class _Sealing(_Core):
             return False
         masked = to.kind == SLOT_CLIENT
         memcpy(plain, <const char *>body, len(body))
-        frame = unsealed_build(plain, <uint32_t>len(body), masked, 0, <uint32_t>load_relaxed64(&seals.own),
-                               session.peer)
+        frame = unsealed_build(KIND_SEALED, plain, <uint32_t>len(body), masked, 0,
+                               <uint32_t>load_relaxed64(&seals.own), session.peer)
         at = frame_header(frame)
         size = frame_size(frame)
         mask = next_mask(to) if masked else 0
@@ -164,6 +164,51 @@ cdef class _Sealing(_Core):
             return False
         settle(w, to)
         return True
+
+    def seal_groups(self, tun, bytes epoch not None=b"", bytes key not None=b"", bytes label_key not None=bytes(16)):
+        cdef Seals *seals = self.sealing(tun)
+        cdef GroupSeal *former = seals.group
+        cdef GroupSeal *fresh = NULL
+        if key or epoch:
+            if len(epoch) != EPOCH_BYTES or len(key) != SEAL_KEY_BYTES or len(label_key) != 16:
+                raise ValueError(f"an epoch has {EPOCH_BYTES} bytes, a key {SEAL_KEY_BYTES}, a label's 16")
+            fresh = group_seal_make(epoch, key)
+            if fresh == NULL:
+                raise MemoryError
+            memcpy(fresh.label_key, <const char *>label_key, 16)
+        store_pointer(<void **>&seals.group, fresh)
+        if former != NULL:
+            seal_key_wipe(&former.sends)
+            table_retire(self.state, &former.table)
+
+    def open_group(self, tun, uint32_t source, bytes epoch not None, bytes key not None, bytes message not None):
+        cdef Seals *seals = self.sealing(tun)
+        cdef Worker *w = self.sender()
+        cdef Slot *s = self.find(tun)
+        cdef GroupOpen **place = &seals.groups[peer_place(source)]
+        cdef GroupOpen *group
+        cdef bint fresh
+        if len(epoch) != EPOCH_BYTES or len(key) != SEAL_KEY_BYTES:
+            raise ValueError(f"an epoch has {EPOCH_BYTES} bytes, a key {SEAL_KEY_BYTES}")
+        if not SEALED_GROUP_MIN <= len(message) <= SEALED_GROUP_MAX:
+            raise ValueError(f"a message has {SEALED_GROUP_MIN} to {SEALED_GROUP_MAX} bytes")
+        group = group_find(seals, source, epoch)
+        fresh = group == NULL
+        if fresh:
+            group = group_open_make(source, epoch, key)
+            if group == NULL:
+                raise MemoryError
+        memcpy(w.scratch, <const char *>message, len(message))
+        take_group(w, s, s, seals, group, w.scratch, <uint32_t>len(message))
+        if fresh:
+            # Behind that, so that those which follow come behind it.
+            group.next = place[0]
+            store_pointer(<void **>place, group)
+
+    def close_group(self, tun, uint32_t source, bytes epoch not None):
+        if len(epoch) != EPOCH_BYTES:
+            raise ValueError(f"an epoch has {EPOCH_BYTES} bytes")
+        return group_remove(self.state, self.sealing(tun), source, epoch)
 
     def seen(self, tun):
         cdef Seals *seals = self.sealing(tun)

@@ -23,8 +23,8 @@ cdef bint session_seal(Worker *w, Session *session, const uint8_t *payload, uint
         if number < COUNTER_MAX:
             memcpy(header, payload, SEALED_SESSION_AT)
             store_be32(header + SEALED_SESSION_AT, session.remote)
-            store_be64(header + SEALED_COUNTER_AT, number)
-            done = aead_seal(&session.sends, header, payload, out, n, mask)
+            store_be64(header + SEALED_HEADER - 8, number)
+            done = aead_seal(&session.sends, header, SEALED_HEADER, payload, out, n, mask)
             store_relaxed64(&session.bytes_sent, session.bytes_sent + plain)
     pthread_mutex_unlock(&session.sends.lock)
     if done:
@@ -37,8 +37,8 @@ cdef bint session_seal(Worker *w, Session *session, const uint8_t *payload, uint
 
 
 cdef bint seal_frame(Worker *w, Slot *s, const uint8_t *frame, uint8_t *out) noexcept nogil:
-    """Seal a frame that is_unsealed(), under the session that its peer has now, into `out`: itself, or memory apart
-    from it. False: it was dropped."""
+    """Seal a frame that is_unsealed(), under the session that its peer has now, or for a group under this device's own
+    key, into `out`: itself, or memory apart from it. False: it was dropped."""
     cdef uint32_t at = frame_header(frame)
     cdef uint32_t size = frame_size(frame)
     cdef bint masked = frame[1] >> 7
@@ -47,13 +47,18 @@ cdef bint seal_frame(Worker *w, Slot *s, const uint8_t *frame, uint8_t *out) noe
     cdef SealPeer *peer = NULL
     cdef Session *session = NULL
     w.work -= size
-    if seals != NULL:
-        peer = peer_find(seals, load_be32(frame + at + SEALED_DESTINATION_AT))
-    if peer != NULL:
-        session = <Session *>load_pointer(<void **>&peer.session)
-    if session == NULL or not session_seal(w, session, frame + at, out + at, size - at, mask):
-        drop(w, s, DROP_NO_SESSION)
-        return False
+    if frame[at] == KIND_SEALED_GROUP:
+        if seals == NULL or not group_seal(seals, frame + at, out + at, size - at, mask):
+            drop(w, s, DROP_GROUP_NOT_SEALED)
+            return False
+    else:
+        if seals != NULL:
+            peer = peer_find(seals, load_be32(frame + at + SEALED_DESTINATION_AT))
+        if peer != NULL:
+            session = <Session *>load_pointer(<void **>&peer.session)
+        if session == NULL or not session_seal(w, session, frame + at, out + at, size - at, mask):
+            drop(w, s, DROP_NO_SESSION)
+            return False
     write_header(out, OP_BINARY, size - at, masked, mask)
     return True
 

@@ -128,6 +128,7 @@ cdef Session *session_make(int cipher, const uint8_t *sends, const uint8_t *rece
     cdef Session *session = <Session *>calloc(1, sizeof(Session))
     if session == NULL:
         return NULL
+    session.window.packets = WINDOW_PACKETS
     if seal_key_set(&session.sends, cipher, sends, True) and seal_key_set(&session.opens, cipher, receives, False):
         return session
     EVP_CIPHER_CTX_free(session.sends.cipher)

@@ -29,7 +29,7 @@ cdef class SealLayer:
         cdef uint8_t *out = other.end - n if apart else payload
         if len(header) != SEALED_HEADER:
             raise ValueError(f"a header has {SEALED_HEADER} bytes")
-        if not aead_seal(&self.sends, clear.put(header), payload, out, n, mask):
+        if not aead_seal(&self.sends, clear.put(header), SEALED_HEADER, payload, out, n, mask):
             raise MemoryError
         return (<char *>out)[:n]
 
@@ -41,7 +41,7 @@ cdef class SealLayer:
         if n < SEALED_MIN:
             raise ValueError(f"a payload has at least {SEALED_MIN} bytes")
         unmask(header, data, SEALED_HEADER, mask)
-        if not aead_open(&self.opens, header, data, n, mask):
+        if not aead_open(&self.opens, header, SEALED_HEADER, data, n, mask):
             return None
         return (<char *>data)[SEALED_HEADER:n - SEAL_TAG]
 
@@ -51,8 +51,11 @@ cdef class ReplayWindow:
     cdef Window window
     cdef uint64_t windows
 
-    def __cinit__(self, *, bint room=True):
-        self.windows = 0 if room else WINDOWS_MAX
+    def __cinit__(self, uint32_t packets=WINDOW_PACKETS, *, bint room=True):
+        if packets < 64 or packets & (packets - 1):
+            raise ValueError("a window has a power of two, 64 at least")
+        self.window.packets = packets
+        self.windows = 0 if room else WINDOWS_BYTES_MAX
 
     def __dealloc__(self):
         window_free(&self.window, &self.windows)
@@ -94,6 +97,15 @@ def age_waiting(_Sealing engine not None, tun, double seconds):
         r.stamp_ns -= <uint64_t>(seconds * SECOND_NS)
         r = r.newer
     pthread_mutex_unlock(&seals.lock)
+
+
+def set_group_counter(_Sealing engine not None, tun, uint64_t number, uint64_t carried):
+    cdef GroupSeal *group = engine.sealing(tun).group
+    if group == NULL:
+        raise ValueError("no secret")
+    pthread_mutex_lock(&group.sends.lock)
+    group.number, group.bytes_sent = number, carried
+    pthread_mutex_unlock(&group.sends.lock)
 
 
 def waiting_bytes_of(_Sealing engine not None, tun):

@@ -9,7 +9,7 @@ cdef enum:
     TUN_BATCH_PACKETS = 64
     TUN_BATCH_BYTES = 262144
     # UNSEALED_ROOM and a virtio header; FRAME_HEADER_MAX, the kind and an outer IPv4 header are less.
-    TUN_HEADROOM = 48
+    TUN_HEADROOM = 60
     TUN_TAIL = UNSEALED_TAIL        # which is more than padding
 
 
@@ -61,6 +61,7 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     cdef uint64_t connection = load_relaxed64(&s.uplink)
     cdef const Table *routes
     cdef Seals *seals = seals_of(w, s)
+    cdef const GroupSeal *group
     cdef uint32_t destination
     cdef uint32_t hop = 0
     if s.vnet:
@@ -88,8 +89,10 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], hop if hop != 0 else destination)
     if hop == 0:
-        if seals != NULL and (is_group(destination)
-                              or destination == load_relaxed32(&w.engine.networks[s.network].broadcast)):
+        if seals != NULL and is_for_all(w, s, destination):
+            group = <const GroupSeal *>load_pointer(<void **>&seals.group)
+            if group != NULL:
+                return tun_seal_group(w, s, seals, group, connection, out, packet, NULL if vnet == NULL else &u)
             if load_relaxed64(&seals.sealing) == SEALING_REQUIRE:
                 drop(w, s, DROP_GROUP_NOT_SEALED)
                 return 0

@@ -146,6 +146,7 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_PEER_NOT_SEALING
     DROP_KEY_REFUSED
     DROP_GROUP_NOT_SEALED
+    DROP_NO_SECRET
     DROPS_COUNT
 
 # One parsed frame. Pointers into the buffer that was parsed: dead when that buffer is read into again.
@@ -371,8 +372,8 @@ cdef struct Slot:
     uint64_t sent_ns
     uint64_t pending                # events that Python has not taken
     uint64_t inbox_bytes            # written under the inbox lock
-    uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t rests                  # it is not read, because Python could not take what it says; ordered
+    uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t waited_ns              # how long the packet had waited that left the queue last; 0 since it was idle
     uint64_t moved_ns               # when that was, or when the queue began to fill
@@ -462,10 +463,11 @@ cdef struct SealKey:
     void *cipher                    # EVP_CIPHER_CTX (lock); NULL once it is wiped
     bint little_endian              # nonces of ChaCha20-Poly1305 (static)
 
-# Which counters have come, of the last WINDOW_PACKETS.
+# Which counters have come, of the last so many.
 cdef struct Window:
+    uint32_t packets                # so many: a power of two, 64 at least (static)
     uint64_t next                   # one above the greatest
-    uint64_t *bits                  # by counter modulo WINDOW_PACKETS; NULL while all came in order
+    uint64_t *bits                  # by counter modulo `packets`; NULL while all came in order
 
 # What a device has agreed on with another member. What is replaced goes as a table does.
 cdef struct Session:
@@ -491,6 +493,28 @@ cdef struct Session:
     uint64_t unanswered_ns
     uint64_t received_ns
     uint64_t owes_ns
+
+# A device's own key for packets to groups, of one epoch. What is replaced goes as a table does.
+cdef struct GroupSeal:
+    Table table
+    # static
+    uint8_t epoch[16]
+    uint64_t label_key[2]
+    # sends.lock
+    SealKey sends
+    uint64_t number                 # counter of the next packet; never goes back
+    uint64_t bytes_sent             # plaintext
+
+# Another member's, likewise.
+cdef struct GroupOpen:
+    Table table
+    GroupOpen *next                 # atomic: of the same place
+    # static
+    uint32_t source
+    uint8_t epoch[16]
+    # opens.lock
+    SealKey opens
+    Window window
 
 # A device's packet that waits. A virtio header, of zeros where there is none, and the packet follow.
 cdef struct Waiting:
@@ -536,7 +560,9 @@ cdef struct Seals:
     uint64_t checks_source          # inner sources have to be the peer's own, or behind it
     SealPeer *peers[4096]           # lists by PEER_PLACES; Python and, for what is new, workers add under the lock
     Session *sessions[4096]         # lists by SESSION_PLACES; Python adds and removes
-    uint64_t windows                # that have bits
+    GroupSeal *group                # NULL: there is no secret
+    GroupOpen *groups[4096]         # lists by PEER_PLACES, of their source; Python adds and removes
+    uint64_t windows                # bytes of bits that they have
     # lock: held for copies
     pthread_mutex_t lock
     uint32_t peer_count
@@ -545,6 +571,7 @@ cdef struct Seals:
     uint64_t waiting_bytes
     SealPeer *opened                # a list of those whose way is open, and for which something waits
     Allowance unknown               # events about sessions that are not there
+    Allowance grouped[64]           # and about epochs that are not there, by their source
 
 cdef struct Network:
     void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half
@@ -615,6 +642,7 @@ cdef enum Request:                  # what a worker can be asked for
     PASS = 128                      # the head that passed was of no upgrade: the next one may pass
     UPGRADE = 256                   # it was: frames come next
     RELEASE = 512                   # a device: what waits may go on
+    LISTEN = 1024                   # read it again: Python has taken what it had
 
 cdef struct Wait:                   # a connection that is looked at again
     uint64_t connection
@@ -643,7 +671,6 @@ cdef struct Worker:
     bint unheld                     # there is no memory to hold the rest of its input: all of it is this turn's
     bint answered                   # answers of this turn wait in the inbox of the connection that has it
     void *spare[SPARE_CLASSES]      # memory for reuse, by size
-    LISTEN = 1024                   # read it again: Python has taken what it had
     uint64_t spare_bytes
     uint64_t tick_ns                # static: a round of look-ups of all connections
     uint64_t next_tick_ns

@@ -31,14 +31,16 @@ cdef enum:
     SEALED_SOURCE_AT = 4            # of these two and of a HANDSHAKE
     SEALED_DESTINATION_AT = 8
     SEALED_SESSION_AT = 12          # of a SEALED: the receiver's session number
-    SEALED_COUNTER_AT = 16
     SEALED_HEADER = 24              # its clear bytes, all of them authenticated
     SEAL_TAG = 16
     NOTE = 0x80                     # first byte of a note, which is no virtio header's
     NOTE_MAX = 138                  # the longer of rekeying's two messages
     SEALED_MIN = 40                 # a header and a tag
     SEALED_MAX = 65589              # and the longest packet behind a virtio header, and padding
+    SEALED_EPOCH_AT = 12            # of a SEALED_GROUP: its sender's epoch
+    SEALED_GROUP_HEADER = 36        # its clear bytes, the last 8 a counter as a SEALED's
     SEALED_GROUP_MIN = 52
+    SEALED_GROUP_MAX = 65597        # without padding
     HANDSHAKE_1_BYTES = 148
     HANDSHAKE_2_BYTES = 100
     GREETING_BYTES = 7              # of "candy::", by which a client begins to say who it is

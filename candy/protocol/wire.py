@@ -137,6 +137,10 @@ class DropReason(StrEnum):
     """A HANDSHAKE, or a note in its place, that is none, does not open, or that its sender may not send then."""
     HANDSHAKE_LIMIT = "handshake_limit"
     """More of them than are looked at, of one sender or of all."""
+    GROUP_CLOCK = "group_clock"
+    """Sealed for a group, under an epoch whose time is too far from this member's clock."""
+    GROUP_SENDERS = "group_senders"
+    """Sealed for a group, by one more sender than are known at a time."""
 
 
 @dataclass(frozen=True, slots=True)

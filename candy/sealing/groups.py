@@ -25,6 +25,7 @@ from typing import Final
 from candy.protocol import group
 from candy.protocol.group import Sealed
 from candy.protocol.noise import Primitives
+from candy.protocol.wire import DropReason
 from candy.sealing.bucket import Bucket
 from candy.sealing.seals import CloseGroup, OpenGroup, SealGroups
 from candy.sealing.stamps import Moment
@@ -114,7 +115,7 @@ class Groups:
         if membership is None:
             return "no_secret"
         if not _is_in_time(epoch, at):
-            return "group_clock"
+            return DropReason.GROUP_CLOCK
         if sender is None:
             return "bad_seal"
         opens = group.key(membership.secret, epoch, membership.network, source, sender)
@@ -124,9 +125,9 @@ class Groups:
         if len(epochs) == EPOCHS_MOST and epoch < epochs[0]:
             return "replayed"
         if not epochs and len(self._epochs) == SENDERS_MOST:
-            return "group_senders"
+            return DropReason.GROUP_SENDERS
         if not self._may_try(source, at):
-            return "handshake_limit"
+            return DropReason.HANDSHAKE_LIMIT
         if self._primitives.open(opens, sealed.nonce, sealed.head, sealed.body) is None:
             return "bad_seal"
         kept = sorted([*epochs, epoch])
@@ -141,7 +142,7 @@ class Groups:
         for old in [other for other, (_, kept_at) in self._kept.items() if at.now - kept_at >= KEEP_S]:
             del self._kept[old]
         if sealed.source not in self._kept and len(self._kept) == KEPT_MOST:
-            return "handshake_limit"
+            return DropReason.HANDSHAKE_LIMIT
         self._kept[sealed.source] = sealed.message, at.now
         return []
 

@@ -7,7 +7,6 @@
 Rules:
  1. Actions are carried out at once and in order: what a file has to hold is kept before the message that relies on it.
  2. Times are CLOCK_BOOTTIME's, so that keys grow old while the machine sleeps.
- 3. The engine seals no groups yet: under a secret, and so under REQUIRE, it drops them (`group_not_sealed`).
 
 A member has one (candy.member.sealing), and so has the relay's own interface (candy.relay.sealing). This module decides
 nothing about others, and does not know how the relay is reached.
@@ -19,7 +18,15 @@ from ipaddress import IPv4Address
 from math import inf
 from typing import Final, Protocol, assert_never
 
-from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_NOTED, EVENT_UNKNOWN, EVENT_WANTED, Engine
+from candy._fastpath import (
+    EVENT_CLEAR,
+    EVENT_CONFIRMED,
+    EVENT_GROUPED,
+    EVENT_NOTED,
+    EVENT_UNKNOWN,
+    EVENT_WANTED,
+    Engine,
+)
 from candy.protocol import control
 from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.login import Asks
@@ -33,6 +40,7 @@ from candy.sealing.seals import (
     Confirmed,
     EngineEvent,
     ForgetPeer,
+    Grouped,
     Install,
     Noted,
     OpenGroup,
@@ -208,9 +216,12 @@ class Sealer:
                 self._engine.forget_peer(self._tun, int(action.address))
             case SendSealed():
                 self._engine.send_sealed(self._tun, action.local, action.body)
-            case SealGroups() | OpenGroup() | CloseGroup():
-                # Rule 3.
-                pass
+            case SealGroups():
+                self._engine.seal_groups(self._tun, action.epoch, action.key, action.label_key)
+            case OpenGroup():
+                self._engine.open_group(self._tun, int(action.source), action.epoch, action.key, action.message)
+            case CloseGroup():
+                self._engine.close_group(self._tun, int(action.source), action.epoch)
             case _:
                 assert_never(action)
 
@@ -225,4 +236,5 @@ _EVENTS: Final[dict[int, Callable[[bytes], EngineEvent]]] = {
     EVENT_UNKNOWN: lambda detail: Unknown(IPv4Address(detail)),
     EVENT_CONFIRMED: lambda detail: Confirmed(_number(detail)),
     EVENT_NOTED: lambda detail: Noted(_number(detail), detail[4:]),
+    EVENT_GROUPED: Grouped,
 }

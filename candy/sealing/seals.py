@@ -225,7 +225,8 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """A SEALED_GROUP of a source and epoch that are not open; its length and destination are right."""
+    """A SEALED_GROUP of a source and epoch that are not open; its length and destination are right. As often as
+    Engine's EVENT_GROUPED, beyond that they are counted alone (`handshake_limit`)."""
 
     message: bytes
 

@@ -165,3 +165,38 @@ def siphash(key: bytes, data: bytes) -> int:
     v[2] ^= 0xFF
     rounds(4)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One sender's packets to groups, under one key."""
+
+    source: int
+    key: bytes
+    epoch: bytes
+
+    def clear(self, counter: int, destination: int, label: int = 0) -> bytes:
+        return struct.pack(">BxHII16sQ", 19, label, self.source, destination, self.epoch, counter)
+
+    def comes(self, counter: int, plain: bytes, destination: int) -> bytes:
+        """A SEALED_GROUP of this sender's."""
+        clear = self.clear(counter, destination)
+        return clear + AESGCM(self.key).encrypt(bytes(4) + counter.to_bytes(8, "big"), plain, clear)
+
+    def comes_packet(self, counter: int, packet: bytes) -> bytes:
+        return self.comes(counter, bytes(VNET) + packet, int.from_bytes(packet[16:20], "big"))
+
+    def went(self, payload: bytes) -> tuple[int, int, bytes]:
+        """Counter, label and packet of what this sender has sealed."""
+        label, destination = struct.unpack_from(">H4xI", payload, 2)
+        counter = int.from_bytes(payload[28:36], "big")
+        assert payload[:36] == self.clear(counter, destination, label)
+        plain = AESGCM(self.key).decrypt(bytes(4) + payload[28:36], payload[36:], payload[:36])
+        packet = plain[VNET:]
+        assert plain[:VNET] == bytes(VNET)
+        assert packet[16:20] == destination.to_bytes(4, "big")
+        return counter, label, packet
+
+
+def epoch(source: int, number: int = 1) -> Epoch:
+    return Epoch(source, bytes([64 + number]) * 32, bytes([number]) * 16)

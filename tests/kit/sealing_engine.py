@@ -43,6 +43,16 @@ class Recorded:
         self._do("send_sealed", tun, local=local, body=body)
         return True
 
+    def seal_groups(self, tun: int, epoch: bytes, key: bytes, label_key: bytes) -> None:
+        self._do("seal_groups", tun, epoch=epoch, key=key, label_key=label_key)
+
+    def open_group(self, tun: int, source: int, epoch: bytes, key: bytes, message: bytes) -> None:
+        self._do("open_group", tun, source=source, epoch=epoch, key=key, message=message)
+
+    def close_group(self, tun: int, source: int, epoch: bytes) -> bool:
+        self._do("close_group", tun, source=source, epoch=epoch)
+        return True
+
     def seen(self, tun: int) -> list[tuple[int, int, float, float, float, float]]:
         assert tun == TUN
         return self.carried

@@ -4,15 +4,15 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from kit.primitives import pair
+from kit.primitives import PRIMITIVES, pair
 from kit.sealing_engine import TUN, Recorded
 
-from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_NOTED, EVENT_PONG, EVENT_WANTED
+from candy._fastpath import EVENT_CLEAR, EVENT_CONFIRMED, EVENT_GROUPED, EVENT_NOTED, EVENT_PONG, EVENT_WANTED
 from candy.member.conversation import Admitted, NetworkChanged, Shake, Tell
 from candy.member.sealing import Sealing
 from candy.member.state import MemberState
 from candy.protocol import control
-from candy.protocol.actions import Log, Send
+from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.control import Peer, State
 from candy.protocol.handshake import HANDSHAKE
 from candy.protocol.keys import fingerprint
@@ -246,6 +246,31 @@ async def test_a_secret_that_is_a_text_is_one_under_each_key_of_the_network(tmp_
     other.now += 1
     other.sealing.go_on()
     assert other.sent(HANDSHAKE) == []
+
+
+async def test_under_a_secret_groups_are_sealed_and_opened(tmp_path: Path) -> None:
+    """What one member's engine seals by, another's opens by, once its own Python has seen that it opens."""
+    secret = Secret(bytes([7]) * 32, b"")
+    one, other = (Node(tmp_path / str(at), at, Seal.REQUIRE, secret) for at in (A, B))
+    await agree(one, other)
+    [ours] = one.engine.all("seal_groups")
+    clear = b"\x13\0\0\0" + A.packed + IPv4Address("224.0.0.1").packed + ours["epoch"] + bytes(8)
+    message = clear + PRIMITIVES.seal(ours["key"], bytes(12), clear, b"a packet")
+    changed = message[:-1] + bytes([message[-1] ^ 1])
+    assert other.happens(EVENT_GROUPED, changed)
+    assert other.said[-1] == Drop(RELAY, "bad_seal")
+    assert other.engine.all("open_group") == []
+    assert other.happens(EVENT_GROUPED, message)
+    opened = {"source": int(A), "epoch": ours["epoch"], "key": ours["key"]}
+    assert other.engine.all("open_group") == [{**opened, "message": message}]
+    # It ends with the lease.
+    await other.tell(A, state=State.NOBODY, key=bytes(32))
+    assert other.engine.all("close_group") == [{"source": int(A), "epoch": ours["epoch"]}]
+
+
+async def test_without_a_secret_the_engine_is_told_so(one: Node) -> None:
+    await one.join()
+    assert one.engine.all("seal_groups") == [{"epoch": b"", "key": b"", "label_key": bytes(16)}]
 
 
 async def test_a_table_that_is_full_ends_nothing(one: Node) -> None:

@@ -85,7 +85,7 @@ async def relay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Relay:
 
 async def test_it_seals_before_it_is_up(relay: Relay) -> None:
     await relay.make()
-    assert [name for name, _ in relay.engine.done] == ["set_sealing"]
+    assert [name for name, _ in relay.engine.done] == ["set_sealing", "seal_groups"]
     assert relay.steps == [f"configured {HOST}", "follows", "watched"]
     assert relay.interfaces.delay == float("inf")
     assert relay.interfaces.on_event(TUN, EVENT_WANTED, bytes([192, 168, 202, 1]))

@@ -192,7 +192,7 @@ async def test_off_is_told_as_one_who_does_not_seal(tmp_path: Path) -> None:
     relay.act(relay.keyed.receive(connection, Ask((HOST,)).encode()))
     [about] = relay.told(connection)
     assert about.state is State.CLEAR
-    assert relay.engine.done == [("set_sealing", {"sealing": 0, "own": int(HOST), "checks_source": True})]
+    assert relay.engine.all("set_sealing") == [{"sealing": 0, "own": int(HOST), "checks_source": True}]
 
 
 async def test_another_setting_counts_at_once_and_is_told(relay: Relay) -> None:
