@@ -125,6 +125,11 @@ class Handshakes:
         """When repeat() has to be called."""
         return min((underway.repeat_at for underway in self._underway.values()), default=inf)
 
+    def reserve(self, at: Moment) -> list[Step]:
+        """Times for handshakes to come."""
+        bound = self._stamps.reserve(at.wall)
+        return [] if bound is None else [KeepStamp(bound)]
+
     def joined(self, connection: int, party: Party) -> None:
         self._connection, self.party = connection, party
 

@@ -118,6 +118,7 @@ class Sessions:
         self._is_connected = True
         self._handshakes.joined(joined.connection, joined.party(self._own))
         if self._seal is not Seal.OFF:
+            steps += self._handshakes.reserve(at)
             for contact in self._directory:
                 if contact.wants or any(contact.slots):
                     self._directory.ask(contact, at.now)
@@ -216,6 +217,7 @@ class Sessions:
             if at.now >= contact.due:
                 steps += [*self._handshakes.removed(contact.slots.expired(at.now)), Changed(contact)]
         steps += [*self._handshakes.repeat(at), *self._handshakes.work(at), *self._groups.tick(at)]
+        steps += self._handshakes.reserve(at)
         if self._pins.is_changed and at.now >= self._kept_at + KEEP_PINS_S:
             self._kept_at = at.now
             return [*self._out(steps, at), *self._keep_pins()]

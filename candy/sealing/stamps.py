@@ -1,11 +1,12 @@
 """The time that a member puts into message 1 of its handshakes: TAI64N, and each greater than all before it.
 
     next(wall) ─▶ max(wall, the last one + 1 ns)         file handshake/NAME: a bound, above which the next start begins
+    reserve(wall) ─▶ a further bound, before one is needed
 
 Rules:
  1. A peer refuses a time that does not exceed the last one, so none may be used twice, whatever the clock does, also
     across restarts. What is kept is a bound up to AHEAD_NS ahead: it is written before a time above the one before is
-    used, so that is seldom.
+    used, so that is seldom; mostly by reserve(), where no first packet of a pair waits for the disk.
  2. A damaged file is as none: then the clock alone says what is greater.
 """
 
@@ -46,10 +47,16 @@ class Stamps:
             wall: Unix ns.
         """
         self._last = max(wall, self._last + 1)
-        if self._last <= self._bound:
-            return encode(self._last), None
-        self._bound = self._last + AHEAD_NS
-        return encode(self._last), b2a_base64(encode(self._bound))
+        return encode(self._last), None if self._last <= self._bound else self._go_beyond(self._last)
+
+    def reserve(self, wall: int) -> bytes | None:
+        """What the file has to hold for times of the next minutes, if that is something else."""
+        least = max(wall, self._last + 1)
+        return None if least + AHEAD_NS // 2 <= self._bound else self._go_beyond(least)
+
+    def _go_beyond(self, wall: int) -> bytes:
+        self._bound = wall + AHEAD_NS
+        return b2a_base64(encode(self._bound))
 
 
 def encode(wall: int) -> bytes:

@@ -54,6 +54,17 @@ def test_a_packet_waits_for_a_session_and_is_sealed() -> None:
     assert world.relay.asks == 1
 
 
+def test_no_first_packet_waits_for_the_disk() -> None:
+    """What the file has to hold for times of handshakes is written at the log-in."""
+    world, a, _ = met()
+    kept, a.stamp = a.stamp, b""
+    assert kept
+    world.send(a, B, ONE)
+    world.run()
+    assert Shake in kinds(world)
+    assert a.stamp == b""
+
+
 def test_the_responder_sends_nothing_before_it_has_opened_a_packet() -> None:
     world, a, b = met()
     world.send(a, B, ONE)

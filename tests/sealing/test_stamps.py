@@ -31,6 +31,17 @@ def test_a_bound_is_kept_before_it_is_passed_and_seldom() -> None:
     assert stamps.next(WALL + AHEAD_NS)[1] == b64encode(encode(WALL + 2 * AHEAD_NS + 1)) + b"\n"
 
 
+def test_a_bound_is_reserved_before_it_is_needed() -> None:
+    stamps = Stamps()
+    assert stamps.reserve(WALL) == b64encode(encode(WALL + AHEAD_NS)) + b"\n"
+    assert stamps.reserve(WALL) is None
+    assert stamps.next(WALL + AHEAD_NS // 3)[1] is None
+    assert stamps.reserve(WALL + AHEAD_NS // 2 + 1) == b64encode(encode(WALL + AHEAD_NS * 3 // 2 + 1)) + b"\n"
+    # Behind a clock that is set back the last time counts.
+    assert stamps.next(WALL + 2 * AHEAD_NS)[1] is not None
+    assert stamps.reserve(WALL) is None
+
+
 def test_a_restarted_member_goes_on_above_the_bound() -> None:
     _, kept = Stamps().next(WALL)
     stamp, again = Stamps(kept).next(WALL - 10**12)
