@@ -221,7 +221,7 @@ NETWORK_OPTIONS = (
     Option(
         "reserve",
         str,
-        "keep an address, like 192.168.202.9=laptop or =vmac:0123456789abcdef; may be repeated",
+        "keep an address, like 192.168.202.9=laptop, =key:FINGERPRINT or =vmac:VMAC; may be repeated",
         "IP=DEVICE",
         fields=("reservations",),
         repeats=True,

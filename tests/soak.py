@@ -26,16 +26,15 @@ import click
 from lab.crowd import Crowd
 from lab.laboratory import PORT, Client, Laboratory
 from lab.mischief import HELD, WAYS
-from lab.namespaces import Ethernet, Namespace
+from lab.namespaces import Ethernet, Host, Namespace
 from lab.programs import Program, environment, server
 
-from candy.member.state import NONAME
+from candy.member.keys import MemberKeys
+from candy.protocol.keys import fingerprint
 
 POOL = "10.64.0.0/16"
 QUIET, GATEWAY, SHAKEN = "10.64.0.3", "10.64.0.4", "10.64.0.5"
 """With HELD, the addresses of the clients: two that are left alone, a gateway, one whose machine is changed."""
-VMACS = {address: f"5afe{number:012x}" for number, address in enumerate((HELD, QUIET, GATEWAY, SHAKEN))}
-"""The devices that these addresses are reserved for: else another member could claim one while the relay restarts."""
 LAN, OTHER_LAN = "192.168.77.0/24", "192.168.78.0/24"
 CROWD_FIRST = IPv4Address("10.64.128.1")
 CROWD_PER_HOST = 30
@@ -107,6 +106,8 @@ class Soak:
         self._laboratory = Laboratory(stack, folder)
         self._address = (Ethernet.ADDRESS, PORT)
         self._configuration = folder / "candy.toml"
+        self._hosts = {address: self._laboratory.host() for address in (HELD, QUIET, GATEWAY, SHAKEN)}
+        """Of the clients, by address. Each is reserved: else another could claim one while the relay restarts."""
         self._configure(LAN)
         self.relays = [self._start_relay()]
         hosts = [self._laboratory.host() for _ in range(-(-members // CROWD_PER_HOST))]
@@ -211,7 +212,7 @@ class Soak:
     def _configure(self, lan: str) -> None:
         host, port = self._address
         written = self._configuration.with_suffix(".new")
-        reserved = [f"{address}=vmac:{vmac}" for address, vmac in VMACS.items()]
+        reserved = [f"{address}=key:{self._fingerprint(host)}" for address, host in self._hosts.items()]
         text = CONFIGURATION.format(address=host, port=port, pool=POOL, reserved=reserved, lan=lan, gateway=GATEWAY)
         written.write_text(text)
         written.replace(self._configuration)
@@ -226,13 +227,13 @@ class Soak:
 
     def _start_client(self, address: str, *flags: str) -> Client:
         """On a host of its own, and as users start it: a line for each message of another would be this test's."""
-        host = self._laboratory.host()
-        state = self._laboratory.state(host)
-        kept = state / "vmac" / NONAME
-        kept.parent.mkdir(parents=True)
-        kept.write_text(VMACS[address])
-        client = Client(host, state, "-w", self._laboratory.url, "-t", f"{address}/16", *flags)
+        host = self._hosts[address]
+        client = Client(host, self._laboratory.state(host), "-w", self._laboratory.url, "-t", f"{address}/16", *flags)
         return self._stack.enter_context(client)
+
+    def _fingerprint(self, host: Host) -> str:
+        """Of the key of a host's device, which is made at the first call."""
+        return fingerprint(MemberKeys(self._laboratory.state(host)).device(os.urandom).public)
 
     def _start_mischief(self, number: int, members: int) -> Program:
         """A third of a tenth as many as there are in the crowd."""

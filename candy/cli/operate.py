@@ -132,7 +132,7 @@ def _of_relay() -> list[click.Command]:
     @_command(
         "server",
         "reserve",
-        "Reserve an address for a device: its name, or its VMAC behind vmac:.",
+        "Reserve an address for a device: its name, key:FINGERPRINT, or vmac:VMAC.",
         click.Argument(["address"]),
         click.Argument(["device"]),
         _NETWORK,

@@ -79,8 +79,12 @@ class Call:
         return self.method != "GET"
 
 
-_MEMBER = Parameter("member", "path", str, "its address, its name, or its VMAC behind vmac:")
-_DEVICE = Parameter("device", "path", str, "an address, or the name of a device, or its VMAC behind vmac:")
+_MEMBER = Parameter(
+    "member", "path", str, "its address, its name, its VMAC behind vmac:, or its fingerprint behind key:"
+)
+_DEVICE = Parameter(
+    "device", "path", str, "an address, or a device: its name, its VMAC behind vmac:, or its fingerprint behind key:"
+)
 _NETWORK = Parameter("network", "query", str, "the path of a network, where more than one is meant otherwise")
 _KEYED = Parameter("device", "path", str, "its name, its number, or 8 digits or more of its key's fingerprint")
 _ROUND_TRIP = Parameter("round_trip", "query", bool, "ask the kernel for round-trip times", False)

@@ -220,7 +220,7 @@ class Reservation:
     network: str
     address: str
     device: str
-    """A name, or a VMAC behind `vmac:`."""
+    """A name, a VMAC behind `vmac:`, or a key's fingerprint behind `key:`."""
     configured: bool
     """In the configuration, which no command changes."""
 
@@ -243,7 +243,7 @@ class Reserve:
 
     address: IPv4Address
     device: str
-    """A name, or a VMAC behind `vmac:`."""
+    """A name, a VMAC behind `vmac:`, or a key's fingerprint behind `key:`."""
     network: str = "/"
 
 

@@ -236,7 +236,7 @@ class Pool:
         afterwards."""
         reservation = self.reservations.get(int(ip))
         has_said = vmac is None or self.leases.hello_of(vmac) != NO_HELLO
-        is_doubtful = reservation is not None and reservation.vmac is None and not has_said
+        is_doubtful = reservation is not None and bool(reservation.name) and not has_said
         return is_doubtful or not self._is_reserved_for_another(int(ip), vmac)
 
     def is_reserved_for_another(self, ip: IPv4Address, vmac: bytes | None) -> bool:

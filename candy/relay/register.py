@@ -9,7 +9,7 @@ Rule: `Kept` is a copy, so that another thread may write it while the network go
 Who is connected, and what follows for members from a change, the network knows (candy.relay.network).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -18,7 +18,7 @@ from candy.protocol.addresses import is_unicast
 from candy.relay.enrolment import Device, Invitation
 from candy.relay.leases import Lease, LeaseRow, LeaseStatus
 from candy.relay.realm import Realm
-from candy.relay.reservations import VMAC_PREFIX, Reservation
+from candy.relay.reservations import Reservation, is_meant
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class Register:
 
     def find(self, device: str) -> IPv4Address:
         """The address of a device with a lease, or else the one that is reserved for it. `device` is a name (in any
-        case of letters), `vmac:` and a VMAC, or the address itself, which need not be leased.
+        case of letters), `vmac:` and a VMAC, `key:` and a fingerprint, or the address itself, which need not be leased.
 
         Raises:
             RequestError: there is no such device, or more than one: the text lists their addresses.
@@ -80,14 +80,9 @@ class Register:
             return IPv4Address(device)
         except ValueError:
             pass
-        is_it: Callable[[Lease], bool]
-        if device.startswith(VMAC_PREFIX):
-            is_it = lambda lease: lease.vmac == device.removeprefix(VMAC_PREFIX).encode()  # noqa: E731
-        else:
-            is_it = lambda lease: lease.hello.name.casefold() == device.casefold()  # noqa: E731
-        found = sorted(lease.ip for lease in self._pool.leases if is_it(lease))
+        found = sorted(lease.ip for lease in self._pool.leases if is_meant(device, lease.vmac, lease.hello.name))
         if not found:
-            found = [int(one.address) for one in self.reservations() if one.device.casefold() == device.casefold()]
+            found = [int(one.address) for one in self.reservations() if one.is_written(device)]
         if not found:
             raise RequestError(f"{device!r} is no device that has a lease or a reservation: `leases` lists them")
         if len(found) > 1:

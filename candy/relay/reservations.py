@@ -1,4 +1,4 @@
-"""Addresses of one network that are reserved: each for one VMAC, or for devices of one name.
+"""Addresses of one network that are reserved: each for one VMAC, for one device's key, or for devices of one name.
 
     configuration ─▶ configure() ─┐
     a command ─────▶ add() ───────┴─▶ get(ip), of(vmac, name)
@@ -12,6 +12,7 @@ Rules:
 Addresses are integers, as in candy.relay.pool.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
@@ -19,29 +20,34 @@ from typing import Self
 
 from candy.errors import RequestError
 from candy.protocol.hello import PART_MAX
+from candy.protocol.keys import fingerprint
+from candy.protocol.noise import KEY_BYTES
 from candy.relay.leases import shown_vmac
 
 RESERVATIONS_MAX = 4096
 """Of a network, in the configuration and by command each."""
 VMAC_PREFIX = "vmac:"
 VMAC_BYTES = 16
+KEY_PREFIX = "key:"
+FINGERPRINT = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """For one VMAC, or for one name."""
+    """For one VMAC, for one key, or for one name; the others are empty."""
 
     address: IPv4Address
     vmac: bytes | None = None
     name: str = ""
-    """With a VMAC empty."""
+    key: str = ""
+    """Its fingerprint, as 32 digits."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `192.168.202.10=laptop` or `192.168.202.10=vmac:0123456789abcdef`.
+        """From `192.168.202.10=laptop`, `192.168.202.10=vmac:0123456789abcdef`, or with `key:` and a fingerprint.
 
         Raises:
-            ValueError: it is neither; the text completes "<text> …".
+            ValueError: it is none of them; the text completes "<text> …".
         """
         address, _, device = text.partition("=")
         try:
@@ -51,30 +57,67 @@ class Reservation:
 
     @classmethod
     def of(cls, address: IPv4Address, device: str) -> Self:
-        """`device` is a name, or a VMAC behind `vmac:`.
+        """`device` is a name, a VMAC behind `vmac:`, or a key's fingerprint behind `key:`.
 
         Raises:
-            ValueError: it is neither; the text completes "<text> …".
+            ValueError: it is none of them; the text completes "<text> …".
         """
         if device.startswith(VMAC_PREFIX):
             vmac = device.removeprefix(VMAC_PREFIX).encode()
             if len(vmac) != VMAC_BYTES:
                 raise ValueError(f"has no VMAC behind {VMAC_PREFIX}: write its {VMAC_BYTES} characters")
             return cls(address, vmac=vmac)
+        if device.startswith(KEY_PREFIX):
+            key = _digits(device)
+            if not FINGERPRINT.fullmatch(key):
+                raise ValueError(
+                    f"has no fingerprint behind {KEY_PREFIX}: write its 32 digits, as `devices` shows them"
+                )
+            return cls(address, key=key)
         if not device or len(device) > PART_MAX or not device.isprintable():
-            raise ValueError(f"names no device: write its name, of at most {PART_MAX} characters, or {VMAC_PREFIX}…")
+            prefixes = f"{KEY_PREFIX}… or {VMAC_PREFIX}…"
+            raise ValueError(f"names no device: write its name, of at most {PART_MAX} characters, or {prefixes}")
         return cls(address, name=device)
 
     @property
     def device(self) -> str:
         """In the form that `of` reads."""
+        if self.key:
+            return KEY_PREFIX + self.key
         return self.name if self.vmac is None else VMAC_PREFIX + shown_vmac(self.vmac)
 
+    def is_written(self, device: str) -> bool:
+        """Whether it is for what is written so."""
+        is_key = device.startswith(KEY_PREFIX)
+        return self.device.casefold() == (KEY_PREFIX + _digits(device) if is_key else device.casefold())
+
     def is_for(self, vmac: bytes | None, name: str) -> bool:
-        """Whether it is for the device with this VMAC, which last said that this is its name."""
+        """Whether it is for the device with this VMAC, or key, which last said that this is its name."""
+        if self.key:
+            return self.key == _fingerprint(vmac)
         if self.vmac is not None:
             return self.vmac == vmac
         return vmac is not None and self.name.casefold() == name.casefold()
+
+
+def is_meant(device: str, vmac: bytes | None, name: str) -> bool:
+    """Whether who writes `device`, in the form that Reservation.of() reads, means the one with this VMAC, or key, and
+    name."""
+    if device.startswith(VMAC_PREFIX):
+        return vmac is not None and shown_vmac(vmac) == device.removeprefix(VMAC_PREFIX)
+    if device.startswith(KEY_PREFIX):
+        return bool(digits := _digits(device)) and digits == _fingerprint(vmac)
+    return name.casefold() == device.casefold() != ""
+
+
+def _digits(device: str) -> str:
+    """Of the fingerprint behind `key:`."""
+    return device.removeprefix(KEY_PREFIX).replace(" ", "").lower()
+
+
+def _fingerprint(vmac: bytes | None) -> str:
+    """The digits of a key's; empty for a VMAC."""
+    return fingerprint(vmac).replace(" ", "") if vmac is not None and len(vmac) == KEY_BYTES else ""
 
 
 class Reservations:
@@ -84,7 +127,7 @@ class Reservations:
         self._configured: dict[int, Reservation] = {}
         self._commanded: dict[int, Reservation] = {}
         self._by_device: dict[bytes | str, list[int]] = {}
-        """Addresses by VMAC, and by name in lower case."""
+        """Addresses by VMAC, by name in lower case, and by `key:` and fingerprint, which is no name."""
         self._changed: set[int] = set()
 
     def __len__(self) -> int:
@@ -101,11 +144,12 @@ class Reservations:
         return ip in self._configured
 
     def of(self, vmac: bytes | None, name: str) -> Iterable[int]:
-        """The addresses for a device; those for its VMAC come first."""
+        """The addresses for a device; those for its VMAC or key come first."""
         if vmac is None:
             return ()
         by_name = self._by_device.get(name.casefold(), ()) if name else ()
-        return (*self._by_device.get(vmac, ()), *by_name)
+        own = KEY_PREFIX + _fingerprint(vmac) if len(vmac) == KEY_BYTES else vmac
+        return (*self._by_device.get(own, ()), *by_name)
 
     def configure(self, reservations: Iterable[Reservation]) -> None:
         """What the configuration has, instead of what it had."""
@@ -161,5 +205,5 @@ class Reservations:
     def _index(self) -> None:
         self._by_device = {}
         for ip, reservation in (self._commanded | self._configured).items():
-            key = reservation.vmac if reservation.vmac is not None else reservation.name.casefold()
+            key = reservation.vmac if reservation.vmac is not None else reservation.device.casefold()
             self._by_device.setdefault(key, []).append(ip)

@@ -3,8 +3,8 @@
     sessions, counters, pools, the engine's totals ─▶ Member, Network, RelayStatus, Figures
 
 Rules: nothing here waits, reads a clock or asks the engine; all comes as arguments. Who an operator means is decided
-here, too: what looks like an address, or begins with `vmac:`, is never a name, so that no device can pass for another
-by the name that it gives itself.
+here, too: what looks like an address, or begins with `vmac:` or `key:`, is never a name, so that no device can pass
+for another by the name that it gives itself.
 
 This module does not know who asks.
 """
@@ -21,8 +21,8 @@ from candy.control.model import Lease, Member, MemberDetail, Network, Reservatio
 from candy.errors import RequestError
 from candy.relay.leases import LeaseStatus, shown_vmac
 from candy.relay.network import Network as ServedNetwork
-from candy.relay.reservations import VMAC_PREFIX
 from candy.relay.reservations import Reservation as KeptReservation
+from candy.relay.reservations import is_meant
 from candy.relay.session import Session
 
 
@@ -116,11 +116,7 @@ def _meaning(wanted: str) -> Callable[[Session], bool]:
     if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+", wanted):
         # As text, because not each that looks like one is an address.
         return lambda session: str(session.ip) == wanted
-    if wanted.startswith(VMAC_PREFIX):
-        vmac = wanted.removeprefix(VMAC_PREFIX)
-        return lambda session: session.vmac is not None and shown_vmac(session.vmac) == vmac
-    name = wanted.casefold()
-    return lambda session: session.hello.name.casefold() == name != ""
+    return lambda session: is_meant(wanted, session.vmac, session.hello.name)
 
 
 def lease(path: str, kept: LeaseStatus) -> Lease:

@@ -60,6 +60,7 @@ MIGRATIONS = (
         " PRIMARY KEY (network, key)) WITHOUT ROWID",
         "CREATE TABLE invitation (network TEXT, selector BLOB, secret BLOB, name TEXT, addresses TEXT, uses INTEGER,"
         " until INTEGER, used INTEGER, PRIMARY KEY (network, selector)) WITHOUT ROWID",
+        "ALTER TABLE reservation ADD COLUMN key TEXT NOT NULL DEFAULT ''",
     ),
 )
 """What makes a file of each version from one of the version before. A file's version is its user_version."""
@@ -232,10 +233,10 @@ def _read(database: sqlite3.Connection) -> dict[str, Kept]:
         if not all(map(isinstance, found, _LEASE_TYPES)) or not 0 <= ip <= IP_MAX or min(row[-4:]) < 0:
             raise _DamagedError(f"the lease of {ip!r} has values that none has")
         networks[network].leases[ip] = found
-    for network, ip, vmac, name in database.execute("SELECT * FROM reservation"):
-        if not isinstance(ip, int) or not 0 <= ip <= IP_MAX or not isinstance(name, str):
+    for network, ip, vmac, name, key in database.execute("SELECT * FROM reservation"):
+        if not isinstance(ip, int) or not 0 <= ip <= IP_MAX or not isinstance(name, str) or not isinstance(key, str):
             raise _DamagedError(f"the reservation of {ip!r} has values that none has")
-        networks[network].reservations[ip] = Reservation(IPv4Address(ip), vmac, name)
+        networks[network].reservations[ip] = Reservation(IPv4Address(ip), vmac, name, key)
     for network, *row in database.execute("SELECT * FROM device"):
         device = _device(row)
         networks[network].devices[device.key] = device
@@ -261,8 +262,8 @@ def _write(database: sqlite3.Connection, network: str, kept: Kept) -> None:
         if reservation is None:
             database.execute("DELETE FROM reservation WHERE network = ? AND ip = ?", (network, ip))
         else:
-            values = (network, ip, reservation.vmac, reservation.name)
-            database.execute("REPLACE INTO reservation VALUES (?, ?, ?, ?)", values)
+            values = (network, ip, reservation.vmac, reservation.name, reservation.key)
+            database.execute("REPLACE INTO reservation VALUES (?, ?, ?, ?, ?)", values)
     for device in kept.devices.values():
         _replace(database, "device", network, device)
     for selector, invitation in kept.invitations.items():

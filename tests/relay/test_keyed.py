@@ -15,11 +15,13 @@ from candy.protocol.actions import Close, Drop, Ping, Secure, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.control import Approved, Closing
 from candy.protocol.hello import Hello
+from candy.protocol.keys import fingerprint
 from candy.protocol.login import Asked, Tells
 from candy.protocol.noise import Cipher
 from candy.relay.enrolment import Admit
 from candy.relay.guessing import FailureLimiter
 from candy.relay.passwords import Password, Passwords
+from candy.relay.reservations import Reservation
 from candy.relay.rules import Rule
 from candy.relay.session import Bind, Record, Unbind
 
@@ -120,6 +122,13 @@ def test_a_fixed_address(keyed: Keyed) -> None:
     assert isinstance(send, Send)
     assert member.read(send.payload).told.code == CloseCode.ADDRESS_HELD
     assert close == Close(newcomer, CloseCode.ADDRESS_HELD, "192.168.202.9 is held by another member, which answers")
+
+
+def test_an_address_reserved_for_a_key(keyed: Keyed) -> None:
+    keyed.network.reserve(Reservation.of(ip(9), f"key:{fingerprint(DEVICE.public)}"), keyed.now)
+    assert keyed.refused(by_password(), OTHER, FIXED).told.text == "192.168.202.9 is reserved for another device"
+    _, outcome = keyed.member(by_password())
+    assert outcome.told.address == FIXED.address
 
 
 def test_one_key_on_two_machines_is_worth_a_warning(keyed: Keyed) -> None:

@@ -1,14 +1,18 @@
 """Reservations: how they are written, for whom they are, and what a command may change."""
 
+import hashlib
 from ipaddress import IPv4Address
 
 import pytest
 
 from candy.errors import RequestError
+from candy.protocol.keys import fingerprint
 from candy.relay import reservations as module
-from candy.relay.reservations import Reservation, Reservations
+from candy.relay.reservations import Reservation, Reservations, is_meant
 
 ONE, TWO = b"1" * 16, b"2" * 16
+KEY = b"k" * 32
+DIGITS = fingerprint(KEY).replace(" ", "")
 
 
 def ip(last: int) -> IPv4Address:
@@ -21,6 +25,8 @@ def ip(last: int) -> IPv4Address:
         ("192.168.202.9=laptop", Reservation(ip(9), name="laptop")),
         (" 192.168.202.9 = Jürgens Büro ", Reservation(ip(9), name="Jürgens Büro")),
         ("192.168.202.9=vmac:1111111111111111", Reservation(ip(9), vmac=ONE)),
+        (f"192.168.202.9=key:{fingerprint(KEY)}", Reservation(ip(9), key=DIGITS)),
+        (f"192.168.202.9=key: {DIGITS.upper()}", Reservation(ip(9), key=DIGITS)),
     ],
 )
 def test_as_it_is_written(text: str, reservation: Reservation) -> None:
@@ -38,6 +44,8 @@ def test_as_it_is_written(text: str, reservation: Reservation) -> None:
         ("192.168.202.9=" + "x" * 64, "names no device"),
         ("192.168.202.9=a\x1bb", "names no device"),
         ("192.168.202.9=vmac:1111", "has no VMAC behind vmac:"),
+        (f"192.168.202.9=key:{DIGITS[:-1]}", "has no fingerprint behind key:"),
+        ("192.168.202.9=key:laptop", "has no fingerprint behind key:"),
     ],
 )
 def test_what_can_t_be_read_says_why(text: str, words: str) -> None:
@@ -54,6 +62,27 @@ def test_for_whom_it_is() -> None:
     assert not by_name.is_for(ONE, "laptop-2")
     # Who has no VMAC has no name either.
     assert not by_name.is_for(None, "laptop")
+
+
+def test_a_key_is_its_device_s_alone() -> None:
+    by_key = Reservation(ip(9), key=DIGITS)
+    assert by_key.is_for(KEY, "anything")
+    for other in (b"o" * 32, ONE, hashlib.sha256(KEY).digest()[:16], None):
+        assert not by_key.is_for(other, by_key.device)
+    reservations = Reservations()
+    reservations.add(Reservation(ip(8), name="laptop"))
+    reservations.add(by_key)
+    assert list(reservations.of(KEY, "laptop")) == [int(ip(9)), int(ip(8))]
+    assert list(reservations.of(b"o" * 32, "")) == []
+
+
+def test_what_an_operator_writes() -> None:
+    assert is_meant(f"key:{fingerprint(KEY)}", KEY, "laptop")
+    assert not is_meant("key:", ONE, "key:")
+    assert not is_meant(f"key:{DIGITS}", b"o" * 32, f"key:{DIGITS}")
+    assert is_meant("Laptop", KEY, "laptop")
+    assert not is_meant("", KEY, "")
+    assert Reservation(ip(9), key=DIGITS).is_written(f"key:{fingerprint(KEY)}")
 
 
 def test_a_device_has_those_for_its_vmac_before_those_for_its_name() -> None:

@@ -592,7 +592,11 @@ def test_reservations() -> None:
     ("reserve", "more", "message"),
     [
         ("laptop", {}, "'laptop' does not begin with an address: write it like 192.168.202.10=laptop"),
-        ("192.168.202.9=", {}, "'192.168.202.9=' names no device: write its name, of at most 63 characters, or vmac:…"),
+        (
+            "192.168.202.9=",
+            {},
+            "'192.168.202.9=' names no device: write its name, of at most 63 characters, or key:… or vmac:…",
+        ),
         ("10.0.0.1=x", {}, "'10.0.0.1=x' is not a member's address in the pool 192.168.202.0/24"),
         ("192.168.202.255=x", {}, "'192.168.202.255=x' is not a member's address in the pool 192.168.202.0/24"),
         ("224.0.0.1=x", {"dhcp": ""}, "'224.0.0.1=x' is not an address that a member can have"),

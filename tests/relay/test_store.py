@@ -42,6 +42,7 @@ def invitation(selector: int, addresses: str | None = None) -> Invitation:
 def kept(*ips: int) -> Kept:
     """All kinds of what is kept; a digest and a device for each lease."""
     reservations = {9: Reservation(IPv4Address(9), ONE), 10: Reservation(IPv4Address(10), name="Jürgens Büro")}
+    reservations[11] = Reservation(IPv4Address(11), key="0123456789abcdef" * 2)
     whole = Kept({ip: row(ip) for ip in ips}, {**reservations}, [(100, bytes([ip]) * 32) for ip in ips], 100, 99)
     whole.devices = {bytes([ip]) * 32: device(ip) for ip in ips}
     whole.invitations = {bytes([5]) * 16: invitation(5), bytes([6]) * 16: invitation(6, "10.0.0.0/28")}
@@ -110,7 +111,7 @@ def test_a_change_changes_what_it_names_alone(tmp_path: Path) -> None:
     change = Kept({1: None, 2: row(2, name="new"), 7: None}, {9: None}, [(101, b"n" * 32)], 101, 100)
     written(tmp_path, {"/": kept(1, 2, 3), "/home": kept(1)}, {"/": change})
     found = read(tmp_path)
-    expected = Kept({2: row(2, name="new"), 3: row(3)}, {10: kept().reservations[10]}, [(101, b"n" * 32)], 0, 100)
+    expected = Kept({2: row(2, name="new"), 3: row(3)}, {at: kept().reservations[at] for at in (10, 11)}, [(101, b"n" * 32)], 0, 100)
     expected.devices, expected.invitations = kept(1, 2, 3).devices, kept().invitations
     assert same(found["/"], expected)
     assert same(found["/home"], kept(1))
