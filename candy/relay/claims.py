@@ -9,7 +9,8 @@ By these rules, in this order:
  0. The address is the relay's own: the newcomer is refused.
  1. It is reserved for another device, or was just granted to another connection with another VMAC (or none) and is not
     leased to the newcomer's: the newcomer is refused. A name counts as soon as the newcomer has said its own.
-    Nor does a newcomer without a key get what is leased to a device with one, connected or not.
+    Nor does it get what is leased to a device with a key, connected or not: unless that is its own key, was revoked, or
+    the pool has granted the address to it by a key of its own, since no other was left.
  2. It is free: the newcomer gets it, and its lease from whatever device has that.
  3. It is held by a member with the same VMAC: one installation came back, and replaces its old connection at once. (So
     do two clients of one host that share a VMAC and insist on one address.)
@@ -114,7 +115,8 @@ class Claims:
             return _refuse(session, f"{ip} is reserved for another device")
         if pool.is_offered_to_another(ip, session.vmac, session.connection, now):  # 1
             return _refuse(session, f"{ip} was granted to another member that is about to log in")
-        if pool.is_anothers_by_key(int(ip), session.vmac):  # 1
+        pool.leases.expire()
+        if pool.is_anothers_by_key(int(ip), session.vmac, was_granted=session.was_granted):  # 1
             return _refuse(session, f"{ip} is leased to a device with a key of its own")
         connection = pool.holder(ip)
         if connection is None:  # 2

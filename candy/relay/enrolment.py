@@ -160,6 +160,10 @@ class Enrolment:
     def get(self, key: bytes) -> Device | None:
         return self._devices.get(key)
 
+    def is_revoked(self, key: bytes) -> bool:
+        device = self._devices.get(key)
+        return device is not None and device.standing is Standing.REVOKED
+
     def invitations(self) -> Iterable[Invitation]:
         """All that have not ended, with those that were redeemed a short while ago."""
         return self._invitations.values()
@@ -201,7 +205,7 @@ class Enrolment:
     def judge(self, proof: Proof, key: bytes, wall: int) -> Verdict:
         """Whether a device with this key is let in, by what it has proven; see rule 4."""
         device = self._devices.get(key)
-        if device is not None and device.standing is Standing.REVOKED:
+        if self.is_revoked(key):
             return _REVOKED
         match proof.by:
             case Invitation(selector=selector) if not self._may_redeem(selector, device, wall):

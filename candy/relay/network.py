@@ -123,6 +123,7 @@ class Network(Roster):
             rules=rules if rules is not None else Rules(),
             tells=Tells(0),
         )
+        pool.is_revoked = realm.enrolment.is_revoked
         super().__init__(
             realm,
             tell_gateways=tell_gateways,

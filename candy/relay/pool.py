@@ -8,7 +8,8 @@ Rules:
  1. A connection holds at most one address: the one it was offered and has not claimed yet, or the one it claimed.
     Asking again, claiming and releasing each give up what it held before.
  2. Who claims an address has its lease from then on (candy.relay.leases). An address may be reserved
-    (candy.relay.reservations): it is granted to nobody else.
+    (candy.relay.reservations): it is granted to nobody else. What is leased to a device with a key another one may
+    claim only when it was granted it (3f), or when the address is reserved for others than that device.
  3. What is granted is the first of these that can be:
      a. an address that is reserved for this device,
      b. the one asked for, when it is free and leased to nobody else. So is one that is in use by the same VMAC alone,
@@ -31,7 +32,7 @@ is an opaque number, a VMAC 16 bytes or None, or in its place a device's key of 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
@@ -91,6 +92,8 @@ class Pool:
         self._taken: dict[int, None] = {}
         """Those of the pool's addresses that are held, leased or reserved. All others can be granted. Not a set, which
         takes nearly twice the room."""
+        self.is_revoked: Callable[[bytes], bool] = lambda key: False
+        """Whether the device with this key was revoked: its lease keeps nobody out."""
         self._claims: dict[int, int] = {}
         """Connections by address."""
         self._claimed: dict[int, int] = {}
@@ -316,18 +319,21 @@ class Pool:
         if self._free:  # f
             for lease in self.leases.idle():
                 is_open = self._is_free(lease.ip) and self.reservations.get(lease.ip) is None
-                if lease.ip in bounds and is_open and not self.is_anothers_by_key(lease.ip, vmac):
+                if lease.ip in bounds and is_open and not self.is_anothers_by_key(lease.ip, vmac, was_granted=True):
                     return lease.ip
         if within is not None:
             raise PoolFull(f"no address of {within} is left in the pool {self.network}")
         in_use = "in use or reserved" if len(self.reservations) else "in use"
         raise PoolFull(f"the pool {self.network} is full: all {self._size} addresses are {in_use}")
 
-    def is_anothers_by_key(self, ip: int, vmac: bytes | None) -> bool:
-        """Whether the address is leased to a device with a key, and whoever asks has none: a VMAC can be sniffed."""
+    def is_anothers_by_key(self, ip: int, vmac: bytes | None, *, was_granted: bool = False) -> bool:
+        """Whether the address is leased to a device with a key, which may have it, and not to whoever asks: else any
+        member could take it while that one is away. What `was_granted` goes to one with a key all the same (3f)."""
         lessee = self._lessee(ip)
+        if lessee is None or len(lessee) != KEY_BYTES or lessee == vmac or self.is_revoked(lessee):
+            return False
         has_key = vmac is not None and len(vmac) == KEY_BYTES
-        return lessee is not None and len(lessee) == KEY_BYTES and not has_key
+        return not (was_granted and has_key) and not self._is_reserved_for_another(ip, lessee)
 
     def _addresses(self, within: IPv4Network | None) -> range:
         """Those of the pool within these bounds."""
@@ -373,6 +379,7 @@ class Pool:
         offer = self._offers.get(ip)
         is_coming = offer is not None and offer.vmac == vmac
         is_ours = self._is_ours(ip) and not self._is_reserved_for_another(ip, vmac)
+        is_ours = is_ours and not self.is_anothers_by_key(ip, vmac)
         return is_ours and ip not in self._claims and not is_coming
 
     def _note(self, ip: int) -> None:

@@ -114,7 +114,15 @@ def test_a_fixed_address(keyed: Keyed) -> None:
     assert outcome.told.address == FIXED.address
     outside = replace(FIXED, address=IPv4Interface("10.0.0.1/24"))
     assert keyed.refused(by_password(), OTHER, outside).told.code == CloseCode.OUTSIDE_POOL
-    # One that another has, and answers.
+    # It is its own, as long as its lease is.
+    for _ in range(2):
+        why = "192.168.202.9 is leased to a device with a key of its own"
+        assert keyed.refused(by_password(), OTHER, FIXED).told.text == why
+        keyed.close(connection)
+
+
+def test_a_fixed_address_that_an_old_client_has(keyed: Keyed) -> None:
+    connection, _ = keyed.old(ip(9))
     newcomer, member, [ping] = keyed.begin(by_password(), OTHER, FIXED)
     assert isinstance(ping, Ping)
     assert ping.connection == connection
@@ -139,13 +147,12 @@ def test_one_key_on_two_machines_is_worth_a_warning(keyed: Keyed) -> None:
 
 
 def test_an_address_whose_holder_is_silent(keyed: Keyed) -> None:
-    holder, _ = keyed.member(by_password(), asked=FIXED)
+    holder, _ = keyed.old(ip(9))
     newcomer, member, [_] = keyed.begin(by_password(), OTHER, FIXED)
     keyed.now += 3.0
-    unbind, closing, close, record = keyed.keep(keyed.network.expired(keyed.now, WALL))
+    unbind, close, record = keyed.keep(keyed.network.expired(keyed.now, WALL))
     assert unbind == Unbind(holder)
-    assert isinstance(closing, Send)
-    assert control.decode(closing.payload) == Closing(CloseCode.UNANSWERED, close.reason)  # type: ignore[union-attr]
+    assert close == Close(holder, CloseCode.REPLACED, "another login took over the address")
     assert record == Record(newcomer)
     _, send = keyed.keep(keyed.network.recorded(newcomer, True, keyed.now, WALL))
     assert isinstance(send, Send)
@@ -182,6 +189,53 @@ def test_a_lease_of_a_vmac_goes_on_under_the_key(keyed: Keyed) -> None:
         assert isinstance(actions[-1], Close)
         assert "is leased to a device with a key" in keyed.log[-1]
     assert keyed.answered(Credentials(ticket=outcome.ticket))[1].told.address.ip == ip(50)
+
+
+def away_at_9(keyed: Keyed) -> None:
+    """A device has its lease there, and is not connected."""
+    connection, _ = keyed.member(by_password(), asked=FIXED)
+    keyed.close(connection)
+
+
+@pytest.mark.parametrize("ends", ["revoke", "release", "expire", "reserve"])
+def test_a_key_s_address_goes_to_another_s_when_its_lease_counts_no_more(keyed: Keyed, ends: str) -> None:
+    away_at_9(keyed)
+    assert keyed.refused(by_password(), OTHER, FIXED).told.code == CloseCode.ADDRESS_HELD
+    match ends:
+        case "revoke":
+            keyed.network.revoke(DEVICE.public, keyed.now)
+        case "release":
+            keyed.network.register.release(ip(9))
+        case "expire":
+            keyed.wall += 31 * 86400
+        case "reserve":
+            reservation = Reservation.of(ip(9), f"key:{fingerprint(OTHER.public)}")
+            keyed.network.reserve(reservation, keyed.now)
+    assert keyed.answered(by_password(), OTHER, FIXED)[1].told.address == FIXED.address
+
+
+def test_a_name_gets_nobody_the_address_of_a_key(keyed: Keyed) -> None:
+    keyed.network.reserve(Reservation.of(ip(9), "laptop"), keyed.now)
+    laptop = Asked(hello=Hello("linux", "7.0", "laptop"))
+    connection, outcome = keyed.member(by_password(), asked=laptop)
+    # It has said its name with its first log-in, and has the address with its second.
+    keyed.close(connection)
+    connection, outcome = keyed.member(by_password(), asked=laptop)
+    assert outcome.told.address.ip == ip(9)
+    keyed.close(connection)
+    for _ in range(2):
+        connection, outcome = keyed.member(by_password(), OTHER, laptop)
+        assert outcome.told.address.ip != ip(9)
+        keyed.close(connection)
+
+
+def test_a_full_pool_grants_what_a_key_has_to_another(keyed: Keyed) -> None:
+    keyed = Keyed(options={"pool": "192.168.202.0/30"})
+    for device in (DEVICE, OTHER):
+        connection, _ = keyed.member(by_password(), device)
+        keyed.close(connection)
+    connection, outcome = keyed.member(by_password(), pair(bytes([0x14]) * 32))
+    assert outcome.told.address.ip == ip(1)
 
 
 def test_an_old_client_that_is_there_keeps_its_lease(keyed: Keyed) -> None:

@@ -111,7 +111,8 @@ def test_a_change_changes_what_it_names_alone(tmp_path: Path) -> None:
     change = Kept({1: None, 2: row(2, name="new"), 7: None}, {9: None}, [(101, b"n" * 32)], 101, 100)
     written(tmp_path, {"/": kept(1, 2, 3), "/home": kept(1)}, {"/": change})
     found = read(tmp_path)
-    expected = Kept({2: row(2, name="new"), 3: row(3)}, {at: kept().reservations[at] for at in (10, 11)}, [(101, b"n" * 32)], 0, 100)
+    reservations = {at: kept().reservations[at] for at in (10, 11)}
+    expected = Kept({2: row(2, name="new"), 3: row(3)}, reservations, [(101, b"n" * 32)], 0, 100)
     expected.devices, expected.invitations = kept(1, 2, 3).devices, kept().invitations
     assert same(found["/"], expected)
     assert same(found["/home"], kept(1))

@@ -102,6 +102,7 @@ def test_another_device_at_an_address_has_another_lease(keyed: Keyed) -> None:
     one, other = enter(keyed, 1), enter(keyed, 2, OTHER)
     [(_, before), _] = told(ask(keyed, one, 2))
     keyed.close(other)
+    keyed.network.register.release(ip(2))
     enter(keyed, 2, THIRD)
     [(_, after)] = owed(keyed)
     assert (after.state, after.key) == (State.SEALS, THIRD.public)
