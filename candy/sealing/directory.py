@@ -9,7 +9,8 @@ Rules:
  2. A lease has one key, and one that has sealed does so ever after (candy.sealing.pins): else the relay is not
     believed, a warning names both, and `forget` has it believed. A key that is this member's own is never another's.
  3. An address that goes to another lease with another key, or without one, is believed, with a warning that names both:
-    that is what happens when it goes to another device, and what a relay would say that lies.
+    that is what happens when it goes to another device, and what a relay would say that lies. Who was there last is
+    pinned, so that a restart hides nothing.
  4. At most CONTACTS_MOST: who was of use longest ago makes room, and who seals only where nobody else is there: else
     forged sources of packets in the clear would have what is known of it forgotten, and its sessions with that.
  5. What was told on a connection is stale on the next one: the relay tells no more changes. It counts until it is told
@@ -64,7 +65,7 @@ class Identity(NamedTuple):
     lease: bytes
     key: bytes
     device: int = 0
-    """Its number, as the relay's operator sees it."""
+    """Its number, as the relay's operator sees it; 0: it is not known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -157,6 +158,8 @@ class Directory:
             gone = next((each for each in contacts if not (each.seals or any(each.slots))), next(iter(contacts)))
             self.drop(gone)
         contact = self._contacts[address] = Contact(address, self._randbytes(16))
+        if (pinned := self.pins.at(address)) is not None:
+            contact.before = Identity(*pinned)
         return contact, gone
 
     def use(self, contact: Contact) -> None:
@@ -267,24 +270,31 @@ class Directory:
         before = contact.before
         contact.standing = Standing.SEALS
         contact.identity = contact.before = identity
-        self.pins.pin(identity.lease, identity.key)
+        self.pins.pin(identity.lease, identity.key, contact.address)
         if before is None or compare_digest(before.key, identity.key):
             return []
         text = (
             f"{contact.address} is another device now: number {identity.device} with the key "
-            f"{fingerprint(identity.key)}, before it was number {before.device} with the key {fingerprint(before.key)}"
+            f"{fingerprint(identity.key)}, before it was {_named(before)}"
         )
         return [Log("warning", text)]
 
     def _on_clear(self, contact: Contact, told: Peer) -> list[Log]:
-        before, contact.before = contact.before, None
+        before = contact.before
         if before is None or not self.pins.has_sealed(before.lease):
             return []
+        contact.before = None
+        self.pins.leave(contact.address)
         text = (
-            f"{contact.address} is another device now, which does not seal: number {told.device}; before it was number "
-            f"{before.device} with the key {fingerprint(before.key)}"
+            f"{contact.address} is another device now, which does not seal: number {told.device}; before it was "
+            f"{_named(before)}"
         )
         return [Log("warning", text)]
+
+
+def _named(who: Identity) -> str:
+    key = f"the key {fingerprint(who.key)}"
+    return f"number {who.device} with {key}" if who.device else f"one with {key}"
 
 
 def _facts(told: Peer) -> tuple[State, bytes, bytes]:

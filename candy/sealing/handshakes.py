@@ -315,7 +315,8 @@ class Handshakes:
         """There is a session that both have confirmed."""
         assert contact.identity is not None
         contact.wants = False
-        self._directory.pins.pin(contact.identity.lease, contact.identity.key, has_sealed=True)
+        its = contact.identity
+        self._directory.pins.pin(its.lease, its.key, contact.address, has_sealed=True)
         self._directory.use(contact)
 
     def _install(self, contact: Contact, session: Session, agreed: Agreed, *, is_confirmed: bool) -> Install:

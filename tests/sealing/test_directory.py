@@ -8,6 +8,7 @@ import pytest
 from kit.primitives import pair
 
 from candy.protocol.control import Peer, State
+from candy.protocol.keys import fingerprint
 from candy.sealing.directory import REVOKED_MOST, Contact, Directory, Identity, Standing
 from candy.sealing.pins import Pins
 
@@ -95,9 +96,31 @@ def test_what_follows_from_the_next_word(
 
 def test_a_lease_that_has_sealed_seals() -> None:
     directory, contact = met()
-    directory.pins.pin(LEASE, KEY, has_sealed=True)
+    directory.pins.pin(LEASE, KEY, IP, has_sealed=True)
     directory.hear(Peer(IP, State.AWAY, lease=LEASE))
     assert contact.seals
+
+
+THIEF = replace(SEALS, lease=NEW, key=OTHER, device=9)
+WARNING = f"10.0.0.2 is another device now: number 9 with the key {fingerprint(OTHER)}, before it was "
+
+
+def test_another_device_is_warned_of_after_a_restart() -> None:
+    directory, _ = met()
+    directory.hear(SEALS)
+    later = Directory(Pins(directory.pins.encode()), OWN, Random(1).randbytes)
+    later.meet(IP)
+    _, [log] = later.hear(THIEF)
+    assert log.text == f"{WARNING}one with the key {fingerprint(KEY)}"
+    assert later.hear(THIEF)[1] == []
+
+
+def test_another_device_is_warned_of_when_one_in_the_clear_was_there_between() -> None:
+    directory, _ = met()
+    directory.hear(SEALS)
+    assert directory.hear(Peer(IP, State.CLEAR, lease=b"between!"))[1] == []
+    _, [log] = directory.hear(THIEF)
+    assert log.text == f"{WARNING}number 7 with the key {fingerprint(KEY)}"
 
 
 def test_the_same_device_under_another_lease_is_no_reason_to_warn() -> None:
