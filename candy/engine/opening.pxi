@@ -101,15 +101,21 @@ cdef void take_opened(Worker *w, Slot *s, uint64_t device, Seals *seals, Session
 
 cdef void take_note(Worker *w, Slot *s, Seals *seals, Session *session, const uint8_t *note,
                     uint32_t length) noexcept nogil:
-    """A message of rekeying's, for Python."""
+    """A message of rekeying's, for Python. A peer may send as many as it likes, of which few are heard."""
     cdef uint8_t detail[4 + NOTE_MAX]
+    cdef bint told
     if length < 2 or length > NOTE_MAX or not 1 <= note[1] <= 2:
         drop(w, s, DROP_UNKNOWN_NOTE)
+        return
+    pthread_mutex_lock(&session.opens.lock)
+    told = allowed(&session.notes, w.now, NOTES_PER_S, NOTES_SAVED)
+    pthread_mutex_unlock(&session.opens.lock)
+    if not told:
+        drop(w, s, DROP_HANDSHAKE_LIMIT)
         return
     store_be32(detail, session.local)
     memcpy(detail + 4, note, length)
     w.work -= WORK_ANSWER
-    # A peer may send as many as it likes.
     tell_of(w, &w.engine.slots[<uint32_t>seals.device], EV_NOTED, detail, 4 + length, PENDING_MAX)
 
 
@@ -235,7 +241,8 @@ cdef bint clear_from(Worker *w, Slot *s, Seals *seals, uint32_t source) noexcept
                              <uint32_t>load_relaxed64(&seals.own))
         peer = peer_of(seals, hop if hop != 0 else source)
     if peer == NULL:
-        return load_relaxed64(&seals.sealing) == SEALING_PREFER
+        # The table is full. Where all who are in it seal, this may be one of them that had no room.
+        return load_relaxed64(&seals.sealing) == SEALING_PREFER and load_relaxed32(&seals.clear_count) != 0
     if load_relaxed64(&peer.tells_clear) != 0:
         tell_once(w, seals, EV_CLEAR, peer.address, &peer.told_clear)
     return load_relaxed64(&peer.takes_clear) != 0

@@ -91,6 +91,7 @@ cdef class _Sealing(_Core):
             store_relaxed64(&peer.label_key[0], load64(<const char *>label_key))
             store_relaxed64(&peer.label_key[1], load64(<const char *>label_key + 8))
             store_relaxed64(&peer.longest, longest)
+            store_relaxed32(&seals.clear_count, seals.clear_count + takes_clear - (peer.takes_clear != 0))
             store_relaxed64(&peer.takes_clear, takes_clear)
             store_relaxed64(&peer.tells_wanted, tells_wanted)
             store_relaxed64(&peer.tells_clear, tells_clear)
@@ -122,6 +123,7 @@ cdef class _Sealing(_Core):
         if peer != NULL:
             store_pointer(<void **>place, peer.next)
             seals.peer_count -= 1
+            store_relaxed32(&seals.clear_count, seals.clear_count - (peer.takes_clear != 0))
             room_empty(self.sender(), seals, peer)
             room_shut(seals, peer)
             peer.gone = True

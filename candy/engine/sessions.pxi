@@ -10,8 +10,11 @@ cdef enum:
     PEERS_MAX = 4096
     LONGEST_DEFAULT = 65535
     UNKNOWN_PER_S = 64              # events about sessions that are not there
+    NOTES_PER_S = 4                 # of one session: a handshake takes two, and is tried again after 5 s
+    NOTES_SAVED = 16
     SEAL_EVENTS_MAX = 16384         # about peers and sessions, each of which has few
 
+cdef uint64_t UNKNOWN_AGAIN_NS = <uint64_t>5 * SECOND_NS        # Python does nothing sooner about the same source
 cdef uint64_t SEND_BYTES_MAX = <uint64_t>1 << 38        # plaintext under one key
 cdef uint64_t COUNTER_MAX = <uint64_t>1 << 48           # the first counter that is not sealed or opened any more
 cdef uint64_t FORGERIES_MAX = <uint64_t>1 << 30         # packets of a session that did not open: then none does
@@ -64,6 +67,7 @@ cdef SealPeer *peer_make(Seals *seals, uint32_t address) noexcept nogil:
     peer.next = place[0]
     store_pointer(<void **>place, peer)
     seals.peer_count += 1
+    seals.clear_count += peer.takes_clear != 0
     return peer
 
 
@@ -112,13 +116,19 @@ cdef inline void tell_wanted(Worker *w, Seals *seals, SealPeer *peer, bint waits
 
 
 cdef void tell_unknown(Worker *w, Seals *seals, uint32_t source) noexcept nogil:
-    """Something came for a session that is not there."""
+    """Something came for a session that is not there: one event of each source in 5 s, so that none uses up what all
+    have."""
     cdef uint8_t detail[4]
-    cdef bint told
+    cdef Told *told = &seals.unknown_of[peer_place(source)]
+    cdef bint tells
     pthread_mutex_lock(&seals.lock)
-    told = allowed(&seals.unknown, w.now, UNKNOWN_PER_S, UNKNOWN_PER_S)
+    tells = (told.stamp_ns == 0 or told.address != source or since(w.now, told.stamp_ns) >= UNKNOWN_AGAIN_NS)
+    tells = tells and allowed(&seals.unknown, w.now, UNKNOWN_PER_S, UNKNOWN_PER_S)
+    if tells:
+        told.address = source
+        told.stamp_ns = w.now
     pthread_mutex_unlock(&seals.lock)
-    if told:
+    if tells:
         store_be32(detail, source)
         tell_sealing(w, seals, EV_UNKNOWN, detail, sizeof(detail))
 

@@ -487,6 +487,7 @@ cdef struct Session:
     SealKey opens
     Window window
     uint64_t failures               # packets that did not open
+    Allowance notes
     bint confirmed                  # one has opened, or this end need not wait for that
     # atomic, CLOCK_BOOTTIME or 0: see Engine.seen()
     uint64_t packet_sent_ns
@@ -566,12 +567,14 @@ cdef struct Seals:
     # lock: held for copies
     pthread_mutex_t lock
     uint32_t peer_count
+    uint32_t clear_count            # of them, those that takes_clear is set of; read without the lock
     Waiting *oldest
     Waiting *newest
     uint64_t waiting_bytes
     SealPeer *opened                # a list of those whose way is open, and for which something waits
     Allowance unknown               # events about sessions that are not there
     Allowance grouped[64]           # and about epochs that are not there, by their source
+    Told unknown_of[4096]           # their sources, by PLACES
 
 cdef struct Network:
     void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half

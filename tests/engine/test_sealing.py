@@ -305,6 +305,37 @@ def test_notes_and_empty_packets() -> None:
         assert not device.engine.send_sealed(device.tun, 7)
 
 
+def test_notes_have_a_limit() -> None:
+    one = pair(A, B)
+    with client() as device:
+        one.install(device.engine, device.tun)
+        for number in range(60):
+            device.comes(one.comes(number, b"\x80\x01" + bytes([number])))
+        heard = device.told(_fastpath.EVENT_NOTED)
+        # Saved up, and those of the seconds that this takes.
+        assert 16 <= len(heard) < 60
+        assert heard[:16] == [address(one.local) + b"\x80\x01" + bytes([number]) for number in range(16)]
+        assert device.relay.dropped() == {"handshake_limit": 60 - len(heard)}
+
+
+def test_nothing_is_taken_in_the_clear_where_there_is_room_for_none_but_those_that_seal() -> None:
+    first = 0x0B000000
+    with client() as device:
+        for number in range(4096):
+            device.engine.set_peer(device.tun, first + number, NO_ROUTE)
+        device.comes(FORWARD + packet(B, A))
+        device.nothing_comes()
+        assert device.relay.dropped() == {"not_sealed": 1}
+        device.engine.set_peer(device.tun, first, CLEAR, takes_clear=True)
+        device.comes(FORWARD + packet(B, A))
+        assert device.reads() == packet(B, A)
+        assert device.engine.forget_peer(device.tun, first)
+        device.engine.set_peer(device.tun, first, NO_ROUTE)
+        device.comes(FORWARD + packet(B, A))
+        device.nothing_comes()
+        assert device.relay.dropped() == {"not_sealed": 2}
+
+
 def test_what_a_session_has_carried() -> None:
     one = pair(A, B)
     with client() as device:
@@ -441,7 +472,16 @@ def test_sessions_come_and_go() -> None:
             device.comes(one.comes_packet(number, packet(B, A)))
         device.nothing_comes()
         assert device.relay.dropped() == {"unknown_session": 101}
-        assert 63 <= len(device.told(_fastpath.EVENT_UNKNOWN)) <= 100
+
+
+def test_one_that_sends_for_no_session_hides_no_other_that_does() -> None:
+    one, other = pair(A, B), pair(A, C)
+    with client() as device:
+        device.comes(*(one.comes_packet(number, packet(B, A)) for number in range(200)))
+        device.comes(*(other.comes_packet(number, packet(C, A)) for number in range(2)))
+        device.nothing_comes()
+        assert device.told(_fastpath.EVENT_UNKNOWN) == [address(B), address(C)]
+        assert device.relay.dropped() == {"unknown_session": 202}
 
 
 def test_rekeying_loses_nothing() -> None:
