@@ -116,6 +116,12 @@ class KeyedSession(Session):
         verdict = self._realm.enrolment.judge(claim.proof, claim.key, wall)
         if verdict.code not in (0, CloseCode.APPROVAL_AWAITED):
             return self.refuse(verdict.text, code=CloseCode(verdict.code), told=verdict.text)
+        if isinstance(claim.proof.by, Password) and not self._realm.passwords.holds(claim.proof.by, wall):
+            told = "the password by which this member logged in holds no more"
+            return self.refuse(told, code=CloseCode.PASSWORD_ENDED, told=told)
+        if verdict.code and self.ip != lines.UNSPECIFIED:
+            told = "a password alone admits no new device any more: try again"
+            return self.refuse(told, code=CloseCode.TRY_AGAIN_LATER, told=told)
         self._before = self._realm.enrolment.get(claim.key)
         self.device = self._realm.enrolment.enrol(claim.proof, claim.key, claim.asked.hello.name, wall)
         if self.device == self._before:

@@ -285,6 +285,27 @@ def test_two_that_wait_for_addresses_do_not_share_one_use(keyed: Keyed) -> None:
     assert keyed.receive(second, CONFIRM) == []
 
 
+@pytest.mark.parametrize("change", ["password", "admit"])
+def test_settings_that_change_while_it_waits_for_an_address_count(keyed: Keyed, change: str) -> None:
+    keyed.old(ip(9))
+    newcomer, member, [ping] = keyed.begin(by_password(), DEVICE, FIXED)
+    assert isinstance(ping, Ping)
+    if change == "admit":
+        keyed.network.enrolment.admit = Admit.APPROVAL
+        keyed.now += 3.0
+        actions = keyed.network.expired(keyed.now, WALL)
+        code = CloseCode.TRY_AGAIN_LATER
+    else:
+        # The old client goes, whose address it gets.
+        actions = keyed.network.set_passwords(Passwords([Password(b"new")]), keyed.now, WALL)
+        code = CloseCode.PASSWORD_ENDED
+    actions = keyed.keep(actions)
+    assert [member.read(action.payload).told.code for action in actions if isinstance(action, Send)] == [code]
+    assert [action.code for action in actions if isinstance(action, Close) and action.connection == newcomer] == [code]
+    assert list(keyed.network.enrolment) == []
+    assert keyed.network.members == 0
+
+
 def test_a_refusal_uses_up_no_invitation(keyed: Keyed) -> None:
     its = keyed.talk.enrolment.invite("phone", None, 1, WALL + 60, WALL)
     outside = replace(FIXED, address=IPv4Interface("10.0.0.1/24"))
