@@ -87,7 +87,7 @@ class DeviceControl:
         """Shut a device out, at once and from now on."""
         served, found = self._find(device, network)
         key = found.key
-        self._relay.decide(served, lambda network, now, wall: network.revoke(key, now))
+        self._relay.decide(served, lambda network, now, wall: network.revoke(key, now, wall))
         if not await self._relay.record():
             raise RequestError(
                 "its connection is ended, but that it was revoked can't be written down, so it can come back after a "

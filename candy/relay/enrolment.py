@@ -7,13 +7,16 @@
 Rules:
  1. A device is its key. Its credential is given at the first log-in, and is the same whenever it is given again: a
     member that has lost message 2 comes again as it came, and counts once. By an invitation it may until AGAIN_S after
-    that ended, or until it has come by its credential.
+    that ended, or until it has confirmed, or come by its credential.
  2. A password lets new devices in under admit = "password"; under "invite" none, and under "approval" they wait until
     the operator has approved them. Who comes by an invitation was approved by whoever gave it.
- 3. A revoked key is refused whatever it proves, and its device kept: it is told so.
+ 3. A revoked key is refused whatever it proves, and its device kept: it is told so. Its credential ends with it.
  4. judge() changes nothing: what is refused for another reason, such as a full pool, has used up no invitation. It is
     asked again right before enrol(), since a contested address takes a while.
  5. A selector that exists need not wait in line, until FAILURES_MAX failures within an hour came under it.
+ 6. WAITING_MAX devices wait for approval. Of those without a connection the one that has had none longest makes room.
+ 7. A device that has neither confirmed nor a lease is forgotten after a day, a revoked one when it would have lost its
+    lease; neither while there is the invitation by which it came. Whoever is forgotten has no credential any more.
 
 No I/O. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
 """
@@ -29,7 +32,9 @@ from candy.errors import RequestError
 from candy.protocol.closing import CloseCode
 from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES, RelayKey, fingerprint, of_device, of_invitation
 from candy.protocol.login import Credential, Login
+from candy.protocol.noise import KEY_BYTES
 from candy.relay.allowance import Allowance
+from candy.relay.leases import DAY_S, Leases
 from candy.relay.passwords import Password
 
 DEVICES_MAX: Final = 65536
@@ -76,9 +81,9 @@ class Device:
     addresses: IPv4Network | None
     """Those that it may have; None: any."""
     since: int
-    """Unix seconds."""
+    """Unix seconds: it came, or was revoked."""
     has_come: bool = False
-    """By its own credential."""
+    """It has confirmed a log-in, or come by its own credential, or was approved."""
 
     @property
     def fingerprint(self) -> str:
@@ -144,7 +149,12 @@ class Enrolment:
         self._by_selector: dict[bytes, Device] = {}
         self._invitations: dict[bytes, Invitation] = {}
         self._failures: Allowance[bytes] = Allowance(FAILURES_MAX, HOUR_S)
-        self._waiting = 0
+        self._waiting: dict[bytes, None] = {}
+        """Keys of devices that wait for approval; who has had no connection longest comes first, but for those here."""
+        self._here: dict[int, bytes] = {}
+        """Keys of such devices, by connection."""
+        self._tidied = 0
+        """When it was looked who is to be forgotten, in Unix seconds."""
         self._changed: set[bytes] = set()
         """Keys and selectors."""
 
@@ -213,7 +223,7 @@ class Enrolment:
             case Password() if device is None and self.admit is Admit.INVITE:
                 return _INVITED_ONLY
             case Password() if self._has_to_wait(device):
-                return _WAITS if device is not None or self._waiting < WAITING_MAX else _FULL
+                return _WAITS if device is not None or self._has_place() else _FULL
             case Device() if self._has_to_wait(device):
                 return _WAITS
         return _YES if device is not None or len(self._devices) < DEVICES_MAX else _FULL
@@ -223,8 +233,7 @@ class Enrolment:
         if before is not None:
             self._put(before)
         else:
-            device = self._devices.pop(key)
-            del self._by_selector[device.selector]
+            self._forget(self._devices[key])
         current = self._invitations.get(invitation.selector)
         if current is not None and current.used > invitation.used:
             self._change(replace(current, used=current.used - 1))
@@ -250,7 +259,53 @@ class Enrolment:
                 if device is not None:
                     return device
                 standing = Standing.WAITING if self._has_to_wait(None) else Standing.ADMITTED
+                if standing is Standing.WAITING and len(self._waiting) >= WAITING_MAX:
+                    gone = self._longest_away()
+                    assert gone is not None
+                    self._forget(self._devices[gone])
                 return self._new(key, name, password.name, b"", password.addresses, standing, wall)
+
+    def confirmed(self, device: Device) -> None:
+        """It has shown that it can read message 2, and so has its credential."""
+        # It may be just a day since it came first.
+        current = self._devices.get(device.key, device)
+        if not current.has_come:
+            self._put(replace(current, has_come=True))
+
+    def waits(self, connection: int, key: bytes) -> None:
+        """A connection of a device that waits for approval."""
+        self._here[connection] = key
+
+    def left(self, connection: int) -> None:
+        """A connection has ended."""
+        key = self._here.pop(connection, None)
+        if key in self._waiting:
+            del self._waiting[key]
+            self._waiting[key] = None
+
+    def tidy(self, wall: int, leases: Leases) -> None:
+        """Forget devices by rule 7, once an hour."""
+        if wall < self._tidied + HOUR_S:
+            return
+        self._tidied = wall
+        for device in [each for each in self._devices.values() if self._is_over(each, wall, leases)]:
+            self._forget(device)
+
+    def _is_over(self, device: Device, wall: int, leases: Leases) -> bool:
+        if device.invitation in self._invitations or any(leases.of(device.key)):
+            return False
+        if device.standing is Standing.REVOKED:
+            return leases.days > 0 and wall >= device.since + leases.days * DAY_S
+        return device.standing is Standing.ADMITTED and not device.has_come and wall >= device.since + DAY_S
+
+    def _has_place(self) -> bool:
+        """For one more that waits for approval."""
+        return len(self._waiting) < WAITING_MAX or self._longest_away() is not None
+
+    def _longest_away(self) -> bytes | None:
+        """Of those that wait for approval; None: all are here."""
+        here = set(self._here.values())
+        return next((key for key in self._waiting if key not in here), None)
 
     def _has_to_wait(self, device: Device | None) -> bool:
         if device is not None:
@@ -331,21 +386,22 @@ class Enrolment:
         device = self._devices[key]
         if device.standing is Standing.REVOKED:
             raise RequestError(f"{device.name!r} was revoked: have it join as another device")
-        return self._put(replace(device, standing=Standing.ADMITTED))
+        # It may take days until it comes.
+        return self._put(replace(device, standing=Standing.ADMITTED, has_come=True))
 
-    def revoke(self, key: bytes) -> Device:
+    def revoke(self, key: bytes, wall: int) -> Device:
         """No credential lets this key in from now on."""
-        return self._put(replace(self._devices[key], standing=Standing.REVOKED))
+        return self._put(replace(self._devices[key], standing=Standing.REVOKED, since=wall))
 
     # The store.
 
-    def changes(self) -> tuple[dict[bytes, Device], dict[bytes, Invitation | None]]:
-        """What is new since the last call: devices by key, invitations by selector; None: it has ended."""
+    def changes(self) -> tuple[dict[bytes, Device | None], dict[bytes, Invitation | None]]:
+        """What is new since the last call: devices by key, invitations by selector; None: forgotten, or ended."""
         changed, self._changed = self._changed, set()
-        devices = {key: self._devices[key] for key in changed if key in self._devices}
+        devices = {key: self._devices.get(key) for key in changed if len(key) == KEY_BYTES}
         return devices, {each: self._invitations.get(each) for each in changed if len(each) == SELECTOR_BYTES}
 
-    def rows(self) -> tuple[dict[bytes, Device], dict[bytes, Invitation | None]]:
+    def rows(self) -> tuple[dict[bytes, Device | None], dict[bytes, Invitation | None]]:
         """Everything, in the form of changes() and instead of it."""
         self._changed = set()
         return dict(self._devices), dict(self._invitations)
@@ -364,12 +420,17 @@ class Enrolment:
         return self._set(device)
 
     def _set(self, device: Device) -> Device:
-        before = self._devices.get(device.key)
-        self._waiting += (device.standing is Standing.WAITING) - (
-            before is not None and before.standing is Standing.WAITING
-        )
+        if device.standing is Standing.WAITING:
+            self._waiting.setdefault(device.key)
+        else:
+            self._waiting.pop(device.key, None)
         self._devices[device.key] = self._by_selector[device.selector] = device
         return device
+
+    def _forget(self, device: Device) -> None:
+        del self._devices[device.key], self._by_selector[device.selector]
+        self._waiting.pop(device.key, None)
+        self._changed.add(device.key)
 
     def _change(self, invitation: Invitation) -> None:
         self._invitations[invitation.selector] = invitation

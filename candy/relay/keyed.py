@@ -112,7 +112,7 @@ class KeyedSession(Session):
         """The network keeps the address for it: answer, once that is written down."""
         claim = self._claim
         assert claim is not None
-        # Others may have used up its invitation while it waited for its address.
+        # Others may have used up its invitation while it waited for its address, or settings have changed.
         verdict = self._realm.enrolment.judge(claim.proof, claim.key, wall)
         if verdict.code not in (0, CloseCode.APPROVAL_AWAITED):
             return self.refuse(verdict.text, code=CloseCode(verdict.code), told=verdict.text)
@@ -124,6 +124,8 @@ class KeyedSession(Session):
             return self.refuse(told, code=CloseCode.TRY_AGAIN_LATER, told=told)
         self._before = self._realm.enrolment.get(claim.key)
         self.device = self._realm.enrolment.enrol(claim.proof, claim.key, claim.asked.hello.name, wall)
+        if self.device.standing is Standing.WAITING:
+            self._realm.enrolment.waits(self.connection, claim.key)
         if self.device == self._before:
             return self._tell(wall, is_kept=True)
         self.state = State.RECORDING
@@ -135,6 +137,8 @@ class KeyedSession(Session):
             self._lease_number = self._realm.pool.leases.number(lease, self._lease_number)
         claim, self._claim, self._before = self._claim, None, None
         assert claim is not None
+        assert self.device is not None
+        self._realm.enrolment.confirmed(self.device)
         self.flags, self.commit_bytes = claim.asked.flags, claim.asked.commit_bytes
 
     def welcome(self) -> list[Action]:
@@ -219,6 +223,7 @@ class KeyedSession(Session):
     def _on_login(self, login: Login, now: float, wall: int) -> list[Action]:
         realm = self._realm
         assert self._log_in is not None
+        realm.enrolment.tidy(wall, realm.pool.leases)
         claim = self._log_in.read(login, realm.enrolment, realm.passwords.with_keys(wall))
         if claim is None:
             if self._log_in.relay_key.relay != (realm.enrolment.relay or self._log_in.relay_key.relay):

@@ -205,10 +205,10 @@ class Network(Roster):
                 actions += self._go_on(session, session.outcome(session.approved(now)), now)
         return actions
 
-    def revoke(self, key: bytes, now: float) -> list[Action]:
-        """No credential lets this device in from now on, by command, its connections end, and all who have a key are
-        told."""
-        self._realm.enrolment.revoke(key)
+    def revoke(self, key: bytes, now: float, wall: int) -> list[Action]:
+        """No credential lets this device in from now on, by command, its connections end, and all members with a key
+        are told."""
+        self._realm.enrolment.revoke(key, wall)
         told = "this device was revoked"
         actions: list[Action] = []
         for session in self._of_device(key):

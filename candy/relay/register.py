@@ -37,8 +37,8 @@ class Kept:
     """See ReplayMemory."""
     is_whole: bool = False
     """Whatever else the store has of this network is wrong."""
-    devices: dict[bytes, Device] = field(default_factory=dict)
-    """Those with keys, by key."""
+    devices: dict[bytes, Device | None] = field(default_factory=dict)
+    """Those with keys, by key; None: it is forgotten."""
     invitations: dict[bytes, Invitation | None] = field(default_factory=dict)
     """By selector; None: it ended."""
 
@@ -140,7 +140,8 @@ class Register:
         self._pool.leases.restore(_taken_from(kept.leases))
         self._pool.restore([reservation for reservation in kept.reservations.values() if reservation is not None])
         invitations = [invitation for invitation in kept.invitations.values() if invitation is not None]
-        self._realm.enrolment.restore(kept.devices.values(), invitations, wall)
+        devices = [device for device in kept.devices.values() if device is not None]
+        self._realm.enrolment.restore(devices, invitations, wall)
         self._replays.restore(kept.digests, kept.forgotten, wall)
 
     def _kept(self, kept: Kept) -> Kept:

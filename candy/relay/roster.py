@@ -280,6 +280,7 @@ class Roster:
         if session.is_member:
             self._telling.changed(int(session.ip))
         self._telling.left(session)
+        self._realm.enrolment.left(session.connection)
         if session.lease is not None:
             self._parting[session.connection] = session
         del self._sessions[session.connection]

@@ -264,8 +264,11 @@ def _write(database: sqlite3.Connection, network: str, kept: Kept) -> None:
         else:
             values = (network, ip, reservation.vmac, reservation.name, reservation.key)
             database.execute("REPLACE INTO reservation VALUES (?, ?, ?, ?, ?)", values)
-    for device in kept.devices.values():
-        _replace(database, "device", network, device)
+    for key, kept_device in kept.devices.items():
+        if kept_device is None:
+            database.execute("DELETE FROM device WHERE network = ? AND key = ?", (network, key))
+        else:
+            _replace(database, "device", network, kept_device)
     for selector, invitation in kept.invitations.items():
         if invitation is None:
             database.execute("DELETE FROM invitation WHERE network = ? AND selector = ?", (network, selector))

@@ -90,7 +90,7 @@ def test_one_that_waits_for_approval_has_its_credential() -> None:
 def test_a_revoked_device_is_told_so_and_stops() -> None:
     talk = Talk()
     ticket = talk.run(by_password()).ticket
-    talk.enrolment.revoke(DEVICE.public)
+    talk.enrolment.revoke(DEVICE.public, WALL)
     for credentials in (Credentials(ticket=ticket), by_password()):
         outcome = talk.run(credentials)
         assert (outcome.told.code, outcome.is_final) == (CloseCode.DEVICE_REVOKED, True)

@@ -12,6 +12,7 @@ from candy.protocol.keys import of_device, of_invitation
 from candy.protocol.login import NO_SELECTOR, Credential, Login
 from candy.relay import enrolment
 from candy.relay.enrolment import AGAIN_S, FAILURES_MAX, WAITING_MAX, Admit, Device, Enrolment, Proof, Standing
+from candy.relay.leases import DAY_S, Leases
 from candy.relay.passwords import Password
 
 WALL = 1_800_000_000
@@ -171,18 +172,90 @@ def test_new_devices_wait_for_approval() -> None:
 def test_a_few_wait_and_no_more() -> None:
     its = made(Admit.APPROVAL)
     keys = [number.to_bytes(32, "big") for number in range(1, WAITING_MAX + 1)]
-    for key in keys:
+    for connection, key in enumerate(keys):
         its.enrol(PASSWORD, key, "", WALL)
+        its.waits(connection, key)
     assert code(its, PASSWORD) == CloseCode.TRY_AGAIN_LATER
     assert code(its, PASSWORD, keys[0]) == CloseCode.APPROVAL_AWAITED
-    its.revoke(keys[0])
+    its.revoke(keys[0], WALL)
     assert code(its, PASSWORD) == CloseCode.APPROVAL_AWAITED
+
+
+def test_of_those_that_wait_the_one_away_longest_makes_room() -> None:
+    its = made(Admit.APPROVAL)
+    keys = [number.to_bytes(32, "big") for number in range(1, WAITING_MAX + 1)]
+    for connection, key in enumerate(keys):
+        its.enrol(PASSWORD, key, "", WALL)
+        its.waits(connection, key)
+    for connection in (5, 3):
+        its.left(connection)
+    its.changes()
+    for newcomer, gone in ((KEY[:31] + b"x", keys[5]), (OTHER, keys[3])):
+        assert code(its, PASSWORD, newcomer) == CloseCode.APPROVAL_AWAITED
+        its.enrol(PASSWORD, newcomer, "", WALL)
+        its.waits(len(keys) + newcomer[0], newcomer)
+        assert its.get(gone) is None
+        assert its.changes()[0] == {gone: None, newcomer: its.get(newcomer)}
+    assert code(its, PASSWORD, bytes(32)) == CloseCode.TRY_AGAIN_LATER
+    assert len(list(its)) == WAITING_MAX
+
+
+def test_who_never_confirmed_is_forgotten_after_a_day() -> None:
+    its, leases = made(), Leases()
+    lost, leased = (its.enrol(PASSWORD, key, "", WALL) for key in (KEY, OTHER))
+    leases.claim(9, OTHER, "203.0.113.1")
+    came = its.enrol(PASSWORD, bytes([3]) * 32, "", WALL)
+    its.confirmed(came)
+    invitation = its.invite("", None, 2, WALL + 10 * DAY_S, WALL)
+    invited = its.enrol(Proof(bytes(32), invitation), bytes([4]) * 32, "", WALL)
+    its.admit = Admit.APPROVAL
+    approved, waiting = (its.enrol(PASSWORD, bytes([number]) * 32, "", WALL) for number in (5, 6))
+    its.approve(approved.key)
+    proof = own(its, lost)
+    its.tidy(WALL + DAY_S - 3600, leases)
+    assert its.get(KEY) is lost
+    its.tidy(WALL + DAY_S, leases)
+    assert its.get(KEY) is None
+    assert {device.key for device in its} == {each.key for each in (leased, came, invited, approved, waiting)}
+    # Its credential is none any more.
+    assert its.candidates(Login(1, Credential.DEVICE, lost.selector, b""), ()) == []
+    assert its.changes()[0][KEY] is None
+    assert proof.by == lost
+
+
+def test_a_revoked_device_is_forgotten_when_it_would_have_lost_its_lease() -> None:
+    its, leases = made(), Leases(days=30)
+    invitation = its.invite("", None, 2, WALL + 40 * DAY_S, WALL)
+    by_link = Proof(bytes(32), invitation)
+    device = its.enrol(PASSWORD, KEY, "", WALL - 100 * DAY_S)
+    its.enrol(by_link, OTHER, "", WALL)
+    leases.wall = WALL
+    leases.claim(9, KEY, "203.0.113.1")
+    leases.left(9)
+    for key in (KEY, OTHER):
+        its.revoke(key, WALL)
+    its.tidy(WALL + 31 * DAY_S, leases)
+    assert len(list(its)) == 2
+    leases.end(9)
+    its.tidy(WALL + 32 * DAY_S, leases)
+    assert its.get(KEY) is None
+    assert its.candidates(Login(1, Credential.DEVICE, device.selector, b""), ()) == []
+    # By its invitation it could come again.
+    assert code(its, by_link, OTHER, WALL + 32 * DAY_S) == CloseCode.DEVICE_REVOKED
+    its.expire(WALL + 40 * DAY_S + AGAIN_S)
+    its.tidy(WALL + 41 * DAY_S, leases)
+    assert list(its) == []
+    forever = made()
+    forever.enrol(PASSWORD, KEY, "", WALL)
+    forever.revoke(KEY, WALL)
+    forever.tidy(WALL + 1000 * DAY_S, Leases(days=0))
+    assert forever.get(KEY) is not None
 
 
 def test_a_revoked_key_is_told_so_whatever_it_proves() -> None:
     its = made()
     device = its.enrol(PASSWORD, KEY, "laptop", WALL)
-    its.revoke(KEY)
+    its.revoke(KEY, WALL)
     for proof in (PASSWORD, invited(its), own(its, device)):
         assert code(its, proof) == CloseCode.DEVICE_REVOKED
         assert code(its, PASSWORD, OTHER) == 0
@@ -240,7 +313,7 @@ def test_what_is_kept_comes_back() -> None:
     assert its.changes() == ({}, {})
     assert its.rows() == (devices, invitations)
     later = made()
-    later.restore(devices.values(), [each for each in invitations.values() if each is not None], WALL)
+    later.restore([device], [each for each in invitations.values() if each is not None], WALL)
     assert later.get(KEY) == device
     assert later.rows() == its.rows()
     assert later.changes() == ({}, {})
@@ -255,7 +328,7 @@ def _selector(proof: Proof) -> bytes:
 def test_what_has_happened_since_counts_more() -> None:
     its = made()
     device = its.enrol(PASSWORD, KEY, "laptop", WALL)
-    its.revoke(KEY)
+    its.revoke(KEY, WALL)
     its.restore([device], [], WALL)
     found = its.get(KEY)
     assert found is not None

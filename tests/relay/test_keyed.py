@@ -18,6 +18,7 @@ from candy.protocol.hello import Hello
 from candy.protocol.keys import fingerprint
 from candy.protocol.login import Asked, Tells
 from candy.protocol.noise import Cipher
+from candy.relay import enrolment
 from candy.relay.enrolment import Admit
 from candy.relay.guessing import FailureLimiter
 from candy.relay.passwords import Password, Passwords
@@ -203,7 +204,7 @@ def test_a_key_s_address_goes_to_another_s_when_its_lease_counts_no_more(keyed: 
     assert keyed.refused(by_password(), OTHER, FIXED).told.code == CloseCode.ADDRESS_HELD
     match ends:
         case "revoke":
-            keyed.network.revoke(DEVICE.public, keyed.now)
+            keyed.network.revoke(DEVICE.public, keyed.now, WALL)
         case "release":
             keyed.network.register.release(ip(9))
         case "expire":
@@ -306,6 +307,29 @@ def test_settings_that_change_while_it_waits_for_an_address_count(keyed: Keyed, 
     assert keyed.network.members == 0
 
 
+def test_who_waits_for_approval_and_is_gone_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrolment, "WAITING_MAX", 1)
+    keyed = Keyed(Talk(Admit.APPROVAL))
+    connection, first = keyed.answered(by_password())
+    assert keyed.refused(by_password(), OTHER).told.code == CloseCode.TRY_AGAIN_LATER
+    keyed.close(connection)
+    assert keyed.answered(by_password(), OTHER)[1].waits
+    assert [device.key for device in keyed.network.enrolment] == [OTHER.public]
+    connection, _, [close] = keyed.begin(Credentials(ticket=first.ticket))
+    assert close == Close(connection, None, "authentication failed")
+
+
+def test_who_has_confirmed_keeps_its_credential_without_a_lease(keyed: Keyed) -> None:
+    connection, outcome = keyed.member(by_password())
+    unconfirmed, lost = keyed.answered(by_password(), OTHER)
+    for each in (connection, unconfirmed):
+        keyed.close(each)
+    keyed.wall += 100 * 86400
+    assert keyed.member(Credentials(ticket=outcome.ticket))[1].is_in
+    assert [device.key for device in keyed.network.enrolment] == [DEVICE.public]
+    assert keyed.begin(Credentials(ticket=lost.ticket), OTHER)[2] == [Close(4, None, "authentication failed")]
+
+
 def test_a_refusal_uses_up_no_invitation(keyed: Keyed) -> None:
     its = keyed.talk.enrolment.invite("phone", None, 1, WALL + 60, WALL)
     outside = replace(FIXED, address=IPv4Interface("10.0.0.1/24"))
@@ -369,14 +393,14 @@ def test_a_revoked_device_is_out_at_once(keyed: Keyed) -> None:
     keyed = Keyed(Talk(Admit.PASSWORD))
     member, outcome = keyed.member(by_password())
     told = Closing(CloseCode.DEVICE_REVOKED, "this device was revoked").encode()
-    actions = keyed.keep(keyed.network.revoke(DEVICE.public, keyed.now))
+    actions = keyed.keep(keyed.network.revoke(DEVICE.public, keyed.now, WALL))
     close = Close(member, CloseCode.DEVICE_REVOKED, "this device was revoked")
     assert actions == [Unbind(member), Send(member, told), close]
     for credentials in (Credentials(ticket=outcome.ticket), by_password()):
         assert keyed.refused(credentials).told.code == CloseCode.DEVICE_REVOKED
     waiting = Keyed(Talk(Admit.APPROVAL))
     connection, _ = waiting.answered(by_password())
-    actions = waiting.keep(waiting.network.revoke(DEVICE.public, waiting.now))
+    actions = waiting.keep(waiting.network.revoke(DEVICE.public, waiting.now, WALL))
     assert actions == [Send(connection, told), Close(connection, CloseCode.DEVICE_REVOKED, "this device was revoked")]
 
 

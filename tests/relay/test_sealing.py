@@ -232,7 +232,7 @@ async def test_changes_are_told_to_it_and_of_it(relay: Relay) -> None:
 async def test_a_revocation_reaches_it_at_once(relay: Relay) -> None:
     relay.enter(1)
     await relay.wants(ip(1))
-    relay.act(relay.keyed.network.revoke(DEVICE.public, relay.keyed.now))
+    relay.act(relay.keyed.network.revoke(DEVICE.public, relay.keyed.now, relay.keyed.wall))
     assert relay.engine.all("set_peer")[-1]["way"] == Way.NO_ROUTE
 
 

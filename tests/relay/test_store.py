@@ -107,6 +107,15 @@ def test_only_the_owner_reads_it(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
+def test_a_device_that_is_forgotten_is_gone(tmp_path: Path) -> None:
+    change = Kept()
+    [key] = kept(1).devices
+    change.devices = {key: None}
+    written(tmp_path, {"/": kept(1), "/home": kept(1)}, {"/": change})
+    found = read(tmp_path)
+    assert (found["/"].devices, found["/home"].devices) == ({}, kept(1).devices)
+
+
 def test_a_change_changes_what_it_names_alone(tmp_path: Path) -> None:
     change = Kept({1: None, 2: row(2, name="new"), 7: None}, {9: None}, [(101, b"n" * 32)], 101, 100)
     written(tmp_path, {"/": kept(1, 2, 3), "/home": kept(1)}, {"/": change})

@@ -123,7 +123,7 @@ def test_a_lease_that_ends_is_told(keyed: Keyed) -> None:
 def test_a_revocation_goes_to_all_at_once(keyed: Keyed) -> None:
     one, thief = enter(keyed, 1), enter(keyed, 2, OTHER)
     keyed.old(ip(3))
-    actions = keyed.keep(keyed.network.revoke(OTHER.public, keyed.now))
+    actions = keyed.keep(keyed.network.revoke(OTHER.public, keyed.now, keyed.wall))
     [(connection, revoked)] = told(actions)
     assert (connection, revoked.state, revoked.key, revoked.address) == (one, State.REVOKED, OTHER.public, ip(2))
     assert thief not in {connection for connection, _ in told(actions)}
