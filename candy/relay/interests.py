@@ -62,7 +62,11 @@ class Interests:
     def changed(self, address: int) -> None:
         """Something else holds of this address."""
         for connection in self._watching.get(address, ()):
-            self._owed.setdefault(connection, {})[address] = None
+            self.owe(connection, address)
+
+    def owe(self, connection: int, address: int) -> None:
+        """It is to be told of this address."""
+        self._owed.setdefault(connection, {})[address] = None
 
     @property
     def owes(self) -> bool:

@@ -7,12 +7,14 @@
 Rules:
  1. What is told within CONTROL goes to members with a key alone; the adapter seals it.
  2. Who asked about an address is told every change of it (candy.relay.interests), TELLS_AT_ONCE members each PAUSE_S,
-    so that one that comes and goes again and again costs no more than that. A revocation waits for nothing.
+    so that one that comes and goes again and again costs no more than that. A revocation waits for nothing. Who was
+    asked about is told of the asker at once, of up to ASKERS_AT_ONCE within PAUSE_S; of more it is owed.
  3. A gateway is told what lies behind whom, and so is, with a key, whoever has a route.
 
 No I/O; nothing here decides who is in.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from math import inf
@@ -37,6 +39,7 @@ from candy.sealing.joined import Own
 
 PAUSE_S: Final = 0.1
 TELLS_AT_ONCE: Final = 500
+ASKERS_AT_ONCE: Final = 4
 
 
 class Telling:
@@ -54,6 +57,9 @@ class Telling:
         self._interests = Interests()
         self._last_s = -inf
         """When somebody was told what was owed."""
+        self._askers: Counter[int] = Counter()
+        """Those told at once since `_askers_s`, by the connection that was asked about."""
+        self._askers_s = -inf
         self._numbers: dict[int, bytes] = {}
         """In place of a lease's, of connections that have none."""
         realm.pool.leases.watch(self.changed)
@@ -109,6 +115,9 @@ class Telling:
         """To a member's ASK."""
         if not session.may_ask(len(ask.addresses), now):
             return [Drop(session.connection, DropReason.ASK_LIMIT)]
+        if now - self._askers_s >= PAUSE_S:
+            self._askers_s = now
+            self._askers.clear()
         return [*self._answer(session.connection, session.ip, ask)]
 
     def answer_own(self, ask: control.Ask) -> list[Send]:
@@ -132,8 +141,13 @@ class Telling:
         yield from self._tell(connection, addresses)
         for address in addresses:
             about = self._sealing(address)
-            if about is not None and about != connection and self._interests.hear(about, int(asker)):
+            if about is None or about == connection or not self._interests.hear(about, int(asker)):
+                continue
+            self._askers[about] += 1
+            if self._askers[about] <= ASKERS_AT_ONCE:
                 yield from self._tell(about, [int(asker)])
+            else:
+                self._interests.owe(about, int(asker))
 
     def _sealing(self, address: int) -> int | None:
         """The connection of who seals there; None: nobody."""
@@ -166,7 +180,7 @@ class Telling:
         return [send for connection, addresses in owed for send in self._tell(connection, addresses)]
 
     def revoked(self, key: bytes) -> list[Send]:
-        """To all: this device's key is none any more."""
+        """To all members: this device's key is none any more."""
         device = self._realm.enrolment.get(key)
         number = device.number if device is not None else 0
         peers = [
@@ -174,15 +188,16 @@ class Telling:
             for lease in self._realm.pool.leases.of(key)
         ]
         peers = peers or [Peer(lines.UNSPECIFIED, Told.REVOKED, key=key, device=number)]
-        return self.to_all([Tell(batch).encode() for batch in _batches(peers, Tell.MOST)])
+        # Who waits for approval has no sessions, and need not know who is where.
+        return self.to_all([Tell(batch).encode() for batch in _batches(peers, Tell.MOST)], members=True)
 
-    def to_all(self, told: Sequence[bytes]) -> list[Send]:
-        """Everybody with a key who has confirmed, members or not, and the relay's own interface."""
+    def to_all(self, told: Sequence[bytes], *, members: bool = False) -> list[Send]:
+        """Everybody with a key who has confirmed, or members alone, and the relay's own interface."""
         own = [Send(self._realm.host, message) for message in told] if self._realm.host is not None else []
         return [
             send
             for session in self._sessions.values()
-            if isinstance(session, KeyedSession) and session.is_confirmed
+            if isinstance(session, KeyedSession) and session.is_confirmed and (session.is_member or not members)
             for send in _to(session, told)
         ] + (own if self._realm.own is not None else [])
 

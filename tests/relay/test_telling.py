@@ -15,8 +15,10 @@ from candy.protocol.actions import Drop, Send
 from candy.protocol.control import Ask, Peer, State, Tell
 from candy.protocol.login import Asks
 from candy.protocol.noise import KeyPair
+from candy.relay.enrolment import Admit
 from candy.relay.rules import Rule, Rules
 from candy.relay.session import Action
+from candy.relay.telling import ASKERS_AT_ONCE
 
 THIRD = pair(bytes([0x15]) * 32)
 
@@ -131,6 +133,36 @@ def test_a_revocation_goes_to_all_at_once(keyed: Keyed) -> None:
     assert [peer.state for _, peer in told(ask(keyed, one, 2))] == [State.REVOKED]
     enter(keyed, 2, THIRD)
     assert [peer.state for _, peer in owed(keyed)] == [State.SEALS]
+
+
+def test_a_revocation_is_no_business_of_who_waits_for_approval(keyed: Keyed) -> None:
+    one, _ = enter(keyed, 1), enter(keyed, 2, OTHER)
+    keyed.network.enrolment.admit = Admit.APPROVAL
+    waiting, outcome = keyed.answered(by_password(), THIRD)
+    assert outcome.waits
+    assert keyed.receive(waiting, CONFIRM) == []
+    actions = keyed.keep(keyed.network.revoke(OTHER.public, keyed.now, keyed.wall))
+    assert {connection for connection, _ in told(actions)} == {one}
+
+
+def test_who_many_ask_about_is_told_of_most_in_a_few_messages(keyed: Keyed) -> None:
+    asked_about = enter(keyed, 1)
+    askers = [enter(keyed, 2 + number, pair(bytes([0x40 + number]) * 32)) for number in range(40)]
+    owed(keyed)
+    at_once = [to for asker in askers for to, _ in told(ask(keyed, asker, 1)) if to == asked_about]
+    assert len(at_once) == ASKERS_AT_ONCE
+    messages, heard = 0, set[tuple[IPv4Address, int]]()
+    while (due := keyed.network.next_deadline()) is not None and len(heard) < 40 - ASKERS_AT_ONCE:
+        keyed.now = max(keyed.now, due)
+        actions = keyed.keep(keyed.network.expired(keyed.now, keyed.wall))
+        messages += len(actions)
+        heard |= {(peer.address, peer.flags & Peer.UNASKED) for to, peer in told(actions) if to == asked_about}
+    assert messages == 2
+    assert heard == {(ip(2 + number), Peer.UNASKED) for number in range(ASKERS_AT_ONCE, 40)}
+    # One at a time is told at once.
+    keyed.now += 1.0
+    late = enter(keyed, 60, OTHER)
+    assert [to for to, _ in told(ask(keyed, late, 1))] == [late, asked_about]
 
 
 def test_questions_have_an_allowance(keyed: Keyed) -> None:
