@@ -574,7 +574,7 @@ cdef struct Seals:
     SealPeer *opened                # a list of those whose way is open, and for which something waits
     Allowance unknown               # events about sessions that are not there
     Allowance grouped[64]           # and about epochs that are not there, by their source
-    Told unknown_of[4096]           # their sources, by PLACES
+    Told unknown_of[4096]           # sources of sessions that are not there, by PLACES
 
 cdef struct Network:
     void *pages[65536]              # atomic: by the address's upper half, NULL or 65536 connections by the lower half
