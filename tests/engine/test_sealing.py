@@ -474,6 +474,17 @@ def test_sessions_come_and_go() -> None:
         assert device.relay.dropped() == {"unknown_session": 101}
 
 
+def test_all_that_send_for_no_session_have_a_limit() -> None:
+    with client() as device:
+        for number in range(300):
+            source = 0x0B000000 + number
+            device.comes(pair(A, source).comes_packet(0, packet(source, A)))
+        heard = device.told(_fastpath.EVENT_UNKNOWN)
+        # Saved up, and those of the seconds that this takes.
+        assert 64 <= len(heard) < 300
+        assert heard[:64] == [address(0x0B000000 + number) for number in range(64)]
+
+
 def test_one_that_sends_for_no_session_hides_no_other_that_does() -> None:
     one, other = pair(A, B), pair(A, C)
     with client() as device:
