@@ -49,7 +49,8 @@ def test_a_full_disk(laboratory: Laboratory, stack: ExitStack, at_first: str) ->
             relay.wait()
     assert client.host.run("ip", "-o", "link", "show", "candy") == interface
     assert (disk / "address" / "__noname__").read_text() == f"{address}/24"
-    assert {path.name for path in disk.iterdir()} == {"address", "credential", "device", "network", "vmac"}
+    kept = {"address", "credential", "device", "handshake", "network", "vmac"}
+    assert {path.name for path in disk.iterdir()} == kept
     client.signal(signal.SIGTERM)
     assert client.wait() == 0
     assert len([line for line in client.lines if "cannot write" in line]) == 1
