@@ -552,9 +552,10 @@ class SealLayer:
     Args:
         cipher: 1 AES-256-GCM, 2 ChaCha20-Poly1305.
         key: 32 bytes.
+        own: with the processor's own instructions, where there are some for this cipher; else with OpenSSL.
     """
 
-    def __new__(cls, cipher: int, key: bytes) -> Self: ...
+    def __new__(cls, cipher: int, key: bytes, *, own: bool = True) -> Self: ...
     def seal(self, header: bytes, plain: bytes, mask: int = 0, *, apart: bool = False) -> bytes:
         """A SEALED's payload with these 24 clear bytes, masked (a little-endian number); `apart`: sealed into other
         memory."""

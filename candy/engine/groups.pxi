@@ -15,7 +15,7 @@ cdef uint64_t GROUP_BYTES_MAX = <uint64_t>1 << 36       # plaintext, likewise
 cdef GroupSeal *group_seal_make(const uint8_t *epoch, const uint8_t *key) noexcept nogil:
     """A key of this device's; NULL when memory is out."""
     cdef GroupSeal *group = <GroupSeal *>calloc(1, sizeof(GroupSeal))
-    if group != NULL and not seal_key_set(&group.sends, CIPHER_AES_256_GCM, key, True):
+    if group != NULL and not seal_key_set(&group.sends, CIPHER_AES_256_GCM, key, True, True):
         free(group)
         group = NULL
     if group != NULL:
@@ -33,7 +33,7 @@ cdef bint group_seal(Seals *seals, const uint8_t *payload, uint8_t *out, uint32_
     if group == NULL:
         return False
     pthread_mutex_lock(&group.sends.lock)
-    if (group.sends.cipher != NULL and group.number < GROUP_PACKETS_MAX
+    if (group.sends.ready and group.number < GROUP_PACKETS_MAX
             and group.bytes_sent + plain <= GROUP_BYTES_MAX):
         memcpy(header, payload, SEALED_EPOCH_AT)
         memcpy(header + SEALED_EPOCH_AT, group.epoch, EPOCH_BYTES)
@@ -56,7 +56,7 @@ cdef GroupOpen *group_find(Seals *seals, uint32_t source, const uint8_t *epoch) 
 cdef GroupOpen *group_open_make(uint32_t source, const uint8_t *epoch, const uint8_t *key) noexcept nogil:
     """What opens them; NULL when memory is out."""
     cdef GroupOpen *group = <GroupOpen *>calloc(1, sizeof(GroupOpen))
-    if group != NULL and not seal_key_set(&group.opens, CIPHER_AES_256_GCM, key, False):
+    if group != NULL and not seal_key_set(&group.opens, CIPHER_AES_256_GCM, key, False, True):
         free(group)
         group = NULL
     if group != NULL:
@@ -72,7 +72,7 @@ cdef int group_open(Seals *seals, GroupOpen *group, uint8_t *payload, uint32_t n
     cdef uint64_t number = load_be64(payload + SEALED_GROUP_HEADER - 8)
     cdef int reason = -1
     pthread_mutex_lock(&group.opens.lock)
-    if group.opens.cipher == NULL or number >= GROUP_PACKETS_MAX or not window_allows(&group.window, number):
+    if not group.opens.ready or number >= GROUP_PACKETS_MAX or not window_allows(&group.window, number):
         reason = DROP_REPLAYED
     elif not aead_open(&group.opens, payload, SEALED_GROUP_HEADER, payload, n, 0):
         reason = DROP_BAD_SEAL

@@ -26,7 +26,7 @@ cdef int session_open(Worker *w, Seals *seals, Session *session, const uint8_t *
     cdef uint64_t now = boot_now(w)
     cdef int reason = -1
     pthread_mutex_lock(&session.opens.lock)
-    if session.opens.cipher == NULL or now >= session.opens_until_ns:
+    if not session.opens.ready or now >= session.opens_until_ns:
         reason = DROP_UNKNOWN_SESSION
     elif number >= COUNTER_MAX or not window_allows(&session.window, number):
         reason = DROP_REPLAYED

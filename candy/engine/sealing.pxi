@@ -16,7 +16,7 @@ cdef bint session_seal(Worker *w, Session *session, const uint8_t *payload, uint
     cdef uint64_t number
     cdef bint done = False
     pthread_mutex_lock(&session.sends.lock)
-    if (session.sends.cipher != NULL and now < session.sends_until_ns
+    if (session.sends.ready and now < session.sends_until_ns
             and session.bytes_sent + plain <= SEND_BYTES_MAX):
         # Never given back, whatever becomes of the packet: and at the bound it is refused, by all threads alike.
         number = add_relaxed64(&session.number, 1)

@@ -139,10 +139,11 @@ cdef Session *session_make(int cipher, const uint8_t *sends, const uint8_t *rece
     if session == NULL:
         return NULL
     session.window.packets = WINDOW_PACKETS
-    if seal_key_set(&session.sends, cipher, sends, True) and seal_key_set(&session.opens, cipher, receives, False):
+    if (seal_key_set(&session.sends, cipher, sends, True, True)
+            and seal_key_set(&session.opens, cipher, receives, False, True)):
         return session
     EVP_CIPHER_CTX_free(session.sends.cipher)
-    EVP_CIPHER_CTX_free(session.opens.cipher)
+    OPENSSL_cleanse(session, sizeof(Session))
     free(session)
     return NULL
 

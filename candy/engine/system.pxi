@@ -83,6 +83,16 @@ cdef extern from "engine/fastpath.h" nogil:
     void set_errno "candy_set_errno" (int error)
     bint has_aes "candy_has_aes" ()
 
+cdef extern from "engine/gcm.h" nogil:
+    ctypedef struct Gcm "candy_gcm":
+        pass
+    bint gcm_here "candy_gcm_here" ()
+    void gcm_set "candy_gcm_set" (Gcm *g, const uint8_t *key)
+    void gcm_seal "candy_gcm_seal" (const Gcm *g, const uint8_t *nonce, const uint8_t *header, uint32_t clear,
+                                    const uint8_t *data, uint8_t *out, uint32_t n, uint32_t mask, uint8_t *tag)
+    bint gcm_open "candy_gcm_open" (const Gcm *g, const uint8_t *nonce, const uint8_t *header, uint32_t clear,
+                                    uint8_t *data, uint32_t n, uint32_t mask, const uint8_t *tag)
+
 cdef extern from "<dlfcn.h>" nogil:
     enum: RTLD_NOW, RTLD_NOLOAD
     void *dlopen(const char *file, int flags)

@@ -7,12 +7,13 @@ cdef class SealLayer:
     cdef SealKey opens
     cdef bint made
 
-    def __cinit__(self, int cipher, bytes key not None):
+    def __cinit__(self, int cipher, bytes key not None, *, bint own=True):
         libssl_load()
         if len(key) != SEAL_KEY_BYTES:
             raise ValueError(f"a key has {SEAL_KEY_BYTES} bytes")
         self.made = True
-        if not seal_key_set(&self.sends, cipher, key, True) or not seal_key_set(&self.opens, cipher, key, False):
+        if (not seal_key_set(&self.sends, cipher, key, True, own)
+                or not seal_key_set(&self.opens, cipher, key, False, own)):
             raise MemoryError
 
     def __dealloc__(self):

@@ -460,8 +460,11 @@ cdef struct Rule:                   # of a network: what lies behind which membe
 # One key of a session, of one direction. The lock is held for a packet: an EVP cipher is one thread's at a time.
 cdef struct SealKey:
     pthread_mutex_t lock
-    void *cipher                    # EVP_CIPHER_CTX (lock); NULL once it is wiped
+    bint ready                      # lock; False once it is wiped
     bint little_endian              # nonces of ChaCha20-Poly1305 (static)
+    bint own                        # static: `gcm` has the key
+    Gcm gcm                         # lock
+    void *cipher                    # EVP_CIPHER_CTX (lock), NULL none: what has the key otherwise
 
 # Which counters have come, of the last so many.
 cdef struct Window:

@@ -10,8 +10,12 @@ from candy._fastpath import SealLayer
 
 KEY = bytes(range(32))
 MASK = bytes([0x80, 0x55, 0xAA, 0x01])
-CIPHER = pytest.mark.parametrize("cipher", CIPHERS.values(), ids=CIPHERS.keys())
-LENGTHS = [0, 1, 15, 16, 17, 31, 100, 1310, 8191, 8192, 8193, 16_384, 16_387, 65_000, 65_549]
+CIPHER = pytest.mark.parametrize(
+    ("cipher", "own"),
+    [(cipher, own) for cipher in CIPHERS.values() for own in (True, False)],
+    ids=[f"{name}-{how}" for name in CIPHERS for how in ("own", "openssl")],
+)
+LENGTHS = [1310, 8191, 8192, 8193, 16_384, 16_387, 65_000, 65_549]
 
 
 def number(mask: bytes) -> int:
@@ -19,10 +23,22 @@ def number(mask: bytes) -> int:
 
 
 @CIPHER
+@pytest.mark.parametrize("mask", [bytes(4), MASK], ids=["plain", "masked"])
+def test_short_packets_as_the_other_implementation(cipher: int, own: bool, mask: bytes) -> None:
+    """With every place where a block, and eight of them, begin and end."""
+    layer = SealLayer(cipher, KEY, own=own)
+    for length in range(400):
+        check(layer, cipher, length, mask)
+
+
+@CIPHER
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("mask", [bytes(4), MASK], ids=["plain", "masked"])
-def test_as_the_other_implementation(cipher: int, length: int, mask: bytes) -> None:
-    layer = SealLayer(cipher, KEY)
+def test_as_the_other_implementation(cipher: int, own: bool, length: int, mask: bytes) -> None:
+    check(SealLayer(cipher, KEY, own=own), cipher, length, mask)
+
+
+def check(layer: SealLayer, cipher: int, length: int, mask: bytes) -> None:
     plain = bytes(n * 31 & 0xFF for n in range(length))
     one = Sealed(0x0A000001, 0x0A000002, 0xDEADBEEF, 0x0102030405, plain, 0x1234)
     wanted = one.seal(KEY, cipher)
@@ -32,8 +48,8 @@ def test_as_the_other_implementation(cipher: int, length: int, mask: bytes) -> N
 
 
 @CIPHER
-def test_every_bit_counts(cipher: int) -> None:
-    layer = SealLayer(cipher, KEY)
+def test_every_bit_counts(cipher: int, own: bool) -> None:
+    layer = SealLayer(cipher, KEY, own=own)
     payload = Sealed(1, 2, 3, 4, b"plain text").seal(KEY, cipher)
     for bit in range(len(payload) * 8):
         changed = bytearray(payload)
@@ -44,8 +60,8 @@ def test_every_bit_counts(cipher: int) -> None:
 
 
 @CIPHER
-def test_what_is_cut_or_longer_does_not_open(cipher: int) -> None:
-    layer = SealLayer(cipher, KEY)
+def test_what_is_cut_or_longer_does_not_open(cipher: int, own: bool) -> None:
+    layer = SealLayer(cipher, KEY, own=own)
     payload = Sealed(1, 2, 3, 4, bytes(100)).seal(KEY, cipher)
     for n in range(40, len(payload)):
         assert layer.open(payload[:n]) is None
@@ -53,10 +69,15 @@ def test_what_is_cut_or_longer_does_not_open(cipher: int) -> None:
 
 
 @CIPHER
-@given(plain=st.binary(max_size=300), mask=st.binary(min_size=4, max_size=4), counter=st.integers(0, 2**48))
-def test_any_packet(cipher: int, plain: bytes, mask: bytes, counter: int) -> None:
+@given(
+    key=st.binary(min_size=32, max_size=32),
+    plain=st.binary(max_size=300),
+    mask=st.binary(min_size=4, max_size=4),
+    counter=st.integers(0, 2**48),
+)
+def test_any_packet(cipher: int, own: bool, key: bytes, plain: bytes, mask: bytes, counter: int) -> None:
     one = Sealed(5, 6, 7, counter, plain)
-    layer = SealLayer(cipher, KEY)
+    layer = SealLayer(cipher, key, own=own)
     payload = layer.seal(one.header, plain, number(mask))
-    assert opened(KEY, xor_mask(payload, mask), cipher) == one
+    assert opened(key, xor_mask(payload, mask), cipher) == one
     assert layer.open(payload, number(mask)) == plain
