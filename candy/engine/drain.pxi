@@ -175,6 +175,12 @@ cdef bint queue_seal(Worker *w, Slot *s, Queue *q) noexcept nogil:
     return True
 
 
+cdef void queue_settle(Worker *w, Slot *s, Queue *q) noexcept nogil:
+    """Some has left, and the rest may wait for long: it keeps no more memory than it pays for."""
+    q.committed = block_fit(w, q.committed)
+    queue_fit(w, s, q)
+
+
 cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
     """Hand the backlog to the kernel until it takes no more or nothing is left, or the turn's work is used up: then the
     destination's worker goes on. Afterwards there may be no queue."""
@@ -226,8 +232,7 @@ cdef void queue_send(Worker *w, Slot *s) noexcept nogil:
         if <uint32_t>r < wanted:
             queue_begin(q, w.now)
             break                               # EPOLLOUT will tell
-    q.committed = block_fit(w, q.committed)     # what waits may wait for long
-    queue_fit(w, s, q)
+    queue_settle(w, s, q)
     if q.committed == NULL:
         stranger_release(w, s)
     if not q.carried and queue_idle(q):

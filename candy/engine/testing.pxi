@@ -298,7 +298,7 @@ cdef class Backlog:
         payload = unmasked_payload(record_frame(f.head))
         f.credit -= <int32_t>size
         record_give(self.worker, flow_take(q, f, size), size)
-        queue_fit(self.worker, self.slot, q)
+        queue_settle(self.worker, self.slot, q)
         return payload
 
     def commit(self, uint64_t now):
@@ -310,8 +310,7 @@ cdef class Backlog:
             while b.start < b.end:
                 found.append(unmasked_payload(block_bytes(b) + b.start))
                 b.start += frame_size(block_bytes(b) + b.start)
-        self.slot.queue.committed = block_fit(self.worker, self.slot.queue.committed)
-        queue_fit(self.worker, self.slot, self.slot.queue)
+        queue_settle(self.worker, self.slot, self.slot.queue)
         return found
 
     def shed(self, uint64_t limit):
