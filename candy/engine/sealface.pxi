@@ -108,6 +108,8 @@ cdef class _Sealing(_Core):
         if peer == NULL:
             raise MemoryError
         if opens:
+            with nogil:
+                point(POINT_OPENED)
             ask(w, s, tun, RELEASE)
         if waits:
             tell_wanted(w, seals, peer, True)

@@ -55,6 +55,7 @@ cdef enum:
     POINT_TABLE                     # table_read(): a table's address loaded, nothing in it read yet
     POINT_SECURED                   # hand_over(): taken out of the thread's epoll and list, the owner not changed yet
     POINT_HANDED                    # hand_over(): the owner changed under the send lock, not asked to take it yet
+    POINT_OPENED                    # set_peer(): a peer's way open, its worker not asked yet to release what waited
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:

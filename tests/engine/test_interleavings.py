@@ -11,11 +11,14 @@ import fcntl
 import select
 import socket
 import termios
+import threading
 from collections.abc import Iterator
 
 import pytest
 from kit.held import Held, let_go
-from kit.peer import FORWARD, PATIENCE, PING, PONG, Peer, number_of, numbered
+from kit.peer import FORWARD, PATIENCE, PING, PONG, Peer, number_of, numbered, packet
+from kit.sealing import CLEAR, pair
+from kit.sealing_device import client
 
 from candy import _fastpath
 from candy._fastpath import hold_at, release, wait_held
@@ -537,3 +540,23 @@ def test_what_was_asked_of_a_member_is_nothing_for_its_slot_afterwards(then: str
         assert new.receive_all() == []
         assert relay.cause(new.connection) == "local"
         assert relay.member(B).sync() == []
+
+
+def test_nothing_overtakes_what_is_not_yet_released() -> None:
+    """The way to a peer is open, and the worker has not been asked yet to release what waits for it."""
+    one = pair(A, B)
+    with client() as device:
+        one.install(device.engine, device.tun)
+        device.engine.set_peer(device.tun, C, CLEAR)
+        device.kernel.send(packet(A, B, b"first"))
+        assert device.sends(packet(A, C)).payload == FORWARD + packet(A, C)
+        hold_at("opened")
+        opens = threading.Thread(target=device.seal_with, args=(one,))
+        opens.start()
+        assert wait_held("opened")
+        device.kernel.send(packet(A, B, b"second"))
+        assert device.sends(packet(A, C)).payload == FORWARD + packet(A, C)
+        release("opened")
+        opens.join(PATIENCE)
+        came = [one.went(device.server.receive().payload).packet for _ in range(2)]
+        assert came == [packet(A, B, b"first"), packet(A, B, b"second")]
