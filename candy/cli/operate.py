@@ -1,6 +1,6 @@
 """The subcommands of both commands: they ask the program that runs on this machine.
 
-    candy-server status | members | member | leases | reserve | release | kick | networks | reload | top
+    candy-server status | members | member | why | leases | reserve | release | kick | networks | reload | top
     candy-server invite | devices | approve | revoke | rotate
     candy-client status | members | forget
 
@@ -118,6 +118,27 @@ def _of_relay() -> list[click.Command]:
         answer = asking.ask("GET", f"{VERSION}/members/{quoted(member)}", network=network, over=interval)
         _print_json(answer) if is_json else tables.show_one(answer.items())
 
+    @_command(
+        "server",
+        "why",
+        "Say why packets from one address, or name, to another arrive or do not.",
+        click.Argument(["source"], metavar="FROM"),
+        click.Argument(["destination"], metavar="TO"),
+        _NETWORK,
+        _interval(INTERVAL_S, "time over which the relay looks for what is dropped; 0: an answer at once"),
+    )
+    def why(asking: Asking, is_json: bool, source: str, destination: str, network: str | None, interval: float) -> None:
+        path = f"{VERSION}/why/{quoted(source)}/{quoted(destination)}"
+        answer = asking.ask("GET", path, network=network, over=interval)
+        if is_json:
+            _print_json(answer)
+            return
+        click.echo(answer["answer"])
+        for hint in answer["hints"]:
+            click.echo(f"since the log-in: {hint}")
+        click.echo()
+        tables.show(tables.ENDS, tables.ends(answer))
+
     @_command("server", "leases", "List who has which address, connected or not, and what is reserved.", _NETWORK)
     def leases(asking: Asking, is_json: bool, network: str | None) -> None:
         answer = asking.ask("GET", f"{VERSION}/leases", network=network)
@@ -197,7 +218,7 @@ def _of_relay() -> list[click.Command]:
             click.echo(json.dumps({"members": order.sorted(answer["members"])}))
             done += 1
 
-    of_all = [status, members, member, leases, reserve, release, kick, networks, reload, top]
+    of_all = [status, members, member, why, leases, reserve, release, kick, networks, reload, top]
     return [*of_all, *_of_devices()]
 
 

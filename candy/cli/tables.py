@@ -115,6 +115,23 @@ NETWORKS = (
     Column("INTERFACE", "interface"),
     Column("OWN-ADDRESS", "own_address"),
 )
+ENDS = (
+    Column("END", "end"),
+    NETWORK,
+    Column("ADDRESS", "address"),
+    Column("NAME", "name"),
+    Column("THROUGH", "through", spare=1),
+    Column("CONNECTED", "connected", "flag"),
+    Column("LAST-SEEN", "last_seen", "time", spare=3),
+    Column("HEARD", "heard_ms", "ms"),
+    Column("SEALS", "seals", "flag", spare=5),
+    Column("RTT", "round_trip_ms", "ms", spare=4),
+    Column("PKTS-IN/S", "packets_in_per_s", "count", spare=2),
+    Column("PKTS-OUT/S", "packets_out_per_s", "count", spare=2),
+    Column("QUEUE", "queued_bytes", "bytes"),
+    Column("DELAY", "queue_delay_ms", "ms"),
+    Column("DROPS", "drops", "count"),
+)
 PEERS = (
     Column("ADDRESS", "address"),
     Column("PATH", "path"),
@@ -135,6 +152,16 @@ _UNITS: dict[str, Kind] = {column.key: column.kind for column in (*MEMBERS, *LEA
     "packets_in_per_s": "count",
     "packets_out_per_s": "count",
 }
+
+
+def ends(answer: Mapping[str, Any]) -> list[Row]:
+    """The rows of ENDS, of an answer to why."""
+    rows = []
+    for which, end in (("from", answer["source"]), ("to", answer["destination"])):
+        heard = None if end["heard_s"] is None else end["heard_s"] * 1e3
+        unknown = {column.key: None for column in ENDS}
+        rows.append(unknown | (end["member"] or {}) | end | {"end": which, "heard_ms": heard})
+    return rows
 
 
 def cell(kind: Kind, value: Any, *, for_person: bool) -> str:

@@ -13,7 +13,7 @@ This module does not know how anything is done.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Annotated, Any, Literal
 
@@ -39,6 +39,7 @@ from candy.control.model import (
     Reserve,
     Revoked,
     RotatedKeys,
+    Why,
 )
 
 VERSION = "/v1"
@@ -79,6 +80,11 @@ class Call:
         return self.method != "GET"
 
 
+def _end(name: str, is_where: str) -> Parameter:
+    told = f"{is_where}: an address, or a name, or a VMAC behind vmac:, or a fingerprint behind key:"
+    return Parameter(name, "path", str, told)
+
+
 _MEMBER = Parameter(
     "member", "path", str, "its address, its name, its VMAC behind vmac:, or its fingerprint behind key:"
 )
@@ -94,6 +100,7 @@ _OVER = Parameter(
     Annotated[float, Field(ge=OVER_LEAST_S, le=OVER_MOST_S)],
     "look twice, so many seconds apart, and answer with the rates between",
 )
+_LOOK = replace(_OVER, means="look twice, so many seconds apart, and answer with what was dropped between")
 _NETWORK_KEY = Parameter("network_key", "query", bool, "make a new key of the network's as well", False)
 _UNKNOWN = "there is no such network"
 _ONE_KEYED = {
@@ -121,6 +128,15 @@ RELAY = (
         MemberDetail,
         (_MEMBER, _NETWORK, _OVER),
         refusals=_ONE,
+    ),
+    Call(
+        "why",
+        "GET",
+        f"{VERSION}/why/{{source}}/{{destination}}",
+        "Why packets from one address to another arrive, or do not",
+        Why,
+        (_end("source", "where they come from"), _end("destination", "where they go to"), _NETWORK, _LOOK),
+        refusals={404: "there is no such device, or network", 409: "several have this name: the error lists them"},
     ),
     Call(
         "kick",

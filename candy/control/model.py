@@ -18,6 +18,18 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
+WhyVerdict = Literal[
+    "passes",
+    "no member there",
+    "not in this network",
+    "source refused",
+    "rule",
+    "sealing",
+    "too large",
+    "stalled",
+    "limit",
+    "malformed",
+]
 SealedOrNot = Literal["sealed", "clear", "waiting", "no route", "key refused", "does not seal"]
 DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
 """Has the words under a field be those of the document."""
@@ -255,6 +267,54 @@ class Released:
 
     network: str
     address: str
+
+
+@dataclass(slots=True, kw_only=True)
+class WhyEnd:
+    """One end of the way that was asked about."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    """The path of its network."""
+    address: str
+    name: str | None
+    """As the device says that has the address, or had it last."""
+    through: str | None
+    """The member that has the address, or that it lies behind; null: nobody has it."""
+    connected: bool
+    """That member is there, or it is the relay itself."""
+    last_seen: float | None
+    """When that member was, if it has a lease; of a connected one: now."""
+    heard_s: float | None
+    """Seconds since its connection's last byte came, an answer to a ping too."""
+    seals: bool
+    """It takes what is sealed."""
+    requires_sealing: bool
+    """It sends and takes nothing in the clear."""
+    drops_now: dict[str, int]
+    """What was dropped of it, or for it, while the relay looked: by reason."""
+    member: MemberDetail | None
+    """All that is known of its connection."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Why:
+    """Why packets from one address to another arrive, or do not, as far as the relay knows."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    verdict: WhyVerdict
+    answer: str
+    """The same in words, with what to do."""
+    rule: str | None
+    """The SD-WAN rule by which the destination is reached."""
+    hints: list[str]
+    """What was dropped of either since it logged in, to whomever it was."""
+    looked_s: float
+    """How long the relay looked for `drops_now` and the rates; 0: it did not."""
+    source: WhyEnd
+    destination: WhyEnd
 
 
 @dataclass(slots=True, kw_only=True)

@@ -34,14 +34,18 @@ from candy.control.model import (
     Reloaded,
     Reservation,
     Reserve,
+    Why,
+    WhyEnd,
 )
 from candy.errors import RequestError
-from candy.relay import snapshot
+from candy.relay import snapshot, whereabouts
 from candy.relay.devicecontrol import DeviceControl, paths
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.served import Served
 from candy.relay.snapshot import AllCounters, Counters, Found
+from candy.relay.whereabouts import Carrier, Counted, Place
+from candy.relay.why import End, hints, judge
 
 
 class RelayControl(DeviceControl):
@@ -127,6 +131,38 @@ class RelayControl(DeviceControl):
         earlier = None if over is None else before
         shown = self._member(one, counters, earlier, time.monotonic() - began, round_trip=True)
         return snapshot.detailed(shown, drops)
+
+    async def why(self, *, source: str, destination: str, network: str | None = None, over: float | None = None) -> Why:
+        """Why packets from one address to another arrive, or do not."""
+        networks = {path: self._relay.network(path) for path in paths(self._relay, network)}
+        places = whereabouts.meet(source, destination, networks)
+        before = [self._counted(carrier) for carrier in self._carriers(places)]
+        began = time.monotonic()
+        if over is not None:
+            await asyncio.sleep(over)
+        looked_s = time.monotonic() - began
+        carriers = self._carriers(places)
+        counted = [self._counted(carrier) for carrier in carriers]
+        if over is not None:
+            counted = [now.since(then) for now, then in zip(counted, before, strict=True)]
+        ends = [
+            whereabouts.end(place, carrier, self._relay.network(place.path), figures)
+            for place, carrier, figures in zip(places, carriers, counted, strict=True)
+        ]
+        judged = judge(ends[0], ends[1], whereabouts.terms(self._relay.network(places[0].path)))
+        shown = [
+            self._why_end(end, place, carrier, then if over is not None else None, looked_s)
+            for end, place, carrier, then in zip(ends, places, carriers, before, strict=True)
+        ]
+        return Why(
+            verdict=judged.verdict,
+            answer=judged.answer,
+            rule=None if judged.rule is None else str(judged.rule),
+            hints=hints(ends[0], ends[1]),
+            looked_s=0.0 if over is None else looked_s,
+            source=shown[0],
+            destination=shown[1],
+        )
 
     async def kick(self, *, member: str, network: str | None = None) -> Kicked:
         """End a member's connection."""
@@ -235,6 +271,39 @@ class RelayControl(DeviceControl):
             return None
         age_ns = found.pop("queue_age_ns")
         return Counters(connection, **{name: found[name] for name in Counters._fields[1:-1]}, queue_delay_ns=age_ns)
+
+    def _carriers(self, places: tuple[Place, Place]) -> list[Carrier | None]:
+        source, destination = places
+        sender = whereabouts.carrier_of_source(source.ip, self._relay.network(source.path))
+        asker = sender if source.path == destination.path else None
+        return [
+            sender,
+            whereabouts.carrier_of_destination(destination.ip, asker, self._relay.network(destination.path)),
+        ]
+
+    def _counted(self, carrier: Carrier | None) -> Counted:
+        """What the engine says of one that is connected."""
+        connection = None if carrier is None or carrier.session is None else carrier.session.connection
+        counters = None if connection is None else self._counters_of(connection)
+        if connection is None or counters is None:
+            return Counted()
+        heard_ns = self._engine.received_ns(connection)
+        return Counted(
+            counters=counters,
+            heard_s=None if heard_ns is None else (time.monotonic_ns() - heard_ns) / 1e9,
+            drops=self._engine.connection_drops(connection) or {},
+        )
+
+    def _why_end(
+        self, end: End, place: Place, carrier: Carrier | None, before: Counted | None, seconds: float
+    ) -> WhyEnd:
+        session = None if carrier is None else carrier.session
+        member = None
+        if session is not None and (counters := self._counters_of(session.connection)) is not None:
+            earlier = None if before is None else before.counters
+            whole = self._member(Found(place.path, session), counters, earlier, seconds, round_trip=True)
+            member = snapshot.detailed(whole, self._engine.connection_drops(session.connection) or {})
+        return snapshot.why_end(end, member, time.time())
 
     def _look(self) -> AllCounters:
         return AllCounters(self._engine.members(), MEMBER_FORMAT)

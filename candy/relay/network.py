@@ -137,7 +137,8 @@ class Network(Roster):
         self.register.set_lease_days(lease_days)
         pool.configure(reservations)
         self._ends = Ends(passwords)
-        self._checks_source = tell_gateways
+        self.checks_source = tell_gateways
+        """Whether a source has to be its sender's."""
         self.set_legacy(legacy, 0.0)
 
     def host(self, connection: int, ip: IPv4Address) -> list[Action]:
@@ -156,7 +157,7 @@ class Network(Roster):
             lease=self._telling.seal_own(own),
             network=realm.enrolment.network,
             secret=None,
-            checks_source=self._checks_source,
+            checks_source=self.checks_source,
         )
 
     def asked(self, ask: control.Ask) -> list[Action]:
@@ -376,7 +377,7 @@ class Network(Roster):
     def set_legacy(self, legacy: bool, now: float) -> list[Action]:
         """Whether old clients may join; those that are there go, if not. Call it when passwords have changed, too."""
         realm = self._realm
-        tells = Tells(0) if self._checks_source else Tells.CHECKS_NO_SOURCE
+        tells = Tells(0) if self.checks_source else Tells.CHECKS_NO_SOURCE
         if legacy:
             tells |= Tells.ADMITS_OLD
             if realm.enrolment.admit is not Admit.INVITE and realm.passwords.are_shared:

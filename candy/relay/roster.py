@@ -16,6 +16,7 @@ from ipaddress import IPv4Address
 from candy.control.escape import shown
 from candy.protocol.actions import Log, Ping
 from candy.protocol.closing import CloseCode
+from candy.protocol.login import Asks
 from candy.relay import lines
 from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
 from candy.relay.enrolment import Enrolment
@@ -129,6 +130,26 @@ class Roster:
     def rules(self) -> Rules:
         """Those in force."""
         return self._realm.rules
+
+    @property
+    def host_ip(self) -> IPv4Address | None:
+        """The address of the relay's own interface."""
+        return None if self._realm.host is None else self._realm.pool.address_of(self._realm.host)
+
+    @property
+    def host_flags(self) -> Asks:
+        """How that interface seals."""
+        return Asks.SEALS_NOTHING if self._realm.own is None else self._realm.own.flags
+
+    @property
+    def forwards_broadcast(self) -> bool:
+        """Members may send messages to all others."""
+        return self._realm.forward_broadcast
+
+    def member_at(self, ip: IPv4Address) -> Session | None:
+        """The member that has this address."""
+        connection = self._realm.pool.holder(ip)
+        return None if connection is None else self._sessions.get(connection)
 
     @property
     def logins(self) -> Mapping[str, int]:

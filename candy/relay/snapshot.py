@@ -17,13 +17,14 @@ from dataclasses import asdict
 from ipaddress import IPv4Interface
 from typing import NamedTuple
 
-from candy.control.model import Lease, Member, MemberDetail, Network, Reservation
+from candy.control.model import Lease, Member, MemberDetail, Network, Reservation, WhyEnd
 from candy.errors import RequestError
 from candy.relay.leases import LeaseStatus, shown_vmac
 from candy.relay.network import Network as ServedNetwork
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.reservations import is_meant
 from candy.relay.session import Session
+from candy.relay.why import End
 
 
 class Counters(NamedTuple):
@@ -102,7 +103,7 @@ def find(wanted: str, members: Iterable[Found]) -> Found:
     Raises:
         RequestError: there is none, or there are several.
     """
-    is_meant = _meaning(wanted)
+    is_meant = meaning(wanted)
     matches = [found for found in members if is_meant(found.session)]
     if not matches:
         raise RequestError(f"no member is {wanted!r}: the command members lists them", 404)
@@ -112,7 +113,8 @@ def find(wanted: str, members: Iterable[Found]) -> Found:
     return matches[0]
 
 
-def _meaning(wanted: str) -> Callable[[Session], bool]:
+def meaning(wanted: str) -> Callable[[Session], bool]:
+    """Whether a session is the one that an operator means."""
     if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+", wanted):
         # As text, because not each that looks like one is an address.
         return lambda session: str(session.ip) == wanted
@@ -154,6 +156,23 @@ def network(path: str, served: ServedNetwork, interface: str | None, own_address
         rules=len(served.rules.rules),
         interface=interface,
         own_address=None if own_address is None else str(own_address),
+    )
+
+
+def why_end(end: End, member: MemberDetail | None, wall: float) -> WhyEnd:
+    """One end of a way that was asked about; `wall` in Unix seconds."""
+    return WhyEnd(
+        network=end.path,
+        address=str(end.ip),
+        name=end.name or None,
+        through=None if end.through is None else str(end.through),
+        connected=end.is_here,
+        last_seen=wall if end.is_here else end.last_seen,
+        heard_s=end.heard_s,
+        seals=end.takes_sealed,
+        requires_sealing=not end.takes_clear,
+        drops_now={reason: count for reason, count in end.dropped.items() if count},
+        member=member,
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 import trustme
 from lab.commands import call, refuse
 from lab.keyed import KeyedMember, device
-from lab.member import Member
+from lab.member import Member, echo
 from lab.programs import RelayProgram, environment
 from lab.tls import flags_for
 
@@ -90,6 +90,24 @@ def test_members_and_one_of_them(relay: RelayProgram, stack: ExitStack) -> None:
         json.loads(line) for line in said(relay, "top", "--interval", "0.1", "--count", "2", "--json").splitlines()
     )
     assert len(first["members"]) == len(second["members"])
+
+
+def test_why(relay: RelayProgram, stack: ExitStack) -> None:
+    """First the answer, then what is known of both ends."""
+    for address in ("192.168.202.15", "192.168.202.16"):
+        member = stack.enter_context(Member.connect(relay.address))
+        member.send(member.greeting())
+        member.log_in(address)
+    answer, rest = said(relay, "why", "192.168.202.15", "192.168.202.16", "--interval", "0").split("\n\n")
+    assert answer.startswith("the relay lets packets from 192.168.202.15 to 192.168.202.16 pass")
+    one, other = columns(rest)
+    assert (one["END"], one["ADDRESS"], one["CONNECTED"], one["PKTS-IN/S"]) == ("from", "192.168.202.15", "yes", "-")
+    assert (other["END"], other["THROUGH"], other["SEALS"]) == ("to", "192.168.202.16", "no")
+    member.forward(echo("10.9.9.9", "192.168.202.15", 1))
+    member.settle()
+    hint = said(relay, "why", "192.168.202.16", "192.168.202.17", "--interval", "0.1").splitlines()[1]
+    assert hint.startswith("since the log-in: 1 packets from 192.168.202.16 had a source that is not its own")
+    assert json.loads(said(relay, "why", "192.168.202.16", "192.168.202.17", "--json"))["verdict"] == "no member there"
 
 
 def test_changes(relay: RelayProgram, stack: ExitStack) -> None:

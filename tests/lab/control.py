@@ -5,7 +5,9 @@
 Rule: a refusal is an answer, too: refused() gives its words.
 """
 
+import select
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +27,8 @@ class Control:
         self._document = Document(self._asking.ask("GET", "/v1/openapi.json"))
         self.asked: set[tuple[str, str]] = set()
         """Operations that were answered."""
+        self.answered: Any = None
+        """What meanwhile() asked for."""
 
     @property
     def operations(self) -> set[tuple[str, str]]:
@@ -43,6 +47,14 @@ class Control:
         answer = self._asking.ask(method, path, body, **query)
         self.asked.add(self._document.check(method, path, 200, answer))
         return answer
+
+    def meanwhile(self, method: str, path: str, **query: Any) -> Iterator[None]:
+        """Ask, and give the caller a turn again and again until the answer is there: `answered`."""
+        self._asking.begin(method, path, **query)
+        while not select.select([self._asking], [], [], 0)[0]:
+            yield
+        self.answered = self._asking.answer()
+        self.asked.add(self._document.check(method, path, 200, self.answered))
 
     def refused(self, method: str, path: str, body: object = None, **query: Any) -> tuple[int, str]:
         """Status and words."""

@@ -170,6 +170,43 @@ def test_no_device_passes_for_another(relay: RelayProgram, control: Control, sta
         assert control.ask("GET", f"/v1/members/{quoted(wanted)}")["address"] == "192.168.202.50"
 
 
+def test_why(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
+    """What the engine counts while it looks is the answer; what it counted before is a hint."""
+    one = enter(stack, relay, "192.168.202.80", "sender", extended=True)
+    enter(stack, relay, "192.168.202.81", extended=True)
+    enter(stack, relay, "192.168.203.5", home=True)
+    why = control.ask("GET", "/v1/why/sender/192.168.202.81")
+    assert (why["verdict"], why["rule"], why["hints"], why["looked_s"]) == ("passes", None, [], 0)
+    assert why["answer"].startswith("the relay lets packets from 192.168.202.80 (sender) to 192.168.202.81 pass: ")
+    source = why["source"]
+    assert (source["name"], source["through"], source["connected"]) == ("sender", "192.168.202.80", True)
+    assert 0 <= source["heard_s"] < 60
+    assert source["member"]["packets_in_per_s"] is None
+    one.forward(echo("10.9.9.9", "192.168.202.81", 1))
+    one.settle()
+    earlier = control.ask("GET", "/v1/why/sender/192.168.202.81", over=0.1)
+    assert (earlier["verdict"], earlier["source"]["drops_now"]) == ("passes", {})
+    assert earlier["looked_s"] >= 0.1
+    assert earlier["hints"][0].startswith("1 packets from 192.168.202.80 had a source that is not its own")
+    for _ in control.meanwhile("GET", "/v1/why/sender/192.168.202.81", over=0.3):
+        one.forward(echo("10.9.9.9", "192.168.202.81", 2))
+        one.settle()
+    now = control.answered
+    assert now["verdict"] == "source refused"
+    assert now["source"]["drops_now"]["spoofed_source"] >= 1
+    assert now["source"]["member"]["drops_by_reason"]["spoofed_source"] >= 2
+    for destination, verdict in (
+        ("192.168.202.82", "no member there"),
+        ("192.168.203.5", "not in this network"),
+        ("10.9.9.9", "not in this network"),
+    ):
+        asked = control.ask("GET", f"/v1/why/192.168.202.80/{destination}")
+        assert asked["verdict"] == verdict
+        assert (asked["destination"]["member"] is not None) == (destination == "192.168.203.5")
+    assert control.ask("GET", "/v1/why/192.168.202.83/192.168.202.80")["verdict"] == "no member there"
+    assert control.refused("GET", "/v1/why/nobody/192.168.202.80")[0] == 404
+
+
 def test_kick(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
     """The member is told, and may come back; the log has who asked."""
     kicked = enter(stack, relay, "192.168.202.60", extended=True)
