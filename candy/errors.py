@@ -4,6 +4,7 @@
     ├── ConfigError        what the user wrote can't be right: exit status 2
     ├── OperationalError   the machine or the network refused: exit status 1
     │   ├── AddressTaken   another interface of this machine has the address
+    │   ├── TookTooLong    an attempt to connect has run out of time
     │   ├── InterfaceGone  another program removed an interface of ours
     │   └── KeysUnusable   a running member can't use its keys
     ├── RequestError       what somebody asked of the running relay can't be done
@@ -43,6 +44,10 @@ class UnwritableError(OperationalError):
 
 class AddressTaken(OperationalError):
     """Another interface has the address that one of ours shall have. It may lose it: a member waits for that."""
+
+
+class TookTooLong(OperationalError):
+    """An attempt to connect has run out of time: nothing was answered, neither yes nor no."""
 
 
 class InterfaceGone(OperationalError):

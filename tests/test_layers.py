@@ -12,6 +12,7 @@ ADAPTERS = {
     "host/interface.py",
     "member/control.py",
     "member/dial.py",
+    "member/doctor.py",
     "member/joining.py",
     "member/lifecycle.py",
     "member/member.py",

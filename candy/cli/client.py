@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from candy.cli import device
+from candy.cli import device, doctor
 from candy.cli.command import Command, Gathered
 from candy.errors import ConfigError
 from candy.member.keys import MemberKeys
+from candy.member.login import NO_CREDENTIAL
 from candy.member.settings import MemberSettings, member_settings
 
 
@@ -20,10 +21,7 @@ def configure(gathered: Gathered, check: bool) -> MemberSettings:
     password = gathered.password
     settings = member_settings(gathered.given, password=None if password is None else password.value)
     if password is None and MemberKeys(settings.state_dir, settings.name).ticket() is None:
-        raise ConfigError(
-            "no password given: set CANDY_PASSWORD, or add --password-file FILE, or run candy-client join with an "
-            "invitation"
-        )
+        raise ConfigError(NO_CREDENTIAL)
     return settings
 
 
@@ -39,5 +37,5 @@ main = Command(
     "Join this machine to a candy network: a TUN interface whose packets travel through the relay.",
     configure,
     run,
-    more=device.commands(),
+    more=[*device.commands(), doctor.command()],
 )

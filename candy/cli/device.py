@@ -84,7 +84,7 @@ def _join(link: str) -> int:
         raise ConfigError("-w: the link names the relay: leave it out")
     line, network, invitation = _read(_from_standard_input() if link == _STANDARD_INPUT else link.strip())
     written = {key: value for key, value in before.items() if value not in (None, ()) and key not in _UNWRITTEN}
-    path = Path(before["config"]) if before.get("config") else _usual_file(written.get("name"))
+    path = Path(before["config"]) if before.get("config") else usual_file(written.get("name"))
     settings = _settings({**before, "config": None, "websocket": line})
     is_new = _write(path, line, written)
     # It takes a while, and is needed here alone.
@@ -176,7 +176,8 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _usual_file(name: str | None) -> Path:
+def usual_file(name: str | None) -> Path:
+    """The one to start with unless another is named."""
     file = f"{name or 'client'}.toml"
     if os.geteuid() == 0:
         return Path("/etc/candy", file)

@@ -7,7 +7,7 @@
 Rules:
  1. Names are strangers' words: escaped, and never markup.
  2. In a pipe a column is one word: what is unknown is `-`, spaces are escaped, bytes and seconds are bare numbers, and
-    times are in UTC (RFC 3339).
+    times are in UTC (RFC 3339). A sentence is the last column, and keeps its spaces.
 
 rich is imported for a terminal alone. This module does not know who answers.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = dict[str, Any]
-Kind = Literal["text", "count", "bytes", "rate", "ms", "time", "flag"]
+Kind = Literal["text", "sentence", "state", "count", "bytes", "rate", "ms", "time", "flag"]
 UNKNOWN = "-"
 GAP = 2
 """Characters between two columns."""
@@ -44,7 +44,7 @@ class Column(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        return self.kind not in ("text", "flag", "time")
+        return self.kind not in ("text", "sentence", "state", "flag", "time")
 
 
 NETWORK = Column("NETWORK", "network", only_in_several=True)
@@ -141,12 +141,22 @@ PEERS = (
     Column("LAN", "lan"),
     Column("ASKS", "asks", "flag"),
 )
+FINDINGS = (
+    Column("STEP", "step"),
+    Column("STATE", "state", "state"),
+    Column("TIME", "ms", "ms"),
+    Column("FOUND", "text", "sentence"),
+)
 ROUTES = (
     Column("DESTINATION", "destination"),
     Column("NEXT-HOP", "next_hop"),
     Column("STATE", "state"),
     Column("REASON", "reason"),
 )
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+"""Of states."""
+SENTENCE_LEAST = 40
+"""Characters of a line that a sentence is broken into, where there is room for them."""
 _UNITS: dict[str, Kind] = {column.key: column.kind for column in (*MEMBERS, *LEASES)} | {
     "last_end_at": "time",
     "packets_in_per_s": "count",
@@ -179,8 +189,10 @@ def cell(kind: Kind, value: Any, *, for_person: bool) -> str:
             return _size(value, kind) if for_person else f"{value:.0f}"
         case "count":
             return f"{value:.0f}"
-        case "text":
+        case "text" | "state":
             return shown(str(value), spaces=for_person)
+        case "sentence":
+            return shown(str(value))
 
 
 def _time(value: float, for_person: bool) -> str:
@@ -244,14 +256,18 @@ def table(columns: Sequence[Column], rows: Sequence[Row], width: int, marked: Co
 
     columns = [c for c in columns if not c.only_in_several or len({row[c.key] for row in rows}) > 1]
     cells = {c: [c.title, *(cell(c.kind, row[c.key], for_person=True) for row in rows)] for c in columns}
-    shown = _with_room({c: max(map(cell_len, texts)) + GAP for c, texts in cells.items()}, width + GAP, marked)
+    widths = {c: max(map(cell_len, texts)) + GAP for c, texts in cells.items()}
+    widths |= {c: min(taken, SENTENCE_LEAST) for c, taken in widths.items() if c.kind == "sentence"}
+    shown = _with_room(widths, width + GAP, marked)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
     for column in shown:
         style = "reverse" if column == marked else ""
-        made.add_column(Text(column.title, style), justify="right" if column.is_number else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        made.add_column(Text(column.title, style), justify=justify, no_wrap=column.kind != "sentence")
     for texts in zip(*(cells[column][1:] for column in shown), strict=True):
         # A Text is never read as markup.
-        made.add_row(*map(Text, texts))
+        styles = [_STYLES.get(text, "") if c.kind == "state" else "" for c, text in zip(shown, texts, strict=True)]
+        made.add_row(*map(Text, texts, styles))
     if left_out := [column.title for column in columns if column not in shown]:
         made.caption = Text(f"no room for {', '.join(left_out)}")
         made.caption_justify = "left"

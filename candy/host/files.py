@@ -79,6 +79,19 @@ def create(folder: Path, path: Path, content: bytes) -> bytes:
     return content
 
 
+def probe(folder: Path) -> None:
+    """Whether the folder can be written: by a file that is gone again.
+
+    Raises:
+        UnwritableError: it can't.
+    """
+    path = folder / "probe"
+    try:
+        os.unlink(_write_beside(folder, path, b"?"))
+    except OSError as error:
+        raise UnwritableError(_unusable("write", path, error)) from error
+
+
 class Folder:
     """Small files in one folder, each read once at most, and in memory what the folder does not take: a full disk, a
     read-only one, missing rights.

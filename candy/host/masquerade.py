@@ -26,7 +26,7 @@ import socket
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from candy.errors import OperationalError
 from candy.host.notifications import Kind
@@ -35,7 +35,8 @@ from candy.host.reconciler import Fact, Judge, Part
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 NOTE = "candy-ip-forward-was-off"
 _TABLE = re.compile(r"^table (ip|inet) (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
-_CLOSED = re.compile(r"^\tchain (\S+) \{\n(?:\t\t.*\n)*?\t\ttype filter hook forward [^;]*; policy drop;", re.MULTILINE)
+_CLOSED = r"^\tchain (\S+) \{{\n(?:\t\t.*\n)*?\t\ttype filter hook {} [^;]*; policy drop;"
+"""A chain that drops what it has no rule for, at a hook."""
 CHAINS = """
     chain clamp {{
         type filter hook forward priority -150;
@@ -84,13 +85,11 @@ class Masquerade:
         Raises:
             OperationalError: the kernel refused; nothing is left behind.
         """
-        if commands := missing_rules(self._run("list ruleset"), self.name):
-            _log.warning(
-                "this machine's firewall drops what is forwarded: let packets of %s pass: %s", self.name, commands
-            )
+        if doubt := about_forwarding(self.ruleset(), self.name):
+            _log.warning("%s", doubt)
         self._set(self._table)
         try:
-            if _forwards():
+            if is_forwarding():
                 # Another member's doing, or that of one that crashed, is as good as our own.
                 if note := self._list(NOTE):
                     self._listed[NOTE], self._was_off = note, True
@@ -115,11 +114,24 @@ class Masquerade:
         forwarding = Fact(Part.FORWARDING, 1)
         wanted = {Fact(Part.TABLE, table) for table in self._listed} | ({forwarding} if self._was_off else set())
         found = {Fact(Part.TABLE, table) for table, text in self._listed.items() if self._list(table) == text}
-        for part, value in judge(wanted, found | ({forwarding} if _forwards() else set())):
+        for part, value in judge(wanted, found | ({forwarding} if is_forwarding() else set())):
             if part is Part.TABLE:
                 self._set(str(value))
             else:
                 _forward(str(value))
+
+    def ruleset(self) -> str:
+        """This machine's, of all families, as nft lists it.
+
+        Raises:
+            OperationalError: nft can't be run, or this user may not ask.
+        """
+        return self._run("list ruleset")
+
+    def missing(self) -> list[Fact]:
+        """What a gateway that runs shall have, and this machine has not. Raises OperationalError."""
+        table = [] if self._list(self._table) else [Fact(Part.TABLE, self._table)]
+        return table if is_forwarding() else [*table, Fact(Part.FORWARDING, 1)]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -169,23 +181,38 @@ class Masquerade:
         return done.stdout
 
 
-def missing_rules(ruleset: str, interface: str) -> str:
-    """The commands that let an interface's packets pass where a chain's policy drops all that is forwarded and no rule
-    of its table accepts those; "" if there is no such chain.
+def about_forwarding(ruleset: str, interface: str) -> str:
+    """What to do about a firewall that drops what a gateway forwards; "" if there is none."""
+    commands = missing_rules(ruleset, interface)
+    told = f"this machine's firewall drops what is forwarded: let packets of {interface} pass"
+    return f"{told}: {commands}" if commands else ""
+
+
+def about_input(ruleset: str, interface: str) -> str:
+    """What to do about a firewall that drops what members send to this machine itself; "" if there is none."""
+    commands = missing_rules(ruleset, interface, "input")
+    told = f"this machine's firewall drops what comes in: members reach nothing on it until that of {interface} may"
+    return f"{told}: {commands}" if commands else ""
+
+
+def missing_rules(ruleset: str, interface: str, hook: Literal["forward", "input"] = "forward") -> str:
+    """The commands that let an interface's packets pass where a chain's policy drops all that is forwarded, or comes
+    in, and no rule of its table accepts those; "" if there is no such chain.
 
     Args:
         ruleset: of all families, as nft lists it.
     """
     commands = []
+    ways = "io" if hook == "forward" else "i"
     for family, table, chains in _TABLE.findall(ruleset):
         if re.search(rf'"{re.escape(interface)}".* accept$', chains, re.MULTILINE):
             continue
-        for chain in _CLOSED.findall(chains):
-            if (family, table, chain) == ("ip", "filter", "FORWARD"):
-                commands += [f"iptables -I FORWARD -{way} {interface} -j ACCEPT" for way in "io"]
+        for chain in re.findall(_CLOSED.format(hook), chains, re.MULTILINE):
+            if (family, table, chain) == ("ip", "filter", hook.upper()):
+                commands += [f"iptables -I {chain} -{way} {interface} -j ACCEPT" for way in ways]
             else:
                 insert = f"insert rule {family} {table} {chain}"
-                commands += [f"nft '{insert} {way}ifname \"{interface}\" accept'" for way in "io"]
+                commands += [f"nft '{insert} {way}ifname \"{interface}\" accept'" for way in ways]
     return " && ".join(commands)
 
 
@@ -199,7 +226,8 @@ def _is_interface(name: str) -> bool:
     return name in (other for _, other in socket.if_nameindex())
 
 
-def _forwards() -> bool:
+def is_forwarding() -> bool:
+    """Whether this machine passes packets from one interface to another."""
     return IP_FORWARD.read_text().strip() != "0"
 
 

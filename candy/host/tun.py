@@ -17,7 +17,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -217,7 +217,7 @@ class Tun:
     async def _refuse_taken(self, netlink: "AsyncIPRoute", address: IPv4Interface) -> None:
         async for other in await netlink.get_addr(family=socket.AF_INET):
             if other["index"] != self._index and other.get("IFA_LOCAL") == str(address.ip):
-                raise AddressTaken(_taken(address, socket.if_indextoname(other["index"])))
+                raise AddressTaken(taken(address.ip, socket.if_indextoname(other["index"])))
 
     async def _routes(self, netlink: "AsyncIPRoute") -> list[Any]:
         """Those that lead through it."""
@@ -280,8 +280,9 @@ def _has_strict_check() -> bool:
     return True
 
 
-def _taken(address: IPv4Interface, holder: str) -> str:
-    return f"{address.ip} is already an address of {holder}: remove it there, or choose another with --tun"
+def taken(address: IPv4Address, holder: str) -> str:
+    """What to do about an address that another interface has."""
+    return f"{address} is already an address of {holder}: remove it there, or choose another with --tun"
 
 
 def _explain(name: str, error: OSError) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyroute2 import AsyncIPRoute
 
 # From <linux/rtnetlink.h> and <linux/if.h>.
+RTN_UNICAST = 1
 RTN_LOCAL = 2
 RTM_F_FIB_MATCH = 0x2000
 IFF_UP = 1
@@ -98,6 +99,17 @@ class Egress(NamedTuple):
     """The address that the kernel gives to what it sends there."""
 
 
+class Overlaps(NamedTuple):
+    """What is in a tunnel's way, or in whose way it is: a line each."""
+
+    networks: list[str]
+    """Other interfaces' that overlap its own."""
+    inside: list[str]
+    """What it encloses that this machine depends on, with what becomes of it."""
+    harms: bool
+    """Of the latter something is not kept out."""
+
+
 class Underlay:
     """This machine without one of its interfaces.
 
@@ -130,7 +142,18 @@ class Underlay:
     async def review(
         self, own: IPv4Interface, routes: Collection[IPv4Network], ways: Mapping[IPv4Address, Way]
     ) -> None:
-        """Log each overlap that was not there at the last review.
+        """Log each overlap that was not there at the last review, as overlaps() has them."""
+        found = await self.overlaps(own, routes, ways)
+        lines = (*found.networks, *found.inside)
+        for line in lines:
+            if line not in self._said:
+                _log.warning("%s", line)
+        self._said = frozenset(lines)
+
+    async def overlaps(
+        self, own: IPv4Interface, routes: Collection[IPv4Network], ways: Mapping[IPv4Address, Way]
+    ) -> Overlaps:
+        """What is in the way, and in whose way it is; of a tunnel that is not there what would be.
 
         Args:
             own: the tunnel's address.
@@ -146,17 +169,31 @@ class Underlay:
             inside = {
                 address: str(enclosing((own.network, *routes), address) or "a route")
                 for address in {*ways, *servers}
-                if (await route_to(netlink, address)).ifindex == index
+                if await self._leads_into(netlink, index, address, (own.network, *routes))
             }
-        lines = [
-            *(collision(own.network, name, network) for network, name, _ in others if own.network.overlaps(network)),
-            *(_about_relay(inside[address], address, way) for address, way in ways.items() if address in inside),
-            *(_about_name_server(inside[server], server) for server in servers if server in inside),
-        ]
-        for line in lines:
-            if line not in self._said:
-                _log.warning("%s", line)
-        self._said = frozenset(lines)
+        swallowed = {address: way for address, way in ways.items() if address in inside}
+        return Overlaps(
+            [collision(own.network, name, network) for network, name, _ in others if own.network.overlaps(network)],
+            [
+                *(_about_relay(inside[address], address, way) for address, way in swallowed.items()),
+                *(_about_name_server(inside[server], server) for server in servers if server in inside),
+            ],
+            not all(way.is_apart for way in swallowed.values()),
+        )
+
+    async def _leads_into(
+        self, netlink: "AsyncIPRoute", index: int, address: IPv4Address, networks: Collection[IPv4Network]
+    ) -> bool:
+        route = await route_to(netlink, address)
+        if index:
+            return route.ifindex == index
+        # The longer prefix wins, and of two alike the kernel has the other one now.
+        its = enclosing(networks, address)
+        return (
+            its is not None
+            and not route.is_local
+            and (route.destination is None or its.prefixlen > route.destination.prefixlen)
+        )
 
     def _index(self) -> int:
         """The tunnel's; no interface has 0."""
@@ -164,6 +201,42 @@ class Underlay:
             return socket.if_nametoindex(self._tunnel)
         except OSError:
             return 0
+
+
+class Holding(NamedTuple):
+    """What the kernel has of an interface of ours."""
+
+    is_up: bool | None
+    """None: it is not there."""
+    holder: str | None
+    """The interface that has the member's address; None: none has."""
+    routes: frozenset[IPv4Network]
+    """Destinations that lead through it."""
+
+
+async def holding(name: str, address: IPv4Address) -> Holding:
+    """What the kernel has of the interface that shall have this address."""
+    from pyroute2 import AsyncIPRoute
+
+    async with AsyncIPRoute() as netlink:
+        links = {link["index"]: link async for link in await netlink.get_links()}
+        names = {index: link.get("IFLA_IFNAME") for index, link in links.items()}
+        index = next((index for index, its in names.items() if its == name), 0)
+        held = [
+            names[its["index"]]
+            async for its in await netlink.get_addr(family=socket.AF_INET)
+            if its.get("IFA_LOCAL") == str(address) and its["index"] in names
+        ]
+        through = [route async for route in await netlink.get_routes(family=socket.AF_INET, oif=index)] if index else []
+    return Holding(
+        bool(links[index]["flags"] & IFF_UP) if index else None,
+        next((its for its in held if its == name), held[0] if held else None),
+        frozenset(
+            IPv4Network((route.get("RTA_DST", 0), route["dst_len"]))
+            for route in through
+            if route["type"] == RTN_UNICAST
+        ),
+    )
 
 
 def bind(opened: socket.socket, way: Way | None) -> None:

@@ -225,6 +225,8 @@ class Conversation:
         """The log-in's next deadline."""
         self._told_all_at = inf
         """Rule 3's deadline."""
+        self.relay_clock: int | None = None
+        """What the relay has for the time, Unix seconds, once it has said so."""
 
     @property
     def connection(self) -> int:
@@ -372,13 +374,9 @@ class Conversation:
         expected = auth.expttun_digest(self._identity.password, message.timestamp)
         if not auth.digest_matches(expected, message.digest):
             return self._end("the relay's hash is wrong: it has another password, or is not your relay", refused=True)
+        self.relay_clock = message.timestamp
         if not auth.is_timely(message.timestamp, wall):
-            skew = message.timestamp - wall
-            return self._end(
-                f"the relay's clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} this machine's: "
-                "set the one that is wrong, for example by NTP",
-                refused=True,
-            )
+            return self._end(f"{clocks(message.timestamp - wall)}: {CURES[CloseCode.CLOCK_OFF]}", refused=True)
         return self._on_granted(message.address, now)
 
     def _on_granted(self, address: IPv4Interface, now: float) -> list[Action]:
@@ -461,6 +459,13 @@ class Conversation:
         self._ending = Ending(text, refused=refused)
         self._due = self._told_all_at = inf
         return [Close(self._connection, CloseCode.POLICY_VIOLATION, "")]
+
+
+def clocks(skew: int) -> str:
+    """How far the relay's clock is ahead of this machine's, in words."""
+    if skew == 0:
+        return "the relay's clock and this machine's say the same"
+    return f"the relay's clock is {abs(skew)} s {'ahead of' if skew > 0 else 'behind'} this machine's"
 
 
 def _is_usable(address: IPv4Interface) -> bool:

@@ -18,7 +18,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
@@ -32,19 +32,22 @@ from candy._fastpath import CANDY3, Engine, TlsContext
 from candy.carrier.handover import INSTANCE, Tail, accept_for
 from candy.carrier.secure import Secure, TlsFailed
 from candy.carrier.tls import BY_SYSTEM, HANDSHAKE_S, Trust, trusting
-from candy.errors import ConfigError, OperationalError, TrustError
+from candy.errors import ConfigError, OperationalError, TookTooLong, TrustError
 from candy.host.underlay import Target, Underlay
 from candy.member import refusal
 from candy.member.authorization import basic
 from candy.member.outer import Outer
 from candy.member.proxy import proxy_for, tunnel
 from candy.member.refusal import Answer
+from candy.member.steps import Step
 from candy.protocol.keys import Shown
 from candy.protocol.login import OFFERED
 from candy.protocol.wire import SEALING_SUBPROTOCOL
 from candy.settings import host_port, plain_host, without_credentials
 
 ATTEMPT_S = 10.0
+PADDING = "Candy-Padding"
+"""A header without a meaning: it makes a request as long as is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +155,38 @@ class Dialer:
         # "An HTTP client … MUST remove any ZoneID attached to an outgoing URI" (RFC 6874): it says nothing over there.
         self._asked = shown.with_host(host) if zone else shown
         self._proxy = proxy_for(self._url)
+        self.proxy = None if self._proxy is None else host_port(*_host_and_port(self._proxy))
+        """host:port of it, if there is one on the way."""
         first = self._proxy or self._url
         what = "the relay" if self._proxy is None else "the proxy"
-        self.outer = Outer(what, plain_host(first.raw_host or ""), first.port or 0, underlay)
+        self.outer = Outer(what, *_host_and_port(first), underlay)
         """Where connections go to first."""
         self._tls = trusting(host, trust) if self._url.scheme == "wss" else None
         self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
 
     async def dial(
-        self, attempt_s: float = ATTEMPT_S, *, secure: Secure | None = None, known: Sequence[str] = ()
+        self,
+        attempt_s: float = ATTEMPT_S,
+        *,
+        secure: Secure | None = None,
+        known: Sequence[str] = (),
+        told: Callable[[Step], None] = lambda step: None,
+        padding: int = 0,
     ) -> Upgraded:
         """Make one attempt of at most attempt_s seconds.
 
         Args:
             secure: does TLS; for wss:// alone.
             known: addresses to try if the name of `outer` is not found.
+            told: hears of each step as it begins.
+            padding: bytes by which the request is longer.
 
         Raises:
+            TookTooLong: the time is over; the text is as follows.
             OperationalError: there is no connection; the text begins with the URL and says why and what to
             do.
         """
-        connector = _Connector(self.outer, known, self._tls, secure, self._proxy)
+        connector = _Connector(self.outer, known, self._tls, secure, self._proxy, told)
         lost = ExitStack()
         try:
             async with (
@@ -184,7 +198,7 @@ class Dialer:
                 ) as session,
             ):
                 try:
-                    upgraded = await self._upgrade(session, connector)
+                    upgraded = await self._upgrade(session, connector, padding)
                     # The end of aiohttp's session awaits, so time or caller may yet be over.
                     lost.callback(upgraded.close)
                 except asyncio.CancelledError:
@@ -198,6 +212,7 @@ class Dialer:
             return upgraded
         except TimeoutError:
             why = f"no success within {attempt_s:g} s, while {connector.stage}"
+            raise TookTooLong(f"{self.relay}: {why}") from None
         except aiohttp.ServerDisconnectedError:
             why = f"the server closed the connection instead of answering: {self._doubt}"
         except aiohttp.ClientResponseError:
@@ -210,7 +225,7 @@ class Dialer:
             lost.close()
         raise OperationalError(f"{self.relay}: {why}")
 
-    async def _upgrade(self, session: aiohttp.ClientSession, connector: "_Connector") -> Upgraded:
+    async def _upgrade(self, session: aiohttp.ClientSession, connector: "_Connector", padding: int) -> Upgraded:
         key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
         response = await session.get(
             self._asked,
@@ -222,6 +237,7 @@ class Dialer:
                 "User-Agent": f"candy/{__version__}",
                 **({"Sec-WebSocket-Protocol": ", ".join(OFFERED), INSTANCE: self.instance} if self.extension else {}),
                 **({"Authorization": self._authorization} if self._authorization is not None else {}),
+                **({PADDING: "x" * padding} if padding else {}),
             },
             skip_auto_headers=("Accept", "Accept-Encoding"),
             allow_redirects=False,
@@ -246,9 +262,16 @@ class _Connector(aiohttp.BaseConnector):
     """Steps 2 to 4, for one connection."""
 
     def __init__(
-        self, outer: Outer, known: Sequence[str], tls: TlsContext | None, secure: Secure | None, proxy: URL | None
+        self,
+        outer: Outer,
+        known: Sequence[str],
+        tls: TlsContext | None,
+        secure: Secure | None,
+        proxy: URL | None,
+        told: Callable[[Step], None],
     ) -> None:
         super().__init__(force_close=True)
+        self._told = told
         self._to = outer
         self._known = known
         self._tls = tls
@@ -276,15 +299,14 @@ class _Connector(aiohttp.BaseConnector):
             except OSError as error:
                 raise _no_descriptor(error) from error
             if self._proxy is not None:
-                via = plain_host(self._proxy.raw_host or ""), self._proxy.port or 0
-                self._begin(f"waiting for the proxy {host_port(*via)}")
+                self._begin(Step.PROXY, f"waiting for the proxy {host_port(*_host_and_port(self._proxy))}")
                 await tunnel(opened, host_port(host, port), self._proxy)
             if self._tls is not None:
-                self.stage = "negotiating TLS"
+                self._begin(Step.TLS, "negotiating TLS")
                 opened = await self._negotiate(opened, host, self._tls)
             # From here on the transport owns the socket.
             cleanup.pop_all()
-        self.stage = "waiting for the answer to the upgrade request"
+        self._begin(Step.UPGRADE, "waiting for the answer to the upgrade request")
         _, protocol = await self._loop.create_connection(self._factory, sock=opened)
         return protocol
 
@@ -301,8 +323,9 @@ class _Connector(aiohttp.BaseConnector):
             raise OperationalError(f"no TLS: {error.strerror}") from error
         return plaintext
 
-    def _begin(self, stage: str) -> None:
+    def _begin(self, step: Step, stage: str) -> None:
         self.stage = stage
+        self._told(step)
 
     def judge(self) -> None:
         """The attempt takes too long: do long segments vanish, such as those of a certificate?"""
@@ -324,6 +347,10 @@ class _Connector(aiohttp.BaseConnector):
     def forget(self) -> None:
         if self._duplicate is not None:
             self._duplicate.close()
+
+
+def _host_and_port(url: URL) -> tuple[str, int]:
+    return plain_host(url.raw_host or ""), url.port or 0
 
 
 def _no_tls(host: str, error: TlsFailed) -> str:

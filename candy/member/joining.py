@@ -7,7 +7,7 @@ This module does not know where links come from, nor what becomes of the setting
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Interface
 
 from candy._fastpath import EVENT_CLOSED, EVENT_MESSAGE, Engine
@@ -47,15 +47,56 @@ def join(settings: MemberSettings, invitation: Invitation) -> IPv4Interface:
     dialer, keyring = parts.dialer(settings), parts.keyring(settings, invitation)
     state = MemberState(settings.state_dir, settings.name)
     identity = parts.identity(settings, state, Acceptance(settings.accept_routes))
+    with running() as engine:
+        return asyncio.run(_Joining(dialer, keyring, identity, engine).run())
+
+
+@contextmanager
+def running() -> Iterator[Engine]:
+    """An engine for a few connections, without an interface.
+
+    Raises:
+        OperationalError: it can't start.
+    """
     try:
         engine = Engine(max_connections=_CONNECTIONS, max_guests=_CONNECTIONS)
     except OSError as error:
         raise OperationalError(f"the engine can't start: {error.strerror}") from error
     try:
         engine.add_network()
-        return asyncio.run(_Joining(dialer, keyring, identity, engine).run())
+        yield engine
     finally:
         engine.stop()
+
+
+Event = tuple[int, int, bytes]
+
+
+@contextmanager
+def reading(engine: Engine, is_taken: Callable[[int, int, bytes], bool]) -> Iterator[asyncio.Queue[Event]]:
+    """The engine's events come into a queue, but those that are taken before."""
+    events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def read() -> None:
+        for event in engine.events():
+            if not is_taken(*event):
+                events.put_nowait(event)
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(engine.fileno(), read)
+    try:
+        yield events
+    finally:
+        loop.remove_reader(engine.fileno())
+
+
+async def hang_up(engine: Engine, connection: int, events: asyncio.Queue[Event]) -> None:
+    """End a connection, and have the relay hear of it if it still answers."""
+    engine.close(connection, CloseCode.GOING_AWAY, "")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GOODBYE_S):
+            while (await events.get())[1] != EVENT_CLOSED:
+                pass
 
 
 class _Joining:
@@ -66,12 +107,12 @@ class _Joining:
         self._keyring = keyring
         self._identity = identity
         self._engine = engine
-        self._events: asyncio.Queue[tuple[int, int, bytes]] = asyncio.Queue()
+        self._events: asyncio.Queue[Event]
 
     async def run(self) -> IPv4Interface:
         """See join()."""
         secure = Secure(self._engine)
-        with self._reading(secure.on_event):
+        with reading(self._engine, secure.on_event) as self._events:
             upgraded = await self._dialer.dial(secure=secure)
             try:
                 return await self._log_in(upgraded)
@@ -96,13 +137,7 @@ class _Joining:
         seals = Asks.SEALS_NOTHING
         talk = keyed(self._identity, connection, None, RouteSet(), log_in, upgraded.shown, instance, verify, seals)
         address = await self._talk(talk)
-        self._engine.close(connection, CloseCode.GOING_AWAY, "")
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                while (await self._events.get())[1] != EVENT_CLOSED:
-                    pass
-        except TimeoutError:
-            pass
+        await hang_up(self._engine, connection, self._events)
         return address
 
     async def _talk(self, talk: Conversation) -> IPv4Interface:
@@ -136,19 +171,3 @@ class _Joining:
                 case Configure():
                     address = action.address
         return address
-
-    @contextmanager
-    def _reading(self, is_taken: Callable[[int, int, bytes], bool]) -> Iterator[None]:
-        """The engine's events come into the queue, but those that are taken before."""
-
-        def read() -> None:
-            for event in self._engine.events():
-                if not is_taken(*event):
-                    self._events.put_nowait(event)
-
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._engine.fileno(), read)
-        try:
-            yield
-        finally:
-            loop.remove_reader(self._engine.fileno())

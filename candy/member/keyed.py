@@ -162,6 +162,7 @@ class KeyedConversation(Conversation):
             # The relay closes behind it.
             return []
         self._outcome = outcome
+        self.relay_clock = outcome.told.clock or None
         self._channel = self._log_in.channel(outcome)
         self._lease = outcome.told.lease
         keep = KeepKeys(outcome.known, outcome.ticket)

@@ -52,6 +52,26 @@ WITHOUT_SEALING = (
 )
 
 
+NO_CREDENTIAL = (
+    "no password given: set CANDY_PASSWORD, or add --password-file FILE, or run candy-client join with an invitation"
+)
+
+
+def why_not_by_hash(*, knows_network: bool, extension: bool, seals_alone: bool, has_password: bool) -> str | None:
+    """Why this member does not log in as old clients do, at a relay without candy.3; None if it does.
+
+    Args:
+        knows_network: rule 2 holds.
+        extension: it offers candy.3.
+        seals_alone: it sends nothing in the clear.
+    """
+    if knows_network:
+        return OLD_RELAY if extension else WITHOUT_EXTENSION
+    if seals_alone:
+        return WITHOUT_SEALING
+    return None if has_password else WITHOUT_PASSWORD
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """A device's own credential."""

@@ -48,7 +48,7 @@ from candy.member.conversation import (
 from candy.member.dial import Dialer, Upgraded
 from candy.member.keyed import KeyedConversation, keyed
 from candy.member.keyring import Keyring
-from candy.member.login import OLD_RELAY, WITHOUT_EXTENSION, WITHOUT_PASSWORD, WITHOUT_SEALING, LogIn
+from candy.member.login import LogIn, why_not_by_hash
 from candy.member.peers import Peers
 from candy.member.progress import Progress
 from candy.member.routeset import RouteSet
@@ -316,22 +316,22 @@ class Member:
         with ExitStack() as unused:
             unused.callback(upgraded.close)
             try:
-                if upgraded.shown is not None:
-                    log_in = await self.keyring.log_in(upgraded.shown)
-                elif not self._dialer.extension and self.keyring.knows_network():
-                    return Failed(WITHOUT_EXTENSION, refused=True)
-                elif self.keyring.knows_network():
-                    return Failed(OLD_RELAY, refused=True)
-                elif self.sealing is not None and self.sealing.seal is Seal.REQUIRE:
-                    return Failed(WITHOUT_SEALING, refused=True)
-                elif not self.keyring.has_password:
-                    return Failed(WITHOUT_PASSWORD, refused=True)
-                else:
-                    log_in = None
+                log_in = None if upgraded.shown is None else await self.keyring.log_in(upgraded.shown)
+                if log_in is None and (why := self._why_not_by_hash()) is not None:
+                    return Failed(why, refused=True)
             except KeysUnusable as error:
                 return Failed(str(error), refused=True)
             unused.pop_all()
         return Reached(upgraded, log_in)
+
+    def _why_not_by_hash(self) -> str | None:
+        """Raises KeysUnusable."""
+        return why_not_by_hash(
+            knows_network=self.keyring.knows_network(),
+            extension=self._dialer.extension,
+            seals_alone=self.sealing is not None and self.sealing.seal is Seal.REQUIRE,
+            has_password=self.keyring.has_password,
+        )
 
     def _open(self, succession: Succession, dialed: Reached | Failed, now: float) -> list[Action]:
         """Begin the conversation on what was dialed."""

@@ -23,7 +23,7 @@ import logging
 import socket
 import struct
 import termios
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -33,6 +33,7 @@ from candy.errors import OperationalError
 from candy.host.underlay import Egress, Target, Underlay, Way, bind
 from candy.member.resolve import literal, resolve, text_of
 from candy.member.segments import Seen, shorter
+from candy.member.steps import Begin, Step
 from candy.settings import host_port
 
 NEXT_ADDRESS_S = 0.25
@@ -67,6 +68,8 @@ class Outer:
         """Those that connections last went to, or would have."""
         self.ways: dict[IPv4Address, Way] = {}
         """To these, as far as there are any."""
+        self.found: tuple[str, ...] = ()
+        """What the last look-up gave, or took instead."""
         self.good: tuple[str, ...] = ()
         """By which the host was last reached, the one that answered first."""
         self.segment: int | None = None
@@ -105,24 +108,25 @@ class Outer:
         self._egress = egress
         return has_changed
 
-    async def connect(self, known: Sequence[str], begin: Callable[[str], None]) -> socket.socket:
+    async def connect(self, known: Sequence[str], begin: Begin) -> socket.socket:
         """A connected socket, owned by the caller.
 
         Args:
             known: addresses to try if the name is not found.
-            begin: told of each step, as what the attempt is at.
+            begin: told of its steps.
 
         Raises:
             OperationalError: there is none; the text says why and what to do.
         """
         self._segment_used, self._try_next = self._try_next or self.segment, None
-        begin(f"looking up {self.host}")
+        begin(Step.NAME, f"looking up {self.host}")
         await self.look()
         addresses = await self._look_up(known)
+        self.found = tuple(dict.fromkeys(text_of(address[4]) for address in addresses))
         self._watched = tuple(_targets(addresses))
         await self.look()
         where = host_port(self.host, self._port)
-        begin(f"connecting to {self._what} {where}")
+        begin(Step.TCP, f"connecting to {self._what} {where}")
         reachable = await self._without_tunnel(addresses)
         if not reachable:
             raise OperationalError(
@@ -147,7 +151,7 @@ class Outer:
             await self.look()
             answered = opened.getpeername()
             cleanup.pop_all()
-        self.good = tuple(dict.fromkeys(map(text_of, [answered, *(address[4] for address in addresses)])))
+        self.good = tuple(dict.fromkeys((text_of(answered), *self.found)))
         return opened
 
     def judge(self, ended: socket.socket, *, gave_up: bool) -> None:

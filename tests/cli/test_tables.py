@@ -34,6 +34,7 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
         ("bytes", 1e18, "1000000.0 TB", "1000000000000000000"),
         ("rate", 1500.4, "1.5 kB/s", "1500"),
         ("ms", 0.25, "0.2 ms", "0.250"),
+        ("sentence", EVIL, r"a [red]b\x1b[2J\u202e", r"a [red]b\x1b[2J\u202e"),
         ("time", 1_700_000_000.9, "2023-11-15 00:13:20", "2023-11-14T22:13:20Z"),
     ],
 )
@@ -110,6 +111,27 @@ def test_a_narrow_terminal_goes_without_columns(width: int, marked: Column | Non
     assert said[2].split() == row
     left_out = sorted({"A", "B", "C"} - set(titles.split()))
     assert " ".join(said[3:]) == (f"no room for {', '.join(left_out)}" if left_out else "")
+
+
+def test_a_sentence_is_broken_into_lines() -> None:
+    row: Row = {"step": "log-in", "state": "failed", "ms": 12.3, "text": "the relay closed " * 5 + "at once"}
+    said = on_terminal(tables.FINDINGS, [row], 60)
+    assert said[2].startswith("log-in  failed  12.3 ms  the relay closed")
+    assert len(said) == 5
+    assert "…" not in "".join(said)
+    assert said[4].endswith("at once")
+
+
+def test_both_ends_of_why() -> None:
+    """Of one that is not there nothing is known."""
+    of = {**MEMBER, "packets_in_per_s": 1.0, "packets_out_per_s": 2.0}
+    end = dict.fromkeys(
+        ("network", "address", "name", "through", "connected", "last_seen", "heard_s", "seals", "member")
+    )
+    one, other = tables.ends({"source": {**end, "member": of, "heard_s": 0.25}, "destination": end})
+    assert (one["end"], one["heard_ms"], one["packets_in_per_s"], one["drops"]) == ("from", 250.0, 1.0, 123_456)
+    assert (other["end"], other["heard_ms"], other["drops"]) == ("to", None, None)
+    assert on_terminal(tables.ENDS, [one, other], 100)
 
 
 MEMBER: Row = {

@@ -34,6 +34,19 @@ def test_replace(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "name").stat().st_mode) == 0o600
 
 
+def test_a_folder_is_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.probe(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OperationalError, match=r"^cannot write .*: No space left on device: make room there, or set"):
+        files.probe(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
 def test_a_write_that_fails_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files.replace(tmp_path, tmp_path / "name", b"old")
 

@@ -15,8 +15,8 @@ from lab.namespaces import in_new_namespace
 import candy
 from candy.errors import OperationalError
 from candy.host import masquerade
-from candy.host.masquerade import Masquerade, missing_rules
-from candy.host.reconciler import Fact
+from candy.host.masquerade import Masquerade, about_forwarding, about_input, missing_rules
+from candy.host.reconciler import Fact, Part
 
 RULESET = """table ip candy-masquerade {
 	chain clamp {
@@ -149,6 +149,47 @@ def test_a_firewall_that_drops_what_is_forwarded(rules: str, missing: str, caplo
             subprocess.run(["sh", "-c", command], check=True)
             assert missing_rules(nft("list ruleset"), "candy") == ""
             assert missing_rules(nft("list ruleset"), "candy2") == BY_NFT.replace("candy", "candy2")
+
+    on_a_machine(test)
+
+
+CLOSED_IN = """
+table ip filter {
+    chain INPUT {
+        type filter hook input priority filter; policy drop;
+        iifname "lo" accept
+    }
+}
+"""
+
+
+@pytest.mark.netns
+def test_a_firewall_that_drops_what_comes_in() -> None:
+    """To a machine that forwards nothing, too; the command does what it is for."""
+
+    def test() -> None:
+        subprocess.run(["nft", "-f", "-"], input=CLOSED_IN, text=True, check=True)
+        ruleset = nft("list ruleset")
+        assert about_forwarding(ruleset, "candy") == ""
+        told = "members reach nothing on it until that of candy may: iptables -I INPUT -i candy -j ACCEPT"
+        assert about_input(ruleset, "candy").endswith(told)
+        nft('insert rule ip filter INPUT iifname "candy" accept')
+        assert about_input(nft("list ruleset"), "candy") == ""
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_what_a_gateway_is_missing() -> None:
+    def test() -> None:
+        with Masquerade("candy") as gateway:
+            assert gateway.missing() == []
+            nft("delete table ip candy-masquerade")
+            forward("0")
+            assert Masquerade("candy").missing() == [
+                Fact(Part.TABLE, "candy-masquerade"),
+                Fact(Part.FORWARDING, 1),
+            ]
 
     on_a_machine(test)
 
@@ -364,7 +405,7 @@ def test_a_setting_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """As with systemd's ProtectKernelTunables: even root can't write it."""
 
     def test() -> None:
-        monkeypatch.setattr(masquerade, "_forwards", lambda: False)
+        monkeypatch.setattr(masquerade, "is_forwarding", lambda: False)
         monkeypatch.setattr(masquerade, "IP_FORWARD", tmp_path)
         with pytest.raises(OperationalError) as caught, Masquerade("candy"):
             pass

@@ -14,7 +14,18 @@ from lab.namespaces import in_new_namespace
 
 from candy.host import underlay
 from candy.host.tun import Tun
-from candy.host.underlay import Egress, Target, Underlay, Way, bind, collision, enclosing, name_servers
+from candy.host.underlay import (
+    Egress,
+    Holding,
+    Target,
+    Underlay,
+    Way,
+    bind,
+    collision,
+    enclosing,
+    holding,
+    name_servers,
+)
 
 OWN = IPv4Interface("10.98.0.1/16")
 RELAY = IPv4Address("10.98.7.1")
@@ -199,6 +210,43 @@ def test_a_bound_socket_does_not_see_the_tunnel() -> None:
                 bind(opened, way)
                 opened.connect((str(RELAY), 9))
                 assert opened.getsockname()[0] == source
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_overlaps_of_a_tunnel_that_is_not_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they would be: by the prefixes of its own network and of the routes that lead elsewhere."""
+    monkeypatch.setattr(underlay, "RESOLV_CONFS", [tmp_path / "none"])
+
+    async def test(machine: Machine) -> None:
+        machine.tun.close()
+        planned = Underlay("candy")
+        apart = await planned.overlaps(OWN, (), {RELAY: Way("eth0", True)})
+        assert (apart.networks, len(apart.inside), apart.harms) == ([], 1, False)
+        assert "it stays outside, on eth0" in apart.inside[0]
+        assert (await planned.overlaps(OWN, (), {RELAY: Way("eth0", False)})).harms
+        # A longer route goes on leading there.
+        machine.ip("route", "add", f"{RELAY}/32", "via", "198.51.100.1")
+        assert (await planned.overlaps(OWN, (), {RELAY: Way("eth0", False)})).inside == []
+        machine.add("lan0", "10.98.64.1/24")
+        lan = collision(OWN.network, "lan0", IPv4Network("10.98.64.0/24"))
+        assert (await planned.overlaps(OWN, (), {})).networks == [lan]
+
+    on_a_machine(test)
+
+
+@pytest.mark.netns
+def test_what_the_kernel_has_of_an_interface() -> None:
+    async def test(machine: Machine) -> None:
+        machine.ip("route", "add", "10.50.0.0/24", "dev", "candy")
+        has = await holding("candy", OWN.ip)
+        assert (has.is_up, has.holder) == (True, "candy")
+        assert has.routes >= {OWN.network, IPv4Network("10.50.0.0/24")}
+        machine.ip("link", "set", "candy", "down")
+        has = await holding("candy", IPv4Address("198.51.100.9"))
+        assert (has.is_up, has.holder, has.routes) == (False, "eth0", frozenset())
+        assert await holding("none", IPv4Address("192.0.2.1")) == Holding(None, None, frozenset())
 
     on_a_machine(test)
 

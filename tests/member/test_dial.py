@@ -34,7 +34,8 @@ from candy import __version__
 from candy.carrier.tls import Trust
 from candy.errors import ConfigError
 from candy.member import dial, refusal
-from candy.member.dial import Dialer
+from candy.member.dial import PADDING, Dialer
+from candy.member.steps import Step
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
 
@@ -239,6 +240,20 @@ async def test_a_server_that_ends_behind_its_answer(monkeypatch: pytest.MonkeyPa
     async with listening(switching) as relay:
         why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
     assert why == "the server closed the connection right behind its answer"
+
+
+async def test_each_step_is_told_as_it_begins() -> None:
+    steps: list[Step] = []
+    async with listening(switching) as relay:
+        (await Dialer(f"ws://127.0.0.1:{relay.port}").dial(told=steps.append)).close()
+        assert steps == [Step.NAME, Step.TCP, Step.UPGRADE]
+        assert header(relay.heads[0], PADDING) is None
+
+
+async def test_a_request_may_be_longer() -> None:
+    async with listening(switching) as relay:
+        (await Dialer(f"ws://127.0.0.1:{relay.port}").dial(padding=3000)).close()
+        assert header(relay.heads[0], PADDING) == "x" * 3000
 
 
 async def test_no_answer_in_time() -> None:

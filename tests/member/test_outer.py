@@ -63,7 +63,7 @@ def resolve_to(*addresses: str) -> Resolve:
 async def reach(to: Outer, *known: str) -> list[str]:
     """Connect, and hang up; the steps."""
     steps: list[str] = []
-    (await to.connect(known, steps.append)).close()
+    (await to.connect(known, lambda step, words: steps.append(words))).close()
     return steps
 
 
@@ -81,7 +81,7 @@ async def test_what_is_reached_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def length_to(to: Outer, *, gave_up: bool = False) -> int:
     """Of the segments on one connection to it, less what the kernel takes for timestamps."""
-    with await to.connect((), lambda step: None) as opened:
+    with await to.connect((), lambda step, words: None) as opened:
         if gave_up:
             to.judge(opened, gave_up=True)
         return opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
@@ -117,7 +117,7 @@ async def test_shorter_segments_are_tried_once_and_stay_if_they_are_of_use(journ
 async def test_an_end_like_any_other_teaches_nothing(journal: Journal) -> None:
     async with listening() as port:
         to = made("127.0.0.1", port)
-        with await to.connect((), lambda step: None) as opened:
+        with await to.connect((), lambda step, words: None) as opened:
             to.judge(opened, gave_up=False)
         await length_to(to)
         to.succeed()
