@@ -23,6 +23,7 @@ from candy.control.model import (
     Device,
     Devices,
     Forgotten,
+    History,
     Invite,
     Invited,
     Kicked,
@@ -111,6 +112,7 @@ _ONE = {404: "there is no such member, or network", 409: "several members have t
 
 RELAY = (
     Call("status", "GET", f"{VERSION}/status", "The relay as a whole", RelayStatus),
+    Call("history", "GET", f"{VERSION}/history", "What it carried in the last hour", History),
     Call(
         "members",
         "GET",

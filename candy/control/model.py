@@ -186,6 +186,27 @@ class RelayStatus:
 
 
 @dataclass(slots=True, kw_only=True)
+class History:
+    """What a relay carried in the last hour, or since its start: each list has a figure for each step of time, the
+    oldest first."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    step_s: float
+    """How long a step is."""
+    until: float
+    """When the last one ended."""
+    bytes_in_per_s: list[float]
+    bytes_out_per_s: list[float]
+    packets_in_per_s: list[float]
+    packets_out_per_s: list[float]
+    drops_per_s: list[float]
+    """Packets and messages that were not delivered."""
+    members: list[int]
+    """At the end of each step."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Kicked:
     """The member whose connection was ended. It may come back."""
 

@@ -22,6 +22,7 @@ from candy.control.lag import Lag
 from candy.control.lists import Lists
 from candy.control.metrics import Exposition, Figures, Histogram
 from candy.control.model import (
+    History,
     Kicked,
     Leases,
     Member,
@@ -37,6 +38,7 @@ from candy.control.model import (
     Why,
     WhyEnd,
 )
+from candy.control.samples import Samples, Totals
 from candy.errors import RequestError
 from candy.relay import snapshot, whereabouts
 from candy.relay.devicecontrol import DeviceControl, paths
@@ -71,10 +73,12 @@ class RelayControl(DeviceControl):
         self._reload = reload
         self._since = time.time()
         self._lag = Lag(asyncio.get_running_loop())
+        self._samples = Samples(asyncio.get_running_loop(), self._totals)
 
     def stop(self) -> None:
         """Leave the event loop."""
         self._lag.stop()
+        self._samples.stop()
 
     async def status(self) -> RelayStatus:
         """The relay as a whole."""
@@ -87,7 +91,7 @@ class RelayControl(DeviceControl):
             listening=self._listening,
             public_url=self._relay.settings.public_url,
             networks=len(networks),
-            members=sum(served.network.members for served in networks),
+            members=self._members_now(),
             connections=totals["connections"],
             connections_most=self._relay.settings.slots,
             packets_in=totals["packets_in"],
@@ -99,6 +103,10 @@ class RelayControl(DeviceControl):
             logins=snapshot.logins(served.network for served in networks),
             worker_cpu_s=[used / 1e9 for used in self._engine.worker_cpu_ns()],
         )
+
+    async def history(self) -> History:
+        """What it carried in the last hour."""
+        return self._samples.history()
 
     async def members(
         self, *, network: str | None = None, round_trip: bool = False, over: float | None = None
@@ -246,6 +254,20 @@ class RelayControl(DeviceControl):
             leases_free={path: pool.free for path, pool in pools.items()},
             certificate_expiry=None if certificates is None else certificates.expiry(),
         )
+
+    def _totals(self) -> Totals:
+        totals = self._engine.stats()
+        return Totals(
+            bytes_in=totals["bytes_in"],
+            bytes_out=totals["bytes_out"],
+            packets_in=totals["packets_in"],
+            packets_out=totals["packets_out"],
+            drops=sum(self._relay.drops().values()),
+            members=self._members_now(),
+        )
+
+    def _members_now(self) -> int:
+        return sum(served.network.members for served in self._relay.served.values())
 
     def _networks(self) -> Iterator[Network]:
         for path, served in self._relay.served.items():

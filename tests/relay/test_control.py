@@ -82,6 +82,13 @@ def test_status(relay: RelayProgram, control: Control, stack: ExitStack) -> None
     assert after["logins"]["admitted"] - before["logins"].get("admitted", 0) == 2
 
 
+def test_history(control: Control) -> None:
+    history = control.ask("GET", "/v1/history")
+    assert history["step_s"] == 5.0
+    assert control.ask("GET", "/v1/status")["since"] - 1 <= history["until"] <= time.time()
+    assert len({len(figures) for name, figures in history.items() if name not in ("step_s", "until")}) == 1
+
+
 def test_members(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
     began = time.time()
     one = enter(stack, relay, "192.168.202.20", "laptop", extended=True)
