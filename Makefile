@@ -13,6 +13,7 @@ run: build
 test: lint types
 	@scripts/bootstrap.sh tools || :
 	@scripts/bootstrap.sh tls
+	@scripts/bootstrap.sh browser || :
 	@echo test
 	@scripts/test.sh
 

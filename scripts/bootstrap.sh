@@ -5,6 +5,7 @@
 #   bootstrap.sh python    Python >= 3.11 with headers and venv, and a C compiler   (PYTHON chooses the interpreter)
 #   bootstrap.sh tools     the programs that tests and demo run: in network namespaces, and git for an older candy
 #   bootstrap.sh tls       other implementations of TLS, as far as the system has them; none is a reason to fail
+#   bootstrap.sh browser   Chromium, in which the tests look at the relay's page
 #   bootstrap.sh fuzzer    clang with libFuzzer
 set -eu
 
@@ -81,6 +82,10 @@ need_tls() {
     done
 }
 
+need_browser() {
+    command -v chromium >/dev/null || install chromium chromium
+}
+
 need_fuzzer() {
     command -v clang >/dev/null || install clang clang
     # Debian has libFuzzer in a package of its own, which bears the compiler's version.
@@ -99,6 +104,7 @@ case ${1-} in
 python) need_python ;;
 tools) need_tools ;;
 tls) need_tls ;;
+browser) need_browser ;;
 fuzzer) need_fuzzer ;;
-*) die "usage: bootstrap.sh python|tools|tls|fuzzer" ;;
+*) die "usage: bootstrap.sh python|tools|tls|browser|fuzzer" ;;
 esac

@@ -74,6 +74,7 @@ def test_wheel_from_the_sdist_works_alone(sdist: Path, tmp_path: Path) -> None:
         packed.extractall(tmp_path / "site")
     names = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site" / "candy").rglob("*")}
     assert {"candy/py.typed", "candy/_fastpath.pyi", "candy/examples/client.toml"} <= names
+    assert {f"candy/control/page/{path.name}" for path in (ROOT / "candy" / "control" / "page").iterdir()} <= names
     assert not [name for name in names if name.endswith((".pyx", ".pxi", ".pxd", ".c", ".h"))]
     [metadata] = (tmp_path / "site").glob("candy_vpn-*.dist-info/METADATA")
     assert "License-Expression: MIT" in metadata.read_text().splitlines()
@@ -117,6 +118,7 @@ class Machine:
         self.put("id", "echo 1000")
         self.put("cc", "")
         self.put("clang", "")
+        self.put("chromium", "")
         for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git", "nginx", "haproxy", "prometheus"):
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
@@ -146,7 +148,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["python", "tools", "fuzzer"])
+@pytest.mark.parametrize("what", ["python", "tools", "browser", "fuzzer"])
 def test_bootstrap_with_all_there(machine: Machine, what: str) -> None:
     done = machine.bootstrap(what)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -228,6 +230,12 @@ def test_bootstrap_names_missing_tools(machine: Machine) -> None:
     done = machine.bootstrap("tools")
     line = "candy: iputils-ping iperf3 is missing: apt install iputils-ping iperf3\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+def test_bootstrap_without_a_browser(machine: Machine) -> None:
+    (machine.bin / "chromium").unlink()
+    done = machine.bootstrap("browser")
+    assert (done.returncode, done.stderr) == (1, "candy: chromium is missing: apt install chromium\n")
 
 
 def test_bootstrap_names_what_the_fuzzers_miss(machine: Machine) -> None:

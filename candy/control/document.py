@@ -21,6 +21,7 @@ Schema = dict[str, Any]
 EVERY_CALL = {
     400: "a parameter is not one of the call, or can't be right",
     401: "over TCP, a token is missing or not known",
+    403: "a browser that has logged in, and would change something without its CSRF token",
     404: "there is no such call",
 }
 

@@ -2,11 +2,12 @@
 
     UNIX socket ── who: its peer's uid ─┐                        ┌─▶ a method of the side ─▶ JSON
     TCP ────────── who: a token's name ─┼─▶ call, parameters ────┼─▶ GET /v1/openapi.json
-    --metrics ──── nobody in particular ┘                        └─▶ GET /metrics
+    --metrics ──── nobody in particular ┘                        ├─▶ GET /metrics
+                                                                 └─▶ GET /: the page (candy.control.webpage), over TCP
 
 Rules:
- 1. Who may open the UNIX socket may ask; over TCP a request needs a token. Metrics at an address of their own need
-    none, and nothing else is answered there.
+ 1. Who may open the UNIX socket may ask; over TCP a request needs a token, but for the page's files. Metrics at an
+    address of their own need none, and nothing else is answered there.
  2. What changes something is logged with who asked, also when it is refused.
  3. An answer is a shape of candy.control.model, or Lists of one, a refusal a Problem.
 
@@ -38,6 +39,8 @@ from candy.control.lists import Lists
 from candy.control.model import Problem
 from candy.control.sockets import SERVER, ControlSocket, Side, open_tcp
 from candy.control.tokens import Tokens
+from candy.control.visitors import Visitors
+from candy.control.webpage import Page
 from candy.errors import OperationalError, RequestError
 from candy.settings import Settings, host_port
 
@@ -65,6 +68,8 @@ class Answering:
     raises RequestError."""
     metrics: Callable[[], bytes] | None = None
     """In Prometheus' text format; None: the side has none."""
+    has_page: bool = False
+    """Whether there is a page about it, for browsers that come over TCP."""
 
 
 @asynccontextmanager
@@ -89,7 +94,7 @@ async def serving(
             await _serve(stack, Desk(answering).application, unix.socket)
             lines.append(f"control socket {unix.path}")
         if settings.control is not None and settings.control_token_file is not None:
-            desk = Desk(answering, Tokens(settings.control_token_file))
+            desk = Desk(answering, Visitors(Tokens(settings.control_token_file)))
             opened = open_tcp(*settings.control, "--control")
             await _serve(stack, desk.application, opened)
             lines.append(f"control on {_where(opened)}")
@@ -133,12 +138,13 @@ class Desk:
     """The calls of one side, for those who come by one kind of socket.
 
     Args:
-        tokens: who may ask; None: everybody who could open the socket.
+        visitors: who may ask; None: everybody who could open the socket.
     """
 
-    def __init__(self, answering: Answering, tokens: Tokens | None = None) -> None:
+    def __init__(self, answering: Answering, visitors: Visitors | None = None) -> None:
         self._methods = answering.methods
-        self._tokens = tokens
+        self._visitors = visitors
+        self._page = None if visitors is None or not answering.has_page else Page()
         self._server = SERVER.format(answering.side)
         self.application = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES)
         self.application.on_response_prepare.append(self._sign)
@@ -148,17 +154,16 @@ class Desk:
         add("GET", f"{VERSION}/openapi.json", partial(_document, answering))
         if answering.metrics is not None:
             add("GET", METRICS_PATH, partial(_scrape, answering.metrics))
+        if visitors is not None and self._page is not None:
+            visitors.add_to(self.application.router)
+            self._page.add_to(self.application.router)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let in who may ask, and have every refusal be a Problem."""
-        who = self._who(request)
-        if who is None:
-            response = _problem("a token of --control-token-file is missing, or not known", 401)
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        _WHO.set(who)
         try:
+            if self._page is None or request.path not in self._page:
+                _WHO.set(self._who(request))
             return await handler(request)
         except RequestError as error:
             return _problem(str(error), error.status)
@@ -168,17 +173,15 @@ class Desk:
     async def _sign(self, request: web.Request, response: web.StreamResponse) -> None:
         """Name the side, and no versions."""
         response.headers["Server"] = self._server
+        if self._page is not None:
+            self._page.sign(response)
 
-    def _who(self, request: web.Request) -> str | None:
-        """Who asks, for the log; None: nobody who may."""
-        if self._tokens is None:
+    def _who(self, request: web.Request) -> str:
+        """Who asks, for the log. Raises RequestError: he may not."""
+        if self._visitors is None:
             assert request.transport is not None
             return _peer(request.transport.get_extra_info("socket"))
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        name = self._tokens.name_of(token.strip().encode("utf-8", "surrogateescape"))
-        return None if name is None else f"token {shown(name)}"
+        return f"token {shown(self._visitors.whose(request).name)}"
 
     async def _answer(self, call: Call, request: web.Request) -> web.StreamResponse:
         if not call.changes:
@@ -291,7 +294,10 @@ def _explain(error: web.HTTPException) -> str:
 
 
 def _problem(why: str, status: int) -> web.Response:
-    return _json(Problem, Problem(error=why), status)
+    response = _json(Problem, Problem(error=why), status)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 async def _stream(answer: Lists, request: web.Request) -> web.StreamResponse:

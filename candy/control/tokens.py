@@ -1,7 +1,7 @@
 """The tokens of --control-token-file: who may ask over TCP, by name.
 
     # one a line: a name for the log, and the token
-    grafana 8Jq0…                         ─▶ Tokens(path).name_of(b"8Jq0…") ─▶ "grafana"
+    grafana 8Jq0…                         ─▶ Tokens(path).find(is it b"8Jq0…"?) ─▶ Token("grafana", b"8Jq0…")
 
 Rules:
  1. A file that can't be used is an error of one line; so is one that every user of the machine can read, and a token
@@ -12,11 +12,12 @@ Rules:
 This module does not know what a token is good for.
 """
 
-import hmac
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from candy.errors import OperationalError
 
@@ -24,6 +25,13 @@ SHORTEST = 16
 """Characters of a token."""
 
 _log = logging.getLogger(__name__)
+
+
+class Token(NamedTuple):
+    """One line of the file."""
+
+    name: str
+    secret: bytes
 
 
 class Tokens:
@@ -37,14 +45,18 @@ class Tokens:
         self._path = path
         self._tokens, self._version = _read(path)
 
-    def name_of(self, token: bytes) -> str | None:
-        """Whose it is; None: nobody's."""
+    def find(self, is_it: Callable[[bytes], bool]) -> Token | None:
+        """The one whose secret this holds for; None: it holds for none.
+
+        Args:
+            is_it: takes as long whatever it finds.
+        """
         self._look()
         found = None
-        # All are compared, whichever it is: how long that takes tells nothing.
-        for name, known in self._tokens.items():
-            if hmac.compare_digest(known, token):
-                found = name
+        # All are asked about, whichever it is: how long that takes tells nothing.
+        for name, secret in self._tokens.items():
+            if is_it(secret):
+                found = Token(name, secret)
         return found
 
     def _look(self) -> None:

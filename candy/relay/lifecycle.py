@@ -147,7 +147,7 @@ async def _controlled(
 
     listening = [host_port(host, port) for host in hosts(settings)]
     control = RelayControl(relay, engine, listening, url_of, None if reread is None else reload)
-    answering = Answering("relay", RELAY, control, control.metrics)
+    answering = Answering("relay", RELAY, control, control.metrics, has_page=True)
     try:
         default = place("relay", str(port), os.environ, os.geteuid())
         async with serving(settings, answering, default, settings.metrics) as lines:
