@@ -149,6 +149,19 @@ def x25519_public(private: bytes) -> bytes:
 def x25519_exchange(private: bytes, public: bytes) -> bytes | None:
     """What is shared with the owner of a public key, 32 bytes; None for a point of low order. Raises as above."""
 
+def hkdf(chaining: bytes, material: bytes, outputs: int) -> list[bytes]:
+    """HKDF of SHA-256 with empty info (RFC 5869), as in Noise, section 4.3.
+
+    Args:
+        chaining: 32 bytes, its salt.
+        material: at most 32 bytes.
+        outputs: how many digests of 32 bytes.
+
+    Raises:
+        ValueError: a length or number is another.
+        OSError: as x25519_public().
+    """
+
 def ed25519_public(seed: bytes) -> bytes:
     """The public key that belongs to a seed, of 32 bytes each. Raises as x25519_public()."""
 

@@ -11,6 +11,7 @@ from candy.protocol.noise import KeyPair, Primitives
 exchange = _fastpath.x25519_exchange
 seal = _fastpath.aes_seal
 opened = _fastpath.aes_open
+hkdf = _fastpath.hkdf
 signing_public = _fastpath.ed25519_public
 sign = _fastpath.ed25519_sign
 verify = _fastpath.ed25519_verify
@@ -21,4 +22,4 @@ def key_pair(private: bytes) -> KeyPair:
     return KeyPair(private, _fastpath.x25519_public(private))
 
 
-NOISE = Primitives(exchange, seal, opened)
+NOISE = Primitives(exchange, seal, opened, hkdf)

@@ -43,6 +43,19 @@ def test_x25519_with_a_point_of_low_order(public: bytes) -> None:
     assert primitives.exchange(KEY, public) is None
 
 
+@given(keys, st.binary(max_size=32), st.integers(1, 255))
+def test_hkdf(chaining: bytes, material: bytes, outputs: int) -> None:
+    assert primitives.hkdf(chaining, material, outputs) == own.hkdf(chaining, material, outputs)
+
+
+@pytest.mark.parametrize(
+    ("chaining", "material", "outputs"), [(31, 0, 2), (33, 0, 2), (32, 33, 2), (32, 0, 0), (32, 0, 256)]
+)
+def test_hkdf_of_what_it_does_not_take(chaining: int, material: int, outputs: int) -> None:
+    with pytest.raises(ValueError, match="HKDF"):
+        primitives.hkdf(bytes(chaining), bytes(material), outputs)
+
+
 @given(keys, st.binary(min_size=12, max_size=12), st.binary(max_size=100), st.binary(max_size=2000))
 def test_aes(key: bytes, nonce: bytes, data: bytes, plaintext: bytes) -> None:
     sealed = primitives.seal(key, nonce, data, plaintext)

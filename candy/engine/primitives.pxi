@@ -1,13 +1,18 @@
-# What keys are used with outside of TLS, for Python: X25519, Ed25519 and AES-256-GCM. No packet comes here.
+# What keys are used with outside of TLS, for Python: X25519, Ed25519, HKDF and AES-256-GCM. No packet comes here.
 #
 # 1. Lengths are checked before a pointer is handed over.
 # 2. OpenSSL's queue of errors is left empty, because Python's ssl would take what is in it for its own.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
+cdef bytes X25519_BASE = b"\x09" + bytes(31)   # the point that public keys are multiples of (RFC 7748, section 6.1)
+
 cdef enum:
     RAW_KEY_BYTES = 32
     SIGNATURE_BYTES = 64
+    SHA_BYTES = 32            # of a digest
+    SHA_BLOCK = 64
+    HKDF_MOST = 255           # digests
     AES_MOST = 1 << 30        # bytes that are sealed, or opened, at once: OpenSSL counts them by an int
 
 
@@ -16,21 +21,21 @@ cdef key_failure():
     return OSError(f"{OpenSSL_version(0).decode()} fails with a key: {openssl_words()}")
 
 
-cdef void *key_of(bytes private, int kind) except NULL:
-    """A private key, with its public half."""
+cdef void *signing_key(bytes seed) except NULL:
+    """With its public half."""
     cdef void *key
     libssl_load()
-    if len(private) != RAW_KEY_BYTES:
-        raise ValueError(f"a private key has {RAW_KEY_BYTES} bytes, not {len(private)}")
-    key = EVP_PKEY_new_raw_private_key(kind, NULL, private, RAW_KEY_BYTES)
+    if len(seed) != RAW_KEY_BYTES:
+        raise ValueError(f"a private key has {RAW_KEY_BYTES} bytes, not {len(seed)}")
+    key = EVP_PKEY_new_raw_private_key(NID_ED25519, NULL, seed, RAW_KEY_BYTES)
     if key == NULL:
         raise key_failure()
     return key
 
 
 cdef void *key_for_exchange(const uint8_t *private, const uint8_t *public) noexcept nogil:
-    """A private key of X25519, with any public half: to work out its own takes as long as an exchange, which does
-    without. NULL: OpenSSL can't."""
+    """Our private half of X25519, and the peer's public one: it stands for both in an exchange. To work out our own
+    takes as long as an exchange, which does without. NULL: OpenSSL can't."""
     cdef OsslParam parts[3]
     cdef void *key = NULL
     cdef void *c = EVP_PKEY_CTX_new_from_name(NULL, b"X25519", NULL)
@@ -47,39 +52,28 @@ cdef void *key_for_exchange(const uint8_t *private, const uint8_t *public) noexc
     return key
 
 
-cdef bytes key_public(bytes private, int kind):
-    cdef uint8_t found[RAW_KEY_BYTES]
-    cdef size_t size = RAW_KEY_BYTES
-    cdef void *key = key_of(private, kind)
-    cdef bint done = EVP_PKEY_get_raw_public_key(key, found, &size) == 1
-    EVP_PKEY_free(key)
-    if not done:
-        raise key_failure()
-    return (<char *>found)[:size]
-
-
 def x25519_public(bytes private not None):
-    return key_public(private, NID_X25519)
+    # As RFC 7748 defines it, which takes less than OpenSSL's own way to a public key.
+    if len(private) != RAW_KEY_BYTES:
+        raise ValueError(f"a private key has {RAW_KEY_BYTES} bytes, not {len(private)}")
+    return x25519_exchange(private, X25519_BASE)
 
 
 def x25519_exchange(bytes private not None, bytes public not None):
     cdef uint8_t shared[RAW_KEY_BYTES]
     cdef size_t size = RAW_KEY_BYTES
     cdef bint ready, done
-    cdef void *own
-    cdef void *peer
+    cdef void *key
     cdef void *c
     libssl_load()
     if len(private) != RAW_KEY_BYTES or len(public) != RAW_KEY_BYTES:
         raise ValueError(f"keys have {RAW_KEY_BYTES} bytes, not {len(private)} and {len(public)}")
-    own = key_for_exchange(private, public)
-    peer = EVP_PKEY_new_raw_public_key(NID_X25519, NULL, public, RAW_KEY_BYTES)
-    c = EVP_PKEY_CTX_new(own, NULL) if own != NULL and peer != NULL else NULL
-    ready = c != NULL and EVP_PKEY_derive_init(c) == 1 and EVP_PKEY_derive_set_peer(c, peer) == 1
+    key = key_for_exchange(private, public)
+    c = EVP_PKEY_CTX_new(key, NULL) if key != NULL else NULL
+    ready = c != NULL and EVP_PKEY_derive_init(c) == 1 and EVP_PKEY_derive_set_peer(c, key) == 1
     done = ready and EVP_PKEY_derive(c, shared, &size) == 1
     EVP_PKEY_CTX_free(c)
-    EVP_PKEY_free(peer)
-    EVP_PKEY_free(own)
+    EVP_PKEY_free(key)
     if not ready:
         raise key_failure()
     ERR_clear_error()
@@ -88,14 +82,64 @@ def x25519_exchange(bytes private not None, bytes public not None):
     return found
 
 
+cdef bint hmac_sha256(const uint8_t *key, const uint8_t *data, uint32_t n, uint8_t *out) noexcept nogil:
+    """HMAC (RFC 2104) under a key of SHA_BYTES of at most SHA_BYTES + 1 bytes. False: OpenSSL can't."""
+    cdef uint8_t block[SHA_BLOCK + SHA_BYTES + 1]
+    cdef uint32_t i
+    cdef bint done
+    memset(block, 0x36, SHA_BLOCK)
+    for i in range(SHA_BYTES):
+        block[i] ^= key[i]
+    memcpy(block + SHA_BLOCK, data, n)
+    done = EVP_Digest(block, SHA_BLOCK + n, out, NULL, EVP_sha256(), NULL) == 1
+    for i in range(SHA_BLOCK):
+        block[i] ^= 0x36 ^ 0x5C
+    memcpy(block + SHA_BLOCK, out, SHA_BYTES)
+    done = done and EVP_Digest(block, SHA_BLOCK + SHA_BYTES, out, NULL, EVP_sha256(), NULL) == 1
+    OPENSSL_cleanse(block, sizeof(block))
+    return done
+
+
+def hkdf(bytes chaining not None, bytes material not None, int outputs):
+    cdef uint8_t secret[SHA_BYTES]
+    cdef uint8_t step[SHA_BYTES + 1]
+    cdef bint done
+    cdef uint32_t n = 0
+    cdef int number
+    cdef list found = []
+    libssl_load()
+    if len(chaining) != SHA_BYTES or len(material) > SHA_BYTES:
+        raise ValueError(f"HKDF takes {SHA_BYTES} bytes and at most as many, not {len(chaining)} and {len(material)}")
+    if not 1 <= outputs <= HKDF_MOST:
+        raise ValueError(f"HKDF has 1 to {HKDF_MOST} outputs, not {outputs}")
+    done = hmac_sha256(chaining, material, <uint32_t>len(material), secret)
+    for number in range(1, outputs + 1):
+        step[n] = <uint8_t>number
+        done = done and hmac_sha256(secret, step, n + 1, step)
+        found.append((<char *>step)[:SHA_BYTES])
+        n = SHA_BYTES
+    OPENSSL_cleanse(secret, sizeof(secret))
+    OPENSSL_cleanse(step, sizeof(step))
+    if not done:
+        raise key_failure()
+    return found
+
+
 def ed25519_public(bytes seed not None):
-    return key_public(seed, NID_ED25519)
+    cdef uint8_t found[RAW_KEY_BYTES]
+    cdef size_t size = RAW_KEY_BYTES
+    cdef void *key = signing_key(seed)
+    cdef bint done = EVP_PKEY_get_raw_public_key(key, found, &size) == 1
+    EVP_PKEY_free(key)
+    if not done:
+        raise key_failure()
+    return (<char *>found)[:size]
 
 
 def ed25519_sign(bytes seed not None, bytes message not None):
     cdef uint8_t signature[SIGNATURE_BYTES]
     cdef size_t size = SIGNATURE_BYTES
-    cdef void *key = key_of(seed, NID_ED25519)
+    cdef void *key = signing_key(seed)
     cdef void *c = EVP_MD_CTX_new()
     cdef bint done = (c != NULL and EVP_DigestSignInit(c, NULL, NULL, NULL, key) == 1
                       and EVP_DigestSign(c, signature, &size, message, len(message)) == 1)

@@ -14,7 +14,6 @@ This module knows neither connections nor what the payloads mean.
 """
 
 import hashlib
-import hmac
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,11 +41,14 @@ class Primitives:
         exchange: X25519 of a private and a public key, each KEY_BYTES; None for a point of low order.
         seal: AES-256-GCM: key, nonce of 12 bytes, associated data, plaintext ─▶ ciphertext and tag.
         open: the other way; None if the tag is wrong.
+        hkdf: HKDF of SHA-256 with empty info (section 4.3): a chaining key, KEY_BYTES or nothing, and how many outputs
+            of KEY_BYTES.
     """
 
     exchange: Callable[[bytes, bytes], bytes | None]
     seal: Callable[[bytes, bytes, bytes, bytes], bytes]
     open: Callable[[bytes, bytes, bytes, bytes], bytes | None]
+    hkdf: Callable[[bytes, bytes, int], Sequence[bytes]]
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class Handshake:
         """
         if self._left != ():
             raise NoiseError("the handshake is not complete")
-        one, other = (Cipher(self._primitives, key) for key in _hkdf(self._chaining, b"", 2))
+        one, other = (Cipher(self._primitives, key) for key in self._primitives.hkdf(self._chaining, b"", 2))
         return (one, other) if self._is_initiator else (other, one)
 
     @contextmanager
@@ -254,7 +256,7 @@ class Handshake:
             case Token.PSK:
                 if self.psk is None or len(self.psk) != KEY_BYTES:
                     raise NoiseError("there is no pre-shared key of 32 bytes")
-                self._chaining, mixed, key = _hkdf(self._chaining, self.psk, 3)
+                self._chaining, mixed, key = self._primitives.hkdf(self._chaining, self.psk, 3)
                 self._mix_hash(mixed)
                 self._cipher = Cipher(self._primitives, key)
             case Token.EE:
@@ -286,7 +288,7 @@ class Handshake:
         return public
 
     def _mix_key(self, material: bytes) -> None:
-        self._chaining, key = _hkdf(self._chaining, material, 2)
+        self._chaining, key = self._primitives.hkdf(self._chaining, material, 2)
         self._cipher = Cipher(self._primitives, key)
 
     def _mix_hash(self, data: bytes) -> None:
@@ -319,12 +321,3 @@ class Handshake:
         if len(message) < length:
             raise NoiseError("a message is too short")
         return message[:length], message[length:]
-
-
-def _hkdf(chaining: bytes, material: bytes, outputs: int) -> list[bytes]:
-    """HKDF with empty info (section 4.3)."""
-    secret = hmac.digest(chaining, material, "sha256")
-    found: list[bytes] = []
-    for number in range(1, outputs + 1):
-        found.append(hmac.digest(secret, (found[-1] if found else b"") + bytes([number]), "sha256"))
-    return found

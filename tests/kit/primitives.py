@@ -3,8 +3,10 @@
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from candy.protocol.noise import KeyPair, Primitives
+from candy.protocol.noise import KEY_BYTES, KeyPair, Primitives
 
 
 def exchange(private: bytes, public: bytes) -> bytes | None:
@@ -29,4 +31,9 @@ def opened(key: bytes, nonce: bytes, data: bytes, ciphertext: bytes) -> bytes | 
         return None
 
 
-PRIMITIVES = Primitives(exchange, seal, opened)
+def hkdf(chaining: bytes, material: bytes, outputs: int) -> list[bytes]:
+    found = HKDF(SHA256(), KEY_BYTES * outputs, salt=chaining, info=b"").derive(material)
+    return [found[at : at + KEY_BYTES] for at in range(0, len(found), KEY_BYTES)]
+
+
+PRIMITIVES = Primitives(exchange, seal, opened, hkdf)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.primitives import PRIMITIVES, exchange, opened, pair, seal
+from kit.primitives import PRIMITIVES, exchange, hkdf, opened, pair, seal
 from noise.connection import Keypair, NoiseConnection
 
 from candy.protocol.noise import (
@@ -262,7 +262,7 @@ def test_points_of_low_order_are_refused_as_static_key_and_in_the_answer(pattern
     cheat = KeyPair(b"has no private half", point)
     one = Handshake(
         pattern,
-        Primitives(exchange_of_cheat, seal, opened),
+        Primitives(exchange_of_cheat, seal, opened, hkdf),
         is_initiator=True,
         prologue=b"candy",
         static=cheat,
@@ -335,7 +335,7 @@ def test_who_has_the_responders_key_can_forge_message_1_and_no_more(pattern: Pat
 
     thief = Handshake(
         pattern,
-        Primitives(exchange_of_thief, seal, opened),
+        Primitives(exchange_of_thief, seal, opened, hkdf),
         is_initiator=True,
         prologue=b"candy",
         static=victim,
