@@ -69,8 +69,13 @@ class StderrHandler(QueueHandler):
         """When the write began that has not returned."""
         self._thread: threading.Thread | None = None
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        self.say(record.getMessage())
+    def prepare(self, record: logging.LogRecord) -> str:
+        """The line alone: nobody else wants the record, which is copied otherwise."""
+        return self.format(record)
+
+    def enqueue(self, record: Any) -> None:
+        """A line that prepare() made."""
+        self.say(record)
 
     def say(self, line: str) -> None:
         """Have a line written. Never waits, and never fails."""

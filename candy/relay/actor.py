@@ -33,6 +33,8 @@ from candy.relay.session import Action, Bind, Record, Unbind
 
 log = logging.getLogger("candy.relay")
 
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+
 
 class Actor:
     """See the rules above.
@@ -81,7 +83,7 @@ class Actor:
                     self._engine.close(action.connection, action.code, action.reason)
                 case Drop():
                     self.drops[action.reason] += 1
-                case Log():
+                case Log() if action.kind is not None or log.isEnabledFor(_LEVELS[action.level]):
                     about = {**action.about, "network": served.settings.path}
                     kind = action.kind and served.label + action.kind
                     self.log(replace(action, text=served.label + action.text, kind=kind, about=about))
@@ -154,5 +156,4 @@ class Actor:
 
 def write(line: Log) -> None:
     """To the log."""
-    level = logging.getLevelNamesMapping()[line.level.upper()]
-    log.log(level, "%s", line.text, extra={"about": line.about})
+    log.log(_LEVELS[line.level], "%s", line.text, extra={"about": line.about})

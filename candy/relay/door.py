@@ -159,9 +159,11 @@ class Door(web.Server):
             return
         connection.setblocking(False)
         # Not only when the loop comes round: what came together with the connection counts as said at once.
-        self._look(guest)
-        if not guest.is_queued and guest.number in self._guests:
+        head = _peek(connection)
+        if head is None:
             self._loop.add_reader(connection, self._look, guest)
+        else:
+            self._hear(guest, head)
 
     def _begin_tls(self, connection: socket.socket, certificates: Certificates) -> int:
         patience = min(self.timeout_s, HANDSHAKE_S)
@@ -185,9 +187,12 @@ class Door(web.Server):
         """See whether a silent guest has said something by now."""
         assert guest.sock is not None
         head = _peek(guest.sock)
-        if head is None:
-            return
-        self._loop.remove_reader(guest.sock)
+        if head is not None:
+            self._loop.remove_reader(guest.sock)
+            self._hear(guest, head)
+
+    def _hear(self, guest: Guest, head: bytes) -> None:
+        """The first that a guest has said; nothing for its end."""
         if not head:
             self._end(guest.number)
             return

@@ -315,8 +315,9 @@ class KeyedSession(Session):
         claim, pool = self._claim, self._realm.pool
         assert claim is not None
         if claim.asked.flags & Asks.IS_FIXED or pool.network is None:
-            return IPv4Interface((self.ip, claim.asked.address.network.prefixlen))
-        return IPv4Interface((self.ip, pool.network.prefixlen))
+            return IPv4Interface((self._ip, claim.asked.address.network.prefixlen))
+        # From the number: from an address it would be made by its text.
+        return IPv4Interface((self._ip, pool.network.prefixlen))
 
     def _number(self) -> bytes:
         """That of its lease, or of the one that it gets when it confirms."""

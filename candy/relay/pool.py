@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from candy.errors import ConfigError, PoolFull
-from candy.protocol.addresses import NOT_UNICAST
+from candy.protocol.addresses import NOT_UNICAST, ipv4
 from candy.protocol.noise import KEY_BYTES
 from candy.relay.leases import NO_HELLO, Lease, Leases
 from candy.relay.reservations import Reservation, Reservations
@@ -207,9 +207,9 @@ class Pool:
     def address_of(self, connection: int | None) -> IPv4Address:
         """What a connection holds; 0.0.0.0 for nothing, or no connection."""
         if connection is None:
-            return IPv4Address(0)
+            return ipv4(0)
         offer = self._offered.get(connection)
-        return IPv4Address(offer.ip if offer is not None else self._claimed.get(connection, 0))
+        return ipv4(offer.ip if offer is not None else self._claimed.get(connection, 0))
 
     def holders(self) -> Iterable[int]:
         """Every connection that claimed an address."""

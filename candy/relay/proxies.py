@@ -42,6 +42,8 @@ class TrustedProxies:
 
     def __contains__(self, peer: str) -> bool:
         """Whether the peer of a TCP connection is one of them."""
+        if not self._networks:
+            return False
         address = _address(peer)
         return address is not None and self._trusts(address)
 
@@ -53,7 +55,7 @@ class TrustedProxies:
             forwarded: the values of all header lines `Forwarded`, in their order.
             x_forwarded_for: the same of `X-Forwarded-For`.
         """
-        nearest = _address(peer)
+        nearest = _address(peer) if self._networks else None
         if nearest is None or not self._trusts(nearest):
             return peer
         chains = [_chain_of_forwarded(forwarded)] if forwarded else []

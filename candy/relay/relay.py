@@ -89,6 +89,8 @@ class Relay:
             proxies=TrustedProxies(settings.trusted_proxies),
         )
         self._timer: Alarm | None = None
+        self._looks_at_deadlines = False
+        """At the end of this turn of the loop."""
         self._actor = Actor(engine, self._clock, self.door.left, self._set_timer)
         self._totals = Totals(engine.members, MEMBER_FORMAT, self._on_traffic)
         self._connections: dict[int, Served] = {}
@@ -402,7 +404,14 @@ class Relay:
         self._set_timer()
 
     def _set_timer(self) -> None:
+        """Deadlines may have changed: look at them once in this turn of the loop, whatever else happens in it."""
+        if not self._looks_at_deadlines:
+            self._looks_at_deadlines = True
+            self._loop.call_soon(self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
         """Wake up for the next deadline. Most deadlines are met early, so an earlier waking is left alone."""
+        self._looks_at_deadlines = False
         deadlines = [served.network.next_deadline() for served in self._served.values()]
         deadlines.append(self._actor.lines.next_deadline())
         if (delay := self._interfaces.delay) < inf:

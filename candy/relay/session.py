@@ -26,7 +26,7 @@ from typing import Literal
 
 from candy.protocol import wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
-from candy.protocol.addresses import is_unicast, source_of
+from candy.protocol.addresses import ipv4, is_unicast, source_of
 from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.hello import Hello
 from candy.protocol.wire import DropReason
@@ -171,7 +171,7 @@ class Session(ABC):
     def ip(self) -> IPv4Address:
         """The address that its AUTH claimed, before that 0.0.0.0. Kept as a number, which its lease and the pool
         share."""
-        return IPv4Address(self._ip)
+        return ipv4(self._ip)
 
     @property
     def was_granted(self) -> bool:

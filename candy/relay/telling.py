@@ -22,6 +22,7 @@ from typing import Final
 
 from candy.protocol import control
 from candy.protocol.actions import Drop, Send
+from candy.protocol.addresses import ipv4
 from candy.protocol.control import Peer, Tell
 from candy.protocol.control import State as Told
 from candy.protocol.login import Asks
@@ -208,7 +209,7 @@ class Telling:
 
     def _holder(self, address: int) -> Session | None:
         """The member that has it."""
-        connection = self._realm.pool.holder(IPv4Address(address))
+        connection = self._realm.pool.holder(ipv4(address))
         return None if connection is None else self._sessions.get(connection)
 
     def _peer(self, address: int, is_asked: bool) -> Peer:
@@ -253,8 +254,9 @@ class Telling:
         return Peer(ip, state, flags, number, 0, lease.vmac, device.number if device is not None else 0)
 
     def _number(self, session: Session) -> bytes:
-        if session.lease is not None:
-            return self._realm.pool.leases.number(session.lease, fresh_number(self._realm.randbytes))
+        lease = session.lease
+        if lease is not None:
+            return lease.number or self._realm.pool.leases.number(lease, fresh_number(self._realm.randbytes))
         if isinstance(session, KeyedSession):
             return session.lease_number
         return self._number_of(session.connection)
