@@ -67,6 +67,7 @@ MEMBERS = (
     Column("OS", "os", spare=7),
     Column("VERSION", "version", spare=8),
     Column("PATH", "path", spare=6),
+    Column("SEAL", "seal", spare=5),
     Column("SINCE", "since", "time", spare=6),
     Column("SOURCE", "source", spare=5),
     *_TRAFFIC,

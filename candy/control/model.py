@@ -31,6 +31,7 @@ WhyVerdict = Literal[
     "malformed",
 ]
 SealedOrNot = Literal["sealed", "clear", "waiting", "no route", "key refused", "does not seal"]
+SealSetting = Literal["prefer", "require", "off"]
 DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
 """Has the words under a field be those of the document."""
 
@@ -95,6 +96,9 @@ class Member(Traffic):
     """How its packets travel."""
     extension: bool
     """candy.2 was agreed on."""
+    seal: SealSetting | None
+    """With whom it seals packets, as it says itself: all who can, all or nobody, nobody. Null: with nobody, for it
+    logged in without a key."""
     since: float
     """When it logged in."""
     source: str
@@ -505,7 +509,7 @@ class MemberStatus(Traffic):
     """Fingerprint of the network's key; null as long as none is known."""
     device_key: str | None
     """Fingerprint of this device's key; null as long as no relay has asked for one."""
-    seal: Literal["prefer", "require", "off"]
+    seal: SealSetting
     """With whom packets are sealed: all who can, all or nobody, nobody."""
     path: Literal["relay"]
     since: float | None

@@ -20,6 +20,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from math import inf
 
+from candy.control.model import SealSetting
 from candy.errors import PoolFull, WireError
 from candy.protocol import control, wire
 from candy.protocol.actions import Close, Drop, Secure, Send
@@ -89,6 +90,12 @@ class KeyedSession(Session):
     @property
     def takes_sealed(self) -> bool:
         return not self.flags & Asks.SEALS_NOTHING
+
+    @property
+    def seal(self) -> SealSetting:
+        if not self.takes_sealed:
+            return "off"
+        return "require" if self.flags & Asks.REQUIRES_SEALING else "prefer"
 
     @property
     def came_by(self) -> str:

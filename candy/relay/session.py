@@ -24,6 +24,7 @@ from math import inf
 from sys import intern
 from typing import Literal
 
+from candy.control.model import SealSetting
 from candy.protocol import wire
 from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
 from candy.protocol.addresses import ipv4, is_unicast, source_of
@@ -197,6 +198,11 @@ class Session(ABC):
     def takes_sealed(self) -> bool:
         """It takes what is sealed, if its connection can carry that."""
         return True
+
+    @property
+    def seal(self) -> SealSetting | None:
+        """With whom it seals packets, as its client says; None: it can't."""
+        return None
 
     @property
     def came_by(self) -> str:

@@ -84,6 +84,7 @@ def member(found: Found, counters: Counters, since: float, round_trip_us: int | 
         vmac=None if session.vmac is None else shown_vmac(session.vmac),
         path="relay",
         extension=session.extended,
+        seal=session.seal,
         since=since,
         source=session.source,
         round_trip_ms=None if round_trip_us is None else round_trip_us / 1e3,

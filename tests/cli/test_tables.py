@@ -141,6 +141,7 @@ MEMBER: Row = {
     "os": "linux",
     "version": "0.1.0",
     "path": "relay",
+    "seal": "require",
     "since": 0,
     "source": "203.0.113.255",
     "round_trip_ms": 123.4,

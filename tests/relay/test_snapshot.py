@@ -6,6 +6,8 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
+from kit.keyed import Keyed
+from kit.login import PASSWORD, by_password
 from kit.talk import ONE, TWO, Talk, ip
 
 from candy._fastpath import MEMBER_FORMAT
@@ -14,6 +16,7 @@ from candy.errors import RequestError
 from candy.protocol.actions import Close, Log
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
+from candy.protocol.login import Asked, Asks
 from candy.relay import snapshot
 from candy.relay.session import Unbind
 from candy.relay.snapshot import AllCounters, Counters, Found
@@ -94,6 +97,7 @@ def test_a_member(talk: Talk) -> None:
         vmac=ONE.decode(),
         path="relay",
         extension=True,
+        seal=None,
         since=1000.5,
         source="203.0.113.1",
         round_trip_ms=0.25,
@@ -110,6 +114,22 @@ def test_a_member(talk: Talk) -> None:
     assert rates == (0.5, 1.0, 1.5, 2.0)
     detail = snapshot.detailed(shown, {"no_route": 6, "delay": 0})
     assert (detail.address, detail.drops_by_reason) == (str(ip(2)), {"no_route": 6})
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        (Asks(0), "prefer"),
+        (Asks.HAS_AES | Asks.REQUIRES_SEALING, "require"),
+        (Asks.SEALS_NOTHING, "off"),
+        (Asks.SEALS_NOTHING | Asks.REQUIRES_SEALING, "off"),
+    ],
+)
+def test_with_whom_a_member_with_a_key_seals(flags: Asks, shown: str) -> None:
+    keyed = Keyed()
+    keyed.member(by_password(PASSWORD), asked=Asked(flags=flags))
+    [session] = keyed.network.sessions
+    assert snapshot.member(Found("/", session), COUNTED, 1000.5).seal == shown
 
 
 def test_a_network(talk: Talk) -> None:
