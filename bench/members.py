@@ -240,6 +240,8 @@ def measure(sizes: list[int], how: How) -> tuple[float, list[Row], Forwarding]:
         crowd = Crowd(stack, relay.address, how)
         rows = []
         for size in sizes:
+            if how == "keys":
+                keyed.make_keys(size - len(crowd.members))
             before, cpu_ns, start = len(crowd.members), relay.cpu_ns(), time.monotonic()
             crowd.grow(size)
             elapsed, cpu_ns = time.monotonic() - start, relay.cpu_ns() - cpu_ns
