@@ -181,9 +181,15 @@ def test_answers_to_strangers_are_part_of_the_sixteenth(payload: bytes) -> None:
 def test_answers_to_a_member_are_bounded_by_what_they_take(payload: bytes) -> None:
     with EngineRelay() as relay:
         relay.member(A)
-        fill(relay, relay.member(B), payload)
+        member = relay.member(B)
+        fill(relay, member, payload)
         # As much again may be on its way to the kernel.
         assert relay.engine.stats()["queued_bytes"] <= 2 * 65_536 + 4096
+        # Of each what it takes in the inbox counts: 24 bytes beside its own.
+        stats = relay.engine.connection_stats(member.connection)
+        assert stats is not None
+        frame = 2 + len(payload)
+        assert stats["queued_bytes"] <= 2 * (65_536 // (24 + frame) * frame) + 4096
 
 
 def test_without_memory_a_members_frames_are_lost_and_it_stays() -> None:
