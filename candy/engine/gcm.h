@@ -1,15 +1,14 @@
 /* AES-256-GCM (NIST SP 800-38D) of one packet in one call, with the processor's own instructions.
  *
- * libcrypto does the same in some twenty calls through its provider. Those are 0.4 us of a packet of 100 bytes, and 15 us
- * where the packet comes after a pause and they are in no cache: four of them are a quarter of a ping. Here also the mask
- * goes over the bytes while they are in a register.
+ * libcrypto does the same in some twenty calls through its provider. Those are 0.4 us of a packet of 100 bytes, and 15
+ * us where the packet comes after a pause and they are in no cache: four of them are a quarter of a ping. Here also the
+ * mask goes over the bytes while they are in a register.
  *
  *     tag = GHASH(AAD, ciphertext, lengths) ^ AES(nonce, 1)      ciphertext i = plaintext i ^ AES(nonce, 2 + i)
  *
  * GHASH counts bits from the other end than the processor does. So its blocks are turned around, H is multiplied by x
- * once, and a product is reduced with the polynomial turned around as well: Gueron, "AES-GCM-SIV implementations"
- * (Asiacrypt 2017 rump session) and RFC 8452, appendix A. A product of two 128-bit numbers stays in three parts until up
- * to 8 of them have been added; then one reduction serves all.
+ * once, and a product is reduced with the polynomial turned around as well: RFC 8452, appendix A. A product of two
+ * 128-bit numbers stays in three parts until up to 8 of them have been added; then one reduction serves all.
  *
  * No table is looked up and no branch taken by what is secret. What lies on the stack afterwards is key stream of bytes
  * that have been sent.
@@ -198,7 +197,7 @@ CANDY_GCM static inline void candy_gcm_set(candy_gcm *g, const uint8_t key[32])
 }
 
 /* Seal (`seals`) or open `n` bytes, as they lie or from `in` to `out`, behind `clear` bytes that are authenticated with
- * them: 128 at most. `mask` is over the ciphertext alone. `tag` is what it has to be. */
+ * them: 1 to 128. `mask` is over the ciphertext alone. `tag` is what it has to be. */
 CANDY_GCM_INLINE void candy_gcm_packet(const candy_gcm *g, const uint8_t nonce[12], const uint8_t *header,
                                        uint32_t clear, const uint8_t *in, uint8_t *out, uint32_t n, uint32_t mask,
                                        uint8_t tag[16], int seals)

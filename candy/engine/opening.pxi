@@ -250,7 +250,7 @@ cdef bint clear_from(Worker *w, Slot *s, Seals *seals, uint32_t source) noexcept
 
 cdef bint takes_clear(Worker *w, Slot *s, Seals *seals, const Frame *f, uint32_t shift) noexcept nogil:
     """Whether a FORWARD (shift 0) or SUPER (SUPER_SHIFT), long enough for an IPv4 header, may go to the device; False:
-    it was dropped. Behind an outer header, whoever's that is, the inner source counts too."""
+    it was dropped. Behind any outer header the inner source counts too."""
     cdef uint8_t packet[2 * IPIP_BYTES]
     cdef uint32_t length = min(f.length - 1 - shift, <uint32_t>(2 * IPIP_BYTES))
     cdef uint32_t destination

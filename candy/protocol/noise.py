@@ -6,7 +6,7 @@
 
 Rules:
  1. Everything here is the specification's: names, order of tokens, and what is refused. Section numbers are its own.
- 2. Primitives are arguments, so that whoever has a library brings it. This module has no I/O, clock or randomness.
+ 2. Primitives are arguments, so that the caller chooses the library. This module has no I/O, clock or randomness.
  3. A message that can't be read leaves a handshake of no more use: who then reads, writes or splits gets an error.
  4. A key exchange with a point of low order is a failure (section 12.1 leaves it to the application).
 

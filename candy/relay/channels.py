@@ -4,7 +4,7 @@
 
 Rules:
  1. Python alone writes them, so each counter is its own: what leaves is sealed in the order in which it is sent, and
-    whoever can't send it ends the connection.
+    a message that can't be sent ends the connection.
  2. What has to come within a CONTROL and does not is as bad as one that does not open.
  3. Of a connection two keys are kept, and no context of a cipher.
 """

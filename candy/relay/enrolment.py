@@ -9,14 +9,14 @@ Rules:
     member that has lost message 2 comes again as it came, and counts once. By an invitation it may until AGAIN_S after
     that ended, or until it has confirmed, or come by its credential.
  2. A password lets new devices in under admit = "password"; under "invite" none, and under "approval" they wait until
-    the operator has approved them. Who comes by an invitation was approved by whoever gave it.
+    the operator has approved them. Who gives an invitation has approved its device.
  3. A revoked key is refused whatever it proves, and its device kept: it is told so. Its credential ends with it.
  4. judge() changes nothing: what is refused for another reason, such as a full pool, has used up no invitation. It is
     asked again right before enrol(), since a contested address takes a while.
  5. A selector that exists need not wait in line, until FAILURES_MAX failures within an hour came under it.
  6. WAITING_MAX devices wait for approval. Of those without a connection the one that has had none longest makes room.
  7. A device that has neither confirmed nor a lease is forgotten after a day, a revoked one when it would have lost its
-    lease; neither while there is the invitation by which it came. Whoever is forgotten has no credential any more.
+    lease; neither while there is the invitation by which it came. Its credential goes with it.
 
 No I/O. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
 """

@@ -7,7 +7,7 @@
       CLOSED ◀─────────────┴───────────────────────────────────────────────┘
 
 Rules:
- 1. The first message is a LOGIN, and there is no second. Who proves nothing is told nothing. Whoever has proven a
+ 1. The first message is a LOGIN, and there is no second. Who proves nothing is told nothing. Who has proven a
     credential is told everything, in message 2; behind that in CLOSING.
  2. Message 1 alone takes nothing from anybody: it may be forged by who has the relay's key. The address is kept, and
     bound with CONFIRM.

@@ -327,7 +327,7 @@ class Pool:
         raise PoolFull(f"the pool {self.network} is full: all {self._size} addresses are {in_use}")
 
     def is_anothers_by_key(self, ip: int, vmac: bytes | None, *, was_granted: bool = False) -> bool:
-        """Whether the address is leased to a device with a key, which may have it, and not to whoever asks: else any
+        """Whether the address is leased to a device with a key, which may have it, and not to this one: else any
         member could take it while that one is away. What `was_granted` goes to one with a key all the same (3f)."""
         lessee = self._lessee(ip)
         if lessee is None or len(lessee) != KEY_BYTES or lessee == vmac or self.is_revoked(lessee):

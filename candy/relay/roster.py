@@ -4,7 +4,7 @@
                                        │                                 └─▶ _keep(): with a key, until it confirms
                                        └─▶ has ended ─▶ _forget()             _send_away(), _replace() ─▶ _forget()
 
-Rule: a session that was closed here is forgotten at once, and whoever waits for its address gets it.
+Rule: a session that was closed here is forgotten at once, and the session that waits for its address gets it.
 
 What comes in, and what an operator or a setting has changed, is candy.relay.network's.
 """

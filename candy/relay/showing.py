@@ -35,7 +35,7 @@ class Showing:
             log.warning("%s", doubt)
 
     def look(self) -> None:
-        """Take what has been renewed, by whoever does not know of this relay."""
+        """Take what has been renewed, by a program that does not know of this relay."""
         if self.certificates is not None:
             self._renew(self.certificates.look)
 

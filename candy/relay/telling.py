@@ -9,7 +9,7 @@ Rules:
  2. Who asked about an address is told every change of it (candy.relay.interests), TELLS_AT_ONCE members each PAUSE_S,
     so that one that comes and goes again and again costs no more than that. A revocation waits for nothing. Who was
     asked about is told of the asker at once, of up to ASKERS_AT_ONCE within PAUSE_S; of more it is owed.
- 3. A gateway is told what lies behind whom, and so is, with a key, whoever has a route.
+ 3. A gateway is told what lies behind whom, and so is a member with a key that has a route.
 
 No I/O; nothing here decides who is in.
 """

@@ -1,1 +1,1 @@
-"""Sealed sessions between members, decided: for whoever is one, a device or a relay's own interface."""
+"""Sealed sessions between members, decided: for a device, or for a relay's own interface."""

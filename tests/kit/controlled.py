@@ -15,7 +15,7 @@ TOKEN = "0123456789abcdef"
 
 
 class Side:
-    """Has no networks, and kicks whoever is named."""
+    """Has no networks, and kicks any member that is named."""
 
     async def networks(self) -> Networks:
         return Networks(networks=[])
