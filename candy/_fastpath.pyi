@@ -5,7 +5,7 @@ mistaken for its successor, and every call with a stale one does nothing and ret
 host order (`int(ipaddress.IPv4Address(...))`). No call blocks on the network. An Engine is used from one Python thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Never, Self
 
 from _typeshed import StrPath
@@ -70,6 +70,8 @@ handshake_limit."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
+CAPTURE_MOST: Final[int]
+"""Captures that an engine has at once."""
 MEMBER_FORMAT: Final[str]
 """Of struct's, for a row of Engine.members()."""
 
@@ -551,6 +553,55 @@ class Engine(_Sealing):
     def connection_drops(self, connection: int) -> dict[str, int] | None:
         """What one member sent, and what was for it, that was not delivered: by reason, as in drops()."""
 
+    def capture(
+        self,
+        connection: int,
+        *,
+        ring_bytes: int = 4194304,
+        snap: int = 65535,
+        drops_only: bool = False,
+        clock_ns: int = 0,
+    ) -> int | None:
+        """Copy the packets that a member sends, as they come, and those for it, as they leave; and what of either is
+        dropped. Until end_capture(), or the member's end.
+
+        Args:
+            ring_bytes: of copies that were not read yet, from 4096 to 1 GiB; no more memory than that, and 20 KiB, is
+                taken. What finds no room is lost.
+            snap: bytes of a packet that are kept, from 64 to 65,535.
+            drops_only: only what is dropped.
+            clock_ns: what the time of day is ahead of CLOCK_MONOTONIC, nanoseconds.
+
+        Returns:
+            The capture's number; None: there is no such connection, or it is a device.
+
+        Raises:
+            ValueError: an argument is out of bounds, the connection is being captured, or there are CAPTURE_MOST
+                captures.
+        """
+
+    def read_capture(self, number: int) -> bytes:
+        """What was captured and not read, at most 256 KiB: Enhanced Packet Blocks of pcapng in this machine's order of
+        bytes, for interface 0, of LINKTYPE_RAW, with times in nanoseconds. A block may be cut; the next read goes on.
+
+        Raises:
+            ValueError: no such capture.
+        """
+
+    def capture_stats(self, number: int) -> tuple[int, int, bool]:
+        """Packets captured, packets lost, and whether the member has left.
+
+        Raises:
+            ValueError: no such capture.
+        """
+
+    def end_capture(self, number: int) -> None:
+        """Copy no more, and forget what was not read.
+
+        Raises:
+            ValueError: no such capture.
+        """
+
     def worker_cpu_ns(self) -> list[int]:
         """CPU time used by each worker thread, nanoseconds (CLOCK_THREAD_CPUTIME_ID)."""
 
@@ -755,6 +806,9 @@ POINTS: Final[tuple[str, ...]]
 """For tests: where a thread can be held (docs/architecture.md)."""
 HAS_POINTS: Final[bool]
 """Whether this build can: all but the fast one."""
+
+def capture_afforded(moments: Iterable[int], size: int) -> list[bool]:
+    """For tests: at which of these moments, nanoseconds, a worker has time to capture a packet of so many bytes."""
 
 def hold_at(point: str) -> None:
     """For tests: hold the next thread that reaches this point, for a minute at most.

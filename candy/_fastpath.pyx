@@ -11,6 +11,7 @@ include "engine/libssl.pxi"             # OpenSSL: the library, its functions an
 include "engine/checksum.pxi"           # of IPv4, TCP and UDP headers
 include "engine/ipv4.pxi"               # the few header fields that forwarding needs
 include "engine/websocket.pxi"          # parse and build frames
+include "engine/capture.pxi"            # copies of one member's packets, for who watches it
 include "engine/pool.pxi"               # memory that waits, under one limit
 include "engine/slot.pxi"               # a connection's number, counters and masks
 include "engine/event.pxi"              # commands to a worker, events for Python
@@ -57,6 +58,7 @@ include "engine/context.pxi"            # TLS contexts, from files
 include "engine/primitives.pxi"         # X25519, Ed25519 and AES-256-GCM, for Python
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/sealface.pxi"           # what Python says of sealing
+include "engine/captureface.pxi"        # and of captures
 include "engine/face.pxi"               # the Python face
 include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog
 include "engine/testing_tls.pxi"        # and TLS records

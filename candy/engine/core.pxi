@@ -32,6 +32,8 @@ cdef void state_free(EngineState *e) noexcept nogil:
             rooms_free(&e.workers[e.worker_count], e.networks[i].seals)
     if e.slots != NULL:
         munmap(e.slots, e.max_slots * sizeof(Slot))
+    for i in range(CAPTURES_MAX):
+        free(e.captures[i])
     for i in range(e.worker_count + 2 if e.workers != NULL else 0):
         w = &e.workers[i]
         spare_free(w)
@@ -48,6 +50,8 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(w.arena)
         free(w.merge)
         free(w.scratch)
+        free(w.watched.copy.bytes)
+        free(w.copy.bytes)
         free(w.runs)
         free(w.targets)
         free(w.target_of)
@@ -91,7 +95,11 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.iov = <iovec *>calloc(IOV_MAX_SEND, sizeof(iovec))
     w.messages = <mmsghdr *>calloc(MESSAGES_MAX, sizeof(mmsghdr))
     w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_CANDY3 + UNSEALED_ROOM)
-    if w.ep < 0 or w.wake < 0 or w.iov == NULL or w.messages == NULL or w.scratch == NULL:
+    # Resident as far as packets are captured.
+    w.watched.copy.bytes = <uint8_t *>malloc(COPY_ROOM)
+    w.copy.bytes = <uint8_t *>malloc(COPY_ROOM)
+    if (w.ep < 0 or w.wake < 0 or w.iov == NULL or w.messages == NULL or w.scratch == NULL
+            or w.watched.copy.bytes == NULL or w.copy.bytes == NULL):
         return False
     if index == e.worker_count:                 # Python's own: it sends, but receives nothing
         return True
@@ -405,6 +413,9 @@ cdef class _Core:
 
     cdef give_slot(self, Slot *s):
         cdef EngineState *e = self.state
+        if s.capture != NULL:
+            s.capture.over = True
+            store_pointer(<void **>&s.capture, NULL)
         s.state = STATE_FREE
         s.next_free = e.free_slot
         e.free_slot = <uint32_t>(s - e.slots)

@@ -74,6 +74,7 @@ cdef Block *queue_commit_some(Worker *w, Slot *s, Queue *q) noexcept nogil:
     cdef uint32_t frames = 0
     cdef uint64_t packets = 0
     cdef bint closing = load_relaxed64(&s.closing) != 0
+    cdef Capture *c = capture_of(s)
     cdef Block *b
     cdef Flow *f
     if q.control != NULL:
@@ -103,6 +104,8 @@ cdef Block *queue_commit_some(Worker *w, Slot *s, Queue *q) noexcept nogil:
         if b.end + size > b.capacity:
             break                   # stays at the head of its flow
         if commit_frame(w, s, record_frame(f.head), block_bytes(b) + b.end, size):
+            if unlikely(c != NULL):
+                capture_frame(w, c, block_bytes(b) + b.end, size, DROPS_COUNT)
             b.end += size
             frames += 1
             packets += 1

@@ -80,7 +80,7 @@ DELAY_BOUNDS_S = tuple([DELAY_LEAST_NS * 2 ** i / SECOND_NS for i in range(DELAY
 choose_unmask()
 
 
-cdef class Engine(_Sealing):
+cdef class Engine(_Capturing):
     """See _fastpath.pyi."""
 
     def stop(self):

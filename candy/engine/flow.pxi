@@ -154,8 +154,8 @@ cdef inline Record *flow_take(Queue *q, Flow *f, uint32_t size) noexcept nogil:
 cdef void flow_drop(Worker *w, Slot *s, Queue *q, Flow *f, int reason) noexcept nogil:
     """Drop the frame at the head of a flow."""
     cdef uint32_t size = record_size(f.head)
+    drop_frame(w, s, reason, record_frame(f.head), size)
     record_give(w, flow_take(q, f, size), size)
-    drop(w, s, reason)
     w.work -= WORK_RECORD
 
 

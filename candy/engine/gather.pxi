@@ -89,7 +89,8 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
         count(&w.counters.drops[DROP_STALE], 1)         # the slot changed hands within this batch
         return False
     if unlikely(payload > t.payload_max):
-        drop(w, s, DROP_TOO_LARGE)
+        watched_moved(w, frame, size)
+        drop_frame(w, s, DROP_TOO_LARGE, frame, size)
         return False
     if t.last != RUNS_MAX and w.runs[t.last].bytes + w.runs[t.last].length == frame:
         w.runs[t.last].length += size
@@ -148,9 +149,12 @@ cdef void flush(Worker *w) noexcept nogil:
 cdef void send_targets(Worker *w) noexcept nogil:
     """Send everything gathered; the arena goes on from where it is."""
     cdef uint32_t i
+    cdef bint watched = w.watched.on
+    w.watched.on = False            # what is dropped here is another packet than the one at hand
     for i in range(w.target_count):
         w.target_of[<uint32_t>w.targets[i].connection] = 0
         deliver(w, &w.targets[i])
+    w.watched.on = watched
     w.target_count = 0
     w.run_count = 0
     w.run_connection = 0

@@ -16,7 +16,7 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
             while at < w.runs[index].length:
                 size = frame_size(w.runs[index].bytes + at)
                 if not inbox_put(w, s, w.runs[index].bytes + at, size, FOR_PACKETS):
-                    drop(w, s, DROP_QUEUE_FULL)
+                    drop_frame(w, s, DROP_QUEUE_FULL, w.runs[index].bytes + at, size)
                 at += size
             index = w.runs[index].next
         inbox_ask(w, s, t.connection)

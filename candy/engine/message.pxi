@@ -9,6 +9,7 @@ cdef enum:
 cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
     """Everything but a whole FORWARD. ENDED when the connection goes down with it."""
     unmask(f.payload, f.payload, f.length, f.mask)
+    f.mask = 0
     if f.opcode == OP_PING:
         # "a Pong frame sent in response to a Ping frame must have identical Application data"
         if not answer(w, s, OP_PONG, f.payload, f.length):
@@ -202,6 +203,7 @@ cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t lengt
     cdef Block *b = block_take(w, length + FRAME_HEADER_MAX, FOR_INPUT)
     cdef Frame f
     cdef bint masked = s.kind == SLOT_SERVER
+    cdef Capture *c = capture_of(s)
     if b == NULL:
         drop(w, s, DROP_MEMORY)
         return
@@ -210,11 +212,15 @@ cdef void forward_assembled(Worker *w, Slot *s, uint8_t *payload, uint32_t lengt
     flush(w)                                    # what lies in the receive buffer goes first
     count(&w.counters.packets_in, 1)
     count(&w.counters.bytes_in, length)
+    if unlikely(c != NULL) and not watched_begin(w, s, c, &f):
+        add_relaxed64(&c.lost, 1)
     if payload[0] == KIND_SEALED and masked:
         forward_sealed(w, s, block_bytes(b), &f)
     elif payload[0] == KIND_SEALED:
         receive_sealed(w, s, load_relaxed64(&s.uplink), &f)
     else:
         forward(w, s, block_bytes(b), &f, SUPER_SHIFT if payload[0] == KIND_SUPER else 0)
+    if unlikely(c != NULL):
+        watched_end(w, c)
     flush(w)
     block_give(w, b)

@@ -150,7 +150,7 @@ cdef void flow_disperse(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
         r = flow_take(q, f, size)
         r.next = NULL
         frame_flow(record_frame(r), size, w.engine.flow_key, &hash)
-        queue_put(w, s, q, crowd_join(q, hash), r, size)
+        queue_put(w, s, q, crowd_join(q, hash), r, record_frame(r), size)
         w.work -= WORK_RECORD
     flow_free(w, q, f)
 
@@ -205,7 +205,7 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
     dropped and counted."""
     cdef Queue *q = queue_of(w, s)
     if q == NULL:
-        drop(w, s, DROP_MEMORY)
+        drop_frame(w, s, DROP_MEMORY, frame, size)
     elif q.rate != 0 and size > commit_limit(q):
         queue_parts(w, s, q, frame, size, stamp_ns)
     else:
@@ -218,14 +218,14 @@ cdef void queue_adopt(Worker *w, Slot *s, Record *r) noexcept nogil:
     cdef uint32_t size = record_size(r)
     cdef Flow *f
     if q == NULL:
-        drop(w, s, DROP_MEMORY)
+        drop_frame(w, s, DROP_MEMORY, record_frame(r), size)
     elif q.rate != 0 and size > commit_limit(q):
         queue_parts(w, s, q, record_frame(r), size, r.stamp_ns)
     else:
         f = queue_place(w, s, q, record_frame(r), size)
         if f != NULL:
             r.next = NULL
-            queue_put(w, s, q, f, r, size)
+            queue_put(w, s, q, f, r, record_frame(r), size)
             return
     record_give(w, r, size)
 
@@ -253,7 +253,7 @@ cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     if has_candy3(s):
         payload -= padding(payload, load_be16(whole + at + VNET_BYTES + 2))
     if not super_parse(whole + at, whole + at + VNET_BYTES, payload, &u):
-        drop(w, s, DROP_SUPER)
+        drop_frame(w, s, DROP_SUPER, frame, size)
         return
     count = super_count(&u)
     if count == 1:
@@ -289,7 +289,7 @@ cdef void queue_frame(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     """Copy one frame to the end of its flow as it is, or drop it."""
     cdef Flow *f = queue_place(w, s, q, frame, size)
     if f != NULL:
-        queue_put(w, s, q, f, record_of(w, frame, size, stamp_ns, FOR_PACKETS), size)
+        queue_put(w, s, q, f, record_of(w, frame, size, stamp_ns, FOR_PACKETS), frame, size)
 
 
 cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32_t size) noexcept nogil:
@@ -309,18 +309,18 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
         tell_commit(w, s, commit_limit(q), frame, size)
     share = queue_share(w)
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:
-        drop(w, s, DROP_STALLED)
+        drop_frame(w, s, DROP_STALLED, frame, size)
         return NULL
     if queue_stalled(w, q, q.bytes + size):
         # Its queue would only turn over: nothing more until it takes something.
         if not load_relaxed64(&s.stalled):
             store_relaxed64(&s.stalled, 1)
             ask(w, s, slot_connection(w, s), CUT)
-        drop(w, s, DROP_STALLED)
+        drop_frame(w, s, DROP_STALLED, frame, size)
         return NULL
     if q.bytes + size > share:
         if size > share:
-            drop(w, s, DROP_QUEUE_FULL)
+            drop_frame(w, s, DROP_QUEUE_FULL, frame, size)
             return NULL
         # And some more, so that the look for the fattest flow is not each packet's.
         queue_make_room(w, s, q, (share - size) // 64 * 63, DROP_QUEUE_FULL)
@@ -329,14 +329,15 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
         return NULL
     f = queue_flow(w, q, hash, size)
     if f == NULL:
-        drop(w, s, DROP_MEMORY)
+        drop_frame(w, s, DROP_MEMORY, frame, size)
     return f
 
 
-cdef void queue_put(Worker *w, Slot *s, Queue *q, Flow *f, Record *r, uint32_t size) noexcept nogil:
-    """Append a record to its flow; NULL: there was no memory for it."""
+cdef void queue_put(Worker *w, Slot *s, Queue *q, Flow *f, Record *r, const uint8_t *frame,
+                    uint32_t size) noexcept nogil:
+    """Append a record of a frame to its flow; NULL: there was no memory for it."""
     if r == NULL:
-        drop(w, s, DROP_MEMORY)
+        drop_frame(w, s, DROP_MEMORY, frame, size)
         if f.head == NULL and not f.listed:
             flow_retire(w, q, f)
         return

@@ -191,6 +191,9 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     cdef uint64_t packets = 0
     cdef uint64_t size = 0
     cdef uint8_t kind
+    cdef Capture *c = capture_of(s)
+    cdef Capture *passed_over = NULL    # the same, once there is no time for copies
+    cdef uint64_t unseen = 0
     w.stopped = False
     while True:
         status = parse_frame(p + at, have - at, from_client, most, &f)
@@ -212,6 +215,10 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
                 drop(w, s, DROP_UNKNOWN_KIND)
                 at = following
                 continue
+        if unlikely(c != NULL) and not watched_begin(w, s, c, &f):
+            passed_over = c
+            unseen = packets
+            c = NULL
         if likely(kind == KIND_FORWARD and f.length >= FORWARD_MIN and f.final and f.opcode == OP_BINARY
                   and not s.fragmented):
             packets += 1
@@ -237,6 +244,11 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
             at = have
             break
         at = following
+        if unlikely(c != NULL):
+            watched_end(w, c)
+    w.watched.on = False
+    if unlikely(passed_over != NULL):
+        add_relaxed64(&passed_over.lost, packets - unseen)
     count(&w.counters.packets_in, packets)
     count(&w.counters.bytes_in, size)
     count(&s.traffic.packets_in, packets)
@@ -352,6 +364,7 @@ cdef bint forward_wrapped(Worker *w, Slot *s, Frame *f, uint64_t connection, uin
 cdef bint forward_parse(Worker *w, Slot *s, Frame *f, Super *u) noexcept nogil:
     """Unmask a SUPER where it lies and check it; False: it was dropped."""
     unmask(f.payload, f.payload, f.length, f.mask)
+    f.mask = 0
     if super_parse(f.payload + 1, f.payload + 1 + VNET_BYTES, f.length - 1 - VNET_BYTES, u):
         return True
     drop(w, s, DROP_SUPER)
@@ -377,6 +390,7 @@ cdef void forward_unrouted(Worker *w, Slot *s, Frame *f, uint32_t destination, u
             broadcast_segments(w, s, &u)
     else:
         unmask(f.payload, f.payload, f.length, f.mask)
+        f.mask = 0
         broadcast_frame(w, s, f.payload, f.length)
 
 

@@ -6,6 +6,9 @@
 
 cdef void deliver(Worker *w, Target *t) noexcept nogil:
     cdef Slot *s = &w.engine.slots[<uint32_t>t.connection]
+    cdef Capture *c = capture_of(s)
+    cdef uint64_t before
+    cdef uint64_t passed = 0        # frames that left at once
     if load_relaxed64(&s.kind) == SLOT_TUN and is_current(s, t.connection):
         tun_write(w, s, t)          # a device's number only goes stale when the engine stops
         if load_relaxed32(&s.owner) == w.index:
@@ -29,10 +32,12 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
         drops(w, s, DROP_CLOSED, t.packets)
     elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue) and not worth_cutting(w, s, t):
         point(POINT_COMPARED)
+        before = load_relaxed64(&s.traffic.packets_out)
         if unlikely(s.tls != NULL):
             send_sealed(w, s, t)
         else:
             send_runs(w, s, t)
+        passed = load_relaxed64(&s.traffic.packets_out) - before
     else:
         inbox_drain(w, s)
         queue_runs(w, s, t, t.first, 0)
@@ -40,6 +45,8 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
             queue_send(w, s)
     pthread_mutex_unlock(&s.send_lock)
     point(POINT_UNLOCKED)
+    if unlikely(c != NULL) and passed != 0:
+        capture_runs(w, c, t, passed)
     settle(w, s)
 
 

@@ -28,10 +28,20 @@ cdef inline void drops(Worker *w, Slot *s, int reason, uint64_t n) noexcept nogi
     """Count packets or messages that go no further, with the connection that sent them or that they were for."""
     count(&w.counters.drops[reason], n)
     add_relaxed64(&s.drops[reason], n)
+    if unlikely(w.watched.on):
+        watched_dropped(w, s, reason)
 
 
 cdef inline void drop(Worker *w, Slot *s, int reason) noexcept nogil:
     drops(w, s, reason, 1)
+
+
+cdef void drop_frame(Worker *w, Slot *s, int reason, const uint8_t *frame, uint32_t size) noexcept nogil:
+    """The same for a frame that was for this connection, in its final form."""
+    cdef Capture *c = capture_of(s)
+    if unlikely(c != NULL):
+        capture_frame(w, c, frame, size, reason)
+    drop(w, s, reason)
 
 
 cdef void count_message(Worker *w, Slot *s, uint32_t length) noexcept nogil:

@@ -347,11 +347,23 @@ def kept_networks(_Core engine not None):
     return sum([e.networks[i] != NULL for i in range(e.network_count)])
 
 
+def capture_afforded(moments, uint32_t size):
+    cdef Worker *w = <Worker *>calloc(1, sizeof(Worker))
+    if w == NULL:
+        raise MemoryError
+    found = []
+    for moment in moments:
+        w.now = moment
+        found.append(capture_afford(w, size))
+    free(w)
+    return found
+
+
 # Interleavings: see tests/engine/test_interleavings.py.
 
 # In the order of the points in engine/types.pxi.
 POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed", "table", "secured",
-          "handed", "opened")
+          "handed", "opened", "watched", "captured")
 HAS_POINTS = <bint>point_set(0, False)
 
 

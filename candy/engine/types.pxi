@@ -33,6 +33,7 @@ cdef enum:
     STRANGER_BYTES = 1024           # the same, and all input, of one that has not authenticated
     TOLD_MAX = 8                    # addresses of which one is told something that is repeated only after a while
     NETWORKS_MAX = 4096
+    CAPTURES_MAX = 4
     DELAY_LEAST_NS = 250000         # the least bound of the histogram of delays; each further one is twice as much
     DELAYS_COUNT = 14               # and the last has none
     NO_INDEX = 0xFFFFFFFF
@@ -56,6 +57,8 @@ cdef enum:
     POINT_SECURED                   # hand_over(): taken out of the thread's epoll and list, the owner not changed yet
     POINT_HANDED                    # hand_over(): the owner changed under the send lock, not asked to take it yet
     POINT_OPENED                    # set_peer(): a peer's way open, its worker not asked yet to release what waited
+    POINT_WATCHED                   # capture_write(): has the capture in its hands, the lock not taken yet
+    POINT_CAPTURED                  # capture_write(): a packet is in the ring, its reader not told yet
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:
@@ -149,6 +152,9 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_GROUP_NOT_SEALED
     DROP_NO_SECRET
     DROPS_COUNT
+
+cdef enum:
+    TAILS = 4 * DROPS_COUNT + 4     # four for each reason to drop, and for none: see tail_place()
 
 # One parsed frame. Pointers into the buffer that was parsed: dead when that buffer is read into again.
 cdef struct Frame:
@@ -369,6 +375,7 @@ cdef struct Slot:
     uint64_t address                # bound IPv4 address, 0 while unauthenticated
     uint64_t takes_sealed           # it takes SEALED packets
     uint64_t uplink                 # 0, or the connection that gets everything from here
+    Capture *capture                # of its packets; NULL none. Python writes it
     uint64_t received_ns
     uint64_t sent_ns
     uint64_t pending                # events that Python has not taken
@@ -457,6 +464,48 @@ cdef struct Rule:                   # of a network: what lies behind which membe
     uint32_t mask
     uint32_t device
     uint32_t device_mask
+
+# What stands behind a packet in a capture: its direction, and a comment.
+cdef struct Tail:
+    uint32_t length
+    uint8_t bytes[76]
+
+# Copies of one member's packets, on their way to a reader: see capture.pxi. What is over goes as a table does. The
+# ring follows the struct.
+cdef struct Capture:
+    Table table
+    # static
+    uint64_t connection
+    bint drops_only
+    uint32_t snap                   # most bytes of a packet
+    uint64_t clock_ns               # what the time of day is ahead of CLOCK_MONOTONIC
+    uint64_t size                   # of the ring, bytes
+    Tail tails[TAILS]               # by tail_place()
+    # lock: of its writers, held for a copy
+    pthread_mutex_t lock
+    uint64_t written                # atomic: bytes, ever
+    # atomic
+    uint64_t read                   # of these, bytes that Python has
+    uint64_t packets                # written
+    uint64_t lost                   # and not: the ring was full, or a worker had no time
+    # python
+    bint over                       # its member has left
+
+# A packet as it is copied from a frame.
+cdef struct Copy:
+    uint8_t *bytes                  # COPY_ROOM, of which `kept` are the packet's
+    uint32_t kept
+    uint32_t length                 # of the whole packet
+    bint is_sealed
+
+# The packet that a watched member has sent, while it is being forwarded.
+cdef struct Watched:
+    bint on                         # there is one
+    bint copied                     # as it came
+    Copy copy
+    Slot *sender
+    const Frame *frame
+    uint32_t reason                 # DROPS_COUNT: not dropped yet
 
 # One key of a session, of one direction. The lock is held for a packet: an EVP cipher is one thread's at a time.
 cdef struct SealKey:
@@ -705,6 +754,10 @@ cdef struct Worker:
     uint32_t arena_used
     uint8_t *bump                   # room in the arena for frames made of segments
     uint32_t bump_left
+    Watched watched
+    Copy copy                       # of another packet that is captured
+    uint64_t capture_ns             # when capture_left was reckoned last
+    int64_t capture_left            # time that it may spend on captures, nanoseconds
     Merge *merge
     uint8_t *scratch                # a payload and a frame, while a super-packet is cut
     iovec *iov
@@ -756,6 +809,7 @@ cdef struct EngineState:
     uint32_t network_count          # python: numbers ever used
     uint64_t epoch                  # atomic: how many tables Python has replaced
     Table *replaced                 # python: those that a worker may still read
+    Capture *captures[CAPTURES_MAX]         # python: NULL none
     Pool pool
     uint64_t flow_key[3]            # static: of the hash that spreads flows over sub-queues
     Outbox outbox
