@@ -72,6 +72,8 @@ EVENT_LOST: Final[int]
 
 CAPTURE_MOST: Final[int]
 """Captures that an engine has at once."""
+CAPTURE_READ: Final[int]
+"""Most bytes of one read_capture()."""
 MEMBER_FORMAT: Final[str]
 """Of struct's, for a row of Engine.members()."""
 
@@ -581,8 +583,9 @@ class Engine(_Sealing):
         """
 
     def read_capture(self, number: int) -> bytes:
-        """What was captured and not read, at most 256 KiB: Enhanced Packet Blocks of pcapng in this machine's order of
-        bytes, for interface 0, of LINKTYPE_RAW, with times in nanoseconds. A block may be cut; the next read goes on.
+        """What was captured and not read, at most CAPTURE_READ bytes: Enhanced Packet Blocks of pcapng in this machine's order of
+        bytes, for interface 0, of LINKTYPE_RAW, with times in nanoseconds. The last block may be
+        cut where there are that many; the next read goes on.
 
         Raises:
             ValueError: no such capture.

@@ -1,6 +1,6 @@
 """The subcommands of both commands: they ask the program that runs on this machine.
 
-    candy-server status | members | member | why | leases | reserve | release | kick | networks | reload | top
+    candy-server status | members | member | why | capture | leases | reserve | release | kick | networks | reload | top
     candy-server invite | devices | approve | revoke | rotate
     candy-client status | members | forget
 
@@ -26,7 +26,7 @@ import click
 
 from candy.cli import tables
 from candy.cli.files import read_file
-from candy.control.calls import OVER_LEAST_S, OVER_MOST_S, VERSION
+from candy.control.calls import OVER_LEAST_S, OVER_MOST_S, SNAP_LEAST, SNAP_MOST, VERSION
 from candy.control.client import Asking, find, quoted
 from candy.control.escape import shown
 from candy.control.sockets import Side as Program
@@ -42,19 +42,20 @@ def commands(side: Side) -> list[click.Command]:
     return _of_relay() if side == "server" else _of_member()
 
 
-def _command(side: Side, name: str, about: str, *params: click.Parameter) -> Callable[..., click.Command]:
-    """Make a function that is given an Asking, is_json and the parameters a subcommand."""
+def _command(
+    side: Side, name: str, about: str, *params: click.Parameter, has_json: bool = True
+) -> Callable[..., click.Command]:
+    """Make a function that is given an Asking, is_json if there is such an answer, and the parameters a subcommand."""
 
     def made(ask: Callable[..., None]) -> click.Command:
-        def run(control_socket: str | None, is_json: bool, **given: Any) -> int:
+        def run(control_socket: str | None, **given: Any) -> int:
             with _asking(side, control_socket) as asking:
-                ask(asking, is_json, **given)
+                ask(asking, **given)
             return 0
 
-        common = [
-            click.Option(["--control-socket"], metavar="PATH", help="ask the program whose control socket this is"),
-            click.Option(["--json", "is_json"], is_flag=True, help="print the answer as JSON"),
-        ]
+        where = click.Option(["--control-socket"], metavar="PATH", help="ask the program whose control socket this is")
+        form = click.Option(["--json", "is_json"], is_flag=True, help="print the answer as JSON")
+        common = [where, form] if has_json else [where]
         settings = {"help_option_names": ["-h", "--help"]}
         return click.Command(name, params=[*params, *common], callback=run, help=about, context_settings=settings)
 
@@ -139,6 +140,29 @@ def _of_relay() -> list[click.Command]:
         click.echo()
         tables.show(tables.ENDS, tables.ends(answer))
 
+    @_command(
+        "server",
+        "capture",
+        "Write the packets that a member sends and gets to stdout, as pcapng: | wireshark -k -i -",
+        _ONE,
+        _NETWORK,
+        click.Option(["--drops"], is_flag=True, help="only those that are dropped, each with why as its comment"),
+        click.Option(
+            ["--snaplen"],
+            metavar="BYTES",
+            type=click.IntRange(SNAP_LEAST, SNAP_MOST),
+            default=SNAP_MOST,
+            show_default=True,
+            help="keep so many of each packet",
+        ),
+        has_json=False,
+    )
+    def capture(asking: Asking, member: str, network: str | None, drops: bool, snaplen: int) -> None:
+        from candy.cli.capture import run
+
+        path = f"{VERSION}/members/{quoted(member)}/capture"
+        run(asking, path, network=network, drops=drops, snaplen=snaplen)
+
     @_command("server", "leases", "List who has which address, connected or not, and what is reserved.", _NETWORK)
     def leases(asking: Asking, is_json: bool, network: str | None) -> None:
         answer = asking.ask("GET", f"{VERSION}/leases", network=network)
@@ -218,7 +242,7 @@ def _of_relay() -> list[click.Command]:
             click.echo(json.dumps({"members": order.sorted(answer["members"])}))
             done += 1
 
-    of_all = [status, members, member, why, leases, reserve, release, kick, networks, reload, top]
+    of_all = [status, members, member, why, capture, leases, reserve, release, kick, networks, reload, top]
     return [*of_all, *_of_devices()]
 
 

@@ -42,8 +42,11 @@ from candy.control.model import (
     RotatedKeys,
     Why,
 )
+from candy.control.streams import Pcapng
 
 VERSION = "/v1"
+SNAP_LEAST, SNAP_MOST = 64, 65535
+"""Of a capture: most bytes of a packet."""
 OVER_LEAST_S, OVER_MOST_S = 0.1, 10.0
 
 
@@ -102,6 +105,10 @@ _OVER = Parameter(
     "look twice, so many seconds apart, and answer with the rates between",
 )
 _LOOK = replace(_OVER, means="look twice, so many seconds apart, and answer with what was dropped between")
+_DROPS = Parameter("drops", "query", bool, "only packets that are dropped; each has the reason as its comment", False)
+_SNAP = Parameter(
+    "snaplen", "query", Annotated[int, Field(ge=SNAP_LEAST, le=SNAP_MOST)], "bytes kept of each packet", SNAP_MOST
+)
 _NETWORK_KEY = Parameter("network_key", "query", bool, "make a new key of the network's as well", False)
 _UNKNOWN = "there is no such network"
 _ONE_KEYED = {
@@ -148,6 +155,15 @@ RELAY = (
         Kicked,
         (_MEMBER, _NETWORK),
         refusals=_ONE,
+    ),
+    Call(
+        "capture",
+        "POST",
+        f"{VERSION}/members/{{member}}/capture",
+        "The packets that a member sends and gets from now on, until either end closes the connection",
+        Pcapng,
+        (_MEMBER, _NETWORK, _DROPS, _SNAP),
+        refusals={**_ONE, 409: "several members have this name, it is captured already, or there are too many captures"},
     ),
     Call(
         "leases",

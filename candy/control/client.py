@@ -13,7 +13,8 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -69,6 +70,25 @@ class Asking:
         self.begin(method, path, body, **query)
         return self.answer()
 
+    def stream(self, method: str, path: str, **query: Any) -> Iterator[bytes]:
+        """The pieces of an answer that goes on until it is over, or until hang_up(). Raises what ask() raises, and
+        OperationalError also when the program ends meanwhile."""
+        self.begin(method, path, **query)
+        response = self._response()
+        if response.status != http.HTTPStatus.OK:
+            self._read(response)
+        try:
+            while piece := response.read1():
+                yield piece
+        except (OSError, http.client.HTTPException):
+            raise OperationalError(f"the {self._what} ended meanwhile") from None
+
+    def hang_up(self) -> None:
+        """End a stream; also from another thread, or within a signal handler."""
+        if self._connection.sock is not None:
+            with suppress(OSError):
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+
     def begin(self, method: str, path: str, body: object = None, **query: Any) -> None:
         """Ask, and don't wait; answer() follows. Raises OperationalError, as ask()."""
         given = {name: str(value).lower() if value is True else value for name, value in query.items()}
@@ -81,13 +101,26 @@ class Asking:
 
     def answer(self) -> Any:
         """Of what was begun. Raises what ask() raises."""
+        return self._read(self._response())
+
+    def _response(self) -> http.client.HTTPResponse:
+        """Its head."""
         try:
             response = self._connection.getresponse()
-            if response.getheader("Server") != SERVER.format(self._what):
-                raise self._another()
+        except (OSError, http.client.IncompleteRead) as error:
+            raise self._cut_off(error) from None
+        except http.client.HTTPException:
+            raise self._another() from None
+        if response.getheader("Server") != SERVER.format(self._what):
+            raise self._another()
+        return response
+
+    def _read(self, response: http.client.HTTPResponse) -> Any:
+        """What was answered; raises what was refused."""
+        try:
             content = response.read()
         except (OSError, http.client.IncompleteRead) as error:
-            raise OperationalError(f"the {self._what} ended before it had answered ({error})") from None
+            raise self._cut_off(error) from None
         except http.client.HTTPException:
             raise self._another() from None
         if response.status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -96,6 +129,9 @@ class Asking:
         if response.status != http.HTTPStatus.OK:
             raise RequestError(answer["error"], response.status)
         return answer
+
+    def _cut_off(self, error: Exception) -> OperationalError:
+        return OperationalError(f"the {self._what} ended before it had answered ({error})")
 
     def _another(self) -> OperationalError:
         return OperationalError(f"{self._path} is not the control socket of a {self._what}: name another one")

@@ -15,6 +15,7 @@ from candy import __version__
 from candy.control.calls import Call, Parameter
 from candy.control.model import Problem
 from candy.control.sockets import Side
+from candy.control.streams import Stream
 
 Schema = dict[str, Any]
 
@@ -31,7 +32,8 @@ def document(side: Side, calls: Sequence[Call]) -> Schema:
     kinds: dict[Any, JsonSchemaMode] = {Problem: "serialization"}
     for call in calls:
         # With those that it is made of, for their words.
-        kinds |= dict.fromkeys(call.answer.__mro__[:-1], "serialization")
+        if not issubclass(call.answer, Stream):
+            kinds |= dict.fromkeys(call.answer.__mro__[:-1], "serialization")
         if call.body is not None:
             kinds[call.body] = "validation"
     schemas, definitions = TypeAdapter.json_schemas(
@@ -83,12 +85,18 @@ def _operation(call: Call, schemas: dict[str, Schema]) -> Schema:
         "operationId": call.name,
         "summary": call.does,
         "parameters": [_parameter(parameter) for parameter in call.parameters],
-        "responses": {"200": _answer(call.does, schemas[call.answer.__name__]), **problems},
+        "responses": {"200": _result(call, schemas), **problems},
     }
     if call.body is not None:
         content = {"application/json": {"schema": schemas[call.body.__name__]}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _result(call: Call, schemas: dict[str, Schema]) -> Schema:
+    if issubclass(call.answer, Stream):
+        return {"description": call.does, "content": {call.answer.media_type: {}}}
+    return _answer(call.does, schemas[call.answer.__name__])
 
 
 def _answer(description: str, schema: Schema) -> Schema:

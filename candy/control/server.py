@@ -9,7 +9,7 @@ Rules:
  1. Who may open the UNIX socket may ask; over TCP a request needs a token, but for the page's files. Metrics at an
     address of their own need none, and nothing else is answered there.
  2. What changes something is logged with who asked, also when it is refused.
- 3. An answer is a shape of candy.control.model, or Lists of one, a refusal a Problem.
+ 3. An answer is a shape of candy.control.model, or Lists of one, or a Stream; a refusal is a Problem.
 
 This module does not know what a call does, nor which side answers.
 """
@@ -20,7 +20,7 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -38,6 +38,7 @@ from candy.control.escape import shown
 from candy.control.lists import Lists
 from candy.control.model import Problem
 from candy.control.sockets import SERVER, ControlSocket, Side, open_tcp
+from candy.control.streams import Stream
 from candy.control.tokens import Tokens
 from candy.control.visitors import Visitors
 from candy.control.webpage import Page
@@ -195,7 +196,7 @@ class Desk:
             log.warning("%s: not done: %s", asked, error)
             raise
         log.info("%s: done", asked)
-        return _json(call.answer, answer)
+        return await _pour(answer, request) if isinstance(answer, Stream) else _json(call.answer, answer)
 
     async def _do(self, call: Call, given: Mapping[str, Any]) -> object:
         method: Callable[..., Awaitable[object]] = getattr(self._methods, call.name)
@@ -309,6 +310,19 @@ async def _stream(answer: Lists, request: web.Request) -> web.StreamResponse:
         for piece in answer.pieces():
             await response.write(piece)
             await asyncio.sleep(0)
+        await response.write_eof()
+    return response
+
+
+async def _pour(answer: Stream, request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_type = answer.media_type
+    with closing(answer), suppress(ConnectionError):
+        await response.prepare(request)
+        # Who has asked may be gone while there is nothing to write.
+        while request.transport is not None and (piece := await answer.piece()) is not None:
+            if piece:
+                await response.write(piece)
         await response.write_eof()
     return response
 

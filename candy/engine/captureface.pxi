@@ -12,6 +12,7 @@ cdef enum:
     FLAGS_OUT = 2
 
 CAPTURE_MOST = CAPTURES_MAX
+CAPTURE_READ = READ_MOST
 
 
 cdef class _Capturing(_Sealing):

@@ -18,6 +18,8 @@ from functools import cached_property
 
 from candy import __version__
 from candy._fastpath import DELAY_BOUNDS_S, MEMBER_FORMAT, Engine
+from candy.control.calls import SNAP_MOST
+from candy.control.escape import shown
 from candy.control.lag import Lag
 from candy.control.lists import Lists
 from candy.control.metrics import Exposition, Figures, Histogram
@@ -41,6 +43,7 @@ from candy.control.model import (
 from candy.control.samples import Samples, Totals
 from candy.errors import RequestError
 from candy.relay import snapshot, whereabouts
+from candy.relay.captures import Captures, MemberCapture
 from candy.relay.devicecontrol import DeviceControl, paths
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
@@ -74,6 +77,7 @@ class RelayControl(DeviceControl):
         self._since = time.time()
         self._lag = Lag(asyncio.get_running_loop())
         self._samples = Samples(asyncio.get_running_loop(), self._totals)
+        self._captures = Captures(engine, lambda: relay.is_ending)
 
     def stop(self) -> None:
         """Leave the event loop."""
@@ -177,6 +181,16 @@ class RelayControl(DeviceControl):
         path, session = snapshot.find(member, self._found(network))
         self._relay.decide(self._relay.served[path], lambda network, now, wall: network.kick(session.connection, now))
         return Kicked(network=path, address=str(session.ip))
+
+    async def capture(
+        self, *, member: str, network: str | None = None, drops: bool = False, snaplen: int = SNAP_MOST
+    ) -> MemberCapture:
+        """A member's packets."""
+        path, session = snapshot.find(member, self._found(network))
+        who = f"{session.ip} in {path}"
+        if session.hello.name:
+            who = f"{shown(session.hello.name)}, {who}"
+        return self._captures.open(session.connection, f"candy {session.ip}", who, drops=drops, snap=snaplen)
 
     async def leases(self, *, network: str | None = None) -> Lists:
         """Who has which address, and what is reserved."""

@@ -132,7 +132,7 @@ class Relay:
         """aiohttp's handler: a refusal, or the hand-over to the engine."""
         if health.is_asked(request):
             free = self._settings.slots - self._engine.stats()["connections"]
-            return health.answer(is_ending=self._ending is not None, free_slots=free)
+            return health.answer(is_ending=self.is_ending, free_slots=free)
         refused = upgrade.refusal(request)
         if refused is not None:
             return refused
@@ -329,6 +329,11 @@ class Relay:
             self._actor.close(connection, CloseCode.GOING_AWAY, "the relay ends")
         if self._connections:
             await asyncio.wait([self._ending], timeout=GOODBYE_S)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether members are told so already."""
+        return self._ending is not None
 
     def stop(self) -> None:
         """Leave the event loop."""
