@@ -6,7 +6,7 @@
 # 1. watched_begin()   a watched member's packet is at hand: copied as it came, for forward() writes over it
 # 2. watched_dropped() it goes no further: why
 # 3. watched_end()     it is written to the ring
-# 4. capture_frame()   one for the member, as it leaves; or one that was to, and was dropped
+# 4. capture_payload() one for the member, as it leaves; or one that was to, and was dropped
 # 5. capture_write()   to the ring, whole or not at all
 #
 # Rules: no worker waits for the reader. What finds no room in the ring is lost, and so is what a worker has no time for:
@@ -21,7 +21,7 @@ cdef enum:
     CAPTURE_COST_NS = 60            # of a packet
     CAPTURE_COST_BYTES = 8          # and of so many bytes of it a nanosecond
     CAPTURE_HEADER = 20             # of a sealed packet, as it is shown
-    COPY_ROOM = 65536               # the longest packet
+    COPY_ROOM = 65536               # the longest that is kept of a packet
     BLOCK_PACKET = 6                # Enhanced Packet Block
     BLOCK_BYTES = 32                # of it, beside packet and tail
     EXPERIMENT = 253                # a protocol's number
@@ -194,21 +194,27 @@ cdef void watched_end(Worker *w, Capture *c) noexcept nogil:
     w.watched.on = False
 
 
-cdef bint capture_frame(Worker *w, Capture *c, const uint8_t *frame, uint32_t size, uint32_t reason) noexcept nogil:
-    """A frame in its final form, for the watched member: it leaves, reason DROPS_COUNT, or is dropped. False: there
-    was no time for it, which is counted if it was dropped."""
-    cdef uint32_t mask
-    cdef uint32_t at = message_start(frame, size, &mask)
+cdef bint capture_payload(Worker *w, Capture *c, const uint8_t *payload, uint32_t length, uint32_t mask,
+                          uint32_t reason) noexcept nogil:
+    """For the watched member: it leaves, reason DROPS_COUNT, or is dropped. False: there was no time for it, which is
+    counted."""
     if c.drops_only and reason == DROPS_COUNT:
         return True
-    if size <= at or frame[0] & 15 != OP_BINARY or packet_at(frame[at] ^ <uint8_t>mask, size - at) < 0:
+    if length == 0 or packet_at(payload[0] ^ <uint8_t>mask, length) < 0:
         return True
-    if not capture_afford(w, min(size, c.snap)):
+    if not capture_afford(w, min(length, c.snap)):
         add_relaxed64(&c.lost, 1)
         return False
-    copy_packet(&w.copy, c, frame + at, size - at, mask)
+    copy_packet(&w.copy, c, payload, length, mask)
     capture_write(w, c, &w.copy, reason, True)
     return True
+
+
+cdef bint capture_frame(Worker *w, Capture *c, const uint8_t *frame, uint32_t size, uint32_t reason) noexcept nogil:
+    """The same for a frame in its final form."""
+    cdef uint32_t mask
+    cdef uint32_t at = message_start(frame, size, &mask)
+    return frame[0] & 15 != OP_BINARY or capture_payload(w, c, frame + at, size - at, mask, reason)
 
 
 cdef void capture_runs(Worker *w, Capture *c, const Target *t, uint64_t n) noexcept nogil:

@@ -101,4 +101,4 @@ cdef tails_write(Capture *c):
 
 cdef bytes option(int code, bytes value):
     """An option of a pcapng block."""
-    return code.to_bytes(2, "little") + len(value).to_bytes(2, "little") + value + bytes(-len(value) % 4)
+    return code.to_bytes(2, "little") + len(value).to_bytes(2, "little") + value + bytes(-len(value) & 3)

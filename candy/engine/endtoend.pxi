@@ -50,7 +50,7 @@ cdef void forward_sealed(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept 
     if unlikely(load_relaxed64(&to.kind) == SLOT_TUN):
         receive_sealed(w, s, connection, f)     # this machine is a member, too
     elif unlikely(load_relaxed64(&to.stalled) != 0):
-        drop(w, to, DROP_STALLED)
+        drop_unread(w, to, DROP_STALLED, f)
     elif likely(passes(f)):
         pass_masked(w, connection, frame, f)
     else:

@@ -289,7 +289,7 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
             return
         to = &w.engine.slots[<uint32_t>connection]
         if unlikely(load_relaxed64(&to.stalled) != 0):
-            drop(w, to, DROP_STALLED)           # before it costs the others the time to unmask it
+            drop_unread(w, to, DROP_STALLED, f)     # before it costs the others the time to unmask it
             return
         if unlikely(load_relaxed64(&to.kind) == SLOT_TUN):
             seals = seals_of(w, s)

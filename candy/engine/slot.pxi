@@ -44,6 +44,14 @@ cdef void drop_frame(Worker *w, Slot *s, int reason, const uint8_t *frame, uint3
     drop(w, s, reason)
 
 
+cdef void drop_unread(Worker *w, Slot *s, int reason, const Frame *f) noexcept nogil:
+    """The same for one as it came."""
+    cdef Capture *c = capture_of(s)
+    if unlikely(c != NULL):
+        capture_payload(w, c, f.payload, f.length, f.mask, reason)
+    drop(w, s, reason)
+
+
 cdef void count_message(Worker *w, Slot *s, uint32_t length) noexcept nogil:
     """Count a message that goes to members, as packets are counted."""
     count(&w.counters.packets_in, 1)

@@ -4,6 +4,7 @@ What has to hold, whatever the threads' order:
  1. A packet only ever reaches a connection that owned its destination address at some time.
  2. Within one flow, from one sender connection to one receiver connection, numbers rise.
  3. In the end every packet that came in went out or was dropped under a name.
+ 4. What is captured are whole packets that its member has sent, or that were for it.
 
 All is bounded in count. CANDY_STRESS (a factor, default 1) makes it longer or shorter: scripts/sanitize.sh sets it.
 """
@@ -17,9 +18,10 @@ import threading
 from collections import deque
 
 import pytest
+from kit.pcapng import read
 from kit.peer import BINARY, CLOSE, FORWARD, PATIENCE, PONG, SEALED, EngineRelay, Frame, Peer, numbered, packet, sealed
 
-from candy._fastpath import CANDY3, kept_networks
+from candy._fastpath import CANDY3, CAPTURE_MOST, kept_networks
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
@@ -151,7 +153,55 @@ class Traffic(threading.Thread):
         station.peer.close()
 
 
-def commotion(relay: EngineRelay, *, rounds: int, seed: int, hub: bool, tcp: bool) -> None:
+class Watch:
+    """Captures of stations, one after another, with rings so small that they are full all the time."""
+
+    def __init__(self, relay: EngineRelay, seed: int) -> None:
+        self.engine = relay.engine
+        self.chance = random.Random(seed)
+        self.found: dict[int, tuple[Station, bytearray]] = {}
+        self.packets = self.lost = 0
+
+    def look(self, live: list[Station]) -> None:
+        """Read of all, end one now and then, and begin with others."""
+        for number, (_, found) in list(self.found.items()):
+            found += self.engine.read_capture(number)
+            if self.engine.capture_stats(number)[2] or self.chance.random() < 0.1:
+                self.end(number)
+        station = self.chance.choice(live)
+        if len(self.found) < CAPTURE_MOST and all(station is not watched for watched, _ in self.found.values()):
+            options = {"ring_bytes": self.chance.choice((4096, 65_537)), "snap": self.chance.choice((64, 65_535))}
+            number = self.engine.capture(
+                station.peer.connection, drops_only=self.chance.random() < 0.2, **options
+            )
+            if number is not None:
+                self.found[number] = station, bytearray()
+
+    def end(self, number: int) -> None:
+        station, found = self.found.pop(number)
+        packets, lost, _ = self.engine.capture_stats(number)
+        found += self.engine.read_capture(number)
+        self.engine.end_capture(number)
+        blocks = read(bytes(found[: whole(found)]))
+        assert len(blocks) >= packets, "what was counted can be read"
+        for block in blocks:
+            source, destination = struct.unpack_from(">II", block.data, 12)
+            assert (source if block.direction == "in" else destination) in station.owned
+        self.packets += len(blocks)
+        self.lost += lost
+
+
+def whole(data: bytearray) -> int:
+    """Bytes of the blocks that are whole."""
+    at = 0
+    while len(data) - at >= 8 and len(data) - at >= int.from_bytes(data[at + 4 : at + 8], "little"):
+        at += int.from_bytes(data[at + 4 : at + 8], "little")
+    return at
+
+
+def commotion(
+    relay: EngineRelay, *, rounds: int, seed: int, hub: bool, tcp: bool, watch: Watch | None = None
+) -> None:
     """Members come and go `rounds` times while three threads send. hub: nearly all of it goes to one address."""
     chance = random.Random(seed)
     addresses = [0x0A000001 + n for n in range(12)]
@@ -184,6 +234,8 @@ def commotion(relay: EngineRelay, *, rounds: int, seed: int, hub: bool, tcp: boo
             thread.turned.clear()
             assert not thread.is_alive() or thread.turned.wait(PATIENCE), "a thread can't send: the engine doesn't read"
         relay.events += relay.engine.events()
+        if watch is not None:
+            watch.look(live)
         if any(thread.error for thread in threads):
             break
         station = live[0] if hub and chance.random() < 0.5 else chance.choice(live)
@@ -251,6 +303,18 @@ def test_all_workers_to_one_slow_member_that_is_replaced_all_the_time(seed: int,
     """Try-lock, inbox and owner hand over to each other, and the slot changes hands under them."""
     with EngineRelay(4, queue_bytes=140_000, max_connections=64) as relay:
         commotion(relay, rounds=round(200 * SHARE), seed=100 + seed, hub=True, tcp=tcp)
+
+
+@pytest.mark.parametrize("hub", [False, True], ids=["all", "hub"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_captures_come_and_go_under_traffic(seed: int, hub: bool) -> None:
+    with EngineRelay(4, queue_bytes=140_000, max_connections=64) as relay:
+        watch = Watch(relay, seed)
+        commotion(relay, rounds=round(150 * SHARE), seed=200 + seed, hub=hub, tcp=False, watch=watch)
+        for number in list(watch.found):
+            watch.end(number)
+        assert watch.packets > 0
+        assert watch.lost > 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -32,7 +32,11 @@ class Document:
         [template] = [one for one in self._paths if _matches(one, path) and method.lower() in self._paths[one]]
         responses = self._paths[template][method.lower()]["responses"]
         assert str(status) in responses, f"{method} {template} has no answer {status}"
-        schema = responses[str(status)]["content"]["application/json"]["schema"]
+        content = responses[str(status)]["content"]
+        if isinstance(answer, bytes):
+            assert list(content) == ["application/x-pcapng"]
+            return method, template
+        schema = content["application/json"]["schema"]
         Draft202012Validator({**schema, "components": self._components}).validate(answer)
         return method, template
 

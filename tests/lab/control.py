@@ -48,6 +48,16 @@ class Control:
         self.asked.add(self._document.check(method, path, 200, answer))
         return answer
 
+    def stream(self, method: str, path: str, **query: Any) -> Iterator[bytes]:
+        """The pieces of an answer that goes on until it is over, or until leave()."""
+        for piece in self._asking.stream(method, path, **query):
+            self.asked.add(self._document.check(method, path, 200, piece))
+            yield piece
+
+    def leave(self) -> None:
+        """Want no more of a stream."""
+        self._asking.hang_up()
+
     def meanwhile(self, method: str, path: str, **query: Any) -> Iterator[None]:
         """Ask, and give the caller a turn again and again until the answer is there: `answered`."""
         self._asking.begin(method, path, **query)
