@@ -71,6 +71,22 @@ class Asker:
         self._asking.close()
 
 
+def two_members(stack: ExitStack, cores: Cores, size: int) -> tuple[RelayProgram, _endpoints.Endpoints]:
+    """A relay, and two members that send each other packets of so many bytes through it.
+
+    Raises:
+        ConnectionError: the relay did not start, or let nobody in.
+    """
+    state = Path(stack.enter_context(TemporaryDirectory()))
+    with cores.for_relay():
+        relay = stack.enter_context(RelayProgram(state, POOL))
+    members = [connect_to(relay.address) for _ in range(2)]
+    stack.callback(close_all, members)
+    for number, member in enumerate(members):
+        log_in(member, relay.address, IPv4Address(_endpoints.MEMBER_BASE + number), PASSWORD)
+    return relay, endpoints(members, BOTH_WAYS, size)
+
+
 def measure_control(cores: Cores, rounds: int, seconds: float) -> list[Target]:
     """All of it; what was found.
 
@@ -78,14 +94,7 @@ def measure_control(cores: Cores, rounds: int, seconds: float) -> list[Target]:
         ConnectionError: the relay did not start, or let nobody in.
     """
     with ExitStack() as stack:
-        state = Path(stack.enter_context(TemporaryDirectory()))
-        with cores.for_relay():
-            relay = stack.enter_context(RelayProgram(state, POOL))
-        members = [connect_to(relay.address) for _ in range(2)]
-        stack.callback(close_all, members)
-        for number, member in enumerate(members):
-            log_in(member, relay.address, IPv4Address(_endpoints.MEMBER_BASE + number), PASSWORD)
-        carried = endpoints(members, BOTH_WAYS, SIZE)
+        relay, carried = two_members(stack, cores, SIZE)
         asker = Asker(relay.control)
         stack.callback(asker.close)
 

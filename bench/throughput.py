@@ -3,6 +3,7 @@
     python bench/throughput.py
     python bench/throughput.py --against DIR     # or this build against another checkout's
     python bench/throughput.py --control         # or what control calls cost meanwhile
+    python bench/throughput.py --capture         # or what a capture costs
     python bench/throughput.py --topology candy.3   # what passes between members with candy.3, sealed and not
 
 One table: packets of several sizes, in several patterns, through candy's engine, through a thread that receives and
@@ -24,6 +25,7 @@ import against
 import checkout  # noqa: F401
 import click
 import controlled
+from capturing import measure_capture
 from contestant import Aiohttp, Candy, Contestant, Limit, Picows, congestion
 from engineprocess import OWN, check_built
 from machine import Bystanders, Cores, describe
@@ -32,7 +34,7 @@ from report import left_out, stages_table, table, targets
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stages import Stages, observe
-from target import missed
+from target import Target, missed
 from topology import TOPOLOGIES, Topology, pairwise, passed, single_packets, with_stalled_receiver
 
 from candy._fastpath import CANDY3
@@ -201,11 +203,13 @@ def compare_builds(
         sys.exit(1)
 
 
-def measure_control_calls(cores: Cores, rounds: int, seconds: float) -> None:
-    """The whole of --control; ends the program with status 1 when a target is missed."""
+def measure_program(
+    take: Callable[[Cores, int, float], list[Target]], cores: Cores, rounds: int, seconds: float
+) -> None:
+    """The whole of --control, or of --capture; ends the program with status 1 when a target is missed."""
     bystanders = Bystanders()
     try:
-        found = controlled.measure_control(cores, rounds, seconds)
+        found = take(cores, rounds, seconds)
     except ConnectionError as error:
         sys.exit(f"throughput: {error}")
     finally:
@@ -254,6 +258,7 @@ def measure_control_calls(cores: Cores, rounds: int, seconds: float) -> None:
     help="Compare this build with that of the checkout DIR instead.",
 )
 @click.option("--control", "asks", is_flag=True, help="Measure what control calls cost a relay at full speed instead.")
+@click.option("--capture", "captures", is_flag=True, help="Measure what a capture costs a relay at full speed instead.")
 def main(
     sizes: tuple[int, ...],
     patterns: tuple[str, ...],
@@ -267,6 +272,7 @@ def main(
     folder: Path | None,
     rival: Path | None,
     asks: bool,
+    captures: bool,
 ) -> None:
     """Measure candy's engine against the limit of the machine and against aiohttp and picows.
 
@@ -284,8 +290,9 @@ def main(
             raise click.UsageError("--topology candy.3 is not for --against: what came before has none")
         compare_builds(rows, rival, cores, workers, rounds or against.ROUNDS, seconds or against.SECONDS, json_file)
         return
-    if asks:
-        measure_control_calls(cores, rounds or controlled.ROUNDS, seconds or controlled.SECONDS)
+    if asks or captures:
+        take = controlled.measure_control if asks else measure_capture
+        measure_program(take, cores, rounds or controlled.ROUNDS, seconds or controlled.SECONDS)
         return
     rounds, seconds = rounds or ROUNDS, seconds or SECONDS
     rivals: list[Maker] = [Aiohttp, *([Picows] if find_spec("picows") else [])] if programs else []

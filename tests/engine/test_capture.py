@@ -100,8 +100,8 @@ def test_what_passed_a_queue_is_shown_once(extended: int) -> None:
         for first in range(0, 2000, 100):
             a.forward(*(numbered(A, B, n, 1000) for n in range(first, first + 100)))
             a.sync()
-        dropped = sum(relay.dropped().values())
         got = relay.drain(b)
+        dropped = sum(relay.dropped().values())
         blocks = capture.read()
         passed = [block.data for block in blocks if not block.comment]
         assert len(got) == 2000 - dropped
