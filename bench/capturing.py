@@ -54,7 +54,6 @@ class Reader:
             self.packets += blocks.packets
             self.lost += blocks.lost
 
-
     def _begin(self, asking: Asking, drops: bool) -> tuple[Iterator[bytes], bytes]:
         """A stream, and its first piece, as soon as the relay has noticed the end of the one before."""
         path = f"{VERSION}/members/{IPv4Address(_endpoints.MEMBER_BASE)}/capture"

@@ -163,7 +163,10 @@ RELAY = (
         "The packets that a member sends and gets from now on, until either end closes the connection",
         Pcapng,
         (_MEMBER, _NETWORK, _DROPS, _SNAP),
-        refusals={**_ONE, 409: "several members have this name, it is captured already, or there are too many captures"},
+        refusals={
+            **_ONE,
+            409: "several members have this name, it is captured already, or there are too many captures",
+        },
     ),
     Call(
         "leases",

@@ -44,9 +44,9 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
         if s.queue != NULL:
             queue_send(w, s)
     pthread_mutex_unlock(&s.send_lock)
-    point(POINT_UNLOCKED)
     if unlikely(c != NULL) and passed != 0:
         capture_runs(w, c, t, passed)
+    point(POINT_UNLOCKED)
     settle(w, s)
 
 

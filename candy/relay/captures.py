@@ -56,7 +56,7 @@ class MemberCapture(Pcapng):
         found = self._engine.read_capture(self._number)
         self._has_more = len(found) == CAPTURE_READ
         if self._has_more:
-            return found        # its last block may be cut
+            return found  # its last block may be cut
         if has_left or self._is_ending():
             self._over = True
             why = "the relay ends" if self._is_ending() else "the member has left"
@@ -100,9 +100,7 @@ class Captures:
         if len(self._connections) == CAPTURE_MOST:
             raise RequestError(f"there are {CAPTURE_MOST} captures already: end one of them first", 409)
         ahead_ns = time.time_ns() - time.monotonic_ns()
-        number = self._engine.capture(
-            connection, ring_bytes=RING_BYTES, snap=snap, drops_only=drops, clock_ns=ahead_ns
-        )
+        number = self._engine.capture(connection, ring_bytes=RING_BYTES, snap=snap, drops_only=drops, clock_ns=ahead_ns)
         if number is None:
             raise RequestError(f"{description} has left just now", 404)
         self._connections.add(connection)

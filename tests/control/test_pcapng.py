@@ -12,7 +12,9 @@ NAME, DESCRIPTION, TSRESOL, IFRECV, IFDROP, COMMENT = 2, 3, 9, 4, 5, 1
 
 def packet(data: bytes, *, comment: bytes = b"") -> bytes:
     padded = data + bytes(-len(data) % 4)
-    options = b"" if not comment else struct.pack("<HH", 1, len(comment)) + comment + bytes(-len(comment) % 4) + bytes(4)
+    options = (
+        b"" if not comment else struct.pack("<HH", 1, len(comment)) + comment + bytes(-len(comment) % 4) + bytes(4)
+    )
     size = 32 + len(padded) + len(options)
     body = struct.pack("<IIIII", 0, 0, 0, len(data), len(data)) + padded + options
     return struct.pack("<II", 6, size) + body + struct.pack("<I", size)

@@ -171,9 +171,7 @@ class Watch:
         station = self.chance.choice(live)
         if len(self.found) < CAPTURE_MOST and all(station is not watched for watched, _ in self.found.values()):
             options = {"ring_bytes": self.chance.choice((4096, 65_537)), "snap": self.chance.choice((64, 65_535))}
-            number = self.engine.capture(
-                station.peer.connection, drops_only=self.chance.random() < 0.2, **options
-            )
+            number = self.engine.capture(station.peer.connection, drops_only=self.chance.random() < 0.2, **options)
             if number is not None:
                 self.found[number] = station, bytearray()
 
@@ -199,9 +197,7 @@ def whole(data: bytearray) -> int:
     return at
 
 
-def commotion(
-    relay: EngineRelay, *, rounds: int, seed: int, hub: bool, tcp: bool, watch: Watch | None = None
-) -> None:
+def commotion(relay: EngineRelay, *, rounds: int, seed: int, hub: bool, tcp: bool, watch: Watch | None = None) -> None:
     """Members come and go `rounds` times while three threads send. hub: nearly all of it goes to one address."""
     chance = random.Random(seed)
     addresses = [0x0A000001 + n for n in range(12)]
