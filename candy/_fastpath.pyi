@@ -583,9 +583,9 @@ class Engine(_Sealing):
         """
 
     def read_capture(self, number: int) -> bytes:
-        """What was captured and not read, at most CAPTURE_READ bytes: Enhanced Packet Blocks of pcapng in this machine's order of
-        bytes, for interface 0, of LINKTYPE_RAW, with times in nanoseconds. The last block may be
-        cut where there are that many; the next read goes on.
+        """What was captured and not read, at most CAPTURE_READ bytes: Enhanced Packet Blocks of pcapng in this
+        machine's order of bytes, for interface 0, of LINKTYPE_RAW, with times in nanoseconds. The last block may be cut
+        where there are that many; the next read goes on.
 
         Raises:
             ValueError: no such capture.

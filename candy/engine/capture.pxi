@@ -9,11 +9,12 @@
 # 4. capture_payload() one for the member, as it leaves; or one that was to, and was dropped
 # 5. capture_write()   to the ring, whole or not at all
 #
-# Rules: no worker waits for the reader. What finds no room in the ring is lost, and so is what a worker has no time for:
-# it spends a fortieth of its time on captures, by what they cost at most. What is lost is counted.
+# Rules: no worker waits for the reader. What finds no room in the ring is lost, and so is what a worker has no time
+# for: it spends a fortieth of its time on captures, by what they cost at most. What is lost is counted.
 #
-# A sealed packet is shown as an IPv4 packet between the same two, of the protocol number for experiments (RFC 3692), with
-# what is in the clear of it and no more. For a reader takes but one kind of packets from a file, and looks for addresses.
+# A sealed packet is shown as an IPv4 packet between the same two, of the protocol number for experiments (RFC 3692),
+# with what is in the clear of it and no more. For a reader takes but one kind of packets from a file, and looks for
+# addresses.
 
 cdef enum:
     CAPTURE_SHARE = 40              # of a worker's time one part
@@ -65,7 +66,8 @@ cdef inline int32_t packet_at(uint8_t kind, uint32_t length) noexcept nogil:
     return -1
 
 
-cdef void copy_packet(Copy *copy, const Capture *c, const uint8_t *payload, uint32_t length, uint32_t mask) noexcept nogil:
+cdef void copy_packet(Copy *copy, const Capture *c, const uint8_t *payload, uint32_t length,
+                      uint32_t mask) noexcept nogil:
     """Of a payload that has one."""
     cdef uint8_t kind = payload[0] ^ <uint8_t>mask
     cdef uint32_t at = <uint32_t>packet_at(kind, length)
@@ -81,7 +83,8 @@ cdef void copy_packet(Copy *copy, const Capture *c, const uint8_t *payload, uint
         copy.kept = min(copy.kept, copy.length)
 
 
-cdef void copy_sealed(Copy *copy, const Capture *c, const uint8_t *payload, uint32_t length, uint32_t mask) noexcept nogil:
+cdef void copy_sealed(Copy *copy, const Capture *c, const uint8_t *payload, uint32_t length,
+                      uint32_t mask) noexcept nogil:
     cdef uint8_t *header = copy.bytes
     cdef uint32_t clear = SEALED_HEADER if payload[0] ^ <uint8_t>mask == KIND_SEALED else SEALED_GROUP_HEADER
     copy.length = CAPTURE_HEADER + length

@@ -1,4 +1,4 @@
-"""The blocks of a pcapng file that are not the engine's, held to a reader of their own; and a file that comes in pieces."""
+"""The blocks of a pcapng file that are not the engine's, held to another reader; and a file that comes in pieces."""
 
 import struct
 

@@ -171,9 +171,9 @@ class Watch:
         station = self.chance.choice(live)
         if len(self.found) < CAPTURE_MOST and all(station is not watched for watched, _ in self.found.values()):
             options = {"ring_bytes": self.chance.choice((4096, 65_537)), "snap": self.chance.choice((64, 65_535))}
-            number = self.engine.capture(station.peer.connection, drops_only=self.chance.random() < 0.2, **options)
-            if number is not None:
-                self.found[number] = station, bytearray()
+            begun = self.engine.capture(station.peer.connection, drops_only=self.chance.random() < 0.2, **options)
+            if begun is not None:
+                self.found[begun] = station, bytearray()
 
     def end(self, number: int) -> None:
         station, found = self.found.pop(number)

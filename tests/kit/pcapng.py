@@ -31,7 +31,8 @@ def read(data: bytes) -> list[Block]:
     blocks = []
     while data:
         kind, size = struct.unpack("<II", data[:8])
-        assert size >= 12 and size % 4 == 0 and size <= len(data), "a block is cut"
+        assert size % 4 == 0
+        assert 12 <= size <= len(data), "a block is cut"
         assert struct.unpack("<I", data[size - 4 : size]) == (size,), "both lengths of a block are the same"
         blocks.append(_block(kind, data[8 : size - 4]))
         data = data[size:]
