@@ -20,6 +20,7 @@ ADAPTERS = {
     "member/sealing.py",
     "relay/sealing.py",
     "relay/actor.py",
+    "relay/captures.py",
     "relay/control.py",
     "relay/door.py",
     "relay/interfaces.py",

@@ -6,17 +6,20 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from kit import pcapng
 from kit.peer import PING
 from lab.control import Control
 from lab.member import Member, echo
 from lab.programs import PASSWORD, RelayProgram
 
 from candy import __version__
+from candy._fastpath import CAPTURE_MOST
 from candy.control.client import quoted
+from candy.errors import RequestError
 
 HOME = "home's password"
 
@@ -247,6 +250,47 @@ def test_leases_and_reservations(relay: RelayProgram, control: Control, stack: E
     assert control.ask("GET", "/v1/leases")["reservations"] == []
     assert control.refused("DELETE", "/v1/leases/leased")[1].endswith("its device is connected: kick it first")
     assert control.refused("DELETE", "/v1/leases/nobody")[0] == 409
+
+
+def test_capture(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
+    """A stream of pcapng, whose interface is named as its device names itself, and whose end says why."""
+    member = enter(stack, relay, "192.168.202.80", "büro")
+    path = f"/v1/members/{quoted('192.168.202.80')}/capture"
+    with Control("relay", relay.control) as other:
+        pieces = other.stream("POST", path, snaplen=64)
+        found = next(pieces)
+        assert control.refused("POST", path) == (
+            409,
+            "büro, 192.168.202.80 in / is captured already: end that capture first",
+        )
+        assert control.refused("POST", path.replace("80", "81"))[0] == 404
+        assert control.refused("POST", path, snaplen=63)[0] == 400
+        member.forward(echo("192.168.202.80", "192.168.202.81", 1))
+        member.close()
+        found += b"".join(pieces)
+        control.asked |= other.asked
+    _, interface, packet, last = pcapng.read(found)
+    assert interface.fields["snap"] == 64
+    assert interface.options[3] == ["büro, 192.168.202.80 in /".encode()]
+    assert (packet.comment, last.comment) == ("dropped: no_route", "the member has left")
+    relay.wait_for(r"INFO capture 192\.168\.202\.80, drops False, snaplen 64, asked for by uid \d+ .*: done")
+
+
+def first_piece(control: Control, path: str) -> bytes:
+    """As soon as the relay has noticed that who had captured before is gone."""
+    while True:
+        with suppress(RequestError):
+            return next(control.stream("POST", path))
+
+
+def test_a_capture_ends_with_who_asked(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
+    """Though nothing is written to it that would tell."""
+    enter(stack, relay, "192.168.202.82")
+    path = "/v1/members/192.168.202.82/capture"
+    for _ in range(CAPTURE_MOST + 1):
+        with Control("relay", relay.control) as other:
+            assert first_piece(other, path).startswith(b"\x0a\x0d\x0d\x0a")
+            other.leave()
 
 
 def test_networks(relay: RelayProgram, control: Control) -> None:
