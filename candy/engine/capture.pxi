@@ -123,7 +123,7 @@ cdef void capture_write(Worker *w, Capture *c, const Copy *copy, uint32_t reason
     block[5] = copy.kept
     block[6] = copy.length
     point(POINT_WATCHED)
-    pthread_mutex_lock(&c.lock)
+    point_lock(POINT_CONTENDED, &c.lock)
     at = load_relaxed64(&c.written)
     if size > c.size - (at - load_acquire64(&c.read)):
         add_relaxed64(&c.lost, 1)

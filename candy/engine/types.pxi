@@ -58,6 +58,7 @@ cdef enum:
     POINT_HANDED                    # hand_over(): the owner changed under the send lock, not asked to take it yet
     POINT_OPENED                    # set_peer(): a peer's way open, its worker not asked yet to release what waited
     POINT_WATCHED                   # capture_write(): has the capture in its hands, the lock not taken yet
+    POINT_CONTENDED                 # capture_write(): found the lock taken, waits for it from here on
     POINT_CAPTURED                  # capture_write(): a packet is in the ring, its reader not told yet
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.

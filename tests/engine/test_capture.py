@@ -261,6 +261,7 @@ def test_what_is_dropped_on_its_way_to_a_member(drops_only: bool) -> None:
         counted: dict[str, int] = {}
         for block in blocks:
             assert block.direction == "out"
+            assert block.comment or not drops_only
             if block.comment:
                 reason = block.comment.removeprefix("dropped: ")
                 counted[reason] = counted.get(reason, 0) + 1
