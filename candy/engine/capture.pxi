@@ -20,7 +20,7 @@ cdef enum:
     CAPTURE_SHARE = 40              # of a worker's time one part
     CAPTURE_SAVED_NS = 1000000      # and so much at once
     CAPTURE_COST_NS = 80            # of a packet
-    CAPTURE_COST_BYTES = 4          # and of so many bytes of it a nanosecond
+    CAPTURE_COST_BYTES = 2          # and of so many bytes of it a nanosecond
     CAPTURE_HEADER = 20             # of a sealed packet, as it is shown
     COPY_ROOM = 65536               # the longest that is kept of a packet
     BLOCK_PACKET = 6                # Enhanced Packet Block

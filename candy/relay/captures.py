@@ -20,7 +20,7 @@ from candy.control.streams import Pcapng
 from candy.errors import RequestError
 
 RING_BYTES = 4 << 20
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 
 
 class MemberCapture(Pcapng):
