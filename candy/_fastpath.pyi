@@ -494,6 +494,19 @@ class Engine(_Sealing):
             ValueError: there is no such network.
         """
 
+    def set_limits(self, connection: int, *, down: int = 0, up: int = 0) -> bool:
+        """Say how many bytes a second a member is sent (`down`) and are read of it (`up`), frames with their headers;
+        0: as many as ever. It goes for what comes from now on, and lasts as long as the connection. Messages and
+        control frames to it do not wait. False: there is no such connection, or it is a device."""
+
+    def set_network_limits(self, network: int, *, down: int = 0, up: int = 0) -> None:
+        """The same for all members of a network together, those that join later included. A member has the lower one of
+        its own limit and what the others leave of this. Traffic of a device is counted at its other end alone.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+
     def set_routes(self, tun: int, address: int, routes: Sequence[tuple[int, int, int]]) -> bool:
         """Wrap what a TUN device sends, and unwrap what it is sent, in IPIP (a client's SD-WAN).
 
@@ -534,10 +547,11 @@ class Engine(_Sealing):
 
     def members(self) -> bytes:
         """The counters of all that have an address, without a lock; a row by MEMBER_FORMAT each: connection,
-        packets_in, bytes_in, packets_out, bytes_out, drops, queued_bytes, queue_delay_ns. Packed, because there may be
-        many: as objects they take five times the room, and longer.
+        packets_in, bytes_in, packets_out, bytes_out, drops, queued_bytes, queue_delay_ns, held_down, held_up. Packed,
+        because there may be many: as objects they take five times the room, and longer.
 
         queue_delay_ns: while packets wait, how long the one that left last had waited, and the time since then.
+        held_down, held_up: 1, within the last second something had to wait for this limit.
         """
 
     def round_trip_us(self, connection: int) -> int | None:

@@ -34,6 +34,9 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
         return s.state != STATE_CLOSED
     have = enter_buffer(w, s)
     while True:
+        if unlikely(load_relaxed64(&s.up_pace) != 0) and s.state == STATE_OPEN and not up_open(w, s):
+            leave_rest(w, s, have)
+            return False
         n = read_behind(w, s, have, &room)
         if n < 0:
             if errno == EINTR:
@@ -53,6 +56,8 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
         store_relaxed64(&s.received_ns, w.now)
         s.pinged_ns = 0
         w.work -= n
+        if unlikely(load_relaxed64(&s.up_pace) != 0):
+            limit_charge(w, &s.up, &w.engine.networks[s.network].up, <uint64_t>n)
         have = take_in(w, s, have, <size_t>n)
         if s.state == STATE_CLOSED:
             return False
@@ -104,6 +109,8 @@ cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) n
     count(&w.counters.receives, 1)
     if unlikely(is_stranger(s)):
         most = STRANGER_BYTES
+    elif unlikely(load_relaxed64(&s.up_pace) != 0):
+        most = min(most, <size_t>limit_piece(load_relaxed64(&s.up_pace)))
     if unlikely(s.tls != NULL):
         # enter_buffer() leaves no incomplete frame elsewhere; behind one there is room for all of w.cipher.
         return tls_read(w, s, w.buffer + have, min(most, <size_t>CIPHER_BYTES), room)
