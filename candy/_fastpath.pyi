@@ -535,15 +535,16 @@ class Engine(_Sealing):
 
     def stats(self) -> dict[str, int]:
         """Totals over all workers: packets_in, bytes_in, packets_out, bytes_out, receives, sends, copies (of broadcast
-        packets), connections, guests, queued_bytes (memory of all queues and incomplete frames)."""
+        packets), connections, guests, queued_bytes (memory of all queues and incomplete frames), held_down and held_up
+        (how often a backlog, and a source, had to wait for a limit)."""
 
     def drops(self) -> dict[str, int]:
         """Packets and messages not delivered, by reason; every name in DROPS is there."""
 
     def connection_stats(self, connection: int) -> dict[str, int] | None:
-        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, and
-        queue_age_ns, how long the oldest packet has waited. Of one whose EVENT_CLOSED was given, what it came to, until
-        its slot is another's; else None."""
+        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, held_down
+        and held_up as in members(), and queue_age_ns, how long the oldest packet has waited. Of one whose EVENT_CLOSED
+        was given, what it came to, until its slot is another's; else None."""
 
     def members(self) -> bytes:
         """The counters of all that have an address, without a lock; a row by MEMBER_FORMAT each: connection,

@@ -495,6 +495,8 @@ cdef class Engine(_Sealing):
             "sends": load_relaxed64(&s.traffic.sends),
             "drops": sum([load_relaxed64(&s.drops[reason]) for reason in range(DROPS_COUNT)]),
             "queued_bytes": load_relaxed64(&s.queued_bytes) + load_relaxed64(&s.inbox_bytes),
+            "held_down": held_lately(&s.down, now),
+            "held_up": held_lately(&s.up, now),
         }
 
     def members(self):
