@@ -41,4 +41,4 @@ def size(text: str) -> int:
 def _number(found: re.Match[str]) -> int:
     whole, _, part = found[1].partition(".")
     factor = _FACTORS[found[2].lower()]
-    return int(whole) * factor + int(part or "0") * factor // 10 ** len(part)
+    return int(whole) * factor + int(part or "0") * factor // int(10 ** len(part))

@@ -300,7 +300,7 @@ class RelayControl(DeviceControl):
                 served.network,
                 None if interface is None else interface.name,
                 None if interface is None else interface.address,
-                served.settings,
+                (served.settings.network_limit_down, served.settings.network_limit_up),
             )
 
     def _found(self, network: str | None) -> Iterator[Found]:

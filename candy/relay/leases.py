@@ -148,9 +148,22 @@ class Lease:
     def row(self) -> LeaseRow:
         hello = self.hello
         seen = (self.first_seen, self.last_seen, self.source)
-        own = (AS_NETWORK if limit is None else limit for limit in self.own)
-        carried = (*self.traffic, self.number, self.month, self.used)
-        return LeaseRow(self.ip, self.vmac, hello.name, hello.os, hello.version, *seen, *carried, *own)
+        down, up, quota = (AS_NETWORK if limit is None else limit for limit in self.own)
+        return LeaseRow(
+            self.ip,
+            self.vmac,
+            hello.name,
+            hello.os,
+            hello.version,
+            *seen,
+            *self.traffic,
+            self.number,
+            self.month,
+            self.used,
+            down,
+            up,
+            quota,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from candy.errors import RequestError
 from candy.relay.leases import LeaseStatus, shown_vmac
 from candy.relay.limits import Allowed
 from candy.relay.network import Network as ServedNetwork
-from candy.relay.networksettings import NetworkSettings
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.reservations import is_meant
 from candy.relay.session import Session
@@ -194,9 +193,9 @@ def network(
     served: ServedNetwork,
     interface: str | None,
     own_address: IPv4Interface | None,
-    settings: NetworkSettings,
+    limits: tuple[int, int],
 ) -> Network:
-    """One network."""
+    """One network; `limits` are those of all members together, down and up, bits a second."""
     pool = served.pool
     return Network(
         path=path,
@@ -207,8 +206,8 @@ def network(
         rules=len(served.rules.rules),
         interface=interface,
         own_address=None if own_address is None else str(own_address),
-        limit_down=settings.network_limit_down or None,
-        limit_up=settings.network_limit_up or None,
+        limit_down=limits[0] or None,
+        limit_up=limits[1] or None,
     )
 
 
