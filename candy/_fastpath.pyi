@@ -495,9 +495,9 @@ class Engine(_Sealing):
         """
 
     def set_limits(self, connection: int, *, down: int = 0, up: int = 0) -> bool:
-        """Say how many bytes a second a member is sent (`down`) and are read of it (`up`), frames with their headers;
-        0: as many as ever. It goes for what comes from now on, and lasts as long as the connection. Messages and
-        control frames to it do not wait. False: there is no such connection, or it is a device."""
+        """Say how many bytes a second of packets a member is sent (`down`) and are read of it (`up`), without what is
+        around them; 0: as many as ever. It goes for what comes from now on, and lasts as long as the connection.
+        Messages and control frames to it do not wait. False: there is no such connection, or it is a device."""
 
     def set_network_limits(self, network: int, *, down: int = 0, up: int = 0) -> None:
         """The same for all members of a network together, those that join later included. A member has the lower one of

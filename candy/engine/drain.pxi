@@ -109,7 +109,8 @@ cdef Block *queue_commit_some(Worker *w, Slot *s, Queue *q) noexcept nogil:
             b.end += size
             frames += 1
             packets += 1
-            size_of_packets += size
+            if unlikely(limited):
+                size_of_packets += packet_bytes(record_frame(f.head), size)
             delay_count(w, s, f.head.stamp_ns)
         f.credit -= <int32_t>size
         record_give(w, flow_take(q, f, size), size)

@@ -4,6 +4,9 @@
 #     up      a source is read a piece at a time (receive), and the kernel takes little more for it (limit_window), so
 #             that its backlog stays with the sender, who knows which flows there are
 #
+# What counts are packets: what two members' interfaces see, without frames, seals and virtio headers; and whatever
+# else is read of a source.
+#
 # A bucket is one number: when all that it let pass will have been paid for, at its rate. What passes is paid for
 # afterwards, so a bucket may be overdrawn by a piece, and one that was left alone has saved up LIMIT_CREDIT_NS at most,
 # which makes up for a timer that comes late.
@@ -12,12 +15,12 @@
 # network's members take turns, a piece each, without a list of them and without a lock.
 
 cdef enum:
-    LIMIT_CREDIT_NS = 20000000
+    LIMIT_CREDIT_NS = 40000000
     LIMIT_PIECES_PER_S = 500        # of what a limit lets pass in a second: a commit, or a read
     LIMIT_PIECE_MIN = 1514
     LIMIT_PIECE_MAX = 262144
     LIMIT_LOOK_NS = 100000000       # a limit may be lifted while something waits for it: look no later than that
-    LIMIT_WINDOW_NS = 10000000      # what the kernel may hold of a source, beside what is on its way
+    LIMIT_WINDOW_NS = 8000000       # what the kernel may hold of a source, beside what is on its way
     LIMIT_WINDOW_MIN = 4096
     LIMIT_TRIP_US = 1000000         # the longest way to a member that is reckoned with
     WINDOW_CLAMP_NONE = 1073741824
@@ -36,6 +39,16 @@ cdef uint64_t bucket_take(Bucket *b, uint64_t now, uint64_t size) noexcept nogil
         after = max(before, now - min(now, <uint64_t>LIMIT_CREDIT_NS)) + size * SECOND_NS // rate
         if replace64(&b.paid_ns, before, after):
             return after
+
+
+cdef void bucket_give(Bucket *b, uint64_t size) noexcept nogil:
+    """So many bytes of what has passed count for nothing."""
+    cdef uint64_t rate = load_relaxed64(&b.rate)
+    cdef uint64_t before = 0
+    while rate != 0:
+        before = load_relaxed64(&b.paid_ns)
+        if replace64(&b.paid_ns, before, before - min(before, size * SECOND_NS // rate)):
+            return
 
 
 cdef inline uint64_t limit_pace(const Limit *own, const Bucket *shared) noexcept nogil:
@@ -66,6 +79,36 @@ cdef inline void limit_charge(Worker *w, Limit *l, Bucket *shared, uint64_t size
     cdef uint64_t due = bucket_take(&l.bucket, w.now, size)
     store_relaxed64(&l.due_ns, max(due, bucket_take(shared, w.now, size)))
     l.is_held = False
+
+
+cdef void up_refund(Slot *s, Network *network, uint64_t size) noexcept nogil:
+    """So many bytes of what was read are no packets' (the worker)."""
+    cdef uint64_t pace = load_relaxed64(&s.up_pace)
+    cdef uint64_t due = load_relaxed64(&s.up.due_ns)
+    if pace != 0:
+        bucket_give(&s.up.bucket, size)
+        bucket_give(&network.up, size)
+        store_relaxed64(&s.up.due_ns, due - min(due, size * SECOND_NS // pace))
+
+
+cdef inline uint32_t bytes_beside(uint8_t kind) noexcept nogil:
+    """Bytes of a message of this kind that are beside the packet in it, 0 where it has none. What pads it counts with
+    the packet: it can't be told where that is sealed."""
+    if kind == KIND_FORWARD:
+        return 1
+    if kind == KIND_SUPER:
+        return 1 + VNET_BYTES
+    if kind == KIND_SEALED:
+        return SEALED_MIN + VNET_BYTES
+    return SEALED_GROUP_MIN + VNET_BYTES if kind == KIND_SEALED_GROUP else 0
+
+
+cdef inline uint32_t packet_bytes(const uint8_t *frame, uint32_t size) noexcept nogil:
+    """Bytes of the packet in a frame that this engine built; of another message, all of it."""
+    cdef uint32_t mask
+    cdef uint32_t at = message_start(frame, size, &mask)
+    cdef uint32_t beside = bytes_beside(frame[at] ^ <uint8_t>mask) if at < size else 0
+    return size - at - beside if size >= at + beside else size - at
 
 
 cdef void wait_until(Worker *w, Slot *s, uint64_t due_ns, bint reads) noexcept nogil:

@@ -197,6 +197,8 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     cdef size_t following           # where the next frame begins
     cdef uint64_t packets = 0
     cdef uint64_t size = 0
+    cdef uint64_t beside = 0        # of a limited source: bytes that are no packets'
+    cdef bint limited = load_relaxed64(&s.up_pace) != 0
     cdef uint8_t kind
     w.stopped = False
     while True:
@@ -243,11 +245,15 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
         elif handle_frame(w, s, &f) == ENDED:
             at = have
             break
+        if unlikely(limited) and bytes_beside(kind) != 0:
+            beside += f.header + bytes_beside(kind)
         at = following
     count(&w.counters.packets_in, packets)
     count(&w.counters.bytes_in, size)
     count(&s.traffic.packets_in, packets)
     count(&s.traffic.bytes_in, size)
+    if unlikely(limited):
+        up_refund(s, w.engine.networks[s.network], beside)
     return at
 
 
