@@ -713,6 +713,41 @@ def write_device(
     """
 
 @disjoint_base
+class TokenBucket:
+    """For tests: the bucket of a limit, without a clock.
+
+    Args:
+        rate: bytes a second; 0: no limit.
+    """
+
+    def __new__(cls, rate: int) -> Self: ...
+    def take(self, size: int, now: int) -> int:
+        """Let so many bytes pass at `now`, nanoseconds; when they will be paid for, 0 without a limit."""
+
+    def give(self, size: int) -> None:
+        """Have so many of these bytes count for nothing."""
+
+@disjoint_base
+class Limited:
+    """For tests: one direction of a member.
+
+    Args:
+        rate: its own limit, bytes a second; 0: none.
+        shared: its network's.
+    """
+
+    def __new__(cls, rate: int, shared: TokenBucket) -> Self: ...
+
+    held: int
+    """How often something had to wait."""
+    @property
+    def piece(self) -> int:
+        """Bytes that pass at a time."""
+
+    def passes(self, size: int, now: int) -> bool:
+        """Let so many bytes pass at `now`, nanoseconds; False: what passed before is not paid for yet."""
+
+@disjoint_base
 class Backlog:
     """For tests: the queue of one destination, whose clock the test sets. It has all the memory that it may want.
 
@@ -725,6 +760,9 @@ class Backlog:
 
     rate: int
     """The destination's drain rate, bytes a second; 0 unknown."""
+    def limit(self, own: int, shared: int = 0) -> None:
+        """Send it no more bytes a second than this, and all members of its network together; 0: any number."""
+
     @property
     def drops(self) -> dict[str, int]:
         """What was dropped so far, by reason."""

@@ -230,7 +230,7 @@ NETWORK_OPTIONS = (
         is_quantity=True,
         reloads=True,
     ),
-    _rate("quota_rate", "how much of it a member has that has used up its quota  [{default}]", 1_000_000),
+    _rate("quota_rate", "what is left of both rates when a quota is used up  [{default}]", 1_000_000),
     Option(
         "lease_days",
         int,

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 _FACTORS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_WRITTEN: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([kmgt]?)(bit|b|)(/s|)", re.IGNORECASE)
+_WRITTEN: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)([kmgt]?)(bit|b|)(/s|)", re.IGNORECASE | re.ASCII)
 
 
 def rate(text: str) -> int:

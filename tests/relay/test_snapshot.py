@@ -21,7 +21,7 @@ from candy.relay import snapshot
 from candy.relay.session import Unbind
 from candy.relay.snapshot import AllCounters, Counters, Found
 
-COUNTED = Counters(1, 2, 3, 4, 5, 6, 7, 8_500_000)
+COUNTED = Counters(1, 2, 3, 4, 5, 6, 7, 8_500_000, 1, 0)
 
 
 def members(talk: Talk, path: str = "/") -> Iterator[Found]:
@@ -76,7 +76,7 @@ def test_several_that_could_be_meant(talk: Talk) -> None:
 
 
 def test_counters_of_all() -> None:
-    other = Counters(1 << 63, *[(1 << 64) - 1] * 7)
+    other = Counters(1 << 63, *[(1 << 64) - 1] * 9)
     counters = AllCounters(b"".join(struct.pack(MEMBER_FORMAT, *one) for one in (COUNTED, other)), MEMBER_FORMAT)
     assert counters.get(COUNTED.connection) == COUNTED
     assert counters.get(other.connection) == other
@@ -109,7 +109,7 @@ def test_a_member(talk: Talk) -> None:
         queued_bytes=7,
         queue_delay_ms=8.5,
     )
-    shown.set_rates(Counters(connection, 1, 1, 1, 1, 0, 0, 0)._asdict(), 2.0)
+    shown.set_rates(Counters(connection, 1, 1, 1, 1, 0, 0, 0, 0, 0)._asdict(), 2.0)
     rates = (shown.packets_in_per_s, shown.bytes_in_per_s, shown.packets_out_per_s, shown.bytes_out_per_s)
     assert rates == (0.5, 1.0, 1.5, 2.0)
     detail = snapshot.detailed(shown, {"no_route": 6, "delay": 0})
