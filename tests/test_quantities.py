@@ -24,7 +24,7 @@ def test_rates(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "10 M", "10MB", "10MB/s", "1,5M", "1e6", "0x10", "١", "1" * 16])
 def test_no_rates(text: str) -> None:
-    with pytest.raises(ValueError, match="^is not a rate in bits a second: write it like 10M or 500k, 0 for no limit$"):
+    with pytest.raises(ValueError, match=r"^is not a rate in bits a second: write it like 10M or 500k, 0 for no limit$"):
         rate(text)
 
 
@@ -37,5 +37,5 @@ def test_sizes(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "G", "5Gbit", "5G/s", "5GiB", "-5"])
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="^is not a number of bytes: write it like 200G or 1.5T, 0 for no limit$"):
+    with pytest.raises(ValueError, match=r"^is not a number of bytes: write it like 200G or 1\.5T, 0 for no limit$"):
         size(text)
