@@ -2,8 +2,8 @@
 # marked there (ECN, RFC 3168). Each decision is the RFC's, whose pseudo-code tests/engine/test_codel.py compares this
 # with, but for these differences:
 #
-# 1. The target is never less than the time that the frame at hand takes at the drain rate, or at a limit: on a slow link the time of a
-#    single frame is not a standing queue.
+# 1. The target is never less than the time that the frame at hand takes at the drain rate, or at a limit: on a slow
+#    link the time of a single frame is not a standing queue.
 # 2. maxpacket is QUANTUM, not the longest packet seen, which with super-packets would be 64 KB.
 # 3. A packet that may be marked is marked and sent in place of being dropped. It ends the RFC's loop of drops, and sets
 #    the time of the next one.

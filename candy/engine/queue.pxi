@@ -195,8 +195,8 @@ cdef void queue_cut(Worker *w, Slot *s) noexcept nogil:
 
 
 cdef inline uint32_t commit_limit(Slot *s, const Queue *q) noexcept nogil:
-    """Bytes handed to the kernel at a time: about a millisecond's worth at the drain rate, or a piece of a limit. Enough
-    to make system calls rare, little enough that a ping overtakes the rest."""
+    """Bytes handed to the kernel at a time: about a millisecond's worth at the drain rate, or a piece of a limit.
+    Enough to make system calls rare, little enough that a ping overtakes the rest."""
     if unlikely(load_relaxed64(&s.down_pace) != 0):
         return limit_piece(queue_pace(s, q))
     return <uint32_t>min(max(<uint64_t>COMMIT_MIN, q.rate // 1000), <uint64_t>COMMIT_MAX)

@@ -1,7 +1,7 @@
 # Sending: from a batch to the kernel, or to the destination's queue.
 #
-# deliver(): send lock free, nothing waiting and no limit: straight to the kernel. Else to the queue, or, with the lock taken by
-# another thread, to the inbox, which the lock's holder empties.
+# deliver(): send lock free, nothing waiting and no limit: straight to the kernel. Else to the queue, or, with the lock
+# taken by another thread, to the inbox, which the lock's holder empties.
 # Order within a flow holds: one worker reads a source, and whatever it appended before is sent before.
 
 cdef void deliver(Worker *w, Target *t) noexcept nogil:

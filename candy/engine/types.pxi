@@ -386,7 +386,7 @@ cdef struct Slot:
     uint64_t pending                # events that Python has not taken
     uint64_t inbox_bytes            # written under the inbox lock
     uint64_t rests                  # it is not read, because Python could not take what it says; ordered
-    uint64_t down_pace              # bytes a second that it may be sent: its own limit or its network's; 0 as many as ever
+    uint64_t down_pace              # bytes a second that it may be sent, by its own limit or its network's; 0 any
     uint64_t up_pace                # and that may be read of it
     uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t queued_bytes           # mirror of queue.bytes

@@ -25,7 +25,7 @@ KINDS = pytest.mark.parametrize("extended", [False, True, CANDY3], ids=["legacy"
 
 def packets(receiver: Peer, count: int) -> list[int]:
     """The numbers of the next ones."""
-    found = []
+    found: list[int] = []
     while len(found) < count:
         frame = receiver.receive()
         if frame.opcode == BINARY:
@@ -59,7 +59,8 @@ def test_what_a_member_is_sent_waits_and_is_whole_once_its_limit_is_lifted(exten
         receiver.send(PING, b"?")
         assert receiver.receive_until(PONG, b"?") == []
         stats = relay.engine.connection_stats(receiver.connection)
-        assert stats is not None and stats["queued_bytes"] > 18_000
+        assert stats is not None
+        assert stats["queued_bytes"] > 18_000
         assert stats["held_down"] == 1
         assert relay.engine.set_limits(receiver.connection)
         assert first + packets(receiver, 19) == list(range(20))

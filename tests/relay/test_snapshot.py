@@ -108,6 +108,11 @@ def test_a_member(talk: Talk) -> None:
         drops=6,
         queued_bytes=7,
         queue_delay_ms=8.5,
+        limit_down=None,
+        limit_up=None,
+        held="down",
+        quota=None,
+        quota_left=None,
     )
     shown.set_rates(Counters(connection, 1, 1, 1, 1, 0, 0, 0, 0, 0)._asdict(), 2.0)
     rates = (shown.packets_in_per_s, shown.bytes_in_per_s, shown.packets_out_per_s, shown.bytes_out_per_s)
@@ -135,9 +140,10 @@ def test_with_whom_a_member_with_a_key_seals(flags: Asks, shown: str) -> None:
 def test_a_network(talk: Talk) -> None:
     talk.member(ip(2), ONE)
     talk.open()
-    shown = snapshot.network("/", talk.network, None, None)
+    shown = snapshot.network("/", talk.network, None, None, (10_000_000, 0))
+    assert (shown.limit_down, shown.limit_up) == (10_000_000, None)
     assert (shown.pool, shown.members, shown.addresses_used, shown.addresses_free) == ("192.168.202.0/24", 1, 1, 253)
-    without = snapshot.network("/x", Talk(None).network, None, None)
+    without = snapshot.network("/x", Talk(None).network, None, None, (0, 0))
     assert (without.pool, without.addresses_used, without.addresses_free) == (None, 0, 0)
     assert IPv4Network(shown.pool or "").num_addresses == shown.addresses_used + shown.addresses_free + 2
 

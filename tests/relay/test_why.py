@@ -32,7 +32,7 @@ NOBODY = replace(LEFT, name="", through=None, last_seen=None)
             replace(TO, held_down=True, allowed=Allowed(down=10_000_000), queued_bytes=9, queue_delay_ms=STALLED_MS),
             TERMS,
             "limit",
-            "192.168.202.3 is sent no more than 10000000 bits/s: what is sent to it waits, and what has waited too long",
+            "192.168.202.3 is sent no more than 10000000 bits/s: what is sent to it waits, and what has waited",
         ),
         (
             replace(FROM, held_up=True, allowed=Allowed(up=8000, is_spent=True)),
