@@ -498,6 +498,19 @@ class Engine(_Sealing):
             ValueError: there is no such network.
         """
 
+    def set_limits(self, connection: int, *, down: int = 0, up: int = 0) -> bool:
+        """Say how many bytes a second of packets a member is sent (`down`) and are read of it (`up`), without what is
+        around them; 0: as many as ever. It goes for what comes from now on, and lasts as long as the connection.
+        Messages and control frames to it do not wait. False: there is no such connection, or it is a device."""
+
+    def set_network_limits(self, network: int, *, down: int = 0, up: int = 0) -> None:
+        """The same for all members of a network together, those that join later included. A member has the lower one of
+        its own limit and what the others leave of this. Traffic of a device is counted at its other end alone.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+
     def set_routes(self, tun: int, address: int, routes: Sequence[tuple[int, int, int]]) -> bool:
         """Wrap what a TUN device sends, and unwrap what it is sent, in IPIP (a client's SD-WAN).
 
@@ -526,22 +539,24 @@ class Engine(_Sealing):
 
     def stats(self) -> dict[str, int]:
         """Totals over all workers: packets_in, bytes_in, packets_out, bytes_out, receives, sends, copies (of broadcast
-        packets), connections, guests, queued_bytes (memory of all queues and incomplete frames)."""
+        packets), connections, guests, queued_bytes (memory of all queues and incomplete frames), held_down and held_up
+        (how often a backlog, and a source, had to wait for a limit)."""
 
     def drops(self) -> dict[str, int]:
         """Packets and messages not delivered, by reason; every name in DROPS is there."""
 
     def connection_stats(self, connection: int) -> dict[str, int] | None:
-        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, and
-        queue_age_ns, how long the oldest packet has waited. Of one whose EVENT_CLOSED was given, what it came to, until
-        its slot is another's; else None."""
+        """The same for one member: packets_in, bytes_in, packets_out, bytes_out, sends, drops, queued_bytes, held_down
+        and held_up as in members(), and queue_age_ns, how long the oldest packet has waited. Of one whose EVENT_CLOSED
+        was given, what it came to, until its slot is another's; else None."""
 
     def members(self) -> bytes:
         """The counters of all that have an address, without a lock; a row by MEMBER_FORMAT each: connection,
-        packets_in, bytes_in, packets_out, bytes_out, drops, queued_bytes, queue_delay_ns. Packed, because there may be
-        many: as objects they take five times the room, and longer.
+        packets_in, bytes_in, packets_out, bytes_out, drops, queued_bytes, queue_delay_ns, held_down, held_up. Packed,
+        because there may be many: as objects they take five times the room, and longer.
 
         queue_delay_ns: while packets wait, how long the one that left last had waited, and the time since then.
+        held_down, held_up: 1, within the last second something had to wait for this limit.
         """
 
     def round_trip_us(self, connection: int) -> int | None:
@@ -752,6 +767,41 @@ def write_device(
     """
 
 @disjoint_base
+class TokenBucket:
+    """For tests: the bucket of a limit, without a clock.
+
+    Args:
+        rate: bytes a second; 0: no limit.
+    """
+
+    def __new__(cls, rate: int) -> Self: ...
+    def take(self, size: int, now: int) -> int:
+        """Let so many bytes pass at `now`, nanoseconds; when they will be paid for, 0 without a limit."""
+
+    def give(self, size: int) -> None:
+        """Have so many of these bytes count for nothing."""
+
+@disjoint_base
+class Limited:
+    """For tests: one direction of a member.
+
+    Args:
+        rate: its own limit, bytes a second; 0: none.
+        shared: its network's.
+    """
+
+    def __new__(cls, rate: int, shared: TokenBucket) -> Self: ...
+
+    held: int
+    """How often something had to wait."""
+    @property
+    def piece(self) -> int:
+        """Bytes that pass at a time."""
+
+    def passes(self, size: int, now: int) -> bool:
+        """Let so many bytes pass at `now`, nanoseconds; False: what passed before is not paid for yet."""
+
+@disjoint_base
 class Backlog:
     """For tests: the queue of one destination, whose clock the test sets. It has all the memory that it may want.
 
@@ -764,6 +814,9 @@ class Backlog:
 
     rate: int
     """The destination's drain rate, bytes a second; 0 unknown."""
+    def limit(self, own: int, shared: int = 0) -> None:
+        """Send it no more bytes a second than this, and all members of its network together; 0: any number."""
+
     @property
     def drops(self) -> dict[str, int]:
         """What was dropped so far, by reason."""

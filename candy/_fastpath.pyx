@@ -15,6 +15,7 @@ include "engine/capture.pxi"            # copies of one member's packets, for wh
 include "engine/pool.pxi"               # memory that waits, under one limit
 include "engine/slot.pxi"               # a connection's number, counters and masks
 include "engine/event.pxi"              # commands to a worker, events for Python
+include "engine/limit.pxi"              # how much a second, down and up: buckets, turns, windows
 include "engine/table.pxi"              # what Python replaces while workers read it
 include "engine/routes.pxi"             # address -> connection; the members of a network; what lies behind whom
 include "engine/told.pxi"               # how often; what senders of sealed packets are told

@@ -55,6 +55,8 @@ class Option(NamedTuple):
     """It may be written several times, and in TOML as a list."""
     is_idle: bool = False
     """Accepted, and without effect so far."""
+    is_quantity: bool = False
+    """In TOML it may be a whole number as well as text like 10M."""
     reloads: bool = False
     """SIGHUP applies a change; any other needs a restart."""
 
@@ -84,6 +86,11 @@ def _switch(key: str, meaning: str, **more: Any) -> Option:
 
 def _switch_off(key: str, field: str, meaning: str, **more: Any) -> Option:
     return _switch(key, meaning, fields=(field,), is_opposite=True, **more)
+
+
+def _rate(key: str, meaning: str, default: int = 0) -> Option:
+    bounds: dict[str, Any] = {"least": 0, "most": 10**12}
+    return Option(key, str, meaning, "BITS/S", default=default, **bounds, is_quantity=True, reloads=True)
 
 
 _PASSWORD = Option(
@@ -208,6 +215,22 @@ NETWORK_OPTIONS = (
         least=0,
         most=1_000_000,
     ),
+    _rate("limit_down", "send each member no more than this, like 10M; 0 for no limit  [{default}]"),
+    _rate("limit_up", "take no more than this from each member  [{default}]"),
+    _rate("network_limit_down", "send all members together no more than this  [{default}]"),
+    _rate("network_limit_up", "take no more than this from all members together  [{default}]"),
+    Option(
+        "quota",
+        str,
+        "what each member may carry in a month, like 200G, before quota_rate holds it; 0 for no limit  [{default}]",
+        "BYTES",
+        default=0,
+        least=0,
+        most=10**17,
+        is_quantity=True,
+        reloads=True,
+    ),
+    _rate("quota_rate", "what is left of both rates when a quota is used up  [{default}]", 1_000_000),
     Option(
         "lease_days",
         int,

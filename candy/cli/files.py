@@ -126,7 +126,8 @@ def _read_table(
             given[key] = Given(tuple(value), origin)
             continue
         # bool is an int to Python, but not to TOML; a whole number is a number.
-        if type(value) is not option.kind and (option.kind, type(value)) != (float, int):
+        is_number = type(value) is int and (option.kind is float or option.is_quantity)
+        if type(value) is not option.kind and not is_number:
             raise ConfigError(f"{origin}: is of the wrong type: write {_kind(option)}")
         if isinstance(value, list):
             value = [Given(item, lines.origin((*here, key, number))) for number, item in enumerate(value)]
@@ -138,6 +139,8 @@ def _read_table(
 
 def _kind(option: Option) -> str:
     """What an option's value has to be."""
+    if option.is_quantity:
+        return 'a whole number, or text like "10M"'
     return f"a list like {option.metavar}" if option.kind is list else _KINDS[option.kind]
 
 

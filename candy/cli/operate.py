@@ -1,6 +1,7 @@
 """The subcommands of both commands: they ask the program that runs on this machine.
 
-    candy-server status | members | member | why | capture | leases | reserve | release | kick | networks | reload | top
+    candy-server status | members | member | why | capture | leases | reserve | release | kick | limit | networks
+    candy-server reload | top
     candy-server invite | devices | approve | revoke | rotate
     candy-client status | members | forget
 
@@ -32,6 +33,7 @@ from candy.control.escape import shown
 from candy.control.sockets import Side as Program
 from candy.errors import OperationalError, RequestError
 from candy.options import Side
+from candy.quantities import rate, size
 
 INTERVAL_S = 1.0
 _PROGRAMS: dict[Side, Program] = {"server": "relay", "client": "member"}
@@ -203,6 +205,34 @@ def _of_relay() -> list[click.Command]:
         answer = asking.ask("POST", f"{VERSION}/members/{quoted(member)}/kick", network=network)
         _print_json(answer) if is_json else click.echo(f"{answer['address']} was kicked")
 
+    @_command(
+        "server",
+        "limit",
+        "Say what a device may carry, from now on and as long as it has its lease; 0 for no limit.",
+        click.Argument(["device"], metavar="DEVICE|ADDRESS"),
+        click.Option(["--down"], metavar="BITS/S", callback=_quantity(rate), help="send it no more, like 10M"),
+        click.Option(["--up"], metavar="BITS/S", callback=_quantity(rate), help="take no more from it"),
+        click.Option(["--quota"], metavar="BYTES", callback=_quantity(size), help="what it may carry in a month"),
+        click.Option(["--as-network"], is_flag=True, help="forget what was set for it before"),
+        click.Option(["--forgive"], is_flag=True, help="begin this month's quota anew"),
+        _NETWORK,
+    )
+    def limit(
+        asking: Asking,
+        is_json: bool,
+        device: str,
+        down: int | None,
+        up: int | None,
+        quota: int | None,
+        as_network: bool,
+        forgive: bool,
+        network: str | None,
+    ) -> None:
+        body = {"down": down, "up": up, "quota": quota, "as_network": as_network, "forgive": forgive}
+        where = {"network": network or "/"}
+        answer = asking.ask("POST", f"{VERSION}/leases/{quoted(device)}/limits", body | where)
+        _print_json(answer) if is_json else tables.show(tables.DEVICE_LIMITS, [answer])
+
     @_command("server", "networks", "List the relay's networks.")
     def networks(asking: Asking, is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/networks")
@@ -242,7 +272,7 @@ def _of_relay() -> list[click.Command]:
             click.echo(json.dumps({"members": order.sorted(answer["members"])}))
             done += 1
 
-    of_all = [status, members, member, why, capture, leases, reserve, release, kick, networks, reload, top]
+    of_all = [status, members, member, why, capture, leases, reserve, release, kick, limit, networks, reload, top]
     return [*of_all, *_of_devices()]
 
 
@@ -317,6 +347,18 @@ def _of_devices() -> list[click.Command]:
             click.echo(f"{told}; new members need {key['url']}" if network_key else told)
 
     return [invite, devices, approve, revoke, rotate]
+
+
+def _quantity(read: Callable[[str], int]) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
+    """A callback that reads it as people write it."""
+
+    def parse(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+        try:
+            return None if text is None else read(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} {error}", context, option) from None
+
+    return parse
 
 
 def _seconds(context: click.Context, option: click.Parameter, text: str) -> float:

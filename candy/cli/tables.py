@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = dict[str, Any]
-Kind = Literal["text", "sentence", "state", "count", "bytes", "rate", "ms", "time", "flag"]
+Kind = Literal["text", "sentence", "state", "count", "bytes", "rate", "bits", "ms", "time", "flag"]
 UNKNOWN = "-"
 GAP = 2
 """Characters between two columns."""
@@ -60,6 +60,12 @@ _TRAFFIC = (
     Column("DELAY", "queue_delay_ms", "ms", spare=2),
     Column("DROPS", "drops", "count", spare=1),
 )
+_LIMITS = (
+    Column("DOWN-MOST", "limit_down", "bits", spare=6),
+    Column("UP-MOST", "limit_up", "bits", spare=6),
+    Column("HELD", "held", spare=3),
+    Column("QUOTA-LEFT", "quota_left", "bytes", spare=7),
+)
 MEMBERS = (
     NETWORK,
     Column("ADDRESS", "address"),
@@ -71,6 +77,7 @@ MEMBERS = (
     Column("SINCE", "since", "time", spare=6),
     Column("SOURCE", "source", spare=5),
     *_TRAFFIC,
+    *_LIMITS,
 )
 LEASES = (
     NETWORK,
@@ -92,6 +99,15 @@ RESERVATIONS = (
     Column("ADDRESS", "address"),
     Column("RESERVED-FOR", "device"),
     Column("CONFIGURED", "configured", "flag"),
+)
+DEVICE_LIMITS = (
+    NETWORK,
+    Column("ADDRESS", "address"),
+    Column("DOWN-MOST", "down", "bits"),
+    Column("UP-MOST", "up", "bits"),
+    Column("QUOTA", "quota", "bytes"),
+    Column("USED", "used", "bytes"),
+    Column("SPENT", "spent", "flag"),
 )
 DEVICES = (
     NETWORK,
@@ -115,6 +131,8 @@ NETWORKS = (
     Column("RULES", "rules", "count"),
     Column("INTERFACE", "interface"),
     Column("OWN-ADDRESS", "own_address"),
+    Column("DOWN-MOST", "limit_down", "bits", spare=1),
+    Column("UP-MOST", "limit_up", "bits", spare=1),
 )
 ENDS = (
     Column("END", "end"),
@@ -188,6 +206,8 @@ def cell(kind: Kind, value: Any, *, for_person: bool) -> str:
             return f"{value:.1f} ms" if for_person else f"{value:.3f}"
         case "bytes" | "rate":
             return _size(value, kind) if for_person else f"{value:.0f}"
+        case "bits":
+            return _size(value, kind) if for_person else f"{value:.0f}"
         case "count":
             return f"{value:.0f}"
         case "text" | "state":
@@ -201,15 +221,15 @@ def _time(value: float, for_person: bool) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}" if for_person else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _size(value: float, kind: Literal["bytes", "rate"]) -> str:
-    unit = "B"
-    for larger in ("kB", "MB", "GB", "TB"):
+def _size(value: float, kind: Literal["bytes", "rate", "bits"]) -> str:
+    prefix = ""
+    for larger in ("k", "M", "G", "T"):
         if value < 1000:
             break
         value /= 1000
-        unit = larger
-    number = f"{value:.0f}" if unit == "B" else f"{value:.1f}"
-    return f"{number} {unit}/s" if kind == "rate" else f"{number} {unit}"
+        prefix = larger
+    number = f"{value:.1f}" if prefix else f"{value:.0f}"
+    return f"{number} {prefix}{'bit' if kind == 'bits' else 'B'}{'' if kind == 'bytes' else '/s'}"
 
 
 def show(columns: Sequence[Column], rows: Sequence[Row]) -> None:

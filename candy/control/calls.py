@@ -21,6 +21,7 @@ from pydantic import Field
 
 from candy.control.model import (
     Device,
+    DeviceLimits,
     Devices,
     Forgotten,
     History,
@@ -40,6 +41,7 @@ from candy.control.model import (
     Reserve,
     Revoked,
     RotatedKeys,
+    SetLimits,
     Why,
 )
 from candy.control.streams import Pcapng
@@ -194,6 +196,16 @@ RELAY = (
         Released,
         (_DEVICE, _NETWORK),
         refusals={404: _UNKNOWN, 409: "there is no such device, there are several, or nothing is to be released"},
+    ),
+    Call(
+        "limit",
+        "POST",
+        f"{VERSION}/leases/{{device}}/limits",
+        "Say what a device may carry from now on, connected or not",
+        DeviceLimits,
+        (_DEVICE,),
+        body=SetLimits,
+        refusals={404: _UNKNOWN, 409: "there is no such device, there are several, or it has no lease"},
     ),
     Call(
         "devices",

@@ -51,6 +51,10 @@ class Figures:
     copies: int
     drops: Mapping[str, int]
     """By reason, all of them."""
+    holds: Mapping[str, int]
+    """How often what is sent to a member (`down`), or comes from it (`up`), had to wait for a limit."""
+    over_quota: Mapping[str, int]
+    """Members that have used up their quotas, by the path of their network."""
     queued_bytes: int
     queue_delay: Histogram
     """Seconds, of packets that had to wait."""
@@ -123,6 +127,8 @@ def families(figures: Figures) -> Iterator["Metric"]:
     yield counter("candy_sent_bytes", "Bytes of these, with their frames.", figures.bytes_out)
     yield counter("candy_broadcast_copies", "Copies of broadcast and multicast packets.", figures.copies)
     yield counters("candy_dropped_packets", "Packets and messages not delivered.", "reason", figures.drops)
+    yield counters("candy_limit_holds", "Times that something had to wait for a limit.", "direction", figures.holds)
+    yield gauges("candy_members_over_quota", "Members with no quota left.", "network", figures.over_quota)
     yield gauge("candy_queue_bytes", "Memory of all that waits for members.", figures.queued_bytes)
     yield _histogram("candy_queue_delay_seconds", "How long packets waited that had to.", figures.queue_delay)
     busy = {str(number): seconds for number, seconds in enumerate(figures.worker_cpu_s)}

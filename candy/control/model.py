@@ -32,6 +32,7 @@ WhyVerdict = Literal[
 ]
 SealedOrNot = Literal["sealed", "clear", "waiting", "no route", "key refused", "does not seal"]
 SealSetting = Literal["prefer", "require", "off"]
+HeldBy = Literal["down", "up", "both"] | None
 DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
 """Has the words under a field be those of the document."""
 
@@ -105,6 +106,17 @@ class Member(Traffic):
     """The IP address that it came from."""
     round_trip_ms: float | None
     """By the kernel's measure, where it was asked for and is known."""
+    limit_down: int | None
+    """Bits a second that it is sent at most, with the quota's if that is used up; null: any number."""
+    limit_up: int | None
+    """And that are read of it."""
+    held: HeldBy
+    """What had to wait for a limit within the last second, its own or its network's: what is sent to it, what it sends,
+    or both."""
+    quota: int | None
+    """Bytes that it may carry in a month; null: any number."""
+    quota_left: int | None
+    """Of these, up to the last report."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,6 +157,10 @@ class Network:
     """This machine's in the network."""
     own_address: str | None
     """And its address, with the prefix's length."""
+    limit_down: int | None
+    """Bits a second that all members together are sent at most; null: any number."""
+    limit_up: int | None
+    """And that are read of them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -282,6 +298,45 @@ class Reserve:
     device: str
     """A name, a VMAC behind `vmac:`, or a key's fingerprint behind `key:`."""
     network: str = "/"
+
+
+@dataclass(slots=True, kw_only=True)
+class SetLimits:
+    """What a device may carry from now on. Null: as it was; 0: no limit."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    down: int | None = None
+    """Bits a second that it is sent."""
+    up: int | None = None
+    """Bits a second that are read of it."""
+    quota: int | None = None
+    """Bytes in a month."""
+    as_network: bool = False
+    """First forget what was set before, so that it is as the network has it."""
+    forgive: bool = False
+    """It has carried nothing yet in this month."""
+    network: str = "/"
+
+
+@dataclass(slots=True, kw_only=True)
+class DeviceLimits:
+    """What a device may carry."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    network: str
+    address: str
+    down: int | None
+    """Bits a second that it is sent at most; null: any number."""
+    up: int | None
+    """And that are read of it."""
+    quota: int | None
+    """Bytes that it may carry in a month; null: any number."""
+    used: int
+    """Bytes that it has carried in this month, up to the last report."""
+    spent: bool
+    """The quota is used up, which is in the rates above."""
 
 
 @dataclass(slots=True, kw_only=True)

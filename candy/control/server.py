@@ -261,8 +261,9 @@ async def _body(request: web.Request) -> bytes:
 
 def _told(call: Call, given: Mapping[str, Any]) -> str:
     """What was asked, for the log: `kick laptop, network /home`."""
-    body = given.get("body")
-    said = dict(given) if body is None else asdict(body)
+    said = dict(given)
+    if (body := said.pop("body", None)) is not None:
+        said |= {name: value for name, value in asdict(body).items() if value is not None}
     in_path = [said.pop(parameter.name) for parameter in call.parameters if parameter.place == "path"]
     more = [f"{name} {value}" for name, value in said.items()]
     return ", ".join([" ".join([call.name, *(shown(str(value)) for value in in_path)]), *map(shown, more)])

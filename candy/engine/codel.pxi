@@ -2,8 +2,8 @@
 # marked there (ECN, RFC 3168). Each decision is the RFC's, whose pseudo-code tests/engine/test_codel.py compares this
 # with, but for these differences:
 #
-# 1. The target is never less than the time that the frame at hand takes at the drain rate: on a slow link the time of a
-#    single frame is not a standing queue.
+# 1. The target is never less than the time that the frame at hand takes at the drain rate, or at a limit: on a slow
+#    link the time of a single frame is not a standing queue.
 # 2. maxpacket is QUANTUM, not the longest packet seen, which with super-packets would be 64 KB.
 # 3. A packet that may be marked is marked and sent in place of being dropped. It ends the RFC's loop of drops, and sets
 #    the time of the next one.
@@ -17,12 +17,13 @@ cdef enum:
     CODEL_INTERVAL_NS = 100000000
 
 
-cdef bint codel_is_over(Queue *q, Flow *f, uint64_t now) noexcept nogil:
+cdef bint codel_is_over(Slot *s, Queue *q, Flow *f, uint64_t now) noexcept nogil:
     """Whether the frame at the head of a flow, which has one, may be dropped (the RFC's dodequeue, ok_to_drop)."""
     cdef uint32_t size = record_size(f.head)
     cdef uint64_t target = CODEL_TARGET_NS
-    if q.rate != 0 and <uint64_t>size * SECOND_NS > target * q.rate:
-        target = <uint64_t>size * SECOND_NS // q.rate
+    cdef uint64_t pace = queue_pace(s, q)
+    if pace != 0 and <uint64_t>size * SECOND_NS > target * pace:
+        target = <uint64_t>size * SECOND_NS // pace
     # "went below - stay below for at least INTERVAL"
     if since(now, f.head.stamp_ns) < target or f.bytes - size <= QUANTUM:
         f.first_above_ns = 0
@@ -52,7 +53,7 @@ cdef inline void codel_empty(Flow *f) noexcept nogil:
 cdef void codel_judge(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
     """Drop from the head of a flow until the frame there is to be sent (the RFC's dequeue). One that may be dropped has
     others behind it."""
-    cdef bint over = codel_is_over(q, f, w.now)
+    cdef bint over = codel_is_over(s, q, f, w.now)
     cdef uint32_t delta
     if f.dropping:
         f.dropping = over
@@ -62,13 +63,13 @@ cdef void codel_judge(Worker *w, Slot *s, Queue *q, Flow *f) noexcept nogil:
                 f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
                 break
             flow_drop(w, s, q, f, DROP_DELAY)
-            f.dropping = codel_is_over(q, f, w.now)
+            f.dropping = codel_is_over(s, q, f, w.now)
             if f.dropping:
                 f.drop_next_ns = codel_next(f.drop_next_ns, f.drop_count)
     elif over:
         if not frame_mark(record_frame(f.head)):
             flow_drop(w, s, q, f, DROP_DELAY)
-            codel_is_over(q, f, w.now)
+            codel_is_over(s, q, f, w.now)
         f.dropping = True
         # "If min went above TARGET close to when it last went below, assume that the drop rate that controlled the
         # queue on the last cycle is a good starting point to control it now."

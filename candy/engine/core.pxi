@@ -118,7 +118,7 @@ cdef bint worker_make(Worker *w, EngineState *e, uint32_t index) noexcept nogil:
     w.greedy.connections = <uint64_t *>calloc(e.max_slots * 3, sizeof(uint64_t))
     w.departed = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.secured = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
-    w.waiting = <Wait *>calloc(e.max_slots * 2, sizeof(Wait))
+    w.waiting = <Wait *>calloc(e.max_slots * 4, sizeof(Wait))
     w.closing = <uint32_t *>calloc(e.max_slots, sizeof(uint32_t))
     w.requests = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
     w.taken = <uint64_t *>calloc(e.max_slots * 2, sizeof(uint64_t))
@@ -376,6 +376,8 @@ cdef class _Core:
         store_relaxed64(&s.extended, EXTENSION_NONE)
         store_relaxed64(&s.takes_sealed, 0)
         store_relaxed64(&s.rests, 0)
+        store_relaxed64(&s.down_pace, 0)
+        store_relaxed64(&s.up_pace, 0)
         memset(&s.traffic, 0, sizeof(s.traffic))
         for i in range(<uint32_t>DROPS_COUNT):
             store_relaxed64(&s.drops[i], 0)
@@ -385,6 +387,10 @@ cdef class _Core:
         s.broken = s.finished = s.waiting = s.short_of_room = False
         s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
         s.tells_left = 0
+        memset(&s.down, 0, sizeof(s.down))
+        memset(&s.up, 0, sizeof(s.up))
+        s.up_waits = False
+        s.window = 0
         s.begins.stamp_ns = s.answers.stamp_ns = s.controls.stamp_ns = 0
         memset(s.not_sealing, 0, sizeof(s.not_sealing))
         memset(s.commits, 0, sizeof(s.commits))

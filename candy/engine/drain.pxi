@@ -55,7 +55,7 @@ cdef void queue_commit_rest(Worker *w, Slot *s, const uint8_t *rest, uint32_t si
 
 cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
     """Move the next frames to the (empty) commit block, or over TLS to the worker's, where they are sealed from.
-    Control frames come first and, behind a close frame, alone. False when nothing waits."""
+    Control frames come first. False when nothing waits, or what does has to."""
     cdef Block *b
     while True:
         b = queue_commit_some(w, s, q)
@@ -68,24 +68,27 @@ cdef bint queue_commit(Worker *w, Slot *s, Queue *q) noexcept nogil:
 cdef Block *queue_commit_some(Worker *w, Slot *s, Queue *q) noexcept nogil:
     """The same; NULL when nothing waits. The block may be empty: where no member's session was there any more for what
     it would have held, and that was dropped."""
-    cdef uint32_t limit = commit_limit(q)
+    cdef uint32_t limit = commit_limit(s, q)
     cdef uint32_t most = IOV_MAX_SEND if s.tls != NULL else 0xFFFFFFFF
     cdef uint32_t size
     cdef uint32_t frames = 0
     cdef uint64_t packets = 0
-    cdef bint closing = load_relaxed64(&s.closing) != 0
     cdef Capture *c = capture_of(s)
+    cdef uint64_t size_of_packets = 0
+    cdef bint limited = load_relaxed64(&s.down_pace) != 0
+    # Then control frames alone: behind a close frame nothing comes, and packets may have to wait for a limit.
+    cdef bint alone = load_relaxed64(&s.closing) != 0 or (unlikely(limited) and not down_open(w, s, q))
     cdef Block *b
     cdef Flow *f
     if q.control != NULL:
         size = frame_size(control_head(q))
     else:
-        f = NULL if closing else queue_next(w, s, q)
+        f = NULL if alone else queue_next(w, s, q)
         if f == NULL:
             return NULL
         size = record_size(f.head)
     if unlikely(s.tls != NULL):
-        if q.rate == 0:
+        if queue_pace(s, q) == 0:
             limit = NOTSENT_LOWAT   # here passes all that other threads have for it, and most of that has not waited
         b = w.commit
         b.start = b.end = 0
@@ -96,7 +99,7 @@ cdef Block *queue_commit_some(Worker *w, Slot *s, Queue *q) noexcept nogil:
         b = q.committed
     if q.control != NULL:
         frames = control_commit(w, s, q, b, most)
-    while not closing and b.end < limit and frames < most:
+    while not alone and b.end < limit and frames < most:
         f = queue_next(w, s, q)
         if f == NULL:
             break
@@ -109,9 +112,13 @@ cdef Block *queue_commit_some(Worker *w, Slot *s, Queue *q) noexcept nogil:
             b.end += size
             frames += 1
             packets += 1
+            if unlikely(limited):
+                size_of_packets += packet_bytes(record_frame(f.head), size)
             delay_count(w, s, f.head.stamp_ns)
         f.credit -= <int32_t>size
         record_give(w, flow_take(q, f, size), size)
+    if unlikely(limited) and packets != 0:
+        limit_charge(w, &s.down, &w.engine.networks[s.network].down, size_of_packets)
     sent(w, s, packets, 0)
     return b
 

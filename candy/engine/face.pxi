@@ -4,7 +4,7 @@ from operator import itemgetter
 
 cdef enum:
     USER_TIMEOUT_MS = 45000
-    MEMBER_FIGURES = 8              # in a row of members()
+    MEMBER_FIGURES = 10             # in a row of members()
 
 VERSION = "1"
 MAX_PAYLOAD = WIRE_PAYLOAD_MAX
@@ -294,7 +294,39 @@ cdef class Engine(_Capturing):
         if s.kind != SLOT_TUN:      # of a device set_sealing() says it
             store_relaxed64(&s.takes_sealed, takes_sealed and has_candy3(s))
         store_release64(&s.address, ip)
+        self.follow_limits(s)
         return True
+
+    def set_limits(self, connection, *, uint64_t down=0, uint64_t up=0):
+        cdef Slot *s = self.find(connection)
+        if s == NULL or s.kind == SLOT_TUN:
+            return False
+        if bucket_set(&s.down.bucket, down) | bucket_set(&s.up.bucket, up):
+            self.follow_limits(s)
+        return True
+
+    def set_network_limits(self, int network, *, uint64_t down=0, uint64_t up=0):
+        cdef Network *limited = self.served(network)
+        cdef Slot *s
+        cdef uint32_t i
+        if not bucket_set(&limited.down, down) | bucket_set(&limited.up, up):
+            return
+        for i in range(self.state.high_slot):
+            s = &self.state.slots[i]
+            if load_relaxed64(&s.address) != 0 and s.network == <uint32_t>network:
+                self.follow_limits(s)
+
+    cdef void follow_limits(self, Slot *s) noexcept:
+        """Have a member's worker go by its limits and its network's, if they are others than before. A device has
+        none."""
+        cdef Network *network = self.state.networks[s.network]
+        cdef uint64_t down = limit_pace(&s.down, &network.down)
+        cdef uint64_t up = limit_pace(&s.up, &network.up)
+        if s.kind == SLOT_TUN or (down == load_relaxed64(&s.down_pace) and up == load_relaxed64(&s.up_pace)):
+            return
+        store_relaxed64(&s.down_pace, down)
+        store_relaxed64(&s.up_pace, up)
+        ask(self.sender(), s, slot_connection(self.sender(), s), PACE)
 
     def unbind(self, connection):
         cdef Slot *s = self.find(connection)
@@ -411,7 +443,8 @@ cdef class Engine(_Capturing):
         cdef EngineState *e = self.alive()
         cdef Counters *c
         cdef uint32_t i
-        total = dict.fromkeys(("packets_in", "bytes_in", "packets_out", "bytes_out", "receives", "sends", "copies"), 0)
+        total = dict.fromkeys(("packets_in", "bytes_in", "packets_out", "bytes_out", "receives", "sends", "copies",
+                               "held_down", "held_up"), 0)
         for i in range(e.worker_count + 2):
             c = &e.workers[i].counters
             total["packets_in"] += load_relaxed64(&c.packets_in)
@@ -421,6 +454,8 @@ cdef class Engine(_Capturing):
             total["receives"] += load_relaxed64(&c.receives)
             total["sends"] += load_relaxed64(&c.sends)
             total["copies"] += load_relaxed64(&c.copies)
+            total["held_down"] += load_relaxed64(&c.held_down)
+            total["held_up"] += load_relaxed64(&c.held_up)
         total["connections"] = e.open_slots - e.guest_slots
         total["guests"] = e.guest_slots
         total["queued_bytes"] = load_relaxed64(&e.pool.used_bytes)
@@ -460,6 +495,8 @@ cdef class Engine(_Capturing):
             "sends": load_relaxed64(&s.traffic.sends),
             "drops": sum([load_relaxed64(&s.drops[reason]) for reason in range(DROPS_COUNT)]),
             "queued_bytes": load_relaxed64(&s.queued_bytes) + load_relaxed64(&s.inbox_bytes),
+            "held_down": held_lately(&s.down, now),
+            "held_up": held_lately(&s.up, now),
         }
 
     def members(self):
@@ -490,6 +527,8 @@ cdef class Engine(_Capturing):
             row[5] = dropped
             row[6] = queued
             row[7] = load_relaxed64(&s.waited_ns) + since(now, load_relaxed64(&s.moved_ns)) if queued else 0
+            row[8] = held_lately(&s.down, now)
+            row[9] = held_lately(&s.up, now)
             used += MEMBER_FIGURES
         try:
             return (<const char *>found)[:used * sizeof(uint64_t)]
@@ -538,6 +577,21 @@ cdef class Engine(_Capturing):
                 raise OSError(errno, os.strerror(errno))
             used.append(t.tv_sec * SECOND_NS + t.tv_nsec)
         return used
+
+
+cdef bint bucket_set(Bucket *b, uint64_t rate) noexcept:
+    """Give a bucket this rate; whether it had another one. Then nothing is owed."""
+    if load_relaxed64(&b.rate) == rate:
+        return False
+    store_relaxed64(&b.rate, rate)
+    store_relaxed64(&b.paid_ns, 0)
+    return True
+
+
+cdef uint64_t held_lately(Limit *l, uint64_t now) noexcept:
+    """1: within the last second something had to wait for this limit."""
+    cdef uint64_t held = load_relaxed64(&l.held_ns)
+    return held != 0 and since(now, held) < SECOND_NS
 
 
 cdef Table *rules_table(rules) except? NULL:

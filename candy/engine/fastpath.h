@@ -32,6 +32,10 @@
 #define candy_add_relaxed(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
 #define candy_or_ordered(p, v) __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
 #define candy_take_ordered(p) __atomic_exchange_n((p), 0, __ATOMIC_SEQ_CST)
+/* Put `after` in the place of `before`; 0: there is something else by now. */
+static inline int candy_replace64(uint64_t *p, uint64_t before, uint64_t after) {
+    return __atomic_compare_exchange_n(p, &before, after, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
 /* A counter with a single writer: no locked instruction, but no torn read either. */
 #define candy_count(p, v) __atomic_store_n((p), __atomic_load_n((p), __ATOMIC_RELAXED) + (v), __ATOMIC_RELAXED)
 

@@ -11,6 +11,15 @@ cdef enum:
     QUANTUM = 1514                  # bytes that a flow may send in one turn
 
 
+cdef inline uint64_t queue_pace(Slot *s, const Queue *q) noexcept nogil:
+    """How fast this destination's packets leave, bytes a second: as the kernel takes them, or its limit lets them; 0
+    unknown."""
+    cdef uint64_t limit = load_relaxed64(&s.down_pace)
+    if likely(limit == 0):
+        return q.rate
+    return min(q.rate, limit) if q.rate != 0 else limit
+
+
 cdef inline void round_push(Round *r, Flow *f) noexcept nogil:
     f.next = NULL
     if r.head == NULL:

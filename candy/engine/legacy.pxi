@@ -40,14 +40,6 @@ cdef uint32_t frames_iov(Worker *w, const uint8_t *data, uint32_t length, bint s
     return at
 
 
-cdef void look_again(Worker *w, Slot *s) noexcept nogil:
-    """No event will tell when this connection takes more: have its worker look (send lock)."""
-    s.short_of_room = True
-    if not s.waiting:
-        s.waiting = True
-        ask(w, s, slot_connection(w, s), RETRY)
-
-
 cdef ssize_t legacy_send(Worker *w, Slot *s, iovec *iov, uint32_t n) noexcept nogil:
     """kernel_send() for an old peer: each piece is a frame."""
     cdef uint64_t window = legacy_window(s.fd)

@@ -194,9 +194,11 @@ cdef void queue_cut(Worker *w, Slot *s) noexcept nogil:
         queue_mirror(s)
 
 
-cdef inline uint32_t commit_limit(const Queue *q) noexcept nogil:
-    """Bytes handed to the kernel at a time: about a millisecond's worth at the drain rate. Enough to make system calls
-    rare, little enough that a ping overtakes the rest."""
+cdef inline uint32_t commit_limit(Slot *s, const Queue *q) noexcept nogil:
+    """Bytes handed to the kernel at a time: about a millisecond's worth at the drain rate, or a piece of a limit.
+    Enough to make system calls rare, little enough that a ping overtakes the rest."""
+    if unlikely(load_relaxed64(&s.down_pace) != 0):
+        return limit_piece(queue_pace(s, q))
     return <uint32_t>min(max(<uint64_t>COMMIT_MIN, q.rate // 1000), <uint64_t>COMMIT_MAX)
 
 
@@ -206,7 +208,7 @@ cdef void queue_append(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, 
     cdef Queue *q = queue_of(w, s)
     if q == NULL:
         drop_frame(w, s, DROP_MEMORY, frame, size)
-    elif q.rate != 0 and size > commit_limit(q):
+    elif queue_pace(s, q) != 0 and size > commit_limit(s, q):
         queue_parts(w, s, q, frame, size, stamp_ns)
     else:
         queue_frame(w, s, q, frame, size, stamp_ns)
@@ -219,7 +221,7 @@ cdef void queue_adopt(Worker *w, Slot *s, Record *r) noexcept nogil:
     cdef Flow *f
     if q == NULL:
         drop_frame(w, s, DROP_MEMORY, record_frame(r), size)
-    elif q.rate != 0 and size > commit_limit(q):
+    elif queue_pace(s, q) != 0 and size > commit_limit(s, q):
         queue_parts(w, s, q, record_frame(r), size, r.stamp_ns)
     else:
         f = queue_place(w, s, q, record_frame(r), size)
@@ -259,7 +261,7 @@ cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32
     if count == 1:
         queue_frame(w, s, q, frame, size, stamp_ns)
         return
-    n = max(commit_limit(q) // u.gso_size, <uint32_t>1)
+    n = max(commit_limit(s, q) // u.gso_size, <uint32_t>1)
     i = 0
     while i < count:
         queue_part(w, s, q, whole, super_part(&u, whole[at + 1], i, n, out + UNSEALED_ROOM), frame, stamp_ns)
@@ -305,8 +307,8 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
     if not frame_flow(frame, size, w.engine.flow_key, &hash):
         control_put(w, s, q, frame, size)
         return NULL
-    if unlikely(q.rate != 0 and has_candy3(s)):
-        tell_commit(w, s, commit_limit(q), frame, size)
+    if unlikely(queue_pace(s, q) != 0 and has_candy3(s)):
+        tell_commit(w, s, commit_limit(s, q), frame, size)
     share = queue_share(w)
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:
         drop_frame(w, s, DROP_STALLED, frame, size)

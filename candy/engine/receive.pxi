@@ -34,6 +34,9 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
         return s.state != STATE_CLOSED
     have = enter_buffer(w, s)
     while True:
+        if unlikely(load_relaxed64(&s.up_pace) != 0) and s.state == STATE_OPEN and not up_open(w, s):
+            leave_rest(w, s, have)
+            return False
         n = read_behind(w, s, have, &room)
         if n < 0:
             if errno == EINTR:
@@ -53,6 +56,8 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
         store_relaxed64(&s.received_ns, w.now)
         s.pinged_ns = 0
         w.work -= n
+        if unlikely(load_relaxed64(&s.up_pace) != 0):
+            limit_charge(w, &s.up, &w.engine.networks[s.network].up, <uint64_t>n)
         have = take_in(w, s, have, <size_t>n)
         if s.state == STATE_CLOSED:
             return False
@@ -104,6 +109,8 @@ cdef inline ssize_t read_behind(Worker *w, Slot *s, size_t have, size_t *room) n
     count(&w.counters.receives, 1)
     if unlikely(is_stranger(s)):
         most = STRANGER_BYTES
+    elif unlikely(load_relaxed64(&s.up_pace) != 0):
+        most = min(most, <size_t>limit_piece(load_relaxed64(&s.up_pace)))
     if unlikely(s.tls != NULL):
         # enter_buffer() leaves no incomplete frame elsewhere; behind one there is room for all of w.cipher.
         return tls_read(w, s, w.buffer + have, min(most, <size_t>CIPHER_BYTES), room)
@@ -190,6 +197,8 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     cdef size_t following           # where the next frame begins
     cdef uint64_t packets = 0
     cdef uint64_t size = 0
+    cdef uint64_t beside = 0        # of a limited source: bytes that are no packets'
+    cdef bint limited = load_relaxed64(&s.up_pace) != 0
     cdef uint8_t kind
     cdef Capture *c = capture_of(s)
     cdef Capture *passed_over = NULL    # the same, once there is no time for copies
@@ -243,6 +252,8 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
         elif handle_frame(w, s, &f) == ENDED:
             at = have
             break
+        if unlikely(limited) and bytes_beside(kind) != 0:
+            beside += f.header + bytes_beside(kind)
         at = following
         if unlikely(c != NULL):
             watched_end(w, c)
@@ -253,6 +264,8 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     count(&w.counters.bytes_in, size)
     count(&s.traffic.packets_in, packets)
     count(&s.traffic.bytes_in, size)
+    if unlikely(limited):
+        up_refund(s, w.engine.networks[s.network], beside)
     return at
 
 

@@ -1,7 +1,7 @@
 # Sending: from a batch to the kernel, or to the destination's queue.
 #
-# deliver(): send lock free and nothing waiting: straight to the kernel. Else to the queue, or, with the lock taken by
-# another thread, to the inbox, which the lock's holder empties.
+# deliver(): send lock free, nothing waiting and no limit: straight to the kernel. Else to the queue, or, with the lock
+# taken by another thread, to the inbox, which the lock's holder empties.
 # Order within a flow holds: one worker reads a source, and whatever it appended before is sent before.
 
 cdef void deliver(Worker *w, Target *t) noexcept nogil:
@@ -30,7 +30,8 @@ cdef void deliver(Worker *w, Target *t) noexcept nogil:
         count(&w.counters.drops[DROP_STALE], t.packets)
     elif load_relaxed64(&s.closing) or s.broken:
         drops(w, s, DROP_CLOSED, t.packets)
-    elif load_ordered64(&s.inbox_bytes) == 0 and queue_idle(s.queue) and not worth_cutting(w, s, t):
+    elif (load_ordered64(&s.inbox_bytes) == 0 and likely(load_relaxed64(&s.down_pace) == 0) and queue_idle(s.queue)
+            and not worth_cutting(w, s, t)):
         point(POINT_COMPARED)
         before = load_relaxed64(&s.traffic.packets_out)
         if unlikely(s.tls != NULL):
@@ -172,7 +173,7 @@ cdef bint seal_runs(Worker *w, Slot *s, Target *target, uint32_t *index, uint32_
     cdef uint32_t length
     cdef uint8_t *data
     if s.queue != NULL and s.queue.rate != 0:
-        most = min(most, commit_limit(s.queue))
+        most = min(most, commit_limit(s, s.queue))
     tls_seal_into(t, w.sealed, SEALED_ROOM)
     while index[0] != RUNS_MAX and done < most and records < IOV_MAX_SEND:
         data = w.runs[index[0]].bytes + offset[0]
@@ -279,7 +280,7 @@ cdef bint worth_cutting(Worker *w, Slot *s, Target *t) noexcept nogil:
     cdef bint found = False
     if q == NULL or q.rate == 0 or not s.extended:
         return False
-    limit = commit_limit(q)
+    limit = commit_limit(s, q)
     if limit >= WIRE_PAYLOAD_CANDY3:
         return False
     while index != RUNS_MAX:

@@ -15,6 +15,7 @@ cdef extern from "engine/fastpath.h" nogil:
     uint64_t add_relaxed64 "candy_add_relaxed" (uint64_t *p, uint64_t v)
     uint64_t or_ordered64 "candy_or_ordered" (uint64_t *p, uint64_t v)
     uint64_t take_ordered64 "candy_take_ordered" (uint64_t *p)
+    bint replace64 "candy_replace64" (uint64_t *p, uint64_t before, uint64_t after)
     uint32_t load_relaxed32 "candy_load_relaxed" (uint32_t *p)
     void store_relaxed32 "candy_store_relaxed" (uint32_t *p, uint32_t v)
     uint32_t load_acquire32 "candy_load_acquire" (uint32_t *p)
@@ -155,6 +156,7 @@ cdef extern from "<sys/socket.h>" nogil:
         msghdr msg_hdr
         unsigned int msg_len
     enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_PEEK, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SO_RCVLOWAT
+    enum: SO_RCVBUF, SO_RCVBUFFORCE
     enum: SOCK_STREAM
     ssize_t recv(int fd, void *data, size_t n, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
@@ -175,6 +177,6 @@ cdef extern from "<netinet/in.h>" nogil:
     enum: IPPROTO_TCP
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_INFO
+    enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_INFO, TCP_WINDOW_CLAMP
     cdef struct tcp_info:
         uint32_t tcpi_rtt               # microseconds

@@ -230,6 +230,10 @@ cdef class Backlog:
         # So much that what waits is never short of it, and no destination stalls.
         e.queue_bytes = 1 << 30
         e.pool.limit_bytes = 1 << 32
+        e.networks[0] = network_make(0)
+        if e.networks[0] == NULL:
+            raise MemoryError
+        self.slot.waiting = True            # no worker is to be asked to look again
         for i in range(3):
             e.flow_key[i] = key[i]
         w.scratch = <uint8_t *>malloc(2 * WIRE_PAYLOAD_CANDY3 + FRAME_HEADER_MAX)
@@ -241,6 +245,8 @@ cdef class Backlog:
             queue_free(self.worker, self.slot)
             spare_free(self.worker)
             free(self.worker.scratch)
+        if self.engine != NULL and self.engine.networks[0] != NULL:
+            network_free(self.engine.networks[0])
         free(self.engine)
         free(self.worker)
         free(self.slot)
@@ -252,6 +258,12 @@ cdef class Backlog:
     @rate.setter
     def rate(self, uint64_t rate):
         self.slot.queue.rate = rate
+
+    def limit(self, uint64_t own, uint64_t shared=0):
+        cdef Network *network = self.engine.networks[0]
+        bucket_set(&self.slot.down.bucket, own)
+        bucket_set(&network.down, shared)
+        self.slot.down_pace = limit_pace(&self.slot.down, &network.down)
 
     @property
     def drops(self):
@@ -315,6 +327,43 @@ cdef class Backlog:
 
     def shed(self, uint64_t limit):
         queue_make_room(self.worker, self.slot, self.slot.queue, limit, DROP_QUEUE_FULL)
+
+
+cdef class TokenBucket:
+    """See _fastpath.pyi."""
+    cdef Bucket bucket
+
+    def __cinit__(self, uint64_t rate):
+        self.bucket.rate = rate
+
+    def take(self, uint64_t size, uint64_t now):
+        return bucket_take(&self.bucket, now, size)
+
+    def give(self, uint64_t size):
+        bucket_give(&self.bucket, size)
+
+
+cdef class Limited:
+    """See _fastpath.pyi."""
+    cdef Limit limit
+    cdef TokenBucket shared
+    cdef readonly uint64_t held
+
+    def __cinit__(self, uint64_t rate, TokenBucket shared not None):
+        self.limit.bucket.rate = rate
+        self.shared = shared
+
+    @property
+    def piece(self):
+        return limit_piece(limit_pace(&self.limit, &self.shared.bucket))
+
+    def passes(self, uint64_t size, uint64_t now):
+        cdef Worker w
+        w.now = now
+        if not limit_open(&w, &self.limit, &self.held):
+            return False
+        limit_charge(&w, &self.limit, &self.shared.bucket, size)
+        return True
 
 
 cdef bytes unmasked_payload(uint8_t *frame):

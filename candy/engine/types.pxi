@@ -37,6 +37,7 @@ cdef enum:
     DELAY_LEAST_NS = 250000         # the least bound of the histogram of delays; each further one is twice as much
     DELAYS_COUNT = 14               # and the last has none
     NO_INDEX = 0xFFFFFFFF
+    WAITING_NS = 1000000            # until the first look whether a connection takes more, doubled by each in vain
     NOTSENT_LOWAT = 65536           # at first, and at most four times as much: see follow_rate()
     CIPHER_BYTES = 131072           # and one read of ciphertext, so that it, plaintext and what is sealed fit the cache
     RECORD_MAX = 16384              # plaintext in one TLS record
@@ -230,6 +231,17 @@ cdef struct Allowance:
     uint64_t stamp_ns               # up to when it is reckoned, 0 never
     uint32_t left
 
+# How many bytes a second may pass: see limit.pxi.
+cdef struct Bucket:
+    uint64_t rate                   # atomic: 0 no limit
+    uint64_t paid_ns                # atomic: when all that passed is paid for
+
+cdef struct Limit:                  # of one direction of a connection
+    Bucket bucket                   # its own
+    uint64_t due_ns                 # atomic; down: written under the lock, up: by the worker. When the next may pass
+    uint64_t held_ns                # atomic, likewise: when something last had to wait, 0 never
+    bint is_held                    # likewise: that was counted
+
 # What was said of, or to, an address, so that it is not said too often.
 cdef struct Told:
     uint32_t address
@@ -382,6 +394,8 @@ cdef struct Slot:
     uint64_t pending                # events that Python has not taken
     uint64_t inbox_bytes            # written under the inbox lock
     uint64_t rests                  # it is not read, because Python could not take what it says; ordered
+    uint64_t down_pace              # bytes a second that it may be sent, by its own limit or its network's; 0 any
+    uint64_t up_pace                # and that may be read of it
     uint64_t asked                  # what its worker was asked for and has not looked at: bits of enum Request
     uint64_t queued_bytes           # mirror of queue.bytes
     uint64_t waited_ns              # how long the packet had waited that left the queue last; 0 since it was idle
@@ -424,6 +438,10 @@ cdef struct Slot:
     bint released                   # a device: packets that waited may go on
     bint greets                     # its next PING may say who it is, because a message for Python came before
     uint64_t icmp_stamp_ns          # when it was last told that a packet is too large
+    Limit up
+    bint up_waits                   # among those that are looked at again, to be read
+    int window                      # SO_RCVBUF as set for a limit, 0 none
+    int window_before               # and as it was
     Allowance begins                # handshakes: first messages
     Allowance answers               # and second ones
     Allowance controls              # a member's messages under its log-in's keys, for Python
@@ -434,6 +452,7 @@ cdef struct Slot:
     # lock
     pthread_mutex_t send_lock
     Queue *queue
+    Limit down
     bint broken                     # a send failed: the worker will hear of it from epoll
     bint finished                   # the writing side is shut down
     bint waiting                    # its worker looks again: the peer's window, or the kernel's memory, was too small
@@ -636,6 +655,8 @@ cdef struct Network:
     bint forward_broadcast          # static
     bint check_source               # static
     Table *rules                    # atomic: of Rule; NULL none, or none that this end was told
+    Bucket down                     # of all members
+    Bucket up
     Seals *seals                    # atomic: of its device; NULL: nothing is sealed here
     # Of the member list: for broadcasts and log-ins. Held for copies alone.
     pthread_mutex_t lock
@@ -687,6 +708,8 @@ cdef struct Counters:               # one set for each worker and one for Python
     uint64_t drops[DROPS_COUNT]
     uint64_t delays[DELAYS_COUNT]   # packets that left a queue, by how long they had waited: see delay_count()
     uint64_t delay_ns               # of all these
+    uint64_t held_down              # how often a backlog waited for its limit
+    uint64_t held_up                # and a source for being read
 
 cdef enum Request:                  # what a worker can be asked for
     ABORT = 1                       # close at once
@@ -700,11 +723,13 @@ cdef enum Request:                  # what a worker can be asked for
     UPGRADE = 256                   # it was: frames come next
     RELEASE = 512                   # a device: what waits may go on
     LISTEN = 1024                   # read it again: Python has taken what it had
+    PACE = 2048                     # its limits have changed
 
 cdef struct Wait:                   # a connection that is looked at again
     uint64_t connection
     uint64_t due_ns
     uint64_t pause_ns               # until the look after that
+    bint reads                      # a limited source is read again then
 
 cdef struct Turns:                  # connections that wait for a turn, in order
     uint64_t *connections           # room for each slot three times: turns_trim() says why
@@ -773,7 +798,7 @@ cdef struct Worker:
     uint32_t departed_count
     uint32_t *secured               # the thread of handshakes': slots that are to move to their homes
     uint32_t secured_count
-    Wait *waiting                   # at most one entry for each connection, and stale ones
+    Wait *waiting                   # at most one entry for each connection and direction, and stale ones
     uint32_t waiting_count
     uint64_t waiting_due_ns         # the earliest
     uint64_t *taken                 # requests taken from the list below

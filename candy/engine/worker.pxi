@@ -21,8 +21,7 @@ cdef enum:
     TICK_SLOTS = 128                # looked at in one go; more in as many goes a second as that takes
     CLOSING_NS = 20000000           # between two looks at connections that wait for their close frames
     CLOSING_SLOTS = 512             # looked at in one go
-    WAITING_NS = 1000000            # until the first look whether a connection takes more, doubled by each in vain
-    WAITING_MOST_NS = 128000000
+    WAITING_MOST_NS = 128000000     # between two looks whether a connection takes more: see WAITING_NS
     LOOKS_MAX = 256                 # in one go
     STANDSTILL_NS = 500000000       # the thread of handshakes was kept from its work
     WORK_CLOCK = 200000             # behind a turn of more than this the clock is read anew
@@ -220,13 +219,17 @@ cdef void run_requests(Worker *w) noexcept nogil:
         if what & TAKE and not take_over(w, s):
             continue
         if what & RETRY:
-            wait_for(w, s)
+            wait_until(w, s, next_look(w, s, WAITING_NS), False)
         if what & CUT:
             pthread_mutex_lock(&s.send_lock)
             queue_cut(w, s)
             pthread_mutex_unlock(&s.send_lock)
         if what & RELEASE:
             s.readable = s.released = True
+            make_ready(w, s, w.taken[i])
+        if what & PACE:
+            begin_anew(w, s)
+            s.readable = s.writable = True
             make_ready(w, s, w.taken[i])
         if what & DRAIN:
             s.writable = True
@@ -238,6 +241,15 @@ cdef void run_requests(Worker *w) noexcept nogil:
             make_ready(w, s, w.taken[i])
 
 
+cdef void begin_anew(Worker *w, Slot *s) noexcept nogil:
+    """Other limits than before: nothing is owed."""
+    pthread_mutex_lock(&s.send_lock)
+    store_relaxed64(&s.down.due_ns, 0)
+    pthread_mutex_unlock(&s.send_lock)
+    store_relaxed64(&s.up.due_ns, 0)
+    limit_window(s)
+
+
 cdef void pass_on(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
     """It was this worker's when something was asked of it, and is another's now. Under the lock, so that it stays the
     same connection."""
@@ -247,17 +259,6 @@ cdef void pass_on(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
     if what != 0:
         ask(w, s, connection, what)
     pthread_mutex_unlock(&s.send_lock)
-
-
-cdef void wait_for(Worker *w, Slot *s) noexcept nogil:
-    """Look again soon whether a connection takes more."""
-    cdef Wait *wait = &w.waiting[w.waiting_count]
-    wait.connection = slot_connection(w, s)
-    wait.pause_ns = WAITING_NS
-    wait.due_ns = w.now + WAITING_NS
-    if w.waiting_count == 0 or wait.due_ns < w.waiting_due_ns:
-        w.waiting_due_ns = wait.due_ns
-    w.waiting_count += 1
 
 
 cdef void look_around(Worker *w) noexcept nogil:
@@ -291,6 +292,11 @@ cdef bint look_at(Worker *w, Wait *wait) noexcept nogil:
     cdef uint64_t before
     if s == NULL:
         return False
+    if wait.reads:
+        s.up_waits = False
+        s.readable = True
+        make_ready(w, s, wait.connection)
+        return False
     pthread_mutex_lock(&s.send_lock)
     before = load_relaxed64(&s.traffic.bytes_out)
     s.short_of_room = False
@@ -304,7 +310,7 @@ cdef bint look_at(Worker *w, Wait *wait) noexcept nogil:
     else:
         wait.pause_ns = min(2 * wait.pause_ns, <uint64_t>WAITING_MOST_NS)
     pthread_mutex_unlock(&s.send_lock)
-    wait.due_ns = w.now + wait.pause_ns
+    wait.due_ns = next_look(w, s, wait.pause_ns)
     settle(w, s)
     return again
 
@@ -371,6 +377,8 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
         s.pinged_ns = w.now
         w.work -= WORK_CALL
         post_message(w, slot_connection(w, s), OP_PING, NULL, 0)
+    if unlikely(load_relaxed64(&s.up_pace) != 0):
+        limit_window(s)
     if pthread_mutex_trylock(&s.send_lock) != 0:
         return
     if s.queue != NULL and queue_idle(s.queue):

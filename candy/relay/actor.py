@@ -1,6 +1,6 @@
 """What networks decide, carried out: on the engine, in the store, in the log and the counters.
 
-    Network ─▶ list[Action] ─▶ Actor ─┬─▶ engine    Send (sealed where that is due), Bind, Unbind, Ping, Close
+    Network ─▶ list[Action] ─▶ Actor ─┬─▶ engine    Send (sealed where that is due), Bind, Limit, Unbind, …
                                       ├─▶ keeper    Record ─▶ Network.recorded()
                                       └─▶ counters, log
 
@@ -27,9 +27,10 @@ from candy.protocol.closing import CloseCode
 from candy.protocol.wire import Kind
 from candy.relay.channels import Channels
 from candy.relay.clock import Clock
+from candy.relay.limits import bytes_per_s
 from candy.relay.loglimit import LineLimiter
 from candy.relay.served import Served
-from candy.relay.session import Action, Bind, Record, Unbind
+from candy.relay.session import Action, Bind, Limit, Record, Unbind
 
 log = logging.getLogger("candy.relay")
 
@@ -75,6 +76,9 @@ class Actor:
                 case Bind():
                     self._engine.bind(action.connection, action.ip, takes_sealed=action.takes_sealed)
                     self._authenticated(action.connection)
+                case Limit():
+                    down, up = bytes_per_s(action.down), bytes_per_s(action.up)
+                    self._engine.set_limits(action.connection, down=down, up=up)
                 case Unbind():
                     self._engine.unbind(action.connection)
                 case Ping():

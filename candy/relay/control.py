@@ -24,6 +24,7 @@ from candy.control.lag import Lag
 from candy.control.lists import Lists
 from candy.control.metrics import Exposition, Figures, Histogram
 from candy.control.model import (
+    DeviceLimits,
     History,
     Kicked,
     Leases,
@@ -37,6 +38,7 @@ from candy.control.model import (
     Reloaded,
     Reservation,
     Reserve,
+    SetLimits,
     Why,
     WhyEnd,
 )
@@ -45,10 +47,11 @@ from candy.errors import RequestError
 from candy.relay import snapshot, whereabouts
 from candy.relay.captures import Captures, MemberCapture
 from candy.relay.devicecontrol import DeviceControl, paths
+from candy.relay.limits import NO_OWN, QUOTA_MOST, RATE_LEAST, RATE_MOST, OwnLimits, allowed, month_of
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.served import Served
-from candy.relay.snapshot import AllCounters, Counters, Found
+from candy.relay.snapshot import SHARED_COUNTERS, AllCounters, Counters, Found
 from candy.relay.whereabouts import Carrier, Counted, Place
 from candy.relay.why import End, hints, judge
 
@@ -223,6 +226,24 @@ class RelayControl(DeviceControl):
         self._relay.release(path, address)
         return Released(network=path, address=str(address))
 
+    async def limit(self, *, device: str, body: SetLimits) -> DeviceLimits:
+        """Say what a device may carry from now on."""
+        for name, rate in (("down", body.down), ("up", body.up)):
+            if rate and not RATE_LEAST <= rate <= RATE_MOST:
+                raise RequestError(f"{name}: {rate} is not from {RATE_LEAST} to {RATE_MOST} bits a second, nor 0", 400)
+        if not 0 <= (body.quota or 0) <= QUOTA_MOST or (body.down or 0) < 0 or (body.up or 0) < 0:
+            raise RequestError(f"a limit is 0 or more, and a quota at most {QUOTA_MOST} bytes", 400)
+        [path] = paths(self._relay, body.network)
+        network, wall = self._relay.network(path), int(time.time())
+        address = network.register.find(device)
+        own = network.register.own_limits(address) if not body.as_network else NO_OWN
+        given = OwnLimits(body.down, body.up, body.quota)
+        wanted = OwnLimits(*(before if new is None else new for new, before in zip(given, own, strict=True)))
+        forgive = body.forgive
+        self._relay.limit(path, address, wanted, is_forgiven=forgive)
+        used = network.register.used(address, wall)
+        return snapshot.limits(path, address, allowed(network.limits, wanted, used), used)
+
     async def networks(self) -> Networks:
         """All of the relay's."""
         return Networks(networks=list(self._networks()))
@@ -260,6 +281,8 @@ class RelayControl(DeviceControl):
             bytes_out=totals["bytes_out"],
             copies=totals["copies"],
             drops=relay.drops(),
+            holds={"down": totals["held_down"], "up": totals["held_up"]},
+            over_quota={path: snapshot.over_quota(network) for path, network in networks.items()},
             queued_bytes=totals["queued_bytes"],
             queue_delay=Histogram(bounds=DELAY_BOUNDS_S, counts=counts, sum=delay_ns / 1e9),
             worker_cpu_s=[used / 1e9 for used in engine.worker_cpu_ns()],
@@ -291,6 +314,7 @@ class RelayControl(DeviceControl):
                 served.network,
                 None if interface is None else interface.name,
                 None if interface is None else interface.address,
+                (served.settings.network_limit_down, served.settings.network_limit_up),
             )
 
     def _found(self, network: str | None) -> Iterator[Found]:
@@ -306,7 +330,7 @@ class RelayControl(DeviceControl):
         if found is None:
             return None
         age_ns = found.pop("queue_age_ns")
-        return Counters(connection, **{name: found[name] for name in Counters._fields[1:-1]}, queue_delay_ns=age_ns)
+        return Counters(connection, queue_delay_ns=age_ns, **{name: found[name] for name in SHARED_COUNTERS})
 
     def _carriers(self, places: tuple[Place, Place]) -> list[Carrier | None]:
         source, destination = places
@@ -357,7 +381,8 @@ class RelayControl(DeviceControl):
     ) -> Member:
         since = time.time() - self._relay.seconds_since(one.session.since)
         asked = self._engine.round_trip_us(one.session.connection) if round_trip else None
-        member = snapshot.member(one, counters, since, asked)
+        used = None if one.session.lease is None else one.session.lease.used_in(month_of(int(time.time())))
+        member = snapshot.member(one, counters, since, asked, used)
         if before is not None:
             member.set_rates(before._asdict(), seconds)
         return member

@@ -29,6 +29,7 @@ from typing import NamedTuple, Self
 from candy.protocol.hello import Hello
 from candy.protocol.keys import fingerprint
 from candy.protocol.noise import KEY_BYTES
+from candy.relay.limits import NO_OWN, OwnLimits, month_of
 
 LEASE_DAYS = 30
 LEASE_LIMIT = 65536
@@ -72,6 +73,10 @@ NO_TRAFFIC_PACKED = NO_TRAFFIC.packed()
 NO_HELLO = Hello()
 
 
+AS_NETWORK = -1
+"""Of a limit that a device has as all have it."""
+
+
 class LeaseRow(NamedTuple):
     """A lease as the store keeps it, in the order of its columns."""
 
@@ -88,6 +93,16 @@ class LeaseRow(NamedTuple):
     packets_out: int
     bytes_out: int
     number: bytes = b""
+    month: int = 0
+    used: int = 0
+    limit_down: int = AS_NETWORK
+    limit_up: int = AS_NETWORK
+    quota: int = AS_NETWORK
+
+    @property
+    def own(self) -> OwnLimits:
+        """The last three."""
+        return OwnLimits(*(None if limit == AS_NETWORK else limit for limit in self[-3:]))
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +124,12 @@ class Lease:
     """Of the same VMAC, the one that was claimed before this one."""
     number: bytes = b""
     """As members with candy.3 know it, of 8 bytes; empty as long as none was told."""
+    month: int = 0
+    """By candy.relay.limits.month_of()."""
+    used: int = 0
+    """Bytes that it has carried in that month."""
+    own: OwnLimits = NO_OWN
+    """What it may carry, by command."""
 
     @property
     def traffic(self) -> Traffic:
@@ -120,10 +141,29 @@ class Lease:
         """As the log names it."""
         return f"{self.hello.name!r}" if self.hello.name else f"the {identity(self.vmac)} {shown_vmac(self.vmac)}"
 
+    def used_in(self, month: int) -> int:
+        """Bytes that it has carried in a month, up to the last report."""
+        return self.used if self.month == month else 0
+
     def row(self) -> LeaseRow:
         hello = self.hello
         seen = (self.first_seen, self.last_seen, self.source)
-        return LeaseRow(self.ip, self.vmac, hello.name, hello.os, hello.version, *seen, *self.traffic, self.number)
+        down, up, quota = (AS_NETWORK if limit is None else limit for limit in self.own)
+        return LeaseRow(
+            self.ip,
+            self.vmac,
+            hello.name,
+            hello.os,
+            hello.version,
+            *seen,
+            *self.traffic,
+            self.number,
+            self.month,
+            self.used,
+            down,
+            up,
+            quota,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +186,10 @@ class LeaseStatus:
     is_connected: bool
     is_reserved: bool
     """The address is reserved for this device."""
+    used: int = 0
+    """Bytes that it has carried in this month, up to the last report."""
+    own: OwnLimits = NO_OWN
+    """What it may carry, by command."""
 
 
 def fresh_number(draw: Callable[[int], bytes]) -> bytes:
@@ -286,9 +330,19 @@ class Leases:
         """One of its device's connections has carried `now` in all, `before` of which was reported."""
         if now != before:
             lease.carried = lease.traffic.plus(now, before).packed()
+            month = month_of(self.wall)
+            more = now.bytes_in + now.bytes_out - before.bytes_in - before.bytes_out
+            lease.month, lease.used = month, lease.used_in(month) + more
             self._note(lease)
         if lease.is_connected and self.wall - lease.last_seen >= SEEN_S:
             self._see(lease)
+
+    def limit(self, lease: Lease, own: OwnLimits, *, is_forgiven: bool = False) -> None:
+        """Its device may carry so much from now on; forgiven: and has carried nothing yet in this month."""
+        lease.own = NO_OWN if own == NO_OWN else own
+        if is_forgiven:
+            lease.used = 0
+        self._note(lease)
 
     def changes(self) -> dict[int, LeaseRow | None]:
         """What is new since it was told last, by address; None: the lease ended. CHANGES_MOST at once: call it until
@@ -316,6 +370,8 @@ class Leases:
             carried = traffic.packed() if traffic != NO_TRAFFIC else NO_TRAFFIC_PACKED
             seen = (row.first_seen, row.last_seen, row.source)
             lease = Lease(row.ip, row.vmac, hello, *seen, carried, is_connected=False, number=row.number)
+            lease.month, lease.used, own = row.month, row.used, row.own
+            lease.own = NO_OWN if own == NO_OWN else own
             self._add(lease)
             self._idle[row.ip] = lease
         order = [lease.last_seen for lease in self._idle.values()]

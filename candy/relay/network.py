@@ -46,6 +46,7 @@ from candy.relay.guessing import FailureLimiter
 from candy.relay.hashed import HashedSession
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import LEASE_DAYS, Traffic
+from candy.relay.limits import Limits, OwnLimits
 from candy.relay.login import LogIn
 from candy.relay.passwords import Ends, Passwords
 from candy.relay.pool import Pool
@@ -82,6 +83,7 @@ class Network(Roster):
         reservations: those of the configuration.
         authentication_timeout: seconds from the upgrade to the AUTH, without those in line.
         probe_timeout: seconds that the holder of an address has to answer a probe.
+        limits: of each member.
         traffic: what a connection has carried, also one that has just ended; None: that is not known any more.
     """
 
@@ -105,6 +107,7 @@ class Network(Roster):
         reservations: Iterable[Reservation] = (),
         authentication_timeout: float,
         probe_timeout: float = PROBE_TIMEOUT_S,
+        limits: Limits | None = None,
         traffic: Callable[[int], Traffic | None] = lambda connection: None,
     ) -> None:
         pool = pool if pool is not None else Pool(None)
@@ -122,6 +125,7 @@ class Network(Roster):
             forward_broadcast=forward_broadcast,
             rules=rules if rules is not None else Rules(),
             tells=Tells(0),
+            limits=limits if limits is not None else Limits(),
         )
         pool.is_revoked = realm.enrolment.is_revoked
         super().__init__(
@@ -286,11 +290,13 @@ class Network(Roster):
         session.hello = hello
         return self._learn_name(session, now)
 
-    def carried(self, connection: int, traffic: Traffic, wall: int) -> None:
+    def carried(self, connection: int, traffic: Traffic, wall: int) -> list[Action]:
         """What a connection has carried from its beginning on; told now and then, while it is there."""
         self._realm.pool.leases.wall = wall
-        if (session := self._sessions.get(connection)) is not None:
-            self._carry(session, traffic)
+        if (session := self._sessions.get(connection)) is None:
+            return []
+        self._carry(session, traffic)
+        return self._limit(session) if session.is_member else []
 
     def closed(self, connection: int, now: float, wall: int, cause: str) -> list[Action]:
         """The connection has ended, by either side; `cause` by the engine's names."""
@@ -362,6 +368,34 @@ class Network(Roster):
         """What the configuration reserves, instead of what it reserved before."""
         self._realm.pool.configure(reservations)
         return self._make_way(now)
+
+    def set_limits(self, limits: Limits, wall: int) -> list[Action]:
+        """What each member may carry from now on, as far as its device has no limits of its own."""
+        self._realm.pool.leases.wall = wall
+        self._realm.limits = limits
+        return self._limit_all()
+
+    def limit(self, ip: IPv4Address, own: OwnLimits, wall: int, *, is_forgiven: bool = False) -> list[Action]:
+        """What the device with the lease of this address may carry from now on, by command.
+
+        Raises:
+            RequestError: the address has no lease.
+        """
+        leases = self._realm.pool.leases
+        leases.wall = wall
+        self.register.limit(ip, own, is_forgiven=is_forgiven)
+        session = self.member_at(ip)
+        return [] if session is None or not session.is_member else self._limit(session)
+
+    @property
+    def has_quotas(self) -> bool:
+        """Somebody has one, so that it is worth to look often at what is carried."""
+        return bool(self._realm.limits.quota) or any(lease.own.quota for lease in self._realm.pool.leases)
+
+    @property
+    def limits(self) -> Limits:
+        """Of each member, as far as its device has none of its own."""
+        return self._realm.limits
 
     def kick(self, connection: int, now: float) -> list[Action]:
         """End a member's connection, for an operator. It may make another one."""

@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from candy import quantities
 from candy.errors import ConfigError
 from candy.options import DEFAULT_POOL, NETWORK_OPTIONS, by_key
 from candy.protocol.addresses import SHORTEST_PREFIX, is_unicast
 from candy.relay.enrolment import Admit
+from candy.relay.limits import RATE_LEAST, Limits
 from candy.relay.passwords import NAME_MAX, PASSWORDS_MAX, Password
 from candy.relay.pool import LONGEST_PREFIX, Pool
 from candy.relay.reservations import RESERVATIONS_MAX, Reservation
@@ -72,6 +74,24 @@ def _parse_admit(value: object) -> object:
         raise ValueError(f"is not one of {', '.join(admit.value for admit in Admit)}") from None
 
 
+def _parse_rate(value: object) -> object:
+    return quantities.rate(value) if isinstance(value, str) else value
+
+
+def _check_rate(rate: int) -> int:
+    if 0 < rate < RATE_LEAST:
+        raise ValueError(f"is too little: use {RATE_LEAST} bits a second or more, or 0 for no limit")
+    return rate
+
+
+def _parse_size(value: object) -> object:
+    return quantities.size(value) if isinstance(value, str) else value
+
+
+Rate = Annotated[int, BeforeValidator(_parse_rate), AfterValidator(_check_rate)]
+"""Bits a second; 0 no limit."""
+
+
 def _parse_reservation(value: object) -> object:
     return Reservation.parse(value) if isinstance(value, str) else value
 
@@ -119,6 +139,20 @@ class NetworkSettings(Frozen):
     """0: as many as connections."""
     new_devices_per_minute: int = setting(_OPTIONS["new_devices_per_minute"])
     """Of one source; 0: any number."""
+    limit_down: Rate = setting(_OPTIONS["limit_down"])
+    """To each member; so with `up`, from each."""
+    limit_up: Rate = setting(_OPTIONS["limit_up"])
+    network_limit_down: Rate = setting(_OPTIONS["network_limit_down"])
+    """To all of them together."""
+    network_limit_up: Rate = setting(_OPTIONS["network_limit_up"])
+    quota: Annotated[int, BeforeValidator(_parse_size)] = setting(_OPTIONS["quota"])
+    """Bytes in a month, of each member; 0: none."""
+    quota_rate: Rate = setting(_OPTIONS["quota_rate"])
+
+    @property
+    def limits(self) -> Limits:
+        """Of each member."""
+        return Limits(down=self.limit_down, up=self.limit_up, quota=self.quota, quota_rate=self.quota_rate)
 
     @property
     def every_password(self) -> tuple[Password, ...]:

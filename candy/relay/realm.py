@@ -8,6 +8,7 @@ from candy.protocol.login import Tells
 from candy.relay.devices import Devices
 from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
+from candy.relay.limits import Limits
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
 from candy.relay.replays import ReplayMemory, Sightings
@@ -37,5 +38,7 @@ class Realm:
     """The number of the relay's own interface in the network, which holds an address but has no session."""
     own: Own | None = None
     """How that interface seals; None: it does not."""
+    limits: Limits = field(default_factory=Limits)
+    """Of each member, as far as its device has none of its own."""
     logins: Counter[str] = field(default_factory=Counter)
     """How log-ins ended: ADMITTED, or why not."""

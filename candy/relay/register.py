@@ -17,6 +17,7 @@ from candy.errors import RequestError
 from candy.protocol.addresses import is_unicast
 from candy.relay.enrolment import Device, Invitation
 from candy.relay.leases import Lease, LeaseRow, LeaseStatus
+from candy.relay.limits import OwnLimits, month_of
 from candy.relay.realm import Realm
 from candy.relay.reservations import Reservation, is_meant
 
@@ -114,6 +115,36 @@ class Register:
             why = "its device is connected: kick it first" if is_held else "it is neither reserved nor leased"
             raise RequestError(f"{ip} can't be released: {why}")
 
+    def limit(self, ip: IPv4Address, own: OwnLimits, *, is_forgiven: bool = False) -> None:
+        """By command; what follows for members is Network.limit's.
+
+        Raises:
+            RequestError: the address has no lease.
+        """
+        self._pool.leases.limit(self._lease_at(ip), own, is_forgiven=is_forgiven)
+
+    def own_limits(self, ip: IPv4Address) -> OwnLimits:
+        """Of the device with the lease of this address.
+
+        Raises:
+            RequestError: it has none.
+        """
+        return self._lease_at(ip).own
+
+    def used(self, ip: IPv4Address, wall: int) -> int:
+        """Bytes that it has carried in this month, up to the last report.
+
+        Raises:
+            RequestError: it has no lease.
+        """
+        return self._lease_at(ip).used_in(month_of(wall))
+
+    def _lease_at(self, ip: IPv4Address) -> Lease:
+        lease = self._pool.leases.get(int(ip))
+        if lease is None:
+            raise RequestError(f"{ip} has no lease, by which limits are kept: `leases` lists them")
+        return lease
+
     def set_lease_days(self, days: int) -> None:
         """How long an address is kept for its device from now on; 0: for ever."""
         self._pool.leases.days = days
@@ -163,6 +194,8 @@ class Register:
             lease.traffic,
             lease.is_connected,
             reservation is not None and reservation.is_for(lease.vmac, lease.hello.name),
+            lease.used_in(month_of(wall)),
+            lease.own,
         )
 
 

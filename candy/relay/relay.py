@@ -53,6 +53,7 @@ from candy.relay.guessing import FailureLimiter
 from candy.relay.interfaces import Interfaces
 from candy.relay.invitation import describe_pool
 from candy.relay.leases import Traffic
+from candy.relay.limits import OwnLimits
 from candy.relay.network import Network
 from candy.relay.proxies import TrustedProxies
 from candy.relay.register import Register
@@ -92,7 +93,7 @@ class Relay:
         self._looks_at_deadlines = False
         """At the end of this turn of the loop."""
         self._actor = Actor(engine, self._clock, self.door.left, self._set_timer)
-        self._totals = Totals(engine.members, MEMBER_FORMAT, self._on_traffic)
+        self._totals = Totals(engine.members, MEMBER_FORMAT, self._on_traffic, self._has_quotas)
         self._connections: dict[int, Served] = {}
         self._events: deque[tuple[int, int, bytes]] = deque()
         """Taken from the engine, and not acted on yet."""
@@ -205,6 +206,15 @@ class Relay:
             RequestError: there is no such network, or the address can't be reserved.
         """
         self.decide(self._served_at(path), lambda network, now, wall: network.reserve(reservation, now))
+
+    def limit(self, path: str, ip: IPv4Address, own: OwnLimits, *, is_forgiven: bool) -> None:
+        """What the device with the lease of this address may carry, by command (Network.limit).
+
+        Raises:
+            RequestError: there is no such network, or no lease.
+        """
+        decided = self._served_at(path)
+        self.decide(decided, lambda network, now, wall: network.limit(ip, own, wall, is_forgiven=is_forgiven))
 
     def release(self, path: str, ip: IPv4Address) -> None:
         """End reservation and lease of an address, by command (Register.release).
@@ -384,10 +394,13 @@ class Relay:
             cause = detail.decode().partition(" ")[0]
             self._on_closed(served, connection, cause, now, wall)
 
+    def _has_quotas(self) -> bool:
+        return any(served.network.has_quotas for served in self._served.values())
+
     def _on_traffic(self, connection: int, traffic: Traffic) -> None:
         # This machine's interface is no session, and one that has left since the engine was asked has told its last.
         if (served := self._connections.get(connection)) is not None:
-            served.network.carried(connection, traffic, int(time.time()))
+            self._act(served, served.network.carried(connection, traffic, int(time.time())))
 
     def _on_closed(self, served: Served, connection: int, cause: str, now: float, wall: int) -> None:
         log.debug("connection %d closed: %s", connection, cause)

@@ -11,6 +11,7 @@ What comes in, and what an operator or a setting has changed, is candy.relay.net
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from candy.control.escape import shown
@@ -22,11 +23,12 @@ from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
 from candy.relay.enrolment import Enrolment
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import NO_HELLO, Traffic
+from candy.relay.limits import NO_OWN, allowed, month_of
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
 from candy.relay.realm import Realm
 from candy.relay.rules import Rules
-from candy.relay.session import Action, Bind, Session, State
+from candy.relay.session import Action, Bind, Limit, Session, State
 from candy.relay.telling import Telling
 
 TAKEN_OVER = "another login took over the address"
@@ -236,6 +238,7 @@ class Roster:
         self._telling.changed(int(ip))
         return [
             Bind(session.connection, int(ip), session.takes_sealed),
+            *self._limit(session),
             *welcome,
             *self._telling.welcome(session),
             *moved,
@@ -289,6 +292,31 @@ class Roster:
         if session.lease is not None:
             self._realm.pool.leases.carry(session.lease, traffic, Traffic.unpacked(session.carried))
             session.carried = traffic.packed()
+
+    def _limit(self, session: Session) -> list[Action]:
+        """Have a member carry what it may, by its network's limits, its own and what it has used of its quota."""
+        lease, leases, before = session.lease, self._realm.pool.leases, session.allowed
+        if lease is None:
+            now = allowed(replace(self._realm.limits, quota=0), NO_OWN, 0)
+        else:
+            now = allowed(self._realm.limits, lease.own, lease.used_in(month_of(leases.wall)))
+        if now == before:
+            return []
+        session.allowed = now
+        actions: list[Action] = []
+        if (now.down, now.up) != (before.down, before.up):
+            actions.append(Limit(session.connection, now.down, now.up))
+        if now.is_spent and not before.is_spent:
+            text = f"has used up its quota of {now.quota} bytes, and is held to {now.down} bits/s until the month ends"
+            actions.append(session.did("quota used up", text, quota=now.quota))
+        elif before.is_spent and not now.is_spent:
+            actions.append(session.did("quota", "is not held for its quota any more", quota=now.quota))
+        return actions
+
+    def _limit_all(self) -> list[Action]:
+        """The same, of all members."""
+        members = [session for session in self._sessions.values() if session.is_member]
+        return [action for session in members for action in self._limit(session)]
 
     def _traffic_of(self, session: Session) -> Traffic:
         """What its connection has carried by now, as far as that is known."""

@@ -32,6 +32,7 @@ from candy.relay.guessing import FailureLimiter
 from candy.relay.keyring import Keyring, keyring_of
 from candy.relay.keys import RelayKeys
 from candy.relay.leases import Traffic
+from candy.relay.limits import bytes_per_s
 from candy.relay.login import LogIn
 from candy.relay.network import Network
 from candy.relay.networksettings import NetworkSettings
@@ -85,6 +86,10 @@ class Served:
             actions += self.network.set_rules(rules, now)
         if "seal" in names and self.sealing is not None:
             self.sealing.set_seal(settings.seals)
+        if names & {"limit_down", "limit_up", "quota", "quota_rate"}:
+            actions += self.network.set_limits(settings.limits, wall)
+        if names & {"network_limit_down", "network_limit_up"}:
+            self._limit_network()
         if "max_members" in names:
             self.network.max_members = settings.max_members or None
         return actions
@@ -154,6 +159,10 @@ class Served:
         # Without `relay`: the relay is here, so no route can be in its way.
         await self.interface.follow(rules.entries(own), is_gateway=bool(rules.lans(own)))
 
+    def _limit_network(self) -> None:
+        down, up = self.settings.network_limit_down, self.settings.network_limit_up
+        self._engine.set_network_limits(self.number, down=bytes_per_s(down), up=bytes_per_s(up))
+
     def _set_rules(self, rules: Rules) -> None:
         self._engine.set_rules(self.number, [placement.numbers for placement in rules.placements])
 
@@ -193,8 +202,10 @@ def serve(settings: NetworkSettings, engine: Engine, failures: FailureLimiter) -
         lease_days=settings.lease_days,
         reservations=settings.reservations,
         authentication_timeout=settings.auth_timeout,
+        limits=settings.limits,
         traffic=traffic,
     )
     served = Served(settings, number, network, engine)
     served._set_rules(rules)
+    served._limit_network()
     return served

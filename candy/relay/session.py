@@ -33,6 +33,7 @@ from candy.protocol.hello import Hello
 from candy.protocol.wire import DropReason
 from candy.relay import lines
 from candy.relay.leases import NO_HELLO, NO_TRAFFIC_PACKED, Lease, shown_vmac
+from candy.relay.limits import UNLIMITED
 from candy.relay.passwords import Password
 from candy.relay.realm import Realm
 
@@ -65,6 +66,15 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A member is sent no more than `down` and read no faster than `up`, bits a second; 0: as ever."""
+
+    connection: int
+    down: int
+    up: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unbind:
     """Take the connection's address away."""
 
@@ -78,7 +88,7 @@ class Record:
     connection: int
 
 
-Action = Send | Bind | Unbind | Ping | Close | Drop | Log | Secure | Record
+Action = Send | Bind | Limit | Unbind | Ping | Close | Drop | Log | Secure | Record
 Judge = Callable[[float, int], list[Action]]
 """Of a message that may have to wait for its turn: `now`, `wall` ─▶ what follows."""
 
@@ -120,6 +130,7 @@ class Session(ABC):
         "_held",
         "_ip",
         "_realm",
+        "allowed",
         "carried",
         "connection",
         "extended",
@@ -161,6 +172,8 @@ class Session(ABC):
         """What its client last said of itself."""
         self.lease: Lease | None = None
         """A member's, unless it has no VMAC."""
+        self.allowed = UNLIMITED
+        """What it may carry, as its engine was told."""
         self.carried = NO_TRAFFIC_PACKED
         """What its connection has carried, up to the last report; Traffic.unpacked() reads it."""
         self.since = now

@@ -14,12 +14,13 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 from typing import NamedTuple
 
-from candy.control.model import Lease, Member, MemberDetail, Network, Reservation, WhyEnd
+from candy.control.model import DeviceLimits, HeldBy, Lease, Member, MemberDetail, Network, Reservation, WhyEnd
 from candy.errors import RequestError
 from candy.relay.leases import LeaseStatus, shown_vmac
+from candy.relay.limits import Allowed
 from candy.relay.network import Network as ServedNetwork
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.reservations import is_meant
@@ -38,6 +39,12 @@ class Counters(NamedTuple):
     drops: int
     queued_bytes: int
     queue_delay_ns: int
+    held_down: int
+    held_up: int
+
+
+SHARED_COUNTERS = tuple(name for name in Counters._fields if name not in ("connection", "queue_delay_ns"))
+"""Those that Engine.connection_stats() has under the same names."""
 
 
 class AllCounters:
@@ -65,16 +72,21 @@ class Found(NamedTuple):
     session: Session
 
 
-def member(found: Found, counters: Counters, since: float, round_trip_us: int | None = None) -> Member:
+def member(
+    found: Found, counters: Counters, since: float, round_trip_us: int | None = None, used: int | None = None
+) -> Member:
     """One member.
 
     Args:
         since: Unix seconds.
+        used: bytes that it has carried in this month; None: nobody counts.
     """
     session = found.session
     figures = counters._asdict()
     del figures["connection"]
     delay_ns = figures.pop("queue_delay_ns")
+    held = _HELD[bool(figures.pop("held_down")), bool(figures.pop("held_up"))]
+    may = session.allowed
     return Member(
         network=found.path,
         address=str(session.ip),
@@ -89,8 +101,39 @@ def member(found: Found, counters: Counters, since: float, round_trip_us: int | 
         source=session.source,
         round_trip_ms=None if round_trip_us is None else round_trip_us / 1e3,
         queue_delay_ms=delay_ns / 1e6,
+        limit_down=may.down or None,
+        limit_up=may.up or None,
+        held=held,
+        quota=may.quota or None,
+        quota_left=max(0, may.quota - used) if may.quota and used is not None else None,
         **figures,
     )
+
+
+_HELD: Mapping[tuple[bool, bool], HeldBy] = {
+    (False, False): None,
+    (True, False): "down",
+    (False, True): "up",
+    (True, True): "both",
+}
+
+
+def limits(path: str, address: IPv4Address, may: Allowed, used: int) -> DeviceLimits:
+    """What one device may carry, and has carried in this month."""
+    return DeviceLimits(
+        network=path,
+        address=str(address),
+        down=may.down or None,
+        up=may.up or None,
+        quota=may.quota or None,
+        used=used,
+        spent=may.is_spent,
+    )
+
+
+def over_quota(served: ServedNetwork) -> int:
+    """How many members have used up their quotas."""
+    return sum(session.allowed.is_spent for session in served.sessions if session.is_member)
 
 
 def detailed(whole: Member, drops: Mapping[str, int]) -> MemberDetail:
@@ -145,8 +188,14 @@ def reservation(path: str, kept: KeptReservation, is_configured: bool) -> Reserv
     return Reservation(network=path, address=str(kept.address), device=kept.device, configured=is_configured)
 
 
-def network(path: str, served: ServedNetwork, interface: str | None, own_address: IPv4Interface | None) -> Network:
-    """One network."""
+def network(
+    path: str,
+    served: ServedNetwork,
+    interface: str | None,
+    own_address: IPv4Interface | None,
+    limits: tuple[int, int],
+) -> Network:
+    """One network; `limits` are those of all members together, down and up, bits a second."""
     pool = served.pool
     return Network(
         path=path,
@@ -157,6 +206,8 @@ def network(path: str, served: ServedNetwork, interface: str | None, own_address
         rules=len(served.rules.rules),
         interface=interface,
         own_address=None if own_address is None else str(own_address),
+        limit_down=limits[0] or None,
+        limit_up=limits[1] or None,
     )
 
 

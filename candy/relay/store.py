@@ -29,7 +29,7 @@ from candy.errors import CandyError
 from candy.protocol.keys import SECRET_BYTES, SELECTOR_BYTES
 from candy.protocol.noise import KEY_BYTES
 from candy.relay.enrolment import Device, Invitation, Standing
-from candy.relay.leases import LeaseRow
+from candy.relay.leases import AS_NETWORK, LeaseRow
 from candy.relay.register import Kept
 from candy.relay.reservations import Reservation
 
@@ -62,12 +62,19 @@ MIGRATIONS = (
         " until INTEGER, used INTEGER, PRIMARY KEY (network, selector)) WITHOUT ROWID",
         "ALTER TABLE reservation ADD COLUMN key TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        "ALTER TABLE lease ADD COLUMN month INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE lease ADD COLUMN used INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE lease ADD COLUMN limit_down INTEGER NOT NULL DEFAULT -1",
+        "ALTER TABLE lease ADD COLUMN limit_up INTEGER NOT NULL DEFAULT -1",
+        "ALTER TABLE lease ADD COLUMN quota INTEGER NOT NULL DEFAULT -1",
+    ),
 )
 """What makes a file of each version from one of the version before. A file's version is its user_version."""
 SCHEMA = len(MIGRATIONS)
 TABLES = ("lease", "reservation", "device", "invitation", "login")
 """What a network has rows of, and `forgotten`."""
-_LEASE_TYPES = (int, bytes, str, str, str, int, int, str, int, int, int, int, bytes)
+_LEASE_TYPES = (int, bytes, str, str, str, int, int, str, int, int, int, int, bytes, int, int, int, int, int)
 _DEVICE_TYPES = (bytes, int, bytes, bytes, int, str, str, bytes, str, int, int)
 _INVITATION_TYPES = (bytes, bytes, str, str, int, int, int)
 
@@ -227,10 +234,9 @@ def _read(database: sqlite3.Connection) -> dict[str, Kept]:
     networks: defaultdict[str, Kept] = defaultdict(Kept)
     once: dict[object, Any] = {}
     """What thousands of leases have in common is in memory once."""
-    for network, ip, vmac, name, *row, number in database.execute("SELECT * FROM lease"):
-        others = [*(once.setdefault(value, value) for value in row), number]
-        found = LeaseRow(ip, vmac, name, *others)
-        if not all(map(isinstance, found, _LEASE_TYPES)) or not 0 <= ip <= IP_MAX or min(row[-4:]) < 0:
+    for network, ip, vmac, name, *row in database.execute("SELECT * FROM lease"):
+        found = LeaseRow(ip, vmac, name, *(once.setdefault(value, value) for value in row[:-6]), *row[-6:])
+        if not all(map(isinstance, found, _LEASE_TYPES)) or not _is_possible(found):
             raise _DamagedError(f"the lease of {ip!r} has values that none has")
         networks[network].leases[ip] = found
     for network, ip, vmac, name, key in database.execute("SELECT * FROM reservation"):
@@ -248,6 +254,12 @@ def _read(database: sqlite3.Connection) -> dict[str, Kept]:
     for network, timestamp in database.execute("SELECT * FROM forgotten"):
         networks[network].forgotten = timestamp
     return dict(networks)
+
+
+def _is_possible(row: LeaseRow) -> bool:
+    counted = (row.packets_in, row.bytes_in, row.packets_out, row.bytes_out, row.month, row.used)
+    limits = (row.limit_down, row.limit_up, row.quota)
+    return 0 <= row.ip <= IP_MAX and min(counted) >= 0 and min(limits) >= AS_NETWORK
 
 
 def _write(database: sqlite3.Connection, network: str, kept: Kept) -> None:

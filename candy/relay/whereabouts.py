@@ -23,6 +23,7 @@ from candy.protocol.login import Asks
 from candy.protocol.wire import BROADCAST
 from candy.relay.enrolment import Standing
 from candy.relay.keyed import KeyedSession
+from candy.relay.limits import UNLIMITED
 from candy.relay.network import Network
 from candy.relay.reservations import is_meant
 from candy.relay.rules import Rule
@@ -133,6 +134,9 @@ def end(place: Place, carrier: Carrier | None, network: Network, counted: Counte
         heard_s=counted.heard_s,
         queued_bytes=0 if counted.counters is None else counted.counters.queued_bytes,
         queue_delay_ms=0.0 if counted.counters is None else counted.counters.queue_delay_ns / 1e6,
+        held_down=counted.counters is not None and bool(counted.counters.held_down),
+        held_up=counted.counters is not None and bool(counted.counters.held_up),
+        allowed=UNLIMITED if session is None else session.allowed,
         dropped=counted.drops_now,
         dropped_before=counted.drops,
     )

@@ -4,7 +4,7 @@
 
 Rules:
  1. What is certain comes first: who is not there, what no rule allows, what can't be sealed, who is silent. Then what
-    was dropped while the relay looked. What was dropped before that is a hint, and no answer.
+    a limit holds, and what was dropped while the relay looked. What was dropped before that is a hint, and no answer.
  2. The engine counts by connection, not by pair: what was dropped of one end may have been for another one, and the
     answer says no more than that.
  3. Names are as their devices gave them: escaped.
@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from candy.control.escape import shown
 from candy.control.model import WhyVerdict
+from candy.relay.limits import UNLIMITED, Allowed
 from candy.relay.rules import Rule, Rules
 
 SILENT_S: Final = 25.0
@@ -56,6 +57,12 @@ class End:
     """For so long nothing has come from it, if it is connected."""
     queued_bytes: int = 0
     queue_delay_ms: float = 0.0
+    held_down: bool = False
+    """Within the last second something for it had to wait for a limit."""
+    held_up: bool = False
+    """And something that it sends."""
+    allowed: Allowed = UNLIMITED
+    """What it may carry."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """While the relay looked, by reason."""
     dropped_before: Mapping[str, int] = field(default_factory=dict)
@@ -144,7 +151,7 @@ def judge(source: End, destination: End, terms: Terms) -> Verdict:
     )
     if certain is not None:
         return certain._replace(rule=certain.rule or destination.rule)
-    return _counted(source, destination)._replace(rule=destination.rule)
+    return (_held(source, destination) or _counted(source, destination))._replace(rule=destination.rule)
 
 
 def hints(source: End, destination: End) -> list[str]:
@@ -225,7 +232,8 @@ def _unsealable(source: End, destination: End) -> Verdict | None:
 
 
 def _standing_still(source: End, destination: End) -> Verdict | None:
-    if destination.queued_bytes and destination.queue_delay_ms >= STALLED_MS:
+    # What waits for a limit is no sign of anything else.
+    if destination.queued_bytes and destination.queue_delay_ms >= STALLED_MS and not destination.held_down:
         waits = f"{destination.queued_bytes} bytes wait for {destination}, since {destination.queue_delay_ms:.0f} ms"
         return Verdict("stalled", f"{waits}: its link, or its machine, takes little or nothing now")
     for end in (destination, source):
@@ -233,6 +241,29 @@ def _standing_still(source: End, destination: End) -> Verdict | None:
             told = f"nothing has come from {end} for {end.heard_s:.0f} s, although the relay pings it"
             return Verdict("stalled", f"{told}: the way there is probably dead, and it will be given up soon")
     return None
+
+
+def _held(source: End, destination: End) -> Verdict | None:
+    """Whether a limit holds one of them now. What does not fit is dropped, or stays with the sender."""
+    found = []
+    if destination.held_down:
+        told = "what is sent to it waits, and what has waited too long is dropped"
+        found.append(f"{destination.through or destination.ip} is sent {_rate(destination.allowed.down)}: {told}")
+    if source.held_up:
+        told = "it is read no faster, so packets wait in its own machine"
+        found.append(f"{source.through or source.ip} may send {_rate(source.allowed.up)}: {told}")
+    if not found:
+        return None
+    spent = [end for end in (destination, source) if end.allowed.is_spent]
+    cure = "see candy-server limit, limit_down and limit_up"
+    if spent:
+        cure = f"the quota of {spent[0].through or spent[0].ip} is used up: see candy-server limit, and quota"
+    return Verdict("limit", f"{'; '.join(found)}; {cure} (held just now)")
+
+
+def _rate(bits: int) -> str:
+    """Of a member's own limit; else its network's holds it."""
+    return f"no more than {bits} bits/s" if bits else "no more than its network's limit leaves it"
 
 
 def _counted(source: End, destination: End) -> Verdict:

@@ -148,6 +148,10 @@ MEMBER: Row = {
     **dict.fromkeys(("bytes_in", "bytes_out", "bytes_in_per_s", "bytes_out_per_s", "queued_bytes"), 123_456),
     **dict.fromkeys(("packets_in", "packets_out", "drops"), 123_456),
     "queue_delay_ms": 1.5,
+    "limit_down": 10_000_000,
+    "limit_up": None,
+    "held": "down",
+    "quota_left": 123_456,
 }
 
 

@@ -293,6 +293,27 @@ def test_a_capture_ends_with_who_asked(relay: RelayProgram, control: Control, st
             other.leave()
 
 
+def test_limits_of_a_device(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
+    enter(stack, relay, "192.168.202.75", "heavy")
+    path = "/v1/leases/heavy/limits"
+    answer = control.ask("POST", path, {"down": 10_000_000, "quota": 10**9})
+    assert (answer["address"], answer["down"], answer["up"]) == ("192.168.202.75", 10_000_000, None)
+    assert (answer["quota"], answer["spent"]) == (10**9, False)
+    assert control.ask("POST", path, {"up": 8000})["down"] == 10_000_000
+    shown = control.ask("GET", "/v1/members/heavy")
+    assert (shown["limit_down"], shown["limit_up"], shown["held"]) == (10_000_000, 8000, None)
+    assert 0 < shown["quota_left"] <= shown["quota"] == 10**9
+    assert control.ask("POST", path, {"as_network": True})["down"] is None
+    for wrong in ({"down": 7999}, {"up": -1}, {"quota": -1}, {"down": 10**12 + 1}):
+        status, why = control.refused("POST", path, wrong)
+        assert status == 400, why
+    assert control.refused("POST", "/v1/leases/nobody/limits", {})[0] == 409
+    assert control.refused("POST", "/v1/leases/192.168.202.76/limits", {}) == (
+        409,
+        "192.168.202.76 has no lease, by which limits are kept: `leases` lists them",
+    )
+
+
 def test_networks(relay: RelayProgram, control: Control) -> None:
     networks = {network["path"]: network for network in control.ask("GET", "/v1/networks")["networks"]}
     assert networks.keys() == {"/", "/home"}

@@ -48,10 +48,11 @@ def test_what_is_known_of_a_device() -> None:
     leases.carry(lease, Traffic(1, 2, 3, 4), Traffic())
     leases.wall = 1500
     leases.left(7)
-    assert lease.row() == LeaseRow(7, ONE, "vm", "linux", "6.1", 1000, 1500, HOME, 1, 2, 3, 4)
+    used = b"", 1970 * 12, 6
+    assert lease.row() == LeaseRow(7, ONE, "vm", "linux", "6.1", 1000, 1500, HOME, 1, 2, 3, 4, *used)
     leases.wall = 2000
     assert claimed(leases, 7, source="203.0.113.2") is lease
-    assert lease.row() == LeaseRow(7, ONE, "vm", "linux", "6.1", 1000, 2000, "203.0.113.2", 1, 2, 3, 4)
+    assert lease.row() == LeaseRow(7, ONE, "vm", "linux", "6.1", 1000, 2000, "203.0.113.2", 1, 2, 3, 4, *used)
 
 
 def test_traffic_of_several_connections_adds_up() -> None:

@@ -38,6 +38,9 @@ class Silent:
     def set_rules(self, *_: object) -> None:
         pass
 
+    def set_network_limits(self, *_: object, **__: object) -> None:
+        pass
+
     def unbind(self, *_: object) -> bool:
         return True
 
@@ -50,7 +53,9 @@ class Silent:
 
     def members(self) -> bytes:
         """This machine's interface as well, which is no session."""
-        return struct.pack(MEMBER_FORMAT, 77, *[9] * 7) + struct.pack(MEMBER_FORMAT, CONNECTION, 1, 2, 3, 4, 5, 6, 7)
+        return struct.pack(MEMBER_FORMAT, 77, *[9] * 9) + struct.pack(
+            MEMBER_FORMAT, CONNECTION, 1, 2, 3, 4, 5, 6, 7, 0, 0
+        )
 
 
 @pytest.fixture

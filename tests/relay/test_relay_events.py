@@ -34,6 +34,9 @@ class Told:
     def set_rules(self, *_: object) -> None:
         pass
 
+    def set_network_limits(self, *_: object, **__: object) -> None:
+        pass
+
     def close(self, *_: object) -> bool:
         return True
 

@@ -21,7 +21,7 @@ from candy.relay import snapshot
 from candy.relay.session import Unbind
 from candy.relay.snapshot import AllCounters, Counters, Found
 
-COUNTED = Counters(1, 2, 3, 4, 5, 6, 7, 8_500_000)
+COUNTED = Counters(1, 2, 3, 4, 5, 6, 7, 8_500_000, 1, 0)
 
 
 def members(talk: Talk, path: str = "/") -> Iterator[Found]:
@@ -76,7 +76,7 @@ def test_several_that_could_be_meant(talk: Talk) -> None:
 
 
 def test_counters_of_all() -> None:
-    other = Counters(1 << 63, *[(1 << 64) - 1] * 7)
+    other = Counters(1 << 63, *[(1 << 64) - 1] * 9)
     counters = AllCounters(b"".join(struct.pack(MEMBER_FORMAT, *one) for one in (COUNTED, other)), MEMBER_FORMAT)
     assert counters.get(COUNTED.connection) == COUNTED
     assert counters.get(other.connection) == other
@@ -108,8 +108,13 @@ def test_a_member(talk: Talk) -> None:
         drops=6,
         queued_bytes=7,
         queue_delay_ms=8.5,
+        limit_down=None,
+        limit_up=None,
+        held="down",
+        quota=None,
+        quota_left=None,
     )
-    shown.set_rates(Counters(connection, 1, 1, 1, 1, 0, 0, 0)._asdict(), 2.0)
+    shown.set_rates(Counters(connection, 1, 1, 1, 1, 0, 0, 0, 0, 0)._asdict(), 2.0)
     rates = (shown.packets_in_per_s, shown.bytes_in_per_s, shown.packets_out_per_s, shown.bytes_out_per_s)
     assert rates == (0.5, 1.0, 1.5, 2.0)
     detail = snapshot.detailed(shown, {"no_route": 6, "delay": 0})
@@ -135,9 +140,10 @@ def test_with_whom_a_member_with_a_key_seals(flags: Asks, shown: str) -> None:
 def test_a_network(talk: Talk) -> None:
     talk.member(ip(2), ONE)
     talk.open()
-    shown = snapshot.network("/", talk.network, None, None)
+    shown = snapshot.network("/", talk.network, None, None, (10_000_000, 0))
+    assert (shown.limit_down, shown.limit_up) == (10_000_000, None)
     assert (shown.pool, shown.members, shown.addresses_used, shown.addresses_free) == ("192.168.202.0/24", 1, 1, 253)
-    without = snapshot.network("/x", Talk(None).network, None, None)
+    without = snapshot.network("/x", Talk(None).network, None, None, (0, 0))
     assert (without.pool, without.addresses_used, without.addresses_free) == (None, 0, 0)
     assert IPv4Network(shown.pool or "").num_addresses == shown.addresses_used + shown.addresses_free + 2
 

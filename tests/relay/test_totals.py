@@ -4,12 +4,12 @@ import struct
 
 from candy._fastpath import MEMBER_FORMAT
 from candy.relay.leases import Traffic
-from candy.relay.totals import LOOKS, PASS_S, Totals
+from candy.relay.totals import LOOKS, PASS_S, URGENT, Totals
 
 
 def rows(connections: range) -> bytes:
     """As Engine.members() has them."""
-    return b"".join(struct.pack(MEMBER_FORMAT, n, n + 1, n + 2, n + 3, n + 4, 5, 6, 7) for n in connections)
+    return b"".join(struct.pack(MEMBER_FORMAT, n, n + 1, n + 2, n + 3, n + 4, 5, 6, 7, 0, 0) for n in connections)
 
 
 def test_all_are_told_once_in_a_pass_and_few_at_a_time() -> None:
@@ -34,6 +34,22 @@ def test_all_are_told_once_in_a_pass_and_few_at_a_time() -> None:
     totals.look(100.0 + PASS_S)
     assert len(asked) == 2
     assert len(told) == len(connections) + 11
+
+
+def test_a_pass_comes_sooner_where_quotas_depend_on_it() -> None:
+    asked: list[None] = []
+    urgent = [False]
+
+    def read() -> bytes:
+        asked.append(None)
+        return rows(range(20))
+
+    totals = Totals(read, MEMBER_FORMAT, lambda connection, traffic: None, lambda: urgent[0])
+    for expected, is_urgent, seconds in ((1, True, 0.0), (2, False, PASS_S / URGENT), (2, False, PASS_S / 2)):
+        urgent[0] = is_urgent
+        for _ in range(LOOKS):
+            totals.look(seconds)
+        assert len(asked) == expected
 
 
 def test_without_connections_nothing_is_told() -> None:

@@ -20,7 +20,7 @@ from candy.relay.why import End
 FAR = IPv4Address("172.16.0.9")
 TO_LAN = Rule.parse("192.168.202.0/24,172.16.0.0/16,192.168.202.3")
 OTHER_WAY = Rule.parse("192.168.202.128/25,172.16.0.0/16,192.168.202.4")
-COUNTERS = Counters(1, 2, 3, 4, 5, 6, 700, 8_500_000)
+COUNTERS = Counters(1, 2, 3, 4, 5, 6, 700, 8_500_000, 1, 0)
 
 
 def name(talk: Talk, connection: int, text: str) -> None:

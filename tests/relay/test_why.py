@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from candy.control.model import WhyVerdict
+from candy.relay.limits import Allowed
 from candy.relay.rules import Rule, Rules
 from candy.relay.why import SILENT_S, STALLED_MS, End, Terms, hints, judge
 
@@ -26,6 +27,28 @@ NOBODY = replace(LEFT, name="", through=None, last_seen=None)
     [
         (FROM, TO, TERMS, "passes", "packets from 192.168.202.2 (laptop) to 192.168.202.3 pass: what is lost is lost"),
         (FROM, BEHIND, TERMS, "passes", "to 172.16.0.9 pass through 192.168.202.3: "),
+        (
+            FROM,
+            replace(TO, held_down=True, allowed=Allowed(down=10_000_000), queued_bytes=9, queue_delay_ms=STALLED_MS),
+            TERMS,
+            "limit",
+            "192.168.202.3 is sent no more than 10000000 bits/s: what is sent to it waits, and what has waited",
+        ),
+        (
+            replace(FROM, held_up=True, allowed=Allowed(up=8000, is_spent=True)),
+            TO,
+            TERMS,
+            "limit",
+            "may send no more than 8000 bits/s: it is read no faster, so packets wait in its own machine; "
+            "the quota of 192.168.202.2 is used up",
+        ),
+        (
+            FROM,
+            replace(TO, held_down=True, dropped={"delay": 3}),
+            TERMS,
+            "limit",
+            "192.168.202.3 is sent no more than its network's limit leaves it",
+        ),
         (FROM, replace(TO, path="/home"), TERMS, "not in this network", "192.168.202.3 in /home: no packet passes"),
         (
             FROM,

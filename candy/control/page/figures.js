@@ -2,16 +2,26 @@
 
 import {language, word} from "./words.js";
 
-const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
+const PREFIXES = ["", "k", "M", "G", "T", "P"];
 
 /** Bytes, of which 1000 are a kB: three digits. */
 export function bytes(count) {
-  let unit = 0;
-  while (count >= 999.5 && unit < UNITS.length - 1) {
+  return `${scaled(count)}B`;
+}
+
+/** Bits a second. */
+export function bits(perSecond) {
+  return `${scaled(perSecond)}bit/s`;
+}
+
+function scaled(count) {
+  let prefix = 0;
+  while (count >= 999.5 && prefix < PREFIXES.length - 1) {
     count /= 1000;
-    unit += 1;
+    prefix += 1;
   }
-  return `${unit === 0 || count >= 99.5 ? Math.round(count) : count.toPrecision(count >= 9.95 ? 3 : 2)} ${UNITS[unit]}`;
+  const digits = prefix === 0 || count >= 99.5 ? Math.round(count) : count.toPrecision(count >= 9.95 ? 3 : 2);
+  return `${digits} ${PREFIXES[prefix]}`;
 }
 
 /** Bytes a second. */

@@ -10,7 +10,7 @@
 //  2. What strangers chose, names above all, is set as text.
 
 import {Chart} from "./chart.js";
-import {bytes, clock, count, delay, lasting, rate, time} from "./figures.js";
+import {bits, bytes, clock, count, delay, lasting, rate, time} from "./figures.js";
 import {Refused, ask, logIn, logOut, renew, session} from "./relay.js";
 import {Table} from "./table.js";
 import {LANGUAGES, choose, language, translate, word} from "./words.js";
@@ -23,6 +23,7 @@ const NOTICE_MS = 8000;
 const element = (id) => document.getElementById(id);
 
 let severalNetworks = false;
+let severalLimits = false;
 let turn = 0;
 let timer = null;
 let noticeTimer = null;
@@ -40,12 +41,24 @@ const called = (item) => (item.name ? `${item.name} (${item.address})` : item.ad
 const ADDRESS = {name: "address", text: (item) => item.address, sort: (item) => numberOf(item.address)};
 const NAME = {name: "name", text: (item) => item.name ?? ""};
 const NETWORK = {name: "network", text: (item) => item.network, isNeeded: () => severalNetworks};
+const LIMITS = {name: "limits", text: limitsOf, isNeeded: () => severalLimits, spare: true};
 const SOURCE = {name: "source", text: (item) => item.source, spare: true};
 
 /** A column of figures; `of` of an item may be null. */
 function figures(name, of, format, more = {}) {
   const text = (item) => (of(item) === null ? "" : format(of(item)));
   return {name, text, sort: (item) => of(item) ?? -1, number: true, ...more};
+}
+
+/** What a member may carry: a sign that it is held, both ways, and what its quota has left. */
+function limitsOf(member) {
+  const parts = [
+    member.held === null ? "" : "●",
+    member.limit_down === null ? "" : `↓ ${bits(member.limit_down)}`,
+    member.limit_up === null ? "" : `↑ ${bits(member.limit_up)}`,
+    member.quota_left === null ? "" : word("quota_left", {bytes: bytes(member.quota_left)}),
+  ];
+  return parts.filter((part) => part !== "").join(" ");
 }
 
 const spare = {spare: true};
@@ -60,6 +73,7 @@ const members = new Table(
     figures("in_total", (member) => member.bytes_in, bytes, spare),
     figures("out_total", (member) => member.bytes_out, bytes, spare),
     figures("drops", (member) => member.drops, count),
+    LIMITS,
     figures("delay", (member) => member.queue_delay_ms, delay, spare),
     figures("since", (member) => Date.now() / 1000 - member.since, lasting, spare),
     SOURCE,
@@ -137,6 +151,7 @@ let open = location.hash.slice(1) in TABS ? location.hash.slice(1) : "members";
 
 /** Members with what they carried since they were seen last, by the second; null: they were not. */
 function withRates(listed) {
+  severalLimits = listed.some((member) => limitsOf(member) !== "");
   const at = performance.now();
   const seconds = (at - seen.at) / 1000;
   const now = new Map();
