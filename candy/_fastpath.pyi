@@ -700,6 +700,12 @@ def set_carried(engine: Engine, tun: int, local: int, *, bytes_sent: int = 0, fa
 def age_waiting(engine: Engine, tun: int, seconds: float) -> None:
     """For tests: have everything that waits for sessions have come so much earlier."""
 
+def set_link_counter(engine: Engine, tun: int, local: int, number: int) -> None:
+    """For tests: have a session's links go on with this counter."""
+
+def age_path(engine: Engine, tun: int, peer: int, seconds: float) -> None:
+    """For tests: have everything that a path remembers have been so much earlier."""
+
 def set_group_counter(engine: Engine, tun: int, number: int, carried: int) -> None:
     """For tests: have the device's own epoch go on with this counter, as if so many bytes were sealed under it."""
 
