@@ -77,6 +77,9 @@ others a second of one session, with 64 and 8 saved up."""
 EVENT_STUN: Final[int]
 """Of a link: a STUN success response to one of expect_stun()'s transactions came; the detail is where it came from,
 family, address and port as of EVENT_LINK, and the datagram, of up to 512 bytes."""
+EVENT_OLD: Final[int]
+"""Of such a device: a message of an original client's opened, other than a packet; the detail is the link, 8 bytes, where
+it came from, 19, as of EVENT_LINK, and the message, of up to 64. At most 8 a second of one address, with 16 saved up."""
 EVENT_QUIET: Final[int]
 """Of such a device: the path to a peer is quiet, and its packets go by the relay until the next set_path(); the detail
 is the peer's address, 4 bytes. Once for each set_path()."""
@@ -396,7 +399,43 @@ class _Links(_Sealing):
             OSError: the socket can't be used; ENFILE when there are 4.
         """
 
-class Engine(_Links):
+class _OldLinks(_Links):
+    """Direct links of a device with original clients, by the links that _Links opens: under keys that are their
+    recipients', in datagrams of at most 1,500 bytes (docs/protocol.md, "With the original's clients"). Raises as
+    _Sealing, and ValueError for a link or an address that is not the device's."""
+
+    def set_old_key(self, tun: int, own: int, key: bytes = b"") -> None:
+        """Open what original clients send under this key of 32 bytes, from here on; empty: nothing. Links let through
+        what needs it. `own` is the device's address, as set_sealing() has it.
+
+        Raises:
+            ValueError: a key of another length.
+        """
+
+    def set_old_path(self, tun: int, peer: int, link: int, address: bytes, port: int, key: bytes) -> None:
+        """Packets in the clear for this peer, of at most 1,471 bytes or cut to packets of such, leave by this link to
+        this address under the peer's key from now on; and from this address alone are packets of that peer taken. A
+        path is proven: an answer came from there.
+
+        Raises:
+            MemoryError: there are too many peers.
+        """
+
+    def clear_old_path(self, tun: int, peer: int) -> bool:
+        """Packets for this peer go by the relay from here on. False: they did."""
+
+    def send_old(self, tun: int, link: int, address: bytes, port: int, key: bytes, content: bytes) -> bool:
+        """Send a message of up to 64 bytes under a peer's key. False: the kernel refused, or old_sealed() is at its
+        bound."""
+
+    def old_sealed(self, tun: int) -> int:
+        """Datagrams that were sealed for original clients, each under a random IV: up to 2**32, beyond which nothing is
+        sent by such links, and paths are quiet (EVENT_QUIET)."""
+
+    def old_paths(self, tun: int) -> list[tuple[int, float, float, int, int, int, int, bool]]:
+        """Each of their paths, as paths() has them."""
+
+class Engine(_OldLinks):
     """Worker threads that carry WebSocket frames between connections and TUN devices.
 
     Args:
@@ -702,6 +741,9 @@ def age_waiting(engine: Engine, tun: int, seconds: float) -> None:
 
 def set_link_counter(engine: Engine, tun: int, local: int, number: int) -> None:
     """For tests: have a session's links go on with this counter."""
+
+def set_old_sealed(engine: Engine, tun: int, number: int) -> None:
+    """For tests: so many datagrams were sealed for original clients."""
 
 def age_path(engine: Engine, tun: int, peer: int, seconds: float) -> None:
     """For tests: have everything that a path remembers have been so much earlier."""

@@ -47,12 +47,14 @@ include "engine/opening.pxi"            # what comes to a device: opened, or tak
 include "engine/endtoend.pxi"           # what members seal for each other: to whom it may go
 include "engine/outway.pxi"             # what becomes of a device's packet where members seal
 include "engine/linksend.pxi"           # from a device to a link
+include "engine/oldlink.pxi"            # direct links with original clients
 include "engine/connection.pxi"         # the end of a connection
 include "engine/input.pxi"              # input that waits: held, or not whole yet
 include "engine/receive.pxi"            # from a socket to a batch
 include "engine/message.pxi"            # and what is no packet
 include "engine/tun.pxi"                # packets of a TUN device
-include "engine/linkreceive.pxi"        # and back
+include "engine/oldreceive.pxi"         # from an original client to a device
+include "engine/linkreceive.pxi"        # from a link to a device
 include "engine/stun.pxi"               # a relay's STUN responder
 include "engine/handshake.pxi"          # of TLS, on a thread of their own
 include "engine/http.pxi"               # between that and the frames: plaintext for Python
@@ -62,6 +64,7 @@ include "engine/primitives.pxi"         # X25519, Ed25519 and AES-256-GCM, for P
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/sealface.pxi"           # what Python says of sealing
 include "engine/linkface.pxi"           # and of direct links
+include "engine/oldface.pxi"            # with original clients too
 include "engine/face.pxi"               # the Python face
 include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog
 include "engine/testing_tls.pxi"        # and TLS records

@@ -30,6 +30,7 @@ EVENT_GROUPED = EV_GROUPED
 EVENT_LINK = EV_LINK
 EVENT_STUN = EV_STUN
 EVENT_QUIET = EV_QUIET
+EVENT_OLD = EV_OLD
 CANDY3 = EXTENSION_CANDY3
 MEMBER_FORMAT = f"={MEMBER_FIGURES}Q"
 
@@ -93,7 +94,7 @@ DELAY_BOUNDS_S = tuple([DELAY_LEAST_NS * 2 ** i / SECOND_NS for i in range(DELAY
 choose_unmask()
 
 
-cdef class Engine(_Links):
+cdef class Engine(_OldLinks):
     """See _fastpath.pyi."""
 
     def stop(self):

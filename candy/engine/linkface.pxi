@@ -15,14 +15,19 @@ cdef inline void filter_step(sock_filter *step, uint16_t code, uint32_t k, uint8
     step.jf = jf
 
 
-cdef bint filter_set(int fd, const uint8_t *prefix, const uint8_t *ids, uint32_t n) noexcept nogil:
+cdef bint filter_set(int fd, bint takes_old, const uint8_t *prefix, const uint8_t *ids, uint32_t n) noexcept nogil:
     """Have the kernel drop at a link's socket what is neither for one of this device's sessions, by the upper half of
     its number, nor the answer to one of `n` STUN transactions, by the first 4 bytes of its number: a flood of strangers
-    costs nothing more than that."""
+    costs nothing more than that. Where original clients are linked with, anything may be theirs."""
     cdef sock_filter steps[11 + STUN_IDS]
     cdef sock_fprog program
     cdef uint8_t refuse = <uint8_t>(9 + n)
     cdef uint32_t i
+    if takes_old:
+        filter_step(&steps[0], BPF_RET | BPF_K, BPF_ACCEPT, 0, 0)
+        program.len = 1
+        program.filter = steps
+        return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) == 0
     filter_step(&steps[0], BPF_LD | BPF_B | BPF_ABS, UDP_PAYLOAD_AT, 0, 0)
     filter_step(&steps[1], BPF_JMP | BPF_JEQ | BPF_K, KIND_SEALED, 0, 2)
     filter_step(&steps[2], BPF_LD | BPF_H | BPF_ABS, UDP_PAYLOAD_AT + 4, 0, 0)
@@ -40,6 +45,47 @@ cdef bint filter_set(int fd, const uint8_t *prefix, const uint8_t *ids, uint32_t
     program.len = <unsigned short>(refuse + 2)
     program.filter = steps
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) == 0
+
+
+cdef bint link_filter(Slot *s, const Seals *seals) noexcept nogil:
+    """The same for a link as it is now (send lock held)."""
+    cdef uint8_t prefix[2]
+    store_be16(prefix, seals.link_prefix)
+    return filter_set(s.fd, load_pointer(<void **>&seals.old_key) != NULL, prefix, <const uint8_t *>s.link.ids,
+                      s.link.expected)
+
+
+cdef void path_fill(Path *path, uint32_t peer, uint64_t link, uint16_t family, const uint8_t *address, uint16_t port,
+                    uint32_t longest, uint32_t over) noexcept nogil:
+    """Make a path of zeros one to this address."""
+    path.peer = peer
+    path.longest = longest
+    path.over = over
+    path.link = link
+    path.name_size = name_of(family, address, port, path.name)
+    place_of(path.name, path.place)
+    path.heard_ns = boot_ns()
+
+
+cdef void path_follow(Path *path, const Path *former) noexcept nogil:
+    """It goes on counting where the one before has, if that led to the same address."""
+    if memcmp(former.place, path.place, sizeof(path.place)) != 0:
+        return
+    path.sent_ns = load_relaxed64(&former.sent_ns)
+    path.traffic.packets_in = load_relaxed64(&former.traffic.packets_in)
+    path.traffic.bytes_in = load_relaxed64(&former.traffic.bytes_in)
+    path.traffic.packets_out = load_relaxed64(&former.traffic.packets_out)
+    path.traffic.bytes_out = load_relaxed64(&former.traffic.bytes_out)
+
+
+cdef path_row(const Path *path):
+    """As paths() has it."""
+    return (
+        path.peer, load_relaxed64(&path.sent_ns) / BOOT_SECOND_NS, load_relaxed64(&path.heard_ns) / BOOT_SECOND_NS,
+        load_relaxed64(&path.traffic.packets_in), load_relaxed64(&path.traffic.bytes_in),
+        load_relaxed64(&path.traffic.packets_out), load_relaxed64(&path.traffic.bytes_out),
+        load_relaxed64(&path.quiet) != 0,
+    )
 
 
 cdef uint16_t socket_family(int fd) except 0:
@@ -88,7 +134,7 @@ cdef class _Links(_Sealing):
         # Without it each datagram is received by itself.
         setsockopt(fd, IPPROTO_UDP, UDP_GRO, &one, sizeof(one))
         store_be16(prefix, seals.link_prefix)
-        if not filter_set(fd, prefix, NULL, 0):
+        if not filter_set(fd, seals.old_key != NULL, prefix, NULL, 0):
             raise OSError(errno, os.strerror(errno))
         self.links(device.home)
         s = self.take_slot()
@@ -120,7 +166,6 @@ cdef class _Links(_Sealing):
     def expect_stun(self, link, ids):
         cdef Slot *s = self.find_link(link)
         cdef uint8_t wanted[STUN_IDS][STUN_ID_BYTES]
-        cdef uint8_t prefix[2]
         cdef bint found
         cdef bytes one
         cdef uint32_t n = <uint32_t>len(ids)
@@ -133,10 +178,9 @@ cdef class _Links(_Sealing):
         pthread_mutex_lock(&s.send_lock)
         found = is_current(s, link)
         if found:
-            store_be16(prefix, self.state.networks[s.network].seals.link_prefix)
             memcpy(s.link.ids, wanted, sizeof(wanted))
             s.link.expected = n
-            found = filter_set(s.fd, prefix, <const uint8_t *>wanted, n)
+            found = link_filter(s, self.state.networks[s.network].seals)
         pthread_mutex_unlock(&s.send_lock)
         return found
 
@@ -202,19 +246,10 @@ cdef class _Links(_Sealing):
         fresh = <Path *>calloc(1, sizeof(Path))
         if fresh == NULL:
             raise MemoryError
-        fresh.peer = peer
-        fresh.longest = longest
-        fresh.link = link
-        fresh.name_size = name_of(family, address, port, fresh.name)
-        place_of(fresh.name, fresh.place)
-        fresh.heard_ns = boot_ns()
+        path_fill(fresh, peer, link, family, address, port, longest, LINK_MIN)
         former = found.path
-        if former != NULL and memcmp(former.place, fresh.place, sizeof(fresh.place)) == 0:
-            fresh.sent_ns = load_relaxed64(&former.sent_ns)
-            fresh.traffic.packets_in = load_relaxed64(&former.traffic.packets_in)
-            fresh.traffic.bytes_in = load_relaxed64(&former.traffic.bytes_in)
-            fresh.traffic.packets_out = load_relaxed64(&former.traffic.packets_out)
-            fresh.traffic.bytes_out = load_relaxed64(&former.traffic.bytes_out)
+        if former != NULL:
+            path_follow(fresh, former)
         table_replace(self.state, <Table **>&found.path, &fresh.table)
 
     def clear_path(self, tun, uint32_t peer):
@@ -227,22 +262,14 @@ cdef class _Links(_Sealing):
     def paths(self, tun):
         cdef Seals *seals = self.sealing(tun)
         cdef SealPeer *peer
-        cdef Path *path
         cdef uint32_t i
         found = []
         for i in range(<uint32_t>PLACES):
             # Workers add at the front, and only this thread takes out.
             peer = <SealPeer *>load_pointer(<void **>&seals.peers[i])
             while peer != NULL:
-                path = peer.path
-                if path != NULL:
-                    found.append((
-                        path.peer, load_relaxed64(&path.sent_ns) / BOOT_SECOND_NS,
-                        load_relaxed64(&path.heard_ns) / BOOT_SECOND_NS,
-                        load_relaxed64(&path.traffic.packets_in), load_relaxed64(&path.traffic.bytes_in),
-                        load_relaxed64(&path.traffic.packets_out), load_relaxed64(&path.traffic.bytes_out),
-                        load_relaxed64(&path.quiet) != 0,
-                    ))
+                if peer.path != NULL:
+                    found.append(path_row(peer.path))
                 peer = <SealPeer *>load_pointer(<void **>&peer.next)
         return found
 

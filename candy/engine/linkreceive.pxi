@@ -2,7 +2,7 @@
 # on the device's worker.
 #
 # 1. link_receive()    one turn: up to LINK_READS times 64 KB in one call, each cut by the kernel's word (UDP_GRO)
-# 2. link_datagram()   one datagram: a session's, an answer of STUN that is waited for, or nothing
+# 2. link_datagram()   one datagram: a session's, an answer of STUN that is waited for, an original client's, or nothing
 # 3. link_content()    what it held: a packet, a probe or its answer, a note, nothing
 #
 # The socket's filter lets nothing else through but what looks like one of these. No datagram that did not open changes
@@ -130,14 +130,16 @@ cdef void link_datagram(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom
     cdef int reason
     w.work -= WORK_FRAME
     if f.size < LINK_MIN or datagram[0] != KIND_SEALED or seals == NULL:
-        if not link_stun(w, s, f, datagram):
+        if not link_stun(w, s, f, datagram) and not old_datagram(w, s, device, f.place, datagram, f.size):
             drop(w, s, DROP_LINK_UNKNOWN)
         return
     if datagram[1] & ~<uint8_t>(LINK_ASKS | LINK_UNSUMMED) or load_be16(datagram + 2) != 0:
-        drop(w, s, DROP_LINK_MALFORMED)
+        if not old_datagram(w, s, device, f.place, datagram, f.size):
+            drop(w, s, DROP_LINK_MALFORMED)
         return
     if not link_whose(seals, f, load_be32(datagram + 4)):
-        drop(w, s, DROP_LINK_NO_SESSION)
+        if not old_datagram(w, s, device, f.place, datagram, f.size):
+            drop(w, s, DROP_LINK_NO_SESSION)
         return
     w.work -= f.size
     now = boot_now(w)

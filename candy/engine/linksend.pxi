@@ -29,7 +29,7 @@ cdef void link_refused(Worker *w, LinkRun *run, uint32_t n, int error) noexcept 
 
 cdef void link_sent(Worker *w, LinkRun *run, uint32_t n, uint32_t size) noexcept nogil:
     """It took them, of this size in all."""
-    size -= LINK_MIN * n
+    size -= run.path.over * n
     sent(w, run.link, n, size)
     store_relaxed64(&run.path.sent_ns, boot_now(w))
     count(&run.path.traffic.packets_out, n)

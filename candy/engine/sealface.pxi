@@ -139,6 +139,7 @@ cdef class _Sealing(_Core):
         cdef SealPeer **place = &seals.peers[peer_place(address)]
         cdef SealPeer *peer
         cdef Path *path = NULL
+        cdef OldPath *old = NULL
         pthread_mutex_lock(&seals.lock)
         while place[0] != NULL and place[0].address != address:
             place = &place[0].next
@@ -151,10 +152,14 @@ cdef class _Sealing(_Core):
             room_shut(seals, peer)
             peer.gone = True
             path = peer.path
+            old = peer.old
         pthread_mutex_unlock(&seals.lock)
         if peer != NULL:
             if path != NULL:
                 table_retire(self.state, &path.table)
+            if old != NULL:
+                seal_key_wipe(&old.sends)
+                table_retire(self.state, &old.path.table)
             table_retire(self.state, &peer.table)
         return peer != NULL
 

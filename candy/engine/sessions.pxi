@@ -203,7 +203,13 @@ cdef void seals_free(Seals *seals) noexcept nogil:
             peer = seals.peers[i]
             seals.peers[i] = peer.next
             free(peer.path)
+            if peer.old != NULL:
+                seal_key_wipe(&peer.old.sends)
+                free(peer.old)
             OPENSSL_cleanse(peer, sizeof(SealPeer))
             free(peer)
+    if seals.old_key != NULL:
+        seal_key_wipe(&seals.old_key.opens)
+        free(seals.old_key)
     pthread_mutex_destroy(&seals.lock)
     free(seals)

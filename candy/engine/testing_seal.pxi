@@ -122,6 +122,10 @@ def age_path(_Sealing engine not None, tun, uint32_t peer, double seconds):
     age(&path.answered_ns, seconds)
 
 
+def set_old_sealed(_Sealing engine not None, tun, uint64_t number):
+    store_relaxed64(&engine.sealing(tun).old_sealed, number)
+
+
 def set_group_counter(_Sealing engine not None, tun, uint64_t number, uint64_t carried):
     cdef GroupSeal *group = engine.sealing(tun).group
     if group == NULL:

@@ -90,6 +90,9 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     if seals != NULL and link_forward(w, s, seals, hop if hop != 0 else destination, packet, length,
                                       NULL if vnet == NULL else &u, False):
         return 0
+    if hop == 0 and old_forward(w, s, packet, load_be16(packet + 2) if vnet == NULL else length,
+                                NULL if vnet == NULL else &u):
+        return 0
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], hop if hop != 0 else destination)
     if hop == 0:
@@ -178,8 +181,8 @@ cdef uint32_t tun_released(Worker *w, Slot *s, Seals *seals, uint8_t *out, Waiti
 cdef uint32_t tun_gateway(Worker *w, Slot *s, uint64_t connection, uint8_t *out, uint8_t *packet, uint32_t length,
                           uint8_t *vnet, Super *u, uint32_t hop) noexcept nogil:
     """A packet for a network behind the member `hop`: wrapped, it goes there. TUN_HEADROOM has room for the header."""
-    if connection == 0 or (vnet == NULL and length + IPIP_BYTES > 65535) or (vnet != NULL and u.inner != 0):
-        drop(w, s, DROP_NO_ROUTE if connection == 0 else DROP_TOO_LARGE)
+    if (vnet == NULL and length + IPIP_BYTES > 65535) or (vnet != NULL and u.inner != 0):
+        drop(w, s, DROP_TOO_LARGE)
         return 0
     if vnet == NULL:
         ipip_wrap(packet - IPIP_BYTES, <uint32_t>load_relaxed64(&s.own_address), hop, length)
@@ -187,6 +190,11 @@ cdef uint32_t tun_gateway(Worker *w, Slot *s, uint64_t connection, uint8_t *out,
         memmove(vnet - IPIP_BYTES, vnet, VNET_BYTES)
         vnet -= IPIP_BYTES
         ipip_super(u, <uint32_t>load_relaxed64(&s.own_address), hop)
+    if old_forward(w, s, packet - IPIP_BYTES, length + IPIP_BYTES, NULL if vnet == NULL else u):
+        return 0
+    if connection == 0:
+        drop(w, s, DROP_NO_ROUTE)
+        return 0
     return tun_send(w, s, connection, out, packet - IPIP_BYTES, length + IPIP_BYTES, vnet, u)
 
 

@@ -582,6 +582,7 @@ cdef struct Path:
     # static
     uint32_t peer                   # whose it is
     uint32_t longest                # bytes of an inner packet that fit
+    uint32_t over                   # bytes of a datagram beside its packet
     uint64_t link
     uint32_t name_size              # of a sockaddr
     uint8_t name[28]
@@ -595,6 +596,16 @@ cdef struct Path:
     uint64_t answered_ns            # when we last answered it
     uint64_t quiet                  # packets go by the relay
     Traffic traffic                 # of packets; worker: the device's
+
+# The same to an original client, with the key that it opens by.
+cdef struct OldPath:
+    Path path                       # first: its table is this one's
+    SealKey sends                   # its lock
+
+# By which a device opens what original clients send it.
+cdef struct OldKey:
+    Table table
+    SealKey opens                   # its lock
 
 # What becomes of packets for an address, and of what comes from there in the clear.
 cdef struct SealPeer:
@@ -613,6 +624,7 @@ cdef struct SealPeer:
     uint64_t told_wanted            # it was raised
     uint64_t told_clear
     Path *path                      # NULL: none but the relay's
+    OldPath *old                    # likewise, of an original client
     uint64_t icmp_ns                # when a sender was told that nothing goes there, 0 never
     uint64_t waiting                # packets; written under the lock of Seals
     # the lock of Seals
@@ -627,6 +639,9 @@ cdef struct SealPeer:
 cdef struct Seals:
     uint64_t device                 # static: its number
     uint16_t link_prefix            # static: the upper half of the numbers of sessions that links reach
+    OldKey *old_key                 # atomic: NULL: no links with original clients
+    uint64_t old_sealed             # atomic: datagrams for them, each under a random IV
+    Allowance old_tells[256]        # OLD_TELLERS (worker: the device's)
     # atomic
     uint64_t sealing                # Sealing
     uint64_t own                    # address
@@ -712,6 +727,8 @@ cdef struct Links:
     iovec iov[64]
     uint8_t controls[64][64]        # one cmsg each
     uint8_t names[64][28]           # a sockaddr each
+    uint8_t ivs[768]                # random, for datagrams to original clients
+    uint32_t ivs_left
     uint8_t out[262144]             # LINK_OUT: datagrams that are sealed
 
 # Who asks a STUN responder how often: sources share a place by their hash.
