@@ -7,11 +7,11 @@
     9+        │ 1 │ id 8 │ zeros      │  as long as the path is to be tried with
               └───┴──────┴────────────┘
     ANSWER    ┌───┬──────┬────────┬────────────┬────────┬──────────┐
-    30        │ 2 │ id 8 │ family │ address 16 │ port 2 │ length 2 │  where the PROBE came from; of its datagram, without
+    30        │ 2 │ id 8 │ family │ address 16 │ port 2 │ length 2 │  whence the PROBE came; of its datagram, without
               └───┴──────┴────────┴────────────┴────────┴──────────┘  headers of UDP and IP; IPv4 in the first 4 bytes
 
-An OFFER stands in a SEALED or in a datagram of a link, the other two in such datagrams alone. PROBEs are answered by the
-engine.
+An OFFER stands in a SEALED or in a datagram of a link, the other two in such datagrams alone. The engine answers
+PROBEs.
 
 Rules: the length is checked before the first field is read; bytes that are none raise WireError (`bad_offer`,
 `bad_answer`). Flags that are not known don't count, nor do candidates of a kind or family that is not. This module does
