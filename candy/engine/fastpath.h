@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #if defined(__aarch64__)
 #include <sys/auxv.h>
@@ -60,6 +61,11 @@ static inline uint64_t candy_boot_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_BOOTTIME, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Cython can't spell the type of a socket's name. */
+static inline ssize_t candy_sendto(int fd, const void *data, size_t n, int flags, const void *name, uint32_t name_size) {
+    return sendto(fd, data, n, flags, (const struct sockaddr *)name, name_size);
 }
 
 /* Cython can't assign to what the C library defines as a macro. */

@@ -351,7 +351,7 @@ def kept_networks(_Core engine not None):
 
 # In the order of the points in engine/types.pxi.
 POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed", "table", "secured",
-          "handed", "opened")
+          "handed", "opened", "path", "came")
 HAS_POINTS = <bint>point_set(0, False)
 
 

@@ -6,7 +6,7 @@ from kit.secure import Secured
 
 from candy import _fastpath
 
-HOLDING = ["test_interleavings.py", "test_tls_interleavings.py"]
+HOLDING = ["test_interleavings.py", "test_tls_interleavings.py", "test_link_interleavings.py"]
 collect_ignore = ["test_variants.py"] if _fastpath.HAS_POINTS else HOLDING
 
 

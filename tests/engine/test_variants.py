@@ -27,7 +27,7 @@ def sanitize(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize(
     ("variant", "tests"),
     [
-        ("debug", ["test_interleavings.py", "test_tls_interleavings.py"]),
+        ("debug", ["test_interleavings.py", "test_tls_interleavings.py", "test_link_interleavings.py"]),
         ("asan", ["test_stress.py"]),
         ("tsan", ["test_stress.py"]),
     ],

@@ -654,7 +654,7 @@ cdef int opened_drop(const uint8_t *plain, uint32_t length) noexcept nogil:
     if length == 0:
         return -1
     if plain[0] == NOTE:
-        return -1 if 2 <= length <= NOTE_MAX and 1 <= plain[1] <= 2 else DROP_UNKNOWN_NOTE
+        return -1 if 2 <= length <= NOTE_MAX and 1 <= plain[1] <= NOTE_TYPES else DROP_UNKNOWN_NOTE
     if length < VNET_BYTES + 20 or not ipv4_exact(packet, opened_length(plain, length)):
         return DROP_SUPER
     source = load_be32(packet + 12)

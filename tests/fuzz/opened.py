@@ -13,7 +13,7 @@ from kit.superpacket import NO_VNET, segments
 from candy._fastpath import CANDY3, EVENT_NOTED
 
 PEER = LAN + 1
-NOTE, NOTE_MAX = 0x80, 138
+NOTE, NOTE_MAX = 0x80, 169
 PADDING_MAX = 4
 LONGEST = 65_549
 
@@ -55,7 +55,7 @@ def outcome(inner: bytes, flags: int) -> tuple[str | None, list[bytes]]:
     if not inner:
         return None, []
     if inner[0] == NOTE:
-        return (None if 2 <= len(inner) <= NOTE_MAX and inner[1] in (1, 2) else "unknown_note"), []
+        return (None if 2 <= len(inner) <= NOTE_MAX and inner[1] in (1, 2, 3) else "unknown_note"), []
     vnet, packet = inner[:10], inner[10:]
     total = int.from_bytes(packet[2:4], "big")
     if total < len(packet) <= total + PADDING_MAX:
