@@ -258,12 +258,14 @@ class Links:
         peer.finder.silenced(now)
         return self._step(address, now)
 
-    def polled(self, busy: Iterable[int], now: float) -> list[Action]:
-        """There was traffic in these sessions since the last time, and in no others."""
+    def polled(self, busy: Iterable[IPv4Address], now: float) -> list[Action]:
+        """There was traffic with these peers since the last time, and with no others."""
         self._polled_at = now
         actions: list[Action] = []
-        for address in {self._by_session[session] for session in busy if session in self._by_session}:
-            peer = self._peers[address]
+        for address in busy:
+            peer = self._peers.get(address)
+            if peer is None:
+                continue
             if peer.session and not self.is_off:
                 is_news = self._wake(address, now) or peer.told != self._own.sequence
                 actions += self._ask(peer, now) if is_news else []

@@ -4,7 +4,7 @@
     9+, note  │128│ 3 │ flags │ reason │ sequence 4 │ count 1 ││ kind │ family │ address 4/16 │ port 2 │  `count` times
               └───┴───┴───────┴────────┴────────────┴─────────┘└──────┴────────┴──────────────┴────────┘
     PROBE     ┌───┬──────┬────────────┐
-    9+        │ 1 │ id 8 │ zeros      │  as long as the path is to be tried with
+    30+       │ 1 │ id 8 │ zeros      │  as long as the path is to be tried with
               └───┴──────┴────────────┘
     ANSWER    ┌───┬──────┬────────┬────────────┬────────┬──────────┐
     30        │ 2 │ id 8 │ family │ address 16 │ port 2 │ length 2 │  whence the PROBE came; of its datagram, without
@@ -154,9 +154,10 @@ class Offer:
 
 
 def probe(id: bytes, length: int = 0) -> bytes:
-    """A PROBE whose datagram has this length, without headers of UDP and IP, or as long as it has to be."""
+    """A PROBE whose datagram has this length, without headers of UDP and IP, or as long as it has to be: nobody answers
+    one that is shorter than the ANSWER."""
     assert len(id) == ID_BYTES
-    return (bytes([PROBE]) + id).ljust(length - OVERHEAD, b"\0")
+    return (bytes([PROBE]) + id).ljust(max(length - OVERHEAD, Answer.LAYOUT.size), b"\0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,12 +98,16 @@ class Handshakes:
         directory: of whom the relay tells.
         stamps: the times of this member's messages 1.
         randbytes: n random bytes.
+        prefix: the upper 16 bits of session numbers; 0: any.
     """
 
-    def __init__(self, directory: Directory, stamps: Stamps, randbytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, directory: Directory, stamps: Stamps, randbytes: Callable[[int], bytes], prefix: int = 0
+    ) -> None:
         self._directory = directory
         self._stamps = stamps
         self._randbytes = randbytes
+        self._prefix = prefix
         self._intake = Intake()
         self._bucket = Bucket(RATE, SAVED)
         self._underway: dict[IPv4Address, _Underway] = {}
@@ -343,6 +347,8 @@ class Handshakes:
         """Random, not 0, not in use."""
         while True:
             number = int.from_bytes(self._randbytes(4), "big")
+            if self._prefix:
+                number = self._prefix << 16 | number & 0xFFFF
             used = number in self._sessions or any(number == other.number for other in self._underway.values())
             if number != 0 and not used:
                 return number

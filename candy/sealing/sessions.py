@@ -84,7 +84,7 @@ class Sessions:
         self._seal = seal
         self._pins = pins
         self._directory = Directory(pins, own.device.public, own.randbytes)
-        self._handshakes = Handshakes(self._directory, stamps, own.randbytes)
+        self._handshakes = Handshakes(self._directory, stamps, own.randbytes, own.prefix)
         self._groups = Groups(own.primitives, own.randbytes)
         self._joined: Joined | None = None
         """The last log-in, also when it was lost."""

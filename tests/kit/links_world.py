@@ -21,7 +21,8 @@ from random import Random
 from typing import NamedTuple
 
 from candy.member import links
-from candy.member.links import ClearPath, Links, LinkState, SendNote, SendProbe, SetPath
+from candy.member.links import ClearPath, Links, SendNote, SendProbe, SetPath
+from candy.member.linkstate import LinkState
 from candy.member.pathfinder import Doubt
 from candy.protocol.linking import PROBE, Answer, Candidate, Endpoint, Kind
 from candy.protocol.wire import DropReason
@@ -109,7 +110,7 @@ class Host:
         self.sessions: dict[IPv4Address, int] = {}
         """At the peer, by its address."""
         self.got: Counter[str] = Counter()
-        self.busy: set[int] = set()
+        self.busy: set[IPv4Address] = set()
         self.probes: list[tuple[float, Endpoint]] = []
         self.set_paths: list[tuple[float, SetPath]] = []
         self.proven: set[Endpoint] = set()
@@ -133,21 +134,21 @@ class Host:
     def send(self, peer: "Host", length: int = 100) -> None:
         """A packet of the user's, of so many bytes."""
         world, path = self.world, self.paths.get(peer.address)
-        self.busy.add(world.local(self, peer))
+        self.busy.add(peer.address)
         if path is not None and path.asked_at is not None and world.now - path.asked_at > PATIENCE_S:
             path.is_quiet, path.asked_at = True, None
             self.do(self.links.silenced(peer.address, world.now))
         if path is None or path.is_quiet or length > path.longest:
-            world.after(RELAY_S, lambda: peer.take("relay", world.local(peer, self)))
+            world.after(RELAY_S, lambda: peer.take("relay", self.address))
             return
         asks = world.now - path.heard_at > 0.25
         if asks and path.asked_at is None:
             path.asked_at = world.now
         world.post(self, path.endpoint, Datagram(world.local(peer, self), b"E", length + 60, asks))
 
-    def take(self, by: str, session: int) -> None:
+    def take(self, by: str, peer: IPv4Address) -> None:
         self.got[by] += 1
-        self.busy.add(session)
+        self.busy.add(peer)
 
     def receive(self, source: Endpoint, datagram: Datagram) -> None:
         world = self.world
@@ -159,7 +160,7 @@ class Host:
             path.heard_at, path.asked_at = world.now, None
         content = datagram.content
         if content[:1] == b"E":
-            self.take("direct", datagram.session)
+            self.take("direct", peer)
         back = self.sessions[peer]
         if content[:1] == bytes([PROBE]):
             answer = Answer(content[1:9], source, datagram.length - 28).encode()

@@ -314,9 +314,9 @@ def test_nor_offered() -> None:
 def test_a_route_that_begins_to_lead_into_the_tunnel() -> None:
     links = met()
     [probe] = [action for action in offered(links, "192.0.2.7") if isinstance(action, SendProbe)]
-    assert probe.content == b"\1" + bytes(8)
+    assert probe.content == b"\1" + bytes(29)
     source = Endpoint(ip_address("192.0.2.7"), 9)
-    sizes = links.arrived(5, source, Answer(bytes(8), source, 41).encode(), 0.2)
+    sizes = links.arrived(5, source, Answer(bytes(8), source, 62).encode(), 0.2)
     assert len(sizes) == 8
     [path, *_] = links.arrived(5, source, Answer(bytes(8), source, 1500 - 28).encode(), 0.3)
     assert path == SetPath(PEER, source, 1440)
@@ -344,7 +344,7 @@ def test_an_answer_from_elsewhere_proves_nothing() -> None:
     links = met()
     offered(links, "192.0.2.7")
     elsewhere = Endpoint(ip_address("192.0.2.8"), 9)
-    assert probed([*links.arrived(5, elsewhere, Answer(bytes(8), elsewhere, 41).encode(), 0.2)]) == ["192.0.2.8"]
+    assert probed([*links.arrived(5, elsewhere, Answer(bytes(8), elsewhere, 62).encode(), 0.2)]) == ["192.0.2.8"]
 
 
 def test_what_others_have_seen_is_bounded() -> None:

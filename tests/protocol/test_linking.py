@@ -74,8 +74,8 @@ def test_any_note(data: bytes) -> None:
 
 
 def test_a_probe_is_as_long_as_it_is_to_be() -> None:
-    assert probe(b"12345678") == b"\x0112345678"
-    assert probe(b"12345678", 50) == b"\x0112345678" + bytes(9)
+    assert probe(b"12345678") == b"\x0112345678" + bytes(21)
+    assert probe(b"12345678", 70) == b"\x0112345678" + bytes(29)
 
 
 @pytest.mark.parametrize(
