@@ -128,6 +128,8 @@ class Linking:
         """By peer, what its path has carried."""
         self.relay: Callable[[], Awaitable[Sequence[Endpoint]]] | None = None
         """Gives the relay's addresses, which the Member knows. Raises OperationalError."""
+        self.linked: Callable[[IPv4Address, bool], object] = lambda peer, is_linked: None
+        """Told when a peer answers by a link, and when it does so no more."""
         self.wake: Callable[[], object] = lambda: None
         """Called when `delay` may be another outside of the calls below."""
         if settings.is_on:
@@ -193,7 +195,9 @@ class Linking:
         elif kind == EVENT_LINK:
             self._do(self._links.arrived(_number(detail), _endpoint(detail[12:31]), detail[31:], now))
         elif kind == EVENT_QUIET:
-            self._do(self._links.silenced(IPv4Address(detail[:4]), now))
+            peer = IPv4Address(detail[:4])
+            self.linked(peer, False)
+            self._do(self._links.silenced(peer, now))
         else:
             return False
         return True
@@ -338,9 +342,11 @@ class Linking:
                     # Its table may be full of addresses that it met itself, and not have this one.
                     with suppress(ValueError):
                         engine.set_path(tun, int(action.peer), link, address.packed, port, action.longest)
+                        self.linked(action.peer, True)
                     _log.debug("%s is reached directly, at %s", action.peer, action.endpoint)
                 case ClearPath():
                     engine.clear_path(tun, int(action.peer))
+                    self.linked(action.peer, False)
                     _log.debug("%s is reached by the relay", action.peer)
                 case Doubt():
                     self._reflexive.ask(self._now(), is_changed=True)

@@ -154,6 +154,8 @@ class Member:
         if linking is not None:
             linking.relay = lambda: self._dialer.relay_endpoints()
             linking.wake = self._stirred.set
+            if self.sealing is not None:
+                linking.linked = self.sealing.linked
 
     def renew(self, identity: Identity, keyring: Keyring, dialer: Dialer, seal: Seal, secret: Secret | None) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then, and

@@ -152,6 +152,11 @@ class Sealing:
         """Act on an event of the engine's; False: it is none about sealing."""
         return source == self._tun and self._sealer is not None and self._sealer.on_event(kind, detail)
 
+    def linked(self, address: IPv4Address, is_linked: bool) -> None:
+        """A member answers by a direct link, or does so no more."""
+        if self._sealer is not None:
+            self._sealer.linked(address, is_linked)
+
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
         if self._sealer is not None:

@@ -139,7 +139,7 @@ class Sealer:
 
     def lost(self) -> None:
         """The connection that leads is gone."""
-        self._sessions.lost()
+        self._sessions.lost(self._at().now)
 
     def set_seal(self, seal: Seal, flags: Asks) -> None:
         """The setting is another one, and with it what is said to others."""
@@ -151,6 +151,10 @@ class Sealer:
             return False
         self._carry_out(self._sessions.happened(_EVENTS[kind](detail), self._at()))
         return True
+
+    def linked(self, address: IPv4Address, is_linked: bool) -> None:
+        """A member answers by a direct link, or does so no more."""
+        self._carry_out(self._sessions.linked(address, is_linked, self._at()))
 
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
