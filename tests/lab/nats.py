@@ -1,16 +1,18 @@
-"""Machines behind routers with NAT, each in a LAN of its own or of several, on the Ethernet of a laboratory.
+"""Machines behind routers with NAT, in LANs of their own, on the Ethernet of a laboratory.
 
-    Router(laboratory, 1) ─▶ host() ─▶ 192.168.1.2, host() ─▶ 192.168.1.3 …      nat("masquerade"), run("nft", …)
+    Router(laboratory, 1) ─▶ host() ─▶ 192.168.1.2, host() ─▶ 192.168.1.3 …      forget(), block(), narrow(1280)
 
-A router's NAT is the kernel's: it keeps the port where it can, and lets nothing in but answers, so it is port-restricted.
-`masquerade random,fully-random` gives each destination a port of its own: that is symmetric.
+A router's NAT is the kernel's: it keeps the port where it can, and lets in answers alone, so it is port-restricted.
+SYMMETRIC gives each destination another port; with FULL_CONE a port leads to the first machine, whoever sends there.
 """
 
 from lab.laboratory import Laboratory
-from lab.namespaces import Host, Namespace
+from lab.namespaces import Host
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 RESTRICTED = "masquerade"
 SYMMETRIC = "masquerade random,fully-random"
+FULL_CONE = "masquerade persistent"
 
 
 class Router:
@@ -18,7 +20,7 @@ class Router:
 
     Args:
         number: of the LAN, 192.168.NUMBER.0/24.
-        nat: the statement of nftables by which what leaves is translated.
+        nat: how what leaves is translated.
     """
 
     def __init__(self, laboratory: Laboratory, number: int, nat: str = RESTRICTED) -> None:
@@ -34,42 +36,43 @@ class Router:
         run("ip", "address", "add", f"{self._lan}.1/24", "dev", "lan0")
         run("ip", "link", "set", "lan0", "up")
         run("nft", "add table ip nat; add chain ip nat out { type nat hook postrouting priority srcnat; }")
-        run(
-            "nft",
-            f"add rule ip nat out oifname eth0 ip protocol udp {nat}; add rule ip nat out oifname eth0 masquerade",
-        )
-        # What nobody inside has asked for gets no further, and is not answered.
+        run("nft", "add chain ip nat in { type nat hook prerouting priority dstnat; }")
+        self._translate(nat)
+        if nat == FULL_CONE:
+            run("nft", f"add rule ip nat in iifname eth0 ip protocol udp dnat to {self._lan}.2")
+        # What nobody within has asked for gets no further, and is not answered.
         run("nft", "add table ip filter; add chain ip filter in { type filter hook input priority 0; }")
         run("nft", "add rule ip filter in iifname eth0 ct state new drop")
+        run("nft", "add chain ip filter through { type filter hook forward priority 0; }")
 
     def host(self) -> Host:
         """Plug in another machine."""
         self._hosts += 1
         made = Host(f"lan {self._number} host {self._hosts}", f"{self._lan}.{self._hosts}", f"port{self._hosts}")
         self._laboratory.stack.callback(made.close)
-        self._plug(made)
+        peer = ("peer", "name", "eth0", "netns", made.path)
+        self.outside.run("ip", "link", "add", made.port, "type", "veth", *peer)
+        self.outside.run("ip", "link", "set", made.port, "master", "lan0", "up")
+        made.run("ip", "address", "add", f"{made.address}/24", "dev", "eth0")
+        made.run("ip", "link", "set", "eth0", "up")
+        made.run("ip", "route", "add", "default", "via", f"{self._lan}.1")
         return made
 
-    def _plug(self, host: Host) -> None:
-        self.outside.run(*("ip", "link", "add", host.port, "type", "veth", "peer", "name", "eth0", "netns", host.path))
-        self.outside.run("ip", "link", "set", host.port, "master", "lan0", "up")
-        host.run("ip", "address", "add", f"{host.address}/24", "dev", "eth0")
-        host.run("ip", "link", "set", "eth0", "up")
-        host.run("ip", "route", "add", "default", "via", f"{self._lan}.1")
+    def _translate(self, nat: str) -> None:
+        run = self.outside.run
+        run("nft", f"add rule ip nat out oifname eth0 ip protocol udp {nat}")
+        run("nft", "add rule ip nat out oifname eth0 masquerade")
 
-    def forget(self) -> None:
-        """Have the NAT forget what it translates, and take other ports from now on."""
+    def forget(self, first: int) -> None:
+        """Have the NAT forget what it translates, and take ports from this one on instead."""
         self.outside.run("nft", "flush chain ip nat out")
-        self.outside.run("nft", f"add rule ip nat out oifname eth0 {SYMMETRIC}")
-        self.outside.run("conntrack", "-F")
+        self._translate(f"masquerade to :{first}-{first + 1000}")
+        with self.outside, NFCTSocket() as conntrack:
+            conntrack.flush()
 
     def block(self) -> None:
-        """Let no UDP out any more."""
-        self.outside.run("nft", "add chain ip filter through { type filter hook forward priority 0; }")
+        """Let no UDP through any more."""
         self.outside.run("nft", "add rule ip filter through ip protocol udp drop")
 
     def unblock(self) -> None:
         self.outside.run("nft", "flush chain ip filter through")
-
-
-__all__ = ["RESTRICTED", "SYMMETRIC", "Namespace", "Router"]
