@@ -217,6 +217,10 @@ class Links:
         except WireError:
             return [DropReason.BAD_OFFER]
         peer, actions = self._peers[address], list[Action]()
+        if offer.flags & Says.HEARS_NOTHING and peer.finder.path is not None:
+            # What this member sends there may be lost, too; it would be a while before that is known here.
+            peer.finder.silenced(now)
+            actions.append(ClearPath(address))
         if offer.flags & Says.ANSWER_ME:
             actions += self._offer(peer, Says(0))
         else:
@@ -256,7 +260,7 @@ class Links:
         if peer is None:
             return []
         peer.finder.silenced(now)
-        return self._step(address, now)
+        return [*self._offer(peer, Says.HEARS_NOTHING), *self._step(address, now)]
 
     def polled(self, busy: Iterable[IPv4Address], now: float) -> list[Action]:
         """There was traffic with these peers since the last time, and with no others."""

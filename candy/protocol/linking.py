@@ -82,6 +82,8 @@ class Says(IntFlag):
     """The sender's NAT has another port for each destination."""
     IS_OFF = 4
     """The sender has no direct links."""
+    HEARS_NOTHING = 8
+    """By the path: leave it, and look for one anew."""
 
 
 class Reason(IntEnum):

@@ -53,6 +53,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "ca_file": None,
         "pins": (),
         "ml_kem": False,
+        "direct": True,
+        "endpoints": (),
         "stun": None,
         "port": 0,
         "localhost": None,
