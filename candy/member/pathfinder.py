@@ -344,7 +344,7 @@ class Pathfinder:
     def _probe(self, trial: Trial, now: float, size: int = 0) -> Probe:
         """A probe of this size, or, of none, as long as suits the trial (rule 3)."""
         id = self._randbytes(ID_BYTES)
-        fits = trial.mtu if trial is self._path and not trial.lost_in_row else 0
+        fits = trial.mtu if trial is self.path and not trial.lost_in_row else 0
         content = probe(id, max(0, (size or fits) - HEADERS[trial.endpoint.family]))
         sent = _Sent(trial.endpoint, size, len(content) + OVERHEAD, now, now + trial.patience)
         self._outstanding[id] = sent

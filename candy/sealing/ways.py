@@ -2,7 +2,7 @@
 
     known of it                        a packet for it
     nothing                            waits, the relay is asked
-    nobody, away, revoked              is dropped as no_route; one that is away, but has a link and a session, is sealed for
+    nobody, away, revoked              is dropped as no_route; one away that has a link is sealed for
     what pins refuse                   is dropped as key_refused
     that it does not seal              goes in the clear; under REQUIRE it is dropped as peer_not_sealing
     that it seals, without a session   waits, the relay is asked once more, and a session begun

@@ -340,6 +340,21 @@ def test_what_is_none_is_dropped_by_name() -> None:
     assert links.silenced(OTHER, 0.1) == []
 
 
+def test_a_peer_that_hears_nothing_has_its_path_left_at_once() -> None:
+    links = met()
+    source = Endpoint(ip_address("192.0.2.7"), 9)
+    offered(links, "192.0.2.7")
+    links.arrived(5, source, Answer(bytes(8), source, 62).encode(), 0.2)
+    links.arrived(5, source, Answer(bytes(8), source, 1500 - 28).encode(), 0.3)
+    assert links.state(PEER, 0.4).endpoint == source
+    left, probe, *_ = links.noted(5, Offer(1, Says.HEARS_NOTHING).encode(), 0.4)
+    assert left == ClearPath(PEER)
+    assert isinstance(probe, SendProbe)
+    assert links.state(PEER, 0.4).endpoint is None
+    again = links.arrived(5, source, Answer(bytes(8), source, 62).encode(), 0.5)
+    assert SetPath(PEER, source, 1440) in again
+
+
 def test_an_answer_from_elsewhere_proves_nothing() -> None:
     links = met()
     offered(links, "192.0.2.7")

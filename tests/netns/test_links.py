@@ -2,6 +2,7 @@
 
 import re
 import signal
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -22,8 +23,9 @@ ROUNDS = 600
 class Pair:
     """Two members, of which the first one pings the other without a pause."""
 
-    def __init__(self, laboratory: Laboratory, one: Host, other: Host, *flags: str) -> None:
+    def __init__(self, laboratory: Laboratory, hosts: Iterable[Host], *flags: str) -> None:
         self._laboratory = laboratory
+        one, other = hosts
         self.one, self.other = laboratory.client(*flags, host=one), laboratory.client(host=other)
         self.address, self.its = self.one.connected(), self.other.connected()
         self.ping: Program
@@ -70,7 +72,7 @@ def link(client: Client, address: str) -> dict[str, object]:
 
 def test_in_one_lan(laboratory: Laboratory) -> None:
     laboratory.relay()
-    pair = Pair(laboratory, laboratory.host(), laboratory.host())
+    pair = Pair(laboratory, (laboratory.host(), laboratory.host()))
     pair.start()
     there, back = pair.until(path="direct", mtu=1500)
     for found, client in ((there, pair.other), (back, pair.one)):
@@ -91,7 +93,7 @@ def test_through_nats(laboratory: Laboratory, near: str | None, far: str | None)
         laboratory.host() if nat is None else Router(laboratory, number, nat).host()
         for number, nat in ((1, near), (2, far))
     ]
-    pair = Pair(laboratory, *hosts)
+    pair = Pair(laboratory, hosts)
     pair.start()
     pair.until(path="direct", mtu=1500)
 
@@ -99,7 +101,7 @@ def test_through_nats(laboratory: Laboratory, near: str | None, far: str | None)
 def test_symmetric_on_both_ends(laboratory: Laboratory) -> None:
     """The relay stays, and why is said."""
     laboratory.relay()
-    pair = Pair(laboratory, *(Router(laboratory, number, SYMMETRIC).host() for number in (1, 2)))
+    pair = Pair(laboratory, (Router(laboratory, number, SYMMETRIC).host() for number in (1, 2)))
     pair.start()
     pair.until(path="relay", why="symmetric NAT on both ends")
     assert " 0% packet loss" in ping(pair.one.host, pair.its)
@@ -109,7 +111,7 @@ def test_behind_one_router(laboratory: Laboratory) -> None:
     """Which leads nothing back in."""
     laboratory.relay()
     router = Router(laboratory, 1)
-    pair = Pair(laboratory, router.host(), router.host())
+    pair = Pair(laboratory, (router.host(), router.host()))
     pair.start()
     there, _ = pair.until(path="direct")
     assert str(there["endpoint"]).startswith(f"{pair.other.host.address}:")
@@ -118,7 +120,7 @@ def test_behind_one_router(laboratory: Laboratory) -> None:
 def test_a_nat_that_forgets_under_traffic(laboratory: Laboratory) -> None:
     laboratory.relay()
     routers = [Router(laboratory, number) for number in (1, 2)]
-    pair = Pair(laboratory, *(router.host() for router in routers))
+    pair = Pair(laboratory, (router.host() for router in routers))
     pair.start()
     _, before = pair.until(path="direct")
     since = len(pair.answered())
@@ -137,7 +139,7 @@ def test_a_nat_that_forgets_under_traffic(laboratory: Laboratory) -> None:
 def test_udp_is_blocked_after_a_while(laboratory: Laboratory) -> None:
     laboratory.relay()
     routers = [Router(laboratory, number) for number in (1, 2)]
-    pair = Pair(laboratory, *(router.host() for router in routers))
+    pair = Pair(laboratory, (router.host() for router in routers))
     pair.start()
     pair.until(path="direct")
     since = len(pair.answered())
@@ -153,7 +155,7 @@ def test_udp_is_blocked_after_a_while(laboratory: Laboratory) -> None:
 def test_the_relay_is_gone_under_a_ping(laboratory: Laboratory) -> None:
     """For longer than a session lasts."""
     relay = laboratory.relay()
-    pair = Pair(laboratory, laboratory.host(), laboratory.host())
+    pair = Pair(laboratory, (laboratory.host(), laboratory.host()))
     pair.start()
     pair.until(path="direct")
     since = len(pair.answered())
@@ -184,7 +186,7 @@ def test_switched_off(
     laboratory: Laboratory, relay: tuple[str, ...], client: tuple[str, ...], here: str, there: str
 ) -> None:
     laboratory.relay(*relay)
-    pair = Pair(laboratory, laboratory.host(), laboratory.host(), *client)
+    pair = Pair(laboratory, (laboratory.host(), laboratory.host()), *client)
     pair.start()
     for _ in range(ROUNDS):
         if [each["why"] for each in pair.links] == [here, there]:
