@@ -39,10 +39,10 @@ cdef bint udp_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexc
             and memcmp(packet + 12, first + 12, 12) == 0)                       # addresses and ports
 
 
-cdef bint checksums_right(const uint8_t *packet, uint32_t length) noexcept nogil:
+cdef bint checksums_right(const uint8_t *packet, uint32_t length, bint unsummed) noexcept nogil:
     """The header's too: both are computed anew for what is put together, and would come out right."""
-    return (checksum_fold(checksum_add(packet, 20, 0)) == 0xFFFF
-            and checksum_fold(checksum_add(packet + 20, length - 20, pseudo_header(packet, length - 20))) == 0xFFFF)
+    return (checksum_fold(checksum_add(packet, 20, 0)) == 0xFFFF and (unsummed or checksum_fold(
+        checksum_add(packet + 20, length - 20, pseudo_header(packet, length - 20))) == 0xFFFF))
 
 
 cdef bint merge_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
@@ -100,12 +100,11 @@ cdef void merge_packet(Worker *w, Slot *s, Merge *m, uint8_t *packet, uint32_t l
 cdef bint merge_add(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil:
     """Append a packet that merge_fits(); False when a checksum is wrong, and nothing was changed."""
     cdef uint32_t part = length - m.headers
-    if not m.unsummed:
-        if not m.verified and not checksums_right(m.packet, m.length):
-            return False
-        m.verified = True
-        if not checksums_right(packet, length):
-            return False
+    if not m.verified and not checksums_right(m.packet, m.length, m.unsummed):
+        return False
+    m.verified = True
+    if not checksums_right(packet, length, m.unsummed):
+        return False
     m.pieces += 1
     m.iov[m.pieces].iov_base = packet + m.headers
     m.iov[m.pieces].iov_len = part
