@@ -8,8 +8,6 @@
 # body that follows from the sender and the number of the frame in the sender's buffer. A sealed one has the addresses
 # and the number, as its counter, in the header that a relay sees, and the body where the ciphertext would be.
 
-cdef extern from "<sys/socket.h>" nogil:
-    enum: MSG_TRUNC
 
 cdef enum:
     BENCH_MEMBER_BASE = 0x0A400001      # 10.64.0.1

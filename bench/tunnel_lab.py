@@ -43,8 +43,9 @@ class Mode:
 
 
 IN_THE_CLEAR = ("--seal", "off")
+BY_RELAY = ("--no-direct",)
 PLAIN = Mode("ext", "candy", IN_THE_CLEAR, IN_THE_CLEAR)
-SEALED = Mode("sealed", "candy,\nsealed")
+SEALED = Mode("sealed", "candy,\nsealed", BY_RELAY, BY_RELAY)
 MODES = (
     PLAIN,
     Mode("one", "right without\ncandy.2", right=("--no-extension",)),
@@ -94,11 +95,18 @@ class TunnelLab:
         folder: for state and certificates; empty, the caller's.
         modes: candy's.
         limits: the kernel and the proxy too.
-        has_wireguard: wireguard-go through its hub too.
+        has_wireguard: wireguard-go too, through its hub or point to point.
     """
 
     def __init__(
-        self, stack: ExitStack, folder: Path, modes: Sequence[Mode], *, limits: bool = True, has_wireguard: bool = False
+        self,
+        stack: ExitStack,
+        folder: Path,
+        modes: Sequence[Mode],
+        *,
+        limits: bool = True,
+        has_wireguard: bool = False,
+        is_point_to_point: bool = False,
     ) -> None:
         self._stack = stack
         self._folder = folder
@@ -112,7 +120,11 @@ class TunnelLab:
             proxy = Way("proxy", "TCP proxy,\nno VPN", "10.0.1.1", "10.0.2.1", "eth0", self._proxy())
             self.ways += [kernel, proxy]
         self.ways += [self._tunnel(n, mode) for n, mode in enumerate(modes, 1)]
-        if has_wireguard:
+        if has_wireguard and is_point_to_point:
+            spokes, interface = wireguard.point_to_point(stack, self.left, self.right)
+            title = "wireguard-go,\ndirect"
+            self.ways.append(Way("wireguard", title, wireguard.RIGHT, wireguard.LEFT, interface, None, spokes))
+        elif has_wireguard:
             hub, spokes, interface = wireguard.connect(stack, self.hub, self.left, self.right)
             title = "wireguard-go,\nits hub"
             self.ways.append(Way("wireguard", title, wireguard.RIGHT, wireguard.LEFT, interface, hub, spokes))

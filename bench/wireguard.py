@@ -1,6 +1,9 @@
-"""wireguard-go through its hub: three of them, what each spoke sends to the other the hub opens, forwards and seals.
+"""wireguard-go, through its hub or point to point.
 
     left 10.30.0.1 ── wireguard-go ── UDP ── wireguard-go, hub 10.30.0.254 ── UDP ── wireguard-go ── 10.30.0.2 right
+    left 10.30.0.1 ── wireguard-go ── UDP ── wireguard-go ── 10.30.0.2 right
+
+With a hub there are three of them, and what a spoke sends to the other the hub opens, forwards and seals.
 
 Configured over its own UNIX socket, so that it needs no other program. From 2023-12 on it has offloads.
 """
@@ -96,3 +99,13 @@ def connect(stack: ExitStack, hub: Namespace, left: Namespace, right: Namespace)
     for spoke in (left, right):
         spoke.run("ping", "-c", "1", "-W", "5", HUB)
     return programs[0], programs[1:], second.device
+
+
+def point_to_point(stack: ExitStack, left: Namespace, right: Namespace) -> tuple[list[Program], str]:
+    """Start two, each the other's peer; their programs, and the name of the interface on the right."""
+    first, second = End.of(left, LEFT), End.of(right, RIGHT)
+    programs = [end.start(stack) for end in (first, second)]
+    first.configure(second.as_peer(f"{RIGHT}/32", "10.0.2.2"))
+    second.configure(first.as_peer(f"{LEFT}/32", "10.0.1.2"))
+    left.run("ping", "-c", "1", "-W", "5", RIGHT)
+    return programs, second.device

@@ -62,11 +62,27 @@ EVENT_CONFIRMED: Final[int]
 """Of such a device: the first packet has opened under a session that was not confirmed; the detail is its number, 4
 bytes. Before the EVENT_NOTED of the same packet."""
 EVENT_NOTED: Final[int]
-"""Of such a device: a note of type 1 or 2 has opened; the detail is the session's number, 4 bytes, and the note."""
+"""Of such a device: a note of type 1, 2 or 3 has opened, whichever way it came; the detail is the session's number, 4
+bytes, and the note."""
 EVENT_GROUPED: Final[int]
 """Of such a device, after seal_groups(): a SEALED_GROUP came of an epoch that is not open, its length and destination
 right; the detail is all of it. At most 16 a second of one source, with 64 saved up; what is beyond is dropped as
 handshake_limit."""
+EVENT_LINK: Final[int]
+"""Of such a device: something authentic came by a link that Python should know of: the answer to a probe, or anything
+from an address that is not the path to its sender. The detail is the session's number, 4 bytes, the link, 8, where it
+came from as family (4 or 6), 1, address, 16, of IPv4 the first 4 and zeros, and port, 2; then the ANSWER (`2 | id 8 |
+family 1 | address 16 | port 2 | length of the probe's datagram 2`), or nothing. All big-endian. At most 32 answers and 4
+others a second of one session, with 64 and 8 saved up."""
+EVENT_STUN: Final[int]
+"""Of a link: a STUN success response to one of expect_stun()'s transactions came; the detail is where it came from,
+family, address and port as of EVENT_LINK, and the datagram, of up to 512 bytes."""
+EVENT_OLD: Final[int]
+"""Of such a device: a message of an original client's opened, other than a packet; the detail is the link, 8 bytes, where
+it came from, 19, as of EVENT_LINK, and the message, of up to 64. At most 8 a second of one address, with 16 saved up."""
+EVENT_QUIET: Final[int]
+"""Of such a device: the path to a peer is quiet, and its packets go by the relay until the next set_path(); the detail
+is the peer's address, 4 bytes. Once for each set_path()."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 
@@ -279,8 +295,8 @@ class _Sealing:
         """Know nothing of an address any more; what waits for it is dropped as no_session. False: there was nothing."""
 
     def send_sealed(self, tun: int, local: int, body: bytes = b"") -> bool:
-        """Send a note of up to 138 bytes, its first 0x80, or without a body an empty packet. False: the session, or the
-        relay, is gone."""
+        """Send a note of up to 169 bytes, its first 0x80, or without a body an empty packet: by the path to its peer,
+        where there is one that is not quiet, else by the relay. False: the session is gone, and the relay too."""
 
     def seal_groups(self, tun: int, epoch: bytes = b"", key: bytes = b"", label_key: bytes = ...) -> None:
         """Seal packets to groups under this epoch from now on, with counters from 0; the key of the one before is
@@ -305,7 +321,125 @@ class _Sealing:
         since anything came, when anything came last, and the first packet that came since anything was sent. 0.0 is
         never. Notes and empty packets are none."""
 
-class Engine(_Sealing):
+class _Links(_Sealing):
+    """Direct links of a network's device that seals: UDP sockets on which what is sealed for a peer goes straight there
+    (docs/protocol.md, "Direct links"). A link is numbered as a connection, and counted as one. Addresses of the
+    underlay are bytes, 4 or 16, as the link's family. Raises as _Sealing, all of it."""
+
+    def link_prefix(self, tun: int) -> int:
+        """The upper 16 bits that `local` of install() has to have for its session to be reached by a link, not 0; the
+        same as long as the device is there. A link's socket drops all else in the kernel."""
+
+    def open_link(self, tun: int, fd: int) -> int:
+        """Have a link on this UDP socket: bound, of IPv4 or of IPv6 alone, its IP_MTU_DISCOVER (IPV6_MTU_DISCOVER)
+        set. Owned by the engine only once open_link() returned; it sets UDP_GRO and a socket filter.
+
+        Returns:
+            the link. It lives until close_link(), or stop(); EVENT_CLOSED follows the former.
+
+        Raises:
+            OSError: the socket can't be used; ENFILE when every slot is taken.
+        """
+
+    def close_link(self, link: int) -> bool:
+        """Close it. Paths that go by it are quiet from here on, without an event. False: it is gone."""
+
+    def expect_stun(self, link: int, ids: Sequence[bytes]) -> bool:
+        """Take the answers to these STUN transactions from here on, and no others: up to 8, of 12 bytes. False: the
+        link is gone.
+
+        Raises:
+            ValueError: there are more, or one has another length.
+        """
+
+    def send_stun(self, link: int, address: bytes, port: int, message: bytes) -> bool:
+        """Send a datagram as it is, of at most 512 bytes. False: the link is gone, or the kernel refused."""
+
+    def send_by(self, tun: int, session: int, link: int, address: bytes, port: int, content: bytes = b"") -> bool:
+        """Seal this for the peer of a session and send it by a link to exactly this address, whatever path there is: a
+        PROBE, a note, or, empty, a keep-alive. False: session or link is gone, or the kernel refused it (EMSGSIZE: it
+        is too long for the interface; ENETUNREACH: there is no way).
+
+        Args:
+            session: `local` of install().
+            content: at most 9,000 bytes; the datagram has 32 more.
+        """
+
+    def set_path(self, tun: int, peer: int, link: int, address: bytes, port: int, longest: int) -> None:
+        """Packets for a peer that set_peer() seals leave by this link to this address from now on, if they have at most
+        `longest` bytes, or are super-packets of TCP, which are cut to that. A path is proven: an answer came from
+        there. One that was quiet goes on.
+
+        Args:
+            peer: its address in the network.
+            longest: bytes of an inner IPv4 packet, 576 to 9,000: the path's MTU less 60 with IPv4, 80 with IPv6.
+
+        Raises:
+            ValueError: the link is gone, or the device's no more; the address is of another family; or set_peer() did
+                not come first.
+        """
+
+    def clear_path(self, tun: int, peer: int) -> bool:
+        """Packets for a peer go by the relay from here on. False: they did."""
+
+    def paths(self, tun: int) -> list[tuple[int, float, float, int, int, int, int, bool]]:
+        """Each path: its peer's address, when anything was sent by it last and when anything authentic came from the
+        peer by any link (0.0 never), packets in, their bytes, packets out, their bytes, all since set_path() first
+        named this address, and whether it is quiet."""
+
+    def open_stun(self, fd: int, other: tuple[bytes, int] | None = None) -> int:
+        """Answer STUN Binding requests on this bound UDP socket (RFC 8489), in one of the workers. Owned by the engine
+        only once open_stun() returned. At most 10 a second of each source, a /32 or /64, with 20 saved up, and 20,000
+        of all.
+
+        Args:
+            other: address (of the socket's family, or IPv4 on one of both) and port that answers name as OTHER-ADDRESS
+                (RFC 5780).
+
+        Returns:
+            its number, for close_link(); an engine has up to 4, beside its connections.
+
+        Raises:
+            OSError: the socket can't be used; ENFILE when there are 4.
+        """
+
+class _OldLinks(_Links):
+    """Direct links of a device with original clients, by the links that _Links opens: under keys that are their
+    recipients', in datagrams of at most 1,500 bytes (docs/protocol.md, "With the original's clients"). Raises as
+    _Sealing, and ValueError for a link or an address that is not the device's."""
+
+    def set_old_key(self, tun: int, own: int, key: bytes = b"") -> None:
+        """Open what original clients send under this key of 32 bytes, from here on; empty: nothing. Links let through
+        what needs it. `own` is the device's address, as set_sealing() has it.
+
+        Raises:
+            ValueError: a key of another length.
+        """
+
+    def set_old_path(self, tun: int, peer: int, link: int, address: bytes, port: int, key: bytes) -> None:
+        """Packets in the clear for this peer, of at most 1,471 bytes or cut to packets of such, leave by this link to
+        this address under the peer's key from now on; and from this address alone are packets of that peer taken. A
+        path is proven: an answer came from there.
+
+        Raises:
+            MemoryError: there are too many peers.
+        """
+
+    def clear_old_path(self, tun: int, peer: int) -> bool:
+        """Packets for this peer go by the relay from here on. False: they did."""
+
+    def send_old(self, tun: int, link: int, address: bytes, port: int, key: bytes, content: bytes) -> bool:
+        """Send a message of up to 64 bytes under a peer's key. False: the kernel refused, or old_sealed() is at its
+        bound."""
+
+    def old_sealed(self, tun: int) -> int:
+        """Datagrams that were sealed for original clients, each under a random IV: up to 2**32, beyond which nothing is
+        sent by such links, and paths are quiet (EVENT_QUIET)."""
+
+    def old_paths(self, tun: int) -> list[tuple[int, float, float, int, int, int, int, bool]]:
+        """Each of their paths, as paths() has them."""
+
+class Engine(_OldLinks):
     """Worker threads that carry WebSocket frames between connections and TUN devices.
 
     Args:
@@ -673,6 +807,15 @@ def set_carried(engine: Engine, tun: int, local: int, *, bytes_sent: int = 0, fa
 
 def age_waiting(engine: Engine, tun: int, seconds: float) -> None:
     """For tests: have everything that waits for sessions have come so much earlier."""
+
+def set_link_counter(engine: Engine, tun: int, local: int, number: int) -> None:
+    """For tests: have a session's links go on with this counter."""
+
+def set_old_sealed(engine: Engine, tun: int, number: int) -> None:
+    """For tests: so many datagrams were sealed for original clients."""
+
+def age_path(engine: Engine, tun: int, peer: int, seconds: float) -> None:
+    """For tests: have everything that a path remembers have been so much earlier."""
 
 def set_group_counter(engine: Engine, tun: int, number: int, carried: int) -> None:
     """For tests: have the device's own epoch go on with this counter, as if so many bytes were sealed under it."""

@@ -32,6 +32,7 @@ include "engine/recordlayer.pxi"        # TLS records: sealed and opened
 include "engine/aead.pxi"               # sealed packets, over bytes
 include "engine/window.pxi"             # which counters have come
 include "engine/sessions.pxi"           # what a device knows of sealing: sessions and members
+include "engine/link.pxi"               # direct links, over bytes; paths
 include "engine/groups.pxi"             # packets to groups, over bytes
 include "engine/waiting.pxi"            # packets that wait for a session
 include "engine/sealing.pxi"            # a frame that waited becomes what is on the wire
@@ -47,11 +48,16 @@ include "engine/fanout.pxi"             # one packet for several
 include "engine/opening.pxi"            # what comes to a device: opened, or taken in the clear
 include "engine/endtoend.pxi"           # what members seal for each other: to whom it may go
 include "engine/outway.pxi"             # what becomes of a device's packet where members seal
+include "engine/linksend.pxi"           # from a device to a link
+include "engine/oldlink.pxi"            # direct links with original clients
 include "engine/connection.pxi"         # the end of a connection
 include "engine/input.pxi"              # input that waits: held, or not whole yet
 include "engine/receive.pxi"            # from a socket to a batch
 include "engine/message.pxi"            # and what is no packet
 include "engine/tun.pxi"                # packets of a TUN device
+include "engine/oldreceive.pxi"         # from an original client to a device
+include "engine/linkreceive.pxi"        # from a link to a device
+include "engine/stun.pxi"               # a relay's STUN responder
 include "engine/handshake.pxi"          # of TLS, on a thread of their own
 include "engine/http.pxi"               # between that and the frames: plaintext for Python
 include "engine/worker.pxi"             # the thread and its epoll
@@ -59,6 +65,8 @@ include "engine/context.pxi"            # TLS contexts, from files
 include "engine/primitives.pxi"         # X25519, Ed25519 and AES-256-GCM, for Python
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/sealface.pxi"           # what Python says of sealing
+include "engine/linkface.pxi"           # and of direct links
+include "engine/oldface.pxi"            # with original clients too
 include "engine/captureface.pxi"        # and of captures
 include "engine/face.pxi"               # the Python face
 include "engine/testing.pxi"            # parts of it over bytes in memory: frames, segments, a device, a backlog

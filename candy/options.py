@@ -151,6 +151,13 @@ NETWORK_OPTIONS = (
         reloads=True,
     ),
     Option(
+        "direct",
+        bool,
+        "let members reach each other without the relay; --no-direct: never  [on]",
+        default=True,
+        reloads=True,
+    ),
+    Option(
         "dhcp",
         str,
         "grant addresses of this pool, '' for none  [{default}]",
@@ -355,6 +362,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             least=1,
             most=1_000_000,
         ),
+        _switch_off("no_stun", "stun", "answer no STUN, by which members behind NATs find each other (UDP, two ports)"),
         Option("workers", int, "threads that forward packets  [cores - 1]", "COUNT", least=1, most=64),
         Option(
             "queue_bytes",
@@ -446,17 +454,37 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "secret", str, "the secret of the network's members, from this file: all or nobody", "FILE", reloads=True
         ),
         _switch("masquerade", "forward between the network and this machine's others, with NAT (nftables)"),
-        Option("stun", str, "STUN server for direct links", "URL", "-s", is_original=True, is_idle=True),
+        Option(
+            "direct",
+            bool,
+            "reach members without the relay where that can be; --no-direct: never  [on]",
+            default=True,
+        ),
+        Option(
+            "stun",
+            str,
+            "the STUN server for direct links, like stun://stun.example.org  [the relay]",
+            "URL",
+            "-s",
+            is_original=True,
+        ),
         Option(
             "port",
             int,
-            "local UDP port for direct links",
+            "local UDP port for direct links, 0 for any  [{default}]",
             "PORT",
             default=0,
             least=0,
             most=65535,
             is_original=True,
-            is_idle=True,
+        ),
+        Option(
+            "endpoint",
+            str,
+            "be reached here, too, where a router forwards UDP to --port, like 198.51.100.7:5000; may be repeated",
+            "ADDRESS:PORT",
+            fields=("endpoints",),
+            repeats=True,
         ),
         Option("localhost", str, "local address for direct links", "IP", is_original=True, is_idle=True),
         Option(

@@ -15,6 +15,7 @@ ADAPTERS = {
     "member/doctor.py",
     "member/joining.py",
     "member/lifecycle.py",
+    "member/linking.py",
     "member/member.py",
     "member/parts.py",
     "member/sealing.py",
@@ -27,6 +28,7 @@ ADAPTERS = {
     "relay/lifecycle.py",
     "relay/relay.py",
     "relay/served.py",
+    "relay/stun.py",
     "relay/upgrade.py",
     "sealing/sealer.py",
 }

@@ -383,12 +383,13 @@ def _of_member() -> list[click.Command]:
         if is_json:
             _print_json(answer)
             return
-        routes, last_end = answer.pop("routes"), answer.pop("last_end")
+        routes, links, last_end = answer.pop("routes"), answer.pop("links"), answer.pop("last_end")
         ended = {} if last_end is None else {"last_end": last_end["reason"], "last_end_at": last_end["at"]}
         tables.show_one((answer | ended).items())
-        if routes:
-            click.echo()
-            tables.show(tables.ROUTES, routes)
+        for columns, rows in ((tables.ROUTES, routes), (tables.LINKS, links)):
+            if rows:
+                click.echo()
+                tables.show(columns, rows)
 
     @_command("client", "members", "List the other members that this one knows of.")
     def members(asking: Asking, is_json: bool) -> None:

@@ -151,9 +151,17 @@ ENDS = (
     Column("DELAY", "queue_delay_ms", "ms"),
     Column("DROPS", "drops", "count"),
 )
-PEERS = (
+LINKS = (
     Column("ADDRESS", "address"),
     Column("PATH", "path"),
+    Column("ENDPOINT", "endpoint"),
+    Column("RTT", "round_trip_ms", "ms"),
+    Column("MTU", "mtu", "count", spare=2),
+    Column("SINCE", "since", "time", spare=1),
+    Column("WHY-RELAY", "why", "sentence"),
+)
+PEERS = (
+    *LINKS,
     Column("SEALING", "sealing"),
     Column("KEY", "key"),
     Column("PUBLIC", "public"),

@@ -539,6 +539,28 @@ class Ended:
 
 
 @dataclass(slots=True, kw_only=True)
+class Linked:
+    """How another member is reached."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    address: str
+    path: Literal["relay", "direct"]
+    endpoint: str | None
+    """Where its packets are sent to directly, host:port."""
+    round_trip_ms: float | None
+    """There and back on a direct path, smoothed."""
+    mtu: int | None
+    """Bytes of an IP packet that fits on a direct path."""
+    since: float | None
+    """When that was taken, Unix seconds."""
+    why: str | None
+    """Why there is no direct path: `not tried`, for nothing was sent; `being tried`; `idle`, without packets for a
+    minute; `no path found`; `symmetric NAT on both ends`; `no UDP`; `MTU below 1280`; `peer too old`; `switched off` by
+    the user, `switched off there` or `switched off for the network`."""
+
+
+@dataclass(slots=True, kw_only=True)
 class MemberStatus(Traffic):
     """A member's own program. What it carried is that of the connection at hand; all zero without one."""
 
@@ -569,6 +591,8 @@ class MemberStatus(Traffic):
     path: Literal["relay"]
     since: float | None
     """When the connection was confirmed."""
+    links: list[Linked]
+    """How each member is reached with whom packets are exchanged."""
     round_trip_ms: float | None
     """To the relay, by a ping that was sent for this answer."""
     routes: list[Route]
@@ -578,13 +602,11 @@ class MemberStatus(Traffic):
 
 
 @dataclass(slots=True, kw_only=True)
-class Peer:
+class Peer(Linked):
     """Another member, as far as it said something of itself."""
 
     __pydantic_config__ = DOCUMENTED
 
-    address: str
-    path: Literal["relay"]
     public: str | None
     """Where it can be reached by UDP from outside of its LAN, host:port."""
     lan: str | None

@@ -15,7 +15,7 @@ CAPTURE_MOST = CAPTURES_MAX
 CAPTURE_READ = READ_MOST
 
 
-cdef class _Capturing(_Sealing):
+cdef class _Capturing(_OldLinks):
     """Captures: see _fastpath.pyi."""
 
     cdef Capture *captured(self, int number) except NULL:

@@ -3,7 +3,13 @@
 #
 # Only what the kernel could take apart again into the very same packets is put together: same addresses, ports, TTL,
 # TOS, options, acknowledgement and window, contiguous, plain ACK or PSH, equal size but for the last, checksum
-# verified.
+# verified. Of datagrams of UDP the same: addresses, ports, TTL, TOS, size. What came by a link without a checksum
+# (LINK_UNSUMMED) is authentic, and goes on without one.
+
+cdef enum:
+    UDP_PIECES = 64                 # of one super-packet: the kernel's UDP_MAX_SEGMENTS, in its older versions
+    UDP_HEADERS = 28
+
 
 cdef bint mergeable(const uint8_t *packet, uint32_t length) noexcept nogil:
     """Whether this packet may be part of a super-packet at all."""
@@ -16,17 +22,34 @@ cdef bint mergeable(const uint8_t *packet, uint32_t length) noexcept nogil:
     return headers >= 40 and headers < length and packet[33] & ~TCP_PSH == TCP_ACK
 
 
-cdef bint checksums_right(const uint8_t *packet, uint32_t length) noexcept nogil:
+cdef bint udp_mergeable(const uint8_t *packet, uint32_t length, bint unsummed) noexcept nogil:
+    """The same for a datagram of UDP. One without a checksum has to stay so, unless that was but left out."""
+    return (length > UDP_HEADERS and packet[0] == 0x45 and packet[9] == UDP and load_be16(packet + 2) == length
+            and load_be16(packet + 6) & 0x3FFF == 0 and load_be16(packet + 24) == length - 20
+            and (unsummed or load_be16(packet + 26) != 0))
+
+
+cdef bint udp_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
+    """Whether a mergeable datagram continues those at hand."""
+    cdef const uint8_t *first = m.packet
+    return (not m.closed and first[9] == UDP and m.length + length - UDP_HEADERS <= 65535 and m.pieces < UDP_PIECES
+            and length - UDP_HEADERS <= m.gso_size
+            and packet[1] == first[1] and packet[8] == first[8] and load_be16(packet + 6) == load_be16(first + 6)
+            and (packet[6] & 0x40 or load_be16(packet + 4) == <uint16_t>(load_be16(first + 4) + m.pieces))
+            and memcmp(packet + 12, first + 12, 12) == 0)                       # addresses and ports
+
+
+cdef bint checksums_right(const uint8_t *packet, uint32_t length, bint unsummed) noexcept nogil:
     """The header's too: both are computed anew for what is put together, and would come out right."""
-    return (checksum_fold(checksum_add(packet, 20, 0)) == 0xFFFF
-            and checksum_fold(checksum_add(packet + 20, length - 20, pseudo_header(packet, length - 20))) == 0xFFFF)
+    return (checksum_fold(checksum_add(packet, 20, 0)) == 0xFFFF and (unsummed or checksum_fold(
+        checksum_add(packet + 20, length - 20, pseudo_header(packet, length - 20))) == 0xFFFF))
 
 
 cdef bint merge_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
     """Whether a mergeable packet continues the one at hand."""
     cdef const uint8_t *first = m.packet
     cdef uint32_t headers = 20 + (packet[32] >> 4) * 4
-    return (not m.closed and headers == m.headers and m.length + length - headers <= 65535
+    return (not m.closed and first[9] == TCP and headers == m.headers and m.length + length - headers <= 65535
             and m.pieces < MERGE_MAX and length - headers <= m.gso_size
             and load_be32(packet + 24) == m.next_sequence
             and packet[1] == first[1] and packet[8] == first[8] and load_be16(packet + 6) == load_be16(first + 6)
@@ -38,34 +61,59 @@ cdef bint merge_fits(const Merge *m, const uint8_t *packet, uint32_t length) noe
             and memcmp(packet + 38, first + 38, headers - 38) == 0)             # urgent pointer and options
 
 
-cdef void merge_start(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil:
+cdef void merge_alone(Merge *m, uint8_t *packet, uint32_t length, bint unsummed) noexcept nogil:
+    """Begin with any plausible packet, which nothing follows."""
     m.packet = packet
     m.length = length
-    m.headers = 20 + (packet[32] >> 4) * 4
-    m.gso_size = length - m.headers
-    m.next_sequence = load_be32(packet + 24) + m.gso_size
+    m.headers = m.gso_size = 0
     m.pieces = 1
-    m.closed = (packet[33] & TCP_PSH) != 0
+    m.closed = True
     m.verified = False
+    m.unsummed = unsummed
     m.iov[1].iov_base = packet
     m.iov[1].iov_len = length
+
+
+cdef void merge_start(Merge *m, uint8_t *packet, uint32_t length, bint unsummed) noexcept nogil:
+    """Begin with a mergeable one."""
+    merge_alone(m, packet, length, unsummed)
+    if packet[9] == UDP:
+        m.headers = UDP_HEADERS
+        m.closed = False
+    else:
+        m.headers = 20 + (packet[32] >> 4) * 4
+        m.next_sequence = load_be32(packet + 24) + length - m.headers
+        m.closed = (packet[33] & TCP_PSH) != 0
+    m.gso_size = length - m.headers
+
+
+cdef void merge_packet(Worker *w, Slot *s, Merge *m, uint8_t *packet, uint32_t length, bint unsummed) noexcept nogil:
+    """Put a mergeable packet to the one at hand, or write that and begin with this."""
+    cdef bint fits = m.pieces != 0 and m.unsummed == unsummed
+    if fits and (udp_fits(m, packet, length) if packet[9] == UDP else merge_fits(m, packet, length)):
+        if merge_add(m, packet, length):
+            return
+    merge_write(w, s, m)
+    merge_start(m, packet, length, unsummed)
 
 
 cdef bint merge_add(Merge *m, uint8_t *packet, uint32_t length) noexcept nogil:
     """Append a packet that merge_fits(); False when a checksum is wrong, and nothing was changed."""
     cdef uint32_t part = length - m.headers
-    if not m.verified and not checksums_right(m.packet, m.length):
+    if not m.verified and not checksums_right(m.packet, m.length, m.unsummed):
         return False
     m.verified = True
-    if not checksums_right(packet, length):
+    if not checksums_right(packet, length, m.unsummed):
         return False
     m.pieces += 1
     m.iov[m.pieces].iov_base = packet + m.headers
     m.iov[m.pieces].iov_len = part
     m.length += part
     m.next_sequence += part
-    m.closed = part < m.gso_size or (packet[33] & TCP_PSH) != 0
-    m.packet[33] |= packet[33] & TCP_PSH
+    m.closed = part < m.gso_size
+    if packet[9] == TCP and packet[33] & TCP_PSH:
+        m.closed = True
+        m.packet[33] |= TCP_PSH
     return True
 
 
@@ -73,19 +121,25 @@ cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
     """Hand what was put together to the kernel."""
     cdef uint8_t vnet[VNET_BYTES]
     cdef ssize_t written
+    cdef uint32_t transport, at
     memset(vnet, 0, VNET_BYTES)
     if m.pieces == 0:
         return
     if m.pieces > 1:
-        vnet[0] = VNET_NEEDS_CSUM
-        vnet[1] = GSO_TCP4
+        vnet[1] = GSO_UDP if m.packet[9] == UDP else GSO_TCP4
         store_le16(vnet + 2, <uint16_t>m.headers)
         store_le16(vnet + 4, <uint16_t>m.gso_size)
-        store_le16(vnet + 6, 20)
-        store_le16(vnet + 8, 16)
         ipv4_finish(m.packet, m.length, 0)
+        if m.packet[9] == UDP:
+            store_be16(m.packet + 24, <uint16_t>(m.length - 20))
+    if m.pieces > 1 or m.unsummed:
         # The kernel goes on from the sum over the pseudo header.
-        store_be16(m.packet + 36, checksum_fold(pseudo_header(m.packet, m.length - 20)))
+        transport = (m.packet[0] & 15) * 4
+        at = 6 if m.packet[9] == UDP else 16
+        vnet[0] = VNET_NEEDS_CSUM
+        store_le16(vnet + 6, <uint16_t>transport)
+        store_le16(vnet + 8, <uint16_t>at)
+        store_be16(m.packet + transport + at, checksum_fold(pseudo_header(m.packet, m.length - transport)))
     m.iov[0].iov_base = vnet
     m.iov[0].iov_len = VNET_BYTES
     written = writev(s.fd, m.iov, m.pieces + 1)

@@ -10,7 +10,9 @@ cdef enum:
 cdef bint connection_watch(Worker *w, Slot *s) noexcept nogil:
     """Have this worker's epoll watch it; False: the kernel refused."""
     cdef epoll_event event
-    event.events = <uint32_t>EPOLLIN | <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLET
+    event.events = <uint32_t>EPOLLIN | <uint32_t>EPOLLET
+    if s.kind <= SLOT_TUN:          # what a UDP socket does not take is dropped
+        event.events |= <uint32_t>EPOLLOUT | <uint32_t>EPOLLRDHUP
     event.data.u64 = slot_connection(w, s)
     return epoll_ctl(w.ep, EPOLL_CTL_ADD, s.fd, &event) == 0
 
@@ -50,6 +52,7 @@ cdef void connection_close(Worker *w, Slot *s, Cause cause) noexcept nogil:
     close_fd(s.fd)
     s.fd = -1
     queue_free(w, s)
+    link_end(s)
     # Still under the lock: else another thread's settle() could move what was appended before the generation went on to
     # a new queue of the closed slot, and the slot's next owner would get it.
     inbox = inbox_take(s)

@@ -24,6 +24,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         block_give(w, s.fragments)
         fanout_end(w, s)
         tls_free(w, s)
+        link_end(s)
         free(s.routes)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
@@ -49,6 +50,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         free(w.secured)
         free(w.arena)
         free(w.merge)
+        free(w.links)
         free(w.scratch)
         free(w.watched.copy.bytes)
         free(w.copy.bytes)
@@ -154,6 +156,12 @@ cdef void slot_assign(Slot *s, uint32_t owner, bint secure) noexcept nogil:
     pthread_mutex_unlock(&s.send_lock)
 
 
+cdef set_nonblocking(int fd):
+    cdef int flags = fcntl(fd, F_GETFL)
+    if flags < 0 or fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0:
+        raise OSError(errno, os.strerror(errno))
+
+
 # Those that have run a thread of handshakes. OpenSSL takes down its tables when the process exits, behind Python's end.
 _secure = WeakSet()
 
@@ -201,7 +209,7 @@ cdef class _Core:
         e.worker_count = workers
         e.max_connections = max_connections
         e.max_guests = max_guests
-        e.max_slots = max_connections + max_guests
+        e.max_slots = max_connections + max_guests + STUN_SLOTS
         e.free_slot = NO_INDEX
         e.queue_bytes = queue_bytes
         e.pool.limit_bytes = memory_bytes
@@ -301,14 +309,14 @@ cdef class _Core:
         return w
 
     cdef Slot *find(self, connection) noexcept:
-        """The slot of a connection that is open and no guest, else NULL."""
+        """The slot of a connection or device that is open and no guest, else NULL."""
         cdef Slot *s = self.find_any(connection)
-        return s if s != NULL and not s.guest else NULL
+        return s if s != NULL and not s.guest and s.kind <= SLOT_TUN else NULL
 
     cdef Slot *find_guest(self, connection) noexcept:
         """The slot of a guest, else NULL."""
         cdef Slot *s = self.find_any(connection)
-        return s if s != NULL and s.guest else NULL
+        return s if s != NULL and s.guest and s.kind <= SLOT_TUN else NULL
 
     cdef Slot *find_any(self, connection) noexcept:
         """The slot of what is open, else NULL."""
@@ -366,6 +374,8 @@ cdef class _Core:
                 s.home = i
         e.workers[s.home].load += 1
         s.tls = NULL
+        s.link = NULL
+        s.stun = NULL
         slot_assign(s, s.home, False)
         store_relaxed64(&s.address, 0)
         store_relaxed64(&s.uplink, 0)
@@ -427,6 +437,8 @@ cdef class _Core:
         e.free_slot = <uint32_t>(s - e.slots)
         e.open_slots -= 1
         e.workers[s.home].load -= 1
+        if s.kind == SLOT_STUN:
+            e.stun_slots -= 1
         if s.guest:
             e.guest_slots -= 1
         else:
@@ -436,6 +448,7 @@ cdef class _Core:
         """Take a slot back that was never published."""
         block_give(self.sender(), s.spill)
         s.spill = NULL
+        link_end(s)
         queue_free(self.sender(), s)
         tls_free(self.sender(), s)
         self.give_slot(s)

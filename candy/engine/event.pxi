@@ -19,6 +19,10 @@ cdef enum:
     EV_CONFIRMED = 15
     EV_NOTED = 16
     EV_GROUPED = 17
+    EV_LINK = 18
+    EV_STUN = 19
+    EV_QUIET = 20
+    EV_OLD = 21
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

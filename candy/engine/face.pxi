@@ -27,6 +27,10 @@ EVENT_UNKNOWN = EV_UNKNOWN
 EVENT_CONFIRMED = EV_CONFIRMED
 EVENT_NOTED = EV_NOTED
 EVENT_GROUPED = EV_GROUPED
+EVENT_LINK = EV_LINK
+EVENT_STUN = EV_STUN
+EVENT_QUIET = EV_QUIET
+EVENT_OLD = EV_OLD
 CANDY3 = EXTENSION_CANDY3
 MEMBER_FORMAT = f"={MEMBER_FIGURES}Q"
 
@@ -71,6 +75,16 @@ DROPS = (
     "key_refused",              # for who shows another key than the one pinned
     "group_not_sealed",         # for a group, in the clear, where nothing may be
     "no_secret",                # sealed for a group, and this member has no secret
+    "link_unknown",             # a datagram at a link that is neither sealed nor an answer of STUN that is waited for
+    "link_malformed",           # sealed, and its flags, or what is within, are not what they may be
+    "link_no_session",          # sealed, and its session is not there, or is over
+    "link_replayed",            # sealed, and its counter came before or is too old
+    "link_bad_seal",            # it does not open
+    "link_limit",               # a probe, or something for Python, beyond what a session may
+    "link_full",                # the link's socket is full
+    "link_refused",             # the kernel sends nothing there
+    "stun_malformed",           # at the STUN responder, and no request that it answers
+    "stun_limit",               # a request beyond what a source, or all, may
 )
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
@@ -138,7 +152,7 @@ cdef class Engine(_Capturing):
 
     def begin_tls(self, int fd, *, TlsContext tls not None, bint client=False, deadline=None):
         cdef Slot *s
-        if self.alive().guest_slots >= self.state.max_guests:
+        if self.alive().guest_slots - self.state.stun_slots >= self.state.max_guests:
             raise OSError(EUSERS, f"all {self.state.max_guests} guests are there")
         s = self.connection_slot(fd, client, tls)
         try:
@@ -377,7 +391,7 @@ cdef class Engine(_Capturing):
     def close(self, connection, code=None, str reason=""):
         cdef Slot *s = self.find_any(connection)
         cdef bytes body
-        if s == NULL or s.kind == SLOT_TUN:
+        if s == NULL or s.kind >= SLOT_TUN:
             return False
         if code is not None:
             body = int(code).to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
@@ -457,7 +471,7 @@ cdef class Engine(_Capturing):
             total["held_down"] += load_relaxed64(&c.held_down)
             total["held_up"] += load_relaxed64(&c.held_up)
         total["connections"] = e.open_slots - e.guest_slots
-        total["guests"] = e.guest_slots
+        total["guests"] = e.guest_slots - e.stun_slots
         total["queued_bytes"] = load_relaxed64(&e.pool.used_bytes)
         return total
 
@@ -638,9 +652,3 @@ cdef Table *routes_table(routes) except? NULL:
         free(table)
         raise
     return table
-
-
-cdef set_nonblocking(int fd):
-    cdef int flags = fcntl(fd, F_GETFL)
-    if flags < 0 or fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0:
-        raise OSError(errno, os.strerror(errno))

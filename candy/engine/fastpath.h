@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #if defined(__aarch64__)
 #include <sys/auxv.h>
@@ -66,6 +67,11 @@ static inline uint64_t candy_boot_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Cython can't spell the type of a socket's name. */
+static inline ssize_t candy_sendto(int fd, const void *data, size_t n, int flags, const void *name, uint32_t name_size) {
+    return sendto(fd, data, n, flags, (const struct sockaddr *)name, name_size);
+}
+
 /* Cython can't assign to what the C library defines as a macro. */
 static inline void candy_set_errno(int error) { errno = error; }
 
@@ -111,7 +117,7 @@ static inline uint64_t candy_siphash(uint64_t k0, uint64_t k1, uint64_t first, u
 /* Where a build for tests may hold a thread: see tests/engine/test_interleavings.py. Nothing in any other build.
  * The first thread that reaches an armed point disarms it and stays there until it is released, or CANDY_HELD_S are
  * over: a test that fails must not leave a worker standing. */
-enum { CANDY_POINTS_COUNT = 16, CANDY_HELD_S = 60 };
+enum { CANDY_POINTS_COUNT = 24, CANDY_HELD_S = 60 };
 #ifdef CANDY_POINTS
 #include <pthread.h>
 

@@ -197,7 +197,7 @@ CANDY_GCM static inline void candy_gcm_set(candy_gcm *g, const uint8_t key[32])
 }
 
 /* Seal (`seals`) or open `n` bytes, as they lie or from `in` to `out`, behind `clear` bytes that are authenticated with
- * them: 1 to 128. `mask` is over the ciphertext alone. `tag` is what it has to be. */
+ * them: up to 128. `mask` is over the ciphertext alone. `tag` is what it has to be. */
 CANDY_GCM_INLINE void candy_gcm_packet(const candy_gcm *g, const uint8_t nonce[12], const uint8_t *header,
                                        uint32_t clear, const uint8_t *in, uint8_t *out, uint32_t n, uint32_t mask,
                                        uint8_t tag[16], int seals)
@@ -216,10 +216,13 @@ CANDY_GCM_INLINE void candy_gcm_packet(const candy_gcm *g, const uint8_t nonce[1
     first = candy_gcm_load(rest);
     counter = _mm_add_epi32(candy_gcm_turn(first), _mm_set_epi32(0, 0, 0, 1));
     first = candy_gcm_encrypt(g, first);
-    blocks = (clear + 15) / 16;
-    candy_gcm_store(rest + 16 * (blocks - 1), zeros);
-    memcpy(rest, header, clear);
-    hash = candy_gcm_hash(g, zeros, rest, blocks, zeros);
+    hash = zeros;
+    if (clear) {
+        blocks = (clear + 15) / 16;
+        candy_gcm_store(rest + 16 * (blocks - 1), zeros);
+        memcpy(rest, header, clear);
+        hash = candy_gcm_hash(g, zeros, rest, blocks, zeros);
+    }
     /* What is opened is hashed as it comes; what is sealed, behind the next 8 blocks. */
     if (seals && n >= eight) {
         candy_gcm_stream(g, &counter, stream, NULL, zeros, &hash);

@@ -19,10 +19,19 @@ cdef inline bint zeros10(const uint8_t *p) noexcept nogil:
     return load64(p) == 0 and load_le16(p + 8) == 0
 
 
+cdef void session_confirm(Worker *w, Seals *seals, Session *session) noexcept nogil:
+    """The first packet has opened (opens.lock held, so that no thread tells first what the next packet brought)."""
+    cdef uint8_t detail[4]
+    if session.confirmed:
+        return
+    session.confirmed = True
+    store_be32(detail, session.local)
+    tell_sealing(w, seals, EV_CONFIRMED, detail, sizeof(detail))
+
+
 cdef int session_open(Worker *w, Seals *seals, Session *session, const uint8_t *header, Frame *f) noexcept nogil:
     """Open a payload where it lies; the reason to drop it, -1 when it is open and its counter taken."""
     cdef uint64_t number = load_be64(header + SEALED_HEADER - 8)
-    cdef uint8_t detail[4]
     cdef uint64_t now = boot_now(w)
     cdef int reason = -1
     pthread_mutex_lock(&session.opens.lock)
@@ -36,11 +45,7 @@ cdef int session_open(Worker *w, Seals *seals, Session *session, const uint8_t *
         reason = DROP_BAD_SEAL
     else:
         window_take(&session.window, number, &seals.windows)
-        if not session.confirmed:
-            # Under the lock, so that no thread tells first what the next packet brought.
-            session.confirmed = True
-            store_be32(detail, session.local)
-            tell_sealing(w, seals, EV_CONFIRMED, detail, sizeof(detail))
+        session_confirm(w, seals, session)
     pthread_mutex_unlock(&session.opens.lock)
     return reason
 
@@ -101,10 +106,11 @@ cdef void take_opened(Worker *w, Slot *s, uint64_t device, Seals *seals, Session
 
 cdef void take_note(Worker *w, Slot *s, Seals *seals, Session *session, const uint8_t *note,
                     uint32_t length) noexcept nogil:
-    """A message of rekeying's, for Python. A peer may send as many as it likes, of which few are heard."""
+    """A message of rekeying's, or an offer, for Python. A peer may send as many as it likes, of which few are
+    heard."""
     cdef uint8_t detail[4 + NOTE_MAX]
     cdef bint told
-    if length < 2 or length > NOTE_MAX or not 1 <= note[1] <= 2:
+    if length < 2 or length > NOTE_MAX or not 1 <= note[1] <= NOTE_TYPES:
         drop(w, s, DROP_UNKNOWN_NOTE)
         return
     pthread_mutex_lock(&session.opens.lock)

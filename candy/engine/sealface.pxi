@@ -3,6 +3,18 @@
 cdef double BOOT_SECOND_NS = 1e9
 
 
+cdef bint link_key(const uint8_t *key, uint8_t *out) noexcept nogil:
+    """A link's key, of a session's of the same direction: HKDF without a salt (RFC 5869). False: OpenSSL can't."""
+    cdef uint8_t salt[SHA_BYTES]
+    cdef uint8_t secret[SHA_BYTES]
+    cdef bint done
+    memset(salt, 0, SHA_BYTES)
+    done = (hmac_sha256(salt, key, SEAL_KEY_BYTES, secret)
+            and hmac_sha256(secret, b"candy direct link\x01", 18, out))
+    OPENSSL_cleanse(secret, sizeof(secret))
+    return done
+
+
 cdef class _Sealing(_Core):
     """Sealing of devices: see _fastpath.pyi."""
 
@@ -31,6 +43,10 @@ cdef class _Sealing(_Core):
             if seals == NULL:
                 raise MemoryError
             seals.device = tun
+            while seals.link_prefix == 0:
+                if getrandom(&seals.link_prefix, sizeof(seals.link_prefix), 0) != sizeof(seals.link_prefix):
+                    free(seals)
+                    raise OSError(errno, os.strerror(errno))
             pthread_mutex_init(&seals.lock, NULL)
         store_relaxed64(&seals.own, own)
         store_relaxed64(&seals.checks_source, checks_source)
@@ -48,13 +64,17 @@ cdef class _Sealing(_Core):
         cdef Seals *seals = self.sealing(tun)
         cdef Session **place = &seals.sessions[local & (PLACES - 1)]
         cdef Session *session
+        cdef uint8_t link_keys[2 * SEAL_KEY_BYTES]
+        cdef bint done
         if len(sends) != SEAL_KEY_BYTES or len(receives) != SEAL_KEY_BYTES:
             raise ValueError(f"a key has {SEAL_KEY_BYTES} bytes")
         if cipher != CIPHER_AES_256_GCM and cipher != CIPHER_CHACHA20_POLY1305:
             raise ValueError(f"no such cipher: {cipher}")
         if local == 0 or session_find(seals, local) != NULL:
             raise ValueError("a session's number is not 0, and not in use")
-        session = session_make(cipher, sends, receives)
+        done = link_key(sends, link_keys) and link_key(receives, link_keys + SEAL_KEY_BYTES)
+        session = session_make(cipher, sends, receives, link_keys, link_keys + SEAL_KEY_BYTES) if done else NULL
+        OPENSSL_cleanse(link_keys, sizeof(link_keys))
         if session == NULL:
             raise MemoryError
         session.local = local
@@ -118,6 +138,8 @@ cdef class _Sealing(_Core):
         cdef Seals *seals = self.sealing(tun)
         cdef SealPeer **place = &seals.peers[peer_place(address)]
         cdef SealPeer *peer
+        cdef Path *path = NULL
+        cdef OldPath *old = NULL
         pthread_mutex_lock(&seals.lock)
         while place[0] != NULL and place[0].address != address:
             place = &place[0].next
@@ -129,8 +151,15 @@ cdef class _Sealing(_Core):
             room_empty(self.sender(), seals, peer)
             room_shut(seals, peer)
             peer.gone = True
+            path = peer.path
+            old = peer.old
         pthread_mutex_unlock(&seals.lock)
         if peer != NULL:
+            if path != NULL:
+                table_retire(self.state, &path.table)
+            if old != NULL:
+                seal_key_wipe(&old.sends)
+                table_retire(self.state, &old.path.table)
             table_retire(self.state, &peer.table)
         return peer != NULL
 
@@ -149,6 +178,8 @@ cdef class _Sealing(_Core):
             raise ValueError(f"a note has up to {NOTE_MAX} bytes, the first {NOTE}")
         if session == NULL:
             return False
+        if self.note_by_path(seals, session, body):
+            return True
         if connection == 0:
             connection = route_find(self.state.networks[s.network], session.peer)
         to = self.find(connection)
@@ -168,6 +199,25 @@ cdef class _Sealing(_Core):
             return False
         settle(w, to)
         return True
+
+    cdef bint note_by_path(self, Seals *seals, Session *session, bytes body):
+        """Send what send_sealed() is to send by the path to its peer; False: there is none, or it is quiet."""
+        cdef Worker *w = self.sender()
+        cdef Path *path = path_of(peer_find(seals, session.peer))
+        cdef Slot *link
+        cdef bint done = False
+        if path == NULL or load_relaxed64(&path.quiet) != 0:
+            return False
+        link = &self.state.slots[<uint32_t>path.link]
+        memcpy(w.scratch + LINK_HEADER, <const char *>body, len(body))
+        pthread_mutex_lock(&link.send_lock)
+        if is_current(link, path.link):
+            done = link_post(w, session, link, path.name, path.name_size, w.scratch, <uint32_t>len(body))
+        pthread_mutex_unlock(&link.send_lock)
+        if done:
+            store_relaxed64(&path.sent_ns, boot_now(w))
+            session_sent(session, boot_now(w), False)
+        return done
 
     def seal_groups(self, tun, bytes epoch not None=b"", bytes key not None=b"", bytes label_key not None=bytes(16)):
         cdef Seals *seals = self.sealing(tun)
@@ -223,7 +273,7 @@ cdef class _Sealing(_Core):
             session = seals.sessions[i]
             while session != NULL:
                 found.append((
-                    session.local, load_relaxed64(&session.bytes_sent),
+                    session.local, load_relaxed64(&session.bytes_sent) + load_relaxed64(&session.link.bytes_sent),
                     load_relaxed64(&session.packet_sent_ns) / BOOT_SECOND_NS,
                     load_relaxed64(&session.unanswered_ns) / BOOT_SECOND_NS,
                     load_relaxed64(&session.received_ns) / BOOT_SECOND_NS,

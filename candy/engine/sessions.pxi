@@ -133,16 +133,21 @@ cdef void tell_unknown(Worker *w, Seals *seals, uint32_t source) noexcept nogil:
         tell_sealing(w, seals, EV_UNKNOWN, detail, sizeof(detail))
 
 
-cdef Session *session_make(int cipher, const uint8_t *sends, const uint8_t *receives) noexcept nogil:
+cdef Session *session_make(int cipher, const uint8_t *sends, const uint8_t *receives, const uint8_t *link_sends,
+                           const uint8_t *link_receives) noexcept nogil:
     """A session with these keys; NULL when memory is out."""
     cdef Session *session = <Session *>calloc(1, sizeof(Session))
     if session == NULL:
         return NULL
-    session.window.packets = WINDOW_PACKETS
+    session.window.packets = session.link.window.packets = WINDOW_PACKETS
     if (seal_key_set(&session.sends, cipher, sends, True, True)
-            and seal_key_set(&session.opens, cipher, receives, False, True)):
+            and seal_key_set(&session.opens, cipher, receives, False, True)
+            and seal_key_set(&session.link.sends, cipher, link_sends, True, True)
+            and seal_key_set(&session.link.opens, cipher, link_receives, False, True)):
         return session
     EVP_CIPHER_CTX_free(session.sends.cipher)
+    EVP_CIPHER_CTX_free(session.opens.cipher)
+    EVP_CIPHER_CTX_free(session.link.sends.cipher)
     OPENSSL_cleanse(session, sizeof(Session))
     free(session)
     return NULL
@@ -155,6 +160,11 @@ cdef void session_wipe(Seals *seals, Session *session) noexcept nogil:
     pthread_mutex_lock(&session.opens.lock)
     window_free(&session.window, &seals.windows)
     pthread_mutex_unlock(&session.opens.lock)
+    seal_key_wipe(&session.link.sends)
+    seal_key_wipe(&session.link.opens)
+    pthread_mutex_lock(&session.link.opens.lock)
+    window_free(&session.link.window, &seals.windows)
+    pthread_mutex_unlock(&session.link.opens.lock)
 
 
 cdef bint session_remove(EngineState *e, Seals *seals, uint32_t local) noexcept nogil:
@@ -192,7 +202,14 @@ cdef void seals_free(Seals *seals) noexcept nogil:
         while seals.peers[i] != NULL:
             peer = seals.peers[i]
             seals.peers[i] = peer.next
+            free(peer.path)
+            if peer.old != NULL:
+                seal_key_wipe(&peer.old.sends)
+                free(peer.old)
             OPENSSL_cleanse(peer, sizeof(SealPeer))
             free(peer)
+    if seals.old_key != NULL:
+        seal_key_wipe(&seals.old_key.opens)
+        free(seals.old_key)
     pthread_mutex_destroy(&seals.lock)
     free(seals)

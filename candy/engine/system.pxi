@@ -78,11 +78,12 @@ cdef extern from "<time.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    enum: EAGAIN, EINTR, EINVAL, ENFILE, ENOBUFS, ENOMEM, EPROTO, EPROTOTYPE, EUSERS
+    enum: EAGAIN, EINTR, EINVAL, EIO, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, EPROTO, EPROTOTYPE, EUSERS
 
 cdef extern from "engine/fastpath.h" nogil:
     void set_errno "candy_set_errno" (int error)
     bint has_aes "candy_has_aes" ()
+    ssize_t sendto "candy_sendto" (int fd, const void *data, size_t n, int flags, const void *name, uint32_t name_size)
 
 cdef extern from "engine/gcm.h" nogil:
     ctypedef struct Gcm "candy_gcm":
@@ -157,7 +158,17 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned int msg_len
     enum: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR, MSG_PEEK, SHUT_WR, SHUT_RDWR, SOL_SOCKET, SO_TYPE, SO_RCVLOWAT
     enum: SO_RCVBUF, SO_RCVBUFFORCE
-    enum: SOCK_STREAM
+    enum: SOCK_STREAM, SOCK_DGRAM, AF_INET, AF_INET6, SO_DOMAIN, SO_ATTACH_FILTER, MSG_TRUNC
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(msghdr *message)
+    cmsghdr *CMSG_NXTHDR(msghdr *message, cmsghdr *before)
+    uint8_t *CMSG_DATA(cmsghdr *control)
+    size_t CMSG_LEN(size_t n)
+    size_t CMSG_SPACE(size_t n)
+    int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, void *timeout)
     ssize_t recv(int fd, void *data, size_t n, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t send(int fd, const void *data, size_t n, int flags)
@@ -167,6 +178,17 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockopt(int fd, int level, int option, void *value, socklen_t *n)
     int setsockopt(int fd, int level, int option, const void *value, socklen_t n)
 
+cdef extern from "<linux/filter.h>" nogil:
+    struct sock_filter:
+        uint16_t code
+        uint8_t jt
+        uint8_t jf
+        uint32_t k
+    struct sock_fprog:
+        unsigned short len
+        sock_filter *filter
+    enum: BPF_LD, BPF_JMP, BPF_RET, BPF_B, BPF_H, BPF_W, BPF_ABS, BPF_JEQ, BPF_K
+
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
 
@@ -174,7 +196,7 @@ cdef extern from "<linux/sockios.h>" nogil:
     enum: SIOCOUTQ
 
 cdef extern from "<netinet/in.h>" nogil:
-    enum: IPPROTO_TCP
+    enum: IPPROTO_TCP, IPPROTO_UDP
 
 cdef extern from "<netinet/tcp.h>" nogil:
     enum: TCP_NODELAY, TCP_USER_TIMEOUT, TCP_NOTSENT_LOWAT, TCP_INFO, TCP_WINDOW_CLAMP

@@ -100,6 +100,32 @@ def age_waiting(_Sealing engine not None, tun, double seconds):
     pthread_mutex_unlock(&seals.lock)
 
 
+def set_link_counter(_Sealing engine not None, tun, uint32_t local, uint64_t number):
+    cdef Session *session = session_find(engine.sealing(tun), local)
+    if session == NULL:
+        raise ValueError("no such session")
+    store_relaxed64(&session.link.number, number)
+
+
+cdef void age(uint64_t *stamp, double seconds):
+    if load_relaxed64(stamp) != 0:
+        store_relaxed64(stamp, load_relaxed64(stamp) - <uint64_t>(seconds * SECOND_NS))
+
+
+def age_path(_Sealing engine not None, tun, uint32_t peer, double seconds):
+    cdef Path *path = path_of(peer_find(engine.sealing(tun), peer))
+    if path == NULL:
+        raise ValueError("no path")
+    age(&path.heard_ns, seconds)
+    age(&path.asked_ns, seconds)
+    age(&path.asks_ns, seconds)
+    age(&path.answered_ns, seconds)
+
+
+def set_old_sealed(_Sealing engine not None, tun, uint64_t number):
+    store_relaxed64(&engine.sealing(tun).old_sealed, number)
+
+
 def set_group_counter(_Sealing engine not None, tun, uint64_t number, uint64_t carried):
     cdef GroupSeal *group = engine.sealing(tun).group
     if group == NULL:

@@ -51,6 +51,7 @@ cdef bint tun_read(Worker *w, Slot *s) noexcept nogil:
     count(&s.traffic.packets_in, packets)
     count(&s.traffic.bytes_in, total)
     flush(w)
+    link_flush(w)
     return more
 
 
@@ -86,6 +87,12 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
     routes = table_read(&s.routes)
     if routes != NULL:
         hop = find_next_hop(routes, <uint32_t>load_relaxed64(&s.own_address), destination)
+    if seals != NULL and link_forward(w, s, seals, hop if hop != 0 else destination, packet, length,
+                                      NULL if vnet == NULL else &u, False):
+        return 0
+    if hop == 0 and old_forward(w, s, packet, load_be16(packet + 2) if vnet == NULL else length,
+                                NULL if vnet == NULL else &u):
+        return 0
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], hop if hop != 0 else destination)
     if hop == 0:
@@ -142,6 +149,7 @@ cdef bint tun_release(Worker *w, Slot *s) noexcept nogil:
         at += tun_released(w, s, seals, w.buffer + at, r)
         waiting_give(w, r)
     flush(w)
+    link_flush(w)
     return not s.released
 
 
@@ -161,6 +169,8 @@ cdef uint32_t tun_released(Worker *w, Slot *s, Seals *seals, uint8_t *out, Waiti
     elif not super_parse_any(vnet, packet, length, &u):
         drop(w, s, DROP_SUPER)
         return 0
+    if link_forward(w, s, seals, next_hop, packet, length, NULL if vnet == NULL else &u, True):
+        return 0
     if connection == 0:
         drop(w, s, DROP_NO_ROUTE)
         return 0
@@ -171,8 +181,8 @@ cdef uint32_t tun_released(Worker *w, Slot *s, Seals *seals, uint8_t *out, Waiti
 cdef uint32_t tun_gateway(Worker *w, Slot *s, uint64_t connection, uint8_t *out, uint8_t *packet, uint32_t length,
                           uint8_t *vnet, Super *u, uint32_t hop) noexcept nogil:
     """A packet for a network behind the member `hop`: wrapped, it goes there. TUN_HEADROOM has room for the header."""
-    if connection == 0 or (vnet == NULL and length + IPIP_BYTES > 65535) or (vnet != NULL and u.inner != 0):
-        drop(w, s, DROP_NO_ROUTE if connection == 0 else DROP_TOO_LARGE)
+    if (vnet == NULL and length + IPIP_BYTES > 65535) or (vnet != NULL and u.inner != 0):
+        drop(w, s, DROP_TOO_LARGE)
         return 0
     if vnet == NULL:
         ipip_wrap(packet - IPIP_BYTES, <uint32_t>load_relaxed64(&s.own_address), hop, length)
@@ -180,6 +190,11 @@ cdef uint32_t tun_gateway(Worker *w, Slot *s, uint64_t connection, uint8_t *out,
         memmove(vnet - IPIP_BYTES, vnet, VNET_BYTES)
         vnet -= IPIP_BYTES
         ipip_super(u, <uint32_t>load_relaxed64(&s.own_address), hop)
+    if old_forward(w, s, packet - IPIP_BYTES, length + IPIP_BYTES, NULL if vnet == NULL else u):
+        return 0
+    if connection == 0:
+        drop(w, s, DROP_NO_ROUTE)
+        return 0
     return tun_send(w, s, connection, out, packet - IPIP_BYTES, length + IPIP_BYTES, vnet, u)
 
 
@@ -338,14 +353,8 @@ cdef void tun_packet(Worker *w, Slot *s, Merge *m, uint8_t *payload, uint32_t le
         tun_count(w, s, write_fd(s.fd, packet, length), 1, length)
         return
     if mergeable(packet, length):
-        if m.pieces and merge_fits(m, packet, length) and merge_add(m, packet, length):
-            return
-        merge_write(w, s, m)
-        merge_start(m, packet, length)
+        merge_packet(w, s, m, packet, length, False)
         return
     merge_write(w, s, m)
-    m.pieces = 1
-    m.length = length
-    m.iov[1].iov_base = packet
-    m.iov[1].iov_len = length
+    merge_alone(m, packet, length, False)
     merge_write(w, s, m)

@@ -34,6 +34,7 @@ cdef enum:
     TOLD_MAX = 8                    # addresses of which one is told something that is repeated only after a while
     NETWORKS_MAX = 4096
     CAPTURES_MAX = 4
+    STUN_SLOTS = 4                  # beside connections and guests
     DELAY_LEAST_NS = 250000         # the least bound of the histogram of delays; each further one is twice as much
     DELAYS_COUNT = 14               # and the last has none
     NO_INDEX = 0xFFFFFFFF
@@ -61,6 +62,8 @@ cdef enum:
     POINT_WATCHED                   # capture_write(): has the capture in its hands, the lock not taken yet
     POINT_CONTENDED                 # capture_write(): found the lock taken, waits for it from here on
     POINT_CAPTURED                  # capture_write(): a packet is in the ring, its reader not told yet
+    POINT_PATH                      # link_forward(): a path loaded, nothing sent by it yet
+    POINT_CAME                      # link_receive(): datagrams have come, nothing opened yet
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:
@@ -78,6 +81,8 @@ cdef enum SlotKind:
     SLOT_SERVER                     # we are the WebSocket server: masked in, unmasked out
     SLOT_CLIENT                     # we are the client: unmasked in, masked out
     SLOT_TUN
+    SLOT_LINK                       # a UDP socket of a device's, for what is sealed
+    SLOT_STUN                       # one that answers STUN
 
 cdef enum Extension:                # what an end of a connection agreed to
     EXTENSION_NONE
@@ -153,6 +158,16 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_KEY_REFUSED
     DROP_GROUP_NOT_SEALED
     DROP_NO_SECRET
+    DROP_LINK_UNKNOWN
+    DROP_LINK_MALFORMED
+    DROP_LINK_NO_SESSION
+    DROP_LINK_REPLAYED
+    DROP_LINK_BAD_SEAL
+    DROP_LINK_LIMIT
+    DROP_LINK_FULL
+    DROP_LINK_REFUSED
+    DROP_STUN_MALFORMED
+    DROP_STUN_LIMIT
     DROPS_COUNT
 
 cdef enum:
@@ -189,6 +204,7 @@ cdef struct Merge:
     uint32_t pieces                 # packets in it, 0 none
     bint closed                     # nothing may follow
     bint verified                   # the first one's checksum is right
+    bint unsummed                   # their checksums were left out, and need not be right
     iovec iov[130]                  # the virtio header, then MERGE_MAX pieces
     uint8_t scratch[65536]          # one packet of a super-packet, for a device without offloads
 
@@ -367,7 +383,18 @@ cdef struct Tls:
     uint32_t output_used
     uint32_t output_room
 
-# A connection or a TUN device. Never freed, only used again with a new generation.
+# What a link has beside its slot.
+cdef struct Link:
+    # static
+    uint64_t device                 # the TUN device whose peers it leads to
+    uint16_t family                 # AF_INET or AF_INET6
+    # worker
+    bint unsegmented                # the kernel refuses UDP_SEGMENT
+    # lock
+    uint32_t expected               # STUN transactions whose answers are told
+    uint8_t ids[8][12]
+
+# A connection, a TUN device, or a UDP socket. Never freed, only used again with a new generation.
 cdef struct Slot:
     # static while open; a guest's once it is none any more
     int fd
@@ -430,6 +457,8 @@ cdef struct Slot:
     uint64_t pinged_ns
     uint64_t deadline_ns            # while closing, in a handshake, or when Python has ended HTTP; else 0
     Tls *tls                        # NULL: plain
+    Link *link                      # a link's; NULL: it is none (lock, and freed by its worker)
+    StunLimits *stun                # a STUN responder's, likewise
     uint64_t copies_stamp_ns        # broadcast allowance
     int64_t copies_left             # below 0 after one to more members than were left
     int64_t copy_bytes_left
@@ -542,6 +571,22 @@ cdef struct Window:
     uint64_t next                   # one above the greatest
     uint64_t *bits                  # by counter modulo `packets`; NULL while all came in order
 
+# What links have of a session: keys, counters and a window of their own.
+cdef struct SessionLink:
+    # sends.lock, but `number` and `bytes_sent` are read without
+    SealKey sends
+    uint64_t number                 # atomic: counter of the next datagram; never goes back
+    uint64_t bytes_sent             # atomic: plaintext
+    # opens.lock
+    SealKey opens
+    Window window
+    uint64_t failures               # datagrams that did not open
+    # worker: the device's
+    bint heard                      # one has opened
+    Allowance answers               # to probes
+    Allowance tells                 # of answers to probes
+    Allowance moves                 # and of other addresses
+
 # What a device has agreed on with another member. What is replaced goes as a table does.
 cdef struct Session:
     Table table
@@ -562,6 +607,7 @@ cdef struct Session:
     uint64_t failures               # packets that did not open
     Allowance notes
     bint confirmed                  # one has opened, or this end need not wait for that
+    SessionLink link
     # atomic, CLOCK_BOOTTIME or 0: see Engine.seen()
     uint64_t packet_sent_ns
     uint64_t unanswered_ns
@@ -599,6 +645,37 @@ cdef struct Waiting:
     uint64_t stamp_ns               # CLOCK_MONOTONIC
     uint32_t length                 # of what follows
 
+# Where packets for a peer go directly. What is replaced goes as a table does.
+cdef struct Path:
+    Table table
+    # static
+    uint32_t peer                   # whose it is
+    uint32_t longest                # bytes of an inner packet that fit
+    uint32_t over                   # bytes of a datagram beside its packet
+    uint64_t link
+    uint32_t name_size              # of a sockaddr
+    uint8_t name[28]
+    uint8_t place[19]               # the same as place_of() has it
+    # atomic, CLOCK_BOOTTIME or 0
+    uint64_t sent_ns
+    uint64_t heard_ns               # anything authentic from the peer, by any link
+    uint64_t asked_ns               # since when it has been asked whether it hears, in vain
+    uint64_t asks_ns                # when it was last asked
+    uint64_t asks                   # how often, since asked_ns
+    uint64_t answered_ns            # when we last answered it
+    uint64_t quiet                  # packets go by the relay
+    Traffic traffic                 # of packets; worker: the device's
+
+# The same to an original client, with the key that it opens by.
+cdef struct OldPath:
+    Path path                       # first: its table is this one's
+    SealKey sends                   # its lock
+
+# By which a device opens what original clients send it.
+cdef struct OldKey:
+    Table table
+    SealKey opens                   # its lock
+
 # What becomes of packets for an address, and of what comes from there in the clear.
 cdef struct SealPeer:
     Table table
@@ -615,6 +692,8 @@ cdef struct SealPeer:
     # atomic
     uint64_t told_wanted            # it was raised
     uint64_t told_clear
+    Path *path                      # NULL: none but the relay's
+    OldPath *old                    # likewise, of an original client
     uint64_t icmp_ns                # when a sender was told that nothing goes there, 0 never
     uint64_t waiting                # packets; written under the lock of Seals
     # the lock of Seals
@@ -628,6 +707,10 @@ cdef struct SealPeer:
 # Sealing of a network's device. Made once, and there as long as the network.
 cdef struct Seals:
     uint64_t device                 # static: its number
+    uint16_t link_prefix            # static: the upper half of the numbers of sessions that links reach
+    OldKey *old_key                 # atomic: NULL: no links with original clients
+    uint64_t old_sealed             # atomic: datagrams for them, each under a random IV
+    Allowance old_tells[256]        # OLD_TELLERS (worker: the device's)
     # atomic
     uint64_t sealing                # Sealing
     uint64_t own                    # address
@@ -696,6 +779,37 @@ cdef struct Target:                 # one destination of the batch at hand
     uint32_t payload_max            # what it may get
     uint32_t chunk_left             # room at chunk
     uint8_t *chunk                  # its piece of the arena, where its next gathered frame goes
+
+cdef struct LinkRun:                # datagrams for one path back to back, of one size but for the last
+    Path *path
+    Slot *link
+    uint32_t at                     # in Links.out
+    uint32_t size                   # of all
+    uint32_t each
+    uint32_t count
+    bint closed                     # the last one is shorter: none may follow
+
+# What a worker sends and receives by links with.
+cdef struct Links:
+    LinkRun runs[64]                # LINK_RUNS
+    uint32_t run_count
+    uint32_t used                   # of `out`
+    mmsghdr messages[64]
+    iovec iov[64]
+    uint8_t controls[64][64]        # one cmsg each
+    uint8_t names[64][28]           # a sockaddr each
+    uint8_t ivs[768]                # random, for datagrams to original clients
+    uint32_t ivs_left
+    uint8_t out[262144]             # LINK_OUT: datagrams that are sealed
+
+# Who asks a STUN responder how often: sources share a place by their hash.
+cdef struct StunLimits:
+    uint64_t key[2]                 # static
+    Allowance all
+    Allowance sources[4096]         # STUN_SOURCES
+    # static
+    bint has_other
+    uint8_t other[19]               # the address of the other socket, as place_of() has one
 
 cdef struct Counters:               # one set for each worker and one for Python
     uint64_t packets_in
@@ -785,6 +899,7 @@ cdef struct Worker:
     uint64_t capture_ns             # when capture_left was reckoned last
     int64_t capture_left            # time that it may spend on captures, nanoseconds
     Merge *merge
+    Links *links                    # atomic: made with the first link of its, or the first STUN responder
     uint8_t *scratch                # a payload and a frame, while a super-packet is cut
     iovec *iov
     mmsghdr *messages
@@ -829,6 +944,7 @@ cdef struct EngineState:
     uint32_t free_slot              # python: head of the free list, UINT32_MAX none
     uint32_t open_slots             # python
     uint32_t guest_slots            # python: of these
+    uint32_t stun_slots             # python: and of those
     Worker *workers                 # worker_count, then one for the Python thread and one for handshakes
     uint32_t worker_count
     Network *networks[NETWORKS_MAX]         # python, but a connection's worker reads its own; NULL none

@@ -34,7 +34,15 @@ cdef enum:
     SEALED_HEADER = 24              # its clear bytes, all of them authenticated
     SEAL_TAG = 16
     NOTE = 0x80                     # first byte of a note, which is no virtio header's
-    NOTE_MAX = 138                  # the longer of rekeying's two messages
+    NOTE_MAX = 169                  # an offer of 8 addresses; rekeying's two messages are shorter
+    NOTE_TYPES = 3
+    LINK_HEADER = 16                # of a datagram between our own: its clear bytes
+    LINK_MIN = 32                   # and its tag
+    LINK_ASKS = 1                   # flags: the sender wants to hear of this path
+    LINK_UNSUMMED = 2               # the inner checksum was left out
+    LINK_PROBE = 1                  # first byte of what is within, where it is no packet and no note
+    LINK_ANSWER = 2
+    LINK_ANSWER_BYTES = 30
     SEALED_MIN = 40                 # a header and a tag
     SEALED_MAX = 65589              # and the longest packet behind a virtio header, and padding
     SEALED_EPOCH_AT = 12            # of a SEALED_GROUP: its sender's epoch

@@ -8,6 +8,7 @@
 #     turn: drain       no              no                      no                  yes
 #     turn: receive     yes             no                      yes                 yes
 #     turn: tun_read    no              no                      yes                 yes
+#     turn: links, STUN no              no                      no                  yes
 #     look_around       no              no                      no                  yes
 #     tick, close_late  yes             no                      no                  yes
 #     report_departed   no              no                      no                  yes
@@ -155,6 +156,12 @@ cdef bint turn(Worker *w, Slot *s, uint64_t connection) noexcept nogil:
     """What a connection has to do, as far as there is work. True: more is left."""
     if s.kind == SLOT_TUN:
         s.readable = s.readable and tun_read(w, s)
+        return s.readable
+    if s.kind == SLOT_LINK:
+        s.readable = s.readable and link_receive(w, s)
+        return s.readable
+    if s.kind == SLOT_STUN:
+        s.readable = s.readable and stun_receive(w, s)
         return s.readable
     if unlikely(s.tls != NULL) and s.tls.shaking:
         s.readable = s.writable = False
@@ -349,7 +356,7 @@ cdef void tick(Worker *w) noexcept nogil:
         s = &w.engine.slots[w.slots[w.tick_place]]
         if s.kind == SLOT_TUN:
             room_tick(w, <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals))
-        elif s.state == STATE_OPEN:
+        elif s.kind <= SLOT_CLIENT and s.state == STATE_OPEN:
             tick_open(w, s)
         w.tick_place = min(w.tick_place, w.slot_count)
     w.next_tick_ns = w.now + w.tick_ns // max(goes, <uint32_t>1)

@@ -9,14 +9,16 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from ipaddress import IPv4Address
 
 from candy import __version__
 from candy._fastpath import Engine
-from candy.control.model import Ended, Forgotten, MemberStatus, Peer, Peers, Route, SealedOrNot
+from candy.control.model import Ended, Forgotten, Linked, MemberStatus, Peer, Peers, Route, SealedOrNot
 from candy.errors import KeysUnusable, RequestError
 from candy.host.interface import Interface
 from candy.member import peers
+from candy.member.linkstate import LinkState
 from candy.member.member import Member
 from candy.protocol.keys import fingerprint
 from candy.sealing.directory import Identity
@@ -78,6 +80,7 @@ class MemberControl:
             device_key=device_key,
             seal=(Seal.OFF if self._member.sealing is None else self._member.sealing.seal).value,
             path="relay",
+            links=self._links(),
             since=None if confirmed is None else time.time() - (asyncio.get_running_loop().time() - confirmed),
             round_trip_ms=round_trip_ms,
             routes=self._routes(),
@@ -93,10 +96,12 @@ class MemberControl:
     async def members(self) -> Peers:
         """The other members that this one knows of."""
         said = dict(self._member.peers)
-        sealing = self._member.sealing
-        known = {} if sealing is None else {address: (way, who) for address, way, who in sealing.members()}
+        known = self._known()
         return Peers(
-            members=[_peer(address, said.get(address), *known.get(address, (None, None))) for address in said | known]
+            members=[
+                _peer(self._linked(address), said.get(address), *known.get(address, (None, None)))
+                for address in said | known
+            ]
         )
 
     async def forget(self, *, address: IPv4Address) -> Forgotten:
@@ -105,6 +110,28 @@ class MemberControl:
         if sealing is None or not sealing.forget(address):
             raise RequestError(f"nothing was refused of {address}: candy-client members shows who is there", 404)
         return Forgotten(address=str(address))
+
+    def _known(self) -> dict[IPv4Address, tuple[Way, Identity | None]]:
+        """What becomes of packets for members, and who these are."""
+        sealing = self._member.sealing
+        return {} if sealing is None else {address: (way, who) for address, way, who in sealing.members()}
+
+    def _links(self) -> list[Linked]:
+        return [self._linked(address) for address in self._known()]
+
+    def _linked(self, address: IPv4Address) -> Linked:
+        linking = self._member.linking
+        state = LinkState(None, why="switched off") if linking is None else linking.state(address)
+        is_direct = linking is not None and state.endpoint is not None
+        return Linked(
+            address=str(address),
+            path="direct" if is_direct else "relay",
+            endpoint=str(state.endpoint) if is_direct else None,
+            round_trip_ms=state.round_trip_s * 1e3 if is_direct else None,
+            mtu=state.mtu if is_direct else None,
+            since=time.time() - linking.age(state.since) if linking is not None and is_direct else None,
+            why=state.why or None,
+        )
 
     def _counters(self, connection: int | None) -> dict[str, int]:
         counted = None if connection is None else self._engine.connection_stats(connection)
@@ -138,12 +165,11 @@ class MemberControl:
         return (time.monotonic() - began) * 1e3
 
 
-def _peer(address: IPv4Address, said: peers.Peer | None, way: Way | None, who: Identity | None) -> Peer:
+def _peer(linked: Linked, said: peers.Peer | None, way: Way | None, who: Identity | None) -> Peer:
     """A member by what it said of itself, and by what is known of sealing for it."""
     said = said or peers.Peer()
     return Peer(
-        address=str(address),
-        path="relay",
+        **asdict(linked),
         public=None if said.public is None else str(said.public),
         lan=None if said.lan is None else str(said.lan),
         asks=said.asks,

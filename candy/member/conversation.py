@@ -116,6 +116,8 @@ class Admitted:
     network: bytes
     """The network's key."""
     checks_source: bool
+    allows_links: bool
+    """The network lets members reach each other directly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,10 @@ from candy.member.authorization import basic
 from candy.member.outer import Outer
 from candy.member.proxy import proxy_for, tunnel
 from candy.member.refusal import Answer
+from candy.member.resolve import endpoints, resolve
 from candy.member.steps import Step
 from candy.protocol.keys import Shown
+from candy.protocol.linking import Endpoint
 from candy.protocol.login import OFFERED
 from candy.protocol.wire import SEALING_SUBPROTOCOL
 from candy.settings import host_port, plain_host, without_credentials
@@ -163,6 +165,18 @@ class Dialer:
         """Where connections go to first."""
         self._tls = trusting(host, trust) if self._url.scheme == "wss" else None
         self._doubt = "is this the address of a candy relay" + ("?" if self._tls else ", and one of ws://, not wss://?")
+
+    async def relay_endpoints(self) -> list[Endpoint]:
+        """The relay's host and port, for UDP: the address that connections go to, where no proxy is on the way.
+
+        Raises:
+            OperationalError: the name is not found.
+        """
+        host, port = _host_and_port(self._url)
+        made = self.outer.made
+        if self._proxy is None and made is not None:
+            return [Endpoint(made.address, port)]
+        return endpoints(await resolve(host, port))
 
     async def dial(
         self,

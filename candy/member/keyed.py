@@ -238,6 +238,7 @@ class KeyedConversation(Conversation):
             lease=self._lease,
             network=self._outcome.known.network,
             checks_source=not self._outcome.told.flags & Tells.CHECKS_NO_SOURCE,
+            allows_links=not self._outcome.told.flags & Tells.NO_DIRECT_LINKS,
         )
         # Behind the confirmation, since what follows from it is said within CONTROL as well.
         return [admitted] if self._outcome.waits else [self._confirm(), admitted]

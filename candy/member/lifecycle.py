@@ -20,7 +20,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from candy._fastpath import Engine
 from candy.control.calls import MEMBER
@@ -38,7 +38,7 @@ from candy.member import parts
 from candy.member.acceptance import Acceptance
 from candy.member.control import MemberControl
 from candy.member.member import Member
-from candy.member.monitor import Monitor
+from candy.member.monitor import KINDS, Monitor
 from candy.member.parts import Parts
 from candy.member.settings import MemberSettings, change
 from candy.member.state import MemberState
@@ -144,6 +144,9 @@ async def _stay_until_signal(
             loop.create_task(monitor.watch(notifications)),
             loop.create_task(state.folder.keep_writing()),
         ]
+        # Where the kernel tells of nothing, the way to the relay is looked at all the same, and with it this.
+        with suppress(OSError):
+            notifications.subscribe(KINDS, lambda _: member.machine_changed())
         if masquerade is not None:
             stack.enter_context(masquerade)
             beside.append(loop.create_task(watch(masquerade, notifications)))
@@ -211,8 +214,11 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
         try:
             engine.add_network()
             interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
-            sealing = parts.sealing(settings, state, engine, interface.connection)
-            member = Member(identity, keyring, state, dialer, engine, interface, underlay, sealing=sealing)
+            linking = parts.linking(settings, engine, interface.connection)
+            sealing = parts.sealing(settings, state, engine, interface.connection, linking)
+            member = Member(
+                identity, keyring, state, dialer, engine, interface, underlay, sealing=sealing, linking=linking
+            )
             _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
             stays = _Stays(member, settings, make)
             monitor = Monitor(member.look, member.changed)

@@ -48,6 +48,7 @@ from candy.member.conversation import (
 from candy.member.dial import Dialer, Upgraded
 from candy.member.keyed import KeyedConversation, keyed
 from candy.member.keyring import Keyring
+from candy.member.linking import Linking
 from candy.member.login import LogIn, why_not_by_hash
 from candy.member.peers import Peers
 from candy.member.progress import Progress
@@ -98,6 +99,7 @@ class Member:
         dialer, engine, interface: as made by run(); the engine has one network, number 0.
         underlay: this machine beside the interface; None: what is in its way is not looked for.
         sealing: makes what seals packets for others, by what it says; None: nothing does.
+        linking: has the direct links with those; None: there are none.
         random: a number in [0, 1).
         wall: Unix seconds.
         sleep: waits for seconds.
@@ -114,6 +116,7 @@ class Member:
         underlay: Underlay | None = None,
         *,
         sealing: Callable[[Say], Sealing] | None = None,
+        linking: Linking | None = None,
         random: Callable[[], float] = random.random,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -127,6 +130,7 @@ class Member:
         self._interface = interface
         self._underlay = underlay
         self.sealing = None if sealing is None else sealing(self._say)
+        self.linking = linking
         self._told = RouteSet()
         self._routes: tuple[RouteEntry, ...] = ()
         """Those in force, of which the interface follows as many as it can."""
@@ -147,6 +151,11 @@ class Member:
         """By connection, those that the engine has."""
         self.progress = Progress()
         """What it is at."""
+        if linking is not None:
+            linking.relay = lambda: self._dialer.relay_endpoints()
+            linking.wake = self._stirred.set
+            if self.sealing is not None:
+                linking.linked = self.sealing.linked
 
     def renew(self, identity: Identity, keyring: Keyring, dialer: Dialer, seal: Seal, secret: Secret | None) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then, and
@@ -198,6 +207,12 @@ class Member:
         """The way to the relay has changed, or this machine was asleep; `why` is a sentence for the log."""
         self._change = why
         self._stirred.set()
+        self.machine_changed()
+
+    def machine_changed(self) -> None:
+        """Something of this machine's network has changed, perhaps not the way to the relay."""
+        if self.linking is not None:
+            self.linking.changed()
 
     async def stay(self) -> None:
         """Connect and reconnect until cancelled; then say goodbye to the relay.
@@ -230,13 +245,15 @@ class Member:
             self.sealing.end()
 
     async def _pause(self, sequel: Sequel) -> None:
-        """Wait as long as it says, or until the way to the relay changes."""
+        """Wait as long as it says, or until the way to the relay changes. What members have with each other goes on."""
         sleeping = asyncio.ensure_future(self._sleep(sequel.delay))
         sleeping.add_done_callback(lambda _: self._stirred.set())
         try:
             while not sleeping.done() and (sequel.stands or self._change is None):
-                await self._stirred.wait()
-                self._stirred.clear()
+                await self._wait(inf)
+                if any(event == EVENT_LOST for _, event, _ in self._events()):
+                    raise InterfaceGone(self._interface.name)
+                self._go_on_beside()
         finally:
             sleeping.cancel()
 
@@ -285,13 +302,18 @@ class Member:
             elif event == EVENT_MESSAGE:
                 await self._perform(succession.received(source, detail, now(), int(self._wall())))
         await self._perform(succession.expired(now()))
-        if self.sealing is not None:
-            self.sealing.go_on()
+        self._go_on_beside()
+
+    def _go_on_beside(self) -> None:
+        """Act on what there is with other members, whether there is a relay or not."""
+        for part in (self.sealing, self.linking):
+            if part is not None:
+                part.go_on()
 
     def _events(self) -> list[tuple[int, int, bytes]]:
-        """The engine's, but for those of connections that are being dialed, and of sealed sessions."""
-        events = [event for event in self._engine.events() if not self._secure.on_event(*event)]
-        return events if self.sealing is None else [event for event in events if not self.sealing.on_event(*event)]
+        """The engine's, but for those of connections that are being dialed, of direct links and of sealed sessions."""
+        parts = [part.on_event for part in (self._secure, self.linking, self.sealing) if part is not None]
+        return [event for event in self._engine.events() if not any(on_event(*event) for on_event in parts)]
 
     async def _dial(self, attempt_s: float) -> Reached | Failed:
         """One attempt."""
@@ -394,6 +416,9 @@ class Member:
                 case Learn():
                     _log.debug("%s: %s", action.message.src, self._peers.learn(action.message))
                 case Admitted() | NetworkChanged() | Tell() | Shake():
+                    if self.linking is not None and isinstance(action, Admitted):
+                        self.linking.allow(action.allows_links)
+                        self.linking.changed()
                     if self.sealing is not None:
                         await self.sealing.perform(action)
                 case Drop() | Log():
@@ -427,15 +452,19 @@ class Member:
         """Lead packets for the routes in force into the tunnel, and tell what that is in the way of."""
         outer = self._dialer.outer
         await self._interface.follow(self._routes, relay=outer.exposed)
-        if self._underlay is not None and (own := self._interface.address) is not None:
+        if (own := self._interface.address) is None:
+            return
+        if self.linking is not None:
+            self.linking.lead((own.network, *(route.destination for route in self._routes)))
+        if self._underlay is not None:
             await self._underlay.review(own, self._interface.routes.keys(), outer.ways)
 
     async def _wait(self, deadline: float) -> None:
         """Return once the engine has events, or something else is at hand, or at the deadline."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._engine.fileno(), self._stirred.set)
-        if self.sealing is not None:
-            deadline = min(deadline, loop.time() + self.sealing.delay)
+        for part in (self.sealing, self.linking):
+            deadline = min(deadline, inf if part is None else loop.time() + part.delay)
         try:
             async with asyncio.timeout_at(deadline if deadline < inf else None):
                 await self._stirred.wait()

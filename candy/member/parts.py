@@ -17,7 +17,8 @@ from candy.member.conversation import Identity
 from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
-from candy.member.sealing import Sealing
+from candy.member.linking import Linking, LinkSettings
+from candy.member.sealing import Sealing, boottime
 from candy.member.settings import MemberSettings
 from candy.member.state import MemberState
 from candy.protocol.hello import Hello
@@ -68,10 +69,19 @@ def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> K
     )
 
 
-def sealing(settings: MemberSettings, state: MemberState, engine: Engine, tun: int) -> Callable[[Say], Sealing]:
+def linking(settings: MemberSettings, engine: Engine, tun: int) -> Linking:
+    """Raises OperationalError: a port that the user names can't be had."""
+    links = LinkSettings(settings.direct, settings.port, settings.stun, settings.endpoints)
+    return Linking(links, engine, tun, secrets.token_bytes, boottime)
+
+
+def sealing(
+    settings: MemberSettings, state: MemberState, engine: Engine, tun: int, linking: Linking | None = None
+) -> Callable[[Say], Sealing]:
     """What seals for others, once it is told who carries out what it says."""
     can = Asks.HAS_AES if has_aes() else Asks(0)
-    return partial(Sealing, can, settings.seals, settings.secret, state, engine, tun)
+    made = partial(Sealing, can, settings.seals, settings.secret, state, engine, tun)
+    return made if linking is None else partial(made, prefix=linking.prefix, watch=linking.follow)
 
 
 def identity(settings: MemberSettings, state: MemberState, acceptance: Acceptance) -> Identity:

@@ -15,6 +15,7 @@ from typing import Any
 from aiohappyeyeballs import AddrInfoType
 
 from candy.errors import OperationalError
+from candy.protocol.linking import Endpoint
 
 
 def text_of(address: tuple[Any, ...]) -> str:
@@ -31,6 +32,12 @@ def literal(addresses: Iterable[str], port: int) -> list[AddrInfoType]:
         (families[ip_address(text).version], socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port))
         for text in addresses
     ]
+
+
+def endpoints(addresses: Iterable[AddrInfoType]) -> list[Endpoint]:
+    """What resolve() gives, for UDP. One on the link itself, which names its interface, is left out."""
+    found = ((ip_address(text_of(to).partition("%")[0]), int(to[1])) for *_, to in addresses)
+    return [Endpoint(address, port) for address, port in found if not address.is_link_local]
 
 
 async def resolve(host: str, port: int) -> list[AddrInfoType]:

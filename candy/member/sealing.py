@@ -29,7 +29,7 @@ from candy.protocol.noise import KeyPair
 from candy.protocol.secret import Secret
 from candy.sealing.directory import Identity
 from candy.sealing.joined import Joined, Own
-from candy.sealing.sealer import COMMIT_BYTES, FLAGS, Say, Sealer
+from candy.sealing.sealer import COMMIT_BYTES, FLAGS, Say, Sealer, Watch
 from candy.sealing.seals import Seal, Way
 from candy.sealing.stamps import Moment
 
@@ -49,6 +49,7 @@ class Sealing:
         state: has the files.
         engine: has the device, `tun`.
         say: carries out what is the Member's.
+        prefix, watch: of direct links, for Own and Sealer.
         now: seconds of CLOCK_BOOTTIME.
         wall: Unix nanoseconds.
     """
@@ -63,6 +64,8 @@ class Sealing:
         tun: int,
         say: Say,
         *,
+        prefix: int = 0,
+        watch: Watch = lambda action: None,
         now: Callable[[], float] = boottime,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -80,6 +83,8 @@ class Sealing:
         self._engine = engine
         self._tun = tun
         self._say = say
+        self._prefix = prefix
+        self._watch = watch
         self._now = now
         self._wall = wall
 
@@ -147,6 +152,11 @@ class Sealing:
         """Act on an event of the engine's; False: it is none about sealing."""
         return source == self._tun and self._sealer is not None and self._sealer.on_event(kind, detail)
 
+    def linked(self, address: IPv4Address, is_linked: bool) -> None:
+        """A member answers by a direct link, or does so no more."""
+        if self._sealer is not None:
+            self._sealer.linked(address, is_linked)
+
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
         if self._sealer is not None:
@@ -173,8 +183,11 @@ class Sealing:
                 primitives=NOISE,
                 key_pair=key_pair,
                 randbytes=secrets.token_bytes,
+                prefix=self._prefix,
             )
-            self._sealer = Sealer(own, self.seal, self._state, self._engine, self._tun, self._say, self._at)
+            self._sealer = Sealer(
+                own, self.seal, self._state, self._engine, self._tun, self._say, self._at, self._watch
+            )
         return self._sealer
 
     def _at(self) -> Moment:

@@ -5,7 +5,7 @@ This module does not know where values come from, nor what a setting does.
 
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +15,10 @@ from candy.carrier import pin
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
+from candy.protocol import stun
+from candy.protocol.addresses import may_be_elsewhere
 from candy.protocol.link import Link
+from candy.protocol.linking import Endpoint
 from candy.protocol.secret import Secret
 from candy.sealing.seals import Seal
 from candy.settings import (
@@ -62,9 +65,9 @@ def _check_url(value: str) -> str:
     return url._replace(path=url.path or "/", fragment="").geturl()
 
 
-def _check_stun(value: str | None) -> str | None:
-    if value is None:
-        return None
+def _parse_stun(value: object) -> object:
+    if not isinstance(value, str) or not value:
+        return value or None
     try:
         url = urlsplit(value)
         usable = url.scheme == "stun" and bool(url.hostname) and url.port != 0
@@ -72,7 +75,23 @@ def _check_stun(value: str | None) -> str | None:
         usable = False
     if not usable:
         raise ValueError("is not a STUN server: write it like stun://stun.example.org")
-    return value
+    return url.hostname, url.port or stun.PORT
+
+
+def _parse_endpoint(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    example = "write it like 198.51.100.7:5000"
+    if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"has no port from 1 to 65535: {example}")
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError(f"is not an address and a port: {example}") from None
+    if not may_be_elsewhere(address):
+        raise ValueError("is not an address by which other machines reach this one")
+    return Endpoint(address, int(port))
 
 
 def _parse_accepted(value: object) -> object:
@@ -130,9 +149,16 @@ class MemberSettings(Settings):
     """Be a gateway for the networks of this machine."""
 
     # Of direct links.
-    stun: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_stun)] = None
+    direct: bool = setting(_OPTIONS["direct"])
+    """Have them where that can be."""
+    stun: Annotated[tuple[str, int] | None, BeforeValidator(_parse_stun)] = None
+    """Host and port of a server; None: the relay."""
     port: int = setting(_OPTIONS["port"])
     """UDP; 0: any free one."""
+    endpoints: Annotated[
+        tuple[Annotated[Endpoint, BeforeValidator(_parse_endpoint)], ...], BeforeValidator(several)
+    ] = ()
+    """By which others reach that port."""
     localhost: Annotated[IPv4Address | None, BeforeValidator(_none_if_empty)] = None
     discovery: int = setting(_OPTIONS["discovery"])
     """Seconds between searches; 0 off."""

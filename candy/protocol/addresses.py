@@ -4,7 +4,7 @@ This module knows neither pools nor rules nor kernels.
 """
 
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 NOT_UNICAST = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3"))
 """This network, loopback, and all that is multicast, reserved or broadcast: a host has no address in them."""
@@ -52,3 +52,11 @@ def source_of(text: str) -> str:
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
     return str(IPv6Network((int(ip) >> 64 << 64, 64)))
+
+
+def may_be_elsewhere(address: IPv4Address | IPv6Address) -> bool:
+    """Whether another machine can have this address, and be reached by it without naming an interface."""
+    if isinstance(address, IPv6Address) and (address.ipv4_mapped or address.sixtofour or address.teredo):
+        return False
+    never = address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+    return not never and not (isinstance(address, IPv4Address) and address.is_reserved)

@@ -79,6 +79,8 @@ class Tells(IntFlag):
     """Old clients may join."""
     SHARES_PASSWORD = 8
     """And do so by this password."""
+    NO_DIRECT_LINKS = 16
+    """Members reach each other through the relay alone."""
 
 
 _NO_HELLO: Final = Hello()

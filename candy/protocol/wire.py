@@ -141,6 +141,12 @@ class DropReason(StrEnum):
     """Sealed for a group, under an epoch whose time is too far from this member's clock."""
     GROUP_SENDERS = "group_senders"
     """Sealed for a group, by one more sender than are known at a time."""
+    BAD_OFFER = "bad_offer"
+    """A note of another member that offers addresses for direct links, and is none."""
+    BAD_ANSWER = "bad_answer"
+    """An answer to a probe of a direct link that is none."""
+    BAD_STUN = "bad_stun"
+    """The answer of a STUN server that is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from candy.control.model import Reloaded
 from candy.control.server import Answering, serving
 from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError, RequestError
+from candy.relay import stun
 from candy.relay.control import RelayControl
 from candy.relay.invitation import describe_pool, member_address, member_line, member_url
 from candy.relay.keeper import Keeper
@@ -90,6 +91,8 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             await relay.make_interfaces(interfaces)
             certificates = _certificates(settings)
             listeners = await listen(settings)
+            if settings.stun:
+                stun.serve(listeners, engine)
             relay.door.open(listeners, certificates)
             if certificates is not None:
                 relay.showing.take(certificates)

@@ -72,6 +72,7 @@ class Network(Roster):
         failures: may be shared between networks.
         enrolment: of devices with keys; None: nobody logs in by one.
         legacy: old clients may join, and members without a key.
+        direct: members may reach each other without the relay.
         tolerance: seconds that a member's clock may be off.
         allow_outside_pool: addresses outside the pool may be claimed.
         forward_broadcast: members may send messages to all others.
@@ -96,6 +97,7 @@ class Network(Roster):
         failures: FailureLimiter,
         enrolment: Enrolment | None = None,
         legacy: bool = True,
+        direct: bool = True,
         tolerance: int = TOLERANCE_S,
         allow_outside_pool: bool = False,
         forward_broadcast: bool = True,
@@ -143,6 +145,7 @@ class Network(Roster):
         self._ends = Ends(passwords)
         self.checks_source = tell_gateways
         """Whether a source has to be its sender's."""
+        self.set_direct(direct)
         self.set_legacy(legacy, 0.0)
 
     def host(self, connection: int, ip: IPv4Address) -> list[Action]:
@@ -411,7 +414,9 @@ class Network(Roster):
     def set_legacy(self, legacy: bool, now: float) -> list[Action]:
         """Whether old clients may join; those that are there go, if not. Call it when passwords have changed, too."""
         realm = self._realm
-        tells = Tells(0) if self.checks_source else Tells.CHECKS_NO_SOURCE
+        tells = realm.tells & Tells.NO_DIRECT_LINKS
+        if not self.checks_source:
+            tells |= Tells.CHECKS_NO_SOURCE
         if legacy:
             tells |= Tells.ADMITS_OLD
             if realm.enrolment.admit is not Admit.INVITE and realm.passwords.are_shared:
@@ -422,6 +427,11 @@ class Network(Roster):
         old = [session for session in self._sessions.values() if not isinstance(session, KeyedSession)]
         told = "the network admits no old clients any more: update candy"
         return self._send_all_away(old, CloseCode.POLICY_VIOLATION, told, now)
+
+    def set_direct(self, direct: bool) -> None:
+        """Whether members may reach each other without the relay. They are told with their next log-in."""
+        tells = self._realm.tells & ~Tells.NO_DIRECT_LINKS
+        self._realm.tells = tells if direct else tells | Tells.NO_DIRECT_LINKS
 
     def enlarge(self, network: IPv4Network, now: float) -> list[Action]:
         """Grant addresses of this network, of which the pool until now is a part."""

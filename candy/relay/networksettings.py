@@ -110,6 +110,8 @@ class NetworkSettings(Frozen):
     """Whom a password lets in that comes with a key."""
     legacy: bool = setting(_OPTIONS["legacy"])
     """Old clients may join, and members without a key."""
+    direct: bool = setting(_OPTIONS["direct"])
+    """Members may reach each other without the relay."""
     pool: Annotated[IPv4Network | None, BeforeValidator(_parse_pool), AfterValidator(_check_pool)] = setting(
         _OPTIONS["dhcp"]
     )

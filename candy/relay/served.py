@@ -73,6 +73,8 @@ class Served:
             self.network.enrolment.admit = settings.admit
         if names & {"password", "passwords", "legacy", "admit"}:
             actions += self.network.set_legacy(settings.legacy, now)
+        if "direct" in names:
+            self.network.set_direct(settings.direct)
         if "pool" in names and settings.pool is not None:
             self._engine.set_broadcast(self.number, int(settings.pool.broadcast_address))
             actions += self.network.enlarge(settings.pool, now)
@@ -192,6 +194,7 @@ def serve(settings: NetworkSettings, engine: Engine, failures: FailureLimiter) -
         failures=failures,
         enrolment=Enrolment(bytes(KEY_BYTES), os.urandom, settings.admit),
         legacy=settings.legacy,
+        direct=settings.direct,
         tolerance=settings.clock_tolerance,
         allow_outside_pool=settings.allow_outside_pool,
         forward_broadcast=settings.forward_broadcast,

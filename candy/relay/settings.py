@@ -108,6 +108,8 @@ class RelaySettings(Settings):
         tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_parse_proxy)], ...], BeforeValidator(several)
     ] = ()
     """Whose word on where requests come from counts."""
+    stun: bool = setting(_OPTIONS["no_stun"])
+    """Answer STUN, beside each address that is listened on."""
     unauthenticated_per_source: int = setting(_OPTIONS["unauthenticated_per_source"])
     failures_per_minute: int = setting(_OPTIONS["failures_per_minute"])
     workers: int = Field(default_factory=_spare_cores, ge=_OPTIONS["workers"].least, le=_OPTIONS["workers"].most)

@@ -105,6 +105,14 @@ class Contact:
     """Of an answer that does not open."""
     due: float = -inf
     """When its entry has to be looked at again."""
+    is_linked: bool = False
+    """It answers by a direct link."""
+
+    @property
+    def is_there(self) -> bool:
+        """It seals, and may be reached: also one that the relay calls away, while it answers by a direct link."""
+        is_away = self.standing is Standing.ABSENT and self.identity is not None
+        return self.standing is Standing.SEALS or (is_away and self.is_linked)
 
     @property
     def is_told(self) -> bool:

@@ -12,8 +12,10 @@ Rules:
  3. Crossing: with a message 1 of its own under way, the member with the smaller key drops the other's and waits; the
     other answers, and still takes an answer to its own.
  4. Within a session the messages are notes. What gets no answer is repeated as HANDSHAKE: the peer may have lost the
-    session.
- 5. Message 2 that does not open leaves what is under way as it was. It is a sign of another secret, or of a relay that
+    session. Without a relay it is repeated as a note, which a direct link may carry.
+ 5. A relay that is away for AWAY_MOST_S could have told of a revocation long since: from then on no session begins
+    without it.
+ 6. Message 2 that does not open leaves what is under way as it was. It is a sign of another secret, or of a relay that
     lies: a warning, once in WARNED_S.
 
 This module does not know what becomes of packets: Changed asks for that. `now` is in seconds of CLOCK_BOOTTIME.
@@ -44,6 +46,7 @@ REPEAT_S: Final = 5.0
 JITTER_S: Final = 0.334
 GIVE_UP_S: Final = 90.0
 UNDERWAY_S: Final = 5.0
+AWAY_MOST_S: Final = 24 * 3600.0
 CONFIRM_S: Final = 1.0
 """How long who has answered leaves it to the other to confirm that, before it begins one itself."""
 WARNED_S: Final = 3600.0
@@ -98,12 +101,16 @@ class Handshakes:
         directory: of whom the relay tells.
         stamps: the times of this member's messages 1.
         randbytes: n random bytes.
+        prefix: the upper 16 bits of session numbers; 0: any.
     """
 
-    def __init__(self, directory: Directory, stamps: Stamps, randbytes: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, directory: Directory, stamps: Stamps, randbytes: Callable[[int], bytes], prefix: int = 0
+    ) -> None:
         self._directory = directory
         self._stamps = stamps
         self._randbytes = randbytes
+        self._prefix = prefix
         self._intake = Intake()
         self._bucket = Bucket(RATE, SAVED)
         self._underway: dict[IPv4Address, _Underway] = {}
@@ -112,6 +119,8 @@ class Handshakes:
         self._latest: OrderedDict[bytes, bytes] = OrderedDict()
         """Rule 2's times, by key."""
         self._connection: int | None = None
+        self._lost_at = inf
+        """When the relay was, of a member that had one."""
         self.party: Party | None = None
         """This member; None before it has an address."""
 
@@ -133,9 +142,10 @@ class Handshakes:
     def joined(self, connection: int, party: Party) -> None:
         self._connection, self.party = connection, party
 
-    def lost(self) -> None:
+    def lost(self, now: float) -> None:
         """The relay is gone, and what was under way."""
-        self._connection = None
+        if self._connection is not None:
+            self._connection, self._lost_at = None, now
         self._intake.clear()
         self._underway.clear()
 
@@ -160,7 +170,8 @@ class Handshakes:
         steps: list[Step] = []
         for underway in [underway for underway in self._underway.values() if at.now >= underway.repeat_at]:
             if at.now - underway.first_at < GIVE_UP_S:
-                steps += self._offer(underway.contact, at, underway.first_at, None) or []
+                within = None if self._connection is not None else underway.contact.slots.sealing(at.now)
+                steps += self._offer(underway.contact, at, underway.first_at, within) or []
             else:
                 del self._underway[underway.contact.address]
                 steps.append(Changed(underway.contact))
@@ -213,7 +224,11 @@ class Handshakes:
 
     def _offer(self, contact: Contact, at: Moment, first_at: float, within: Session | None) -> list[Step] | None:
         party, identity = self.party, contact.identity
-        if self._connection is None or party is None or identity is None or contact.standing is not Standing.SEALS:
+        if party is None or identity is None or not contact.is_there:
+            return None
+        if within is None and contact.standing is not Standing.SEALS:
+            return None
+        if not self._may_begin(within, at.now):
             return None
         if not self._bucket.take(at.now):
             return None
@@ -233,16 +248,18 @@ class Handshakes:
         message, within = arrival.message, arrival.within
         bad = self._dropped(DropReason.BAD_HANDSHAKE)
         contact = self._directory.get(message.source)
-        if self.party is None or contact is None:
+        if self.party is None or contact is None or not self._may_begin(within, at.now):
             return bad
         if within is None and not contact.is_told:
             self._directory.ask(contact, at.now)
             return [] if self._intake.keep(arrival) else self._dropped(DropReason.HANDSHAKE_LIMIT)
         identity = contact.identity
-        if identity is None or contact.standing is not Standing.SEALS:
+        if identity is None or not contact.is_there:
             self._ask_again(contact, at)
             return bad
-        if self._waits_for_its_own(contact, identity.key, at):
+        # The one that it came in may be the one before, or seal no more.
+        carrier = None if within is None else contact.slots.sealing(at.now)
+        if self._waits_for_its_own(contact, identity.key, at) or (carrier is None and self._connection is None):
             return []
         try:
             heard = agreement.heard(self.party, message, self._randbytes(32), None if within is None else within.hash)
@@ -257,8 +274,6 @@ class Handshakes:
         session = Session(agreed.local, agreed.hash, False, at.now, agreed.commit_bytes, heard.offer.stamp)
         gone = contact.slots.answered(session)
         installed = self._install(contact, session, agreed, is_confirmed=False)
-        # The one that it came in may be the one before, or seal no more.
-        carrier = None if within is None else contact.slots.sealing(at.now)
         return [*self.removed(gone), installed, Changed(contact), self._carry(second, carrier)]
 
     def _on_second(self, message: Message, at: Moment) -> list[Step]:
@@ -343,10 +358,15 @@ class Handshakes:
         """Random, not 0, not in use."""
         while True:
             number = int.from_bytes(self._randbytes(4), "big")
+            if self._prefix:
+                number = self._prefix << 16 | number & 0xFFFF
             used = number in self._sessions or any(number == other.number for other in self._underway.values())
             if number != 0 and not used:
                 return number
 
+    def _may_begin(self, within: Session | None, now: float) -> bool:
+        """By the relay, or without it within a session (rule 5)."""
+        return self._connection is not None or (within is not None and now < self._lost_at + AWAY_MOST_S)
+
     def _dropped(self, reason: DropReason) -> list[Step]:
-        assert self._connection is not None
-        return [Drop(self._connection, reason)]
+        return [Drop(self._connection or 0, reason)]

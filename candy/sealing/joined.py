@@ -30,6 +30,8 @@ class Own:
     randbytes: Callable[[int], bytes]
     ciphers: int = ALL_CIPHERS
     """Bits, of candy.protocol.handshake."""
+    prefix: int = 0
+    """The upper 16 bits of its session numbers, by which a link's socket knows them; 0: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,8 @@ from candy.sealing.stamps import Moment, Stamps
 Said = Send | Drop | Log
 Say = Callable[[Said], None]
 """Carries out what concerns neither engine nor files."""
+Watch = Callable[[Install | Remove | SetPeer | ForgetPeer], object]
+"""For direct links (candy.member.linking)."""
 COMMIT_BYTES: Final = 65535
 """A device takes packets as long as they can be."""
 FLAGS: Final = {Seal.OFF: Asks.SEALS_NOTHING, Seal.PREFER: Asks(0), Seal.REQUIRE: Asks.REQUIRES_SEALING}
@@ -87,10 +89,19 @@ class Sealer:
         engine: has the device, `tun`.
         say: carries out what concerns neither engine nor files.
         at: when it is.
+        watch: hears of sessions and peers, once the engine has.
     """
 
     def __init__(
-        self, own: Own, seal: Seal, files: Files, engine: Engine, tun: int, say: Say, at: Callable[[], Moment]
+        self,
+        own: Own,
+        seal: Seal,
+        files: Files,
+        engine: Engine,
+        tun: int,
+        say: Say,
+        at: Callable[[], Moment],
+        watch: Watch = lambda action: None,
     ) -> None:
         self._sessions = Sessions(own, seal, files.pins(), files.stamps())
         self._files = files
@@ -98,6 +109,7 @@ class Sealer:
         self._tun = tun
         self._say = say
         self._at = at
+        self._watch = watch
 
     @property
     def delay(self) -> float:
@@ -127,7 +139,7 @@ class Sealer:
 
     def lost(self) -> None:
         """The connection that leads is gone."""
-        self._sessions.lost()
+        self._sessions.lost(self._at().now)
 
     def set_seal(self, seal: Seal, flags: Asks) -> None:
         """The setting is another one, and with it what is said to others."""
@@ -139,6 +151,10 @@ class Sealer:
             return False
         self._carry_out(self._sessions.happened(_EVENTS[kind](detail), self._at()))
         return True
+
+    def linked(self, address: IPv4Address, is_linked: bool) -> None:
+        """A member answers by a direct link, or does so no more."""
+        self._carry_out(self._sessions.linked(address, is_linked, self._at()))
 
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
@@ -174,6 +190,8 @@ class Sealer:
                     self._files.keep_stamp(action.content)
                 case _:
                     self._have_engine(action)
+                    if isinstance(action, Install | Remove | SetPeer | ForgetPeer):
+                        self._watch(action)
 
     def _have_engine(
         self,

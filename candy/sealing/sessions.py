@@ -84,7 +84,7 @@ class Sessions:
         self._seal = seal
         self._pins = pins
         self._directory = Directory(pins, own.device.public, own.randbytes)
-        self._handshakes = Handshakes(self._directory, stamps, own.randbytes)
+        self._handshakes = Handshakes(self._directory, stamps, own.randbytes, own.prefix)
         self._groups = Groups(own.primitives, own.randbytes)
         self._joined: Joined | None = None
         """The last log-in, also when it was lost."""
@@ -110,7 +110,7 @@ class Sessions:
 
     def joined(self, joined: Joined, at: Moment) -> list[Action]:
         """Let in on a connection, which leads from now on."""
-        self._leave()
+        self._leave(at.now)
         before, self._joined = self._joined, joined
         steps: list[Step] = []
         if before is not None and (before.address, before.lease) != (joined.address, joined.lease):
@@ -125,9 +125,9 @@ class Sessions:
                 steps.append(Changed(contact))
         return [*self._set_sealing(at), *self._out(steps, at)]
 
-    def lost(self) -> None:
-        """The connection that leads is gone."""
-        self._leave()
+    def lost(self, now: float) -> None:
+        """The connection that leads is gone. Sessions go on by direct links, as long as something goes over these."""
+        self._leave(now)
 
     def changed(self, joined: Joined, at: Moment) -> list[Action]:
         """The network has another key, on the same connection."""
@@ -200,6 +200,14 @@ class Sessions:
                 steps = self._on_group(event.message, at)
         return self._out(steps, at)
 
+    def linked(self, address: IPv4Address, is_linked: bool, at: Moment) -> list[Action]:
+        """A member answers by a direct link, or does so no more."""
+        contact = self._directory.get(address)
+        if contact is None or contact.is_linked == is_linked:
+            return []
+        contact.is_linked = is_linked
+        return self._out([Changed(contact)], at)
+
     def tick(self, seen: Iterable[Seen], at: Moment) -> list[Action]:
         """Act on what time and traffic have brought.
 
@@ -261,7 +269,7 @@ class Sessions:
 
     def _on_note(self, event: Noted, at: Moment) -> list[Step]:
         found, joined = self._handshakes.session(event.local), self._joined
-        if found is None or joined is None or not self._is_connected:
+        if found is None or joined is None:
             return []
         contact, session = found
         try:
@@ -383,9 +391,9 @@ class Sessions:
             steps += self._wipe(contact)
         return steps
 
-    def _leave(self) -> None:
+    def _leave(self, now: float) -> None:
         self._is_connected = False
-        self._handshakes.lost()
+        self._handshakes.lost(now)
         self._directory.lost()
 
     def _set_sealing(self, at: Moment) -> list[Action]:

@@ -2,7 +2,7 @@
 
     known of it                        a packet for it
     nothing                            waits, the relay is asked
-    nobody, away, revoked              is dropped as no_route
+    nobody, away, revoked              is dropped as no_route; one away that has a link is sealed for
     what pins refuse                   is dropped as key_refused
     that it does not seal              goes in the clear; under REQUIRE it is dropped as peer_not_sealing
     that it seals, without a session   waits, the relay is asked once more, and a session begun
@@ -34,7 +34,7 @@ def way(contact: Contact, seal: Seal, now: float) -> tuple[Way, int]:
     """The table above; and the local number of the session, for Way.SEAL."""
     sealing = contact.slots.sealing(now)
     match contact.standing:
-        case Standing.SEALS if sealing is not None:
+        case _ if sealing is not None and contact.is_there:
             return Way.SEAL, sealing.local
         case _ if contact.is_stale:
             return Way.WAIT, 0

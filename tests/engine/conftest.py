@@ -1,12 +1,14 @@
 """Interleavings need a build of the engine that can hold threads; with the fast one test_variants.py makes it."""
 
+from pathlib import Path
+
 import pytest
 from kit import peer
 from kit.secure import Secured
 
 from candy import _fastpath
 
-HOLDING = ["test_interleavings.py", "test_tls_interleavings.py", "test_capture_interleavings.py"]
+HOLDING = [path.name for path in Path(__file__).parent.glob("test_*interleavings.py")]
 collect_ignore = ["test_variants.py"] if _fastpath.HAS_POINTS else HOLDING
 
 

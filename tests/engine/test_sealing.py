@@ -288,7 +288,7 @@ def test_notes_and_empty_packets() -> None:
     one = pair(A, B)
     with client() as device:
         one.install(device.engine, device.tun, confirmed=False)
-        note = b"\x80\x01" + bytes(range(136))
+        note = b"\x80\x01" + bytes(range(167))
         device.comes(one.comes(0, note), one.comes(1, b""), one.comes(2, b"\x80\x02abc"))
         for number, plain in enumerate([b"\x80", b"\x80\x00", b"\x80\x10", note + b"\0"], 3):
             device.comes(one.comes(number, plain))

@@ -27,7 +27,7 @@ def sanitize(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
 @pytest.mark.parametrize(
     ("variant", "tests"),
     [
-        ("debug", ["test_interleavings.py", "test_tls_interleavings.py", "test_capture_interleavings.py"]),
+        ("debug", sorted(path.name for path in Path(__file__).parent.glob("test_*interleavings.py"))),
         ("asan", ["test_stress.py"]),
         ("tsan", ["test_stress.py"]),
     ],

@@ -38,6 +38,7 @@ cdef enum:
 
 cdef uint64_t DEVICE_NUMBER = <uint64_t>1 << 32
 cdef uint64_t FLOW_KEY[3]
+cdef uint32_t LAN_BYTES = 0x0100000A
 cdef uint8_t *input_end             # of memory that ends at a page's end
 cdef uint8_t *vnet_end
 cdef uint8_t *output_end
@@ -115,6 +116,8 @@ cdef public int LLVMFuzzerInitialize(int *argc, char ***argv) noexcept nogil:
     seals.own = OWN
     session = <Session *>calloc(1, sizeof(Session))
     session.peer = PEER
+    slot.link = <Link *>calloc(1, sizeof(Link))
+    slot.link.expected = 1
     written.bytes = <uint8_t *>malloc(4 * ROOM)
     wanted.bytes = <uint8_t *>malloc(4 * ROOM)
     return 0
@@ -654,7 +657,7 @@ cdef int opened_drop(const uint8_t *plain, uint32_t length) noexcept nogil:
     if length == 0:
         return -1
     if plain[0] == NOTE:
-        return -1 if 2 <= length <= NOTE_MAX and 1 <= plain[1] <= 2 else DROP_UNKNOWN_NOTE
+        return -1 if 2 <= length <= NOTE_MAX and 1 <= plain[1] <= NOTE_TYPES else DROP_UNKNOWN_NOTE
     if length < VNET_BYTES + 20 or not ipv4_exact(packet, opened_length(plain, length)):
         return DROP_SUPER
     source = load_be32(packet + 12)
@@ -694,3 +697,128 @@ cdef void opened_written(const Frame *f, const uint8_t *plain) noexcept nogil:
     worker.target_of[0] = 0
     worker.target_count = worker.run_count = 0
     worker.run_connection = 0
+
+
+# ------------------------------------------------------------------------------------------------------------- linked
+# An input is a byte of flags (those of fuzz_opened; 128: what follows is one datagram of a stranger's), and records: a
+# byte of a datagram's flags, two of length, and what a member sealed in it.
+
+cdef public int fuzz_linked(const uint8_t *data, size_t size) noexcept nogil:
+    """What comes by a link in one call has one outcome each: nothing, an event, a drop under its name, or a packet. The
+    device is given the very packets, with the checksums that were left out."""
+    global overflowed
+    cdef Outbox *outbox = &worker.engine.outbox
+    cdef LinkFrom f
+    cdef uint8_t name[28]
+    cdef uint8_t flags
+    cdef uint8_t *plain
+    cdef size_t at = 1
+    cdef uint32_t length, record
+    cdef uint64_t before, dropped
+    cdef int reason
+    if size == 0:
+        return 0
+    memset(&f, 0, sizeof(f))
+    f.name = name
+    f.name_size = name_of(AF_INET, <const uint8_t *>&LAN_BYTES, 7, name)
+    f.session = session
+    f.expected = True
+    place_of(name, f.place)
+    outbox.used = 0
+    slot.pending = 0
+    if data[0] >> 7:
+        linked_stranger(&f, data + 1, <uint32_t>(size - 1))
+        return 0
+    slot.fd = DEVICE
+    slot.vnet = data[0] & 1 == 0
+    slot.own_address = OWN
+    worker.engine.networks[0].rules = rules if data[0] & 2 else NULL
+    seals.checks_source = data[0] & 4 == 0
+    written.used = wanted.used = 0
+    overflowed = False
+    merge.pieces = 0
+    for record in range(RECORDS):
+        if size - at < 3:
+            break
+        flags = data[at] & (LINK_ASKS | LINK_UNSUMMED)
+        length = <uint32_t>min(<size_t>load_be16(data + at + 1), size - at - 3)
+        if length < PACKET_ROOM:
+            plain = put(record_ends[record], data + at + 3, length)
+            reason = linked_drop(plain, length, flags)
+            before = drops_so_far()
+            f.size = LINK_MIN + length
+            outbox.used = 0
+            slot.pending = 0
+            link_content(worker, slot, slot, seals, &f, flags, plain, length)
+            dropped = drops_so_far() - before
+            check(dropped == (1 if reason >= 0 else 0), "dropped, and should not be, or taken")
+            check((outbox.used != 0) == (reason < 0 and length != 0 and (plain[0] == NOTE or plain[0] == LINK_ANSWER)),
+                  "an event too many, or none")
+        at += 3 + length
+    merge_write(worker, slot, merge)
+    check(overflowed or (written.used == wanted.used and memcmp(written.bytes, wanted.bytes, wanted.used) == 0),
+          "a device was given something else")
+    return 0
+
+
+cdef int linked_drop(const uint8_t *plain, uint32_t length, uint8_t flags) noexcept nogil:
+    """Why this goes no further; -1: it does, and a packet is wanted at the device."""
+    cdef uint8_t *packet
+    cdef uint32_t header
+    cdef bint has_rules = worker.engine.networks[0].rules != NULL
+    cdef uint32_t source, destination
+    if length == 0:
+        return -1
+    if plain[0] >> 4 != 4:
+        if flags & LINK_UNSUMMED:
+            return DROP_LINK_MALFORMED
+        if plain[0] == NOTE:
+            return -1 if 2 <= length <= NOTE_MAX and 1 <= plain[1] <= NOTE_TYPES else DROP_UNKNOWN_NOTE
+        if (plain[0] == LINK_PROBE and length >= 30) or (plain[0] == LINK_ANSWER and length == 30):
+            return -1
+        return DROP_LINK_MALFORMED
+    if length < 20 or plain[0] & 15 < 5 or length < (plain[0] & 15) * 4 or load_be16(plain + 2) != length:
+        return DROP_LINK_MALFORMED
+    header = (plain[0] & 15) * 4
+    if flags & LINK_UNSUMMED and (load_be16(plain + 6) & 0x3FFF or not (
+            (plain[9] == 6 and length >= header + 20) or (plain[9] == 17 and length >= header + 8))):
+        return DROP_LINK_MALFORMED
+    source = load_be32(plain + 12)
+    destination = load_be32(plain + 16)
+    if source == OWN or (source != PEER and seals.checks_source != 0):
+        return DROP_INNER_SOURCE
+    if destination != OWN and not (has_rules and destination >> 2 == LAN >> 2 and PEER >> 1 == LAN >> 1):
+        return DROP_INNER_DESTINATION
+    packet = put(input_end, plain, length)
+    if flags & LINK_UNSUMMED:
+        checksum_finish(packet, packet + header, length - header)
+        if slot.vnet:
+            ipv4_finish(packet, length, 0)          # what takes it apart here makes this anew, though no kernel does
+    keep(&wanted, packet, length)
+    return -1
+
+
+cdef void linked_stranger(LinkFrom *f, const uint8_t *data, uint32_t length) noexcept nogil:
+    """One datagram that no session seals: it is dropped, once, or an answer of STUN that is waited for; and a request
+    of STUN has an answer that is one."""
+    cdef StunLimits limits
+    cdef uint64_t before = drops_so_far()
+    cdef uint8_t *datagram
+    cdef uint8_t *answer = again_end - STUN_ANSWER_MOST
+    cdef uint32_t n
+    if length > PACKET_ROOM:
+        return
+    datagram = put(input_end, data, length)
+    f.size = length
+    slot.link.expected = 1
+    link_datagram(worker, slot, slot, seals, f, datagram)
+    check(drops_so_far() - before == (1 if worker.engine.outbox.used == 0 else 0), "not one outcome")
+    check(worker.engine.outbox.used == 0 or (20 <= length <= STUN_TOLD and load_be16(data) == STUN_SUCCESS
+                                             and load_be32(data + 4) == STUN_COOKIE), "told of no answer")
+    if stun_request(datagram, length):
+        check(length >= 20 and load_be16(data) == STUN_REQUEST and load_be16(data + 2) == length - 20, "no request")
+        memset(&limits, 0, sizeof(limits))
+        limits.has_other = True
+        memcpy(limits.other, f.place, sizeof(f.place))
+        n = stun_answer(&limits, datagram, f.place, answer)
+        check(stun_like(answer, n, STUN_SUCCESS) and n == 44 and memcmp(answer + 8, datagram + 8, 12) == 0, "no answer")

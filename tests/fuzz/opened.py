@@ -13,7 +13,7 @@ from kit.superpacket import NO_VNET, segments
 from candy._fastpath import CANDY3, EVENT_NOTED
 
 PEER = LAN + 1
-NOTE, NOTE_MAX = 0x80, 138
+NOTE, NOTE_MAX = 0x80, 169
 PADDING_MAX = 4
 LONGEST = 65_549
 
@@ -55,18 +55,26 @@ def outcome(inner: bytes, flags: int) -> tuple[str | None, list[bytes]]:
     if not inner:
         return None, []
     if inner[0] == NOTE:
-        return (None if 2 <= len(inner) <= NOTE_MAX and inner[1] in (1, 2) else "unknown_note"), []
+        return (None if 2 <= len(inner) <= NOTE_MAX and inner[1] in (1, 2, 3) else "unknown_note"), []
     vnet, packet = inner[:10], inner[10:]
     total = int.from_bytes(packet[2:4], "big")
     if total < len(packet) <= total + PADDING_MAX:
         packet = packet[:total]
     if len(packet) < 20 or len(packet) != total or not plain(packet, 0):
         return "bad_super", []
-    source, destination = (int.from_bytes(packet[at : at + 4], "big") for at in (12, 16))
-    if source == OWN or (source != PEER and not flags & 4):
-        return "inner_source", []
-    if destination != OWN and not (flags & 2 and destination >> 2 == LAN >> 2):
-        return "inner_destination", []
+    reason = may_be_inside(packet, flags)
+    if reason is not None:
+        return reason, []
     if vnet == NO_VNET:
         return None, [packet]
     return None, of_super(vnet, packet, 0, device_vnet=not flags & 1)
+
+
+def may_be_inside(packet: bytes, flags: int) -> str | None:
+    """Why a packet's addresses are not those of the members that sealed and opened it, nor behind them; None if so."""
+    source, destination = (int.from_bytes(packet[at : at + 4], "big") for at in (12, 16))
+    if source == OWN or (source != PEER and not flags & 4):
+        return "inner_source"
+    if destination != OWN and not (flags & 2 and destination >> 2 == LAN >> 2):
+        return "inner_destination"
+    return None

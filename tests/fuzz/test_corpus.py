@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.frames import check_engine, check_parser
+from fuzz.linked import check_linked
 from fuzz.offload import check_device, check_ipip, check_supers
 from fuzz.opened import check_opened
 from fuzz.passing import check_passing
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 pytestmark = pytest.mark.engine
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("device", "frames", "ipip", "opened", "passing", "sealed", "supers")
+TARGETS = ("device", "frames", "ipip", "linked", "opened", "passing", "sealed", "supers")
 
 
 def inputs(target: str) -> pytest.MarkDecorator:
@@ -29,6 +30,11 @@ def test_parser(path: Path) -> None:
 @inputs("frames")
 def test_engine(path: Path) -> None:
     check_engine(path.read_bytes())
+
+
+@inputs("linked")
+def test_linked(path: Path) -> None:
+    check_linked(path.read_bytes())
 
 
 @inputs("opened")

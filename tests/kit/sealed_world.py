@@ -304,7 +304,7 @@ class Node:
 
     def lose(self) -> None:
         """The connection is lost."""
-        self.sessions.lost()
+        self.sessions.lost(self.world.now)
         self.world.relay.leaves(self)
 
     def happened(self, event: EngineEvent) -> None:

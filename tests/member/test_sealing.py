@@ -61,6 +61,7 @@ class Node:
                 lease=lease,
                 network=NETWORK,
                 checks_source=True,
+                allows_links=True,
             )
         )
 

@@ -53,6 +53,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "ca_file": None,
         "pins": (),
         "ml_kem": False,
+        "direct": True,
+        "endpoints": (),
         "stun": None,
         "port": 0,
         "localhost": None,
@@ -103,11 +105,14 @@ def test_values_as_text(pem: str) -> None:
         port="26817",
         localhost="192.168.1.5",
         discovery="300",
+        endpoint=["198.51.100.7:5000", "[2001:db8::7]:1"],
         route="5",
         debug="true",
     )
     assert settings.tun == IPv4Interface("192.168.202.5/24")
     assert settings.localhost == IPv4Address("192.168.1.5")
+    assert settings.stun == ("stun.example.org", 3478)
+    assert [str(endpoint) for endpoint in settings.endpoints] == ["198.51.100.7:5000", "[2001:db8::7]:1"]
     assert (settings.mtu, settings.port, settings.discovery, settings.route) == (1479, 26817, 300, 5)
     assert (settings.ca_file, settings.debug) == (Path(pem), True)
 
@@ -197,6 +202,10 @@ URL = "write it like ws://host:26816 or wss://host"
         ("ca_file", "/", "'/' is not a file: give the path of one that exists"),
         ("stun", "stun.example.org", "is not a STUN server: write it like stun://stun.example.org"),
         ("port", "65536", "'65536' is too large: use 65535 or less"),
+        ("endpoint", "198.51.100.7", "has no port from 1 to 65535: write it like 198.51.100.7:5000"),
+        ("endpoint", "198.51.100.7:0", "has no port from 1 to 65535"),
+        ("endpoint", "host:5000", "is not an address and a port: write it like 198.51.100.7:5000"),
+        ("endpoint", "127.0.0.1:5000", "is not an address by which other machines reach this one"),
         ("localhost", "::1", "'::1' is not an IPv4 address: write it like 192.168.1.5"),
         ("discovery", "-1", "'-1' is too small: use 0 or more"),
         ("route", "1001", "'1001' is too large: use 1000 or less"),

@@ -93,7 +93,7 @@ def test_a_responder_whose_session_is_not_confirmed_begins_one_itself_after_a_wh
     world.send(a, B, ONE)
     world.deliver(world.wire.pop(0))
     world.wire.clear()
-    a.sessions.lost()
+    a.sessions.lost(a.world.now)
     world.send(b, A, TWO)
     world.pass_time(0.9, run=False)
     assert world.wire == []

@@ -1,0 +1,246 @@
+"""Direct links, TUN to TUN: against the bare path, the relay, and wireguard-go point to point.
+
+    python bench/links.py                       # as root; four minutes
+    python bench/links.py --rounds 3 --seconds 2 --json figures.json
+
+Left and right reach each other through a hub that forwards, where the relay runs as well. The bare path is what the
+kernel does there without any VPN. All take turns, figure by figure, as in bench/tunnel.py. A path that changes under a
+stream is cut in the hub, by nftables; a stranger's flood comes from there.
+"""
+
+import contextlib
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import checkout  # noqa: F401
+import click
+import wireguard
+from _endpoints import process_cpu_ns
+from links_targets import links_table, links_targets
+from machine import CONGESTION, Bystanders, describe
+from rich.console import Console
+from target import missed
+from tunnel import Failed, Iperf, idle, tcp, udp
+from tunnel_lab import Mode, TunnelLab, Way
+from tunnel_report import Figures, Found
+
+from candy._fastpath import openssl_version
+
+PORT = 26900
+DIRECT = Mode("direct", "candy,\ndirect", ("--port", str(PORT)), ("--port", str(PORT)))
+RELAYED = Mode("relayed", "candy,\nby relay", ("--no-direct",), ("--no-direct",))
+PHASE_S = 4
+"""Of each of the three paths under the stream whose path changes."""
+INTERVAL_S = 0.1
+SETTLED_S = 1.0
+"""Behind a change, what the path carries then is measured."""
+FLOOD_PER_S = 100_000
+BESIDE = "50M"
+"""What the link carries beside a flood."""
+LINK_S = 10.0
+
+
+def linked(lab: TunnelLab, way: Way) -> None:
+    """Wait until both ends say that the link is direct."""
+    until = time.monotonic() + LINK_S
+    while any("(direct)" not in one_status(each) for each in way.clients):
+        if time.monotonic() > until:
+            raise Failed(f"{way.name}: no direct link within {LINK_S:g} s")
+        lab.left.run("ping", "-n", "-c", "3", "-i", "0.05", way.to, check=False)
+
+
+def path_change(lab: TunnelLab, way: Way, seconds: int) -> Figures:
+    """Under one stream: direct, by the relay, and direct again. Seconds below half of what each path carries, the
+    longest time in one piece, and whether the stream ended well."""
+    if way.name != "direct":
+        return {}
+    changes = (
+        (
+            "add table ip cut; add chain ip cut forward { type filter hook forward priority 0; };"
+            " add rule ip cut forward meta l4proto udp drop"
+        ),
+        "delete table ip cut",
+    )
+    timers = [
+        threading.Timer(PHASE_S * (number + 1), partial(lab.hub.run, "nft", change))
+        for number, change in enumerate(changes)
+    ]
+    meter = Meter(lab, way)
+    for timer in timers:
+        timer.start()
+    try:
+        with meter:
+            Iperf(lab, way, 3 * PHASE_S).run("-C", CONGESTION.decode())
+    finally:
+        for timer in timers:
+            timer.join()
+        lab.hub.run("nft", "delete", "table", "ip", "cut", check=False)
+    return change_figures(meter.rates, INTERVAL_S)
+
+
+class Meter:
+    """What arrives on the right while the `with` block runs: `rates`, bit/s of each INTERVAL_S."""
+
+    def __init__(self, lab: TunnelLab, way: Way) -> None:
+        self.rates: list[float] = []
+        self._lab = lab
+        self._way = way
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._measure)
+
+    def _measure(self) -> None:
+        with self._lab.right:
+            before = self._bytes()
+            at = due = time.monotonic()
+            while not self._ended.wait(max(0.0, (due := due + INTERVAL_S) - time.monotonic())):
+                count, now = self._bytes(), time.monotonic()
+                self.rates.append((count - before) * 8 / (now - at))
+                before, at = count, now
+
+    def _bytes(self) -> int:
+        for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
+            name, _, figures = line.strip().partition(":")
+            if name == self._way.interface:
+                return int(figures.split()[0])
+        raise Failed(f"{self._way.name}: no interface {self._way.interface}")
+
+    def __enter__(self) -> "Meter":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def change_figures(rates: list[float], interval_s: float) -> Figures:
+    """`rates`: bit/s, one for each interval, over three phases of the same length."""
+    # iperf3 takes a moment to begin and to end.
+    per_phase = round(PHASE_S / interval_s)
+    settled = round(SETTLED_S / interval_s)
+    phases = [rates[at : at + per_phase] for at in range(0, 3 * per_phase, per_phase)]
+    usual = [statistics.median(phase[settled:]) for phase in phases]
+    low = [rate < level / 2 for phase, level in zip(phases, usual, strict=True) for rate in phase]
+    longest = run = 0
+    for is_low in low:
+        run = run + 1 if is_low else 0
+        longest = max(longest, run)
+    return {
+        "change direct": usual[0] / 1e9,
+        "change relayed": usual[1] / 1e9,
+        "change again": usual[2] / 1e9,
+        "change low": longest * interval_s,
+    }
+
+
+def flooded(lab: TunnelLab, way: Way, seconds: int) -> Figures:
+    """A stranger floods the UDP port of the right while the link carries little: what that costs its client, as a share
+    of a core beyond what it needs without the flood, and what the link loses."""
+    if way.name != "direct":
+        return {}
+    quiet, _ = beside(lab, way, seconds, is_flooded=False)
+    busy, lost = beside(lab, way, seconds, is_flooded=True)
+    return {"flood share": busy - quiet, "flood lost": lost}
+
+
+def beside(lab: TunnelLab, way: Way, seconds: int, *, is_flooded: bool) -> tuple[float, float]:
+    """The share of a core that the right client takes while the link carries BESIDE, and what is lost of that."""
+    right = way.clients[1]
+    with ExitStack() as stack:
+        if is_flooded:
+            stack.enter_context(Flood(lab, seconds + 1))
+        before, start = process_cpu_ns(right.pid), time.monotonic()
+        end = Iperf(lab, way, seconds).run("-u", "-b", BESIDE, "-l", "1000")["sum"]
+        share = (process_cpu_ns(right.pid) - before) / 1e9 / (time.monotonic() - start)
+    return share, end["lost_percent"] / 100
+
+
+class Flood:
+    """udp_flood.py in the hub while the `with` block runs, and for so long at most."""
+
+    def __init__(self, lab: TunnelLab, seconds: int) -> None:
+        argv = [sys.executable, str(Path(__file__).parent / "udp_flood.py"), "10.0.2.2", str(PORT)]
+        argv += ["--rate", str(FLOOD_PER_S), "--seconds", str(seconds)]
+        with lab.hub:
+            self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *argv], stdout=subprocess.DEVNULL)
+
+    def __enter__(self) -> "Flood":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+Step = tuple[str, Callable[[TunnelLab, Way, int], Figures]]
+STEPS: tuple[Step, ...] = (
+    ("idle ping", idle),
+    ("1 TCP stream", partial(tcp, streams=1, options=())),
+    ("UDP, 100 bytes", partial(udp, size=100)),
+    ("a path that changes", path_change),
+    ("a stranger's flood", flooded),
+)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seconds", type=click.IntRange(1, 60), default=2, show_default=True, help="Length of a measurement.")
+@click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="Of everything, in turn.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
+)
+def main(seconds: int, rounds: int, json_file: Path | None) -> None:
+    """Measure direct links from TUN to TUN."""
+    if os.geteuid() != 0:
+        sys.exit("links: run as root: it makes network namespaces and TUN devices")
+    console, errors = Console(), Console(stderr=True)
+    rival = wireguard.released()
+    failed = False
+    logs = io.StringIO()
+    with contextlib.redirect_stdout(logs), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        bystanders = Bystanders()
+        lab = TunnelLab(
+            stack, Path(folder), [DIRECT, RELAYED], limits=True, has_wireguard=rival is not None, is_point_to_point=True
+        )
+        lab.ways = [way for way in lab.ways if way.name != "proxy"]
+        found = {way.name: Found(way.title) for way in lab.ways}
+        for number in range(rounds):
+            for title, step in STEPS:
+                for way in lab.ways[:: -1 if number % 2 else 1]:
+                    try:
+                        if way.name == "direct":
+                            linked(lab, way)
+                        found[way.name].add(step(lab, way, seconds))
+                    except Failed as error:
+                        errors.print(f"links: {title}: {error}")
+                        failed = True
+    if failed:
+        errors.print(logs.getvalue(), markup=False, highlight=False)
+    head = [
+        describe(),
+        f"three namespaces, veth with an MTU of 1500; {CONGESTION.decode()}; {rounds} times {seconds} s, in turn",
+        f"others, and the kernel on its own, used {bystanders.share():.0%} of the machine",
+    ]
+    judged = list(links_targets(found, openssl_version(), rival))
+    Console(width=console.width if console.is_terminal else 150).print(
+        *head, links_table(found), *map(str, judged), sep="\n"
+    )
+    if json_file is not None:
+        samples = {name: one.samples for name, one in found.items()}
+        json_file.write_text(json.dumps({"head": head, "samples": samples}, indent=1))
+    if failed or missed(judged):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+# Direct links, over bytes: datagrams of a session that go to its peer by UDP, without a relay.
+#
+#     | 18 | flags 1 | 0 2 | receiver's session 4 | counter 8 | ciphertext | tag 16 |
+#
+# The clear bytes are authenticated. Keys, counters and windows are a session's own for links (SessionLink). A path says
+# by which link and to which address a peer's packets go; Python finds it and a worker follows it. It has no timer: a
+# path that carries packets and is not heard of for a while asks (LINK_ASKS), and is quiet when nothing answers.
+
+cdef enum:
+    LINK_CONTENT_MAX = 9000         # bytes within a datagram
+    ASK_AFTER_NS = 250000000        # since anything was heard
+    ASK_PAUSE_NS = 100000000        # between two of them
+    ASKS_LEAST = 3                  # lost, of which one may be chance
+    PATIENCE_NS = 650000000         # since the first that nothing answered
+    ANSWER_PAUSE_NS = 20000000      # a peer that asks more often hears of the path all the same
+
+cdef uint64_t ASKS_APART_NS = <uint64_t>3 * SECOND_NS   # longer than that, they are no row: nothing was sent meanwhile
+
+
+cdef void link_end(Slot *s) noexcept nogil:
+    """Give back what a link, or a STUN responder, has beside its slot."""
+    free(s.link)
+    free(s.stun)
+    s.link = NULL
+    s.stun = NULL
+
+
+cdef void place_of(const uint8_t *name, uint8_t *place) noexcept nogil:
+    """A sockaddr as Python is told it: family, 4 or 6, address, of IPv4 the first 4 bytes and zeros, and port."""
+    cdef uint16_t family
+    memcpy(&family, name, 2)
+    memset(place, 0, 19)
+    place[0] = 4 if family == AF_INET else 6
+    if family == AF_INET:
+        memcpy(place + 1, name + 4, 4)
+    else:
+        memcpy(place + 1, name + 8, 16)
+    memcpy(place + 17, name + 2, 2)
+
+
+cdef uint32_t name_of(uint16_t family, const uint8_t *address, uint16_t port, uint8_t *name) noexcept nogil:
+    """Write the sockaddr of an address of this family; returns its size."""
+    memset(name, 0, 28)
+    memcpy(name, &family, 2)
+    store_be16(name + 2, port)
+    if family == AF_INET:
+        memcpy(name + 4, address, 4)
+        return 16
+    memcpy(name + 8, address, 16)
+    return 28
+
+
+cdef inline bint link_may_send(Session *session, uint64_t now) noexcept nogil:
+    return (session != NULL and now < session.sends_until_ns
+            and load_relaxed64(&session.link.number) < COUNTER_MAX
+            and load_relaxed64(&session.link.bytes_sent) + SEALED_MAX <= SEND_BYTES_MAX)
+
+
+cdef bint link_seal(Session *session, uint8_t *datagram, uint8_t flags, uint32_t plain) noexcept nogil:
+    """Seal what lies behind the room for a header, with the next counter, where it lies (link.sends.lock held). False:
+    the session may send no more."""
+    cdef SessionLink *link = &session.link
+    cdef uint64_t number = load_relaxed64(&link.number)
+    if not link.sends.ready or number >= COUNTER_MAX:
+        return False
+    store_relaxed64(&link.number, number + 1)           # whatever becomes of the datagram
+    store_relaxed64(&link.bytes_sent, load_relaxed64(&link.bytes_sent) + plain)
+    datagram[0] = KIND_SEALED
+    datagram[1] = flags
+    store_be16(datagram + 2, 0)
+    store_be32(datagram + 4, session.remote)
+    store_be64(datagram + LINK_HEADER - 8, number)
+    return aead_seal(&link.sends, datagram, LINK_HEADER, datagram, datagram, LINK_MIN + plain, 0)
+
+
+cdef int link_open(Seals *seals, Session *session, uint8_t *datagram, uint32_t n, uint64_t now) noexcept nogil:
+    """Open a datagram of at least LINK_MIN bytes where it lies; the reason to drop it, -1 when it is open and its
+    counter taken."""
+    cdef SessionLink *link = &session.link
+    cdef uint64_t number = load_be64(datagram + LINK_HEADER - 8)
+    cdef int reason = -1
+    pthread_mutex_lock(&link.opens.lock)
+    if not link.opens.ready or now >= session.opens_until_ns:
+        reason = DROP_LINK_NO_SESSION
+    elif number >= COUNTER_MAX or not window_allows(&link.window, number):
+        reason = DROP_LINK_REPLAYED
+    elif (link.failures >= FORGERIES_MAX
+            or not aead_open(&link.opens, datagram, LINK_HEADER, datagram, n, 0)):
+        link.failures += 1
+        reason = DROP_LINK_BAD_SEAL
+    else:
+        window_take(&link.window, number, &seals.windows)
+    pthread_mutex_unlock(&link.opens.lock)
+    return reason
+
+
+cdef void session_sent(Session *session, uint64_t now, bint packet) noexcept nogil:
+    """Note that something was sent to a peer, as Engine.seen() tells it."""
+    if packet:
+        store_relaxed64(&session.packet_sent_ns, now)
+        if load_relaxed64(&session.unanswered_ns) == 0:
+            store_relaxed64(&session.unanswered_ns, now)
+    store_relaxed64(&session.owes_ns, 0)
+
+
+# A path.
+
+cdef inline Path *path_of(SealPeer *peer) noexcept nogil:
+    """The path to a peer, NULL none: also for no peer."""
+    return <Path *>load_pointer(<void **>&peer.path) if peer != NULL else NULL
+
+
+cdef void path_quiet(Worker *w, Seals *seals, Path *path) noexcept nogil:
+    """Nothing goes by it any more: Python is told, once."""
+    cdef uint8_t detail[4]
+    if or_ordered64(&path.quiet, 1) == 0:
+        store_be32(detail, path.peer)
+        tell_sealing(w, seals, EV_QUIET, detail, sizeof(detail))
+
+
+cdef inline void path_heard(Path *path, uint64_t now) noexcept nogil:
+    store_relaxed64(&path.heard_ns, now)
+    store_relaxed64(&path.asked_ns, 0)
+
+
+cdef int path_flags(Worker *w, Seals *seals, Path *path, uint64_t now) noexcept nogil:
+    """The flags of the next datagram with a packet: whether it asks. -1: the path has been asked in vain, and is
+    quiet."""
+    cdef uint64_t asked = load_relaxed64(&path.asked_ns)
+    cdef uint64_t before = load_relaxed64(&path.asks_ns)
+    if since(now, load_relaxed64(&path.heard_ns)) <= ASK_AFTER_NS or since(now, before) < ASK_PAUSE_NS:
+        return 0
+    if asked == 0 or since(now, before) > ASKS_APART_NS:
+        store_relaxed64(&path.asked_ns, now)
+        store_relaxed64(&path.asks, 0)
+    elif since(now, asked) >= PATIENCE_NS and load_relaxed64(&path.asks) >= ASKS_LEAST:
+        path_quiet(w, seals, path)
+        return -1
+    store_relaxed64(&path.asks, load_relaxed64(&path.asks) + 1)
+    store_relaxed64(&path.asks_ns, now)
+    return LINK_ASKS

@@ -1,0 +1,116 @@
+# Direct links with the original's clients, over bytes: datagrams under a key that is its recipient's alone.
+#
+#     | IV 12 | tag 16 | 1, IPv4 packet, or a message for Python |
+#
+# All who have the network's password send to a member under that one key, so IVs are random, and OLD_SEALED_MAX of them
+# are all that this device uses (NIST SP 800-38D, 8.3). A path leads to one peer, and only what comes from its very
+# address may be from that peer.
+
+cdef enum:
+    OLD_HEADER = 28                 # IV and tag
+    OLD_OVER = 29                   # and the kind of a packet
+    OLD_DATAGRAM_MAX = 1500         # an original client receives no longer one
+    OLD_LEAST = 40                  # the shortest: a heartbeat
+    OLD_MESSAGE_MAX = 64            # of one that Python is told
+    OLD_FORWARD = 1
+    OLD_TELLERS = 256
+    OLD_TELLS_PER_S = 8             # of one address, or of those that share its place
+    OLD_TELLS_SAVED = 16
+
+cdef uint64_t OLD_SEALED_MAX = <uint64_t>1 << 32
+
+
+cdef bint old_evp(SealKey *k, const uint8_t *iv, uint8_t *data, uint32_t n, uint8_t *tag, bint seals) noexcept nogil:
+    """Seal or open by OpenSSL where it lies. False: the tag is another, or OpenSSL failed."""
+    cdef int size
+    if EVP_CipherInit_ex(k.cipher, NULL, NULL, NULL, iv, seals) != 1:
+        return False
+    if not seals and EVP_CIPHER_CTX_ctrl(k.cipher, EVP_CTRL_AEAD_SET_TAG, SEAL_TAG, tag) != 1:
+        return False
+    if (EVP_CipherUpdate(k.cipher, data, &size, data, <int>n) != 1
+            or EVP_CipherFinal_ex(k.cipher, data + n, &size) != 1):
+        return False
+    return not seals or EVP_CIPHER_CTX_ctrl(k.cipher, EVP_CTRL_AEAD_GET_TAG, SEAL_TAG, tag) == 1
+
+
+cdef bint old_seal(SealKey *k, uint8_t *datagram, uint32_t plain) noexcept nogil:
+    """Seal so many bytes behind the room for IV and tag; the IV is there (the key's lock held)."""
+    cdef uint8_t *data = datagram + OLD_HEADER
+    if not k.ready:
+        return False
+    if k.own:
+        gcm_seal(&k.gcm, datagram, datagram, 0, data, data, plain, 0, datagram + NONCE_BYTES)
+        return True
+    return old_evp(k, datagram, data, plain, datagram + NONCE_BYTES, True)
+
+
+cdef bint old_open(SealKey *k, uint8_t *datagram, uint32_t n) noexcept nogil:
+    """Open a datagram of at least OLD_LEAST bytes where it lies (the key's lock held)."""
+    cdef uint8_t *data = datagram + OLD_HEADER
+    if not k.ready:
+        return False
+    if k.own:
+        return gcm_open(&k.gcm, datagram, datagram, 0, data, n - OLD_HEADER, 0, datagram + NONCE_BYTES)
+    return old_evp(k, datagram, data, n - OLD_HEADER, datagram + NONCE_BYTES, False)
+
+
+cdef inline OldPath *old_path_of(Seals *seals, uint32_t address) noexcept nogil:
+    """The path to a peer that is an original client, NULL none."""
+    cdef SealPeer *peer = peer_find(seals, address)
+    return <OldPath *>load_pointer(<void **>&peer.old) if peer != NULL else NULL
+
+
+cdef bint old_iv(Links *l, uint8_t *iv) noexcept nogil:
+    """A fresh IV. False: the system has no random bytes."""
+    if l.ivs_left == 0:
+        if getrandom(l.ivs, sizeof(l.ivs), 0) != <ssize_t>sizeof(l.ivs):
+            return False
+        l.ivs_left = <uint32_t>(sizeof(l.ivs) // NONCE_BYTES)
+    l.ivs_left -= 1
+    memcpy(iv, l.ivs + l.ivs_left * NONCE_BYTES, NONCE_BYTES)
+    return True
+
+
+cdef bint old_forward(Worker *w, Slot *s, const uint8_t *packet, uint32_t length, const Super *u) noexcept nogil:
+    """Send a device's packet to the original client that has its destination, by the path to there. `u` is NULL for an
+    ordinary packet. False: nothing was done, and it goes by the relay."""
+    cdef Links *l = <Links *>load_pointer(<void **>&w.links)
+    cdef Seals *seals = <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals)
+    cdef OldPath *old
+    cdef Slot *link
+    cdef uint8_t *datagram
+    cdef uint32_t i, size
+    cdef uint32_t n = 1
+    if l == NULL or seals == NULL or load_pointer(<void **>&seals.old_key) == NULL:
+        return False
+    old = old_path_of(seals, load_be32(packet + 16))
+    if old == NULL or load_relaxed64(&old.path.quiet) != 0:
+        return False
+    link = slot_if_current(w, old.path.link)
+    size = length
+    if u != NULL:
+        n = super_count(u)
+        size = super_segment_size(u)
+    if link == NULL or size > old.path.longest:
+        return False
+    if load_relaxed64(&seals.old_sealed) + n > OLD_SEALED_MAX:
+        path_quiet(w, seals, &old.path)
+        return False
+    pthread_mutex_lock(&old.sends.lock)
+    for i in range(n):
+        if u != NULL and u.gso_size != 0:
+            size = u.headers + min(u.gso_size, u.length - u.headers - i * u.gso_size)
+        datagram = link_room(w, l, &old.path, link, OLD_OVER + size)
+        datagram[OLD_HEADER] = OLD_FORWARD
+        if u == NULL:
+            memcpy(datagram + OLD_OVER, packet, size)
+        else:
+            super_segment(u, i, datagram + OLD_OVER)
+        w.work -= WORK_FRAME + size
+        if not old_iv(l, datagram) or not old_seal(&old.sends, datagram, 1 + size):
+            link_take_back(l, OLD_OVER + size)
+            drops(w, s, DROP_LINK_REFUSED, n - i)
+            break
+    pthread_mutex_unlock(&old.sends.lock)
+    add_relaxed64(&seals.old_sealed, n)
+    return True

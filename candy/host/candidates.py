@@ -1,0 +1,83 @@
+"""This machine's addresses, for other machines to reach it by UDP; and whether it reaches another's beside our tunnels.
+
+    look() ─▶ addresses that others may have a way to, and those of our own devices
+    reaches(address) ─▶ would the kernel send from another address than a device's of ours?
+
+Rules:
+ 1. An address of a device of ours, of whichever network and program, is none: a tunnel must not lead through a tunnel.
+    Ours are TUN devices that are called as we call them.
+ 2. What the kernel would do now decides. Whoever asks looks again when something has changed.
+
+This module does not know what is sent, nor who.
+"""
+
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, NamedTuple
+
+from candy.protocol.addresses import may_be_elsewhere
+
+# From <linux/if.h> and <linux/if_addr.h>.
+IFF_UP: Final = 1
+IFA_F_TEMPORARY: Final = 0x01
+IFA_F_DADFAILED: Final = 0x08
+IFA_F_DEPRECATED: Final = 0x20
+IFA_F_TENTATIVE: Final = 0x40
+_UNFIT: Final = IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE | IFA_F_TEMPORARY
+"""What goes soon, or may be no address at all."""
+_OURS: Final = ("candy-", "cs-")
+
+Address = IPv4Address | IPv6Address
+
+
+class Machine(NamedTuple):
+    """What there was at a look."""
+
+    addresses: tuple[Address, ...] = ()
+    """In the kernel's order, which is that of interfaces."""
+    tunnels: frozenset[Address] = frozenset()
+    """Of our devices."""
+
+
+async def look() -> Machine:
+    """Ask the kernel.
+
+    Raises:
+        OSError: it can't be asked.
+    """
+    from pyroute2 import AsyncIPRoute
+
+    addresses: list[Address] = []
+    tunnels: set[Address] = set()
+    async with AsyncIPRoute() as netlink:
+        links = {link["index"]: link async for link in await netlink.get_links()}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            async for found in await netlink.get_addr(family=family):
+                link = links.get(found["index"])
+                address = ip_address(found.get("IFA_LOCAL") or found.get("IFA_ADDRESS"))
+                if link is None:
+                    continue
+                if _is_ours(link):
+                    tunnels.add(address)
+                elif link["flags"] & IFF_UP and not (found.get("IFA_FLAGS") or 0) & _UNFIT:
+                    addresses += [address] if may_be_elsewhere(address) else []
+    return Machine(tuple(dict.fromkeys(addresses)), frozenset(tunnels))
+
+
+def reaches(address: Address, machine: Machine) -> bool:
+    """Whether there is a way to an address, and none of our devices is on it. Nothing is sent."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # Of a socket of UDP that is all the kernel's: it looks for a route, and takes an address for its own end.
+            probe.connect((str(address), 9))
+            source = ip_address(probe.getsockname()[0])
+    except OSError:
+        return False
+    return source not in machine.tunnels
+
+
+def _is_ours(link: object) -> bool:
+    name, info = link.get("IFLA_IFNAME"), link.get("IFLA_LINKINFO")  # type: ignore[attr-defined]
+    kind = None if info is None else info.get("IFLA_INFO_KIND")
+    return kind == "tun" and (name == "candy" or name.startswith(_OURS))

@@ -1,0 +1,385 @@
+"""Carries out what Links and Reflexive decide: UDP sockets, the engine's links, this machine's addresses.
+
+    Sealer ── follow() ──▶ Linking ─▶ Links, Reflexive ─▶ engine: set_path(), send_by(), send_sealed(), send_stun(), …
+    Member ── lead(), allow(), changed() ─▶ │   ▲
+    events of the engine ─ on_event() ────▶ │   └── look(): a task, a moment after something has changed
+    the clock ──────────── go_on() ───────▶ ┘
+
+Rules:
+ 1. One socket of each family, for all peers. It is bound to a port and to no interface: the kernel chooses the way, and
+    where that is a device of ours nothing is sent.
+ 2. Where no socket can be made there are no direct links, and the member goes on. A port that its user names has to be
+    free.
+ 3. What STUN servers see is asked for with offers, and when paths fail.
+
+This module decides nothing about paths.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final, NamedTuple, assert_never
+
+from candy._fastpath import EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN, Engine
+from candy.errors import OperationalError, WireError
+from candy.host.candidates import Machine, look, reaches
+from candy.member.links import POLL_S, Action, ClearPath, Links, SendNote, SendProbe, SetPath
+from candy.member.linkstate import LinkState
+from candy.member.pathfinder import Doubt
+from candy.member.reflexive import Reflexive
+from candy.member.resolve import endpoints, resolve
+from candy.protocol.linking import CANDIDATES_MOST, OFFER, Candidate, Endpoint, Kind, Reason
+from candy.protocol.wire import DropReason
+from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer
+
+SETTLE_S: Final = 0.2
+"""Changes come in rows."""
+BUFFER_BYTES: Final = 4 << 20
+"""Of a socket, where the kernel lets it."""
+# From <linux/in.h>, <linux/in6.h> and <asm-generic/socket.h>.
+IP_MTU_DISCOVER: Final = 10
+IPV6_MTU_DISCOVER: Final = 23
+PMTUDISC_PROBE: Final = 3
+SO_SNDBUFFORCE: Final = 32
+SO_RCVBUFFORCE: Final = 33
+
+_log = logging.getLogger(__name__)
+
+
+class LinkSettings(NamedTuple):
+    """What a member's settings say of direct links."""
+
+    is_on: bool = True
+    port: int = 0
+    stun: tuple[str, int] | None = None
+    """Host and port of a server; None: the relay."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Where forwarded ports are."""
+
+
+def open_sockets(port: int) -> dict[int, socket.socket]:
+    """Of each family that this machine has, by 4 and 6; on one port, if that can be.
+
+    Raises:
+        OperationalError: the port is not 0, and can't be had.
+    """
+    opened: dict[int, socket.socket] = {}
+    for family in (4, 6):
+        wanted = port or (opened[4].getsockname()[1] if 4 in opened else 0)
+        for number in dict.fromkeys((wanted, port)):
+            try:
+                opened[family] = _bound(family, number)
+                break
+            except OSError as error:
+                if port and error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    for each in opened.values():
+                        each.close()
+                    raise OperationalError(
+                        f"cannot use UDP port {port} for direct links: {error.strerror}: choose another with --port"
+                    ) from None
+                _log.debug("no UDP over IPv%d: %s", family, error.strerror)
+    return opened
+
+
+class Linking:
+    """See above.
+
+    Args:
+        engine: has the device, `tun`.
+        randbytes: n random bytes.
+        now: seconds of CLOCK_BOOTTIME.
+        look, reaches: of candy.host.candidates.
+    """
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        engine: Engine,
+        tun: int,
+        randbytes: Callable[[int], bytes],
+        now: Callable[[], float],
+        *,
+        look: Callable[[], Awaitable[Machine]] = look,
+        reaches: Callable[..., bool] = reaches,
+    ) -> None:
+        self._engine = engine
+        self._tun = tun
+        self._now = now
+        self._look = look
+        self._reaches = reaches
+        self._endpoints = settings.endpoints
+        self._stun = settings.stun
+        self._links = Links(self._may_use, randbytes, int(time.time()))
+        self._reflexive = Reflexive(randbytes)
+        self._machine = Machine()
+        self._looking: asyncio.Task[None] | None = None
+        self._has_changed = False
+        """There is something to look at that was not seen yet."""
+        self._is_on = settings.is_on
+        self._sockets: dict[int, tuple[int, int]] = {}
+        """The engine's link and the port, by family."""
+        self._inside: tuple[IPv4Network, ...] = ()
+        self._packets: dict[int, int] = {}
+        """By peer, what its path has carried."""
+        self.relay: Callable[[], Awaitable[Sequence[Endpoint]]] | None = None
+        """Gives the relay's addresses, which the Member knows. Raises OperationalError."""
+        self.linked: Callable[[IPv4Address, bool], object] = lambda peer, is_linked: None
+        """Told when a peer answers by a link, and when it does so no more."""
+        self.wake: Callable[[], object] = lambda: None
+        """Called when `delay` may be another outside of the calls below."""
+        if settings.is_on:
+            self._open(settings.port)
+        self.allow(True)
+
+    @property
+    def prefix(self) -> int:
+        """The upper 16 bits of this member's session numbers; 0: any."""
+        return self._engine.link_prefix(self._tun) if self._sockets else 0
+
+    @property
+    def delay(self) -> float:
+        """Seconds until go_on() has to be called; inf: not at all."""
+        return max(0.0, min(self._links.deadline, self._links.poll_at, self._reflexive.deadline) - self._now())
+
+    def state(self, address: IPv4Address) -> LinkState:
+        """How a peer is reached."""
+        return self._links.state(address, self._now())
+
+    def age(self, since: float) -> float:
+        """Seconds since then."""
+        return self._now() - since
+
+    def allow(self, allows: bool) -> None:
+        """The network allows direct links, or does not."""
+        reason = Reason.NONE if allows else Reason.NETWORK
+        if not self._sockets:
+            reason = Reason.NO_UDP if self._is_on else Reason.SWITCHED_OFF
+        self._do(self._links.switch_off(reason, self._now()))
+        if reason is Reason.NONE:
+            self._tell()
+
+    def lead(self, inside: Collection[IPv4Network]) -> None:
+        """The tunnel leads to these networks from now on."""
+        if self._inside != tuple(inside):
+            self._inside = tuple(inside)
+            self._do(self._links.changed(self._inside, self._now()))
+            self.changed()
+
+    def changed(self) -> None:
+        """Something of this machine's network is another: look, a moment later. Any number of calls are one."""
+        self._has_changed = True
+        if self._sockets and self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look_again())
+            self._looking.add_done_callback(lambda _: self.wake())
+
+    def follow(self, action: Install | Remove | SetPeer | ForgetPeer) -> None:
+        """The engine was told this of sessions."""
+        self._do(self._links.followed(action, self._now()))
+
+    def on_event(self, source: int, kind: int, detail: bytes) -> bool:
+        """Act on an event of the engine's; False: it is none about direct links."""
+        if any(source == link for link, _ in self._sockets.values()):
+            if kind == EVENT_STUN:
+                self._on_stun(detail)
+            return True
+        if source != self._tun:
+            return False
+        now = self._now()
+        if kind == EVENT_NOTED and detail[5] == OFFER:
+            self._do(self._links.noted(_number(detail), detail[4:], now))
+        elif kind == EVENT_LINK:
+            self._do(self._links.arrived(_number(detail), _endpoint(detail[12:31]), detail[31:], now))
+        elif kind == EVENT_QUIET:
+            peer = IPv4Address(detail[:4])
+            self.linked(peer, False)
+            self._do(self._links.silenced(peer, now))
+        else:
+            return False
+        return True
+
+    def go_on(self) -> None:
+        """Act on what time and traffic have brought, if that is due."""
+        now = self._now()
+        if now >= self._links.poll_at:
+            self._do(self._links.polled(self._busy(now), now))
+        if now >= self._links.deadline:
+            self._do(self._links.tick(now))
+        if now >= self._reflexive.deadline:
+            self._ask(now)
+
+    async def end(self) -> None:
+        """The program ends."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
+            await asyncio.wait([looking])
+
+    def _open(self, port: int) -> None:
+        for family, opened in open_sockets(port).items():
+            number = opened.getsockname()[1]
+            try:
+                # The engine has links for a device that seals: nothing for anybody, until a log-in has said as whom.
+                self._engine.set_sealing(self._tun, 0, 0)
+                link = self._engine.open_link(self._tun, opened.fileno())
+            except OSError as error:
+                _log.warning("no direct links over IPv%d: %s", family, error.strerror)
+                opened.close()
+                continue
+            opened.detach()
+            self._sockets[family] = link, number
+
+    async def _look_again(self) -> None:
+        try:
+            while self._has_changed:
+                await asyncio.sleep(SETTLE_S)
+                self._has_changed = False
+                await self._look_once()
+        finally:
+            self._looking = None
+
+    async def _look_once(self) -> None:
+        try:
+            machine = await self._look()
+            servers = await self._servers()
+        except OSError as error:
+            _log.debug("this machine's addresses can't be asked for: %s", error.strerror)
+            return
+        except OperationalError as error:
+            _log.debug("no STUN server is known: %s", error)
+            servers = ()
+        is_another, self._machine = machine != self._machine, machine
+        usable = [each for each in servers if each.family in self._sockets and self._reaches(each.address, machine)]
+        if usable:
+            self._reflexive.use(usable)
+        now = self._now()
+        self._do(self._links.changed(self._inside, now))
+        self._reflexive.ask(now, is_changed=is_another)
+        self._ask(now)
+        self._tell()
+
+    async def _servers(self) -> Sequence[Endpoint]:
+        if self._stun is not None:
+            return endpoints(await resolve(*self._stun))
+        return () if self.relay is None else await self.relay()
+
+    def _may_use(self, endpoint: Endpoint) -> bool:
+        link = self._sockets.get(endpoint.family)
+        is_own = link is not None and endpoint.port == link[1] and endpoint.address in self._machine.addresses
+        return link is not None and not is_own and self._reaches(endpoint.address, self._machine)
+
+    def _tell(self) -> None:
+        """What is known of this member's addresses."""
+        found = [Candidate(Kind.FIXED, endpoint) for endpoint in self._endpoints]
+        found += [Candidate(Kind.REFLEXIVE, endpoint) for endpoint in self._reflexive.seen.values()]
+        for address in self._machine.addresses:
+            if address.version in self._sockets:
+                kind = Kind.GLOBAL6 if address.version == 6 and address.is_global else Kind.LAN
+                found.append(Candidate(kind, Endpoint(address, self._sockets[address.version][1])))
+        # The one that is named first counts, whatever else it is.
+        first = {each.endpoint: each for each in reversed(found)}
+        own = list(reversed(first.values()))[:CANDIDATES_MOST]
+        reflexive = self._reflexive
+        self._do(
+            self._links.gathered(own, self._now(), is_symmetric=reflexive.is_symmetric, has_udp=not reflexive.is_mute)
+        )
+
+    def _on_stun(self, detail: bytes) -> None:
+        now = self._now()
+        try:
+            is_news = self._reflexive.answered(_endpoint(detail[:19]), detail[19:], now)
+        except WireError as error:
+            _log.debug("the answer of a STUN server is none: %s", error.reason)
+            return
+        self._ask(now)
+        if is_news:
+            self._tell()
+
+    def _ask(self, now: float) -> None:
+        """Send what is due to STUN servers."""
+        was_mute = self._reflexive.is_mute
+        requests = list(self._reflexive.tick(now))
+        for family, (link, _) in self._sockets.items():
+            self._engine.expect_stun(link, self._reflexive.ids)
+            for request in requests:
+                if request.endpoint.family == family:
+                    address, port = request.endpoint
+                    self._engine.send_stun(link, address.packed, port, request.datagram)
+        if self._reflexive.is_mute != was_mute:
+            self._tell()
+
+    def _busy(self, now: float) -> set[IPv4Address]:
+        """Peers with whom there was traffic since the last time."""
+        busy: set[IPv4Address] = set()
+        for local, _, packet_sent_at, _, _, owes_since in self._engine.seen(self._tun):
+            if max(packet_sent_at, owes_since) >= now - POLL_S and (peer := self._links.peer_of(local)) is not None:
+                busy.add(peer)
+        before, self._packets = self._packets, {}
+        for number, _, _, packets_in, _, packets_out, *_ in self._engine.paths(self._tun):
+            carried = self._packets[number] = packets_in + packets_out
+            if before.get(number, carried) != carried:
+                busy.add(IPv4Address(number))
+        return busy
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        engine, tun = self._engine, self._tun
+        for action in actions:
+            match action:
+                case SendNote():
+                    engine.send_sealed(tun, action.session, action.body)
+                    self._reflexive.ask(self._now())
+                case SendProbe():
+                    address, port = action.endpoint
+                    link, _ = self._sockets[action.endpoint.family]
+                    engine.send_by(tun, action.session, link, address.packed, port, action.content)
+                case SetPath():
+                    address, port = action.endpoint
+                    link, _ = self._sockets[action.endpoint.family]
+                    # Its table may be full of addresses that it met itself, and not have this one.
+                    with suppress(ValueError):
+                        engine.set_path(tun, int(action.peer), link, address.packed, port, action.longest)
+                        self.linked(action.peer, True)
+                    _log.debug("%s is reached directly, at %s", action.peer, action.endpoint)
+                case ClearPath():
+                    engine.clear_path(tun, int(action.peer))
+                    self.linked(action.peer, False)
+                    _log.debug("%s is reached by the relay", action.peer)
+                case Doubt():
+                    self._reflexive.ask(self._now(), is_changed=True)
+                case DropReason():
+                    _log.debug("dropped: %s", action.value)
+                case _:
+                    assert_never(action)
+
+
+def _bound(family: int, port: int) -> socket.socket:
+    opened = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        if family == 4:
+            opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        else:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
+        for force, plain in ((SO_SNDBUFFORCE, socket.SO_SNDBUF), (SO_RCVBUFFORCE, socket.SO_RCVBUF)):
+            try:
+                opened.setsockopt(socket.SOL_SOCKET, force, BUFFER_BYTES)
+            except PermissionError:
+                opened.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
+        opened.bind(("", port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _number(detail: bytes) -> int:
+    return int.from_bytes(detail[:4], "big")
+
+
+def _endpoint(detail: bytes) -> Endpoint:
+    """Family 1, address 16, port 2."""
+    return Endpoint.of(detail[0], detail[1:17], int.from_bytes(detail[17:19], "big"))

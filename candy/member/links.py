@@ -1,0 +1,376 @@
+"""A member's direct links with others: what comes in from sessions, engine and network, actions for all go out.
+
+    Install, SetPeer, …, of sessions ─┐                                            ┌─▶ engine   SendNote, SendProbe
+    OFFER, ANSWER, quiet, of engine ──┼─▶ Links ─┬─ a Pathfinder for each peer ────┼─▶ engine   SetPath, ClearPath
+    own addresses, of this machine ───┤          └─ offers: told, heard, repeated  └─▶ status   state()
+    traffic, time ────────────────────┘
+
+Rules:
+ 1. With a session for a peer there are offers: each end sends its own and asks for the other's, until it is there, in
+    OFFERS_S. One that says nothing by then is too old. Behind that offers go out when addresses change, and when there
+    is traffic again.
+ 2. A greater sequence replaces what an offer said before. Sequences begin with the time of the program's start, so that
+    they exceed those of the program before it.
+ 3. Without direct links a member answers offers by one that says so, and does nothing else.
+ 4. A peer is forgotten with its last session: what its device was reached by is nothing for another one's.
+ 5. Addresses that are inside of the network, or of what it leads to, are not used, nor those that no other machine can
+    have for an address. What else is not, says `may_use`.
+ 6. PROBES_RATE a second in all. An idle peer costs nothing.
+
+No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTIME. Actions are to be carried out in
+order.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from math import inf
+from typing import Final
+
+from candy.errors import WireError
+from candy.member.linkstate import LinkState, why_by_relay
+from candy.member.pathfinder import Doubt, Leave, Pathfinder, Probe, Step, Use
+from candy.protocol.addresses import may_be_elsewhere
+from candy.protocol.linking import Answer, Candidate, Endpoint, Offer, Reason, Says
+from candy.protocol.wire import DropReason
+from candy.sealing.bucket import Bucket
+from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer, Way
+
+PROBES_RATE: Final = 40.0
+PROBES_SAVED: Final = 100.0
+AGAIN_S: Final = 1.5
+TIMES_MOST: Final = 3
+OFFERS_S: Final = 5.0
+POLL_S: Final = 1.0
+"""How often the engine is asked about traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendNote:
+    """Send a note in a session, by whichever way."""
+
+    session: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendProbe:
+    """Seal this in a session, and send it to exactly this address."""
+
+    session: int
+    endpoint: Endpoint
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetPath:
+    """Packets for a peer leave for this address, if they have at most `longest` bytes."""
+
+    peer: IPv4Address
+    endpoint: Endpoint
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearPath:
+    """Packets for a peer go by the relay."""
+
+    peer: IPv4Address
+
+
+Action = SendNote | SendProbe | SetPath | ClearPath | Doubt | DropReason
+"""A reason: something of a peer's was dropped for it."""
+
+
+@dataclass(slots=True)
+class _Peer:
+    finder: Pathfinder
+    met_at: float
+    session: int = 0
+    """The one that seals; 0: none does."""
+    sessions: set[int] = field(default_factory=set)
+    """All that open."""
+    heard: Offer | None = None
+    told: int = 0
+    """Sequence of the last offer that went there."""
+    again_at: float = inf
+    """When it goes there once more, unless one has come."""
+    times: int = 0
+
+
+class Links:
+    """See above.
+
+    Args:
+        may_use: whether this machine reaches an address beside the network; asked again with each change.
+        randbytes: n random bytes.
+        start: Unix seconds of the program's start.
+    """
+
+    def __init__(self, may_use: Callable[[Endpoint], bool], randbytes: Callable[[int], bytes], start: int) -> None:
+        self._reaches = may_use
+        self._randbytes = randbytes
+        self._budget = Bucket(PROBES_RATE, PROBES_SAVED)
+        self._peers: dict[IPv4Address, _Peer] = {}
+        self._by_session: dict[int, IPv4Address] = {}
+        self._awake: set[IPv4Address] = set()
+        """Peers with something to do."""
+        self._own = Offer(start)
+        self._inside: tuple[IPv4Network, ...] = ()
+        self._polled_at = -inf
+
+    @property
+    def deadline(self) -> float:
+        """When tick() has to be called; inf: not at all."""
+        peers = (self._peers[address] for address in self._awake)
+        return min((min(peer.finder.deadline, peer.again_at) for peer in peers), default=inf)
+
+    @property
+    def poll_at(self) -> float:
+        """When polled() has to be; inf: not at all."""
+        return self._polled_at + POLL_S if self._by_session else inf
+
+    @property
+    def is_off(self) -> bool:
+        return bool(self._own.flags & Says.IS_OFF)
+
+    @property
+    def is_busy(self) -> bool:
+        """There are peers with traffic, to whom this member's addresses are of use."""
+        return bool(self._awake)
+
+    def peer_of(self, session: int) -> IPv4Address | None:
+        return self._by_session.get(session)
+
+    def state(self, address: IPv4Address, now: float) -> LinkState:
+        """How a peer is reached."""
+        peer = self._peers.get(address)
+        if peer is None:
+            return LinkState(None, why=why_by_relay(self._own, None, None, now))
+        path, is_met = peer.finder.path, peer.heard is not None or now - peer.met_at >= OFFERS_S
+        if path is None:
+            finder = peer.finder if is_met else None
+            return LinkState(None, why=why_by_relay(self._own, peer.heard, finder, now))
+        return LinkState(path.endpoint, path.round_trip, path.mtu, peer.finder.since)
+
+    def switch_off(self, reason: Reason, now: float) -> list[Action]:
+        """Have no direct links, for this reason; NONE: have them."""
+        flags = Says.IS_OFF if reason is not Reason.NONE else Says(0)
+        if (flags, reason) == (self._own.flags & Says.IS_OFF, self._own.reason):
+            return []
+        return self._say(Offer(self._own.sequence + 1, flags, reason), now)
+
+    def gathered(
+        self, candidates: Iterable[Candidate], now: float, *, is_symmetric: bool = False, has_udp: bool = True
+    ) -> list[Action]:
+        """What is known of this member's own addresses is another now."""
+        if self.is_off:
+            return []
+        usable = tuple(each for each in candidates if self._is_outside(each.endpoint))
+        flags = Says.IS_SYMMETRIC if is_symmetric else Says(0)
+        reason = Reason.NONE if has_udp else Reason.NO_UDP
+        if (usable, flags, reason) == (self._own.candidates, self._own.flags, self._own.reason):
+            return []
+        return self._say(Offer(self._own.sequence + 1, flags, reason, usable), now)
+
+    def changed(self, inside: Collection[IPv4Network], now: float) -> list[Action]:
+        """The network has changed, or this machine was asleep: look at all paths at once.
+
+        Args:
+            inside: what the tunnel leads to.
+        """
+        self._inside = tuple(inside)
+        actions: list[Action] = []
+        for address in self._awake:
+            self._peers[address].finder.restart(now)
+            actions += self._step(address, now)
+        return actions
+
+    def followed(self, action: Install | Remove | SetPeer | ForgetPeer, now: float) -> list[Action]:
+        """What the engine was told of sessions."""
+        match action:
+            case Install():
+                peer = self._peers.get(action.peer)
+                if peer is None:
+                    finder = Pathfinder(self._budget, self._may_use, self._randbytes, now)
+                    peer = self._peers[action.peer] = _Peer(finder, now)
+                peer.sessions.add(action.local)
+                self._by_session[action.local] = action.peer
+            case Remove():
+                address = self._by_session.pop(action.local, None)
+                if address is not None:
+                    self._peers[address].sessions.discard(action.local)
+                    return [] if self._peers[address].sessions else self._forget(address)
+            case SetPeer():
+                return self._set_peer(action, now)
+            case ForgetPeer():
+                return self._forget(action.address)
+        return []
+
+    def noted(self, session: int, note: bytes, now: float) -> list[Action]:
+        """An OFFER has come."""
+        address = self._by_session.get(session)
+        if address is None:
+            return []
+        try:
+            offer = Offer.decode(note)
+        except WireError:
+            return [DropReason.BAD_OFFER]
+        peer, actions = self._peers[address], list[Action]()
+        if offer.flags & Says.HEARS_NOTHING and peer.finder.path is not None:
+            # What this member sends there may be lost, too; it would be a while before that is known here.
+            peer.finder.silenced(now)
+            actions.append(ClearPath(address))
+        if offer.flags & Says.ANSWER_ME:
+            actions += self._offer(peer, Says(0))
+        else:
+            peer.again_at = inf
+        if peer.heard is None or offer.sequence > peer.heard.sequence:
+            peer.heard = offer
+            if not self.is_off:
+                self._wake(address, now)
+                if offer.flags & Says.IS_OFF:
+                    peer.finder.forget()
+                else:
+                    peer.finder.offered(offer.candidates, now)
+        return [*actions, *self._step(address, now)]
+
+    def arrived(self, session: int, source: Endpoint, content: bytes, now: float) -> list[Action]:
+        """Something authentic has come by a link: an ANSWER, or, without content, from where no path leads."""
+        address = self._by_session.get(session)
+        if address is None or self.is_off:
+            return []
+        heard, finder = self._peers[address].heard, self._peers[address].finder
+        if heard is not None and heard.flags & Says.IS_OFF:
+            return []
+        if not content:
+            self._wake(address, now)
+            finder.observed(source, now)
+        else:
+            try:
+                answer = Answer.decode(content)
+            except WireError:
+                return [DropReason.BAD_ANSWER]
+            finder.answered(answer, source, now)
+        return self._step(address, now)
+
+    def silenced(self, address: IPv4Address, now: float) -> list[Action]:
+        """The engine has left a path on which nothing came back."""
+        peer = self._peers.get(address)
+        if peer is None:
+            return []
+        peer.finder.silenced(now)
+        return [*self._offer(peer, Says.HEARS_NOTHING), *self._step(address, now)]
+
+    def polled(self, busy: Iterable[IPv4Address], now: float) -> list[Action]:
+        """There was traffic with these peers since the last time, and with no others."""
+        self._polled_at = now
+        actions: list[Action] = []
+        for address in busy:
+            peer = self._peers.get(address)
+            if peer is None:
+                continue
+            if peer.session and not self.is_off:
+                is_news = self._wake(address, now) or peer.told != self._own.sequence
+                actions += self._ask(peer, now) if is_news else []
+            actions += self._step(address, now)
+        return actions
+
+    def tick(self, now: float) -> list[Action]:
+        """Act on deadlines."""
+        actions: list[Action] = []
+        for address in list(self._awake):
+            peer = self._peers[address]
+            if now >= peer.again_at:
+                peer.again_at = inf
+                if peer.times < TIMES_MOST:
+                    actions += self._ask(peer, now, peer.times + 1)
+            if now >= peer.finder.deadline:
+                actions += self._step(address, now)
+        return actions
+
+    def _set_peer(self, action: SetPeer, now: float) -> list[Action]:
+        peer = self._peers.get(action.address)
+        if peer is None:
+            return []
+        if action.way not in (Way.SEAL, Way.WAIT):
+            return self._forget(action.address)
+        is_first = peer.told == 0
+        peer.session = action.session if action.way is Way.SEAL else 0
+        if not peer.session or self.is_off or not is_first:
+            return []
+        self._wake(action.address, now)
+        return self._ask(peer, now)
+
+    def _wake(self, address: IPv4Address, now: float) -> bool:
+        self._awake.add(address)
+        return self._peers[address].finder.active(now)
+
+    def _say(self, offer: Offer, now: float) -> list[Action]:
+        """This is another own offer. Those who have traffic hear of it now, others when they have some."""
+        self._own = offer
+        actions: list[Action] = []
+        for address in list(self._awake):
+            peer = self._peers[address]
+            if not self.is_off:
+                # A NAT lets in who was probed from where this member is now.
+                peer.finder.restart(now)
+                actions += [*self._ask(peer, now), *self._step(address, now)]
+                continue
+            self._awake.discard(address)
+            peer.finder.rest()
+            actions += [*self._offer(peer, Says(0)), ClearPath(address)]
+        return actions
+
+    def _ask(self, peer: _Peer, now: float, times: int = 1) -> list[Action]:
+        peer.times, peer.again_at = times, now + AGAIN_S
+        return self._offer(peer, Says.ANSWER_ME)
+
+    def _offer(self, peer: _Peer, flags: Says) -> list[Action]:
+        if not peer.session:
+            return []
+        own = self._own
+        peer.told = own.sequence
+        offer = Offer(own.sequence, own.flags | flags, own.reason, own.candidates)
+        return [SendNote(peer.session, offer.encode())]
+
+    def _step(self, address: IPv4Address, now: float) -> list[Action]:
+        """What its pathfinder wants."""
+        peer = self._peers[address]
+        if self.is_off:
+            return []
+        actions = [*self._carried(address, peer, peer.finder.tick(now))]
+        if peer.finder.is_idle:
+            self._awake.discard(address)
+        return actions
+
+    def _carried(self, address: IPv4Address, peer: _Peer, steps: Iterable[Step]) -> Iterator[Action]:
+        for step in steps:
+            match step:
+                case Probe():
+                    if peer.session:
+                        yield SendProbe(peer.session, step.endpoint, step.content)
+                case Use():
+                    yield SetPath(address, step.endpoint, step.longest)
+                case Leave():
+                    yield ClearPath(address)
+                case Doubt():
+                    yield step
+
+    def _forget(self, address: IPv4Address) -> list[Action]:
+        peer = self._peers.pop(address, None)
+        self._awake.discard(address)
+        if peer is None:
+            return []
+        for session in peer.sessions:
+            del self._by_session[session]
+        return [] if peer.finder.path is None else [ClearPath(address)]
+
+    def _may_use(self, endpoint: Endpoint) -> bool:
+        return self._is_outside(endpoint) and self._reaches(endpoint)
+
+    def _is_outside(self, endpoint: Endpoint) -> bool:
+        address = endpoint.address
+        if isinstance(address, IPv4Address) and any(address in network for network in self._inside):
+            return False
+        return may_be_elsewhere(address)

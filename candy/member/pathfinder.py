@@ -1,0 +1,351 @@
+"""The way to one peer without the relay: which of its addresses answer, which of these is the path, and what fits.
+
+    offered(), observed() ─▶ Trials ─ Probe ─▶ …… answered() ─▶ measured, compared ─▶ Use        the path
+                                                 └─ lost ─▶ another one, or Leave ◀── silenced(), by the engine
+
+Rules:
+ 1. An address is used only when an answer to a probe of this member's has come from it. What is authentic, but comes
+    from another address, is a reason to probe that one.
+ 2. A path is left for one that is better (Trial.is_better), and when two of its probes in a row are lost for any that
+    answers. So a better one is taken within 2 s, and one loss changes nothing.
+ 3. Probes of the path are as long as its MTU, so that one which has become narrower is found out.
+ 4. ACTIVE: all addresses are probed. WARM: the path alone, to hold it open. IDLE: nothing is; the path is left, because
+    a NAT may have forgotten it.
+ 5. At most CANDIDATES_MOST addresses that were offered, OBSERVED_MOST others, and OUTSTANDING_MOST probes under way.
+
+No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTIME.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, NamedTuple
+
+from candy.member.trial import FIRST_S, SIZES, Trial, longest
+from candy.protocol.linking import (
+    CANDIDATES_MOST,
+    HEADERS,
+    ID_BYTES,
+    OVERHEAD,
+    Answer,
+    Candidate,
+    Endpoint,
+    Kind,
+    probe,
+)
+from candy.sealing.bucket import Bucket
+
+ACTIVE_S: Final = 10.0
+"""After the last packet of either."""
+WARM_S: Final = 60.0
+HOLD_S: Final = 15.0
+"""Between two probes of a warm path: NATs forget UDP after 30 s."""
+MEASURE_S: Final = 600.0
+AGAIN_S: Final = 5.0
+"""From a round in which not even the least was answered to another one."""
+OBSERVED_MOST: Final = 4
+OUTSTANDING_MOST: Final = 64
+WAIT_S: Final = 0.1
+TRIED_S: Final = 5.0
+"""After so long without an answer no path was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Send this, sealed, to exactly this address."""
+
+    endpoint: Endpoint
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Send packets there, if they have at most `longest` bytes."""
+
+    endpoint: Endpoint
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Send packets by the relay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The path does not answer any more: perhaps this member's own addresses are others now."""
+
+
+Step = Probe | Use | Leave | Doubt
+
+
+class _Sent(NamedTuple):
+    endpoint: Endpoint
+    size: int
+    """Of the IP packet in a round of sizes; 0: it is not of one."""
+    length: int
+    at: float
+    lost_at: float
+
+
+class Pathfinder:
+    """See above.
+
+    Args:
+        budget: of probes, shared with other peers'.
+        may_use: whether an address may be used at all.
+        randbytes: n random bytes.
+    """
+
+    def __init__(
+        self, budget: Bucket, may_use: Callable[[Endpoint], bool], randbytes: Callable[[int], bytes], now: float
+    ) -> None:
+        self._budget = budget
+        self._may_use = may_use
+        self._randbytes = randbytes
+        self._trials: OrderedDict[Endpoint, Trial] = OrderedDict()
+        self._outstanding: dict[bytes, _Sent] = {}
+        self._path: Trial | None = None
+        self._used: Use | None = None
+        """What the engine has and goes by."""
+        self._silent_at = -inf
+        """When the engine said so last, of the path."""
+        self._active_at = now
+        self._is_awake = True
+        self._began = now
+        self._is_in_doubt = False
+        """That is to be said."""
+        self._wait_until = -inf
+        """For the budget."""
+        self.since = 0.0
+        """When the path was taken."""
+
+    @property
+    def path(self) -> Trial | None:
+        """None: packets go by the relay."""
+        return None if self._used is None else self._path
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._is_awake
+
+    @property
+    def is_narrow(self) -> bool:
+        """There is an address that answers, but too little fits."""
+        return any(trial.is_narrow for trial in self._trials.values())
+
+    def has_tried(self, now: float) -> bool:
+        """Long enough to say that there is no path."""
+        return now - self._began >= TRIED_S
+
+    @property
+    def deadline(self) -> float:
+        """When tick() has to be called; inf: not at all."""
+        if not self._is_awake:
+            return inf
+        due = [min(trial.next_at, trial.round_until) for trial in self._trials.values()]
+        lost = [sent.lost_at for sent in self._outstanding.values()]
+        return min(max(min([*due, *lost], default=inf), self._wait_until), self._active_at + WARM_S)
+
+    def active(self, now: float) -> bool:
+        """There is traffic. True: for the first time after a while."""
+        was_active, was_awake = self._is_active(now), self._is_awake
+        self._active_at, self._is_awake = now, True
+        if not was_awake:
+            self.restart(now)
+        elif not was_active:
+            for trial in self._trials.values():
+                trial.hasten(now)
+        return not was_awake
+
+    def restart(self, now: float) -> None:
+        """The network is another one, or nothing was looked at for long: probe all addresses at once."""
+        self._began = now
+        for endpoint, trial in list(self._trials.items()):
+            if self._may_use(endpoint):
+                trial.restart(now)
+            else:
+                self._drop(endpoint)
+
+    def offered(self, candidates: Iterable[Candidate], now: float) -> None:
+        """The peer says where it may be reached, in place of what it said before."""
+        self._began = now
+        usable = [each for each in candidates if self._may_use(each.endpoint)][:CANDIDATES_MOST]
+        wanted = {each.endpoint: each for each in usable}
+        for endpoint, trial in list(self._trials.items()):
+            # A path is one as long as it carries, whatever is said.
+            if trial.is_offered and endpoint not in wanted and trial is not self._path:
+                self._drop(endpoint)
+        for endpoint, candidate in wanted.items():
+            known = self._trials.get(endpoint)
+            if known is None:
+                self._trials[endpoint] = Trial(candidate, now)
+            else:
+                known.kind, known.is_offered = candidate.kind, True
+                known.restart(now)
+
+    def forget(self) -> None:
+        """The peer has no direct links any more."""
+        self._trials.clear()
+        self._path = None
+
+    def observed(self, endpoint: Endpoint, now: float) -> None:
+        """Something authentic came from there (rule 1)."""
+        trial = self._trials.get(endpoint)
+        if trial is not None:
+            trial.hasten(now)
+        elif self._may_use(endpoint):
+            others = [each for each in self._trials.values() if not each.is_offered and each is not self._path]
+            if len(others) == OBSERVED_MOST:
+                self._drop(others[0].endpoint)
+            self._trials[endpoint] = Trial(Candidate(Kind.REFLEXIVE, endpoint), now, is_offered=False)
+        if self._path is not None and self._path is not trial:
+            self._path.hasten(now)
+
+    def answered(self, answer: Answer, source: Endpoint, now: float) -> None:
+        """A probe is answered."""
+        sent = self._outstanding.get(answer.id)
+        if sent is None or (sent.endpoint, sent.length) != (source, answer.length):
+            self.observed(source, now)
+            return
+        del self._outstanding[answer.id]
+        trial = self._trials.get(source)
+        if trial is not None:
+            trial.answered(now - sent.at, now)
+            if sent.size:
+                trial.measured(sent.size)
+
+    def silenced(self, now: float) -> None:
+        """The engine sends nothing by the path any more, for nothing came back."""
+        self._silent_at, self._used = now, None
+        self._doubt(now)
+
+    def tick(self, now: float) -> list[Step]:
+        """Act on what came, and on time."""
+        if self._is_awake and now >= self._active_at + WARM_S:
+            had = self._used
+            self.rest()
+            return [] if had is None else [Leave()]
+        if not self._is_awake:
+            return []
+        self._expire(now)
+        self._choose(now)
+        self._measure(now)
+        doubts, self._is_in_doubt = self._is_in_doubt, False
+        return [*self._settle(now), *self._probes(now), *([Doubt()] if doubts else [])]
+
+    def rest(self) -> None:
+        """Do nothing until there is traffic. The engine has no path then: the caller sees to that."""
+        self._is_awake = False
+        self._outstanding.clear()
+        self._path = self._used = None
+
+    def _is_active(self, now: float) -> bool:
+        return now < self._active_at + ACTIVE_S
+
+    def _drop(self, endpoint: Endpoint) -> None:
+        if self._trials.pop(endpoint) is self._path:
+            self._path = None
+
+    def _expire(self, now: float) -> None:
+        for id, sent in list(self._outstanding.items()):
+            if now < sent.lost_at:
+                continue
+            del self._outstanding[id]
+            trial = self._trials.get(sent.endpoint)
+            # What was answered since says more than what was lost before.
+            if trial is None or sent.size or trial.answered_at >= sent.at:
+                continue
+            trial.lost(now)
+            if trial is self._path:
+                trial.measured_at = -inf
+                if trial.lost_in_row == 2:
+                    self._doubt(now)
+
+    def _doubt(self, now: float) -> None:
+        self._is_in_doubt = True
+        self.restart(now)
+
+    def _choose(self, now: float) -> None:
+        """Rule 2, among those that were measured."""
+        best = self._best(trial for trial in self._trials.values() if trial.mtu)
+        path = self._path
+        if path is None or not self._answers(path):
+            if best is not None:
+                self._path, self.since = best, now
+            elif path is not None and path.lost_in_row > len(FIRST_S):
+                self._path = None
+        elif best is not None and best is not path and best.answers > 1 and best.is_better(path):
+            self._path, self.since = best, now
+
+    def _best(self, trials: Iterable[Trial]) -> Trial | None:
+        best = None
+        for trial in trials:
+            if self._answers(trial) and (best is None or trial.is_better(best)):
+                best = trial
+        return best
+
+    def _answers(self, trial: Trial) -> bool:
+        return trial.is_good and trial.answered_at > self._silent_at
+
+    def _measure(self, now: float) -> None:
+        """Have rounds end, and begin one: of the path if it is due, else of the best one without."""
+        for trial in self._trials.values():
+            if now >= trial.round_until:
+                trial.end_round(now)
+        if any(trial.is_measuring for trial in self._trials.values()):
+            return
+        path = self._path
+        if path is not None and self._answers(path) and now >= path.measured_at + MEASURE_S:
+            path.measure(now)
+            return
+        waits = [each for each in self._trials.values() if not each.mtu and now >= each.measured_at + AGAIN_S]
+        best = self._best(waits)
+        if best is not None and (path is None or not self._answers(path) or best.is_better(path)):
+            best.measure(now)
+
+    def _settle(self, now: float) -> list[Step]:
+        """Tell the engine what is another now."""
+        path = self._path
+        if path is None or not path.mtu:
+            had, self._used = self._used, None
+            return [] if had is None else [Leave()]
+        use = Use(path.endpoint, longest(path.endpoint, path.mtu))
+        if use == self._used or path.answered_at <= self._silent_at:
+            return []
+        self._used = use
+        return [use]
+
+    def _probes(self, now: float) -> Iterable[Step]:
+        """Those that are due, as far as the budget goes."""
+        steps: list[Step] = []
+        for trial in self._trials.values():
+            if trial.has_sizes_due and self._take(now, len(SIZES)):
+                trial.has_sizes_due = False
+                steps += [self._probe(trial, now, size) for size in SIZES]
+            if now < trial.next_at:
+                continue
+            is_path = trial is self._path
+            if not (is_path or self._is_active(now)):
+                trial.next_at = inf
+            elif self._take(now, 1):
+                steps.append(self._probe(trial, now))
+                holds = is_path and not self._is_active(now) and not trial.lost_in_row
+                trial.sent(now, HOLD_S if holds else None)
+        return steps
+
+    def _take(self, now: float, count: int) -> bool:
+        is_taken = len(self._outstanding) + count <= OUTSTANDING_MOST and self._budget.take(now, count)
+        if not is_taken:
+            self._wait_until = now + WAIT_S
+        return is_taken
+
+    def _probe(self, trial: Trial, now: float, size: int = 0) -> Probe:
+        """A probe of this size, or, of none, as long as suits the trial (rule 3)."""
+        id = self._randbytes(ID_BYTES)
+        fits = trial.mtu if trial is self.path and not trial.lost_in_row else 0
+        content = probe(id, max(0, (size or fits) - HEADERS[trial.endpoint.family]))
+        sent = _Sent(trial.endpoint, size, len(content) + OVERHEAD, now, now + trial.patience)
+        self._outstanding[id] = sent
+        return Probe(trial.endpoint, content)

@@ -1,0 +1,187 @@
+"""One address of a peer, as it is tried: when the next probe is due, how long answers take, how much fits.
+
+    sent() ─▶ answered(round trip) | lost() ─▶ is_good, round_trip, loss       measure() ─▶ SIZES ─▶ measured() ─▶ mtu
+
+Rules:
+ 1. The first probes come close together, because a NAT drops what comes before its own host has sent something. Behind
+    them those of an address that has answered come every EACH_S, of one that has not ever more seldom.
+ 2. The MTU is the longest IP packet of which an answer came. All sizes are tried at once, in a round; what is answered
+    counts at once, what is not by the end of the round counts as too long.
+
+This module sends nothing, and knows neither keys nor peers. `now` is in seconds of CLOCK_BOOTTIME.
+"""
+
+from math import inf
+from typing import Final
+
+from candy.protocol.linking import Candidate, Endpoint, Kind
+
+FIRST_S: Final = (0.2, 0.4, 0.8)
+EACH_S: Final = 1.5
+SELDOM_S: Final = 30.0
+MTU_LEAST: Final = 1280
+SIZES: Final = (MTU_LEAST, 1360, 1400, 1420, 1440, 1460, 1480, 1500)
+"""Bytes of an IP packet. A device's packets have at most 1,479, and 60 more on the way, 80 with IPv6."""
+ROUNDS_MOST: Final = 2
+"""In a row."""
+SMOOTHED: Final = 8
+"""Of the round trips that the mean is of, the last one is one in so many."""
+_BY_KIND: Final = {Kind.LAN: 0, Kind.GLOBAL6: 1, Kind.FIXED: 1, Kind.REFLEXIVE: 2}
+BETTER: Final = 0.8
+BETTER_S: Final = 0.001
+
+
+class Trial:
+    """See above.
+
+    Args:
+        is_offered: by the peer; else something authentic came from there.
+    """
+
+    __slots__ = (
+        "_round_began",
+        "_rounds",
+        "_tries",
+        "answered_at",
+        "answers",
+        "endpoint",
+        "has_sizes_due",
+        "is_narrow",
+        "is_offered",
+        "kind",
+        "loss",
+        "lost_in_row",
+        "measured_at",
+        "mtu",
+        "next_at",
+        "round_best",
+        "round_trip",
+        "round_until",
+        "sent_at",
+    )
+
+    def __init__(self, candidate: Candidate, now: float, *, is_offered: bool = True) -> None:
+        self.kind, self.endpoint = candidate
+        self.is_offered = is_offered
+        self.next_at = now
+        """When the next probe is due."""
+        self.sent_at = -inf
+        self.answered_at = -inf
+        self.answers = 0
+        self.lost_in_row = 0
+        self.round_trip = 0.0
+        """Seconds, smoothed; of no use before there was an answer."""
+        self.loss = 0.0
+        """A share, smoothed."""
+        self.mtu = 0
+        """0: nothing was measured."""
+        self.measured_at = -inf
+        """When a round has ended, with the network as it is; -inf: none has."""
+        self.round_until = inf
+        """The end of the round of sizes; inf: there is none."""
+        self.round_best = 0
+        self.has_sizes_due = False
+        self.is_narrow = False
+        """Less than MTU_LEAST fits."""
+        self._round_began = -inf
+        self._rounds = 0
+        self._tries = 0
+
+    @property
+    def is_good(self) -> bool:
+        """It answers."""
+        return self.answers > 0 and self.lost_in_row < 2
+
+    @property
+    def is_measuring(self) -> bool:
+        return self.round_until < inf
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a probe is lost."""
+        return min(max(3 * self.round_trip + 0.1, 0.3), 1.5) if self.answers else 1.0
+
+    @property
+    def deadline(self) -> float:
+        return min(self.next_at, self.round_until)
+
+    def restart(self, now: float) -> None:
+        """Things may be different now: probe at once."""
+        self._tries = 0
+        self.is_narrow = False
+        self.measured_at = -inf
+        self.next_at = now
+
+    def hasten(self, now: float) -> None:
+        """Probe soon, but not because somebody wants many probes."""
+        self.next_at = min(self.next_at, max(now, self.sent_at + FIRST_S[0]))
+
+    def sent(self, now: float, pause: float | None) -> None:
+        """A probe was sent; the next one is due by rule 1, or after this pause."""
+        self.sent_at = now
+        if pause is None:
+            number, self._tries = self._tries, self._tries + 1
+            if number < len(FIRST_S):
+                pause = FIRST_S[number]
+            else:
+                pause = EACH_S if self.is_good else min(EACH_S * 2 ** (number - len(FIRST_S)), SELDOM_S)
+        self.next_at = now + pause
+
+    def answered(self, round_trip: float, now: float) -> None:
+        """A probe was answered after so many seconds."""
+        first = self.answers == 0
+        self.round_trip += round_trip if first else (round_trip - self.round_trip) / SMOOTHED
+        self.loss -= self.loss / SMOOTHED
+        self.answers += 1
+        self.lost_in_row = 0
+        self.answered_at = now
+
+    def lost(self, now: float) -> None:
+        """A probe was not answered. Another one says soon whether that was an accident."""
+        self.lost_in_row += 1
+        self.loss += (1 - self.loss) / SMOOTHED
+        if self.answers and self.lost_in_row <= len(FIRST_S):
+            self.next_at = min(self.next_at, now)
+
+    def measure(self, now: float) -> None:
+        """Begin a round: the sizes are to be sent."""
+        self._rounds += 1
+        self.round_best = 0 if self._rounds == 1 else self.round_best
+        self._round_began = now if self._rounds == 1 else self._round_began
+        self.round_until = now + max(self.patience, 0.5)
+        self.has_sizes_due = True
+
+    def measured(self, size: int) -> None:
+        """One of the sizes was answered."""
+        self.round_best = max(self.round_best, size)
+        self.mtu = max(self.mtu, size)
+
+    def end_round(self, now: float) -> None:
+        """Rule 2. A round that has found less than was known, or nothing, is repeated: probes get lost. What answers
+        nothing at all says nothing about sizes."""
+        self.round_until = inf
+        if self.answered_at < self._round_began:
+            self._rounds = 0
+            return
+        if self._rounds < ROUNDS_MOST and (self.round_best < self.mtu or not self.round_best):
+            self.measure(now)
+            return
+        self.mtu, self.measured_at = self.round_best, now
+        self.is_narrow = not self.round_best
+        self._rounds = 0
+
+    def is_better(self, other: "Trial") -> bool:
+        """Much faster, or as fast and nearer by its kind. Of two at most one is better than the other."""
+        if _is_much_faster(self, other):
+            return True
+        return _BY_KIND[self.kind] < _BY_KIND[other.kind] and not _is_much_faster(other, self)
+
+
+def longest(endpoint: Endpoint, mtu: int) -> int:
+    """Bytes of an inner packet that fit into an IP packet of this size to there."""
+    return mtu - (60 if endpoint.family == 4 else 80)
+
+
+def _is_much_faster(one: Trial, other: Trial) -> bool:
+    ours, theirs = (each.round_trip / max(1 - each.loss, 0.1) for each in (one, other))
+    return ours < BETTER * theirs and theirs - ours >= BETTER_S

@@ -1,0 +1,104 @@
+"""Orders of events at direct links that happen once in a million times: see test_interleavings.py."""
+
+from collections.abc import Iterator
+
+import pytest
+from kit.held import let_go
+from kit.linked import Datagram, linked, packed, udp
+from kit.peer import packet
+from kit.superpacket import A, B
+
+from candy._fastpath import hold_at, release, replaced_tables, wait_held
+
+pytestmark = pytest.mark.engine
+
+OUT, BACK = packet(A, B, b"out"), packet(B, A, b"back")
+
+
+@pytest.fixture(autouse=True)
+def _let_go() -> Iterator[None]:
+    """Nothing that one test has held is held in the next."""
+    yield
+    let_go()
+
+
+def test_a_path_is_replaced_while_it_is_used() -> None:
+    """The packet leaves by the path that was there, whose memory is not given back before."""
+    with linked() as one, udp() as elsewhere:
+        hold_at("path")
+        one.device.kernel.send(OUT)
+        assert wait_held("path")
+        name = elsewhere.getsockname()
+        one.path(to=(name[0], name[1]))
+        assert replaced_tables(one.engine) == 1
+        release("path")
+        assert one.went().plain == OUT
+        one.device.kernel.send(OUT)
+        assert one.read(elsewhere.recv(65536)).plain == OUT
+        one.path()
+        one.device.kernel.send(OUT)
+        assert one.went().plain == OUT
+
+
+def test_a_path_and_its_peer_are_forgotten_while_it_is_used() -> None:
+    with linked() as one:
+        hold_at("path")
+        one.device.kernel.send(OUT)
+        assert wait_held("path")
+        assert one.engine.forget_peer(one.device.tun, B)
+        assert replaced_tables(one.engine) == 2
+        release("path")
+        assert one.went().plain == OUT
+
+
+def test_a_session_is_removed_while_it_is_about_to_seal() -> None:
+    """Its keys are overwritten: the worker finds none, or, where it has looked already, drops the packet."""
+    with linked() as one:
+        hold_at("path")
+        one.device.kernel.send(OUT)
+        assert wait_held("path")
+        assert one.engine.remove_session(one.device.tun, one.one.local)
+        release("path")
+        one.device.server.sync()
+        one.peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.peer.recv(1)
+
+
+def test_a_session_is_removed_while_a_batch_is_about_to_be_opened() -> None:
+    with linked() as one:
+        other = one.one.__class__(A, B, one.one.local + 1, 7, bytes([3]) * 32, bytes([4]) * 32)
+        other.install(one.engine, one.device.tun)
+        hold_at("came")
+        one.comes(BACK)
+        assert wait_held("came")
+        assert one.engine.remove_session(one.device.tun, one.one.local)
+        release("came")
+        one.peer.sendto(Datagram(other.local, 0, BACK).seal(other.receives), one.own)
+        assert one.device.reads() == BACK
+        assert one.device.relay.dropped() == {"link_no_session": 1}
+
+
+def test_a_link_is_closed_while_its_device_is_about_to_send() -> None:
+    """Its worker closes it behind that: the packet leaves, and no later one."""
+    with linked() as one:
+        hold_at("path")
+        one.device.kernel.send(OUT)
+        assert wait_held("path")
+        assert one.engine.close_link(one.link)
+        assert not one.engine.send_by(one.device.tun, 1, one.link, *packed(one.there))
+        release("path")
+        assert one.went().plain == OUT
+        assert one.device.relay.cause(one.link) == "local"
+        assert one.one.went(one.device.sends(OUT).payload).packet == OUT
+
+
+def test_a_link_is_closed_while_what_came_is_about_to_be_opened() -> None:
+    with linked() as one:
+        hold_at("came")
+        one.comes(BACK)
+        assert wait_held("came")
+        assert one.engine.close_link(one.link)
+        release("came")
+        assert one.device.reads() == BACK
+        assert one.device.relay.cause(one.link) == "local"

@@ -1,0 +1,320 @@
+"""Direct links with the original's clients, against a peer that was written after the protocol, in simulated time."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address
+from math import inf
+
+import pytest
+
+from candy.member import legacylinks
+from candy.member.legacylinks import (
+    Action,
+    AskStun,
+    ClearPath,
+    LegacyLinks,
+    SendDatagram,
+    SetPath,
+    State,
+    Tell,
+)
+from candy.member.peers import MAX_PEERS, Endpoint
+from candy.protocol import wire
+from candy.protocol.datagram import Delay, Heartbeat
+from tests.kit import original_links
+from tests.kit.original_links import Original, Wire
+
+OURS, THEIRS = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
+OUR_LAN, THEIR_LAN = (Endpoint(IPv4Address(f"192.168.1.{last}"), 5000 + last) for last in (1, 2))
+OUR_PUBLIC, THEIR_PUBLIC = Endpoint(IPv4Address("203.0.113.1"), 6001), Endpoint(IPv4Address("198.51.100.2"), 6002)
+RELAY_S, UDP_S = 0.02, 0.005
+
+
+@dataclass
+class World:
+    """Ours and theirs, with a relay, a STUN server and UDP between them."""
+
+    clock: Wire = field(default_factory=Wire)
+    reachable: set[Endpoint] = field(default_factory=lambda: {OUR_PUBLIC, THEIR_PUBLIC})
+    """Endpoints at which UDP arrives."""
+    in_one_lan: bool = False
+    has_stun: bool = True
+    paths: dict[IPv4Address, Endpoint] = field(default_factory=dict)
+    history: list[Action] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        draws = iter(range(1, 10**6))
+        self.ours = LegacyLinks(OURS, lambda n: next(draws).to_bytes(n, "big"), lan=OUR_LAN)
+        self.theirs = Original(THEIRS, OURS, THEIR_LAN, self._to_ours, self._udp_to_ours, self._stun_of_theirs)
+        if self.in_one_lan:
+            self.reachable = {OUR_LAN, THEIR_LAN}
+        self.clock.later(0.3, self._tick)
+        self.clock.later(0.7, self._second)
+
+    def run(self, seconds: float) -> None:
+        self.clock.run(self.clock.now + seconds)
+
+    def do(self, actions: list[Action]) -> None:
+        self.history += actions
+        for action in actions:
+            match action:
+                case AskStun():
+                    if self.has_stun:
+                        self.clock.later(UDP_S, lambda: self.do(self.ours.mapped(OUR_PUBLIC, self.clock.now)))
+                case Tell():
+                    self.clock.later(RELAY_S, partial(self.theirs.told, action.message))
+                case SendDatagram():
+                    if action.endpoint in self.reachable:
+                        source = OUR_LAN if action.endpoint.ip.is_private and self.in_one_lan else OUR_PUBLIC
+                        self.clock.later(UDP_S, partial(self.theirs.received, action.message, source))
+                case SetPath():
+                    self.paths[action.peer] = action.endpoint
+                case ClearPath():
+                    del self.paths[action.peer]
+
+    def state(self) -> State:
+        link = self.ours.get(THEIRS)
+        return State.INIT if link is None else link.state
+
+    def _tick(self) -> None:
+        self.do(self.ours.tick(self.clock.now))
+        self.clock.later(1.0, self._tick)
+
+    def _second(self) -> None:
+        self.theirs.second()
+        self.clock.later(1.0, self._second)
+
+    def _to_ours(self, message: wire.Udp4Conn | wire.General) -> None:
+        self.clock.later(RELAY_S, lambda: self.do(self.ours.told(message, self.clock.now)))
+
+    def _udp_to_ours(self, endpoint: Endpoint, message: Heartbeat | Delay) -> None:
+        if endpoint in self.reachable:
+            source = THEIR_LAN if endpoint.ip.is_private and self.in_one_lan else THEIR_PUBLIC
+            self.clock.later(UDP_S, lambda: self.arrived(message, source))
+
+    def arrived(self, message: Heartbeat | Delay, source: Endpoint) -> None:
+        now = self.clock.now
+        if isinstance(message, Heartbeat):
+            self.do(self.ours.heard(message, source, now))
+        else:
+            self.do(self.ours.delayed(message, source, now))
+
+    def _stun_of_theirs(self) -> None:
+        self.clock.later(UDP_S, partial(self.theirs.mapped, THEIR_PUBLIC))
+
+
+def begin(world: World, first: str) -> None:
+    if first == "ours":
+        world.do(world.ours.met(THEIRS, world.clock.now))
+    else:
+        world.theirs.packet_through_relay()
+
+
+def connected(first: str = "ours", **with_: bool) -> World:
+    world = World(**with_)  # type: ignore[arg-type]
+    begin(world, first)
+    world.run(8)
+    assert world.state() is State.CONNECTED
+    assert world.theirs.state == original_links.CONNECTED
+    return world
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_links_whoever_begins(first: str) -> None:
+    world = connected(first)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+    assert world.theirs.real == OUR_PUBLIC
+    world.run(600)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+    assert not any(isinstance(action, ClearPath) for action in world.history)
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_within_one_lan(first: str) -> None:
+    world = connected(first, in_one_lan=True)
+    assert world.paths == {THEIRS: THEIR_LAN}
+    assert world.theirs.real == OUR_LAN
+
+
+def test_routes_of_the_relay_turn_lan_endpoints_off() -> None:
+    world = World(in_one_lan=True)
+    world.ours.uses_lan = False
+    begin(world, "theirs")
+    world.run(15)
+    assert not world.paths
+    assert not any(isinstance(action, Tell) and isinstance(action.message, wire.General) for action in world.history)
+
+
+def test_a_path_is_measured_by_what_came_back() -> None:
+    world = connected()
+    link = world.ours.get(THEIRS)
+    assert link is not None
+    assert link.rtt_s == pytest.approx(2 * UDP_S)
+
+
+def test_udp_blocked() -> None:
+    world = World(reachable=set())
+    begin(world, "ours")
+    world.run(10.5)
+    assert world.state() is State.CONNECTING
+    world.run(4)
+    assert world.state() is State.WAITING
+    assert not world.paths
+
+
+def test_waits_twice_as_long_each_time_and_at_most_an_hour() -> None:
+    world = World(reachable=set())
+    waits = []
+    for _ in range(9):
+        while world.state() is not State.WAITING:
+            begin(world, "ours")
+            world.run(1)
+        since = world.clock.now
+        while world.state() is State.WAITING:
+            world.run(1)
+        waits.append(world.clock.now - since)
+    assert waits == pytest.approx([30, 60, 120, 240, 480, 960, 1920, 3600, 3600], abs=2.1)
+
+
+def test_no_stun_fails_until_the_peer_asks() -> None:
+    world = World(has_stun=False)
+    begin(world, "ours")
+    world.run(9)
+    assert world.state() is State.PREPARING
+    world.run(4)
+    assert world.state() is State.FAILED
+    begin(world, "ours")
+    assert world.state() is State.FAILED
+    world.has_stun = True
+    world.do(world.ours.told(wire.Udp4Conn(THEIRS, OURS, *THEIR_PUBLIC), world.clock.now))
+    world.run(8)
+    assert world.state() is State.CONNECTED
+
+
+def test_stun_switched_off() -> None:
+    world = World()
+    world.ours.asks_stun = False
+    begin(world, "ours")
+    assert world.state() is State.FAILED
+    assert world.history == []
+
+
+def test_a_silent_peer_is_left_and_found_again() -> None:
+    world = connected()
+    world.reachable.clear()
+    world.run(4.2)
+    assert world.state() is State.INIT
+    assert not world.paths
+    world.run(10)
+    world.reachable |= {OUR_PUBLIC, THEIR_PUBLIC}
+    begin(world, "ours")
+    world.run(12)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+
+
+def test_a_peer_that_begins_anew() -> None:
+    world = connected()
+    world.theirs.go(original_links.INIT)
+    world.theirs.packet_through_relay()
+    world.run(2)
+    assert world.paths
+    world.run(8)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+    assert sum(isinstance(each, ClearPath) for each in world.history) == 1
+
+
+ELSEWHERE = Endpoint(IPv4Address("192.0.2.66"), 666)
+
+
+def test_what_was_recorded_leads_no_packet_elsewhere() -> None:
+    world = World()
+    begin(world, "ours")
+    world.run(0.04)
+    world.do(world.ours.told(wire.Udp4Conn(THEIRS, OURS, *THEIR_PUBLIC), world.clock.now))
+    assert world.state() is State.CONNECTING
+    world.theirs.state = original_links.FAILED
+    for _ in range(5):
+        world.arrived(Heartbeat(THEIRS, True), ELSEWHERE)
+        world.arrived(Delay(OURS, THEIRS, b"guessed!"), ELSEWHERE)
+        world.run(1)
+    assert not any(isinstance(action, SetPath) for action in world.history)
+    assert not world.paths
+
+
+def test_a_connected_link_does_not_roam_by_a_heartbeat() -> None:
+    world = connected()
+    for _ in range(4):
+        world.arrived(Heartbeat(THEIRS, True), ELSEWHERE)
+        world.run(1)
+    sent_there = [each for each in world.history if isinstance(each, SendDatagram) and each.endpoint == ELSEWHERE]
+    assert not sent_there
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+
+
+def test_heartbeats_from_elsewhere_keep_no_dead_link() -> None:
+    world = connected()
+    world.reachable.clear()
+    for _ in range(5):
+        world.arrived(Heartbeat(THEIRS, True), ELSEWHERE)
+        world.run(1)
+    assert not world.paths
+
+
+def test_answers_the_peers_delay_and_nobody_elses() -> None:
+    world = connected()
+    theirs = Delay(THEIRS, OURS, b"12345678")
+    assert world.ours.delayed(theirs, THEIR_PUBLIC, 0) == [SendDatagram(THEIRS, THEIR_PUBLIC, theirs)]
+    assert world.ours.delayed(theirs, ELSEWHERE, 0) == []
+    third = Delay(IPv4Address("10.9.0.3"), OURS, b"12345678")
+    assert world.ours.delayed(third, THEIR_PUBLIC, 0) == []
+
+
+@pytest.mark.parametrize("state", [State.INIT, State.WAITING, State.FAILED])
+def test_deaf(state: State) -> None:
+    world = World()
+    begin(world, "ours")
+    link = world.ours.get(THEIRS)
+    assert link is not None
+    link.state = state
+    assert world.ours.heard(Heartbeat(THEIRS, True), THEIR_PUBLIC, 0) == []
+    assert link.heard is None
+    world.ours.told(wire.General(0, 0, THEIRS, OURS, bytes(6)), 0)
+    assert link.lan is None
+
+
+def test_routing_measures_each_minute() -> None:
+    world = connected()
+    world.ours.measures = True
+    before = sum(isinstance(each, SetPath) for each in world.history)
+    world.run(601)
+    assert sum(isinstance(each, SetPath) for each in world.history) - before in (9, 10)
+
+
+def test_costs_nothing_when_there_is_nothing_to_do() -> None:
+    world = World()
+    assert world.ours.deadline == inf
+    begin(world, "ours")
+    assert world.ours.deadline < inf
+    world.ours.end()
+    assert world.ours.deadline == inf
+
+
+def test_end_clears_paths() -> None:
+    world = connected()
+    world.do(world.ours.end())
+    assert world.paths == {}
+
+
+def test_bounded() -> None:
+    ours = LegacyLinks(OURS, bytes)
+    for number in range(MAX_PEERS):
+        ours.met(IPv4Address(int(THEIRS) + number), 0)
+    assert ours.met(IPv4Address("10.99.0.1"), 0) == []
+    assert ours.get(IPv4Address("10.99.0.1")) is None
+    ours.tick(legacylinks.PREPARING_S)
+    assert ours.met(IPv4Address("10.99.0.1"), 20) == [AskStun()]
+    assert len(list(ours)) == MAX_PEERS
+
+
+def test_not_with_itself() -> None:
+    assert LegacyLinks(OURS, bytes).met(OURS, 0) == []

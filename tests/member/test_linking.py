@@ -1,0 +1,217 @@
+"""What carries direct links out: which sockets there are, what the engine is told, what its events come to."""
+
+import asyncio
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from typing import Any, cast
+
+import pytest
+from kit.links_world import installed
+
+from candy._fastpath import EVENT_LINK, EVENT_NOTED, EVENT_PONG, EVENT_QUIET, EVENT_STUN, Engine
+from candy.errors import OperationalError
+from candy.host.candidates import Machine
+from candy.member import linking
+from candy.member.linking import Linking, LinkSettings, open_sockets
+from candy.protocol.linking import Answer, Candidate, Endpoint, Kind, Offer, Says
+from candy.sealing.seals import SetPeer, Way
+
+TUN, SESSION = 7, 0xABCD0001
+PEER = IPv4Address("10.99.0.2")
+OWN = ip_address("192.168.1.5")
+SERVER = Endpoint(ip_address("198.51.100.1"), 26816)
+THERE = Endpoint(ip_address("192.0.2.7"), 9)
+SEEN = Endpoint(ip_address("203.0.113.5"), 4001)
+
+
+class Recorded:
+    """Stands in for an engine: what it is told."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, tuple[Any, ...]]] = []
+        self.carried: list[tuple[int, int, float, float, float, float]] = []
+        self.links = 0
+
+    def open_link(self, tun: int, fd: int) -> int:
+        assert tun == TUN
+        self.links += 1
+        return 100 + self.links
+
+    def link_prefix(self, tun: int) -> int:
+        return 0xABCD
+
+    def seen(self, tun: int) -> list[tuple[int, int, float, float, float, float]]:
+        return self.carried
+
+    def paths(self, tun: int) -> list[tuple[Any, ...]]:
+        return []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *given: self.done.append((name, given))
+
+    def all(self, name: str) -> list[tuple[Any, ...]]:
+        return [given for each, given in self.done if each == name]
+
+
+class Setting:
+    """A Linking, and this machine as it is played."""
+
+    def __init__(self, **given: Any) -> None:
+        self.engine = Recorded()
+        self.now = 1000.0
+        self.machine = Machine((OWN,))
+        self.linked: list[tuple[IPv4Address, bool]] = []
+
+        async def look() -> Machine:
+            return self.machine
+
+        async def relay() -> list[Endpoint]:
+            return [SERVER]
+
+        self.linking = Linking(
+            LinkSettings(**given),
+            cast(Engine, self.engine),
+            TUN,
+            lambda n: bytes(n),
+            lambda: self.now,
+            look=look,
+            reaches=lambda address, machine: address not in machine.tunnels,
+        )
+        self.linking.relay = relay
+        self.linking.linked = lambda peer, is_linked: self.linked.append((peer, is_linked))
+        self.port = self.linking._sockets[4][1] if self.linking._sockets else 0
+
+    async def looked(self) -> None:
+        """Have it look at the machine, and wait until it has."""
+        woken = asyncio.Event()
+        self.linking.wake = woken.set
+        self.linking.changed()
+        await asyncio.wait_for(woken.wait(), 10)
+
+    def meet(self) -> None:
+        self.linking.follow(installed(SESSION, PEER))
+        self.linking.follow(SetPeer(PEER, Way.SEAL, SESSION))
+
+    def offers(self) -> list[Offer]:
+        return [Offer.decode(body) for _, _, body in self.engine.all("send_sealed")]
+
+    def event(self, kind: int, detail: bytes, source: int = TUN) -> bool:
+        return self.linking.on_event(source, kind, detail)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linking, "SETTLE_S", 0.0)
+
+
+def where(endpoint: Endpoint) -> bytes:
+    return bytes([4]) + endpoint.address.packed.ljust(16, b"\0") + endpoint.port.to_bytes(2, "big")
+
+
+def number(session: int) -> bytes:
+    return session.to_bytes(4, "big")
+
+
+async def test_what_it_offers() -> None:
+    """Of an address that has two reasons the better one; as soon as each is known."""
+    setting = Setting(endpoints=(SEEN,))
+    await setting.looked()
+    setting.meet()
+    [offer] = setting.offers()
+    own = Candidate(Kind.LAN, Endpoint(OWN, setting.port))
+    assert offer.candidates == (Candidate(Kind.FIXED, SEEN), own)
+    # A STUN server sees this member there, too.
+    [(link, address, port, request)] = setting.engine.all("send_stun")
+    assert (link, address, port) == (101, SERVER.address.packed, SERVER.port)
+    assert setting.engine.all("expect_stun")[-1] == (102, [bytes(12)]) or setting.engine.links == 1
+    mapped = b"\0\1\0\x08\0\1" + SEEN.port.to_bytes(2, "big") + SEEN.address.packed
+    answer = b"\1\1\0\x0c" + request[4:] + mapped
+    assert setting.event(EVENT_STUN, where(SERVER) + answer, 101)
+    assert setting.offers()[-1].candidates == offer.candidates
+    assert setting.event(EVENT_STUN, where(SERVER) + b"none", 101)
+
+
+async def test_a_path_from_offer_to_end() -> None:
+    setting = Setting()
+    await setting.looked()
+    setting.meet()
+    note = Offer(1, candidates=(Candidate(Kind.LAN, THERE),)).encode()
+    assert setting.event(EVENT_NOTED, number(SESSION) + note)
+    [probe] = setting.engine.all("send_by")
+    assert probe[:5] == (TUN, SESSION, 101, THERE.address.packed, THERE.port)
+    link = (101).to_bytes(8, "big")
+    for length in (62, 1472):
+        answer = Answer(bytes(8), THERE, length).encode()
+        assert setting.event(EVENT_LINK, number(SESSION) + link + where(THERE) + answer)
+    assert setting.engine.all("set_path")[-1] == (TUN, int(PEER), 101, THERE.address.packed, THERE.port, 1440)
+    state = setting.linking.state(PEER)
+    assert (state.endpoint, state.mtu) == (THERE, 1500)
+    assert setting.linked[-1] == (PEER, True)
+    assert setting.event(EVENT_QUIET, PEER.packed)
+    assert setting.linked[-1] == (PEER, False)
+    assert setting.linking.state(PEER).endpoint is None
+    assert setting.offers()[-1].flags & Says.HEARS_NOTHING
+
+
+async def test_whose_events_are_whose() -> None:
+    setting = Setting()
+    assert not setting.event(EVENT_NOTED, number(SESSION) + b"\x80\x01")
+    assert not setting.event(EVENT_PONG, b"x")
+    assert not setting.event(EVENT_LINK, bytes(31), 3)
+    assert setting.event(EVENT_LINK, number(5) + bytes(8) + where(THERE))
+
+
+async def test_traffic_keeps_it_awake() -> None:
+    setting = Setting()
+    await setting.looked()
+    setting.meet()
+    setting.now += 70
+    setting.linking.go_on()
+    assert setting.linking.delay <= 1.0
+    before = len(setting.offers())
+    setting.now += 1
+    setting.engine.carried = [(SESSION, 0, setting.now, 0.0, 0.0, 0.0)]
+    setting.linking.go_on()
+    assert len(setting.offers()) == before + 1
+
+
+async def test_a_change_of_the_machine_is_offered() -> None:
+    setting = Setting()
+    await setting.looked()
+    setting.meet()
+    setting.machine = Machine((ip_address("192.168.7.7"),))
+    await setting.looked()
+    [candidate] = setting.offers()[-1].candidates
+    assert str(candidate.endpoint.address) == "192.168.7.7"
+    # What the tunnel leads to is none.
+    setting.linking.lead((IPv4Network("192.168.7.0/24"),))
+    await setting.looked()
+    assert setting.offers()[-1].candidates == ()
+
+
+async def test_what_the_network_does_not_allow() -> None:
+    setting = Setting()
+    setting.meet()
+    setting.linking.allow(False)
+    assert setting.offers()[-1].flags & Says.IS_OFF
+    assert setting.linking.state(PEER).why == "switched off for the network"
+    setting.linking.allow(True)
+    assert setting.linking.state(PEER).why != "switched off for the network"
+
+
+async def test_switched_off_it_has_no_socket() -> None:
+    setting = Setting(is_on=False)
+    assert (setting.engine.links, setting.linking.prefix) == (0, 0)
+    setting.linking.allow(True)
+    setting.linking.changed()
+    assert setting.linking.state(PEER).why == "switched off"
+
+
+def test_sockets_of_both_families_have_one_port() -> None:
+    opened = open_sockets(0)
+    try:
+        assert len({each.getsockname()[1] for each in opened.values()}) == 1
+        with pytest.raises(OperationalError, match=r"cannot use UDP port .*: Address already in use: choose another"):
+            open_sockets(opened[4].getsockname()[1])
+    finally:
+        for each in opened.values():
+            each.close()
