@@ -27,6 +27,7 @@ import checkout  # noqa: F401
 import click
 import wireguard
 from _endpoints import process_cpu_ns
+from lab.control import asked
 from links_targets import links_table, links_targets
 from machine import CONGESTION, Bystanders, describe
 from rich.console import Console
@@ -54,10 +55,15 @@ LINK_S = 10.0
 def linked(lab: TunnelLab, way: Way) -> None:
     """Wait until both ends say that the link is direct."""
     until = time.monotonic() + LINK_S
-    while any("(direct)" not in one_status(each) for each in way.clients):
+    while not all(is_direct(each) for each in way.controls):
         if time.monotonic() > until:
             raise Failed(f"{way.name}: no direct link within {LINK_S:g} s")
         lab.left.run("ping", "-n", "-c", "3", "-i", "0.05", way.to, check=False)
+
+
+def is_direct(control: Path) -> bool:
+    """Whether the client with this control socket reaches the other one directly, on a path that is measured."""
+    return [each["path"] for each in asked(control, "/v1/status")["links"]] == ["direct"]
 
 
 def path_change(lab: TunnelLab, way: Way, seconds: int) -> Figures:

@@ -24,7 +24,7 @@ import trustme
 import wireguard
 from _endpoints import process_cpu_ns
 from lab.namespaces import Namespace
-from lab.programs import Program, RelayProgram, client, environment
+from lab.programs import Program, RelayProgram, client, control_of, environment
 
 IPERF_PORT = 5201
 PROXY_PORT = 5300
@@ -70,6 +70,7 @@ class Way:
     interface: str
     relay: Program | None = None
     clients: list[Program] = field(default_factory=list)
+    controls: list[Path] = field(default_factory=list)
     restart: Callable[[], None] | None = None
     """Has other clients in the place of candy's, that are connected and have nothing yet to do with each other."""
 
@@ -181,7 +182,8 @@ class TunnelLab:
 
         start()
         to, back = (f"10.20.{number}.{side}" for side in (2, 1))
-        return Way(mode.name, mode.title, to, back, f"candy-{mode.name}", relay, clients, start)
+        controls = [control_of(self._folder / f"client{number}{side}") for side in (1, 2)]
+        return Way(mode.name, mode.title, to, back, f"candy-{mode.name}", relay, clients, controls, start)
 
     def _client(self, number: int, side: int, mode: Mode, trust: list[str]) -> Program:
         host, extra = (self.left, mode.left) if side == 1 else (self.right, mode.right)
