@@ -9,6 +9,7 @@ Rules:
     only one that runs here.
  2. --json prints the answer as it came, for programs; the shape is the OpenAPI document's.
  3. What can't be asked or is refused is an OperationalError: exit status 1.
+ 4. --help shows all of them, so what takes a while to import is imported by who is called.
 
 This module does not know what the answers are made of.
 """
@@ -20,21 +21,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from candy.cli import tables
-from candy.cli.files import read_file
-from candy.control.calls import OVER_LEAST_S, OVER_MOST_S, VERSION
-from candy.control.client import Asking, find, quoted
 from candy.control.escape import shown
-from candy.control.sockets import Side as Program
+from candy.control.paths import OVER_LEAST_S, OVER_MOST_S, VERSION, quoted
 from candy.errors import OperationalError, RequestError
 from candy.options import Side
 
+if TYPE_CHECKING:
+    from candy.control.client import Asking
+    from candy.control.sockets import Side as Program
+
 INTERVAL_S = 1.0
-_PROGRAMS: dict[Side, Program] = {"server": "relay", "client": "member"}
+_PROGRAMS: "dict[Side, Program]" = {"server": "relay", "client": "member"}
 
 
 def commands(side: Side) -> list[click.Command]:
@@ -62,7 +64,9 @@ def _command(side: Side, name: str, about: str, *params: click.Parameter) -> Cal
 
 
 @contextmanager
-def _asking(side: Side, control_socket: str | None) -> Iterator[Asking]:
+def _asking(side: Side, control_socket: str | None) -> "Iterator[Asking]":
+    from candy.control.client import find
+
     asking = find(_PROGRAMS[side], control_socket or _socket_of_parent(side), os.environ, os.geteuid())
     try:
         yield asking
@@ -79,6 +83,8 @@ def _socket_of_parent(side: Side) -> str | None:
     if path := given.get("control_socket"):
         return str(path)
     if config := given.get("config"):
+        from candy.cli.files import read_file
+
         written = read_file(Path(config), side).given.get("control_socket")
         return None if written is None else str(written.value)
     return None
@@ -102,19 +108,19 @@ def _print_json(answer: Any) -> None:
 
 def _of_relay() -> list[click.Command]:
     @_command("server", "status", "Show the relay as a whole.")
-    def status(asking: Asking, is_json: bool) -> None:
+    def status(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/status")
         _print_json(answer) if is_json else tables.show_one(answer.items())
 
     @_command("server", "members", "List the members that are logged in.", _NETWORK, _interval(INTERVAL_S))
-    def members(asking: Asking, is_json: bool, network: str | None, interval: float) -> None:
+    def members(asking: "Asking", is_json: bool, network: str | None, interval: float) -> None:
         answer = asking.ask("GET", f"{VERSION}/members", network=network, round_trip=True, over=interval)
         _print_json(answer) if is_json else tables.show(tables.MEMBERS, answer["members"])
 
     @_command(
         "server", "member", "Show one member, by its name, address or VMAC.", _ONE, _NETWORK, _interval(INTERVAL_S)
     )
-    def member(asking: Asking, is_json: bool, member: str, network: str | None, interval: float) -> None:
+    def member(asking: "Asking", is_json: bool, member: str, network: str | None, interval: float) -> None:
         answer = asking.ask("GET", f"{VERSION}/members/{quoted(member)}", network=network, over=interval)
         _print_json(answer) if is_json else tables.show_one(answer.items())
 
@@ -127,7 +133,9 @@ def _of_relay() -> list[click.Command]:
         _NETWORK,
         _interval(INTERVAL_S, "time over which the relay looks for what is dropped; 0: an answer at once"),
     )
-    def why(asking: Asking, is_json: bool, source: str, destination: str, network: str | None, interval: float) -> None:
+    def why(
+        asking: "Asking", is_json: bool, source: str, destination: str, network: str | None, interval: float
+    ) -> None:
         path = f"{VERSION}/why/{quoted(source)}/{quoted(destination)}"
         answer = asking.ask("GET", path, network=network, over=interval)
         if is_json:
@@ -140,7 +148,7 @@ def _of_relay() -> list[click.Command]:
         tables.show(tables.ENDS, tables.ends(answer))
 
     @_command("server", "leases", "List who has which address, connected or not, and what is reserved.", _NETWORK)
-    def leases(asking: Asking, is_json: bool, network: str | None) -> None:
+    def leases(asking: "Asking", is_json: bool, network: str | None) -> None:
         answer = asking.ask("GET", f"{VERSION}/leases", network=network)
         if is_json:
             _print_json(answer)
@@ -158,7 +166,7 @@ def _of_relay() -> list[click.Command]:
         click.Argument(["device"]),
         _NETWORK,
     )
-    def reserve(asking: Asking, is_json: bool, address: str, device: str, network: str | None) -> None:
+    def reserve(asking: "Asking", is_json: bool, address: str, device: str, network: str | None) -> None:
         body = {"address": address, "device": device, "network": network or "/"}
         answer = asking.ask("POST", f"{VERSION}/reservations", body)
         _print_json(answer) if is_json else click.echo(f"{answer['address']} is reserved for {shown(answer['device'])}")
@@ -170,22 +178,22 @@ def _of_relay() -> list[click.Command]:
         click.Argument(["device"], metavar="DEVICE|ADDRESS"),
         _NETWORK,
     )
-    def release(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+    def release(asking: "Asking", is_json: bool, device: str, network: str | None) -> None:
         answer = asking.ask("DELETE", f"{VERSION}/leases/{quoted(device)}", network=network)
         _print_json(answer) if is_json else click.echo(f"{answer['address']} is released")
 
     @_command("server", "kick", "End a member's connection; it may come back.", _ONE, _NETWORK)
-    def kick(asking: Asking, is_json: bool, member: str, network: str | None) -> None:
+    def kick(asking: "Asking", is_json: bool, member: str, network: str | None) -> None:
         answer = asking.ask("POST", f"{VERSION}/members/{quoted(member)}/kick", network=network)
         _print_json(answer) if is_json else click.echo(f"{answer['address']} was kicked")
 
     @_command("server", "networks", "List the relay's networks.")
-    def networks(asking: Asking, is_json: bool) -> None:
+    def networks(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/networks")
         _print_json(answer) if is_json else tables.show(tables.NETWORKS, answer["networks"])
 
     @_command("server", "reload", "Have the relay read its settings again, as on SIGHUP.")
-    def reload(asking: Asking, is_json: bool) -> None:
+    def reload(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("POST", f"{VERSION}/reload")
         if is_json:
             _print_json(answer)
@@ -205,7 +213,9 @@ def _of_relay() -> list[click.Command]:
         click.Option(["--count"], metavar="COUNT", type=click.IntRange(1), help="end after so many pictures"),
         _interval(INTERVAL_S, "time of one picture", least=OVER_LEAST_S),
     )
-    def top(asking: Asking, is_json: bool, network: str | None, sort: str, count: int | None, interval: float) -> None:
+    def top(
+        asking: "Asking", is_json: bool, network: str | None, sort: str, count: int | None, interval: float
+    ) -> None:
         from candy.cli.top import Order, run
 
         order = Order(sort)
@@ -250,24 +260,24 @@ def _of_devices() -> list[click.Command]:
         _NETWORK,
     )
     def invite(
-        asking: Asking, is_json: bool, name: str, address: str | None, uses: int, expires: float, network: str | None
+        asking: "Asking", is_json: bool, name: str, address: str | None, uses: int, expires: float, network: str | None
     ) -> None:
         body = {"name": name, "address": address, "uses": uses, "expires_s": expires, "network": network or "/"}
         answer = asking.ask("POST", f"{VERSION}/invitations", body)
         _print_json(answer) if is_json else click.echo(answer["link"])
 
     @_command("server", "devices", "List the devices that log in with keys.", _NETWORK)
-    def devices(asking: Asking, is_json: bool, network: str | None) -> None:
+    def devices(asking: "Asking", is_json: bool, network: str | None) -> None:
         answer = asking.ask("GET", f"{VERSION}/devices", network=network)
         _print_json(answer) if is_json else tables.show(tables.DEVICES, answer["devices"])
 
     @_command("server", "approve", "Let a device in that waits; compare its fingerprint first.", _KEYED, _NETWORK)
-    def approve(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+    def approve(asking: "Asking", is_json: bool, device: str, network: str | None) -> None:
         answer = asking.ask("POST", f"{VERSION}/devices/{quoted(device)}/approve", network=network)
         _print_json(answer) if is_json else click.echo(f"{_named(answer)} is let in")
 
     @_command("server", "revoke", "Shut a device out, at once and from now on.", _KEYED, _NETWORK)
-    def revoke(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+    def revoke(asking: "Asking", is_json: bool, device: str, network: str | None) -> None:
         answer = asking.ask("POST", f"{VERSION}/devices/{quoted(device)}/revoke", network=network)
         if is_json:
             _print_json(answer)
@@ -283,7 +293,7 @@ def _of_devices() -> list[click.Command]:
         _NETWORK,
         click.Option(["--network-key"], is_flag=True, help="and a new one of the network's, signed by the old"),
     )
-    def rotate(asking: Asking, is_json: bool, network: str | None, network_key: bool) -> None:
+    def rotate(asking: "Asking", is_json: bool, network: str | None, network_key: bool) -> None:
         answer = asking.ask("POST", f"{VERSION}/rotate", network=network, network_key=network_key or None)
         if is_json:
             _print_json(answer)
@@ -312,7 +322,7 @@ def _named(device: dict[str, Any]) -> str:
 
 def _of_member() -> list[click.Command]:
     @_command("client", "status", "Show this member, its connection and its routes.", _interval(0.0))
-    def status(asking: Asking, is_json: bool, interval: float) -> None:
+    def status(asking: "Asking", is_json: bool, interval: float) -> None:
         answer = asking.ask("GET", f"{VERSION}/status", over=interval)
         if is_json:
             _print_json(answer)
@@ -325,7 +335,7 @@ def _of_member() -> list[click.Command]:
             tables.show(tables.ROUTES, routes)
 
     @_command("client", "members", "List the other members that this one knows of.")
-    def members(asking: Asking, is_json: bool) -> None:
+    def members(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/members")
         _print_json(answer) if is_json else tables.show(tables.PEERS, answer["members"])
 
@@ -335,7 +345,7 @@ def _of_member() -> list[click.Command]:
         "Believe what was refused of a member: that its key is another one, or that it does not seal any more.",
         click.Argument(["address"]),
     )
-    def forget(asking: Asking, is_json: bool, address: str) -> None:
+    def forget(asking: "Asking", is_json: bool, address: str) -> None:
         answer = asking.ask("POST", f"{VERSION}/members/{quoted(address)}/forget")
         _print_json(answer) if is_json else click.echo(f"{answer['address']} is believed")
 

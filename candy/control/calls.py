@@ -42,9 +42,7 @@ from candy.control.model import (
     RotatedKeys,
     Why,
 )
-
-VERSION = "/v1"
-OVER_LEAST_S, OVER_MOST_S = 0.1, 10.0
+from candy.control.paths import OVER_LEAST_S, OVER_MOST_S, VERSION
 
 
 @dataclass(frozen=True)

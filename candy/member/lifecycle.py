@@ -23,8 +23,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from candy._fastpath import Engine
-from candy.control.calls import MEMBER
-from candy.control.server import Answering, serving
+from candy.control.serving import Answering, serving
 from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError
 from candy.host.interface import Interface
@@ -147,7 +146,7 @@ async def _stay_until_signal(
         if masquerade is not None:
             stack.enter_context(masquerade)
             beside.append(loop.create_task(watch(masquerade, notifications)))
-        answering = Answering("member", MEMBER, control)
+        answering = Answering("member", control)
         default = place("member", settings.interface, os.environ, os.geteuid())
         async with serving(settings, answering, default) as lines:
             for line in lines:

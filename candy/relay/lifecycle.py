@@ -23,9 +23,8 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from candy._fastpath import Engine
 from candy.carrier.tls import Certificates
-from candy.control.calls import RELAY
 from candy.control.model import Reloaded
-from candy.control.server import Answering, serving
+from candy.control.serving import Answering, serving
 from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError, RequestError
 from candy.relay.control import RelayControl
@@ -147,7 +146,7 @@ async def _controlled(
 
     listening = [host_port(host, port) for host in hosts(settings)]
     control = RelayControl(relay, engine, listening, url_of, None if reread is None else reload)
-    answering = Answering("relay", RELAY, control, control.metrics, has_page=True)
+    answering = Answering("relay", control, control.metrics, has_page=True)
     try:
         default = place("relay", str(port), os.environ, os.geteuid())
         async with serving(settings, answering, default, settings.metrics) as lines:

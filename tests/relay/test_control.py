@@ -16,7 +16,7 @@ from lab.member import Member, echo
 from lab.programs import PASSWORD, RelayProgram
 
 from candy import __version__
-from candy.control.client import quoted
+from candy.control.paths import quoted
 
 HOME = "home's password"
 
