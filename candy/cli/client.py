@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from candy.cli.command import Command, without_trusted_certificates
+from candy.cli.command import Command, service_group, without_trusted_certificates
 
 if TYPE_CHECKING:
     from candy.cli.gathering import Gathered
@@ -64,6 +64,18 @@ def _doctor(is_json: bool) -> int:
     return doctor.doctor(is_json)
 
 
+def _install(name: str, root: str) -> int:
+    from candy.cli import service
+
+    return service.install_client(name, root)
+
+
+def _uninstall(name: str, root: str) -> int:
+    from candy.cli import service
+
+    return service.uninstall(f"candy-client@{name}", root)
+
+
 def commands() -> list[click.Command]:
     """Those that ask no program: what they do is candy.cli.device's and candy.cli.doctor's."""
     common: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}}
@@ -98,7 +110,9 @@ def commands() -> list[click.Command]:
         help="Look for what is wrong between this machine and its network, whether or not a client runs.",
         **common,
     )
-    return [join, accept, secret, doctor]
+    about = "Have systemd run a client, with the settings of /etc/candy/NAME.toml."
+    service = service_group(about, _install, _uninstall, click.Argument(["name"]))
+    return [join, accept, secret, doctor, service]
 
 
 main: "Command[MemberSettings]" = Command(

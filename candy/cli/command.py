@@ -187,6 +187,21 @@ class Command(click.Group, Generic[Settings]):
         self._stderr.say(f"{self.name}: {shown}")
 
 
+def service_group(
+    about: str, install: Callable[..., int], uninstall: Callable[..., int], *params: click.Parameter
+) -> click.Group:
+    """The subcommand service: what it does is candy.cli.service's."""
+    settings: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}}
+    root = click.Option(["--root"], metavar="FOLDER", default="/", help="the machine whose root is this folder")
+    group = click.Group("service", help=about, **settings)
+    for name, callback, does in (
+        ("install", install, "Write the unit, for where this program lies."),
+        ("uninstall", uninstall, "End the unit and remove it; settings and state stay."),
+    ):
+        group.add_command(click.Command(name, params=[*params, root], callback=callback, help=does, **settings))
+    return group
+
+
 @contextmanager
 def without_trusted_certificates() -> Iterator[None]:
     """Have OpenSSL find none meanwhile. aiohttp loads all of the system's when it is imported, for its client: two

@@ -4,15 +4,25 @@ Gathered ─▶ configure() ─▶ RelaySettings ─▶ doubts() ─▶ lines
 """
 
 import secrets
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
+from pathlib import Path
 
 from candy.cli.gathering import Gathered
 from candy.errors import ConfigError
-from candy.options import DEFAULT_POOL
+from candy.host.netlink import Netlink
+from candy.options import DEFAULT_POOL, DEFAULT_PORT
 from candy.relay.settings import RelaySettings, relay_settings
 from candy.relay.state import kept_password
 from candy.settings import Given
+
+PRIVILEGED_BELOW = 1024
+FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+INTERFACES = Path("/sys/class/net")
+CAP_NET_BIND_SERVICE = 10
+"""From <linux/capability.h>."""
 
 
 def configure(gathered: Gathered, check: bool) -> RelaySettings:
@@ -50,9 +60,61 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
 
 def doubts(gathered: Gathered, settings: RelaySettings) -> list[str]:
     """Networks whose old clients have no password of their own. Of a file those without a pool, too, unless it says so:
-    as with the original, their members need addresses. And those whose passwords have all come to their ends."""
+    as with the original, their members need addresses. Those whose passwords have all come to their ends. And what
+    this machine does not let work."""
     shared = [] if settings.doubt_of_shared is None else [settings.doubt_of_shared]
-    return [*_doubts_of_file(gathered), *shared] if gathered.from_file else shared
+    of_file = _doubts_of_file(gathered) if gathered.from_file else []
+    return [*of_file, *shared, *_doubts_of_machine(settings)]
+
+
+def _doubts_of_machine(settings: RelaySettings) -> Iterator[str]:
+    """What will not work here, now."""
+    if 0 < settings.port < _first_free_port() and not _may_bind():
+        yield (
+            f"--websocket: this user may not listen on port {settings.port}: run as root, give the unit "
+            f"AmbientCapabilities=CAP_NET_BIND_SERVICE (candy-server service install does), or take {DEFAULT_PORT}"
+        )
+    if settings.tls_certificate:
+        # It takes ten megabytes, and a relay without TLS needs it not.
+        from candy.carrier import certificates
+
+        yield from certificates.doubts([certificates.examine(path) for path in settings.tls_certificate], time.time())
+    for network in settings.networks:
+        label = "" if network.path == "/" else f"{network.path}: "
+        for lan, interface in _lans():
+            if network.pool is not None and network.pool.overlaps(lan):
+                yield (
+                    f"{label}--dhcp: the pool {network.pool} overlaps {lan}, which this machine is part of by "
+                    f"{interface}: of members and hosts there one alone can be reached: take another pool"
+                )
+
+
+def _lans() -> Iterator[tuple[IPv4Network, str]]:
+    """Networks of this machine, and by which interface; those of tunnels, candy's own among them, are none."""
+    try:
+        with Netlink() as kernel:
+            for address in kernel.addresses():
+                name = socket.if_indextoname(address.ifindex)
+                if not address.own.is_loopback and not Path(INTERFACES, name, "tun_flags").exists():
+                    yield address.network, name
+    except OSError:
+        # A sandbox without netlink: a doubt is no more than that.
+        return
+
+
+def _first_free_port() -> int:
+    """Of those that everybody may listen on."""
+    try:
+        return int(FIRST_FREE_PORT.read_text())
+    except (OSError, ValueError):
+        return PRIVILEGED_BELOW
+
+
+def _may_bind() -> bool:
+    """By CAP_NET_BIND_SERVICE, which root has."""
+    status = Path("/proc/self/status").read_text()
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> CAP_NET_BIND_SERVICE & 1)
 
 
 def _doubts_of_file(gathered: Gathered) -> list[str]:

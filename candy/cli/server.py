@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from candy.cli.command import Command, without_trusted_certificates
+import click
+
+from candy.cli.command import Command, service_group, without_trusted_certificates
 
 if TYPE_CHECKING:
     from candy.cli.gathering import Gathered
@@ -22,6 +24,24 @@ def doubts(gathered: "Gathered", settings: "RelaySettings") -> list[str]:
     return judging.doubts(gathered, settings)
 
 
+def _install(root: str) -> int:
+    from candy.cli import service
+
+    parent = click.get_current_context().find_root()
+    return service.install_server(parent.params.get("config"), root)
+
+
+def _uninstall(root: str) -> int:
+    from candy.cli import service
+
+    return service.uninstall("candy-server", root)
+
+
+def _service() -> click.Group:
+    about = "Have systemd run the relay, with the settings of -c, or /etc/candy/server.toml."
+    return service_group(about, _install, _uninstall)
+
+
 def run(settings: "RelaySettings", reread: "Callable[[], RelaySettings] | None") -> int:
     """Serve until a signal ends the program; returns the exit status."""
     with without_trusted_certificates():
@@ -36,4 +56,5 @@ main: "Command[RelaySettings]" = Command(
     configure,
     run,
     doubts,
+    more=[_service()],
 )

@@ -539,6 +539,14 @@ cdef class Engine(_Sealing):
             used.append(t.tv_sec * SECOND_NS + t.tv_nsec)
         return used
 
+    def worker_rounds(self):
+        cdef EngineState *e = self.alive()
+        cdef uint32_t i
+        rounds = [load_relaxed64(&e.workers[i].rounds) for i in range(e.worker_count)]
+        if self.shaking:
+            rounds.append(load_relaxed64(&e.workers[e.worker_count + 1].rounds))
+        return rounds
+
 
 cdef Table *rules_table(rules) except? NULL:
     """The table for Engine.set_rules(), NULL for none."""

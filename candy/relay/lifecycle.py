@@ -20,6 +20,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from candy._fastpath import Engine
 from candy.carrier.tls import Certificates
@@ -27,6 +28,7 @@ from candy.control.model import Reloaded
 from candy.control.serving import Answering, serving
 from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError, RequestError
+from candy.host.servicemanager import ServiceManager
 from candy.relay.control import RelayControl
 from candy.relay.invitation import describe_pool, member_address, member_line, member_url
 from candy.relay.keeper import Keeper
@@ -78,6 +80,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     relay = Relay(settings, engine)
     keeper = Keeper(Store(settings.state_dir), relay.registers, relay.look)
     stopped = asyncio.Event()
+    manager = ServiceManager(os.environ)
     reloading: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
     writing = loop.create_task(folder_at(settings.state_dir).keep_writing())
@@ -97,7 +100,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
             if reread is not None:
-                loop.add_signal_handler(signal.SIGHUP, _reload, relay, reread, reloading)
+                loop.add_signal_handler(signal.SIGHUP, _reload, relay, reread, reloading, manager)
             elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # A terminal that is closed sends SIGHUP, which nohup has ignored.
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
@@ -108,8 +111,14 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
                 for line in lines:
                     log.info("%s", line)
                 _settle()
-                await stopped.wait()
+                manager.ready()
+                watching = loop.create_task(manager.watch(engine.worker_rounds, partial(_status, relay)))
+                try:
+                    await stopped.wait()
+                finally:
+                    watching.cancel()
                 log.info("ending")
+                manager.stopping()
                 relay.door.close()
                 await relay.close_all()
         finally:
@@ -166,17 +175,30 @@ def _look(relay: Relay) -> None:
     relay.showing.look()
 
 
-def _reload(relay: Relay, reread: Callable[[], RelaySettings], reloading: set[asyncio.Task[None]]) -> None:
+def _status(relay: Relay) -> str:
+    """For who asks the service manager."""
+    members = sum(served.network.members for served in relay.served.values())
+    return f"{members} {'member' if members == 1 else 'members'} in"
+
+
+def _reload(
+    relay: Relay,
+    reread: Callable[[], RelaySettings],
+    reloading: set[asyncio.Task[None]],
+    manager: ServiceManager,
+) -> None:
     """Have a task do it, which the set keeps alive."""
-    task = asyncio.get_running_loop().create_task(_reload_once(relay, reread))
+    task = asyncio.get_running_loop().create_task(_reload_once(relay, reread, manager))
     reloading.add(task)
     task.add_done_callback(reloading.discard)
 
 
-async def _reload_once(relay: Relay, reread: Callable[[], RelaySettings]) -> None:
+async def _reload_once(relay: Relay, reread: Callable[[], RelaySettings], manager: ServiceManager) -> None:
     # What is wrong with the settings is in the log.
+    manager.reloading()
     with suppress(ConfigError, OperationalError):
         await relay.reload(reread)
+    manager.ready()
 
 
 def _announce(settings: RelaySettings, relay: Relay, port: int, pin: str | None) -> None:
