@@ -143,7 +143,7 @@ def check(machine: Machine) -> None:
     machine.until_active(relay, "the relay is up without a network")
     machine.until_active(member, "the member is up without a network")
     machine.until("it says that it has no connection", lambda: "connect" in machine.show(member, "StatusText"))
-    machine.run("ip", "link", "add", "lan", "type", "dummy")
+    machine.run("ip", "link", "add", "lan", "type", "bridge")
     machine.run("ip", "address", "add", f"{ADDRESS}/24", "dev", "lan")
     machine.run("ip", "link", "set", "lan", "up")
     connected = "connected as 10.64.0.1/24"
@@ -166,7 +166,7 @@ def check(machine: Machine) -> None:
 
     for unit in (relay, member):
         stopped = machine.show(unit, "MainPID")
-        machine.run("kill", "-STOP", stopped)
+        machine.run("python3", "-c", f"import os, signal; os.kill({stopped}, signal.SIGSTOP)")
         machine.until(
             f"a {unit} that hangs is replaced", lambda u=unit, p=stopped: machine.show(u, "MainPID") not in ("0", p)
         )

@@ -13,6 +13,7 @@ Rules:
 The units are templates in candy/units.
 """
 
+import re
 import shutil
 import stat
 import subprocess
@@ -36,6 +37,8 @@ UNITS = Path("etc/systemd/system")
 CONFIGURATION = Path("/etc/candy")
 PASSWORD = CONFIGURATION / "password"
 PRIVILEGED_BELOW = 1024
+NOTIFY_RELOAD = 253
+"""The version of systemd that has it."""
 HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
 """What a unit does not see: ProtectHome, PrivateTmp."""
 FILES = ("password_file", "tls_certificate", "tls_key", "control_token_file", "file")
@@ -53,6 +56,7 @@ def install_server(config: str | None, root: str) -> int:
         **_password(settings, root),
         who="" if closed else "DynamicUser=yes",
         **_rights(settings),
+        **_reloads(),
     )
     _write(root, "candy-server.service", unit)
     if closed:
@@ -65,7 +69,11 @@ def install_client(name: str, root: str) -> int:
     path = CONFIGURATION / f"{_checked(name)}.toml"
     if not Path(root, *path.parts[1:]).exists():
         raise ConfigError(f"{path} is missing: redeem an invitation with candy-client -c {path} join LINK, or write it")
-    _write(root, "candy-client@.service", _template("candy-client@.service").format(program=_program("candy-client")))
+    _write(
+        root,
+        "candy-client@.service",
+        _template("candy-client@.service").format(program=_program("candy-client"), **_reloads()),
+    )
     return _tell(root, f"candy-client@{name}")
 
 
@@ -132,6 +140,20 @@ def _rights(settings: "RelaySettings") -> dict[str, str]:
     }
 
 
+def _reloads() -> dict[str, str]:
+    """How systemd has the process read its settings again: by itself from 253 on, which waits for the end of it."""
+    ran = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False) if _has() else None
+    version = None if ran is None else re.match(r"systemd (\d+)", ran.stdout)
+    if version is not None and int(version[1]) >= NOTIFY_RELOAD:
+        return {"kind": "Type=notify-reload", "reload": ""}
+    # The shell's own kill, for a small system has no other.
+    return {"kind": "Type=notify", "reload": "ExecReload=/bin/sh -c 'kill -HUP $MAINPID'"}
+
+
+def _has() -> bool:
+    return shutil.which("systemctl") is not None
+
+
 def _password(settings: "RelaySettings", root: str) -> dict[str, str]:
     """The file beside the configuration, which the service alone is given, unless the settings have a password."""
     if not settings.networks[0].password_is_generated or not Path(root, *PASSWORD.parts[1:]).exists():
@@ -184,7 +206,7 @@ def _tell(root: str, unit: str) -> int:
 
 def _is_running(root: str) -> bool:
     """systemd has booted this machine."""
-    return root == "/" and Path("/run/systemd/system").is_dir() and shutil.which("systemctl") is not None
+    return root == "/" and Path("/run/systemd/system").is_dir() and _has()
 
 
 def _systemctl(*arguments: str) -> None:

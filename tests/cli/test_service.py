@@ -62,7 +62,7 @@ def test_a_relay_without_rights(root: Path) -> None:
     assert unit["ExecStart"] == [f"{program} -c {root}/etc/candy/server.toml --no-timestamp"]
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [""]
     assert unit["DynamicUser"] == unit["PrivateDevices"] == unit["PrivateUsers"] == ["yes"]
-    assert (unit["Type"], unit["StartLimitIntervalSec"]) == (["notify"], ["0"])
+    assert unit["StartLimitIntervalSec"] == ["0"]
     assert "LoadCredential" not in unit
 
 
@@ -119,6 +119,25 @@ def test_a_client(root: Path) -> None:
     assert unit["ExecStart"] == [f"{Path(sys.executable).parent / 'candy-client'} -c /etc/candy/%i.toml --no-timestamp"]
     for name in ("", "a/b", "a b", ".x", "a-b", "ä"):
         assert "is none for a unit" in refuse(client_command.main, "service", "install", name, "--root", str(root))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "reload"),
+    [
+        ("systemd 252 (252.38-1~deb12u1)\n+PAM", "notify", ["/bin/sh -c 'kill -HUP $MAINPID'"]),
+        ("systemd 253 (253-1)", "notify-reload", None),
+        (None, "notify", ["/bin/sh -c 'kill -HUP $MAINPID'"]),
+    ],
+)
+@pytest.mark.usefixtures("everybody")
+def test_how_it_reloads(
+    root: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, kind: str, reload: list[str] | None
+) -> None:
+    answer = subprocess.CompletedProcess([], 0, said, "")
+    monkeypatch.setattr(service, "_has", lambda: said is not None)
+    monkeypatch.setattr(subprocess, "run", lambda *command, **more: answer)
+    unit = install(root, 'password = "x"')
+    assert (unit["Type"], unit.get("ExecReload")) == ([kind], reload)
 
 
 @pytest.mark.usefixtures("everybody")
