@@ -5,7 +5,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: run test lint types demo build bench fuzz mutants asan tsan soak wheel units clean
+.PHONY: run test lint types demo build bench fuzz mutants asan tsan soak wheel try-wheel units clean
 
 run: build
 	@exec $(VENV)/candy-server
@@ -55,6 +55,10 @@ soak: build
 
 wheel: build
 	@exec scripts/wheel.sh
+
+try-wheel: wheel
+	@scripts/bootstrap.sh tools
+	@exec $(VENV)/python scripts/try_wheel.py
 
 units: wheel
 	@exec $(VENV)/python scripts/units.py

@@ -89,7 +89,7 @@ class Machine:
         end = time.monotonic() + PATIENCE_S
         while not holds():
             if time.monotonic() > end:
-                journal = self.run("journalctl", "--no-pager", "-n", "40", "-u", "candy-*")
+                journal = self.run("journalctl", "--no-pager", "-b", "-n", "40", "-u", "candy-*")
                 raise Failed(f"not so after {PATIENCE_S:g} s: {about}\n{journal}")
             time.sleep(0.2)
         print(f"ok  {about}", flush=True)
@@ -98,7 +98,7 @@ class Machine:
         self.until(about, lambda: self.show(unit, "ActiveState") == "active")
 
     def logged(self, unit: str, text: str) -> int:
-        return self.run("journalctl", "--no-pager", "-u", unit).count(text)
+        return self.run("journalctl", "--no-pager", "-b", "-u", unit).count(text)
 
 
 @contextmanager

@@ -162,10 +162,9 @@ mount --bind {etc} /etc
 mount -t tmpfs none /run
 mount -t tmpfs none /var/log
 mkdir /var/log/nginx
-ulimit -n 65536
 {command}
 """
-"""In a mount namespace; the limit is LimitNOFILE of a unit."""
+"""In a mount namespace."""
 NETWORKS = {"home": 65, "office": 66}
 
 
