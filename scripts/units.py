@@ -165,25 +165,32 @@ def check(machine: Machine) -> None:
     machine.until("the member is back after a restart", lambda: machine.logged(member, "connected as") == 2)
 
     for unit in (relay, member):
-        stopped = machine.show(unit, "MainPID")
-        machine.run("python3", "-c", f"import os, signal; os.kill({stopped}, signal.SIGSTOP)")
-        machine.until(
-            f"a {unit} that hangs is replaced", lambda u=unit, p=stopped: machine.show(u, "MainPID") not in ("0", p)
-        )
-        machine.until_active(unit, "by one that serves")
-        if machine.logged(unit, "Watchdog timeout") != 1:
-            raise Failed(f"not the watchdog has ended {unit}")
+        hang(machine, unit)
     machine.until("all is as it was", lambda: machine.show(member, "StatusText") == connected)
 
     for unit in (member, relay):
-        machine.run("systemctl", "stop", unit)
-        machine.until(
-            f"{unit} ends by itself",
-            lambda u=unit: (machine.show(u, "ActiveState"), machine.show(u, "Result")) == ("inactive", "success"),
-        )
+        end(machine, unit)
     machine.run("/opt/candy/bin/candy-client", "service", "uninstall", "home")
     machine.run("/opt/candy/bin/candy-server", "service", "uninstall")
     print("ok  what was installed is gone", flush=True)
+
+
+def hang(machine: Machine, unit: str) -> None:
+    """Stop its process, as if it hung."""
+    stopped = machine.show(unit, "MainPID")
+    machine.run("python3", "-c", f"import os, signal; os.kill({stopped}, signal.SIGSTOP)")
+    machine.until(f"a {unit} that hangs is replaced", lambda: machine.show(unit, "MainPID") not in ("0", stopped))
+    machine.until_active(unit, "by one that serves")
+    if machine.logged(unit, "Watchdog timeout") != 1:
+        raise Failed(f"not the watchdog has ended {unit}")
+
+
+def end(machine: Machine, unit: str) -> None:
+    """Have systemd stop it."""
+    machine.run("systemctl", "stop", unit)
+    ended = ("inactive", "success")
+    about = f"{unit} ends by itself"
+    machine.until(about, lambda: (machine.show(unit, "ActiveState"), machine.show(unit, "Result")) == ended)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from candy.cli import judging
 from candy.cli import server as server_command
 from candy.cli.command import Command
 from candy.errors import ConfigError
-from candy.host.netlink import Address
+from candy.host.netlink import Address, Netlink
 from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.rules import Rule
@@ -367,7 +367,7 @@ def test_a_check_names_what_this_machine_does_not_let_work(
     certificate.cert_chain_pems[0].write_to_path(chain)
     certificate.private_key_pem.write_to_path(key)
     lan = Address(1, IPv4Interface("192.168.202.9/28"), IPv4Network("192.168.202.0/28"), "lo")
-    monkeypatch.setattr(judging.Netlink, "addresses", lambda kernel: [lan])
+    monkeypatch.setattr(Netlink, "addresses", lambda kernel: [lan])
     monkeypatch.setattr(judging, "_may_bind", lambda: False)
     flags = ["--no-legacy", "-w", "wss://0.0.0.0:443", "--tls-certificate", str(chain), "--tls-key", str(key)]
     said = call(server_command.main, "--check", *flags).stderr.splitlines()

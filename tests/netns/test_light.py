@@ -54,7 +54,7 @@ def test_idle_programs(laboratory: Laboratory, telling: dict[str, str]) -> None:
         argv = server("-w", f"{laboratory.url}")
         relay = laboratory.enter(Program("relay", argv, environment(laboratory.folder / "relay") | telling))
     relay.wait_for("listening on")
-    client = laboratory.client(**telling)
+    client = laboratory.client(PYTHONPATH=telling["PYTHONPATH"])
     client.connected()
     has_relay, has_client = modules(relay), modules(client)
     assert {"aiohttp.web", "candy.relay.network"} <= has_relay

@@ -203,8 +203,10 @@ def test_the_files_of_contrib(laboratory: Laboratory, tmp_path: Path, name: str)
     relay, authority = installed(laboratory, tmp_path, name)
     trusts = ("--ca-file", str(authority))
     for path, network in {"": 64, **NETWORKS}.items():
-        password = {"CANDY_PASSWORD": f"of {path}" if path else "a password"}
-        here, there = (laboratory.client(*trusts, url=f"wss://10.0.0.1/{path}", **password) for _ in range(2))
+        password = f"of {path}" if path else "a password"
+        here, there = (
+            laboratory.client(*trusts, url=f"wss://10.0.0.1/{path}", CANDY_PASSWORD=password) for _ in range(2)
+        )
         assert here.connected().startswith(f"10.{network}.0.")
         # By its own address, which the relay is told.
         relay.wait_for(rf"INFO .*{here.host.address}: logged in as {here.connected()} ")
