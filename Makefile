@@ -5,7 +5,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: run test lint types demo build bench fuzz mutants asan tsan soak clean
+.PHONY: run test lint types demo build bench fuzz mutants asan tsan soak wheel try-wheel units clean
 
 run: build
 	@exec $(VENV)/candy-server
@@ -52,6 +52,16 @@ asan tsan: build
 soak: build
 	@scripts/bootstrap.sh tools
 	@exec $(VENV)/python tests/soak.py
+
+wheel: build
+	@exec scripts/wheel.sh
+
+try-wheel: wheel
+	@scripts/bootstrap.sh tools
+	@exec $(VENV)/python scripts/try_wheel.py
+
+units: wheel
+	@exec $(VENV)/python scripts/units.py
 
 clean:
 	@rm -rf .venv build dist *.egg-info candy/*.so bench/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

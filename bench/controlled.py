@@ -22,8 +22,8 @@ from relayprogram import PASSWORD, RelayProgram
 from target import Target
 from topology import WINDOW_BYTES, Topology
 
-from candy.control.calls import VERSION
 from candy.control.client import Asking
+from candy.control.paths import VERSION
 
 SIZE = 1300
 CALLS_PER_S = 10

@@ -15,8 +15,8 @@ from pathlib import Path
 from relayprogram import RelayProgram
 from target import Target
 
-from candy.control.calls import VERSION
 from candy.control.client import Asking
+from candy.control.paths import VERSION
 
 SCRAPE_MS_MAX = 100.0
 SETTLE_S = 0.5

@@ -5,7 +5,7 @@
 A candy-server process of its own with a /16 pool, and its members, all in this process. Three times: with members that
 are granted an address (VMAC, EXPTTUN, AUTH), with members that claim one (VMAC, AUTH), and with new devices that log in
 by a key and a password (bench/keyed.py). Then with leases that last, and control calls: see bench/lasting.py and
-bench/README.md.
+bench/README.md. First of all how soon commands start, and how large idle programs are: bench/starting.py.
 """
 
 import json
@@ -33,6 +33,7 @@ from machine import Bystanders, describe
 from relayprogram import PASSWORD, RelayProgram
 from rich.console import Console
 from rich.table import Table
+from starting import measure_commands, measure_sizes, starting_targets, table_of_commands, table_of_sizes
 from target import Target, missed
 
 from candy.protocol import auth, wire
@@ -326,6 +327,7 @@ def main(members: int, how: tuple[How, ...], json_file: Path | None) -> None:
     sizes = sorted({max(2, members * part // 4) for part in (1, 2, 3, 4)})
     rows, forwardings, baselines = [], [], []
     bystanders = Bystanders()
+    commands, programs = ([], []) if how else (measure_commands(), measure_sizes())
     try:
         for each in how or get_args(How):
             baseline, found, forwarding = measure(sizes, each)
@@ -343,10 +345,17 @@ def main(members: int, how: tuple[How, ...], json_file: Path | None) -> None:
     ]
     console = Console()
     width = console.width if console.is_terminal else 120
-    judged = [*targets(rows, forwardings), *lasting_targets(lasting, MEMORY_MB_MAX, MOST)]
-    Console(width=width).print(*head, table(rows), *map(str, judged), sep="\n")
+    judged = [
+        *starting_targets(commands, programs),
+        *targets(rows, forwardings),
+        *lasting_targets(lasting, MEMORY_MB_MAX, MOST),
+    ]
+    starting = [] if how else [table_of_commands(commands), table_of_sizes(programs)]
+    Console(width=width).print(*head, *starting, table(rows), *map(str, judged), sep="\n")
     if json_file is not None:
         figures = {
+            "commands": [asdict(one) for one in commands],
+            "sizes": [asdict(one) for one in programs],
             "rows": [asdict(row) for row in rows],
             "forwarding": [asdict(one) for one in forwardings],
             "lasting": [asdict(one) for one in lasting],

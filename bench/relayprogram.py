@@ -88,11 +88,15 @@ class RelayProgram:
         return self._process.pid
 
     def resident_mb(self) -> float:
-        """VmRSS."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        [kilobytes] = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-        return kilobytes / 1024
+        return resident_mb(self.pid)
 
     def cpu_ns(self) -> int:
         """CPU time of all its threads."""
         return process_cpu_ns(self.pid)
+
+
+def resident_mb(pid: int) -> float:
+    """A process's VmRSS."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [kilobytes] = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return kilobytes / 1024

@@ -757,6 +757,10 @@ class Engine(_OldLinks):
     def worker_cpu_ns(self) -> list[int]:
         """CPU time used by each worker thread, nanoseconds (CLOCK_THREAD_CPUTIME_ID)."""
 
+    def worker_rounds(self) -> list[int]:
+        """How often each worker thread has come round, the thread of handshakes last once there is one. One that has
+        nothing to do comes round once a second; one whose number stays is stuck."""
+
     def stop(self) -> None:
         """Close every descriptor, end the threads and free everything. Idempotent. What is asked of a connection then
         is False or None, events() is empty, and anything else raises RuntimeError."""

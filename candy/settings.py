@@ -14,7 +14,7 @@ come from, nor what a setting does.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
@@ -208,6 +208,18 @@ class Given(NamedTuple):
 
     value: Any
     origin: str
+
+
+class GivenNetwork(NamedTuple):
+    """A network of a relay, as the user wrote it."""
+
+    path: Given
+    given: Mapping[str, Given]
+    """By the options' names, without its passwords'."""
+    password: Given | None
+    """Bytes."""
+    passwords: Sequence[Given] = ()
+    """Of its list, each a Password."""
 
 
 def by_field(options: Iterable[Option], given: Mapping[str, Given]) -> dict[str, Given]:

@@ -51,6 +51,9 @@ _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----", re
 """Of PEM (RFC 7468)."""
 OWN_NAME = "candy-relay"
 """In a certificate that a relay makes for itself."""
+SOON_S = 14 * 86400.0
+SOON_SHARE = 4
+"""So long before its end a certificate should have been renewed, and one of a short life in its last quarter."""
 _DER = b"\x30"
 """The first byte of a certificate or a key in DER, a SEQUENCE."""
 
@@ -175,6 +178,8 @@ def doubts(chains: Sequence[Chain], now: float) -> list[str]:
             continue
         if facts.ends < now:
             found.append(f"{path} has expired since {moment(facts.ends)}: renew it")
+        elif facts.ends - now < min(SOON_S, (facts.ends - facts.begins) / SOON_SHARE):
+            found.append(f"{path} ends soon, at {moment(facts.ends)}: renew it")
         elif facts.begins > now:
             found.append(
                 f"{path} is valid from {moment(facts.begins)} on, and this machine's clock says {moment(now)}: "

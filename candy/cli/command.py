@@ -5,70 +5,40 @@
     -c FILE      ┘                 └ password
 
 Rules:
- 1. The command line wins over the file. The password: -p, --password-file, CANDY_PASSWORD, then the file. One that
-    every user of the machine can see is used, with a warning.
+ 1. What wins over what is candy.cli.gathering's.
  2. An error is one line on stderr, "candy-server: …", and exit status 2 for what the user wrote, 1 for a later
     failure, a stdout that takes no output (candy.cli.stdout) among them. Only here do candy's exceptions become lines.
  3. All lines for stderr, of the log too, go through candy.cli.log: nothing waits for their reader.
  4. Relay, member and engine are imported when they start: --help, --version and --check work without them, and so
-    do subcommands (candy.cli.operate).
+    do subcommands (candy.cli.operate). --help and --version are there at once: what reads, judges and asks is imported
+    by who needs it, click and candy.options alone at the top.
 """
 
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeVar, cast
 
 import click
 
 from candy import __version__
 from candy.cli import operate
-from candy.cli.files import Written, is_exposed, read_file
 from candy.cli.log import JsonFormatter, StderrHandler
-from candy.cli.passwords import (
-    exposed,
-    holds_password,
-    list_of,
-    password_of,
-    password_of_environment,
-    secret_of,
-    warn_of_shared,
-    without_passwords,
-)
 from candy.cli.stdout import Stdout
 from candy.errors import ConfigError, OperationalError
 from candy.host.memory import keep_private
-from candy.options import OPTIONS, Option, Side, by_key, options_of_other_side, other_side
-from candy.relay.settings import GivenNetwork, RelaySettings
-from candy.settings import Given
+from candy.options import OPTIONS, Option, Side, options_of_other_side, other_side
 
 if TYPE_CHECKING:
-    # A relay has no use for it at run time, and its model is half a megabyte.
+    from candy.cli.gathering import Gathered
     from candy.member.settings import MemberSettings
+    from candy.relay.settings import RelaySettings
 
 log = logging.getLogger("candy")
 
-Settings = TypeVar("Settings", RelaySettings, "MemberSettings")
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """Everything the user wrote."""
-
-    given: dict[str, Given]
-    """By option name, without the passwords' options and without the other command's."""
-    password: Given | None
-    """Bytes."""
-    passwords: tuple[Given, ...]
-    """Of a file's list, each a Password."""
-    networks: tuple[GivenNetwork, ...]
-    """Of a file."""
-    from_file: bool
-    """A configuration file was read."""
+Settings = TypeVar("Settings", "RelaySettings", "MemberSettings")
 
 
 class Command(click.Group, Generic[Settings]):
@@ -92,9 +62,9 @@ class Command(click.Group, Generic[Settings]):
         self,
         side: Side,
         about: str,
-        configure: Callable[[Gathered, bool], Settings],
+        configure: "Callable[[Gathered, bool], Settings]",
         run: Callable[[Settings, Callable[[], Settings] | None], int],
-        doubts: Callable[[Gathered, Settings], Sequence[str]] = lambda gathered, settings: (),
+        doubts: "Callable[[Gathered, Settings], Sequence[str]]" = lambda gathered, settings: (),
         more: Sequence[click.Command] = (),
     ) -> None:
         written: list[click.Parameter] = [
@@ -165,9 +135,11 @@ class Command(click.Group, Generic[Settings]):
         return 0 if click.get_current_context().invoked_subcommand is not None else self._run(**written)
 
     def _run(self, config: str | None, mode: str | None, check: bool, **written: Any) -> int:
+        from candy.cli.gathering import gather
+
         told: set[str] = set()
 
-        def collect(tell: Callable[[str], None]) -> Gathered:
+        def collect(tell: Callable[[str], None]) -> "Gathered":
             def tell_once(warning: str) -> None:
                 if warning not in told:
                     told.add(warning)
@@ -191,9 +163,8 @@ class Command(click.Group, Generic[Settings]):
         text = logging.Formatter(("%(asctime)s " if settings.timestamps else "") + "%(levelname)s %(message)s")
         self._stderr.setFormatter(JsonFormatter(settings.timestamps) if settings.log_format == "json" else text)
         logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
-        # The libraries' own debugging. pyroute2 resets the level of its topmost logger when it is imported, later.
-        for library in ("asyncio", "pyroute2.iproute", "pyroute2.netlink"):
-            logging.getLogger(library).setLevel(logging.WARNING)
+        # The library's own debugging.
+        logging.getLogger("asyncio").setLevel(logging.WARNING)
         try:
             with redirect_stdout(self._stdout):
                 return self.run(settings, reread if config is not None else None)
@@ -216,6 +187,35 @@ class Command(click.Group, Generic[Settings]):
         self._stderr.say(f"{self.name}: {shown}")
 
 
+def service_group(
+    about: str, install: Callable[..., int], uninstall: Callable[..., int], *params: click.Parameter
+) -> click.Group:
+    """The subcommand service: what it does is candy.cli.service's."""
+    settings: dict[str, Any] = {"context_settings": {"help_option_names": ["-h", "--help"]}}
+    root = click.Option(["--root"], metavar="FOLDER", default="/", help="the machine whose root is this folder")
+    group = click.Group("service", help=about, **settings)
+    for name, callback, does in (
+        ("install", install, "Write the unit, for where this program lies."),
+        ("uninstall", uninstall, "End the unit and remove it; settings and state stay."),
+    ):
+        group.add_command(click.Command(name, params=[*params, root], callback=callback, help=does, **settings))
+    return group
+
+
+@contextmanager
+def without_trusted_certificates() -> Iterator[None]:
+    """Have OpenSSL find none meanwhile. aiohttp loads all of the system's when it is imported, for its client: two
+    megabytes that nobody has a use for, because the engine does TLS."""
+    before = os.environ.get("SSL_CERT_FILE")
+    os.environ["SSL_CERT_FILE"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["SSL_CERT_FILE"]
+        if before is not None:
+            os.environ["SSL_CERT_FILE"] = before
+
+
 def _click_option(option: Option, hidden: bool = False) -> click.Option:
     flag = f"{option.flag}/--no-{option.key}" if option.kind is bool and option.default else option.flag
     names = [flag, option.key] if option.short is None else [option.short, flag, option.key]
@@ -228,74 +228,3 @@ def _click_option(option: Option, hidden: bool = False) -> click.Option:
         default=None,
         hidden=hidden,
     )
-
-
-def gather(
-    side: Side,
-    config: str | None,
-    mode: str | None,
-    written: Mapping[str, Any],
-    environ: Mapping[str, str],
-    warn: Callable[[str], None],
-) -> Gathered:
-    """Bring together what was written in all places.
-
-    Args:
-        config: the -c option.
-        mode: the -m option.
-        written: the other options by name; None where not given.
-        environ: for CANDY_PASSWORD.
-        warn: called with each warning.
-
-    Raises:
-        ConfigError: a file can't be read or understood, or this is the wrong command.
-    """
-    if config == "":
-        raise ConfigError("--config: no file is named: give the path of one, or leave it out")
-    file = Written() if config is None else read_file(Path(config), side)
-    for warning in file.warnings:
-        warn(warning)
-    flags = {option.key: option.flag for option in (*OPTIONS[side], *options_of_other_side(side))}
-    line = {key: Given(value, flags[key]) for key, value in written.items() if value not in (None, ())}
-    _check_mode(side, Given(mode, "--mode") if mode is not None else file.given.get("mode"))
-
-    if "password" in line:
-        warn("--password: every user of this machine can see it: better CANDY_PASSWORD or --password-file")
-    password = password_of(line, warn) or password_of_environment(environ) or password_of(file.given, warn)
-    if config is not None and is_exposed(Path(config)) and holds_password(file):
-        warn(f"{config}: {exposed(config, 'the password in it')}")
-
-    given = file.given | line
-    if (tls_key := given.get("tls_key")) is not None:
-        # One in a file is text, several are a tuple.
-        for key in (tls_key.value,) if isinstance(tls_key.value, str) else tls_key.value:
-            if is_exposed(Path(key)):
-                warn(f"{tls_key.origin}: {exposed(key)}")
-    if "sdwan" in line:
-        # Rules on the command line replace the file's in either form.
-        given.pop("routes", None)
-    ours = by_key(side)
-    for key, value in list(given.items()):
-        option = ours.get(key)
-        if option is not None and option.is_idle:
-            warn(f"{value.origin}: has no effect yet")
-        elif option is None and key != "mode":
-            warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
-        if option is None:
-            del given[key]
-    given |= secret_of(given, warn)
-    main = GivenNetwork(Given("/", ""), without_passwords(given), password, list_of(file.given, warn))
-    networks = tuple(
-        GivenNetwork(path, without_passwords(table), password_of(table, warn), list_of(table, warn))
-        for path, table in file.networks
-    )
-    warn_of_shared((main, *networks), warn)
-    return Gathered(dict(main.given), password, tuple(main.passwords), networks, config is not None)
-
-
-def _check_mode(side: Side, mode: Given | None) -> None:
-    if mode is None or mode.value == side:
-        return
-    if mode.value == other_side(side):
-        raise ConfigError(f"{mode.origin}: this is candy-{side}: run candy-{mode.value} for mode {mode.value}")
-    raise ConfigError(f"{mode.origin}: {mode.value!r} is not a mode: use client or server, or leave it out")

@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 
-from candy.cli.command import gather
+from candy.cli.gathering import gather
 from candy.errors import CandyError, ConfigError, OperationalError
 from candy.member.keys import MemberKeys
 from candy.member.settings import MemberSettings, member_settings
@@ -42,43 +42,7 @@ _UNWRITTEN = frozenset({"websocket", "password", "password_file"})
 """Options before join that go into no file."""
 
 
-def commands() -> list[click.Command]:
-    """All of them."""
-    settings = {"help_option_names": ["-h", "--help"]}
-    secret = click.Group("secret", help="A secret for the members of a network, which no relay gets.", **_help())
-    secret.add_command(
-        click.Command(
-            "new",
-            params=[click.Argument(["file"], required=False)],
-            callback=_secret_new,
-            help="Make a secret: into FILE, which must not be there yet, or else print it.",
-            context_settings=settings,
-        )
-    )
-    return [
-        click.Command(
-            "join",
-            params=[click.Argument(["link"], metavar="LINK|-")],
-            callback=_join,
-            help="Redeem an invitation, and write the file of -c to start with. With - the link is on standard input.",
-            context_settings=settings,
-        ),
-        click.Command(
-            "accept",
-            params=[click.Argument(["key"])],
-            callback=_accept,
-            help="Believe a key of the network or the relay that was refused, as that line names it.",
-            context_settings=settings,
-        ),
-        secret,
-    ]
-
-
-def _help() -> dict[str, Any]:
-    return {"context_settings": {"help_option_names": ["-h", "--help"]}}
-
-
-def _join(link: str) -> int:
+def join(link: str) -> int:
     before = _before()
     if before.get("websocket") is not None:
         raise ConfigError("-w: the link names the relay: leave it out")
@@ -189,7 +153,7 @@ def usual_file(name: str | None) -> Path:
     raise ConfigError("no HOME for the file to start with: name one with -c before join")
 
 
-def _accept(key: str) -> int:
+def accept(key: str) -> int:
     before = _before()
     name, configured = before.get("name"), None
     if before.get("config") or before.get("websocket"):
@@ -206,7 +170,7 @@ def _accept(key: str) -> int:
     return 0
 
 
-def _secret_new(file: str | None) -> int:
+def secret_new(file: str | None) -> int:
     line = str(Secret(secrets.token_bytes(SECRET_BYTES)))
     if file is None:
         click.echo(line)

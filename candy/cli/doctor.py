@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from candy.cli import tables
-from candy.cli.command import gather
 from candy.cli.device import usual_file
-from candy.control.calls import VERSION
+from candy.cli.gathering import gather
 from candy.control.client import Asking
+from candy.control.paths import VERSION
 from candy.control.sockets import candidates, place
 from candy.errors import OperationalError, RequestError
 from candy.member.settings import MemberSettings, member_settings
@@ -37,18 +37,7 @@ if TYPE_CHECKING:
     from candy.member.machine import Running
 
 
-def command() -> click.Command:
-    """It."""
-    return click.Command(
-        "doctor",
-        params=[click.Option(["--json", "is_json"], is_flag=True, help="print what is found as JSON")],
-        callback=_doctor,
-        help="Look for what is wrong between this machine and its network, whether or not a client runs.",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-
-
-def _doctor(is_json: bool) -> int:
+def doctor(is_json: bool) -> int:
     with _noting() as notes:
         settings = _settings(notes)
         # It takes a while, and is needed here alone.

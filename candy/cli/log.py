@@ -1,6 +1,6 @@
 """The program's lines on stderr, written by a thread of their own: a reader that stalls holds up nothing else.
 
-    logging ──▶ enqueue() ┐
+    logging ──▶ emit() ───┐
     an error's line ──────┴─▶ say() ─┬─▶ up to LINES_MAX ─▶ thread ─┬─▶ stderr
                                      └─▶ no room: lost              └─▶ it refuses (EPIPE, ENOSPC, EIO, …): lost
 
@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from typing import Any
 
@@ -49,13 +48,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line | getattr(record, "about", {}), ensure_ascii=False)
 
 
-class StderrHandler(QueueHandler):
+class StderrHandler(logging.Handler):
     """Writes lines, of the log and others, in the order in which they come."""
 
     def __init__(self) -> None:
         self._waiting = SimpleQueue[str | int | None]()
         """Lines; of lost ones their count, in their place; None at the end."""
-        super().__init__(self._waiting)
+        super().__init__()
         # None: the descriptor was closed when the process began, and may be another file's by now.
         buffer = getattr(sys.stderr, "buffer", None)
         # With PYTHONUNBUFFERED this is the descriptor already.
@@ -69,13 +68,15 @@ class StderrHandler(QueueHandler):
         """When the write began that has not returned."""
         self._thread: threading.Thread | None = None
 
-    def prepare(self, record: logging.LogRecord) -> str:
-        """The line alone: nobody else wants the record, which is copied otherwise."""
-        return self.format(record)
-
-    def enqueue(self, record: Any) -> None:
-        """A line that prepare() made."""
-        self.say(record)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have its line written."""
+        try:
+            line = self.format(record)
+        except Exception:
+            # As logging has it: who logs does not fail of a record that does not fit its own words.
+            self.handleError(record)
+        else:
+            self.say(line)
 
     def say(self, line: str) -> None:
         """Have a line written. Never waits, and never fails."""

@@ -10,6 +10,7 @@ Rules:
     only one that runs here.
  2. --json prints the answer as it came, for programs; the shape is the OpenAPI document's.
  3. What can't be asked or is refused is an OperationalError: exit status 1.
+ 4. --help shows all of them, so what takes a while to import is imported by who is called.
 
 This module does not know what the answers are made of.
 """
@@ -21,22 +22,24 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from candy.cli import tables
 from candy.cli.files import read_file
-from candy.control.calls import OVER_LEAST_S, OVER_MOST_S, SNAP_LEAST, SNAP_MOST, VERSION
-from candy.control.client import Asking, find, quoted
 from candy.control.escape import shown
-from candy.control.sockets import Side as Program
+from candy.control.paths import OVER_LEAST_S, OVER_MOST_S, SNAP_LEAST, SNAP_MOST, VERSION, quoted
 from candy.errors import OperationalError, RequestError
 from candy.options import Side
 from candy.quantities import rate, size
 
+if TYPE_CHECKING:
+    from candy.control.client import Asking
+    from candy.control.sockets import Side as Program
+
 INTERVAL_S = 1.0
-_PROGRAMS: dict[Side, Program] = {"server": "relay", "client": "member"}
+_PROGRAMS: "dict[Side, Program]" = {"server": "relay", "client": "member"}
 
 
 def commands(side: Side) -> list[click.Command]:
@@ -65,7 +68,9 @@ def _command(
 
 
 @contextmanager
-def _asking(side: Side, control_socket: str | None) -> Iterator[Asking]:
+def _asking(side: Side, control_socket: str | None) -> "Iterator[Asking]":
+    from candy.control.client import find
+
     asking = find(_PROGRAMS[side], control_socket or _socket_of_parent(side), os.environ, os.geteuid())
     try:
         yield asking
@@ -82,6 +87,8 @@ def _socket_of_parent(side: Side) -> str | None:
     if path := given.get("control_socket"):
         return str(path)
     if config := given.get("config"):
+        from candy.cli.files import read_file
+
         written = read_file(Path(config), side).given.get("control_socket")
         return None if written is None else str(written.value)
     return None
@@ -105,19 +112,19 @@ def _print_json(answer: Any) -> None:
 
 def _of_relay() -> list[click.Command]:
     @_command("server", "status", "Show the relay as a whole.")
-    def status(asking: Asking, is_json: bool) -> None:
+    def status(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/status")
         _print_json(answer) if is_json else tables.show_one(answer.items())
 
     @_command("server", "members", "List the members that are logged in.", _NETWORK, _interval(INTERVAL_S))
-    def members(asking: Asking, is_json: bool, network: str | None, interval: float) -> None:
+    def members(asking: "Asking", is_json: bool, network: str | None, interval: float) -> None:
         answer = asking.ask("GET", f"{VERSION}/members", network=network, round_trip=True, over=interval)
         _print_json(answer) if is_json else tables.show(tables.MEMBERS, answer["members"])
 
     @_command(
         "server", "member", "Show one member, by its name, address or VMAC.", _ONE, _NETWORK, _interval(INTERVAL_S)
     )
-    def member(asking: Asking, is_json: bool, member: str, network: str | None, interval: float) -> None:
+    def member(asking: "Asking", is_json: bool, member: str, network: str | None, interval: float) -> None:
         answer = asking.ask("GET", f"{VERSION}/members/{quoted(member)}", network=network, over=interval)
         _print_json(answer) if is_json else tables.show_one(answer.items())
 
@@ -130,7 +137,9 @@ def _of_relay() -> list[click.Command]:
         _NETWORK,
         _interval(INTERVAL_S, "time over which the relay looks for what is dropped; 0: an answer at once"),
     )
-    def why(asking: Asking, is_json: bool, source: str, destination: str, network: str | None, interval: float) -> None:
+    def why(
+        asking: "Asking", is_json: bool, source: str, destination: str, network: str | None, interval: float
+    ) -> None:
         path = f"{VERSION}/why/{quoted(source)}/{quoted(destination)}"
         answer = asking.ask("GET", path, network=network, over=interval)
         if is_json:
@@ -159,14 +168,14 @@ def _of_relay() -> list[click.Command]:
         ),
         has_json=False,
     )
-    def capture(asking: Asking, member: str, network: str | None, drops: bool, snaplen: int) -> None:
+    def capture(asking: "Asking", member: str, network: str | None, drops: bool, snaplen: int) -> None:
         from candy.cli.capture import run
 
         path = f"{VERSION}/members/{quoted(member)}/capture"
         run(asking, path, network=network, drops=drops, snaplen=snaplen)
 
     @_command("server", "leases", "List who has which address, connected or not, and what is reserved.", _NETWORK)
-    def leases(asking: Asking, is_json: bool, network: str | None) -> None:
+    def leases(asking: "Asking", is_json: bool, network: str | None) -> None:
         answer = asking.ask("GET", f"{VERSION}/leases", network=network)
         if is_json:
             _print_json(answer)
@@ -184,7 +193,7 @@ def _of_relay() -> list[click.Command]:
         click.Argument(["device"]),
         _NETWORK,
     )
-    def reserve(asking: Asking, is_json: bool, address: str, device: str, network: str | None) -> None:
+    def reserve(asking: "Asking", is_json: bool, address: str, device: str, network: str | None) -> None:
         body = {"address": address, "device": device, "network": network or "/"}
         answer = asking.ask("POST", f"{VERSION}/reservations", body)
         _print_json(answer) if is_json else click.echo(f"{answer['address']} is reserved for {shown(answer['device'])}")
@@ -196,12 +205,12 @@ def _of_relay() -> list[click.Command]:
         click.Argument(["device"], metavar="DEVICE|ADDRESS"),
         _NETWORK,
     )
-    def release(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+    def release(asking: "Asking", is_json: bool, device: str, network: str | None) -> None:
         answer = asking.ask("DELETE", f"{VERSION}/leases/{quoted(device)}", network=network)
         _print_json(answer) if is_json else click.echo(f"{answer['address']} is released")
 
     @_command("server", "kick", "End a member's connection; it may come back.", _ONE, _NETWORK)
-    def kick(asking: Asking, is_json: bool, member: str, network: str | None) -> None:
+    def kick(asking: "Asking", is_json: bool, member: str, network: str | None) -> None:
         answer = asking.ask("POST", f"{VERSION}/members/{quoted(member)}/kick", network=network)
         _print_json(answer) if is_json else click.echo(f"{answer['address']} was kicked")
 
@@ -218,7 +227,7 @@ def _of_relay() -> list[click.Command]:
         _NETWORK,
     )
     def limit(
-        asking: Asking,
+        asking: "Asking",
         is_json: bool,
         device: str,
         down: int | None,
@@ -234,12 +243,12 @@ def _of_relay() -> list[click.Command]:
         _print_json(answer) if is_json else tables.show(tables.DEVICE_LIMITS, [answer])
 
     @_command("server", "networks", "List the relay's networks.")
-    def networks(asking: Asking, is_json: bool) -> None:
+    def networks(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/networks")
         _print_json(answer) if is_json else tables.show(tables.NETWORKS, answer["networks"])
 
     @_command("server", "reload", "Have the relay read its settings again, as on SIGHUP.")
-    def reload(asking: Asking, is_json: bool) -> None:
+    def reload(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("POST", f"{VERSION}/reload")
         if is_json:
             _print_json(answer)
@@ -259,7 +268,9 @@ def _of_relay() -> list[click.Command]:
         click.Option(["--count"], metavar="COUNT", type=click.IntRange(1), help="end after so many pictures"),
         _interval(INTERVAL_S, "time of one picture", least=OVER_LEAST_S),
     )
-    def top(asking: Asking, is_json: bool, network: str | None, sort: str, count: int | None, interval: float) -> None:
+    def top(
+        asking: "Asking", is_json: bool, network: str | None, sort: str, count: int | None, interval: float
+    ) -> None:
         from candy.cli.top import Order, run
 
         order = Order(sort)
@@ -304,24 +315,24 @@ def _of_devices() -> list[click.Command]:
         _NETWORK,
     )
     def invite(
-        asking: Asking, is_json: bool, name: str, address: str | None, uses: int, expires: float, network: str | None
+        asking: "Asking", is_json: bool, name: str, address: str | None, uses: int, expires: float, network: str | None
     ) -> None:
         body = {"name": name, "address": address, "uses": uses, "expires_s": expires, "network": network or "/"}
         answer = asking.ask("POST", f"{VERSION}/invitations", body)
         _print_json(answer) if is_json else click.echo(answer["link"])
 
     @_command("server", "devices", "List the devices that log in with keys.", _NETWORK)
-    def devices(asking: Asking, is_json: bool, network: str | None) -> None:
+    def devices(asking: "Asking", is_json: bool, network: str | None) -> None:
         answer = asking.ask("GET", f"{VERSION}/devices", network=network)
         _print_json(answer) if is_json else tables.show(tables.DEVICES, answer["devices"])
 
     @_command("server", "approve", "Let a device in that waits; compare its fingerprint first.", _KEYED, _NETWORK)
-    def approve(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+    def approve(asking: "Asking", is_json: bool, device: str, network: str | None) -> None:
         answer = asking.ask("POST", f"{VERSION}/devices/{quoted(device)}/approve", network=network)
         _print_json(answer) if is_json else click.echo(f"{_named(answer)} is let in")
 
     @_command("server", "revoke", "Shut a device out, at once and from now on.", _KEYED, _NETWORK)
-    def revoke(asking: Asking, is_json: bool, device: str, network: str | None) -> None:
+    def revoke(asking: "Asking", is_json: bool, device: str, network: str | None) -> None:
         answer = asking.ask("POST", f"{VERSION}/devices/{quoted(device)}/revoke", network=network)
         if is_json:
             _print_json(answer)
@@ -337,7 +348,7 @@ def _of_devices() -> list[click.Command]:
         _NETWORK,
         click.Option(["--network-key"], is_flag=True, help="and a new one of the network's, signed by the old"),
     )
-    def rotate(asking: Asking, is_json: bool, network: str | None, network_key: bool) -> None:
+    def rotate(asking: "Asking", is_json: bool, network: str | None, network_key: bool) -> None:
         answer = asking.ask("POST", f"{VERSION}/rotate", network=network, network_key=network_key or None)
         if is_json:
             _print_json(answer)
@@ -378,7 +389,7 @@ def _named(device: dict[str, Any]) -> str:
 
 def _of_member() -> list[click.Command]:
     @_command("client", "status", "Show this member, its connection and its routes.", _interval(0.0))
-    def status(asking: Asking, is_json: bool, interval: float) -> None:
+    def status(asking: "Asking", is_json: bool, interval: float) -> None:
         answer = asking.ask("GET", f"{VERSION}/status", over=interval)
         if is_json:
             _print_json(answer)
@@ -392,7 +403,7 @@ def _of_member() -> list[click.Command]:
                 tables.show(columns, rows)
 
     @_command("client", "members", "List the other members that this one knows of.")
-    def members(asking: Asking, is_json: bool) -> None:
+    def members(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/members")
         _print_json(answer) if is_json else tables.show(tables.PEERS, answer["members"])
 
@@ -402,7 +413,7 @@ def _of_member() -> list[click.Command]:
         "Believe what was refused of a member: that its key is another one, or that it does not seal any more.",
         click.Argument(["address"]),
     )
-    def forget(asking: Asking, is_json: bool, address: str) -> None:
+    def forget(asking: "Asking", is_json: bool, address: str) -> None:
         answer = asking.ask("POST", f"{VERSION}/members/{quoted(address)}/forget")
         _print_json(answer) if is_json else click.echo(f"{answer['address']} is believed")
 

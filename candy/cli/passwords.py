@@ -23,8 +23,7 @@ from candy.cli.files import Written, is_exposed, read_bytes
 from candy.errors import ConfigError
 from candy.protocol.secret import Secret
 from candy.relay.passwords import Password
-from candy.relay.settings import GivenNetwork
-from candy.settings import Given
+from candy.settings import Given, GivenNetwork
 
 PASSWORD_OPTIONS = frozenset({"password", "password_file", "passwords"})
 ENTRY_KEYS = ("name", "password", "file", "until", "legacy", "addresses")

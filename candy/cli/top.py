@@ -20,8 +20,8 @@ from typing import Any
 import click
 
 from candy.cli.tables import MEMBERS, Column, Row, show, table
-from candy.control.calls import VERSION
 from candy.control.client import Asking
+from candy.control.paths import VERSION
 from candy.errors import ConfigError
 
 

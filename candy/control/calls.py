@@ -44,12 +44,8 @@ from candy.control.model import (
     SetLimits,
     Why,
 )
+from candy.control.paths import OVER_LEAST_S, OVER_MOST_S, SNAP_LEAST, SNAP_MOST, VERSION
 from candy.control.streams import Pcapng
-
-VERSION = "/v1"
-SNAP_LEAST, SNAP_MOST = 64, 65535
-"""Of a capture: most bytes of a packet."""
-OVER_LEAST_S, OVER_MOST_S = 0.1, 10.0
 
 
 @dataclass(frozen=True)

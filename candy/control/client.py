@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from candy.control.sockets import SERVER, Side, candidates
 from candy.errors import OperationalError, RequestError
@@ -142,11 +142,6 @@ class Asking:
                 f"{self._path} is closed to this user: ask as root, or start the {self._what} with --control-group"
             )
         return OperationalError(f"no {self._what} runs at {self._path} ({error.strerror or error})")
-
-
-def quoted(part: str) -> str:
-    """A part of a path."""
-    return quote(part, safe="", errors="surrogateescape")
 
 
 def find(what: Side, path: str | None, environ: Mapping[str, str], uid: int) -> Asking:

@@ -11,7 +11,7 @@ Rules:
  2. What changes something is logged with who asked, also when it is refused.
  3. An answer is a shape of candy.control.model, or Lists of one, or a Stream; a refusal is a Problem.
 
-This module does not know what a call does, nor which side answers.
+This module does not know what a call does, nor where it is asked: candy.control.serving does.
 """
 
 import asyncio
@@ -22,9 +22,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -32,18 +31,18 @@ from aiohttp.log import server_logger
 from aiohttp.typedefs import Handler
 from pydantic import TypeAdapter, ValidationError
 
-from candy.control.calls import VERSION, Call, Parameter
+from candy.control.calls import MEMBER, RELAY, Call, Parameter
 from candy.control.document import document
 from candy.control.escape import shown
 from candy.control.lists import Lists
 from candy.control.model import Problem
-from candy.control.sockets import SERVER, ControlSocket, Side, open_tcp
+from candy.control.paths import VERSION
+from candy.control.serving import Answering
+from candy.control.sockets import SERVER, Side
 from candy.control.streams import Stream
-from candy.control.tokens import Tokens
 from candy.control.visitors import Visitors
 from candy.control.webpage import Page
-from candy.errors import OperationalError, RequestError
-from candy.settings import Settings, host_port
+from candy.errors import RequestError
 
 METRICS_PATH = "/metrics"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,74 +51,15 @@ ENDING_S = 1.0
 """How long requests may take once the program ends."""
 BODY_BYTES = 65536
 
+CALLS: Mapping[Side, Sequence[Call]] = {"relay": RELAY, "member": MEMBER}
+
 _WHO: ContextVar[str] = ContextVar("who")
 """Who asks, for the log."""
 
 log = logging.getLogger("candy.control")
 
 
-@dataclass(frozen=True)
-class Answering:
-    """A side, as far as the control interface is concerned."""
-
-    side: Side
-    calls: Sequence[Call]
-    methods: object
-    """Has an async method of each call's name, which takes its parameters by their names and returns its answer, or
-    raises RequestError."""
-    metrics: Callable[[], bytes] | None = None
-    """In Prometheus' text format; None: the side has none."""
-    has_page: bool = False
-    """Whether there is a page about it, for browsers that come over TCP."""
-
-
-@asynccontextmanager
-async def serving(
-    settings: Settings, answering: Answering, default: Path, metrics: tuple[str, int] | None = None
-) -> AsyncIterator[list[str]]:
-    """Answer while the context lasts; it gives a line for the log about each place where that is.
-
-    Args:
-        default: the path of the UNIX socket unless the settings have one. If it can't be opened a warning says so, and
-            the program goes on without.
-        metrics: where nothing but metrics is given.
-
-    Raises:
-        OperationalError: what the settings name can't be opened or read.
-    """
-    lines: list[str] = []
-    async with AsyncExitStack() as stack:
-        unix = _open_unix(settings, default)
-        if unix is not None:
-            stack.callback(unix.close)
-            await _serve(stack, Desk(answering).application, unix.socket)
-            lines.append(f"control socket {unix.path}")
-        if settings.control is not None and settings.control_token_file is not None:
-            desk = Desk(answering, Visitors(Tokens(settings.control_token_file)))
-            opened = open_tcp(*settings.control, "--control")
-            await _serve(stack, desk.application, opened)
-            lines.append(f"control on {_where(opened)}")
-        if metrics is not None and answering.metrics is not None:
-            opened = open_tcp(*metrics, "--metrics")
-            await _serve(stack, _metrics_alone(answering.metrics), opened)
-            lines.append(f"metrics on {_where(opened)}")
-        yield lines
-
-
-def _open_unix(settings: Settings, default: Path) -> ControlSocket | None:
-    named = settings.control_socket
-    if named == "":
-        return None
-    if named is not None:
-        return ControlSocket(Path(named), settings.control_group)
-    try:
-        return ControlSocket(default, settings.control_group)
-    except OperationalError as error:
-        log.warning("%s: no command can ask this program: --control-socket names another place", error)
-        return None
-
-
-async def _serve(stack: AsyncExitStack, application: web.Application, opened: socket.socket) -> None:
+async def serve(stack: AsyncExitStack, application: web.Application, opened: socket.socket) -> None:
     """Serve an application on a socket, which is closed with the stack."""
     stack.callback(opened.close)
     # aiohttp's own logger is silent here, for strangers can make it speak; who may open the UNIX socket may see a bug.
@@ -128,11 +68,6 @@ async def _serve(stack: AsyncExitStack, application: web.Application, opened: so
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, opened).start()
-
-
-def _where(opened: socket.socket) -> str:
-    host, port = opened.getsockname()[:2]
-    return host_port(host, port)
 
 
 class Desk:
@@ -150,7 +85,7 @@ class Desk:
         self.application = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES)
         self.application.on_response_prepare.append(self._sign)
         add = self.application.router.add_route
-        for call in answering.calls:
+        for call in CALLS[answering.side]:
             add(call.method, call.path, partial(self._answer, call))
         add("GET", f"{VERSION}/openapi.json", partial(_document, answering))
         if answering.metrics is not None:
@@ -203,7 +138,7 @@ class Desk:
         return await method(**given)
 
 
-def _metrics_alone(metrics: Callable[[], bytes]) -> web.Application:
+def metrics_alone(metrics: Callable[[], bytes]) -> web.Application:
     application = web.Application()
     application.on_response_prepare.append(_hide_versions)
     application.router.add_get(METRICS_PATH, partial(_scrape, metrics))
@@ -217,7 +152,7 @@ async def _scrape(metrics: Callable[[], bytes], request: web.Request) -> web.Res
 
 async def _document(answering: Answering, request: web.Request) -> web.Response:
     # Made when it is asked for, which it seldom is: it takes a megabyte. And it takes a while, hence the thread.
-    written = await asyncio.to_thread(document, answering.side, answering.calls)
+    written = await asyncio.to_thread(document, answering.side, CALLS[answering.side])
     return web.Response(body=json.dumps(written).encode(), content_type="application/json")
 
 

@@ -60,6 +60,8 @@ def candidates(side: Side, environ: Mapping[str, str], uid: int) -> list[Path]:
         found += sorted(folder.glob(f"{side}-*.sock"))
     if UNITS[side].exists():
         found.append(UNITS[side])
+    # Of a template's instances each has a folder.
+    found += sorted(UNITS[side].parent.glob("*/control"))
     return found
 
 

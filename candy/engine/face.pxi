@@ -592,6 +592,14 @@ cdef class Engine(_Capturing):
             used.append(t.tv_sec * SECOND_NS + t.tv_nsec)
         return used
 
+    def worker_rounds(self):
+        cdef EngineState *e = self.alive()
+        cdef uint32_t i
+        rounds = [load_relaxed64(&e.workers[i].rounds) for i in range(e.worker_count)]
+        if self.shaking:
+            rounds.append(load_relaxed64(&e.workers[e.worker_count + 1].rounds))
+        return rounds
+
 
 cdef bint bucket_set(Bucket *b, uint64_t rate) noexcept:
     """Give a bucket this rate; whether it had another one. Then nothing is owed."""

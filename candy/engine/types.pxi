@@ -857,6 +857,7 @@ cdef struct Worker:
     int wake                        # eventfd: commands, stop
     uint64_t load                   # python: connections placed here
     Counters counters
+    uint64_t rounds                 # atomic, worker writes: how often it has come round; once a TICK_NS at least
     uint64_t seen                   # atomic: no table that was replaced in this epoch or before is in its hands
     # everything below: worker
     uint64_t now

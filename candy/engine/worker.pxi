@@ -58,6 +58,7 @@ cdef void *worker_main(void *argument) noexcept nogil:
         if w.now >= w.next_tick_ns:
             tick(w)
         report_departed(w)
+        store_relaxed64(&w.rounds, w.rounds + 1)
     return NULL
 
 

@@ -15,10 +15,10 @@ import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
+from candy.host.netlink import Link, Netlink
 from candy.protocol.addresses import may_be_elsewhere
 
-# From <linux/if.h> and <linux/if_addr.h>.
-IFF_UP: Final = 1
+# From <linux/if_addr.h>.
 IFA_F_TEMPORARY: Final = 0x01
 IFA_F_DADFAILED: Final = 0x08
 IFA_F_DEPRECATED: Final = 0x20
@@ -45,22 +45,18 @@ async def look() -> Machine:
     Raises:
         OSError: it can't be asked.
     """
-    from pyroute2 import AsyncIPRoute
-
     addresses: list[Address] = []
     tunnels: set[Address] = set()
-    async with AsyncIPRoute() as netlink:
-        links = {link["index"]: link async for link in await netlink.get_links()}
-        for family in (socket.AF_INET, socket.AF_INET6):
-            async for found in await netlink.get_addr(family=family):
-                link = links.get(found["index"])
-                address = ip_address(found.get("IFA_LOCAL") or found.get("IFA_ADDRESS"))
-                if link is None:
-                    continue
-                if _is_ours(link):
-                    tunnels.add(address)
-                elif link["flags"] & IFF_UP and not (found.get("IFA_FLAGS") or 0) & _UNFIT:
-                    addresses += [address] if may_be_elsewhere(address) else []
+    with Netlink() as kernel:
+        links = {link.ifindex: link for link in kernel.links()}
+        for ifindex, address, flags in kernel.owned():
+            link = links.get(ifindex)
+            if link is None:
+                continue
+            if _is_ours(link):
+                tunnels.add(address)
+            elif link.is_up and not flags & _UNFIT:
+                addresses += [address] if may_be_elsewhere(address) else []
     return Machine(tuple(dict.fromkeys(addresses)), frozenset(tunnels))
 
 
@@ -77,7 +73,5 @@ def reaches(address: Address, machine: Machine) -> bool:
     return source not in machine.tunnels
 
 
-def _is_ours(link: object) -> bool:
-    name, info = link.get("IFLA_IFNAME"), link.get("IFLA_LINKINFO")  # type: ignore[attr-defined]
-    kind = None if info is None else info.get("IFLA_INFO_KIND")
-    return kind == "tun" and (name == "candy" or name.startswith(_OURS))
+def _is_ours(link: Link) -> bool:
+    return link.kind == "tun" and (link.name == "candy" or link.name.startswith(_OURS))

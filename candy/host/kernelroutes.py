@@ -17,28 +17,21 @@ This module does not know what lies behind a destination, nor how a packet finds
 
 import errno
 import logging
-import os
 import socket
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import TYPE_CHECKING
 
 from candy.errors import InterfaceGone, OperationalError
+from candy.host.netlink import Netlink, Refused
 from candy.host.underlay import Connected, connected_networks, route_to
 from candy.protocol.addresses import NOT_UNICAST, SHORTEST_PREFIX
 from candy.protocol.wire import RouteEntry
-
-if TYPE_CHECKING:
-    from pyroute2 import AsyncIPRoute
 
 PROTOCOL = 202
 """Marks our routes, in `ip route` and in netlink's rtm_protocol: a number that no routing program uses."""
 
 NAMED_MAX = 3
 """Of the destinations that one line is about."""
-
-# From <linux/rtnetlink.h>.
-RT_SCOPE_LINK = 253
 
 _log = logging.getLogger(__name__)
 
@@ -80,56 +73,48 @@ class KernelRoutes:
         if not wanted and not self.installed:
             self.refused = {}
             return ()
-        # Imported here, as in candy.host.tun: it takes a tenth of a second and 15 MB.
-        from pyroute2 import AsyncIPRoute, NetlinkError
-
         try:
             index = socket.if_nametoindex(self._interface)
-            async with AsyncIPRoute() as netlink:
-                refused = await self._install(netlink, index, wanted, own, relay)
-        except NetlinkError as error:
-            raise OperationalError(f"{self._interface}: cannot set routes: {os.strerror(error.code)}") from error
+            with Netlink() as netlink:
+                refused = self._install(netlink, index, wanted, own, relay)
+        except Refused as error:
+            raise OperationalError(f"{self._interface}: cannot set routes: {error.strerror}") from error
         except OSError as error:
             raise InterfaceGone(self._interface) from error
         installed = tuple(entry for entry in wanted if entry.destination not in refused)
         self._tell({entry.destination: entry.next_hop for entry in installed}, refused)
         return installed
 
-    async def _install(
+    def _install(
         self,
-        netlink: "AsyncIPRoute",
+        netlink: Netlink,
         index: int,
         wanted: tuple[RouteEntry, ...],
         own: IPv4Interface,
         relay: Collection[IPv4Address],
     ) -> dict[IPv4Network, str]:
         """The destinations that were refused, each with the reason."""
-        from pyroute2 import NetlinkError
-
-        connected = await connected_networks(netlink)
-        ways = {address: await _way_to(netlink, address, index) for address in relay}
-        present = {
-            IPv4Network((route.get("RTA_DST"), route["dst_len"])): route.get("RTA_PREFSRC")
-            async for route in await netlink.get_routes(family=socket.AF_INET, oif=index, proto=PROTOCOL)
-        }
+        connected = connected_networks(netlink)
+        ways = {address: _way_to(netlink, address, index) for address in relay}
+        present = {route.destination: route.source for route in netlink.routes(index, PROTOCOL)}
         kept, refused = set(), {}
         for destination in (entry.destination for entry in wanted):
             why = refusal(destination, self._interface, connected, ways) or self._doubt(destination)
             if why is None and present.get(destination) != str(own.ip):
                 try:
-                    await netlink.route("add", **_route(destination, index), prefsrc=str(own.ip))
-                except NetlinkError as error:
-                    why = _explain(destination, error.code)
+                    netlink.add_route(destination, index, own.ip, PROTOCOL)
+                except Refused as error:
+                    why = _explain(destination, error)
             if why is None:
                 kept.add(destination)
             else:
                 refused[destination] = why
         for destination in present.keys() - kept:
             try:
-                await netlink.route("del", **_route(destination, index))
-            except NetlinkError as error:
+                netlink.delete_route(destination, index, PROTOCOL)
+            except Refused as error:
                 # Another program deleted it first.
-                if error.code != errno.ESRCH:
+                if error.errno != errno.ESRCH:
                     raise
         return refused
 
@@ -177,14 +162,10 @@ def refusal(
     return None
 
 
-async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, index: int) -> IPv4Network | None:
+def _way_to(netlink: Netlink, address: IPv4Address, index: int) -> IPv4Network | None:
     """The destination of the route that the kernel takes to an address; None if it has none but our interface's."""
-    route = await route_to(netlink, address)
+    route = route_to(netlink, address)
     return None if route.ifindex == index else route.destination
-
-
-def _route(destination: IPv4Network, index: int) -> dict[str, object]:
-    return {"dst": str(destination), "oif": index, "proto": PROTOCOL, "scope": RT_SCOPE_LINK}
 
 
 def _enumerate(destinations: list[IPv4Network]) -> str:
@@ -195,7 +176,7 @@ def _enumerate(destinations: list[IPv4Network]) -> str:
     return f"{named} {'is' if len(destinations) == 1 else 'are'}"
 
 
-def _explain(destination: IPv4Network, number: int) -> str:
-    if number == errno.EEXIST:
+def _explain(destination: IPv4Network, error: Refused) -> str:
+    if error.errno == errno.EEXIST:
         return f"there is a route already, see `ip route show {destination}`"
-    return f"the kernel refuses ({os.strerror(number)})"
+    return f"the kernel refuses ({error.strerror})"

@@ -1,4 +1,4 @@
-"""The TUN device: made with python-pytun, configured through netlink with pyroute2.
+"""The TUN device: made with python-pytun, configured through netlink.
 
     Tun(name, mtu) ─▶ configure(address) ─▶ configure(another address) … ─▶ close()
     no address, down      up  │                 the old one replaced            gone
@@ -11,23 +11,20 @@ what to do. This module knows neither packets nor the relay.
 
 import errno
 import fcntl
-import functools
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 import pytun
 
 from candy.errors import AddressTaken, InterfaceGone, OperationalError
+from candy.host.netlink import RTPROT_KERNEL, Netlink, Refused
 from candy.host.reconciler import Fact, Part
-
-if TYPE_CHECKING:
-    from pyroute2 import AsyncIPRoute
 
 NODE = "/dev/net/tun"
 SUPER_PACKETS = 128
@@ -36,13 +33,6 @@ QUEUE_PACKETS = 500
 """Packets that wait in the kernel until the engine reads them: room for the fragments of a few of the longest
 datagrams, which a forwarding kernel hands over at once. Not more, because the engine has the queue that manages
 delay."""
-
-# From <linux/rtnetlink.h> and <linux/netlink.h>.
-RTN_UNICAST = 1
-RTPROT_KERNEL = 2
-RT_SCOPE_LINK = 253
-SOL_NETLINK = 270
-NETLINK_GET_STRICT_CHK = 12
 
 # From <linux/if_tun.h>.
 TUNSETOFFLOAD = 0x400454D0
@@ -133,13 +123,13 @@ class Tun:
         """
         if address == self.address:
             return
-        async with self._netlink(f"cannot set {address}") as netlink:
-            await self._refuse_taken(netlink, address)
+        with self._netlink(f"cannot set {address}") as netlink:
+            self._refuse_taken(netlink, address)
             if self.address is None:
-                await netlink.link("set", index=self._index, gso_max_segs=SUPER_PACKETS)
-            else:
-                await netlink.flush_addr(index=self._index, family=socket.AF_INET)
-            await self._set(netlink, self._facts(address), address)
+                netlink.set_link(self._index, segments=SUPER_PACKETS)
+            for other in netlink.addresses(self._index):
+                netlink.delete_address(self._index, other.own)
+            self._set(netlink, self._facts(address), address)
         self.address = address
 
     @property
@@ -159,18 +149,17 @@ class Tun:
             InterfaceGone: another program removed it.
             OperationalError: the kernel does not answer.
         """
-        async with self._netlink("cannot look at it") as netlink:
-            [link] = await netlink.link("get", index=self._index)
-            facts = {
-                Fact(Part.MTU, link.get("mtu")),
-                Fact(Part.QUEUE, link.get("txqlen")),
-                Fact(Part.STATE, link["state"]),
-            }
-            async for address in await netlink.get_addr(family=socket.AF_INET, index=self._index):
-                facts.add(Fact(Part.ADDRESS, IPv4Interface((address.get("IFA_LOCAL"), address["prefixlen"]))))
-            for route in await self._routes(netlink):
-                facts.add(Fact(Part.ROUTE, IPv4Network((route.get("RTA_DST", 0), route["dst_len"]))))
-        return frozenset(facts)
+        with self._netlink("cannot look at it") as netlink:
+            link = netlink.link(self._index)
+            return frozenset(
+                (
+                    Fact(Part.MTU, link.mtu),
+                    Fact(Part.QUEUE, link.queue),
+                    Fact(Part.STATE, "up" if link.is_up else "down"),
+                    *(Fact(Part.ADDRESS, address.own) for address in netlink.addresses(self._index)),
+                    *(Fact(Part.ROUTE, route.destination) for route in netlink.routes(self._index)),
+                )
+            )
 
     async def restore(self, facts: Iterable[Fact]) -> None:
         """Put right what is wanted and was not found, in this order.
@@ -183,10 +172,10 @@ class Tun:
         own, ours = self.address, [fact for fact in facts if fact in self.wanted]
         if own is None or not ours:
             return
-        async with self._netlink("cannot put it right") as netlink:
+        with self._netlink("cannot put it right") as netlink:
             if Fact(Part.ADDRESS, own) in ours:
-                await self._refuse_taken(netlink, own)
-            await self._set(netlink, ours, own)
+                self._refuse_taken(netlink, own)
+            self._set(netlink, ours, own)
 
     def _facts(self, address: IPv4Interface) -> tuple[Fact, ...]:
         """What it is given with an address, in this order."""
@@ -197,53 +186,41 @@ class Tun:
             Fact(Part.STATE, "up"),
         )
 
-    async def _set(self, netlink: "AsyncIPRoute", facts: Iterable[Fact], own: IPv4Interface) -> None:
-        index, source, prefix = self._index, str(own.ip), own.network.prefixlen
-        for part, value in facts:
-            match part:
-                case Part.MTU:
-                    await netlink.link("set", index=index, mtu=value)
-                case Part.QUEUE:
-                    await netlink.link("set", index=index, txqlen=value)
-                case Part.ADDRESS:
-                    await _add(netlink.addr, index=index, address=source, prefixlen=prefix)
-                case Part.STATE:
-                    await netlink.link("set", index=index, state=value)
-                case Part.ROUTE:
+    def _set(self, netlink: Netlink, facts: Iterable[Fact], own: IPv4Interface) -> None:
+        index = self._index
+        for fact in facts:
+            match fact:
+                case Fact(Part.MTU, int(mtu)):
+                    netlink.set_link(index, mtu=mtu)
+                case Fact(Part.QUEUE, int(packets)):
+                    netlink.set_link(index, queue=packets)
+                case Fact(Part.ADDRESS):
+                    with _unless_there():
+                        netlink.add_address(index, own)
+                case Fact(Part.STATE):
+                    netlink.set_link(index, is_up=True)
+                case Fact(Part.ROUTE, IPv4Network() as network):
                     # As the kernel adds it with an address.
-                    whose = {"prefsrc": source, "proto": RTPROT_KERNEL, "scope": RT_SCOPE_LINK}
-                    await _add(netlink.route, dst=str(value), oif=index, **whose)
+                    with _unless_there():
+                        netlink.add_route(network, index, own.ip, RTPROT_KERNEL)
 
-    async def _refuse_taken(self, netlink: "AsyncIPRoute", address: IPv4Interface) -> None:
-        async for other in await netlink.get_addr(family=socket.AF_INET):
-            if other["index"] != self._index and other.get("IFA_LOCAL") == str(address.ip):
-                raise AddressTaken(taken(address.ip, socket.if_indextoname(other["index"])))
+    def _refuse_taken(self, netlink: Netlink, address: IPv4Interface) -> None:
+        for other in netlink.addresses():
+            if other.ifindex != self._index and other.own.ip == address.ip:
+                raise AddressTaken(taken(address.ip, socket.if_indextoname(other.ifindex)))
 
-    async def _routes(self, netlink: "AsyncIPRoute") -> list[Any]:
-        """Those that lead through it."""
-
-        def leads_here(route: Any) -> bool:
-            return bool(route["type"] == RTN_UNICAST and route.get("RTA_OIF") == self._index)
-
-        # The kernel is asked for these alone, if it can tell them apart: a router may have a million others.
-        asked = {"oif": self._index, "type": RTN_UNICAST, "dump_filter": leads_here}
-        return [route async for route in await netlink.route("dump", family=socket.AF_INET, **asked)]
-
-    @asynccontextmanager
-    async def _netlink(self, failure: str) -> AsyncIterator["AsyncIPRoute"]:
+    @contextmanager
+    def _netlink(self, failure: str) -> Iterator[Netlink]:
         """A netlink socket, whose refusals are an OperationalError that begins with the name and this failure."""
-        # Imported here: it takes a tenth of a second and 15 MB, and --help needs neither.
-        from pyroute2 import AsyncIPRoute, NetlinkError
-
         try:
             if not self._is_there():
                 raise InterfaceGone(self.name)
-            async with AsyncIPRoute(strict_check=_has_strict_check()) as netlink:
+            with Netlink() as netlink:
                 yield netlink
-        except NetlinkError as error:
+        except Refused as error:
             if not self._is_there():
                 raise InterfaceGone(self.name) from error
-            raise OperationalError(f"{self.name}: {failure}: {os.strerror(error.code)}") from error
+            raise OperationalError(f"{self.name}: {failure}: {error.strerror}") from error
         except OSError as error:
             raise OperationalError(f"{self.name}: {failure}: {error.strerror}") from error
 
@@ -258,26 +235,14 @@ class Tun:
         self._device.close()
 
 
-async def _add(method: Callable[..., Awaitable[object]], **what: object) -> None:
-    """Have the kernel add an address or a route, unless it is there already."""
-    from pyroute2 import NetlinkError
-
+@contextmanager
+def _unless_there() -> Iterator[None]:
+    """What the kernel has already is as good."""
     try:
-        await method("add", **what)
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
+        yield
+    except Refused as error:
+        if error.errno != errno.EEXIST:
             raise
-
-
-@functools.cache
-def _has_strict_check() -> bool:
-    """Whether the kernel looks at what it is asked for (Linux 4.20)."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as probe:
-        try:
-            probe.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-        except OSError:
-            return False
-    return True
 
 
 def taken(address: IPv4Address, holder: str) -> str:

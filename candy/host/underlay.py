@@ -23,19 +23,11 @@ import logging
 import re
 import socket
 from collections.abc import Collection, Iterable, Mapping
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from pyroute2 import AsyncIPRoute
-
-# From <linux/rtnetlink.h> and <linux/if.h>.
-RTN_UNICAST = 1
-RTN_LOCAL = 2
-RTM_F_FIB_MATCH = 0x2000
-IFF_UP = 1
-IFF_LOOPBACK = 8
+from candy.host.netlink import RTN_LOCAL, Netlink, Refused
 
 RESOLV_CONFS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 """The first of these that is there names the name servers: the other names systemd-resolved, on loopback."""
@@ -123,21 +115,17 @@ class Underlay:
 
     async def find(self, addresses: Iterable[IPv4Address]) -> dict[IPv4Address, Way]:
         """The way to each of these addresses; one that nothing but the tunnel leads to is missing."""
-        from pyroute2 import AsyncIPRoute
-
         index = self._index()
-        async with AsyncIPRoute() as netlink:
-            found = {address: await _way_to(netlink, address, index) for address in addresses}
+        with Netlink() as netlink:
+            found = {address: _way_to(netlink, address, index) for address in addresses}
         return {address: way for address, way in found.items() if way is not None}
 
     async def egress(self, targets: Iterable[Target]) -> dict[Target, Egress | None]:
         """The egress for each of these; None where nothing but the tunnel leads, or the source is no address of this
         machine."""
-        from pyroute2 import AsyncIPRoute
-
         index = self._index()
-        async with AsyncIPRoute() as netlink:
-            return {target: await _egress_for(netlink, target, index) for target in targets}
+        with Netlink() as netlink:
+            return {target: _egress_for(netlink, target, index) for target in targets}
 
     async def review(
         self, own: IPv4Interface, routes: Collection[IPv4Network], ways: Mapping[IPv4Address, Way]
@@ -160,16 +148,14 @@ class Underlay:
             routes: destinations that lead into it.
             ways: to the relay's addresses, or its proxy's.
         """
-        from pyroute2 import AsyncIPRoute
-
         index = self._index()
-        async with AsyncIPRoute() as netlink:
-            others = [network for network in await connected_networks(netlink) if network.ifindex != index]
+        with Netlink() as netlink:
+            others = [network for network in connected_networks(netlink) if network.ifindex != index]
             servers = name_servers()
             inside = {
                 address: str(enclosing((own.network, *routes), address) or "a route")
                 for address in {*ways, *servers}
-                if await self._leads_into(netlink, index, address, (own.network, *routes))
+                if self._leads_into(netlink, index, address, (own.network, *routes))
             }
         swallowed = {address: way for address, way in ways.items() if address in inside}
         return Overlaps(
@@ -181,10 +167,10 @@ class Underlay:
             not all(way.is_apart for way in swallowed.values()),
         )
 
-    async def _leads_into(
-        self, netlink: "AsyncIPRoute", index: int, address: IPv4Address, networks: Collection[IPv4Network]
+    def _leads_into(
+        self, netlink: Netlink, index: int, address: IPv4Address, networks: Collection[IPv4Network]
     ) -> bool:
-        route = await route_to(netlink, address)
+        route = route_to(netlink, address)
         if index:
             return route.ifindex == index
         # The longer prefix wins, and of two alike the kernel has the other one now.
@@ -216,26 +202,16 @@ class Holding(NamedTuple):
 
 async def holding(name: str, address: IPv4Address) -> Holding:
     """What the kernel has of the interface that shall have this address."""
-    from pyroute2 import AsyncIPRoute
-
-    async with AsyncIPRoute() as netlink:
-        links = {link["index"]: link async for link in await netlink.get_links()}
-        names = {index: link.get("IFLA_IFNAME") for index, link in links.items()}
-        index = next((index for index, its in names.items() if its == name), 0)
-        held = [
-            names[its["index"]]
-            async for its in await netlink.get_addr(family=socket.AF_INET)
-            if its.get("IFA_LOCAL") == str(address) and its["index"] in names
-        ]
-        through = [route async for route in await netlink.get_routes(family=socket.AF_INET, oif=index)] if index else []
+    with Netlink() as netlink:
+        links = {link.ifindex: link for link in netlink.links()}
+        index = next((index for index, link in links.items() if link.name == name), 0)
+        holders = [its.ifindex for its in netlink.addresses() if its.own.ip == address]
+        held = [links[ifindex].name for ifindex in holders if ifindex in links]
+        through = netlink.routes(index) if index else []
     return Holding(
-        bool(links[index]["flags"] & IFF_UP) if index else None,
+        links[index].is_up if index else None,
         next((its for its in held if its == name), held[0] if held else None),
-        frozenset(
-            IPv4Network((route.get("RTA_DST", 0), route["dst_len"]))
-            for route in through
-            if route["type"] == RTN_UNICAST
-        ),
+        frozenset(route.destination for route in through),
     )
 
 
@@ -245,29 +221,19 @@ def bind(opened: socket.socket, way: Way | None) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, way.interface.encode())
 
 
-async def connected_networks(netlink: "AsyncIPRoute") -> list[Connected]:
+def connected_networks(netlink: Netlink) -> list[Connected]:
     """All of this machine, in the kernel's order."""
-    return [
-        Connected(
-            IPv4Network((address.get("IFA_ADDRESS"), address["prefixlen"]), strict=False),
-            address.get("IFA_LABEL"),
-            address["index"],
-        )
-        async for address in await netlink.get_addr(family=socket.AF_INET)
-    ]
+    return [Connected(address.network, address.label, address.ifindex) for address in netlink.addresses()]
 
 
-async def route_to(netlink: "AsyncIPRoute", address: IPv4Address) -> Route:
+def route_to(netlink: Netlink, address: IPv4Address) -> Route:
     """The route that the kernel takes to an address now."""
-    from pyroute2 import NetlinkError
-
     try:
-        [route] = await netlink.route("get", dst=str(address), flags=RTM_F_FIB_MATCH)
-    except NetlinkError:
+        route = netlink.match(address)
+    except Refused:
         # "Network is unreachable".
         return Route()
-    destination = IPv4Network((int(address), route["dst_len"]), strict=False)
-    return Route(route.get("RTA_OIF"), destination, route["type"] == RTN_LOCAL)
+    return Route(route.ifindex, route.destination, route.kind == RTN_LOCAL)
 
 
 def name_servers() -> list[IPv4Address]:
@@ -315,56 +281,52 @@ def _about_name_server(network: str, server: IPv4Address) -> str:
     )
 
 
-async def _way_to(netlink: "AsyncIPRoute", address: IPv4Address, tunnel: int) -> Way | None:
-    route = await route_to(netlink, address)
+def _way_to(netlink: Netlink, address: IPv4Address, tunnel: int) -> Way | None:
+    route = route_to(netlink, address)
     if route.is_local:
         # No route leads away from this machine's own addresses, and what answers may be behind a NAT of its own.
         return Way("lo", False)
-    index = await _beside_tunnel(netlink, address, route, tunnel)
+    index = _beside_tunnel(netlink, address, route, tunnel)
     return _probe(socket.if_indextoname(index)) if index is not None else None
 
 
-async def _egress_for(netlink: "AsyncIPRoute", target: Target, tunnel: int) -> Egress | None:
-    from pyroute2 import NetlinkError
-
-    to: dict[str, object] = {"family": socket.AF_INET6 if target.address.version == 6 else socket.AF_INET}
+def _egress_for(netlink: Netlink, target: Target, tunnel: int) -> Egress | None:
+    index: int | None = None
     try:
-        if target.source is not None:
-            [back] = await netlink.route("get", dst=target.source, **to)
-            if back["type"] != RTN_LOCAL:
-                return None
+        if target.source is not None and netlink.lookup(ip_address(target.source)).kind != RTN_LOCAL:
+            return None
         if target.interface is not None:
-            to["oif"] = socket.if_nametoindex(target.interface)
+            index = socket.if_nametoindex(target.interface)
         elif isinstance(target.address, IPv4Address):
-            route = await route_to(netlink, target.address)
+            route = route_to(netlink, target.address)
             if route.is_local:
                 return Egress("lo")
-            to["oif"] = await _beside_tunnel(netlink, target.address, route, tunnel)
-            if to["oif"] is None:
+            index = _beside_tunnel(netlink, target.address, route, tunnel)
+            if index is None:
                 return None
-        [taken] = await netlink.route("get", dst=str(target.address), **to)
-        return Egress(socket.if_indextoname(taken.get("RTA_OIF")), taken.get("RTA_GATEWAY"), taken.get("RTA_PREFSRC"))
-    except (NetlinkError, OSError):
+        taken = netlink.lookup(target.address, index)
+        if taken.ifindex is None:
+            return None
+        return Egress(socket.if_indextoname(taken.ifindex), taken.gateway, taken.source)
+    except OSError:
         # There is no route, or an interface has just gone.
         return None
 
 
-async def _beside_tunnel(netlink: "AsyncIPRoute", address: IPv4Address, route: Route, tunnel: int) -> int | None:
+def _beside_tunnel(netlink: Netlink, address: IPv4Address, route: Route, tunnel: int) -> int | None:
     """The interface that leads to an address by rule 1, which `route` is the kernel's own answer for."""
-    from pyroute2 import NetlinkError
-
     if route.ifindex not in (None, tunnel):
         return route.ifindex
     best: tuple[int, int, str, int] | None = None
-    async for link in await netlink.get_links():
-        if link["index"] == tunnel or link["flags"] & (IFF_UP | IFF_LOOPBACK) != IFF_UP:
+    for link in netlink.links():
+        if link.ifindex == tunnel or link.is_loopback or not link.is_up:
             continue
         try:
             # Of routes by this interface alone; and without a match the kernel would assume that it is on the cable.
-            [match] = await netlink.route("get", dst=str(address), oif=link["index"], flags=RTM_F_FIB_MATCH)
-        except NetlinkError:
+            match = netlink.match(address, link.ifindex)
+        except Refused:
             continue
-        rank = (match["dst_len"], -(match.get("RTA_PRIORITY") or 0), link.get("IFLA_IFNAME"), link["index"])
+        rank = (match.destination.prefixlen, -match.metric, link.name, link.ifindex)
         best = rank if best is None else max(best, rank)
     return best[3] if best is not None else None
 

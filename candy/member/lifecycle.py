@@ -21,16 +21,17 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 
 from candy._fastpath import Engine
-from candy.control.calls import MEMBER
-from candy.control.server import Answering, serving
+from candy.control.serving import Answering, serving
 from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError
 from candy.host.interface import Interface
 from candy.host.kernelroutes import KernelRoutes
 from candy.host.masquerade import Masquerade
 from candy.host.notifications import Notifications
+from candy.host.servicemanager import ServiceManager
 from candy.host.tun import Tun
 from candy.host.underlay import Underlay
 from candy.host.watch import watch
@@ -119,19 +120,26 @@ async def _stay_until_signal(
     state: MemberState,
     interface: Interface,
     masquerade: Masquerade | None,
+    rounds: Callable[[], list[int]],
     reread: Callable[[], MemberSettings] | None,
 ) -> None:
-    loop = asyncio.get_running_loop()
+    loop, manager = asyncio.get_running_loop(), ServiceManager(os.environ)
     staying = loop.create_task(stays.lead())
 
     def end() -> None:
         _log.info("ending")
+        manager.stopping()
         staying.cancel()
+
+    def reload(reread: Callable[[], MemberSettings]) -> None:
+        manager.reloading()
+        stays.reload(reread)
+        manager.ready()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     if reread is not None:
-        loop.add_signal_handler(signal.SIGHUP, stays.reload, reread)
+        loop.add_signal_handler(signal.SIGHUP, reload, reread)
     elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         # A terminal that is closed sends SIGHUP, which nohup has ignored.
         loop.add_signal_handler(signal.SIGHUP, end)
@@ -150,12 +158,23 @@ async def _stay_until_signal(
         if masquerade is not None:
             stack.enter_context(masquerade)
             beside.append(loop.create_task(watch(masquerade, notifications)))
-        answering = Answering("member", MEMBER, control)
+        answering = Answering("member", control)
         default = place("member", settings.interface, os.environ, os.geteuid())
         async with serving(settings, answering, default) as lines:
             for line in lines:
                 _log.debug("%s", line)
+            # It serves whether or not the relay can be reached: it goes on trying.
+            manager.ready()
+            beside.append(loop.create_task(manager.watch(rounds, partial(_status, member, interface))))
             await _until_one_ends(staying, *beside)
+
+
+def _status(member: Member, interface: Interface) -> str:
+    """For who asks the service manager."""
+    progress = member.progress
+    if progress.state == "connected":
+        return f"connected as {interface.address}"
+    return progress.state if progress.last_end is None else f"{progress.state}: {progress.last_end[1]}"
 
 
 async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
@@ -224,7 +243,18 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             monitor = Monitor(member.look, member.changed)
             control = MemberControl(member, engine, interface)
             asyncio.run(
-                _stay_until_signal(settings, stays, member, control, monitor, state, interface, masquerade, reread)
+                _stay_until_signal(
+                    settings,
+                    stays,
+                    member,
+                    control,
+                    monitor,
+                    state,
+                    interface,
+                    masquerade,
+                    engine.worker_rounds,
+                    reread,
+                )
             )
             member.end()
         finally:

@@ -34,7 +34,8 @@ def member_line(
     pin: str | None = None,
     key: bytes | None = None,
 ) -> str:
-    """The command that joins a member, for a POSIX shell.
+    """The command that joins a member, for a POSIX shell. It takes root, for the interface, and sudo passes no variable
+    on but by env.
 
     A password that the user chose is not printed, because the relay's output ends up in logs.
 
@@ -51,9 +52,9 @@ def member_line(
         pin = None
     if key is not None:
         fragment = Link(key, pin=None if pin is None else pins.parse(pin)).encode()
-        return f"CANDY_PASSWORD='{quoted}' candy-client -w '{url}#{fragment}'"
+        return f"sudo env CANDY_PASSWORD='{quoted}' candy-client -w '{url}#{fragment}'"
     pinned = "" if pin is None else f" --pin {pin}"
-    return f"CANDY_PASSWORD='{quoted}' candy-client -w {url}{pinned}"
+    return f"sudo env CANDY_PASSWORD='{quoted}' candy-client -w {url}{pinned}"
 
 
 def describe_pool(network: NetworkSettings) -> str:

@@ -20,14 +20,15 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 
 from candy._fastpath import Engine
 from candy.carrier.tls import Certificates
-from candy.control.calls import RELAY
 from candy.control.model import Reloaded
-from candy.control.server import Answering, serving
+from candy.control.serving import Answering, serving
 from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError, RequestError
+from candy.host.servicemanager import ServiceManager
 from candy.relay import stun
 from candy.relay.control import RelayControl
 from candy.relay.invitation import describe_pool, member_address, member_line, member_url
@@ -80,6 +81,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     relay = Relay(settings, engine)
     keeper = Keeper(Store(settings.state_dir), relay.registers, relay.look)
     stopped = asyncio.Event()
+    manager = ServiceManager(os.environ)
     reloading: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
     writing = loop.create_task(folder_at(settings.state_dir).keep_writing())
@@ -101,7 +103,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
                 loop.add_signal_handler(signum, stopped.set)
             loop.add_signal_handler(signal.SIGUSR1, relay.log_counters)
             if reread is not None:
-                loop.add_signal_handler(signal.SIGHUP, _reload, relay, reread, reloading)
+                loop.add_signal_handler(signal.SIGHUP, _reload, relay, reread, reloading, manager)
             elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 # A terminal that is closed sends SIGHUP, which nohup has ignored.
                 loop.add_signal_handler(signal.SIGHUP, stopped.set)
@@ -112,8 +114,14 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
                 for line in lines:
                     log.info("%s", line)
                 _settle()
-                await stopped.wait()
+                manager.ready()
+                watching = loop.create_task(manager.watch(engine.worker_rounds, partial(_status, relay)))
+                try:
+                    await stopped.wait()
+                finally:
+                    watching.cancel()
                 log.info("ending")
+                manager.stopping()
                 relay.door.close()
                 await relay.close_all()
         finally:
@@ -150,7 +158,7 @@ async def _controlled(
 
     listening = [host_port(host, port) for host in hosts(settings)]
     control = RelayControl(relay, engine, listening, url_of, None if reread is None else reload)
-    answering = Answering("relay", RELAY, control, control.metrics, has_page=True)
+    answering = Answering("relay", control, control.metrics, has_page=True)
     try:
         default = place("relay", str(port), os.environ, os.geteuid())
         async with serving(settings, answering, default, settings.metrics) as lines:
@@ -170,17 +178,30 @@ def _look(relay: Relay) -> None:
     relay.showing.look()
 
 
-def _reload(relay: Relay, reread: Callable[[], RelaySettings], reloading: set[asyncio.Task[None]]) -> None:
+def _status(relay: Relay) -> str:
+    """For who asks the service manager."""
+    members = sum(served.network.members for served in relay.served.values())
+    return f"{members} {'member' if members == 1 else 'members'} in"
+
+
+def _reload(
+    relay: Relay,
+    reread: Callable[[], RelaySettings],
+    reloading: set[asyncio.Task[None]],
+    manager: ServiceManager,
+) -> None:
     """Have a task do it, which the set keeps alive."""
-    task = asyncio.get_running_loop().create_task(_reload_once(relay, reread))
+    task = asyncio.get_running_loop().create_task(_reload_once(relay, reread, manager))
     reloading.add(task)
     task.add_done_callback(reloading.discard)
 
 
-async def _reload_once(relay: Relay, reread: Callable[[], RelaySettings]) -> None:
+async def _reload_once(relay: Relay, reread: Callable[[], RelaySettings], manager: ServiceManager) -> None:
     # What is wrong with the settings is in the log.
+    manager.reloading()
     with suppress(ConfigError, OperationalError):
         await relay.reload(reread)
+    manager.ready()
 
 
 def _announce(settings: RelaySettings, relay: Relay, port: int, pin: str | None) -> None:

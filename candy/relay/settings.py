@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
@@ -22,6 +22,7 @@ from candy.relay.networksettings import NetworkSettings, check_passwords, networ
 from candy.settings import (
     Endpoint,
     Given,
+    GivenNetwork,
     Settings,
     by_field,
     complaint,
@@ -148,18 +149,6 @@ class RelaySettings(Settings):
         if self.tls_certificate and self.tls_self_signed:
             raise ValueError("--tls-self-signed and --tls-certificate exclude each other: remove one of them")
         return self
-
-
-class GivenNetwork(NamedTuple):
-    """A network beside `/`, as the user wrote it."""
-
-    path: Given
-    given: Mapping[str, Given]
-    """By the options' names, without its passwords'."""
-    password: Given | None
-    """Bytes."""
-    passwords: Sequence[Given] = ()
-    """Of its list, each a Password."""
 
 
 def canonical_path(path: str) -> str:

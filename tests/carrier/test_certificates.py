@@ -99,6 +99,8 @@ def test_doubts(tmp_path: Path) -> None:
     day = timedelta(days=1)
     middle = AUTHORITY.create_child_ca()
     made = {
+        "soon": AUTHORITY.issue_cert("soon.test", not_before=NOW - 90 * day, not_after=NOW + 13 * day),
+        "short": AUTHORITY.issue_cert("short.test", not_before=NOW - 4 * day, not_after=NOW + 2 * day),
         "expired": AUTHORITY.issue_cert("a.test", not_before=NOW - 2 * day, not_after=NOW - day),
         "early": AUTHORITY.issue_cert("b.test", not_before=NOW + day, not_after=NOW + 2 * day),
         "nameless": AUTHORITY.issue_cert(common_name="relay", not_before=NOW - day, not_after=NOW + day),
@@ -111,6 +113,7 @@ def test_doubts(tmp_path: Path) -> None:
     disordered.write_bytes(own.bytes() + AUTHORITY.cert_pem.bytes() + issuer.bytes())
     found = doubts([examine(path) for path in (*paths.values(), disordered)], NOW.timestamp())
     assert found == [
+        f"{paths['soon']} ends soon, at 2026-12-10 16:30 UTC: renew it",
         f"{paths['expired']} has expired since 2026-11-26 16:30 UTC: renew it",
         f"{paths['early']} is valid from 2026-11-28 16:30 UTC on, and this machine's clock says 2026-11-27 16:30 UTC: "
         "put the clock right, if that is wrong",

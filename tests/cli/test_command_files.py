@@ -2,18 +2,22 @@
 
 import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib import resources
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from lab.commands import Ran, call, join, refuse, serve, serve_one
 
 from candy.cli import client as client_command
+from candy.cli import judging
 from candy.cli import server as server_command
 from candy.cli.command import Command
 from candy.errors import ConfigError
+from candy.host.netlink import Address, Netlink
 from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.rules import Rule
@@ -351,6 +355,32 @@ def test_a_check_warns_of_a_relays_file_without_a_pool(
     assert result.stderr.splitlines() == [f"candy-server: warning: {doubt}" for doubt in (*doubts, SHARED)]
     # Somebody meant it that starts it.
     assert "dhcp" not in serve(ran, "-c", str(file), *flags)[1]
+
+
+def test_a_check_names_what_this_machine_does_not_let_work(
+    tmp_path: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    now = datetime.now(UTC)
+    certificate = authority.issue_cert("a.test", not_before=now - timedelta(9), not_after=now + timedelta(1))
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    certificate.private_key_pem.write_to_path(key)
+    lan = Address(1, IPv4Interface("192.168.202.9/28"), IPv4Network("192.168.202.0/28"), "lo")
+    monkeypatch.setattr(Netlink, "addresses", lambda kernel: [lan])
+    monkeypatch.setattr(judging, "_may_bind", lambda: False)
+    flags = ["--no-legacy", "-w", "wss://0.0.0.0:443", "--tls-certificate", str(chain), "--tls-key", str(key)]
+    said = call(server_command.main, "--check", *flags).stderr.splitlines()
+    assert [line.removeprefix("candy-server: warning: ") for line in said] == [
+        "--websocket: this user may not listen on port 443: run as root, give the unit "
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE (candy-server service install does), or take 26816",
+        f"{chain} ends soon, at {now + timedelta(1):%Y-%m-%d %H:%M} UTC: renew it",
+        "--dhcp: the pool 192.168.202.0/24 overlaps 192.168.202.0/28, which this machine is part of by lo: "
+        "of members and hosts there one alone can be reached: take another pool",
+    ]
+    monkeypatch.setattr(judging, "_may_bind", lambda: True)
+    flags = ["--no-legacy", "-w", "ws://0.0.0.0:80", "-d", "10.1.0.0/16"]
+    assert call(server_command.main, "--check", *flags).stderr == ""
 
 
 def test_a_check_without_a_file(ran: Ran) -> None:

@@ -99,7 +99,7 @@ def logger_of(handler: logging.Handler) -> logging.Logger:
 
 def until_all_is_tried(handler: StderrHandler) -> None:
     """Its thread has taken everything that was said."""
-    while handler.queue.qsize():  # type: ignore[attr-defined]
+    while handler._waiting.qsize():
         os.sched_yield()
 
 

@@ -213,7 +213,10 @@ def test_nobody_listens(tmp_path: Path) -> None:
 def test_a_socket_that_is_closed_to_the_user(relay: RelayProgram) -> None:
     assert stat.S_IMODE(relay.control.stat().st_mode) == 0o660
     # Through a link that everybody can reach, because pytest's folders are root's alone.
-    code = "import os; from candy.cli.server import main; os.setgid(65534); os.setuid(65534); main()"
+    code = (
+        "import os, candy.control.client, candy.cli.files; from candy.cli.server import main; "
+        "os.setgid(65534); os.setuid(65534); main()"
+    )
     opened = os.open(relay.control, os.O_PATH)
     try:
         path = f"/proc/self/fd/{opened}"

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from kit.openapi import Document
 
-from candy.control.calls import MEMBER, RELAY, VERSION, Call
+from candy.control.calls import MEMBER, RELAY, Call
 from candy.control.document import document
+from candy.control.paths import VERSION
 
 SIDES: dict[str, Sequence[Call]] = {"relay": RELAY, "member": MEMBER}
 

@@ -13,9 +13,8 @@ import aiohttp
 import pytest
 from kit.openapi import Document
 
-from candy.control.calls import RELAY
 from candy.control.model import Kicked, Leases, Networks, Reloaded, Reservation, Reserve
-from candy.control.server import Answering, serving
+from candy.control.serving import Answering, serving
 from candy.errors import OperationalError, RequestError
 from candy.settings import Settings
 
@@ -77,7 +76,7 @@ def side() -> Side:
 
 async def serve(stack: AsyncExitStack, side: Side, default: Path, metrics: Any = None, **given: Any) -> list[str]:
     settings = Settings.model_validate({"state_dir": default.parent, **given})
-    answering = Answering("relay", RELAY, side, lambda: b"candy_up 1\n")
+    answering = Answering("relay", side, lambda: b"candy_up 1\n")
     return await stack.enter_async_context(serving(settings, answering, default, metrics))
 
 

@@ -1,6 +1,7 @@
 """What a single connection can cost all others: turns, answers, broadcasts, and those who only wait."""
 
 import contextlib
+import os
 import select
 
 import pytest
@@ -60,6 +61,20 @@ def test_who_only_waits_costs_next_to_nothing(members: int) -> None:
         select.select([], [], [], 1)
         [after] = relay.engine.worker_cpu_ns()
         assert after - before < 200_000_000
+
+
+def test_every_worker_comes_round_with_and_without_work() -> None:
+    with EngineRelay(workers=2) as relay:
+        before = relay.engine.worker_rounds()
+        assert len(before) == 2
+        while any(now <= then for now, then in zip(relay.engine.worker_rounds(), before, strict=True)):
+            os.sched_yield()
+        busy = relay.engine.worker_rounds()
+        sender = relay.member(A)
+        for number in range(1000):
+            sender.forward(numbered(A, A, number))
+            sender.sync()
+        assert sum(relay.engine.worker_rounds()) - sum(busy) >= 1000
 
 
 def test_what_a_member_sent_to_itself_comes_before_its_close_frame() -> None:

@@ -6,9 +6,8 @@ base = await serve(stack, folder) ─▶ http://127.0.0.1:…, for who has TOKEN
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from candy.control.calls import RELAY
 from candy.control.model import Kicked, Networks
-from candy.control.server import Answering, serving
+from candy.control.serving import Answering, serving
 from candy.settings import Settings
 
 TOKEN = "0123456789abcdef"
@@ -35,6 +34,6 @@ def settings(folder: Path, token: str = TOKEN) -> Settings:
 
 async def serve(stack: AsyncExitStack, folder: Path, *, has_page: bool = True, token: str = TOKEN) -> str:
     """Where."""
-    answering = Answering("relay", RELAY, Side(), lambda: b"candy_up 1\n", has_page=has_page)
+    answering = Answering("relay", Side(), lambda: b"candy_up 1\n", has_page=has_page)
     lines = await stack.enter_async_context(serving(settings(folder, token), answering, folder / "control"))
     return "http://" + lines[-1].removeprefix("control on ")

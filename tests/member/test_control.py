@@ -22,7 +22,7 @@ from candy._fastpath import Engine
 from candy.control.calls import MEMBER
 from candy.control.document import document
 from candy.control.model import MemberStatus
-from candy.control.server import Answering, serving
+from candy.control.serving import Answering, serving
 from candy.member.control import PAYLOAD, MemberControl
 from candy.protocol import wire
 from candy.protocol.keys import fingerprint
@@ -181,7 +181,7 @@ async def test_answers_are_the_documents(
     path = tmp_path / "control"
     settings = Settings(state_dir=tmp_path)
     found = Document(json.loads(json.dumps(document("member", MEMBER))))
-    async with serving(settings, Answering("member", MEMBER, control()), path):
+    async with serving(settings, Answering("member", control()), path):
         connector = aiohttp.UnixConnector(str(path))
         async with aiohttp.ClientSession("http://localhost", connector=connector) as session:
             for method, call in sorted(found.operations):

@@ -1,5 +1,5 @@
 """Members behind a reverse proxy on the relay's machine, nginx or haproxy: each has a source of its own, and says what
-is wrong when nginx is in the way."""
+is wrong when nginx is in the way. And the files of contrib/, as they are."""
 
 import select
 import shutil
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trustme
 from lab.laboratory import PORT, Laboratory
 from lab.member import Member
 from lab.namespaces import Host
@@ -143,3 +144,73 @@ def test_nginx_with_a_password(laboratory: Laboratory, tmp_path: Path) -> None:
         client.wait_for(f"HTTP 401 Unauthorized .*: {said}")
         client.close()
     laboratory.client(host=host, url=f"ws://alice:p%C3%A9%E2%82%AC@10.0.0.1:{PUBLIC}").connected()
+
+
+# The files of contrib/, where they belong: /etc, /run and /var/log are the program's own.
+
+CONTRIB = Path(__file__).parent.parent.parent / "contrib"
+AS_INSTALLED = {
+    "nginx": (
+        {"nginx.conf": "nginx/nginx.conf", "nginx-candy.conf": "nginx/candy.conf"},
+        "exec nginx -g 'daemon off;'",
+    ),
+    "haproxy": ({"haproxy.cfg": "haproxy/haproxy.cfg"}, "exec haproxy -db -f /etc/haproxy/haproxy.cfg"),
+}
+PREPARED = """
+set -e
+mount --bind {etc} /etc
+mount -t tmpfs none /run
+mount -t tmpfs none /var/log
+mkdir /var/log/nginx
+{command}
+"""
+"""In a mount namespace."""
+NETWORKS = {"home": 65, "office": 66}
+
+
+def installed(laboratory: Laboratory, folder: Path, name: str) -> tuple[RelayProgram, Path]:
+    """A relay with three networks behind the program, and the authority of its certificate."""
+    if shutil.which(name) is None:
+        pytest.skip(f"needs {name}: run scripts/bootstrap.sh tools")
+    files, command = AS_INSTALLED[name]
+    etc = folder / "etc"
+    for place in ("ssl", "nginx", "haproxy"):
+        (etc / place).mkdir(parents=True)
+    for known in ("passwd", "group", "nsswitch.conf"):
+        shutil.copy(Path("/etc", known), etc)
+    for file, place in files.items():
+        shutil.copy(CONTRIB / file, etc / place)
+    authority = trustme.CA()
+    certificate = authority.issue_cert("vpn.example.org", "10.0.0.1")
+    (etc / "ssl/vpn.example.org.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    (etc / "ssl/vpn.example.org.key").write_bytes(certificate.private_key_pem.bytes())
+    certificate.private_key_and_cert_chain_pem.write_to_path(etc / "ssl/vpn.example.org.both.pem")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    settings = folder / "server.toml"
+    tables = (f'[network."/{path}"]\npassword = "of {path}"\ndhcp = "10.{n}.0.0/24"\n' for path, n in NETWORKS.items())
+    settings.write_text('password = "a password"\ndhcp = "10.64.0.0/24"\n' + "".join(tables))
+    settings.chmod(0o600)
+    with laboratory.hub:
+        flags = ["-c", str(settings), "--public-url", "wss://vpn.example.org", "--trusted-proxy", "127.0.0.1"]
+        relay = laboratory.stack.enter_context(RelayProgram(folder / "relay", *flags, port=PORT))
+        argv = ["unshare", "--mount", "sh", "-c", PREPARED.format(etc=etc, command=command)]
+        laboratory.enter(Program(name, argv, environment(folder)))
+    return relay, folder / "authority.pem"
+
+
+@pytest.mark.parametrize("name", AS_INSTALLED)
+def test_the_files_of_contrib(laboratory: Laboratory, tmp_path: Path, name: str) -> None:
+    relay, authority = installed(laboratory, tmp_path, name)
+    trusts = ("--ca-file", str(authority))
+    for path, network in {"": 64, **NETWORKS}.items():
+        password = f"of {path}" if path else "a password"
+        here, there = (
+            laboratory.client(*trusts, url=f"wss://10.0.0.1/{path}", CANDY_PASSWORD=password) for _ in range(2)
+        )
+        assert here.connected().startswith(f"10.{network}.0.")
+        # By its own address, which the relay is told.
+        relay.wait_for(rf"INFO .*{here.host.address}: logged in as {here.connected()} ")
+        assert " 0% packet loss" in ping(here.host, there.connected(), "-c", "5", "-i", "0.02")
+    stranger = laboratory.client(*trusts, url="wss://10.0.0.1/elsewhere")
+    stranger.wait_for("HTTP 404 Not Found")
+    assert not any("/elsewhere" in line for line in relay.lines)

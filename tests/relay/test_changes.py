@@ -7,8 +7,8 @@ import pytest
 
 from candy.relay.changes import Changes, changes
 from candy.relay.passwords import Password
-from candy.relay.settings import GivenNetwork, RelaySettings, relay_settings
-from candy.settings import Given
+from candy.relay.settings import RelaySettings, relay_settings
+from candy.settings import Given, GivenNetwork
 
 RULES = "192.168.202.0/24,172.17.0.0/16,192.168.202.2"
 

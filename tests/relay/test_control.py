@@ -18,7 +18,7 @@ from lab.programs import PASSWORD, RelayProgram
 
 from candy import __version__
 from candy._fastpath import CAPTURE_MOST
-from candy.control.client import quoted
+from candy.control.paths import quoted
 from candy.errors import RequestError
 
 HOME = "home's password"

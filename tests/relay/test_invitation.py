@@ -27,6 +27,9 @@ def test_it_is_shell(password: bytes, tmp_path: Path) -> None:
     command = tmp_path / "candy-client"
     command.write_text('#!/bin/sh\nprintf %s "$CANDY_PASSWORD" "$@"\n')
     command.chmod(0o700)
+    sudo = tmp_path / "sudo"
+    sudo.write_text('#!/bin/sh\nexec env -u CANDY_PASSWORD "$@"\n')
+    sudo.chmod(0o700)
     said = subprocess.run(
         ["sh", "-c", line("192.0.2.7", generated=password)],
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
@@ -37,9 +40,9 @@ def test_it_is_shell(password: bytes, tmp_path: Path) -> None:
 
 
 def test_line(tmp_path: Path) -> None:
-    assert line("relay") == "CANDY_PASSWORD='x' candy-client -w ws://relay:26816"
-    assert line("fe80::1%eth0") == "CANDY_PASSWORD='x' candy-client -w ws://[fe80::1%25eth0]:26816"
-    assert line("::1", 99) == "CANDY_PASSWORD='x' candy-client -w ws://[::1]:99"
+    assert line("relay") == "sudo env CANDY_PASSWORD='x' candy-client -w ws://relay:26816"
+    assert line("fe80::1%eth0") == "sudo env CANDY_PASSWORD='x' candy-client -w ws://[fe80::1%25eth0]:26816"
+    assert line("::1", 99) == "sudo env CANDY_PASSWORD='x' candy-client -w ws://[::1]:99"
     assert line("relay", path="/office/eu").endswith(" -w ws://relay:26816/office/eu")
     pem = tmp_path / "file.pem"
     pem.touch()
@@ -64,7 +67,7 @@ def test_public_url() -> None:
 
 
 def test_a_password_of_the_users_own_is_not_repeated() -> None:
-    assert line("relay", generated=None).startswith("CANDY_PASSWORD='<your password>' candy-client ")
+    assert line("relay", generated=None).startswith("sudo env CANDY_PASSWORD='<your password>' candy-client ")
 
 
 def test_member_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,5 +120,5 @@ def test_a_line_has_the_networks_key_and_the_pin() -> None:
         relay = RelaySettings(networks=(network,), tls_self_signed=True, **settings)
         said = invitation.member_line(relay, network, "relay", pin=shown(digest), key=key)
         before, _, fragment = said.rstrip("'").partition("#")
-        assert before == f"CANDY_PASSWORD='x' candy-client -w '{url}"
+        assert before == f"sudo env CANDY_PASSWORD='x' candy-client -w '{url}"
         assert Link.parse(fragment) == Link(key, None, pin)

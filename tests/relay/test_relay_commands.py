@@ -16,8 +16,8 @@ from candy.relay.leases import Traffic
 from candy.relay.network import Network
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation
-from candy.relay.settings import GivenNetwork, relay_settings
-from candy.settings import Given
+from candy.relay.settings import relay_settings
+from candy.settings import Given, GivenNetwork
 
 CONNECTION = 1
 

@@ -71,7 +71,7 @@ class TestPath:
     def test_what_is_printed(self, relay: RelayProgram) -> None:
         host, port = relay.address
         for path in ("", "/home", "/office/eu"):
-            relay.wait_for(rf"^  CANDY_PASSWORD='<your password>' candy-client -w 'ws://{host}:{port}{path}#")
+            relay.wait_for(rf"^  sudo env CANDY_PASSWORD='<your password>' candy-client -w 'ws://{host}:{port}{path}#")
         relay.wait_for(r"listening on 127\.0\.0\.1:\d+, addresses from 192\.168\.202\.0/24$")
         relay.wait_for(r"INFO network /home: addresses from 192\.168\.202\.0/24$")
         relay.wait_for(r"INFO network /lax: no pool: members bring their addresses$")

@@ -15,8 +15,8 @@ from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import PASSWORDS_MAX, Password
 from candy.relay.reservations import Reservation
 from candy.relay.rules import MAX_RULES, Rule
-from candy.relay.settings import MAX_NETWORKS, GivenNetwork, RelaySettings, canonical_path, relay_settings
-from candy.settings import Given
+from candy.relay.settings import MAX_NETWORKS, RelaySettings, canonical_path, relay_settings
+from candy.settings import Given, GivenNetwork
 
 
 def on_line(**values: Any) -> dict[str, Given]:

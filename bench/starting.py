@@ -1,0 +1,181 @@
+"""How soon --version and --help are there, how large idle programs are, and what a part adds once it is used.
+
+Relay and member are started as users do, in network namespaces of their own, which takes root: without it only the
+commands are measured.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import checkout  # noqa: F401
+from relayprogram import resident_mb
+from rich.table import Table
+from target import Target
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from lab.laboratory import Laboratory
+from lab.programs import Program
+
+RUNS = 5
+START_MS_MAX = 100.0
+RELAY_MB_MAX = 60.0
+MEMBER_MB_MAX = 56.0
+"""Of these Python with click and asyncio takes 18, pydantic 12, aiohttp 10."""
+COMMANDS: Mapping[str, str] = {
+    f"candy-{side} {line}": f"import sys; sys.argv = ['', '{line}']; from candy.cli.{side} import main; main()"
+    for side in ("server", "client")
+    for line in ("--version", "--help")
+}
+METRICS = "127.0.0.1:26818"
+Use = Callable[[Laboratory, Path], None]
+"""Uses a part of a program whose control socket is given."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """The quickest of RUNS runs; others on the machine only slow it down."""
+
+    name: str
+    cpu_ms: float
+    ms: float
+
+
+@dataclass(frozen=True)
+class Size:
+    """Resident memory of a program, and of how much of it a part is the cause."""
+
+    name: str
+    resident_mb: float
+    more_mb: float
+
+
+def measure_commands() -> list[Command]:
+    """Python's own start, and the commands."""
+    return [_fastest("python -c pass", "pass"), *(_fastest(name, code) for name, code in COMMANDS.items())]
+
+
+def _fastest(name: str, code: str) -> Command:
+    runs = []
+    for _ in range(RUNS):
+        before, start = _children_s(), time.monotonic()
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        runs.append(((_children_s() - before) * 1e3, (time.monotonic() - start) * 1e3))
+    cpu, wall = (min(each) for each in zip(*runs, strict=True))
+    return Command(name, cpu, wall)
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def measure_sizes() -> list[Size]:
+    """Idle programs, then the same with one part more in use; nothing without root."""
+    if os.geteuid() != 0:
+        return []
+    return list(_sizes())
+
+
+def _sizes() -> Iterator[Size]:
+    relay = _relay()
+    yield Size("relay, idle with one member", relay, 0.0)
+    scrape = partial(_scrape, METRICS)
+    for name, size in (
+        ("relay: --tun", _relay("--tun", "192.168.202.200/24")),
+        ("relay: wss, --tls-self-signed", _relay("--tls-self-signed", scheme="wss")),
+        ("relay: asked for its status", _relay(use=partial(_ask, "server"))),
+        ("relay: --metrics, read once", _relay("--metrics", METRICS, use=scrape)),
+    ):
+        yield Size(name, size, size - relay)
+    member = _member()
+    yield Size("member, idle", member, 0.0)
+    for name, size in (
+        ("member: --masquerade", _member("--masquerade")),
+        ("member: asked for its status", _member(use=partial(_ask, "client"))),
+    ):
+        yield Size(name, size, size - member)
+
+
+def _ask(side: str, laboratory: Laboratory, control: Path) -> None:
+    code = f"from candy.cli.{side} import main; main()"
+    line = [sys.executable, "-c", code, "status", "--control-socket", str(control)]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
+
+
+def _scrape(where: str, laboratory: Laboratory, control: Path) -> None:
+    with laboratory.hub, urllib.request.urlopen(f"http://{where}/metrics") as answer:
+        answer.read()
+
+
+def _relay(*flags: str, scheme: str = "ws", use: Use | None = None) -> float:
+    with _laboratory() as laboratory:
+        relay = laboratory.relay(*flags, scheme=scheme)
+        more = ("--insecure",) if scheme == "wss" else ()
+        laboratory.client(*more, url=laboratory.url.replace("ws:", f"{scheme}:")).connected()
+        return _used(laboratory, relay, relay.control, use)
+
+
+def _member(*flags: str, use: Use | None = None) -> float:
+    with _laboratory() as laboratory:
+        laboratory.relay()
+        member = laboratory.client(*flags)
+        member.connected()
+        return _used(laboratory, member, member.control, use)
+
+
+@contextmanager
+def _laboratory() -> Iterator[Laboratory]:
+    # What its programs logged, which is for tests.
+    with redirect_stdout(StringIO()), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        yield Laboratory(stack, Path(folder))
+
+
+def _used(laboratory: Laboratory, program: Program, control: Path, use: Use | None) -> float:
+    """Megabytes, after the use."""
+    if use is not None:
+        use(laboratory, control)
+    return resident_mb(program.pid)
+
+
+def table_of_commands(commands: list[Command]) -> Table:
+    drawn = Table(title="Commands", title_justify="left")
+    drawn.add_column("command")
+    for name in ("CPU ms", "ms"):
+        drawn.add_column(name, justify="right")
+    for one in commands:
+        drawn.add_row(one.name, f"{one.cpu_ms:.0f}", f"{one.ms:.0f}")
+    return drawn
+
+
+def table_of_sizes(sizes: list[Size]) -> Table:
+    drawn = Table(title="Programs, and what a part adds", title_justify="left")
+    drawn.add_column("program")
+    for name in ("resident\nMB", "more\nMB"):
+        drawn.add_column(name, justify="right")
+    for one in sizes:
+        drawn.add_row(one.name, f"{one.resident_mb:.1f}", f"{one.more_mb:+.1f}" if one.more_mb else "")
+    return drawn
+
+
+def starting_targets(commands: list[Command], sizes: list[Size]) -> Iterator[Target]:
+    """CPU time, because others on the machine have no part in it; and idle programs."""
+    for command in commands:
+        if command.name in COMMANDS:
+            said = f"{command.name}: {command.cpu_ms:.0f} ms of CPU time (must be ≤ {START_MS_MAX:g})"
+            yield Target(said, command.cpu_ms <= START_MS_MAX)
+    for size in sizes:
+        if not size.more_mb:
+            most = RELAY_MB_MAX if size.name.startswith("relay") else MEMBER_MB_MAX
+            yield Target(f"{size.name}: {size.resident_mb:.1f} MB (must be ≤ {most:g})", size.resident_mb <= most)

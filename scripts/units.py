@@ -1,0 +1,209 @@
+"""The units of service install under a real systemd: start, reload, restart, a hang, a boot without network, the end.
+
+    make units          root; debootstrap and systemd-nspawn
+
+A tree is made by debootstrap once (build/machine), gets the wheel that make wheel has built, and is booted in a
+container with a network of its own, where nothing but lo is there at first. The relay and a member run in it.
+"""
+
+import glob
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TREE = ROOT / "build/machine"
+SUITE = "bookworm"
+"""Whose python3 is 3.11."""
+PACKAGES = "systemd,systemd-sysv,dbus,iproute2,python3,python3-venv"
+PATIENCE_S = 90.0
+ADDRESS = "10.99.0.1"
+SERVER = 'websocket = "ws://0.0.0.0:26816"\ndhcp = "10.64.0.0/24"\n'
+MEMBER = f'websocket = "ws://{ADDRESS}:26816"\npassword = "a password"\n'
+
+
+class Failed(Exception):
+    """Something that has to be so is not; says what."""
+
+
+def run(*command: str | Path, **more: object) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, **more)  # type: ignore[call-overload]
+    if done.returncode:
+        raise Failed(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.stdout.strip()}")
+    return str(done.stdout)
+
+
+def make_tree() -> None:
+    """A machine with candy in /opt/candy, by the newest wheel."""
+    for tool in ("debootstrap", "systemd-nspawn"):
+        if shutil.which(tool) is None:
+            raise Failed(f"{tool} is missing: apt install debootstrap systemd-container")
+    wheels = sorted(glob.glob(str(ROOT / "dist/*-cp311-*manylinux*.whl")), key=os.path.getmtime)
+    if not wheels:
+        raise Failed("there is no wheel for Python 3.11 in dist/: make wheel")
+    if not (TREE / "opt").exists():
+        print(f"make {TREE.relative_to(ROOT)}", flush=True)
+        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, TREE)
+    # Downloaded out here, where there is a network.
+    found = TREE / "wheels"
+    shutil.rmtree(found, ignore_errors=True)
+    run(ROOT / ".venv/bin/python", "-m", "pip", "wheel", "-q", "--wheel-dir", found, wheels[-1])
+    inside = ("chroot", str(TREE))
+    shutil.rmtree(TREE / "opt/candy", ignore_errors=True)
+    run(*inside, "python3", "-m", "venv", "/opt/candy")
+    run(*inside, "/opt/candy/bin/pip", "install", "-q", "--no-index", "--find-links", "/wheels", "candy-vpn")
+    for folder in ("etc/candy", "var/lib/candy", "var/lib/private", "var/lib/candy-server"):
+        shutil.rmtree(TREE / folder, ignore_errors=True)
+    configuration = TREE / "etc/candy"
+    configuration.mkdir()
+    (configuration / "server.toml").write_text(SERVER)
+    (configuration / "password").write_text("a password\n")
+    (configuration / "password").chmod(0o600)
+    (configuration / "home.toml").write_text(MEMBER)
+    (configuration / "home.toml").chmod(0o600)
+    for command in (("candy-server", "service", "install"), ("candy-client", "service", "install", "home")):
+        print(run(*inside, f"/opt/candy/bin/{command[0]}", *command[1:]), end="", flush=True)
+    run(*inside, "systemctl", "enable", "candy-server", "candy-client@home")
+
+
+class Machine:
+    """The container, once it has booted."""
+
+    def __init__(self, leader: str) -> None:
+        self._into = ("nsenter", "-t", leader, "-m", "-u", "-i", "-n", "-p", "--")
+
+    def run(self, *command: str) -> str:
+        return run(*self._into, *command)
+
+    def show(self, unit: str, what: str) -> str:
+        return self.run("systemctl", "show", "--value", "-p", what, unit).strip()
+
+    def until(self, about: str, holds: Callable[[], bool]) -> None:
+        """Wait for what systemd does at its own pace."""
+        end = time.monotonic() + PATIENCE_S
+        while not holds():
+            if time.monotonic() > end:
+                journal = self.run("journalctl", "--no-pager", "-b", "-n", "40", "-u", "candy-*")
+                raise Failed(f"not so after {PATIENCE_S:g} s: {about}\n{journal}")
+            time.sleep(0.2)
+        print(f"ok  {about}", flush=True)
+
+    def until_active(self, unit: str, about: str) -> None:
+        self.until(about, lambda: self.show(unit, "ActiveState") == "active")
+
+    def logged(self, unit: str, text: str) -> int:
+        return self.run("journalctl", "--no-pager", "-b", "-u", unit).count(text)
+
+
+@contextmanager
+def booted() -> Iterator[Machine]:
+    """A machine that has nothing but lo."""
+    process = subprocess.Popen(
+        [
+            *("systemd-nspawn", "-q", "-b", "-D", str(TREE), "--register=no", "--keep-unit", "--private-network"),
+            *("--bind=/dev/net/tun", "--console=pipe"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end, children = time.monotonic() + PATIENCE_S, Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and time.monotonic() < end:
+            for leader in children.read_text().split():
+                machine = Machine(leader)
+                try:
+                    machine.run("systemctl", "is-system-running", "--wait")
+                except Failed as failed:
+                    # "degraded" is a state as well: other units of a container may fail.
+                    if "degraded" not in str(failed):
+                        continue
+                yield machine
+                return
+            time.sleep(0.2)
+        raise Failed("the machine did not boot")
+    finally:
+        # What halts a container (systemd-nspawn(1)); then what always does.
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def check(machine: Machine) -> None:
+    relay, member = "candy-server", "candy-client@home"
+    machine.until_active(relay, "the relay is up without a network")
+    machine.until_active(member, "the member is up without a network")
+    machine.until("it says that it has no connection", lambda: "connect" in machine.show(member, "StatusText"))
+    machine.run("ip", "link", "add", "lan", "type", "bridge")
+    machine.run("ip", "address", "add", f"{ADDRESS}/24", "dev", "lan")
+    machine.run("ip", "link", "set", "lan", "up")
+    connected = "connected as 10.64.0.1/24"
+    machine.until("it connects once there is one", lambda: machine.show(member, "StatusText") == connected)
+    machine.until("the relay says who is in", lambda: machine.show(relay, "StatusText") == "1 member in")
+
+    before = machine.show(relay, "MainPID")
+    config = TREE / "etc/candy/server.toml"
+    config.write_text(SERVER + "max_members = 7\n")
+    machine.run("systemctl", "reload", relay)
+    machine.until("a reload is applied", lambda: machine.logged(relay, "changed: max_members") == 1)
+    machine.until_active(relay, "it is active after the reload")
+    if machine.show(relay, "MainPID") != before:
+        raise Failed("a reload has started another relay")
+    machine.run("systemctl", "reload", member)
+    machine.until("a member reloads", lambda: machine.logged(member, "the settings are read again") == 1)
+
+    machine.run("systemctl", "restart", relay)
+    machine.until("the member is back after a restart", lambda: machine.logged(member, "connected as") == 2)
+
+    for unit in (relay, member):
+        hang(machine, unit)
+    machine.until("all is as it was", lambda: machine.show(member, "StatusText") == connected)
+
+    for unit in (member, relay):
+        end(machine, unit)
+    machine.run("/opt/candy/bin/candy-client", "service", "uninstall", "home")
+    machine.run("/opt/candy/bin/candy-server", "service", "uninstall")
+    print("ok  what was installed is gone", flush=True)
+
+
+def hang(machine: Machine, unit: str) -> None:
+    """Stop its process, as if it hung."""
+    stopped = machine.show(unit, "MainPID")
+    machine.run("python3", "-c", f"import os, signal; os.kill({stopped}, signal.SIGSTOP)")
+    machine.until(f"a {unit} that hangs is replaced", lambda: machine.show(unit, "MainPID") not in ("0", stopped))
+    machine.until_active(unit, "by one that serves")
+    if machine.logged(unit, "Watchdog timeout") != 1:
+        raise Failed(f"not the watchdog has ended {unit}")
+
+
+def end(machine: Machine, unit: str) -> None:
+    """Have systemd stop it."""
+    machine.run("systemctl", "stop", unit)
+    ended = ("inactive", "success")
+    about = f"{unit} ends by itself"
+    machine.until(about, lambda: (machine.show(unit, "ActiveState"), machine.show(unit, "Result")) == ended)
+
+
+def main() -> None:
+    """Make the tree, boot it, look."""
+    if os.geteuid() != 0:
+        sys.exit("units: only root can boot a container")
+    try:
+        make_tree()
+        with booted() as machine:
+            check(machine)
+    except Failed as failed:
+        sys.exit(f"units: {failed}")
+
+
+if __name__ == "__main__":
+    main()
