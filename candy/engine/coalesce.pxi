@@ -127,7 +127,6 @@ cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
         return
     if m.pieces > 1:
         vnet[1] = GSO_UDP if m.packet[9] == UDP else GSO_TCP4
-        store_le16(vnet + 2, <uint16_t>m.headers)
         store_le16(vnet + 4, <uint16_t>m.gso_size)
         ipv4_finish(m.packet, m.length, 0)
         if m.packet[9] == UDP:
@@ -137,6 +136,8 @@ cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
         transport = (m.packet[0] & 15) * 4
         at = 6 if m.packet[9] == UDP else 16
         vnet[0] = VNET_NEEDS_CSUM
+        store_le16(vnet + 2, <uint16_t>(transport + (
+            8 if m.packet[9] == UDP else (m.packet[transport + 12] >> 4) * 4)))
         store_le16(vnet + 6, <uint16_t>transport)
         store_le16(vnet + 8, <uint16_t>at)
         store_be16(m.packet + transport + at, checksum_fold(pseudo_header(m.packet, m.length - transport)))

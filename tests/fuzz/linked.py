@@ -96,6 +96,10 @@ def outcome(inner: bytes, datagram_flags: int, flags: int) -> tuple[str | None, 
         return "link_malformed", b""
     if datagram_flags & UNSUMMED:
         least = {6: 20, 17: 8}.get(inner[9])
+        if inner[9] == 6 and len(inner) >= header + 20:
+            least = (inner[header + 12] >> 4) * 4 if inner[header + 12] >> 4 >= 5 else None
+        if inner[9] == 17 and int.from_bytes(inner[header + 4 : header + 6], "big") != len(inner) - header:
+            least = None
         if int.from_bytes(inner[6:8], "big") & 0x3FFF or least is None or len(inner) < header + least:
             return "link_malformed", b""
     reason = may_be_inside(inner, flags)
