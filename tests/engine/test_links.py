@@ -178,6 +178,7 @@ def test_datagrams_are_put_together(flags: int) -> None:
         one.peer.sendmsg([b"".join(sealed)], control, 0, one.own)
         got = one.device.reads()
         assert got[1] == 5
+        assert int.from_bytes(got[34:36], "big") == len(got) - 30
         assert segments(got[:10], got[10:]) == parts
 
 
@@ -336,7 +337,10 @@ def malformed(one: Linked) -> dict[str, tuple[bytes, str]]:
         "unsummed of no transport": (sealed(packet(B, A, pattern(40), protocol=1), UNSUMMED), "link_malformed"),
         "unsummed fragment": (sealed(tcp_back[:6] + b"\x20" + tcp_back[7:], UNSUMMED), "link_malformed"),
         "unsummed with half a header": (sealed(tcp_back[:32] + b"\x40" + tcp_back[33:], UNSUMMED), "link_malformed"),
-        "unsummed with a long header": (sealed(tcp_back[:2] + b"\0\x4f" + tcp_back[4:32] + b"\xf0" + tcp_back[33:79], UNSUMMED), "link_malformed"),
+        "unsummed with a long header": (
+            sealed(tcp_back[:2] + b"\0\x4f" + tcp_back[4:32] + b"\xf0" + tcp_back[33:79], UNSUMMED),
+            "link_malformed",
+        ),
         "unsummed without a header": (
             sealed(tcp_back[:2] + b"\0\x27" + tcp_back[4:39], UNSUMMED),
             "link_malformed",

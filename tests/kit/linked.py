@@ -105,7 +105,9 @@ class Linked:
     def path(self, *, longest: int = LONGEST, to: tuple[str, int] | None = None) -> None:
         self.engine.set_path(self.device.tun, self.one.peer, self.link, *packed(to or self.there), longest)
 
-    def comes(self, plain: bytes, *, flags: int = 0, counter: int | None = None, by: socket.socket | None = None) -> bytes:
+    def comes(
+        self, plain: bytes, *, flags: int = 0, counter: int | None = None, by: socket.socket | None = None
+    ) -> bytes:
         """A datagram from the peer, which is returned."""
         if counter is None:
             counter = self.counter
