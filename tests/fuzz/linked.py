@@ -2,7 +2,8 @@
 
 The invariant of fuzz_linked in _targets.pyx for a whole engine, in Python: what that finds is replayed against it. An
 input is a byte of flags (1: no virtio headers, 2: rules are known, 4: inner sources are not checked, 128: one datagram
-of a stranger's follows) and records: a byte of a datagram's flags, two of length, and what 10.0.0.1 sealed for 10.0.0.2.
+of a stranger's follows) and records: a byte of the flags of a datagram, two of length, and what 10.0.0.1 sealed for
+10.0.0.2.
 """
 
 from dataclasses import replace
@@ -57,7 +58,7 @@ def check_linked(data: bytes) -> None:
 
 def records(data: bytes) -> list[tuple[int, bytes]]:
     """Flags and content of each datagram."""
-    found = []
+    found: list[tuple[int, bytes]] = []
     at = 1
     while len(data) - at >= 3 and len(found) < RECORDS:
         length = min(int.from_bytes(data[at + 1 : at + 3], "big"), len(data) - at - 3)
