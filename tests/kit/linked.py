@@ -1,4 +1,7 @@
-"""Direct links, slowly: what engines send each other by UDP, as docs/protocol.md has it. Shares no code with the engine."""
+"""Direct links, slowly: what engines send each other by UDP, as docs/protocol.md has it.
+
+Shares no code with the engine.
+"""
 
 import hmac
 import socket
@@ -105,7 +108,9 @@ class Linked:
     def path(self, *, longest: int = LONGEST, to: tuple[str, int] | None = None) -> None:
         self.engine.set_path(self.device.tun, self.one.peer, self.link, *packed(to or self.there), longest)
 
-    def comes(self, plain: bytes, *, flags: int = 0, counter: int | None = None, by: socket.socket | None = None) -> bytes:
+    def comes(
+        self, plain: bytes, *, flags: int = 0, counter: int | None = None, by: socket.socket | None = None
+    ) -> bytes:
         """A datagram from the peer, which is returned."""
         if counter is None:
             counter = self.counter
