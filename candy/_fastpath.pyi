@@ -72,8 +72,8 @@ EVENT_LINK: Final[int]
 """Of such a device: something authentic came by a link that Python should know of: the answer to a probe, or anything
 from an address that is not the path to its sender. The detail is the session's number, 4 bytes, the link, 8, where it
 came from as family (4 or 6), 1, address, 16, of IPv4 the first 4 and zeros, and port, 2; then the ANSWER (`2 | id 8 |
-family 1 | address 16 | port 2 | length of the probe's datagram 2`), or nothing. All big-endian. At most 32 answers and 4
-others a second of one session, with 64 and 8 saved up."""
+family 1 | address 16 | port 2 | length of the probe's datagram 2`), or nothing. All big-endian. At most 32 answers and
+4 others a second of one session, with 64 and 8 saved up."""
 EVENT_STUN: Final[int]
 """Of a link: a STUN success response to one of expect_stun()'s transactions came; the detail is where it came from,
 family, address and port as of EVENT_LINK, and the datagram, of up to 512 bytes."""

@@ -29,14 +29,20 @@ cdef bint udp_mergeable(const uint8_t *packet, uint32_t length, bint unsummed) n
             and (unsummed or load_be16(packet + 26) != 0))
 
 
-cdef bint udp_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
-    """Whether a mergeable datagram continues those at hand."""
+cdef inline bint header_fits(const Merge *m, const uint8_t *packet) noexcept nogil:
+    """Whether this is another packet of the flow at hand, with the same IPv4 header but for length, id and checksum."""
     cdef const uint8_t *first = m.packet
-    return (not m.closed and first[9] == UDP and m.length + length - UDP_HEADERS <= 65535 and m.pieces < UDP_PIECES
-            and length - UDP_HEADERS <= m.gso_size
+    return (not m.closed and packet[9] == first[9]
             and packet[1] == first[1] and packet[8] == first[8] and load_be16(packet + 6) == load_be16(first + 6)
+            # With DF an id means nothing (RFC 6864); else the kernel would count up from the first.
             and (packet[6] & 0x40 or load_be16(packet + 4) == <uint16_t>(load_be16(first + 4) + m.pieces))
             and memcmp(packet + 12, first + 12, 12) == 0)                       # addresses and ports
+
+
+cdef bint udp_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
+    """Whether a mergeable datagram continues those at hand."""
+    return (m.pieces < UDP_PIECES and m.length + length - UDP_HEADERS <= 65535
+            and length - UDP_HEADERS <= m.gso_size and header_fits(m, packet))
 
 
 cdef bint checksums_right(const uint8_t *packet, uint32_t length, bint unsummed) noexcept nogil:
@@ -46,16 +52,12 @@ cdef bint checksums_right(const uint8_t *packet, uint32_t length, bint unsummed)
 
 
 cdef bint merge_fits(const Merge *m, const uint8_t *packet, uint32_t length) noexcept nogil:
-    """Whether a mergeable packet continues the one at hand."""
+    """Whether a mergeable packet of TCP continues the one at hand."""
     cdef const uint8_t *first = m.packet
     cdef uint32_t headers = 20 + (packet[32] >> 4) * 4
-    return (not m.closed and first[9] == TCP and headers == m.headers and m.length + length - headers <= 65535
+    return (header_fits(m, packet) and headers == m.headers and m.length + length - headers <= 65535
             and m.pieces < MERGE_MAX and length - headers <= m.gso_size
             and load_be32(packet + 24) == m.next_sequence
-            and packet[1] == first[1] and packet[8] == first[8] and load_be16(packet + 6) == load_be16(first + 6)
-            # With DF an id means nothing (RFC 6864); else the kernel would count up from the first.
-            and (packet[6] & 0x40 or load_be16(packet + 4) == <uint16_t>(load_be16(first + 4) + m.pieces))
-            and memcmp(packet + 12, first + 12, 12) == 0                        # addresses and ports
             and memcmp(packet + 28, first + 28, 4) == 0                         # acknowledgement
             and memcmp(packet + 34, first + 34, 2) == 0                         # window
             and memcmp(packet + 38, first + 38, headers - 38) == 0)             # urgent pointer and options
@@ -127,7 +129,6 @@ cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
         return
     if m.pieces > 1:
         vnet[1] = GSO_UDP if m.packet[9] == UDP else GSO_TCP4
-        store_le16(vnet + 2, <uint16_t>m.headers)
         store_le16(vnet + 4, <uint16_t>m.gso_size)
         ipv4_finish(m.packet, m.length, 0)
         if m.packet[9] == UDP:
@@ -137,6 +138,8 @@ cdef void merge_write(Worker *w, Slot *s, Merge *m) noexcept nogil:
         transport = (m.packet[0] & 15) * 4
         at = 6 if m.packet[9] == UDP else 16
         vnet[0] = VNET_NEEDS_CSUM
+        store_le16(vnet + 2, <uint16_t>(transport + (
+            8 if m.packet[9] == UDP else (m.packet[transport + 12] >> 4) * 4)))
         store_le16(vnet + 6, <uint16_t>transport)
         store_le16(vnet + 8, <uint16_t>at)
         store_be16(m.packet + transport + at, checksum_fold(pseudo_header(m.packet, m.length - transport)))

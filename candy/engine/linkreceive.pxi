@@ -232,7 +232,9 @@ cdef bint link_summable(const uint8_t *packet, uint32_t n) noexcept nogil:
     cdef uint32_t header = (packet[0] & 15) * 4
     if load_be16(packet + 6) & 0x3FFF:
         return False
-    return n >= header + 20 if packet[9] == TCP else packet[9] == UDP and n >= header + 8
+    if packet[9] == TCP:
+        return n >= header + 20 and 20 <= (packet[header + 12] >> 4) * 4 <= n - header
+    return packet[9] == UDP and n >= header + 8 and load_be16(packet + header + 4) == n - header
 
 
 cdef void link_packet(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom *f, uint8_t *packet, uint32_t n,

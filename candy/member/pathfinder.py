@@ -47,6 +47,9 @@ AGAIN_S: Final = 5.0
 OBSERVED_MOST: Final = 4
 OUTSTANDING_MOST: Final = 64
 WAIT_S: Final = 0.1
+LATER_S: Final = 0.5
+KEPT_FREE: Final = 20
+"""Of the budget, for addresses that are new or in doubt."""
 TRIED_S: Final = 5.0
 """After so long without an answer no path was found."""
 
@@ -329,6 +332,8 @@ class Pathfinder:
             is_path = trial is self._path
             if not (is_path or self._is_active(now)):
                 trial.next_at = inf
+            elif trial.is_routine and self._budget.left(now) <= KEPT_FREE:
+                trial.next_at = now + LATER_S
             elif self._take(now, 1):
                 steps.append(self._probe(trial, now))
                 holds = is_path and not self._is_active(now) and not trial.lost_in_row

@@ -20,7 +20,7 @@ FIRST_S: Final = (0.2, 0.4, 0.8)
 EACH_S: Final = 1.5
 SELDOM_S: Final = 30.0
 MTU_LEAST: Final = 1280
-SIZES: Final = (MTU_LEAST, 1360, 1400, 1420, 1440, 1460, 1480, 1500)
+SIZES: Final = (MTU_LEAST, 1420, 1460, 1480, 1500)
 """Bytes of an IP packet. A device's packets have at most 1,479, and 60 more on the way, 80 with IPv6."""
 ROUNDS_MOST: Final = 2
 """In a row."""
@@ -91,6 +91,11 @@ class Trial:
     def is_good(self) -> bool:
         """It answers."""
         return self.answers > 0 and self.lost_in_row < 2
+
+    @property
+    def is_routine(self) -> bool:
+        """Its next probe is one of many, and may come a little later."""
+        return self._tries > len(FIRST_S) and not self.lost_in_row
 
     @property
     def is_measuring(self) -> bool:

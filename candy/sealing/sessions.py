@@ -25,6 +25,7 @@ from candy.errors import WireError
 from candy.protocol import control, group
 from candy.protocol.actions import Drop, Log, Send
 from candy.protocol.handshake import Message
+from candy.protocol.linking import OFFER
 from candy.protocol.login import Asks
 from candy.protocol.wire import DropReason
 from candy.sealing import ways
@@ -269,7 +270,8 @@ class Sessions:
 
     def _on_note(self, event: Noted, at: Moment) -> list[Step]:
         found, joined = self._handshakes.session(event.local), self._joined
-        if found is None or joined is None:
+        # An offer of addresses is nothing for who has no direct links, as the relay's own interface.
+        if found is None or joined is None or event.note[1] == OFFER:
             return []
         contact, session = found
         try:

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -37,10 +38,8 @@ def test_all_at_once(workers: int, cipher: int) -> None:
             )
             fresh.install(engine, tun)
             for count in range(20):
-                try:
+                with suppress(BlockingIOError):
                     one.device.kernel.send(vnet + tcp(pattern(20_000), source=A, to=B))
-                except BlockingIOError:
-                    pass
                 for n, part in enumerate(PARTS):
                     one.peer.sendto(
                         Datagram(session.local, count * len(PARTS) + n, part, 1).seal(session.receives, cipher), one.own
@@ -81,7 +80,7 @@ def test_all_at_once(workers: int, cipher: int) -> None:
 
 def taken(peer: socket.socket, seen: set[tuple[int, int]]) -> set[tuple[int, int]]:
     """Session and counter of each datagram that has come; none of them came before."""
-    found = set()
+    found: set[tuple[int, int]] = set()
     while True:
         try:
             datagram = peer.recv(65536)

@@ -14,6 +14,7 @@ from kit.linked import (
     Linked,
     link_key,
     linked,
+    opened,
     packed,
     place,
     udp,
@@ -21,7 +22,7 @@ from kit.linked import (
 from kit.peer import packet
 from kit.sealing import CIPHERS, CLEAR, PREFER, SEAL
 from kit.sealing_device import client
-from kit.superpacket import ANY, NO_VNET, A, B, C, checksums_right, pattern, segments, tcp
+from kit.superpacket import ANY, IPIP, NO_VNET, A, B, C, checksums_right, folded, ip_header, pattern, segments, tcp
 from kit.superpacket import udp as udp_packet
 
 from candy import _fastpath
@@ -59,10 +60,11 @@ def test_packets_leave_by_the_path(cipher: int, family: socket.AddressFamily) ->
             found = one.went()
             assert (found.counter, found.flags, found.plain) == (number, 0, out)
         assert one.device.relay.dropped() == {}
+        arrives(one)
         [(peer, sent, heard, *figures)] = one.engine.paths(one.device.tun)
         assert peer == B
-        assert sent >= heard > 0
-        assert figures == [0, 0, 5, 28 + 29 + 100 + 1000 + LONGEST, False]
+        assert heard >= sent > 0
+        assert figures == [1, 35, 5, 28 + 29 + 100 + 1000 + LONGEST, False]
 
 
 @CIPHER
@@ -146,7 +148,7 @@ def test_or_left_to_the_kernel() -> None:
     with linked(vnet=True) as one:
         one.comes(back[:26] + bytes(2) + back[28:], flags=UNSUMMED)
         got = one.device.reads()
-        assert got[:10] == struct.pack("<BBHHHH", 1, 0, 0, 0, 20, 6)
+        assert got[:10] == struct.pack("<BBHHHH", 1, 0, 28, 0, 20, 6)
         assert segments(got[:10], got[10:]) == segments(
             struct.pack("<BBHHHH", 1, 0, 0, 0, 20, 6), udp_packet(pattern(99), source=B, to=A)
         )
@@ -176,6 +178,7 @@ def test_datagrams_are_put_together(flags: int) -> None:
         one.peer.sendmsg([b"".join(sealed)], control, 0, one.own)
         got = one.device.reads()
         assert got[1] == 5
+        assert int.from_bytes(got[34:36], "big") == len(got) - 30
         assert segments(got[:10], got[10:]) == parts
 
 
@@ -333,8 +336,17 @@ def malformed(one: Linked) -> dict[str, tuple[bytes, str]]:
         "unsummed probe": (sealed(bytes([PROBE]) + bytes(29), UNSUMMED), "link_malformed"),
         "unsummed of no transport": (sealed(packet(B, A, pattern(40), protocol=1), UNSUMMED), "link_malformed"),
         "unsummed fragment": (sealed(tcp_back[:6] + b"\x20" + tcp_back[7:], UNSUMMED), "link_malformed"),
+        "unsummed with half a header": (sealed(tcp_back[:32] + b"\x40" + tcp_back[33:], UNSUMMED), "link_malformed"),
+        "unsummed with a long header": (
+            sealed(tcp_back[:2] + b"\0\x4f" + tcp_back[4:32] + b"\xf0" + tcp_back[33:79], UNSUMMED),
+            "link_malformed",
+        ),
         "unsummed without a header": (
             sealed(tcp_back[:2] + b"\0\x27" + tcp_back[4:39], UNSUMMED),
+            "link_malformed",
+        ),
+        "unsummed of another length": (
+            sealed(back[:24] + b"\0\x44" + back[26:], UNSUMMED),
             "link_malformed",
         ),
         "another's source": (sealed(packet(C, A, pattern(40))), "inner_source"),
@@ -692,3 +704,120 @@ def test_two_engines() -> None:
         other.kernel.send(NO_VNET + back)
         assert one.device.reads() == NO_VNET + back
         assert one.device.relay.dropped() == other.relay.dropped() == {}
+
+
+def test_a_forgery_shuts_nothing_out() -> None:
+    with linked() as one:
+        back = packet(B, A, b"true")
+        datagram = Datagram(one.one.local, 5, back).seal(one.one.receives)
+        one.peer.sendto(datagram[:-1] + bytes([datagram[-1] ^ 1]), one.own)
+        one.peer.sendto(datagram, one.own)
+        assert one.device.reads() == back
+        assert one.device.relay.dropped() == {"link_bad_seal": 1}
+
+
+def test_what_waited_leaves_first() -> None:
+    """A packet that comes while others wait for their turn is none before them."""
+    with linked(with_path=False) as one:
+        one.engine.set_peer(one.device.tun, B, 0)
+        one.device.kernel.send(packet(A, B, b"first"))
+        assert one.told(_fastpath.EVENT_WANTED) == [B.to_bytes(4, "big")]
+        one.path()
+        one.device.seal_with(one.one)
+        one.device.kernel.send(packet(A, B, b"second"))
+        assert [one.went().plain for _ in range(2)] == [packet(A, B, b"first"), packet(A, B, b"second")]
+
+
+def test_many_short_ones_leave_in_calls_that_the_kernel_takes() -> None:
+    whole = udp_packet(pattern(4000), source=A, to=B)
+    vnet = struct.pack("<BBHHHH", 1, 5, 28, 40, 20, 6)
+    with linked(vnet=True) as one:
+        sends = one.engine.stats()["sends"]
+        one.device.kernel.send(vnet + whole)
+        assert b"".join(one.went().plain[28:] for _ in range(100)) == pattern(4000)
+        assert one.engine.stats()["sends"] == sends + 1
+        assert one.device.relay.dropped() == {}
+
+
+def test_a_batch_for_two_peers() -> None:
+    with linked() as one, udp() as elsewhere:
+        other = one.one.__class__(A, C, one.one.local + 1, 77, bytes([3]) * 32, bytes([4]) * 32)
+        other.install(one.engine, one.device.tun)
+        one.device.seal_with(other)
+        name = elsewhere.getsockname()
+        one.engine.set_path(one.device.tun, C, one.link, *packed((name[0], name[1])), LONGEST)
+        for number in range(50):
+            one.device.kernel.send(packet(A, B, bytes([number])))
+            one.device.kernel.send(packet(A, C, bytes([number])))
+        for number in range(50):
+            assert one.went().plain == packet(A, B, bytes([number]))
+            found = opened(other.sends, elsewhere.recv(1000))
+            assert found is not None
+            assert found.plain == packet(A, C, bytes([number]))
+
+
+def test_what_is_wrapped_keeps_its_checksum() -> None:
+    """A user's own IPIP: what left its checksum to the engine lies behind a header that no link speaks of."""
+    inner = udp_packet(pattern(100), source=A, to=B)
+    whole = ip_header(len(inner), IPIP, A, B) + inner
+    vnet = struct.pack("<BBHHHH", 1, 0, 0, 0, 20, 6)
+    with linked(vnet=True) as one:
+        one.device.kernel.send(vnet + whole[:46] + folded_pseudo(inner) + whole[48:])
+        found = one.went()
+        assert found.flags == 0
+        assert found.plain[20:] == inner
+
+
+def folded_pseudo(packet: bytes) -> bytes:
+    """What a kernel leaves in the place of UDP's checksum."""
+    pseudo = packet[12:20] + struct.pack(">BBH", 0, packet[9], len(packet) - 20)
+    return folded(pseudo).to_bytes(2, "big")
+
+
+def test_one_of_many_asks() -> None:
+    with linked(vnet=True) as one:
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.3)
+        one.device.kernel.send(bytes(ANY) + tcp(pattern(5000), source=A, to=B))
+        assert [one.went().flags for _ in range(5)] == [UNSUMMED | ASKS] + 4 * [UNSUMMED]
+
+
+def test_python_hears_of_another_address_now_and_then() -> None:
+    with linked() as one, udp() as elsewhere:
+        parts = [Datagram(one.one.local, n, b"").seal(one.one.receives) for n in range(1000)]
+        for at in range(0, 1000, 50):
+            control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(parts[0])))]
+            elsewhere.sendmsg([b"".join(parts[at : at + 50])], control, 0, one.own)
+        one.counter = 1000
+        arrives(one)
+        assert 8 <= len(one.told(EVENT_LINK)) < 500
+        assert one.device.relay.dropped() == {}
+
+
+def test_what_came_in_one_may_be_of_two_sessions() -> None:
+    with linked() as one:
+        other = one.one.__class__(A, C, one.one.local + 1, 77, bytes([3]) * 32, bytes([4]) * 32)
+        other.install(one.engine, one.device.tun)
+        parts = []
+        for number in range(10):
+            parts.append(Datagram(one.one.local, number, packet(B, A, bytes([number]))).seal(one.one.receives))
+            parts.append(Datagram(other.local, number, packet(C, A, bytes([number]))).seal(other.receives))
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(parts[0])))]
+        one.peer.sendmsg([b"".join(parts)], control, 0, one.own)
+        for number in range(10):
+            assert one.device.reads() == packet(B, A, bytes([number]))
+            assert one.device.reads() == packet(C, A, bytes([number]))
+
+
+def test_a_path_that_is_set_again_keeps_its_figures() -> None:
+    with linked() as one, udp() as elsewhere:
+        one.device.kernel.send(packet(A, B, b"out"))
+        one.went()
+        arrives(one)
+        one.path(longest=1300)
+        [(_, sent, _, _, _, packets, size, _)] = one.engine.paths(one.device.tun)
+        assert sent > 0
+        assert (packets, size) == (1, 31)
+        name = elsewhere.getsockname()
+        one.path(to=(name[0], name[1]))
+        [(_, sent, _, *figures)] = one.engine.paths(one.device.tun)
+        assert (sent, figures) == (0.0, [0, 0, 0, 0, False])

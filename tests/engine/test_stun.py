@@ -53,7 +53,7 @@ def responder(
             own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             own.bind(("::", 0))
         else:
-            own.bind(asker.getsockname()[:1] + (0,))
+            own.bind((asker.getsockname()[0], 0))
         port = own.getsockname()[1]
         relay.engine.open_stun(own.detach(), None if other is None else packed(other))
         yield relay, asker, (asker.getsockname()[0], port)

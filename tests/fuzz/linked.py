@@ -2,7 +2,8 @@
 
 The invariant of fuzz_linked in _targets.pyx for a whole engine, in Python: what that finds is replayed against it. An
 input is a byte of flags (1: no virtio headers, 2: rules are known, 4: inner sources are not checked, 128: one datagram
-of a stranger's follows) and records: a byte of a datagram's flags, two of length, and what 10.0.0.1 sealed for 10.0.0.2.
+of a stranger's follows) and records: a byte of the flags of a datagram, two of length, and what 10.0.0.1 sealed for
+10.0.0.2.
 """
 
 from dataclasses import replace
@@ -57,7 +58,7 @@ def check_linked(data: bytes) -> None:
 
 def records(data: bytes) -> list[tuple[int, bytes]]:
     """Flags and content of each datagram."""
-    found = []
+    found: list[tuple[int, bytes]] = []
     at = 1
     while len(data) - at >= 3 and len(found) < RECORDS:
         length = min(int.from_bytes(data[at + 1 : at + 3], "big"), len(data) - at - 3)
@@ -96,6 +97,10 @@ def outcome(inner: bytes, datagram_flags: int, flags: int) -> tuple[str | None, 
         return "link_malformed", b""
     if datagram_flags & UNSUMMED:
         least = {6: 20, 17: 8}.get(inner[9])
+        if inner[9] == 6 and len(inner) >= header + 20:
+            least = (inner[header + 12] >> 4) * 4 if inner[header + 12] >> 4 >= 5 else None
+        if inner[9] == 17 and int.from_bytes(inner[header + 4 : header + 6], "big") != len(inner) - header:
+            least = None
         if int.from_bytes(inner[6:8], "big") & 0x3FFF or least is None or len(inner) < header + least:
             return "link_malformed", b""
     reason = may_be_inside(inner, flags)

@@ -1,4 +1,7 @@
-"""Direct links, slowly: what engines send each other by UDP, as docs/protocol.md has it. Shares no code with the engine."""
+"""Direct links, slowly: what engines send each other by UDP, as docs/protocol.md has it.
+
+Shares no code with the engine.
+"""
 
 import hmac
 import socket

@@ -62,7 +62,7 @@ def test_through_nats(one: str, other: str) -> None:
 
 
 @given(
-    st.sampled_from(PAIRS), st.integers(0, 2**32), st.floats(0, 0.1), st.booleans(), st.sampled_from([1500, 1400, 1280])
+    st.sampled_from(PAIRS), st.integers(0, 2**32), st.floats(0, 0.1), st.booleans(), st.sampled_from([1500, 1420, 1280])
 )
 @settings(max_examples=40, deadline=None)
 def test_through_nats_with_loss(names: tuple[str, str], seed: int, loss: float, has_two_ways: bool, mtu: int) -> None:
@@ -169,10 +169,10 @@ def test_the_path_becomes_narrower() -> None:
     a, b = pair(world, "none", "full cone")
     world.run(5.0, 0.1, (a, b))
     assert a.state(b).mtu == 1500
-    b.mtu = 1400
+    b.mtu = 1420
     world.run(6.0, 0.1, (a, b))
-    assert a.state(b).mtu == 1400
-    assert a.paths[b.address].longest == 1340
+    assert a.state(b).mtu == 1420
+    assert a.paths[b.address].longest == 1360
 
 
 def test_less_than_the_least_fits() -> None:
@@ -204,6 +204,24 @@ def test_an_idle_pair_costs_nothing() -> None:
         host.gather()
     world.run(4.0, 0.1, (a, b))
     assert both(a, b) == (True, True)
+
+
+def test_many_peers_share_the_probes() -> None:
+    """All are reached within a while, and no faster than the budget lets them."""
+    world = World()
+    a = world.add()
+    peers = [world.add() for _ in range(60)]
+    for peer in peers:
+        world.meet(a, peer)
+    flows = [(a, peer) for peer in peers]
+    world.run(20.0, 1.0, *flows)
+    assert all(a.state(peer).endpoint is not None for peer in peers)
+    assert len(a.probes) <= 100 + 40 * 20
+    # One that comes late does not wait for the others' routine.
+    late = world.add()
+    world.meet(a, late)
+    world.run(2.0, 0.5, *flows, (a, late))
+    assert a.state(late).endpoint is not None
 
 
 def test_a_peer_that_says_nothing_is_too_old() -> None:
@@ -317,7 +335,7 @@ def test_a_route_that_begins_to_lead_into_the_tunnel() -> None:
     assert probe.content == b"\1" + bytes(29)
     source = Endpoint(ip_address("192.0.2.7"), 9)
     sizes = links.arrived(5, source, Answer(bytes(8), source, 62).encode(), 0.2)
-    assert len(sizes) == 8
+    assert len(sizes) == 5
     [path, *_] = links.arrived(5, source, Answer(bytes(8), source, 1500 - 28).encode(), 0.3)
     assert path == SetPath(PEER, source, 1440)
     assert links.changed((IPv4Network("192.0.2.0/24"),), 0.4) == [ClearPath(PEER)]

@@ -4,8 +4,9 @@ import pytest
 from kit.sealed_pair import ONE, TWO, both_pass, shakes, talked, way
 from kit.sealed_world import A, B, Sealed, World
 
+from candy.protocol.linking import Offer
 from candy.sealing.handshakes import AWAY_MOST_S
-from candy.sealing.seals import Way
+from candy.sealing.seals import Noted, Way
 
 
 def chat(world: World, seconds: float, each_s: float = 10.0) -> None:
@@ -90,6 +91,15 @@ def test_who_is_away_and_has_no_link_is_away() -> None:
     world.settle()
     assert way(a, B) is Way.NO_ROUTE
     assert not a.engine.sessions
+
+
+def test_an_offer_of_addresses_is_nothing_for_who_has_no_links() -> None:
+    world, a, b = talked()
+    [local] = a.engine.sessions
+    a.happened(Noted(local, Offer(1).encode()))
+    world.run()
+    assert (a.dropped, b.dropped) == ([], [])
+    both_pass(world, a, b)
 
 
 def test_no_longer_than_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
