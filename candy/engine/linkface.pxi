@@ -240,7 +240,7 @@ cdef class _Links(_Sealing):
         if len(address) != (4 if family == AF_INET else 16) or port == 0:
             raise ValueError("an address and a port of the link's family")
         if not PATH_LEAST <= longest <= LINK_CONTENT_MAX:
-            raise ValueError(f"the longest packet of a path has {PATH_LEAST} to {LINK_CONTENT_MAX} bytes, not {longest}")
+            raise ValueError(f"a path's longest packet has {PATH_LEAST} to {LINK_CONTENT_MAX} bytes, not {longest}")
         if found == NULL:
             raise ValueError("set_peer() comes first")
         fresh = <Path *>calloc(1, sizeof(Path))
@@ -275,13 +275,13 @@ cdef class _Links(_Sealing):
 
     def open_stun(self, int fd, other=None):
         cdef EngineState *e = self.alive()
-        cdef uint16_t family = socket_family(fd)
         cdef uint8_t name[28]
         cdef StunLimits *limits
         cdef bytes address
         cdef Slot *s
         if e.stun_slots == STUN_SLOTS:
             raise OSError(EUSERS, f"an engine has at most {STUN_SLOTS} STUN responders")
+        socket_family(fd)
         set_nonblocking(fd)
         limits = <StunLimits *>calloc(1, sizeof(StunLimits))
         if limits == NULL:

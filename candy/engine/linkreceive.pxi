@@ -1,5 +1,5 @@
-# From a link to its device: opened where it lies, checked as what comes by the relay is, put together, and written. Runs
-# on the device's worker.
+# From a link to its device: opened where it lies, checked as what comes by the relay is, put together, and written.
+# Runs on the device's worker.
 #
 # 1. link_receive()    one turn: up to LINK_READS times 64 KB in one call, each cut by the kernel's word (UDP_GRO)
 # 2. link_datagram()   one datagram: a session's, an answer of STUN that is waited for, an original client's, or nothing
@@ -34,21 +34,21 @@ cdef struct LinkFrom:
     bint expected                   # it leads to where this came from
 
 
-cdef void link_prepare(Links *l, uint8_t *buffer, uint32_t n, uint32_t each) noexcept nogil:
+cdef void link_prepare(Links *links, uint8_t *buffer, uint32_t n, uint32_t each) noexcept nogil:
     """Make room for so many datagrams."""
     cdef msghdr *message
     cdef uint32_t i
     for i in range(n):
-        message = &l.messages[i].msg_hdr
+        message = &links.messages[i].msg_hdr
         memset(message, 0, sizeof(msghdr))
-        message.msg_name = l.names[i]
+        message.msg_name = links.names[i]
         message.msg_namelen = 28
-        message.msg_control = l.controls[i]
+        message.msg_control = links.controls[i]
         message.msg_controllen = CONTROL_BYTES
-        message.msg_iov = &l.iov[i]
+        message.msg_iov = &links.iov[i]
         message.msg_iovlen = 1
-        l.iov[i].iov_base = buffer + i * each
-        l.iov[i].iov_len = each
+        links.iov[i].iov_base = buffer + i * each
+        links.iov[i].iov_len = each
 
 
 cdef uint32_t link_cut_size(msghdr *message, uint32_t whole) noexcept nogil:
@@ -64,7 +64,7 @@ cdef uint32_t link_cut_size(msghdr *message, uint32_t whole) noexcept nogil:
 
 cdef bint link_receive(Worker *w, Slot *s) noexcept nogil:
     """Read until the socket is empty, or this turn's work is used up. True: more may be there."""
-    cdef Links *l = <Links *>load_pointer(<void **>&w.links)
+    cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef Slot *device = &w.engine.slots[<uint32_t>s.link.device]
     cdef Seals *seals = seals_of(w, s)
     cdef Merge *m = w.merge
@@ -72,8 +72,8 @@ cdef bint link_receive(Worker *w, Slot *s) noexcept nogil:
     clear_buffer(w)
     m.pieces = 0
     while w.work > 0:
-        link_prepare(l, w.buffer, LINK_READS, LINK_READ_BYTES)
-        n = recvmmsg(s.fd, l.messages, LINK_READS, MSG_DONTWAIT, NULL)
+        link_prepare(links, w.buffer, LINK_READS, LINK_READ_BYTES)
+        n = recvmmsg(s.fd, links.messages, LINK_READS, MSG_DONTWAIT, NULL)
         w.work -= WORK_CALL
         if n < 0 and errno == EINTR:
             continue
@@ -83,25 +83,25 @@ cdef bint link_receive(Worker *w, Slot *s) noexcept nogil:
         store_relaxed64(&s.received_ns, w.now)
         count(&w.counters.receives, 1)
         for i in range(n):
-            link_received(w, s, device, seals, l, <uint32_t>i)
+            link_received(w, s, device, seals, links, <uint32_t>i)
         merge_write(w, device, m)
         if n < <int>LINK_READS:
             return False
     return True
 
 
-cdef void link_received(Worker *w, Slot *s, Slot *device, Seals *seals, Links *l, uint32_t i) noexcept nogil:
+cdef void link_received(Worker *w, Slot *s, Slot *device, Seals *seals, Links *links, uint32_t i) noexcept nogil:
     """What was received in one."""
     cdef LinkFrom f
-    cdef uint8_t *data = <uint8_t *>l.iov[i].iov_base
-    cdef uint32_t whole = l.messages[i].msg_len
-    cdef uint32_t each = link_cut_size(&l.messages[i].msg_hdr, whole)
+    cdef uint8_t *data = <uint8_t *>links.iov[i].iov_base
+    cdef uint32_t whole = links.messages[i].msg_len
+    cdef uint32_t each = link_cut_size(&links.messages[i].msg_hdr, whole)
     cdef uint32_t at = 0
-    if l.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
+    if links.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
         drop(w, s, DROP_LINK_MALFORMED)
         return
-    f.name = l.names[i]
-    f.name_size = l.messages[i].msg_hdr.msg_namelen
+    f.name = links.names[i]
+    f.name_size = links.messages[i].msg_hdr.msg_namelen
     f.local = 0
     place_of(f.name, f.place)
     while at < whole:

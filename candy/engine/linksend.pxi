@@ -36,23 +36,23 @@ cdef void link_sent(Worker *w, LinkRun *run, uint32_t n, uint32_t size) noexcept
     count(&run.path.traffic.bytes_out, size)
 
 
-cdef void link_message(Links *l, uint32_t i, const Path *path, uint8_t *data, size_t size) noexcept nogil:
+cdef void link_message(Links *links, uint32_t i, const Path *path, uint8_t *data, size_t size) noexcept nogil:
     """Make message number `i` of datagrams for a path."""
-    cdef msghdr *message = &l.messages[i].msg_hdr
+    cdef msghdr *message = &links.messages[i].msg_hdr
     memset(message, 0, sizeof(msghdr))
     message.msg_name = <void *>path.name
     message.msg_namelen = path.name_size
-    l.iov[i].iov_base = data
-    l.iov[i].iov_len = size
-    message.msg_iov = &l.iov[i]
+    links.iov[i].iov_base = data
+    links.iov[i].iov_len = size
+    message.msg_iov = &links.iov[i]
     message.msg_iovlen = 1
 
 
-cdef void link_segmented(Links *l, uint32_t i, uint16_t each) noexcept nogil:
+cdef void link_segmented(Links *links, uint32_t i, uint16_t each) noexcept nogil:
     """Have the kernel cut message number `i` into datagrams of this size."""
-    cdef msghdr *message = &l.messages[i].msg_hdr
+    cdef msghdr *message = &links.messages[i].msg_hdr
     cdef cmsghdr *control
-    message.msg_control = l.controls[i]
+    message.msg_control = links.controls[i]
     message.msg_controllen = CMSG_SPACE(2)
     control = CMSG_FIRSTHDR(message)
     control.cmsg_level = IPPROTO_UDP
@@ -61,7 +61,7 @@ cdef void link_segmented(Links *l, uint32_t i, uint16_t each) noexcept nogil:
     memcpy(CMSG_DATA(control), &each, 2)
 
 
-cdef void link_send_each(Worker *w, Links *l, LinkRun *run) noexcept nogil:
+cdef void link_send_each(Worker *w, Links *links, LinkRun *run) noexcept nogil:
     """A run, each of its datagrams by itself."""
     cdef uint32_t n, i
     cdef uint32_t at = 0
@@ -71,9 +71,9 @@ cdef void link_send_each(Worker *w, Links *l, LinkRun *run) noexcept nogil:
         n = min(run.count - done, <uint32_t>LINK_RUNS)
         at = done * run.each
         for i in range(n):
-            link_message(l, i, run.path, l.out + run.at + at + i * run.each,
+            link_message(links, i, run.path, links.out + run.at + at + i * run.each,
                          min(run.each, run.size - at - i * run.each))
-        taken = sendmmsg(run.link.fd, l.messages, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+        taken = sendmmsg(run.link.fd, links.messages, n, MSG_DONTWAIT | MSG_NOSIGNAL)
         if taken < 0 and errno == EINTR:
             continue
         if taken <= 0:
@@ -86,22 +86,22 @@ cdef void link_send_each(Worker *w, Links *l, LinkRun *run) noexcept nogil:
     run.link.link.unsegmented = True
 
 
-cdef uint32_t link_send_runs(Worker *w, Links *l, uint32_t first, uint32_t n) noexcept nogil:
+cdef uint32_t link_send_runs(Worker *w, Links *links, uint32_t first, uint32_t n) noexcept nogil:
     """Send so many runs of one link, or some of them; returns how many are done with."""
-    cdef LinkRun *run = &l.runs[first]
+    cdef LinkRun *run = &links.runs[first]
     cdef uint32_t i
     cdef int taken
     if run.count > 1 and run.link.link.unsegmented:
-        link_send_each(w, l, run)
+        link_send_each(w, links, run)
         return 1
     for i in range(n):
         if run[i].count > 1 and run.link.link.unsegmented:
             n = i
             break
-        link_message(l, i, run[i].path, l.out + run[i].at, run[i].size)
+        link_message(links, i, run[i].path, links.out + run[i].at, run[i].size)
         if run[i].count > 1:
-            link_segmented(l, i, <uint16_t>run[i].each)
-    taken = sendmmsg(run.link.fd, l.messages, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+            link_segmented(links, i, <uint16_t>run[i].each)
+    taken = sendmmsg(run.link.fd, links.messages, n, MSG_DONTWAIT | MSG_NOSIGNAL)
     w.work -= WORK_CALL
     if taken > 0:
         count(&w.counters.sends, 1)
@@ -111,7 +111,7 @@ cdef uint32_t link_send_runs(Worker *w, Links *l, uint32_t first, uint32_t n) no
     if taken < 0 and errno == EINTR:
         return 0
     if run.count > 1 and (errno == EIO or errno == EINVAL or errno == EMSGSIZE):
-        link_send_each(w, l, run)           # the interface can't segment; or each is too long, which this will tell
+        link_send_each(w, links, run)           # the interface can't segment; or each is too long, which this will tell
     else:
         link_refused(w, run, run.count, errno)
     return 1
@@ -119,52 +119,52 @@ cdef uint32_t link_send_runs(Worker *w, Links *l, uint32_t first, uint32_t n) no
 
 cdef void link_flush(Worker *w) noexcept nogil:
     """Hand the batch to the kernel."""
-    cdef Links *l = <Links *>load_pointer(<void **>&w.links)
+    cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef uint32_t i = 0
     cdef uint32_t n
-    if l == NULL or l.run_count == 0:
+    if links == NULL or links.run_count == 0:
         return
-    while i < l.run_count:
+    while i < links.run_count:
         n = 1
-        while i + n < l.run_count and l.runs[i + n].link == l.runs[i].link:
+        while i + n < links.run_count and links.runs[i + n].link == links.runs[i].link:
             n += 1
-        i += link_send_runs(w, l, i, n)
-    l.run_count = 0
-    l.used = 0
+        i += link_send_runs(w, links, i, n)
+    links.run_count = 0
+    links.used = 0
 
 
-cdef uint8_t *link_room(Worker *w, Links *l, Path *path, Slot *link, uint32_t size) noexcept nogil:
+cdef uint8_t *link_room(Worker *w, Links *links, Path *path, Slot *link, uint32_t size) noexcept nogil:
     """Where the next datagram, of so many bytes, goes in the batch: which is sent first, if it is full."""
-    cdef LinkRun *run = &l.runs[l.run_count - 1] if l.run_count != 0 else NULL
-    if l.used + size > LINK_OUT:
+    cdef LinkRun *run = &links.runs[links.run_count - 1] if links.run_count != 0 else NULL
+    if links.used + size > LINK_OUT:
         link_flush(w)
         run = NULL
     if (run == NULL or run.path != path or run.closed or size > run.each or run.count == SEGMENTS_MAX
             or run.size + size > RUN_BYTES):
-        if l.run_count == LINK_RUNS:
+        if links.run_count == LINK_RUNS:
             link_flush(w)
-        run = &l.runs[l.run_count]
-        l.run_count += 1
+        run = &links.runs[links.run_count]
+        links.run_count += 1
         run.path = path
         run.link = link
-        run.at = l.used
+        run.at = links.used
         run.size = run.count = 0
         run.each = size
     run.closed = size < run.each
     run.size += size
     run.count += 1
-    l.used += size
-    return l.out + l.used - size
+    links.used += size
+    return links.out + links.used - size
 
 
-cdef void link_take_back(Links *l, uint32_t size) noexcept nogil:
+cdef void link_take_back(Links *links, uint32_t size) noexcept nogil:
     """The datagram that link_room() had room for last comes to nothing."""
-    cdef LinkRun *run = &l.runs[l.run_count - 1]
+    cdef LinkRun *run = &links.runs[links.run_count - 1]
     run.size -= size
     run.count -= 1
-    l.used -= size
+    links.used -= size
     if run.count == 0:
-        l.run_count -= 1
+        links.run_count -= 1
 
 
 cdef uint32_t link_cut(const Super *u, uint32_t index, uint8_t *out) noexcept nogil:
@@ -189,7 +189,7 @@ cdef bint link_fits(Super *u, const Path *path) noexcept nogil:
     return True
 
 
-cdef void link_batch(Worker *w, Slot *s, Links *l, Path *path, Slot *link, Session *session, const uint8_t *packet,
+cdef void link_batch(Worker *w, Slot *s, Links *links, Path *path, Slot *link, Session *session, const uint8_t *packet,
                      uint32_t length, const Super *u, uint8_t flags) noexcept nogil:
     """Seal a packet, or each of a super-packet's, into the batch. The lock is held for all of them: only Python, with
     few, wants it too."""
@@ -203,14 +203,14 @@ cdef void link_batch(Worker *w, Slot *s, Links *l, Path *path, Slot *link, Sessi
     for i in range(n):
         if u != NULL:
             size = u.headers + min(u.gso_size, u.length - u.headers - i * u.gso_size) if u.gso_size else u.length
-        datagram = link_room(w, l, path, link, LINK_MIN + size)
+        datagram = link_room(w, links, path, link, LINK_MIN + size)
         if u == NULL:
             memcpy(datagram + LINK_HEADER, packet, size)
         else:
             link_cut(u, i, datagram + LINK_HEADER)
         w.work -= WORK_FRAME + size
         if not link_seal(session, datagram, flags, size):
-            link_take_back(l, LINK_MIN + size)
+            link_take_back(links, LINK_MIN + size)
             drops(w, s, DROP_NO_SESSION, n - i)
             break
         flags &= ~<uint8_t>LINK_ASKS
@@ -221,7 +221,7 @@ cdef bint link_forward(Worker *w, Slot *s, Seals *seals, uint32_t address, const
                        const Super *u, bint released) noexcept nogil:
     """Send a device's packet, for this address or through the member that has it, by the path to there. `u` is NULL
     for an ordinary packet. False: nothing was done, and it goes by the relay."""
-    cdef Links *l = <Links *>load_pointer(<void **>&w.links)
+    cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef SealPeer *peer
     cdef Path *path
     cdef Session *session
@@ -229,7 +229,7 @@ cdef bint link_forward(Worker *w, Slot *s, Seals *seals, uint32_t address, const
     cdef Super cut
     cdef uint64_t now
     cdef int flags
-    if l == NULL or seals == NULL:
+    if links == NULL or seals == NULL:
         return False
     peer = peer_find(seals, address)
     path = path_of(peer)
@@ -255,7 +255,7 @@ cdef bint link_forward(Worker *w, Slot *s, Seals *seals, uint32_t address, const
     if flags < 0:
         return False
     tell_wanted(w, seals, peer, False)
-    link_batch(w, s, l, path, link, session, packet, length, u, <uint8_t>flags)
+    link_batch(w, s, links, path, link, session, packet, length, u, <uint8_t>flags)
     session_sent(session, now, True)
     return True
 

@@ -1,5 +1,6 @@
-# A relay's STUN responder (RFC 8489): it tells who asks by which address it is seen, and, where there is a second socket,
-# that one's (RFC 5780). Without state but for how often sources ask; what is no plain Binding request goes unanswered.
+# A relay's STUN responder (RFC 8489): it tells who asks by which address it is seen, and, where there is a second
+# socket, that one's (RFC 5780). Without state but for how often sources ask; what is no plain Binding request goes
+# unanswered.
 
 cdef enum:
     STUN_SOURCES = 4096
@@ -76,12 +77,12 @@ cdef bint stun_allowed(StunLimits *t, const uint8_t *place, uint64_t now) noexce
             and allowed(&t.all, now, STUN_PER_S_ALL, STUN_PER_S_ALL))
 
 
-cdef void stun_send(Worker *w, Slot *s, Links *l, int n) noexcept nogil:
+cdef void stun_send(Worker *w, Slot *s, Links *links, int n) noexcept nogil:
     """Send so many answers. One that the kernel refuses is asked for again."""
     cdef int at = 0
     cdef int taken
     while at < n:
-        taken = sendmmsg(s.fd, l.messages + at, n - at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        taken = sendmmsg(s.fd, links.messages + at, n - at, MSG_DONTWAIT | MSG_NOSIGNAL)
         w.work -= WORK_CALL
         if taken < 0 and errno == EAGAIN:
             drops(w, s, DROP_LINK_FULL, n - at)
@@ -93,7 +94,7 @@ cdef void stun_send(Worker *w, Slot *s, Links *l, int n) noexcept nogil:
 
 cdef bint stun_receive(Worker *w, Slot *s) noexcept nogil:
     """Answer until the socket is empty, or this turn's work is used up. True: more may be there."""
-    cdef Links *l = <Links *>load_pointer(<void **>&w.links)
+    cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef uint8_t place[19]
     cdef uint8_t *request
     cdef uint8_t *answer
@@ -102,8 +103,8 @@ cdef bint stun_receive(Worker *w, Slot *s) noexcept nogil:
     cdef int answers
     clear_buffer(w)
     while w.work > 0:
-        link_prepare(l, w.buffer, STUN_READS, STUN_READ_BYTES)
-        n = recvmmsg(s.fd, l.messages, STUN_READS, MSG_DONTWAIT, NULL)
+        link_prepare(links, w.buffer, STUN_READS, STUN_READ_BYTES)
+        n = recvmmsg(s.fd, links.messages, STUN_READS, MSG_DONTWAIT, NULL)
         w.work -= WORK_CALL
         if n < 0 and errno == EINTR:
             continue
@@ -113,26 +114,26 @@ cdef bint stun_receive(Worker *w, Slot *s) noexcept nogil:
         answers = 0
         for i in range(n):
             w.work -= WORK_FRAME
-            request = <uint8_t *>l.iov[i].iov_base
-            if not stun_request(request, l.messages[i].msg_len):
+            request = <uint8_t *>links.iov[i].iov_base
+            if not stun_request(request, links.messages[i].msg_len):
                 drop(w, s, DROP_STUN_MALFORMED)
                 continue
-            place_of(l.names[i], place)
+            place_of(links.names[i], place)
             if not stun_allowed(s.stun, place, w.now):
                 drop(w, s, DROP_STUN_LIMIT)
                 continue
             # Into the place of an earlier request, or of its own, which is read.
-            answer = l.out + answers * STUN_ANSWER_MOST
+            answer = links.out + answers * STUN_ANSWER_MOST
             size = stun_answer(s.stun, request, place, answer)
-            l.messages[answers].msg_hdr = l.messages[i].msg_hdr
-            l.messages[answers].msg_hdr.msg_control = NULL
-            l.messages[answers].msg_hdr.msg_controllen = 0
-            l.messages[answers].msg_hdr.msg_iov = &l.iov[answers]
-            l.iov[answers].iov_base = answer
-            l.iov[answers].iov_len = size
+            links.messages[answers].msg_hdr = links.messages[i].msg_hdr
+            links.messages[answers].msg_hdr.msg_control = NULL
+            links.messages[answers].msg_hdr.msg_controllen = 0
+            links.messages[answers].msg_hdr.msg_iov = &links.iov[answers]
+            links.iov[answers].iov_base = answer
+            links.iov[answers].iov_len = size
             answers += 1
         if answers != 0:
-            stun_send(w, s, l, answers)
+            stun_send(w, s, links, answers)
         if n < <int>STUN_READS:
             return False
     return True

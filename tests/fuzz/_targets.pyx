@@ -782,7 +782,8 @@ cdef int linked_drop(const uint8_t *plain, uint32_t length, uint8_t flags) noexc
     header = (plain[0] & 15) * 4
     if flags & LINK_UNSUMMED and (load_be16(plain + 6) & 0x3FFF or not (
             (plain[9] == 6 and length >= header + 20 and plain[header + 12] >> 4 >= 5
-             and length >= header + (plain[header + 12] >> 4) * 4) or (plain[9] == 17 and length >= header + 8 and load_be16(plain + header + 4) == length - header))):
+             and length >= header + (plain[header + 12] >> 4) * 4)
+            or (plain[9] == 17 and length >= header + 8 and load_be16(plain + header + 4) == length - header))):
         return DROP_LINK_MALFORMED
     source = load_be32(plain + 12)
     destination = load_be32(plain + 16)
