@@ -20,8 +20,8 @@ from controlled import Asker, two_members
 from machine import Cores
 from target import Target
 
-from candy.control.calls import VERSION
 from candy.control.client import Asking
+from candy.control.paths import VERSION
 from candy.control.pcapng import Blocks
 from candy.errors import OperationalError, RequestError
 

@@ -78,8 +78,9 @@ EVENT_STUN: Final[int]
 """Of a link: a STUN success response to one of expect_stun()'s transactions came; the detail is where it came from,
 family, address and port as of EVENT_LINK, and the datagram, of up to 512 bytes."""
 EVENT_OLD: Final[int]
-"""Of such a device: a message of an original client's opened, other than a packet; the detail is the link, 8 bytes, where
-it came from, 19, as of EVENT_LINK, and the message, of up to 64. At most 8 a second of one address, with 16 saved up."""
+"""Of such a device: a message of an original client's opened, other than a packet; the detail is the link, 8 bytes,
+where it came from, 19, as of EVENT_LINK, and the message, of up to 64. At most 8 a second of one address, with 16 saved
+up."""
 EVENT_QUIET: Final[int]
 """Of such a device: the path to a peer is quiet, and its packets go by the relay until the next set_path(); the detail
 is the peer's address, 4 bytes. Once for each set_path()."""

@@ -129,6 +129,6 @@ def test_what_a_relay_applies_and_what_takes_a_restart() -> None:
 
 def test_what_a_member_applies() -> None:
     [applied] = re.findall(
-        r"`systemctl reload candy-client`.* has it read file and(.*?)other changes a restart", OPERATION, re.DOTALL
+        r"`systemctl reload candy-client@NAME`.* has it read file and(.*?)other changes a restart", OPERATION, re.DOTALL
     )
     assert words(applied) | {"websocket", "password", "password_file"} == keys("client", reload=True)

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from candy.cli import tables
-from candy.cli.files import read_file
 from candy.control.escape import shown
 from candy.control.paths import OVER_LEAST_S, OVER_MOST_S, SNAP_LEAST, SNAP_MOST, VERSION, quoted
 from candy.errors import OperationalError, RequestError

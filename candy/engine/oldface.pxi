@@ -54,13 +54,13 @@ cdef class _OldLinks(_Links):
             pthread_mutex_unlock(&s.send_lock)
 
     def set_old_path(self, tun, uint32_t peer, link, bytes address not None, uint16_t port, bytes key not None):
-        cdef Slot *s = self.own_link(tun, link, address, port)
         cdef Seals *seals = self.sealing(tun)
         cdef SealPeer *found
         cdef OldPath *former
         cdef OldPath *fresh
         if len(key) != SEAL_KEY_BYTES:
             raise ValueError(f"a key has {SEAL_KEY_BYTES} bytes")
+        self.own_link(tun, link, address, port)
         found = peer_of(seals, peer)
         fresh = <OldPath *>calloc(1, sizeof(OldPath)) if found != NULL else NULL
         if fresh == NULL or not seal_key_set(&fresh.sends, CIPHER_AES_256_GCM, key, True, True):

@@ -60,28 +60,28 @@ cdef inline OldPath *old_path_of(Seals *seals, uint32_t address) noexcept nogil:
     return <OldPath *>load_pointer(<void **>&peer.old) if peer != NULL else NULL
 
 
-cdef bint old_iv(Links *l, uint8_t *iv) noexcept nogil:
+cdef bint old_iv(Links *links, uint8_t *iv) noexcept nogil:
     """A fresh IV. False: the system has no random bytes."""
-    if l.ivs_left == 0:
-        if getrandom(l.ivs, sizeof(l.ivs), 0) != <ssize_t>sizeof(l.ivs):
+    if links.ivs_left == 0:
+        if getrandom(links.ivs, sizeof(links.ivs), 0) != <ssize_t>sizeof(links.ivs):
             return False
-        l.ivs_left = <uint32_t>(sizeof(l.ivs) // NONCE_BYTES)
-    l.ivs_left -= 1
-    memcpy(iv, l.ivs + l.ivs_left * NONCE_BYTES, NONCE_BYTES)
+        links.ivs_left = <uint32_t>(sizeof(links.ivs) // NONCE_BYTES)
+    links.ivs_left -= 1
+    memcpy(iv, links.ivs + links.ivs_left * NONCE_BYTES, NONCE_BYTES)
     return True
 
 
 cdef bint old_forward(Worker *w, Slot *s, const uint8_t *packet, uint32_t length, const Super *u) noexcept nogil:
     """Send a device's packet to the original client that has its destination, by the path to there. `u` is NULL for an
     ordinary packet. False: nothing was done, and it goes by the relay."""
-    cdef Links *l = <Links *>load_pointer(<void **>&w.links)
+    cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef Seals *seals = <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals)
     cdef OldPath *old
     cdef Slot *link
     cdef uint8_t *datagram
     cdef uint32_t i, size
     cdef uint32_t n = 1
-    if l == NULL or seals == NULL or load_pointer(<void **>&seals.old_key) == NULL:
+    if links == NULL or seals == NULL or load_pointer(<void **>&seals.old_key) == NULL:
         return False
     old = old_path_of(seals, load_be32(packet + 16))
     if old == NULL or load_relaxed64(&old.path.quiet) != 0:
@@ -100,15 +100,15 @@ cdef bint old_forward(Worker *w, Slot *s, const uint8_t *packet, uint32_t length
     for i in range(n):
         if u != NULL and u.gso_size != 0:
             size = u.headers + min(u.gso_size, u.length - u.headers - i * u.gso_size)
-        datagram = link_room(w, l, &old.path, link, OLD_OVER + size)
+        datagram = link_room(w, links, &old.path, link, OLD_OVER + size)
         datagram[OLD_HEADER] = OLD_FORWARD
         if u == NULL:
             memcpy(datagram + OLD_OVER, packet, size)
         else:
             super_segment(u, i, datagram + OLD_OVER)
         w.work -= WORK_FRAME + size
-        if not old_iv(l, datagram) or not old_seal(&old.sends, datagram, 1 + size):
-            link_take_back(l, OLD_OVER + size)
+        if not old_iv(links, datagram) or not old_seal(&old.sends, datagram, 1 + size):
+            link_take_back(links, OLD_OVER + size)
             drops(w, s, DROP_LINK_REFUSED, n - i)
             break
     pthread_mutex_unlock(&old.sends.lock)

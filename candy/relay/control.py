@@ -18,7 +18,6 @@ from functools import cached_property
 
 from candy import __version__
 from candy._fastpath import DELAY_BOUNDS_S, MEMBER_FORMAT, Engine
-from candy.control.calls import SNAP_MOST
 from candy.control.escape import shown
 from candy.control.lag import Lag
 from candy.control.lists import Lists
@@ -42,6 +41,7 @@ from candy.control.model import (
     Why,
     WhyEnd,
 )
+from candy.control.paths import SNAP_MOST
 from candy.control.samples import Samples, Totals
 from candy.errors import RequestError
 from candy.relay import snapshot, whereabouts

@@ -6,6 +6,8 @@ from ipaddress import IPv4Address
 from math import inf
 
 import pytest
+from kit import original_links
+from kit.original_links import Original, Wire
 
 from candy.member import legacylinks
 from candy.member.legacylinks import (
@@ -21,8 +23,6 @@ from candy.member.legacylinks import (
 from candy.member.peers import MAX_PEERS, Endpoint
 from candy.protocol import wire
 from candy.protocol.datagram import Delay, Heartbeat
-from tests.kit import original_links
-from tests.kit.original_links import Original, Wire
 
 OURS, THEIRS = IPv4Address("10.9.0.1"), IPv4Address("10.9.0.2")
 OUR_LAN, THEIR_LAN = (Endpoint(IPv4Address(f"192.168.1.{last}"), 5000 + last) for last in (1, 2))
