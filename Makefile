@@ -5,7 +5,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: run test lint types demo build bench fuzz mutants asan tsan soak clean
+.PHONY: run test lint types demo build reference bench fuzz mutants asan tsan soak clean
 
 run: build
 	@exec $(VENV)/candy-server
@@ -33,6 +33,9 @@ demo: build
 
 build: .venv/engine
 	@:
+
+reference: build
+	@$(VENV)/python scripts/reference.py
 
 bench: build
 	@exec $(VENV)/python bench/throughput.py

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import reference
 
 from candy.options import OPTIONS, Side
 
@@ -16,6 +17,7 @@ LINKED = [
     "docs/architecture.md",
     "docs/operation.md",
     "docs/protocol.md",
+    "docs/reference.md",
     "docs/security.md",
 ]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -132,3 +134,20 @@ def test_what_a_member_applies() -> None:
         r"`systemctl reload candy-client`.* has it read file and(.*?)other changes a restart", OPERATION, re.DOTALL
     )
     assert words(applied) | {"websocket", "password", "password_file"} == keys("client", reload=True)
+
+
+# docs/reference.md
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert reference.FILE.read_text() == reference.reference(), "run make reference"
+
+
+def test_the_reference_has_each_option_and_each_subcommand() -> None:
+    text = reference.FILE.read_text()
+    for side, command in reference.COMMANDS.items():
+        of_side = section(text, f"candy-{side}") + (section(text, "Of a network") if side == "server" else "")
+        for option in OPTIONS[side]:
+            assert f"| `{option.key}` |" in of_side
+        for name in command.commands:
+            assert f"**`candy-{side} {name}" in text
