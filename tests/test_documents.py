@@ -6,20 +6,13 @@ from pathlib import Path
 
 import pytest
 import reference
+from kit.steps import steps_of
 
 from candy.options import OPTIONS, Side
 
 ROOT = Path(__file__).parents[1]
-LINKED = [
-    "README.md",
-    "CHANGELOG.md",
-    "bench/README.md",
-    "docs/architecture.md",
-    "docs/operation.md",
-    "docs/protocol.md",
-    "docs/reference.md",
-    "docs/security.md",
-]
+DOCUMENTS = sorted(path for folder in (".", "docs", "contrib", "bench") for path in (ROOT / folder).glob("*.md"))
+OF_USERS = [path for path in DOCUMENTS if path.parent.name != "bench"]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
 
@@ -49,13 +42,8 @@ def rows(text: str) -> Iterator[tuple[str, str]]:
             yield first, second
 
 
-def test_all_documents_are_looked_at() -> None:
-    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= set(LINKED)
-
-
-@pytest.mark.parametrize("document", LINKED)
-def test_links_lead_somewhere(document: str) -> None:
-    path = ROOT / document
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", prose(path.read_text())):
         if re.match(r"https?://", target):
             continue
@@ -63,6 +51,14 @@ def test_links_lead_somewhere(document: str) -> None:
         found = (path.parent / file).resolve() if file else path
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), target
+
+
+# Their commands, which tests/netns/test_documents_run.py runs
+
+
+@pytest.mark.parametrize("path", OF_USERS, ids=lambda path: path.name)
+def test_each_block_of_commands_says_where_it_is_run(path: Path) -> None:
+    assert all(step.machine for step in steps_of(path))
 
 
 # docs/architecture.md
