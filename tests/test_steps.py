@@ -63,7 +63,7 @@ nothing of a run
         ("<!-- run: relay -->\n", "the last marker has no block"),
         ("<!-- run: relay -->\n<!-- run: relay -->\n```sh\nls\n```\n", "line 2: the marker before"),
         ("<!-- run: no -->\n```sh\nls\n```\n", "line 2: not run, and no reason"),
-        ("<!-- run: relay, fails -->\n```sh\nls\n```\n", "line 2: 'fails' is nothing"),
+        ("<!-- run: relay, waits -->\n```sh\nls\n```\n", "line 2: 'waits' is nothing"),
         ("<!-- file: relay x -->\n```\n```\n", "line 2: write <!-- file"),
         ("```\n", "line 1: the block has no end"),
     ],
@@ -107,5 +107,8 @@ def test_the_order_of_lines_counts() -> None:
 def test_what_is_pasted_is_the_last_that_was_printed() -> None:
     printed = ["first: run -w 'ws://a#one' now", "run -w 'ws://a#two' now"]
     assert pasted("run -w 'ws://a#…'\nls\n", printed) == "run -w 'ws://a#two'\nls\n"
+    assert pasted("join 'ws://a#…' -n x\n", printed) == "join 'ws://a#two' -n x\n"
     with pytest.raises(Fault, match="nothing was printed"):
         pasted("walk …\n", printed)
+    with pytest.raises(Fault, match="nothing was printed"):
+        pasted("join 'ws://b#…'\n", printed)

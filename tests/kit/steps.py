@@ -2,6 +2,7 @@
 
     <!-- run: relay -->               the ```sh block below is run on the machine `relay`, and has to end well
     <!-- run: relay, stays -->        its last command goes on, in a terminal of its own
+    <!-- run: relay, fails -->        the block ends with a failure, as the text says
     <!-- run: no, needs systemd -->   it is not run, for this reason
     <!-- file: relay /etc/x.toml -->  the block below, of any kind, is what this file has
     <!-- end: relay -->               ^C in the terminals there, of what stays
@@ -10,7 +11,8 @@ Rules:
  1. A block of commands without a marker is a fault: nobody would notice when it works no more.
  2. The ```text block behind commands, before other ones, shows what they print, line by line. Numbers, addresses
     apart, and the space between words may differ, `…` stands for anything, and further lines may come between.
- 3. `…` in commands is what a reader would paste: it is looked for in what was printed before.
+ 3. `…` in commands is what a reader would paste: the last line that was printed before and is like this one, else the
+    last word.
 """
 
 import re
@@ -37,7 +39,7 @@ class Step:
 
     line: int
     """Of the document, from 1: the block's, or the marker's."""
-    kind: Literal["run", "stays", "file", "end", "no"]
+    kind: Literal["run", "fails", "stays", "file", "end", "no"]
     machine: str
     """Its name; of a block that is not run the reason."""
     text: str = ""
@@ -108,9 +110,12 @@ def _step(line: int, kind: str, value: str, block: str, shown: tuple[str, ...]) 
         if not more:
             raise Fault(f"line {line}: not run, and no reason: write <!-- run: no, REASON -->")
         return Step(line, "no", more, block)
-    if more not in ("", "stays"):
-        raise Fault(f"line {line}: {more!r} is nothing that a run can be: write <!-- run: MACHINE, stays -->")
-    return Step(line, "stays" if more else "run", machine, block, shown=shown)
+    match more:
+        case "":
+            return Step(line, "run", machine, block, shown=shown)
+        case "stays" | "fails":
+            return Step(line, more, machine, block, shown=shown)
+    raise Fault(f"line {line}: {more!r} is nothing that a run can be: write <!-- run: MACHINE, stays -->")
 
 
 def pattern_of(shown: str) -> str:
@@ -140,8 +145,19 @@ def pasted(text: str, printed: Sequence[str]) -> str:
 
 
 def _paste(line: str, printed: Sequence[str]) -> str:
-    pattern = r"\S+".join(re.escape(part) for part in line.strip().split(ANY))
+    if found := _last_like(line.strip(), printed):
+        return found
+    for word in re.findall(rf"[^\s'\"]*{ANY}[^\s'\"]*", line):
+        found = None if word == ANY else _last_like(word, printed)
+        if found is None:
+            raise Fault(f"nothing was printed that could be pasted for {word!r} of {line.strip()!r}")
+        line = line.replace(word, found)
+    return line
+
+
+def _last_like(text: str, printed: Sequence[str]) -> str | None:
+    pattern = r"[^\s'\"]+".join(re.escape(part) for part in text.split(ANY))
     for each in reversed(printed):
         if found := re.search(pattern, each):
             return found[0]
-    raise Fault(f"nothing was printed that could be pasted for {line.strip()!r}")
+    return None

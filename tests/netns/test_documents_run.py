@@ -41,7 +41,7 @@ def do(step: Step, machines: Machines) -> None:
             machine.interrupt()
         case "stays":
             machine.stay(pasted(step.text, machines.printed), step.shown)
-        case "run":
-            printed = machine.run(pasted(step.text, machines.printed))
+        case "run" | "fails":
+            printed = machine.run(pasted(step.text, machines.printed), fails=step.kind == "fails")
             lost = missing(step.shown, printed)
             assert lost is None, f"{lost!r} is not among what was printed:\n" + "\n".join(printed)
