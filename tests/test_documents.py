@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import api
 import pytest
 import reference
 from kit.steps import steps_of
@@ -59,6 +60,11 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", OF_USERS, ids=lambda path: path.name)
 def test_each_block_of_commands_says_where_it_is_run(path: Path) -> None:
     assert all(step.machine for step in steps_of(path))
+
+
+def test_few_blocks_are_not_run() -> None:
+    kinds = [step.kind for path in OF_USERS for step in steps_of(path) if step.kind != "file"]
+    assert kinds.count("no") * 4 <= len(kinds)
 
 
 # docs/architecture.md
@@ -132,7 +138,11 @@ def test_what_a_member_applies() -> None:
     assert words(applied) | {"websocket", "password", "password_file"} == keys("client", reload=True)
 
 
-# docs/reference.md
+# docs/reference.md and docs/api.md
+
+
+def test_the_api_is_up_to_date() -> None:
+    assert api.FILE.read_text() == api.api(), "run make reference"
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -147,3 +157,13 @@ def test_the_reference_has_each_option_and_each_subcommand() -> None:
             assert f"| `{option.key}` |" in of_side
         for name in command.commands:
             assert f"**`candy-{side} {name}" in text
+
+
+# Makefile
+
+
+def test_make_help_has_each_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    [phony] = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    told = re.findall(r"^([a-z][a-z ]*):.*## \S", makefile, re.MULTILINE)
+    assert sorted(" ".join(told).split()) == sorted(phony.split())

@@ -298,8 +298,11 @@ class Terminal:
             self._changed.notify_all()
 
     def _take(self, line: str) -> None:
-        if found := re.search(rf"{_SAID}(pid|status) (\d+)$", line):
-            self._said[found[1]] = int(found[2])
-        else:
-            self.lines.append(line := _STYLE.sub("", line))
-            self._printed.append(line)
+        # What ends without a newline has the terminal's own line behind it.
+        text, own, said = _STYLE.sub("", line).partition(_SAID)
+        if own:
+            name, _, number = said.partition(" ")
+            self._said[name] = int(number)
+        if text or not own:
+            self.lines.append(text)
+            self._printed.append(text)
