@@ -12,15 +12,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lab.browser import Chromium  # noqa: E402
-from lab.machine import ROOT, Machines  # noqa: E402
+from lab.browser import Chromium
+from lab.machine import ROOT, Machines
 
 TOKEN = "0123456789abcdef"
 PASSWORD = "correct horse battery staple"
 TRAFFIC_S = 20 * 60
 """Of an hour, which the page shows."""
 SENDING = """while true; do
-    iperf3 --client 192.168.202.2 --port {port} --bitrate $((RANDOM % 30 + 2))M --time $((RANDOM % 60 + 10)) --forceflush
+    iperf3 --client 192.168.202.2 --port {port} -b $((RANDOM % 30 + 2))M -t $((RANDOM % 60 + 10)) --forceflush
 done"""
 WIDTH, HEIGHT = 1000, 600
 

@@ -77,6 +77,7 @@ def test_faults(tmp_path: Path, text: str, why: str) -> None:
     ("shown", "printed"),
     [
         ("64 bytes: time=0.8 ms", "64 bytes: time=12.31 ms"),
+        ("IN 620 B", "IN 1.2 kB"),
         ("ADDRESS  NAME  …", "ADDRESS        NAME     OS"),
         ("  indented", "indented"),
         ("it is (a) [b]", "it is (a) [b]"),
@@ -93,6 +94,7 @@ def test_lines_that_are_as_shown(shown: str, printed: str) -> None:
         ("0 lost", "none lost"),
         ("up", "up and more"),
         ("a b", "ab"),
+        ("IN 620 B", "IN 620 Bits"),
     ],
 )
 def test_lines_that_are_not(shown: str, printed: str) -> None:

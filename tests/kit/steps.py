@@ -9,8 +9,8 @@
 
 Rules:
  1. A block of commands without a marker is a fault: nobody would notice when it works no more.
- 2. The ```text block behind commands, before other ones, shows what they print, line by line. Numbers, addresses
-    apart, and the space between words may differ, `…` stands for anything, and further lines may come between.
+ 2. The ```text block behind commands, before other ones, shows what they print, line by line. Numbers, sizes and
+    the space between words may differ, addresses may not, `…` stands for anything, and further lines may come between.
  3. `…` in commands is what a reader would paste: the last line that was printed before and is like this one, else the
     last word.
 """
@@ -26,7 +26,9 @@ _SHELL = frozenset({"sh", "bash", "console", "shell"})
 _MARKER = re.compile(r"<!-- (run|file|end): (.+) -->")
 _FENCE = re.compile(r"( *)```(\w*)$")
 _ADDRESS = r"\d+\.\d+\.\d+\.\d+"
-_LOOSE = re.compile(rf"(?P<any>{ANY})|(?P<address>{_ADDRESS})|(?P<number>\d[\d.]*)|(?P<space>\s+)")
+_SIZE = r"\d[\d.]* [kMG]?B"
+_NUMBER = r"\d[\d.]*"
+_LOOSE = re.compile(rf"(?P<any>{ANY})|(?P<address>{_ADDRESS})|(?P<size>{_SIZE})\b|(?P<number>{_NUMBER})|(?P<space>\s+)")
 
 
 class Fault(ValueError):
@@ -123,7 +125,7 @@ def pattern_of(shown: str) -> str:
     made, at = "", 0
     for found in _LOOSE.finditer(shown := shown.strip()):
         made += re.escape(shown[at : found.start()])
-        loose = {"any": ".*", "number": r"\d[\d.]*", "space": r"\s+"}
+        loose = {"any": ".*", "size": _SIZE, "number": _NUMBER, "space": r"\s+"}
         made += loose.get(str(found.lastgroup)) or re.escape(found[0])
         at = found.end()
     return rf"\s*{made}{re.escape(shown[at:])}\s*"
