@@ -46,6 +46,8 @@ _AUTHORITIES = "/etc/ssl/authorities.pem"
 """Those that all machines trust, in place of the world's: one, which has signed for each of the NAMES."""
 ROWS, COLUMNS = 50, 160
 """Of a terminal."""
+_PATIENCE_S = 3 * PATIENCE_S
+"""Several programs follow each other in a block."""
 _SAID = "\x1e"
 """Begins a line that is the terminal's own."""
 _STYLE = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
@@ -265,7 +267,7 @@ class Terminal:
 
     def wait_until(self, is_so: Callable[[list[str]], bool], what: str) -> None:
         """Wait until something is true of the lines."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + _PATIENCE_S
         with self._changed:
             while not is_so(self.lines):
                 left = deadline - time.monotonic()
