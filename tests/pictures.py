@@ -20,9 +20,9 @@ PASSWORD = "correct horse battery staple"
 TRAFFIC_S = 20 * 60
 """Of an hour, which the page shows."""
 SENDING = """while true; do
-    iperf3 --client 192.168.202.2 --port {port} -b $((RANDOM % 30 + 2))M -t $((RANDOM % 60 + 10)) --forceflush
+    iperf3 --client 192.168.202.2 --port {port} -b $((RANDOM % 30 + 2))M -t $((RANDOM % 60 + 10)) --forceflush || true
 done"""
-WIDTH, HEIGHT = 1000, 600
+WIDTH, HEIGHT = 1000, 640
 
 
 def main() -> None:
