@@ -22,7 +22,7 @@ TRAFFIC_S = 20 * 60
 SENDING = """while true; do
     iperf3 --client 192.168.202.2 --port {port} -b $((RANDOM % 30 + 2))M -t $((RANDOM % 60 + 10)) --forceflush || true
 done"""
-WIDTH, HEIGHT = 1000, 640
+WIDTH, HEIGHT = 1000, 590
 
 
 def main() -> None:
