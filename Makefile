@@ -1,69 +1,77 @@
-# Every target works as the first command on a fresh machine: it makes .venv, the extension, and what they need.
+# Every target works as the first command on a fresh machine: it makes .venv, the extension, and what they need. What
+# stands behind ## is what `make help` prints.
 
 PYTHON ?= python3
 VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: run test lint types demo build bench fuzz mutants asan tsan soak wheel try-wheel units clean
+.PHONY: help run test lint types demo build reference bench fuzz mutants asan tsan soak wheel try-wheel units clean
 
-run: build
+run: build  ## build all, and start a relay here
 	@exec $(VENV)/candy-server
 
-test: lint types
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z ]*:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+
+test: lint types  ## lint, types, and all tests; as root those in network namespaces too
 	@scripts/bootstrap.sh tools || :
 	@scripts/bootstrap.sh tls
 	@scripts/bootstrap.sh browser || :
 	@echo test
 	@scripts/test.sh
 
-lint: build
+lint: build  ## the form of every source, and which part imports which
 	@echo lint
 	@scripts/lint.sh
 
-types: build
+types: build  ## mypy, and the stubs of both extensions
 	@echo types
 	@$(VENV)/mypy --no-error-summary $(TYPED)
 	@$(VENV)/python -m mypy.stubtest --concise --ignore-unused-allowlist --allowlist scripts/stubtest-allowed.txt candy._fastpath
 	@MYPYPATH=bench PYTHONPATH=bench $(VENV)/python -m mypy.stubtest --concise --ignore-unused-allowlist --allowlist scripts/stubtest-allowed.txt _endpoints
 
-demo: build
+demo: build  ## a relay and two members in network namespaces, and what they carry; as root
 	@scripts/bootstrap.sh tools
 	@exec $(VENV)/python scripts/demo.py
 
-build: .venv/engine
+build: .venv/engine  ## the engine, in place, and .venv with all that is needed
 	@:
 
-bench: build
+reference: build  ## docs/reference.md and docs/api.md anew
+	@$(VENV)/python scripts/reference.py
+	@$(VENV)/python scripts/api.py
+
+bench: build  ## what the relay carries in a second, here
 	@exec $(VENV)/python bench/throughput.py
 
-fuzz: build
+fuzz: build  ## the parsers, with libFuzzer, and the property tests for long
 	@echo fuzz
 	@scripts/fuzz.sh
 	@$(VENV)/python -m pytest -q -m hypothesis --hypothesis-profile=fuzz
 
-mutants: build
+mutants: build  ## put faults into the engine, which the tests have to find
 	@echo mutants
 	@exec $(VENV)/python scripts/mutants.py
 
-asan tsan: build
+asan tsan: build  ## the engine's tests under a sanitizer
 	@scripts/sanitize.sh $@
 
-soak: build
+soak: build  ## relay, members and mischief for half an hour; as root
 	@scripts/bootstrap.sh tools
 	@exec $(VENV)/python tests/soak.py
 
-wheel: build
+wheel: build  ## a wheel that installs without a compiler, into dist/
 	@exec scripts/wheel.sh
 
-try-wheel: wheel
+try-wheel: wheel  ## install that into a clean environment, and join two machines by it
 	@scripts/bootstrap.sh tools
 	@exec $(VENV)/python scripts/try_wheel.py
 
-units: wheel
+units: wheel  ## run the services under a real systemd
 	@exec $(VENV)/python scripts/units.py
 
-clean:
+clean:  ## take away all that was built
 	@rm -rf .venv build dist *.egg-info candy/*.so bench/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find candy tests scripts bench -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || :
 

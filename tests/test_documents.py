@@ -4,20 +4,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import api
 import pytest
+import reference
+from kit.steps import steps_of
 
 from candy.options import OPTIONS, Side
 
 ROOT = Path(__file__).parents[1]
-LINKED = [
-    "README.md",
-    "CHANGELOG.md",
-    "bench/README.md",
-    "docs/architecture.md",
-    "docs/operation.md",
-    "docs/protocol.md",
-    "docs/security.md",
-]
+DOCUMENTS = sorted(path for folder in (".", "docs", "contrib", "bench") for path in (ROOT / folder).glob("*.md"))
+OF_USERS = [path for path in DOCUMENTS if path.parent.name != "bench"]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
 
@@ -47,13 +43,8 @@ def rows(text: str) -> Iterator[tuple[str, str]]:
             yield first, second
 
 
-def test_all_documents_are_looked_at() -> None:
-    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= set(LINKED)
-
-
-@pytest.mark.parametrize("document", LINKED)
-def test_links_lead_somewhere(document: str) -> None:
-    path = ROOT / document
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", prose(path.read_text())):
         if re.match(r"https?://", target):
             continue
@@ -61,6 +52,19 @@ def test_links_lead_somewhere(document: str) -> None:
         found = (path.parent / file).resolve() if file else path
         assert found.exists(), target
         assert not anchor or anchor in anchors(found), target
+
+
+# Their commands, which tests/netns/test_documents_run.py runs
+
+
+@pytest.mark.parametrize("path", OF_USERS, ids=lambda path: path.name)
+def test_each_block_of_commands_says_where_it_is_run(path: Path) -> None:
+    assert all(step.machine for step in steps_of(path))
+
+
+def test_few_blocks_are_not_run() -> None:
+    kinds = [step.kind for path in OF_USERS for step in steps_of(path) if step.kind != "file"]
+    assert kinds.count("no") * 4 <= len(kinds)
 
 
 # docs/architecture.md
@@ -132,3 +136,34 @@ def test_what_a_member_applies() -> None:
         r"`systemctl reload candy-client@NAME`.* has it read file and(.*?)other changes a restart", OPERATION, re.DOTALL
     )
     assert words(applied) | {"websocket", "password", "password_file"} == keys("client", reload=True)
+
+
+# docs/reference.md and docs/api.md
+
+
+def test_the_api_is_up_to_date() -> None:
+    assert api.FILE.read_text() == api.api(), "run make reference"
+
+
+def test_the_reference_is_up_to_date() -> None:
+    assert reference.FILE.read_text() == reference.reference(), "run make reference"
+
+
+def test_the_reference_has_each_option_and_each_subcommand() -> None:
+    text = reference.FILE.read_text()
+    for side, command in reference.COMMANDS.items():
+        of_side = section(text, f"candy-{side}") + (section(text, "Of a network") if side == "server" else "")
+        for option in OPTIONS[side]:
+            assert f"| `{option.key}` |" in of_side
+        for name in command.commands:
+            assert f"**`candy-{side} {name}" in text
+
+
+# Makefile
+
+
+def test_make_help_has_each_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    [phony] = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    told = re.findall(r"^([a-z][a-z ]*):.*## \S", makefile, re.MULTILINE)
+    assert sorted(" ".join(told).split()) == sorted(phony.split())
