@@ -123,9 +123,16 @@ def _calls(made: dict[str, Any]) -> Iterator[str]:
                 of["summary"],
                 "; ".join(_parameter(each) for each in of["parameters"]),
                 _kind(body["content"]["application/json"]["schema"]) if body else "",
-                _kind(of["responses"]["200"]["content"]["application/json"]["schema"]),
+                _answer(of["responses"]["200"]["content"]),
                 "; ".join(own),
             )
+
+
+def _answer(content: dict[str, Any]) -> str:
+    """The shape of an answer, or, of one that goes on until it is ended, the kind of file."""
+    if "application/json" in content:
+        return _kind(content["application/json"]["schema"])
+    return f"`{next(iter(content))}`"
 
 
 def _is_of_every_call(line: str) -> bool:
