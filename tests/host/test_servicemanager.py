@@ -107,6 +107,7 @@ async def test_a_worker_that_hangs(
         ("6000000", 1, 5.0, False),
         ("6000000", os.getpid(), 2.0, True),
     ],
+    ids=["of any", "often", "none", "another's", "its own"],
 )
 async def test_how_often(
     manager: socket.socket,
