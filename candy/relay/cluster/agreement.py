@@ -6,7 +6,8 @@
               └─────────────────────────────────────────────────────────────────────────┘
 
 Rules:
- 1. A decision is a function of what is there. It is called anew whenever that has changed, and may refuse (RefusedError).
+ 1. A decision is a function of what is there. It is called anew whenever that has changed, and may refuse
+    (RefusedError).
  2. A put whose answer was lost is put again, the same value over the same revision: the ledger takes one of the two at
     most. Who is then refused reads: its own id in the value says that the first one took effect.
  3. What can't be settled is AwayError, and may yet take effect. So a decision has to bear being taken twice for the

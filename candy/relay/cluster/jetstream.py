@@ -253,9 +253,10 @@ class JetStream:
     def _check_version(self) -> None:
         version = self._client.connected_server_version
         if (version.major, version.minor) < OLDEST:
+            found = f"{version.major}.{version.minor}.{version.patch}"
             raise OperationalError(
-                f"cluster: {self.server} is nats-server {version.major}.{version.minor}.{version.patch}, which may give "
-                f"an address to two members: update it to {OLDEST[0]}.{OLDEST[1]} or later"
+                f"cluster: {self.server} is nats-server {found}, which may give an address to two members: "
+                f"update it to {OLDEST[0]}.{OLDEST[1]} or later"
             )
 
     async def _make_until(self, bucket: Bucket, ends: float) -> None:
