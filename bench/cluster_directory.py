@@ -227,7 +227,8 @@ def _phase(world: Simulation, what: str, seconds: float) -> None:
     each = len(world.relays) * seconds
     print(
         f"{what}: each relay publishes {(world.published - published) / each:.0f} messages a second, takes "
-        f"{(world.delivered - delivered) / each:.0f} ({(world.bytes - sent) / each / 1e3:.0f} KB), {share:.1%} of a core"
+        f"{(world.delivered - delivered) / each:.0f} ({(world.bytes - sent) / each / 1e3:.0f} KB): "
+        f"{share:.1%} of a core"
     )
 
 

@@ -18,7 +18,7 @@ class ModelLedger:
         self._followers: dict[Bucket, list[Follow]] = {bucket: [] for bucket in Bucket}
         self._revision = 0
         self.loses: deque[bool | None] = deque()
-        self.before_put: Callable[[], None] | None = None
+        self.before_put: Callable[[], object] | None = None
         self.is_away = False
         self.puts = 0
 

@@ -69,7 +69,7 @@ class Servers:
     def start(self, *numbers: int) -> None:
         for number in numbers or range(len(self.clients)):
             with (self._folder / f"{number}.log").open("ab") as output:
-                command = [PROGRAM, "-c", self._folder / f"{number}.conf"]
+                command = [str(PROGRAM), "-c", str(self._folder / f"{number}.conf")]
                 self._running[number] = subprocess.Popen(command, stdout=output, stderr=output)
 
     def kill(self, *numbers: int) -> None:

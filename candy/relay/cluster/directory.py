@@ -74,7 +74,8 @@ class Place(NamedTuple):
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Self:
-        return cls(*_PLACE.unpack_from(packed), packed[_PLACE.size :])
+        generation, flags, commit_bytes, lease, device = _PLACE.unpack_from(packed)
+        return cls(generation, flags, commit_bytes, lease, device, packed[_PLACE.size :])
 
 
 class Change(NamedTuple):

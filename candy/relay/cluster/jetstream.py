@@ -32,6 +32,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import (
+    AuthorizationError,
     ConnectionClosedError,
     NoRespondersError,
     NoServersError,
@@ -96,6 +97,9 @@ class JetStream:
         self._following: list[_Following] = []
         self._reconnected = asyncio.Event()
         """Set, and replaced by another one, each time."""
+        self._refused = asyncio.Event()
+        """A server does not know this relay."""
+        self._has_begun = False
         self._is_closing = False
         self.error = ""
         """The last one that the library has told of."""
@@ -119,7 +123,7 @@ class JetStream:
         """
         try:
             ends = asyncio.get_running_loop().time() + START_S
-            await asyncio.wait_for(self._connect(), START_S)
+            await self._connect()
             self._check_version()
             for bucket in Bucket:
                 await self._make_until(bucket, ends)
@@ -137,8 +141,9 @@ class JetStream:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with suppress(NatsError, OSError):
-            await self._client.close()
+        if self._has_begun:
+            with suppress(NatsError, OSError):
+                await self._client.close()
 
     # The ledger.
 
@@ -233,7 +238,8 @@ class JetStream:
             options |= _credentials(settings.credentials)
         if settings.ca_file is not None:
             options["tls"] = _tls(settings.ca_file)
-        await self._client.connect(
+        self._has_begun = True
+        connecting = self._client.connect(
             servers=list(settings.nats),
             name=f"candy relay {settings.name}",
             connect_timeout=int(CONNECT_S),
@@ -248,6 +254,16 @@ class JetStream:
             reconnected_cb=self._on_reconnected,
             **options,
         )
+        # By itself the library tries for ever.
+        tasks = {asyncio.ensure_future(connecting), asyncio.ensure_future(self._refused.wait())}
+        done, others = await asyncio.wait(tasks, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if not self._client.is_connected:
+            for task in done:
+                task.result()
+            raise TimeoutError
         self._on_connected(True)
 
     def _check_version(self) -> None:
@@ -411,6 +427,8 @@ class JetStream:
 
     async def _on_error(self, error: Exception) -> None:
         self.error = str(error) or type(error).__name__
+        if isinstance(error, AuthorizationError) or "Authorization" in self.error:
+            self._refused.set()
         log.debug("cluster: NATS: %s", self.error)
 
     async def _on_disconnected(self) -> None:
@@ -425,7 +443,7 @@ class JetStream:
     def _why(self, error: Exception) -> str:
         """That nothing answers, in one line."""
         servers = " or ".join(self._settings.nats)
-        if "Authorization" in str(error) or "Authorization" in self.error:
+        if self._refused.is_set():
             return f"{servers} refuses the credentials: write the file that credentials names anew"
         if isinstance(error, TimeoutError | NoServersError):
             return f"no server of NATS answers at {servers} ({self.error or 'no answer'}): start it, or mend nats"

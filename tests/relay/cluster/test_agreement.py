@@ -67,7 +67,7 @@ async def test_two_relays_at_once(ledger: ModelLedger) -> None:
 async def test_another_is_first(ledger: ModelLedger) -> None:
     other = relay(ledger, "us")
     value, _ = other._envelope.seal(Bucket.GRANTS, grant_key("/", IP), grant(TWO, "us").encode())
-    ledger.before_put = lambda: ledger.write(Bucket.GRANTS, grant_key("/", IP), value) and None
+    ledger.before_put = lambda: ledger.write(Bucket.GRANTS, grant_key("/", IP), value)
     with pytest.raises(HeldError):
         await relay(ledger).claim("/", IP, grant(ONE))
 
@@ -106,7 +106,7 @@ async def test_a_lost_answer_and_another_that_was_first(ledger: ModelLedger) -> 
     us = relay(ledger, "us")
     value, _ = us._envelope.seal(Bucket.GRANTS, grant_key("/", IP), grant(TWO, "us").encode())
     ledger.loses.append(False)
-    ledger.before_put = lambda: ledger.write(Bucket.GRANTS, grant_key("/", IP), value) and None
+    ledger.before_put = lambda: ledger.write(Bucket.GRANTS, grant_key("/", IP), value)
     with pytest.raises(HeldError):
         await relay(ledger).claim("/", IP, grant(ONE))
 
