@@ -321,6 +321,9 @@ def differing(own: Common, theirs: Common, other: str) -> str:
         here, there = len(own.passwords), len(theirs.passwords)
         count = f"{here} here and {there} at {other}" if here != there else f"others than at {other}"
         return f"the passwords are {count}: write the same"
+    if own.key != theirs.key:
+        file = "network.key of the network's folder in keys/"
+        return f"the network's key is another one at {other}: copy its {file} here before the first start"
     for name, what in (("rules", "rules"), ("reservations", "reservations"), ("legacy", "legacy setting")):
         if getattr(own, name) != getattr(theirs, name):
             return f"the {what} here and at {other} differ: write the same"

@@ -268,6 +268,8 @@ class Common(Record):
     """Digests, sorted."""
     rules: tuple[str, ...]
     """In their order."""
+    key: str = ""
+    """The network's public key, in hex."""
     reservations: tuple[str, ...] = ()
     """Of the configuration."""
     allow_outside_pool: bool = False
