@@ -39,7 +39,7 @@ from candy.relay.cluster.agreement import (
     UsedUpError,
 )
 from candy.relay.cluster.directory import Change, Directory
-from candy.relay.cluster.jetstream import JetStream
+from candy.relay.cluster.jetstream import JetStream, ended
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
 from candy.relay.cluster.presence import BEAT_S, Presence
 from candy.relay.cluster.records import (
@@ -109,6 +109,7 @@ class Cluster:
         self._tasks: set[asyncio.Task[object]] = set()
         self._unreadable: set[str] = set()
         self._has_told_away = False
+        self._has_begun = self._is_double = False
 
     @property
     def is_up(self) -> bool:
@@ -163,9 +164,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """Idempotent."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
         await self._nats.close()
 
     def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
@@ -191,7 +190,7 @@ class Cluster:
         await self._nats.listen(f"candy.to.{name}.parts", self._on_asked)
         # Who runs has a say in what a network is.
         await asyncio.sleep(LISTEN_S)
-        if name in self.presence.there:
+        if self._is_double:
             raise OperationalError(f"cluster: another relay that runs is called {name}: give each a name of its own")
         for path, network in self._networks.items():
             await self._agreement.join(path, alike[path], self.presence.there)
@@ -205,6 +204,7 @@ class Cluster:
         await self._agreement.update(
             RelayRecord, name, lambda now: None if now is None or now.imported == done else replace(now, imported=done)
         )
+        self._has_begun = True
         for task in (self._flush_always(), self._beat_always(), self._write_always()):
             self._go(task)
 
@@ -236,7 +236,8 @@ class Cluster:
     # Decisions.
 
     async def _decide(self, shared: Shared, wanted: Wanted) -> Outcome:
-        path, enrolment, wall = shared.path, shared.network.enrolment, int(time.time())
+        # By the clock of what asked, or it would be asked again.
+        path, enrolment, wall = shared.path, shared.network.enrolment, shared.network.pool.leases.wall
         try:
             if wanted.digest is not None:
                 await self._agreement.spend(path, *wanted.digest)
@@ -348,6 +349,8 @@ class Cluster:
     def _on_where(self, subject: str, message: bytes) -> None:
         author, now = subject.split(".")[2], self._host.now()
         if author == self.settings.name:
+            # Before it has said anything itself, it was another one of its name.
+            self._is_double = self._is_double or not self._has_begun
             self.presence.echoed(now)
             return
         if self.presence.heard(author, now):

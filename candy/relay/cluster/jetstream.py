@@ -22,7 +22,7 @@ import json
 import logging
 import ssl
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +137,7 @@ class JetStream:
     async def close(self) -> None:
         """Idempotent."""
         self._is_closing = True
-        tasks = [each.task for each in self._following if each.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(each.task for each in self._following if each.task is not None)
         if self._has_begun:
             with suppress(NatsError, OSError):
                 await self._client.close()
@@ -372,7 +369,8 @@ class JetStream:
                     return
                 log.debug("cluster: the bucket %s is followed anew: %s", following.bucket, error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(again.wait(), AGAIN_S)
+                async with asyncio.timeout(AGAIN_S):
+                    await again.wait()
 
     async def _follow_once(self, following: _Following, ready: "asyncio.Future[None]") -> None:
         """Follow a stream until something is missing."""
@@ -403,7 +401,8 @@ class JetStream:
             if not pending:
                 _done(ready)
             while self._reconnected is again:
-                message = await asyncio.wait_for(messages.get(), SILENCE_S)
+                async with asyncio.timeout(SILENCE_S):
+                    message = await messages.get()
                 if message.headers and message.headers.get("Status") == "100":
                     if message.reply:
                         await self._client.publish(message.reply)
@@ -461,6 +460,16 @@ async def connected(settings: ClusterSettings, on_connected: Callable[[bool], No
     made = JetStream(settings, on_connected)
     await made.connect()
     return made
+
+
+async def ended(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    """Cancel them, and wait until they have ended. A cancellation that comes with an answer is lost in the library
+    (asyncio.wait_for before Python 3.12)."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_S)
 
 
 def _stream(bucket: Bucket) -> str:
