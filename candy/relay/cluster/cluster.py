@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from candy import __version__
+from candy.control.model import ClusterStatus
 from candy.errors import OperationalError
 from candy.primitives import NOISE
 from candy.relay.cluster.agreement import (
@@ -119,6 +120,17 @@ class Cluster:
     @property
     def server(self) -> str:
         return self._nats.server
+
+    def status(self) -> ClusterStatus:
+        """What an operator is told."""
+        counts = self.directory.counts()
+        return ClusterStatus(
+            name=self.settings.name,
+            nats=self.is_up,
+            server=self.server,
+            relays={name: counts.get(name, 0) for name in self.presence.there},
+            missing=self.directory.missing,
+        )
 
     def common(self, settings: NetworkSettings, key: bytes) -> Common:
         """What of a network has to be alike at all relays.

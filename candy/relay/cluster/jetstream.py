@@ -51,7 +51,7 @@ OLDEST: Final = (2, 11)
 ANSWER_S: Final = 3.0
 """How long an answer may take: longer than a disk, shorter than who logs in waits."""
 CONNECT_S: Final = 5.0
-START_S: Final = 15.0
+START_S: Final = 30.0
 """How long a start waits for a server that answers: those that have just begun elect a leader first."""
 AGAIN_S: Final = 0.5
 """Between two attempts to reach a server, and to follow a stream."""

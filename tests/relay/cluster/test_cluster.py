@@ -239,7 +239,9 @@ async def test_a_relay_that_is_gone(start: Start, monkeypatch: pytest.MonkeyPatc
     await until(lambda: shared.elsewhere(int(ip(7))) is not None)
     assert eu.end is not None
     assert us.cluster is not None
-    assert us.cluster.presence.there == ["eu"]
+    await until(lambda: us.cluster is not None and us.cluster.directory.missing == [])
+    status = us.cluster.status()
+    assert (status.name, status.nats, status.relays, status.missing) == ("us", True, {"eu": 1}, [])
     await eu.end()
     await until(lambda: shared.elsewhere(int(ip(7))) is None)
     assert us.cluster.presence.there == []
