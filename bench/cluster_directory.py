@@ -63,6 +63,10 @@ class Simulation:
         self.published = self.delivered = self.bytes = self.snapshots = 0
         self._revision = 0
         self._generations: dict[int, int] = {}
+        self._relays_of: dict[int, int] = {}
+        """At how many relays a member is, by address."""
+        self.twice = 0
+        """Members that are at more than one."""
         self._way: deque[tuple[float, str, str, bytes]] = deque()
         self._due = 0.0
         self.relays = [self._relay(number) for number in range(relays)]
@@ -84,6 +88,8 @@ class Simulation:
             self._revision += 1
             self._generations[ip] = self._revision
         generation = self._generations.get(ip, 0)
+        if ip not in relay.sessions:
+            self._count(ip, 1)
         relay.sessions[ip] = generation
         identity = ip.to_bytes(4, "big") * 8
         self._timed(relay, lambda: relay.directory.set((WORD, ip), Place(generation, 0, 0, bytes(8), ip, identity)))
@@ -115,7 +121,12 @@ class Simulation:
         fingerprint = self.relays[0].directory.fingerprint()
         if any(relay.directory.fingerprint() != fingerprint for relay in self.relays[1:]):
             return False
-        return sum(count for _, count, _ in fingerprint) == len({ip for relay in self.relays for ip in relay.sessions})
+        return self.twice == 0
+
+    def _count(self, ip: int, more: int) -> None:
+        before = self._relays_of.get(ip, 0)
+        self._relays_of[ip] = before + more
+        self.twice += (before + more > 1) - (before > 1)
 
     def _step(self, relay: SimulatedRelay) -> None:
         now = relay.clock(self.now)
@@ -179,6 +190,7 @@ class Simulation:
                 found = relay.directory.elsewhere(change.key)
                 if found is not None:
                     del relay.sessions[ip]
+                    self._count(ip, -1)
                     relay.directory.set(change.key, None)
 
     def _timed(self, relay: SimulatedRelay, call: Callable[[], object]):  # type: ignore[no-untyped-def]
