@@ -14,6 +14,7 @@ LINKED = [
     "CHANGELOG.md",
     "bench/README.md",
     "docs/architecture.md",
+    "docs/cluster.md",
     "docs/operation.md",
     "docs/protocol.md",
     "docs/security.md",
