@@ -29,7 +29,7 @@ def envelope(secret: bytes = SECRET) -> Envelope:
         Grant(b"", "eu", 1000),
         Credential.of(DEVICE),
         Redeemable.of(INVITATION),
-        Common(("eu", "us"), "10.0.0.0/8", ("a", "b"), ("rule",), (), True, False),
+        Common(("eu", "us"), "10.0.0.0/8", ("a", "b"), ("rule",), "6b", (), True, False),
         Watermark(12),
     ],
 )
