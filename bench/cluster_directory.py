@@ -43,6 +43,8 @@ class SimulatedRelay:
     """CPU time in its directory and presence."""
     sessions: dict[int, int] = field(default_factory=dict)
     """Generations, by address."""
+    unwritten: set[int] = field(default_factory=set)
+    """Addresses of members that came in while NATS was away."""
 
     def clock(self, now: float) -> float:
         return self.offset + now * self.drift
@@ -87,6 +89,8 @@ class Simulation:
         if relay.has_nats:
             self._revision += 1
             self._generations[ip] = self._revision
+        else:
+            relay.unwritten.add(ip)
         generation = self._generations.get(ip, 0)
         if ip not in relay.sessions:
             self._count(ip, 1)
@@ -135,6 +139,12 @@ class Simulation:
                 self._publish(relay, update)
             if self.now >= relay.next_beat:
                 relay.next_beat = self.now + BEAT_S
+                # As candy.relay.cluster.cluster does once a second: such grants are written anew.
+                unwritten, relay.unwritten = relay.unwritten, set()
+                for ip in unwritten & relay.sessions.keys():
+                    self.log_in(ip, relay)
+                while (update := self._timed(relay, relay.directory.flush)) is not None:
+                    self._publish(relay, update)
                 beat = relay.directory.beat()
                 assert beat is not None
                 self._publish(relay, beat)
