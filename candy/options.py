@@ -278,6 +278,25 @@ NETWORK_OPTIONS = (
 )
 """What each of a relay's networks has for itself; on the command line these are the network `/`'s."""
 
+CLUSTER_OPTIONS = (
+    Option("nats", str, "servers of NATS, like nats://10.0.0.5:4222 or tls://nats.example.org", "URL", repeats=True),
+    Option("credentials", str, "by which NATS knows this relay: user:password, or what nsc has made", "FILE"),
+    Option("ca_file", str, "trust this certificate authority (PEM) for NATS, not the system's", "FILE"),
+    Option("name", str, "of this relay: another one than any other's", "NAME"),
+    Option("url", str, "by which the other relays reach this one, like wss://eu.example.org", "URL"),
+    Option(
+        "replicas",
+        int,
+        "servers of NATS that keep each thing  [{default}]",
+        "COUNT",
+        default=1,
+        least=1,
+        most=5,
+    ),
+    Option("secret_file", str, "the relays' secret, at least 32 bytes and the same for all of them", "FILE"),
+)
+"""Of the table [cluster], in TOML files alone."""
+
 OPTIONS: Mapping[Side, tuple[Option, ...]] = {
     "server": (
         Option(
@@ -302,6 +321,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             "network",
             dict,
             "further networks by their paths, with settings of their own",
+            '[network."/home"] for each',
             fields=("networks",),
             reloads=True,
         ),
@@ -381,6 +401,7 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         ),
         *_CONTROL,
         Option("metrics", str, "give Prometheus its metrics here, without a token, like 127.0.0.1:26818", "HOST:PORT"),
+        Option("cluster", dict, "serve the networks together with other relays", "[cluster]"),
         *_LOG,
     ),
     "client": (

@@ -88,7 +88,7 @@ def test_the_map_has_each_file_once() -> None:
     """Of the control plane."""
     folder, named = Path(), []
     for first, second in rows(section(ARCHITECTURE, "Code map")):
-        if opened := re.search(r"`(candy/\w+/)`", first):
+        if opened := re.search(r"`(candy/[\w/]+/)`", first):
             folder = Path(opened[1])
         for name in re.findall(r"`([\w/]+\.py)`", first + second if opened else first):
             named.append(Path(name) if "/" in name else folder / name)

@@ -21,7 +21,7 @@ from typing import Any
 
 from candy.cli.lines import Lines, Place
 from candy.errors import ConfigError
-from candy.options import NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS, Option, Side, other_side
+from candy.options import CLUSTER_OPTIONS, NETWORK_OPTIONS, OPTIONS, ORIGINAL_KEYS, Option, Side, by_key, other_side
 from candy.settings import Given
 
 _KINDS: Mapping[type, str] = {
@@ -29,7 +29,6 @@ _KINDS: Mapping[type, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    dict: 'a table like [network."/home"] for each',
 }
 
 
@@ -38,7 +37,7 @@ class Written:
     """The content of a file."""
 
     given: dict[str, Given] = field(default_factory=dict)
-    """Values by option name. That of a list is a list of Given."""
+    """Values by option name. That of a list is a list of Given, that of [cluster] again such a dict."""
     networks: list[tuple[Given, dict[str, Given]]] = field(default_factory=list)
     """Further networks: the path, and the same."""
     warnings: list[str] = field(default_factory=list)
@@ -99,6 +98,9 @@ def _read_toml(path: Path, content: bytes, side: Side) -> Written:
         raise ConfigError(f"{path}:{line}: not TOML: {message}") from None
     lines = Lines(path, text)
     given = _read_table(table, (), OPTIONS[side], side, lines)
+    if (cluster := given.get("cluster")) is not None:
+        settings = _read_table(cluster.value, ("cluster",), CLUSTER_OPTIONS, side, lines)
+        given["cluster"] = cluster._replace(value=settings)
     networks = given.pop("network", None)
     if networks is None:
         return Written(given)
@@ -106,7 +108,7 @@ def _read_toml(path: Path, content: bytes, side: Side) -> Written:
     for name, settings in networks.value.items():
         here = ("network", name)
         if not isinstance(settings, dict):
-            raise ConfigError(f"{lines.origin(here)}: is of the wrong type: write {_KINDS[dict]}")
+            raise ConfigError(f"{lines.origin(here)}: is of the wrong type: write {_kind(by_key(side)['network'])}")
         given_path = Given(name, lines.origin(here, "network"))
         further.append((given_path, _read_table(settings, here, NETWORK_OPTIONS, side, lines)))
     return Written(given, further)
@@ -121,7 +123,7 @@ def _read_table(
         origin = lines.origin((*here, key))
         option = options.get(key)
         if option is None:
-            raise ConfigError(f"{origin}: {_unknown(key, side, bool(here))}")
+            raise ConfigError(f"{origin}: {_unknown(key, side, here)}")
         if option.repeats and isinstance(value, list) and all(isinstance(item, str) for item in value):
             given[key] = Given(tuple(value), origin)
             continue
@@ -141,11 +143,15 @@ def _kind(option: Option) -> str:
     """What an option's value has to be."""
     if option.is_quantity:
         return 'a whole number, or text like "10M"'
-    return f"a list like {option.metavar}" if option.kind is list else _KINDS[option.kind]
+    if option.kind in (list, dict):
+        return f"a {'list' if option.kind is list else 'table'} like {option.metavar}"
+    return _KINDS[option.kind]
 
 
-def _unknown(key: str, side: Side, in_network: bool) -> str:
-    if in_network and any(option.key == key for option in OPTIONS[side]):
+def _unknown(key: str, side: Side, here: Place) -> str:
+    if here == ("cluster",):
+        return f"is not a setting of a cluster: write {', '.join(option.key for option in CLUSTER_OPTIONS)}"
+    if here and any(option.key == key for option in OPTIONS[side]):
         return "is a setting of the whole relay, not of one network: write it before all tables"
     if any(option.key == key for option in OPTIONS[other_side(side)]):
         return f"is a setting of candy-{other_side(side)}, not of candy-{side}: remove it"

@@ -86,6 +86,10 @@ def gather(
         for key in (tls_key.value,) if isinstance(tls_key.value, str) else tls_key.value:
             if is_exposed(Path(key)):
                 warn(f"{tls_key.origin}: {exposed(key)}")
+    if (cluster := given.get("cluster")) is not None:
+        for key in {"credentials", "secret_file"} & cluster.value.keys():
+            if is_exposed(Path(cluster.value[key].value)):
+                warn(f"{cluster.value[key].origin}: {exposed(cluster.value[key].value)}")
     if "sdwan" in line:
         # Rules on the command line replace the file's in either form.
         given.pop("routes", None)

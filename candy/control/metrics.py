@@ -66,6 +66,10 @@ class Figures:
     leases_free: Mapping[str, int]
     certificate_expiry: float | None
     """Unix seconds; None without TLS."""
+    nats_up: bool | None = None
+    """There is a connection to NATS; None without a cluster, and so with the next."""
+    relays: int | None = None
+    """That are there, this one among them."""
 
 
 class Exposition:
@@ -139,6 +143,9 @@ def families(figures: Figures) -> Iterator["Metric"]:
     if figures.certificate_expiry is not None:
         what = "When the TLS certificate ends."
         yield gauge("candy_certificate_expiry_timestamp_seconds", what, figures.certificate_expiry)
+    if figures.nats_up is not None and figures.relays is not None:
+        yield gauge("candy_nats_up", "Whether there is a connection to NATS.", figures.nats_up)
+        yield gauge("candy_relays", "Relays of the cluster that are there.", figures.relays)
 
 
 def _histogram(name: str, what: str, histogram: Histogram) -> "Metric":

@@ -173,6 +173,24 @@ class Networks:
 
 
 @dataclass(slots=True, kw_only=True)
+class ClusterStatus:
+    """The other relays that serve the same networks, as this one sees them."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    name: str
+    """This relay's among them."""
+    nats: bool
+    """There is a connection to NATS. Without one members stay and known devices log in; new ones have to wait."""
+    server: str
+    """Of NATS, host:port: the one that it is connected to, or was last."""
+    relays: dict[str, int]
+    """The others that are there, and how many members each has."""
+    missing: list[str]
+    """Relays of which not everything is known yet."""
+
+
+@dataclass(slots=True, kw_only=True)
 class RelayStatus:
     """A relay as a whole."""
 
@@ -203,6 +221,8 @@ class RelayStatus:
     """How log-ins ended: admitted, or why not."""
     worker_cpu_s: list[float]
     """CPU time of each forwarding thread."""
+    cluster: ClusterStatus | None = None
+    """Null: the relay is alone."""
 
 
 @dataclass(slots=True, kw_only=True)

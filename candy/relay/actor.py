@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Protocol
 
 from candy._fastpath import Engine
 from candy.errors import WireError
@@ -29,12 +30,20 @@ from candy.relay.channels import Channels
 from candy.relay.clock import Clock
 from candy.relay.limits import bytes_per_s
 from candy.relay.loglimit import LineLimiter
+from candy.relay.recording import Outcome, Wanted
 from candy.relay.served import Served
 from candy.relay.session import Action, Bind, Limit, Record, Unbind
 
 log = logging.getLogger("candy.relay")
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+
+
+class Recorder(Protocol):
+    """The store, or what stands before it."""
+
+    def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
+        """Write down at once what is new of devices and invitations, and this of a network."""
 
 
 class Actor:
@@ -52,8 +61,8 @@ class Actor:
         self._clock = clock
         self._authenticated = authenticated
         self._woken = woken
-        self.record: Callable[[], asyncio.Future[bool]] | None = None
-        """The keeper's; None: nothing can be written down."""
+        self.recorder: Recorder | None = None
+        """None: nothing can be written down."""
         self.lines = LineLimiter()
         self.drops: Counter[str] = Counter()
         """What the networks have dropped, and this."""
@@ -72,7 +81,7 @@ class Actor:
                 case Secure():
                     self._channels.secure(action.connection, action.sends, action.receives)
                 case Record():
-                    self._record(served, action.connection)
+                    self._record(served, action)
                 case Bind():
                     self._engine.bind(action.connection, action.ip, takes_sealed=action.takes_sealed)
                     self._authenticated(action.connection)
@@ -147,15 +156,17 @@ class Actor:
         self._stretching.add(task)
         task.add_done_callback(done)
 
-    def _record(self, served: Served, connection: int) -> None:
-        if self.record is None:
-            self._recorded(served, connection, is_kept=False)
-            return
-        self.record().add_done_callback(lambda kept: self._recorded(served, connection, is_kept=kept.result()))
+    def _record(self, served: Served, record: Record) -> None:
+        def done(outcome: Outcome) -> None:
+            now, wall = self._clock.time(), int(time.time())
+            self.act(served, served.network.recorded(record.connection, outcome, now, wall))
+            self._woken()
 
-    def _recorded(self, served: Served, connection: int, *, is_kept: bool) -> None:
-        self.act(served, served.network.recorded(connection, is_kept, self._clock.time(), int(time.time())))
-        self._woken()
+        if self.recorder is None:
+            done(Outcome.UNKEPT)
+            return
+        recording = self.recorder.record(served.settings.path, record.wanted)
+        recording.add_done_callback(lambda recorded: done(recorded.result()))
 
 
 def write(line: Log) -> None:

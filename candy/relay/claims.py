@@ -19,6 +19,8 @@ By these rules, in this order:
     silence replaces the holder. When the holder leaves meanwhile, the newcomer gets the address.
  5. While one newcomer waits, a third is refused at once, unless it has the VMAC of the one waiting: then it takes that
     one's place, and its remaining time.
+ 6. Where several relays serve the network, an address that a member of another one has is free to that member's own
+    installation alone.
 
 Who logs in with a key comes twice: with message 1, and when it has confirmed the answer. Only then it takes its address
 from itself. Everything said of a VMAC holds for a key.
@@ -118,6 +120,9 @@ class Claims:
         pool.leases.expire()
         if pool.is_anothers_by_key(int(ip), session.vmac, was_granted=session.was_granted):  # 1
             return _refuse(session, f"{ip} is leased to a device with a key of its own")
+        shared = self._realm.shared
+        if shared is not None and (other := shared.elsewhere(int(ip))) is not None and other.identity != session.vmac:
+            return _refuse(session, f"{ip} is held by a member at the relay {other.relay}")  # 6
         connection = pool.holder(ip)
         if connection is None:  # 2
             return [Admit(session)]

@@ -109,6 +109,7 @@ class RelayControl(DeviceControl):
             queued_bytes=totals["queued_bytes"],
             logins=snapshot.logins(served.network for served in networks),
             worker_cpu_s=[used / 1e9 for used in self._engine.worker_cpu_ns()],
+            cluster=None if self._relay.cluster is None else self._relay.cluster.status(),
         )
 
     async def history(self) -> History:
@@ -290,6 +291,8 @@ class RelayControl(DeviceControl):
             leases_used={path: pool.used for path, pool in pools.items()},
             leases_free={path: pool.free for path, pool in pools.items()},
             certificate_expiry=None if certificates is None else certificates.expiry(),
+            nats_up=None if relay.cluster is None else relay.cluster.is_up,
+            relays=None if relay.cluster is None else len(relay.cluster.presence.there) + 1,
         )
 
     def _totals(self) -> Totals:

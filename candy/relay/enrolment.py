@@ -155,6 +155,7 @@ class Enrolment:
         """Keys of such devices, by connection."""
         self._tidied = 0
         """When it was looked who is to be forgotten, in Unix seconds."""
+        self._watchers: list[Callable[[bytes], None]] = []
         self._changed: set[bytes] = set()
         """Keys and selectors."""
 
@@ -169,6 +170,9 @@ class Enrolment:
 
     def get(self, key: bytes) -> Device | None:
         return self._devices.get(key)
+
+    def invitation(self, selector: bytes) -> Invitation | None:
+        return self._invitations.get(selector)
 
     def is_revoked(self, key: bytes) -> bool:
         device = self._devices.get(key)
@@ -227,6 +231,27 @@ class Enrolment:
             case Device() if self._has_to_wait(device):
                 return _WAITS
         return _YES if device is not None or len(self._devices) < DEVICES_MAX else _FULL
+
+    def learn(self, what: Device | Invitation) -> None:
+        """Another relay has written this down."""
+        if isinstance(what, Device):
+            before = self._devices.get(what.key)
+            if before is not None and before.selector != what.selector:
+                del self._by_selector[before.selector]
+            self._put(what)
+        else:
+            self._change(what)
+
+    def forget(self, key: bytes, before: Device | None) -> None:
+        """It was not let in after all: what it was before is so again."""
+        if before is not None:
+            self._put(before)
+        elif (device := self._devices.get(key)) is not None:
+            self._forget(device)
+
+    def watch(self, watch: Callable[[bytes], None]) -> None:
+        """Have this called with the key or selector of each device and invitation that changes here."""
+        self._watchers.append(watch)
 
     def take_back(self, key: bytes, before: Device | None, invitation: Invitation) -> None:
         """What enrol() did by this invitation could not be written down."""
@@ -417,6 +442,8 @@ class Enrolment:
 
     def _put(self, device: Device) -> Device:
         self._changed.add(device.key)
+        for watch in self._watchers:
+            watch(device.key)
         return self._set(device)
 
     def _set(self, device: Device) -> Device:
@@ -435,3 +462,5 @@ class Enrolment:
     def _change(self, invitation: Invitation) -> None:
         self._invitations[invitation.selector] = invitation
         self._changed.add(invitation.selector)
+        for watch in self._watchers:
+            watch(invitation.selector)

@@ -19,6 +19,8 @@ Rules:
     codes). Any other failed log-in ends without a close frame. Of several passwords the first that a session proves is
     its own: the others count for nothing there, and an EXPTTUN is answered by it.
  2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
+ 3. Where several relays serve the network, an AUTH waits in RECORDING until its digest is written down for all of them,
+    and again for an address that is not its device's yet.
 """
 
 from collections.abc import Callable
@@ -30,7 +32,8 @@ from candy.protocol.actions import Drop, Send
 from candy.protocol.closing import CloseCode
 from candy.protocol.wire import DropReason
 from candy.relay.passwords import Passwords
-from candy.relay.replays import DIGEST_LIMIT
+from candy.relay.recording import Wanted
+from candy.relay.replays import DIGEST_LIMIT, KEPT_BYTES
 from candy.relay.session import Action, Session, State
 
 Hashed = wire.Vmac | wire.Expttun | wire.Auth
@@ -132,6 +135,11 @@ class HashedSession(Session):
         realm.pool.release(self.connection)
         self._ip = int(ip)
         self._granted = self._ip if self._granted == self._ip else None
+        if realm.shared is not None and self.vmac is None:
+            told = "several relays serve this network, where a member needs a VMAC or a key: update candy"
+            return self.refuse("without a VMAC", code=CloseCode.POLICY_VIOLATION, told=told)
+        if realm.shared is not None:
+            return self.recording(Wanted(digest=(message.timestamp, message.digest[:KEPT_BYTES])))
         self.state = State.CLAIMING
         return []
 

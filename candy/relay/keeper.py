@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
+from candy.relay.recording import Outcome, Wanted
 from candy.relay.register import Kept, Register
 from candy.relay.store import Store, StoreError
 
@@ -60,7 +61,7 @@ class Keeper:
         self._stirred = asyncio.Event()
         """There is something to do before the time."""
         self._is_open = False
-        self._asked: list[asyncio.Future[bool]] = []
+        self._asked: list[asyncio.Future[Outcome]] = []
         """By record(), for what is not written yet."""
         self._task: asyncio.Task[None] | None = None
 
@@ -74,15 +75,15 @@ class Keeper:
             started.cancel()
             log.warning("leases: the disk takes longer than %g s: going on without what was kept", START_S)
 
-    def record(self) -> "asyncio.Future[bool]":
-        """Write at once what is new of devices and invitations; whether that was done. With a store that fails the
-        answer is there at once."""
+    def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
+        """Write at once what is new of devices and invitations: KEPT or UNKEPT, whatever is wanted. With a store that
+        fails the answer is there at once."""
         asked = asyncio.get_running_loop().create_future()
         if self._is_open and not self._ending.is_set():
             self._asked.append(asked)
             self._stirred.set()
         else:
-            asked.set_result(False)
+            asked.set_result(Outcome.UNKEPT)
         return asked
 
     async def stop(self) -> None:
@@ -185,7 +186,7 @@ class Keeper:
         answered, self._asked[:until] = self._asked[:until], []
         for asked in answered:
             if not asked.done():
-                asked.set_result(is_written)
+                asked.set_result(Outcome.KEPT if is_written else Outcome.UNKEPT)
 
     async def _call(self, function: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

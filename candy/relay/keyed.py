@@ -16,6 +16,7 @@ Rules:
  4. In place of the VMAC stands the key (candy.relay.leases).
 """
 
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from math import inf
@@ -34,11 +35,14 @@ from candy.relay.leases import NUMBER_BYTES, Lease, fresh_number
 from candy.relay.login import Answer, Claim, LogIn
 from candy.relay.passwords import Password
 from candy.relay.realm import Realm
+from candy.relay.recording import Outcome, Presented, Wanted
 from candy.relay.session import UNTOLD, Action, Record, Session, State, Unbind
 
 ASKS_PER_S = 200
 """Addresses that one member may ask about in the long run: each is an entry of a message to it, and perhaps to
 another."""
+ASKS_AGAIN_MAX = 8
+"""Addresses of which another relay may turn out to have given them away."""
 ASKS_AHEAD_S = 5.0
 """How far it may be ahead of that rate."""
 
@@ -51,6 +55,7 @@ class KeyedSession(Session):
     """
 
     __slots__ = (
+        "_asked_again",
         "_asked_until",
         "_before",
         "_claim",
@@ -73,6 +78,8 @@ class KeyedSession(Session):
         """Its device, before it was enrolled again."""
         self._is_answered = False
         self._is_confirmed = False
+        self._asked_again = 0
+        """How often another relay was first with its address."""
         self._lease_number = bytes(NUMBER_BYTES)
         self._asked_until = -inf
         """The time until which it has used its allowance of addresses that it asks about, at ASKS_PER_S."""
@@ -133,10 +140,24 @@ class KeyedSession(Session):
         self.device = self._realm.enrolment.enrol(claim.proof, claim.key, claim.asked.hello.name, wall)
         if self.device.standing is Standing.WAITING:
             self._realm.enrolment.waits(self.connection, claim.key)
+        wanted = self._wanted(claim)
+        if wanted is not None:
+            return self.recording(wanted)
         if self.device == self._before:
             return self._tell(wall, is_kept=True)
         self.state = State.RECORDING
         return [Record(self.connection)]
+
+    def _wanted(self, claim: Claim) -> Wanted | None:
+        """What other relays have to agree on."""
+        if self._realm.shared is None:
+            return None
+        waits = self.ip == lines.UNSPECIFIED
+        wanted = None if waits else self._realm.address_wanted(self._ip, claim.key)
+        if self.device == self._before:
+            return wanted
+        selector = claim.proof.by.selector if isinstance(claim.proof.by, Invitation) else b""
+        return replace(wanted or Wanted(), device=claim.key, selector=selector)
 
     def claimed(self, lease: Lease | None, now: float) -> None:
         super().claimed(lease, now)
@@ -155,16 +176,47 @@ class KeyedSession(Session):
         self._lease_number = self._number()
         return [Send(self.connection, control.Approved(self._interface(), self._lease_number).encode())]
 
-    def recorded(self, is_kept: bool, wall: int) -> list[Action]:
+    def recorded(self, outcome: Outcome, now: float, wall: int) -> list[Action]:
         """Whether what it was let in by is written down."""
-        claim = self._claim
+        claim, enrolment = self._claim, self._realm.enrolment
         if self.state is not State.RECORDING or claim is None:
             return []
+        if self._is_answered:
+            # It has confirmed, and its address was another's meanwhile, or this is not known.
+            return super().recorded(outcome, now, wall)
+        if outcome in (Outcome.AWAY, Outcome.USED_UP) and self.device != self._before:
+            enrolment.forget(claim.key, self._before)
+        if outcome is Outcome.USED_UP:
+            told = "the invitation is used up or has expired"
+            return self.refuse(f"{told}, by another relay", code=CloseCode.INVITATION_ENDED, told=told)
+        if outcome is Outcome.AWAY:
+            return super().recorded(outcome, now, wall)
+        # Another relay may have been first.
+        self.device = enrolment.get(claim.key) or self.device
+        if enrolment.is_revoked(claim.key):
+            told = "this device was revoked"
+            return self.refuse(f"{told}, by another relay", code=CloseCode.DEVICE_REVOKED, told=told)
+        if outcome is Outcome.HELD:
+            return self._ask_again(claim, now)
+        is_kept = outcome is Outcome.KEPT
         if not is_kept and isinstance(claim.proof.by, Invitation):
-            self._realm.enrolment.take_back(claim.key, self._before, claim.proof.by)
+            enrolment.take_back(claim.key, self._before, claim.proof.by)
             told = "the relay can't write down who comes by an invitation: try again later"
             return self.refuse("its invitation can't be written down", code=CloseCode.TRY_AGAIN_LATER, told=told)
         return self._tell(wall, is_kept)
+
+    def _ask_again(self, claim: Claim, now: float) -> list[Action]:
+        """Another relay has given the address away. There are others, unless it has to be that one."""
+        self._asked_again += 1
+        if claim.asked.flags & Asks.IS_FIXED or self._asked_again > ASKS_AGAIN_MAX:
+            return super().recorded(Outcome.HELD, now, 0)
+        self._realm.pool.release(self.connection)
+        return self._claim_address(claim, now)
+
+    def presented(self) -> Presented:
+        number = 0 if self.device is None else self.device.number
+        own = super().presented()
+        return own._replace(lease=self._lease_number, flags=self.flags, commit_bytes=self.commit_bytes, device=number)
 
     def _act_on(self, payload: bytes, now: float, wall: int) -> list[Action]:
         if self.is_member:

@@ -381,6 +381,23 @@ class Leases:
             pass
         self.expire()
 
+    def learn(self, row: LeaseRow) -> None:
+        """Another relay says who has an address, and when it was seen there."""
+        lease = self._by_ip.get(row.ip)
+        if lease is None or lease.vmac != row.vmac:
+            self.end(row.ip)
+            if not self._make_room(row.vmac):
+                return
+            hello = Hello(row.os, row.version, row.name)
+            lease = Lease(row.ip, row.vmac, hello, row.first_seen, row.last_seen, row.source, is_connected=False)
+            self._add(lease)
+            self._idle[row.ip] = lease
+        lease.number = row.number or lease.number
+        if not lease.is_connected and row.last_seen > lease.last_seen:
+            lease.last_seen, lease.source = row.last_seen, row.source
+            self._idle[row.ip] = self._idle.pop(row.ip)
+        self._note(lease)
+
     def _add(self, lease: Lease) -> None:
         self._by_ip[lease.ip] = lease
         self._link(lease)

@@ -19,7 +19,7 @@ import select
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
 
 from candy._fastpath import Engine
@@ -30,6 +30,7 @@ from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError, RequestError
 from candy.host.servicemanager import ServiceManager
 from candy.relay import stun
+from candy.relay.clustersettings import ClusterSettings
 from candy.relay.control import RelayControl
 from candy.relay.invitation import describe_pool, member_address, member_line, member_url
 from candy.relay.keeper import Keeper
@@ -86,10 +87,13 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
     loop = asyncio.get_running_loop()
     writing = loop.create_task(folder_at(settings.state_dir).keep_writing())
     with ExitStack() as interfaces:
+        stack = AsyncExitStack()
         try:
             relay.load_keys()
-            relay.keep_by(keeper.record)
+            relay.keep_by(keeper)
             await keeper.start()
+            if settings.cluster is not None:
+                await stack.enter_async_context(_shared(settings.cluster, relay))
             await relay.make_interfaces(interfaces)
             certificates = _certificates(settings)
             listeners = await listen(settings)
@@ -127,6 +131,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
         finally:
             writing.cancel()
             await relay.door.shutdown(GOODBYE_S)
+            await stack.aclose()
             await keeper.stop()
             relay.stop()
             # Before the interfaces are closed: they are gone once the engine's duplicates are closed as well.
@@ -165,6 +170,31 @@ async def _controlled(
             yield lines
     finally:
         control.stop()
+
+
+@asynccontextmanager
+async def _shared(settings: ClusterSettings, relay: Relay) -> AsyncIterator[None]:
+    """Serve the networks together with other relays meanwhile.
+
+    Raises:
+        OperationalError: they, or NATS, can't be used.
+    """
+    try:
+        # Without a cluster there need not be such a library.
+        from candy.relay.cluster.cluster import Cluster
+    except ModuleNotFoundError as error:
+        if error.name not in ("nats", "nkeys"):
+            raise
+        raise OperationalError('cluster: needs the library of NATS: pip install "candy-vpn[cluster]"') from None
+    cluster = Cluster(settings, relay, {path: served.network for path, served in relay.served.items()})
+    await cluster.start(
+        {path: cluster.common(served.settings, served.public_key) for path, served in relay.served.items()}
+    )
+    relay.share_by(cluster)
+    try:
+        yield
+    finally:
+        await cluster.stop()
 
 
 def _certificates(settings: RelaySettings) -> Certificates | None:

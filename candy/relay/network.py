@@ -33,6 +33,7 @@ from math import inf
 from candy.errors import WireError
 from candy.protocol import control
 from candy.protocol.actions import Drop, Log, Send
+from candy.protocol.addresses import ipv4
 from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.closing import CloseCode
 from candy.protocol.hello import Hello
@@ -41,7 +42,7 @@ from candy.protocol.login import Tells
 from candy.protocol.noise import KEY_BYTES
 from candy.protocol.wire import DropReason
 from candy.relay.devices import Devices
-from candy.relay.enrolment import Admit, Enrolment
+from candy.relay.enrolment import Admit, Device, Enrolment, Standing
 from candy.relay.guessing import FailureLimiter
 from candy.relay.hashed import HashedSession
 from candy.relay.keyed import KeyedSession
@@ -51,6 +52,7 @@ from candy.relay.login import LogIn
 from candy.relay.passwords import Ends, Passwords
 from candy.relay.pool import Pool
 from candy.relay.realm import Realm
+from candy.relay.recording import Outcome, Sharing
 from candy.relay.register import Register
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.reservations import Reservation
@@ -191,13 +193,36 @@ class Network(Roster):
         self._set_deadline(connection, now + self._authentication_timeout)
         return []
 
-    def recorded(self, connection: int, is_kept: bool, now: float, wall: int) -> list[Action]:
+    def recorded(self, connection: int, outcome: Outcome, now: float, wall: int) -> list[Action]:
         """What a Record asked for is written down, or can't be."""
         self._realm.pool.leases.wall = wall
         session = self._sessions.get(connection)
-        if not isinstance(session, KeyedSession):
+        if session is None or session.state is not State.RECORDING:
             return []
-        return self._go_on(session, session.outcome(session.recorded(is_kept, wall)), now)
+        return self._go_on(session, session.outcome(session.recorded(outcome, now, wall)), now)
+
+    def share(self, shared: Sharing) -> None:
+        """Serve this network together with other relays, before any member comes."""
+        self._realm.shared = shared
+        self._realm.pool.is_elsewhere = lambda ip: shared.elsewhere(ip) is not None
+
+    def lost(self, ip: int, relay: str, now: float) -> list[Action]:
+        """Another relay has the address by a later grant: a member that has it here has it no more."""
+        session = self.member_at(ipv4(ip))
+        if session is None:
+            return []
+        told = f"{session.ip} was taken over at another relay"
+        return self._send_away(session, CloseCode.REPLACED, told, now)
+
+    def learned(self, device: Device, now: float, wall: int) -> list[Action]:
+        """Another relay has written this of a device."""
+        before = self._realm.enrolment.get(device.key)
+        self._realm.enrolment.learn(device)
+        if device.standing is Standing.REVOKED and (before is None or before.standing is not Standing.REVOKED):
+            return self.revoke(device.key, now, wall)
+        if before is not None and before.standing is Standing.WAITING and device.standing is Standing.ADMITTED:
+            return self.approve(device.key, now, wall)
+        return []
 
     def approve(self, key: bytes, now: float, wall: int) -> list[Action]:
         """A device that waits may come in, by command; see Enrolment.approve().

@@ -94,6 +94,8 @@ class Pool:
         takes nearly twice the room."""
         self.is_revoked: Callable[[bytes], bool] = lambda key: False
         """Whether the device with this key was revoked: its lease keeps nobody out."""
+        self.is_elsewhere: Callable[[int], bool] = lambda ip: False
+        """Whether a member of another relay's has the address."""
         self._claims: dict[int, int] = {}
         """Connections by address."""
         self._claimed: dict[int, int] = {}
@@ -183,6 +185,11 @@ class Pool:
         self._claimed[connection] = number
         self._note(number)
         return lease
+
+    def begin_at(self, share: int) -> None:
+        """Grant addresses from another place on: this of 2^64 shares of the pool."""
+        if self._size:
+            self._cursor = share * self._size >> 64
 
     def release(self, connection: int) -> None:
         """Give up what `connection` holds, if anything."""
@@ -319,6 +326,7 @@ class Pool:
         if self._free:  # f
             for lease in self.leases.idle():
                 is_open = self._is_free(lease.ip) and self.reservations.get(lease.ip) is None
+                is_open = is_open and not self.is_elsewhere(lease.ip)
                 if lease.ip in bounds and is_open and not self.is_anothers_by_key(lease.ip, vmac, was_granted=True):
                     return lease.ip
         if within is not None:

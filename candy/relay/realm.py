@@ -11,6 +11,7 @@ from candy.relay.guessing import FailureLimiter
 from candy.relay.limits import Limits
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
+from candy.relay.recording import Sharing, Wanted
 from candy.relay.replays import ReplayMemory, Sightings
 from candy.relay.rules import Rules
 from candy.sealing.joined import Own
@@ -40,5 +41,16 @@ class Realm:
     """How that interface seals; None: it does not."""
     limits: Limits = field(default_factory=Limits)
     """Of each member, as far as its device has none of its own."""
+    shared: Sharing | None = None
+    """With other relays; None: there are none."""
     logins: Counter[str] = field(default_factory=Counter)
     """How log-ins ended: ADMITTED, or why not."""
+
+    def address_wanted(self, ip: int, holder: bytes | None) -> Wanted | None:
+        """What other relays have to agree on before a device gets an address that is its own to have here; None:
+        nothing."""
+        if self.shared is None or holder is None or self.shared.is_settled(ip, holder):
+            return None
+        lease = self.pool.leases.get(ip)
+        before = lease.vmac if lease is not None and lease.vmac != holder else b""
+        return Wanted(ip, holder, before)

@@ -27,6 +27,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Address
 from math import inf
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -45,7 +46,7 @@ from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
 from candy.relay import health, lines, upgrade
 from candy.relay.accept import is_shortage
-from candy.relay.actor import Actor, write
+from candy.relay.actor import Actor, Recorder, write
 from candy.relay.changes import Changes, Reloaded, changes
 from candy.relay.clock import Alarm, Clock
 from candy.relay.door import Door
@@ -56,6 +57,7 @@ from candy.relay.leases import Traffic
 from candy.relay.limits import OwnLimits
 from candy.relay.network import Network
 from candy.relay.proxies import TrustedProxies
+from candy.relay.recording import Outcome
 from candy.relay.register import Register
 from candy.relay.reservations import Reservation
 from candy.relay.served import Served, serve
@@ -63,6 +65,10 @@ from candy.relay.session import Action
 from candy.relay.settings import RelaySettings, canonical_path
 from candy.relay.showing import Showing
 from candy.relay.totals import Totals
+
+if TYPE_CHECKING:
+    # Its library need not be there.
+    from candy.relay.cluster.cluster import Cluster
 
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
@@ -101,6 +107,8 @@ class Relay:
         self._reloading = asyncio.Lock()
         self._interfaces = Interfaces(engine, settings.state_dir, self._act, self._set_timer)
         self.showing = Showing()
+        self.cluster: Cluster | None = None
+        """None: it is alone."""
         self._failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: serve(network, engine, self._failures) for network in settings.networks}
 
@@ -113,9 +121,14 @@ class Relay:
         for served in self._served.values():
             served.load_keys(self._settings.state_dir, int(time.time()))
 
-    def keep_by(self, record: "Callable[[], asyncio.Future[bool]]") -> None:
-        """Write down by this what devices are let in by (Keeper.record)."""
-        self._actor.record = record
+    def keep_by(self, recorder: Recorder) -> None:
+        """Write down by this what devices are let in by."""
+        self._actor.recorder = recorder
+
+    def share_by(self, cluster: "Cluster") -> None:
+        """Serve the networks together with other relays from now on."""
+        self.cluster = cluster
+        self.keep_by(cluster)
 
     async def make_interfaces(self, stack: ExitStack) -> None:
         """Give this machine its interfaces in the networks, and keep them as they shall be; they are closed with the
@@ -318,9 +331,18 @@ class Relay:
         self._act(served, decide(served.network, self._clock.time(), int(time.time())))
         self._set_timer()
 
+    def now(self) -> float:
+        """The time of its networks' clock."""
+        return self._clock.time()
+
+    def decide_at(self, path: str, decide: Callable[[Network, float, int], list[Action]]) -> None:
+        """Have the network at a path decide something that other relays have brought about."""
+        self.decide(self._served_at(path), decide)
+
     async def record(self) -> bool:
         """Write down what is new of devices and invitations; whether that was done."""
-        return self._actor.record is not None and await self._actor.record()
+        recorder = self._actor.recorder
+        return recorder is not None and await recorder.record() is Outcome.KEPT
 
     def seconds_since(self, moment: float) -> float:
         """How long ago something was that a network has noted."""

@@ -223,6 +223,9 @@ class Roster:
             return [log, *session.end(CloseCode.TRY_AGAIN_LATER, full)]
         if isinstance(session, KeyedSession) and not session.is_confirmed:
             return self._keep(session, now)
+        if (wanted := self._realm.address_wanted(int(session.ip), session.vmac)) is not None:
+            self._set_deadline(session.connection, now + self._authentication_timeout)
+            return session.recording(wanted)
         self._members += 1
         ip, pool = session.ip, self._realm.pool
         pool.leases.expire()
@@ -236,6 +239,8 @@ class Roster:
             self._realm.devices.leased(session.lease.vmac, ip)
         self._due.pop(session.connection, None)
         self._telling.changed(int(ip))
+        if self._realm.shared is not None:
+            self._realm.shared.came(session.presented())
         return [
             Bind(session.connection, int(ip), session.takes_sealed),
             *self._limit(session),
@@ -328,6 +333,8 @@ class Roster:
         self._members -= session.is_member
         if session.is_member:
             self._telling.changed(int(session.ip))
+            if self._realm.shared is not None:
+                self._realm.shared.went(int(session.ip))
         self._telling.left(session)
         self._realm.enrolment.left(session.connection)
         if session.lease is not None:

@@ -117,6 +117,11 @@ class Served:
             return None
         return self.keyring.log_in(offered)
 
+    @property
+    def public_key(self) -> bytes:
+        """The network's; empty if nobody logs in with a key."""
+        return b"" if self.keyring is None else self.keyring.current.key.network
+
     def has_to_stretch(self, message: bytes) -> bool:
         """Whether this is a LOGIN by a password, and stretch() comes first."""
         is_by_password = message[:1] == bytes([LOGIN]) and message[3:4] == bytes([Credential.PASSWORD])

@@ -30,12 +30,14 @@ from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
 from candy.protocol.addresses import ipv4, is_unicast, source_of
 from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.hello import Hello
+from candy.protocol.login import Asks
 from candy.protocol.wire import DropReason
 from candy.relay import lines
 from candy.relay.leases import NO_HELLO, NO_TRAFFIC_PACKED, Lease, shown_vmac
 from candy.relay.limits import UNLIMITED
 from candy.relay.passwords import Password
 from candy.relay.realm import Realm
+from candy.relay.recording import TELL_AWAY, Outcome, Presented, Wanted
 
 _NEVER = -inf
 """One number for all sessions."""
@@ -83,9 +85,11 @@ class Unbind:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Have the store write what is new, and say whether it did: Network.recorded()."""
+    """Have what is new written down, and say what became of it: Network.recorded()."""
 
     connection: int
+    wanted: Wanted | None = None
+    """What other relays have to agree on."""
 
 
 Action = Send | Bind | Limit | Unbind | Ping | Close | Drop | Log | Secure | Record
@@ -101,7 +105,7 @@ class State(Enum):
     CLAIMING = "claiming"
     WAITING = "waiting"
     RECORDING = "recording"
-    """With a key: what it was let in by is being written down."""
+    """What it was let in by is being written down, or what other relays have to agree on."""
     ANSWERED = "answered"
     """With a key: it has yet to confirm the answer."""
     APPROVING = "approving"
@@ -335,6 +339,32 @@ class Session(ABC):
     def outcome(self, actions: list[Action]) -> tuple[list[Action], bool, bool]:
         """As received() returns it."""
         return actions, self.state is State.CLAIMING, self.state is State.CLOSED
+
+    def recording(self, wanted: Wanted) -> list[Action]:
+        """Wait until this is written down."""
+        self.state = State.RECORDING
+        return [Record(self.connection, wanted)]
+
+    def recorded(self, outcome: Outcome, now: float, wall: int) -> list[Action]:
+        """What was to be written down is, or can't be. A claim goes on where it was."""
+        if self.state is not State.RECORDING:
+            return []
+        match outcome:
+            case Outcome.KEPT:
+                self.state = State.CLAIMING
+                return []
+            case Outcome.HELD:
+                told = f"{self.ip} is leased to another device"
+                return self.refuse(f"{told}, by another relay", code=CloseCode.ADDRESS_HELD, told=told)
+            case Outcome.REPEATED:
+                return self.refuse(f"AUTH for {self.ip} is a replay, of one at another relay", kind="replay")
+        why = "what relays share can't be written"
+        return self.refuse(why, kind="away", code=CloseCode.TRY_AGAIN_LATER, told=TELL_AWAY)
+
+    def presented(self) -> Presented:
+        """A member, as other relays are told of it."""
+        number = self.lease.number if self.lease is not None else b""
+        return Presented(self._ip, self.vmac or b"", number or bytes(8), Asks.SEALS_NOTHING, 0, 0)
 
     @abstractmethod
     def _act_on(self, payload: bytes, now: float, wall: int) -> list[Action]:

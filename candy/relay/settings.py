@@ -13,11 +13,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
+from candy.errors import ConfigError
 from candy.options import DEFAULT_HOST, DEFAULT_PORT, NETWORK_OPTIONS, OPTIONS, by_key
+from candy.relay.clustersettings import ClusterSettings, cluster_settings
 from candy.relay.networksettings import NetworkSettings, check_passwords, network_settings
 from candy.settings import (
     Endpoint,
@@ -119,6 +121,8 @@ class RelaySettings(Settings):
     max_connections: int = setting(_OPTIONS["max_connections"])
     metrics: Endpoint | None = None
     """Where Prometheus' metrics are given alone."""
+    cluster: ClusterSettings | None = None
+    """The other relays that serve these networks; None: there are none."""
 
     @property
     def slots(self) -> int:
@@ -185,7 +189,12 @@ def relay_settings(
     }
     all_networks = (network_settings(of_network, own), *_further_networks(networks))
     _check_tuns(all_networks, (of_network, *(network.given for network in networks)))
-    fixed = {"networks": all_networks}
+    fixed: dict[str, Any] = {"networks": all_networks}
+    if (cluster := fields.pop("cluster", None)) is not None:
+        if password_is_generated:
+            why = "needs a password for the network /, the same at all relays: write password or password_file"
+            raise ConfigError(f"{cluster.origin}: {why}")
+        fixed["cluster"] = cluster_settings(cluster)
     websocket = fields.pop("websocket", None)
     if websocket is None:
         return validated(RelaySettings, fields, fixed)

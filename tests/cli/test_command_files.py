@@ -319,7 +319,8 @@ def is_setting(line: str) -> bool:
 def in_force(content: str, folder: Path) -> list[str]:
     """All lines of a file, comments that show a setting included, with files that are there."""
     lines = [line.removeprefix("#") if is_setting(line) else line for line in content.splitlines()]
-    for name in ("password-new", "password", "relay.pem", "relay.key", "ca.pem", "tokens", "secret"):
+    files = ("password-new", "password", "relay.pem", "relay.key", "ca.pem", "tokens", "secret")
+    for name in (*files, "nats-credentials", "cluster-secret"):
         (folder / name).write_text("x")
         lines = [line.replace(f"/etc/candy/{name}", str(folder / name)) for line in lines]
     if "tls_key" in content:

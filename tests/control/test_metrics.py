@@ -43,6 +43,8 @@ FIGURES = Figures(
     leases_used={"/": 10},
     leases_free={"/": 244},
     certificate_expiry=1_700_000_000.0,
+    nats_up=True,
+    relays=3,
 )
 
 
@@ -92,6 +94,8 @@ def test_exposition() -> None:
         "candy_leases_used{/}": 10,
         "candy_leases_free{/}": 244,
         "candy_certificate_expiry_timestamp_seconds": 1_700_000_000,
+        "candy_nats_up": 1,
+        "candy_relays": 3,
     }
     assert found["process_resident_memory_bytes"] > 1_000_000
 
@@ -126,7 +130,8 @@ def test_the_dashboard_is_about_metrics_that_there_are() -> None:
     assert named <= known()
     # And about all of candy's.
     without_suffix = {re.sub("_(bucket|count|sum)$", "_bucket", name) for name in known() if name.startswith("candy_")}
-    assert without_suffix - named == {"candy_connections_limit"}
+    # Those of a cluster are not every relay's.
+    assert without_suffix - named == {"candy_connections_limit", "candy_nats_up", "candy_relays"}
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
     assert len(set(places)) == len(places)
 

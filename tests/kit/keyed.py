@@ -19,6 +19,7 @@ from candy.relay import enrolment
 from candy.relay.network import Network
 from candy.relay.passwords import Passwords
 from candy.relay.pool import Pool
+from candy.relay.recording import Outcome as RecordingOutcome
 from candy.relay.session import Action, Bind, Record
 
 FIXED = Asked(address=IPv4Interface("192.168.202.9/24"), flags=Asks.IS_FIXED)
@@ -35,7 +36,7 @@ class Keyed:
     wall: int = WALL
     log: list[str] = field(default_factory=list)
     connections: int = 0
-    is_kept: bool = True
+    outcome: RecordingOutcome = RecordingOutcome.KEPT
     secured: set[int] = field(default_factory=set)
     """Connections that have keys."""
 
@@ -70,7 +71,7 @@ class Keyed:
         message = member.begin(relay.shown, asked if asked is not None else Asked())
         actions = self.receive(connection, message)
         if actions == [Record(connection)]:
-            actions = self.keep(self.network.recorded(connection, self.is_kept, self.now, self.wall))
+            actions = self.keep(self.network.recorded(connection, self.outcome, self.now, self.wall))
         return connection, member, actions
 
     def answered(self, credentials: Credentials, device: KeyPair = DEVICE, asked: Asked | None = None) -> Any:

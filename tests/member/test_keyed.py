@@ -39,6 +39,7 @@ from candy.protocol.handshake import HANDSHAKE
 from candy.protocol.login import Asked, Login, Tells, Told
 from candy.relay.login import Claim, LogIn
 from candy.relay.pool import Pool
+from candy.relay.recording import Outcome as Recorded
 from candy.relay.session import Bind, Record
 
 ADDRESS = IPv4Interface("192.168.202.9/24")
@@ -353,7 +354,9 @@ def test_a_whole_log_in_with_a_network() -> None:
     [send] = spoken.opened
     assert isinstance(send, Send)
     assert network.received(1, send.payload, 0.1, WALL) == [Record(1)]
-    [secure, answer] = [action for action in network.recorded(1, True, 0.1, WALL) if isinstance(action, Secure | Send)]
+    [secure, answer] = [
+        action for action in network.recorded(1, Recorded.KEPT, 0.1, WALL) if isinstance(action, Secure | Send)
+    ]
     assert isinstance(secure, Secure)
     assert isinstance(answer, Send)
     spoken.channel = control.Channel(PRIMITIVES, secure.sends, secure.receives)

@@ -17,6 +17,7 @@ from candy.protocol.control import Confirm
 from candy.protocol.noise import Cipher
 from candy.relay.actor import Actor
 from candy.relay.clock import Clock
+from candy.relay.recording import Outcome, Wanted
 from candy.relay.served import Served
 from candy.relay.session import Action, Bind, Record
 
@@ -62,8 +63,8 @@ class Deciding:
         self.asked.append(("broken", connection))
         return []
 
-    def recorded(self, connection: int, is_kept: bool, now: float, wall: int) -> list[Action]:
-        self.asked.append(("recorded", connection, is_kept))
+    def recorded(self, connection: int, outcome: Outcome, now: float, wall: int) -> list[Action]:
+        self.asked.append(("recorded", connection, outcome))
         return [Close(connection, None, "")]
 
 
@@ -184,20 +185,29 @@ async def test_who_has_keys_is_told_why_before_the_end(acting: Acting) -> None:
     assert closed == [("close", connection, CloseCode.GOING_AWAY, "the relay ends") for connection in (1, 2)]
 
 
+class _Recorder:
+    def __init__(self, asked: "asyncio.Future[Outcome]") -> None:
+        self._asked = asked
+
+    def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
+        assert (path, wanted) == ("/", None)
+        return self._asked
+
+
 async def test_what_is_written_down_goes_on(acting: Acting) -> None:
-    asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    acting.actor.record = lambda: asked
+    asked: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    acting.actor.recorder = _Recorder(asked)
     acting.act(Record(1))
     assert acting.network.asked == []
-    asked.set_result(True)
+    asked.set_result(Outcome.KEPT)
     await asyncio.sleep(0)
-    assert acting.network.asked == [("recorded", 1, True)]
+    assert acting.network.asked == [("recorded", 1, Outcome.KEPT)]
     assert (acting.engine.done, acting.wakes) == ([("close", 1, None, "")], 1)
 
 
 async def test_without_a_store_nothing_is(acting: Acting) -> None:
     acting.act(Record(1))
-    assert acting.network.asked == [("recorded", 1, False)]
+    assert acting.network.asked == [("recorded", 1, Outcome.UNKEPT)]
 
 
 async def test_what_is_for_the_relay_s_own_interface_goes_over_no_wire(acting: Acting) -> None:

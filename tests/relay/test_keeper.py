@@ -14,6 +14,7 @@ from kit.talk import ONE, TWO, Talk, ip
 from candy.relay import keeper as module
 from candy.relay import leases
 from candy.relay.keeper import Keeper
+from candy.relay.recording import Outcome
 from candy.relay.register import Kept, Register
 from candy.relay.store import Store, StoreError
 
@@ -258,10 +259,10 @@ async def test_who_asks_has_it_written_at_once(talk: Talk, monkeypatch: pytest.M
             talk.member(ip(last), ONE)
             recorded = keeper.record()
             assert (await disk.write_comes())["/"].leases.keys() == {int(ip(last))}
-            assert await recorded
+            assert await recorded is Outcome.KEPT
         # Of several at once the first write may be the only one.
         talk.member(ip(9), TWO)
-        assert all(await asyncio.gather(keeper.record(), keeper.record()))
+        assert list(await asyncio.gather(keeper.record(), keeper.record())) == [Outcome.KEPT] * 2
 
 
 async def test_who_asks_during_a_write_is_of_the_next_one(talk: Talk) -> None:
@@ -281,7 +282,7 @@ async def test_who_asks_during_a_write_is_of_the_next_one(talk: Talk) -> None:
         talk.member(ip(8), TWO)
         recorded = keeper.record()
         may_write.set()
-        assert await recorded
+        assert await recorded is Outcome.KEPT
         assert [batch["/"].leases.keys() for batch in disk.batches] == [{int(ip(7))}, {int(ip(8))}]
 
 
@@ -291,13 +292,13 @@ async def test_what_can_not_be_written_is_not_recorded(talk: Talk, monkeypatch: 
     disk.writing.append(StoreError("full"))
     async with kept_by(disk, {"/": talk.network.register}) as keeper:
         talk.member(ip(7), ONE)
-        assert not await keeper.record()
+        assert await keeper.record() is Outcome.UNKEPT
         # At once, while it waits for the next try.
-        assert not await asyncio.wait_for(keeper.record(), 60)
-    assert not await keeper.record()
+        assert await asyncio.wait_for(keeper.record(), 60) is Outcome.UNKEPT
+    assert await keeper.record() is Outcome.UNKEPT
 
 
 async def test_before_the_store_is_open_nothing_is_recorded(talk: Talk) -> None:
     keeper = Keeper(Disk(), lambda: {"/": talk.network.register})
-    assert not await keeper.record()
+    assert await keeper.record() is Outcome.UNKEPT
     await keeper.stop()

@@ -22,6 +22,7 @@ from candy.relay import enrolment
 from candy.relay.enrolment import Admit
 from candy.relay.guessing import FailureLimiter
 from candy.relay.passwords import Password, Passwords
+from candy.relay.recording import Outcome
 from candy.relay.reservations import Reservation
 from candy.relay.rules import Rule
 from candy.relay.session import Bind, Record, Unbind
@@ -155,7 +156,7 @@ def test_an_address_whose_holder_is_silent(keyed: Keyed) -> None:
     assert unbind == Unbind(holder)
     assert close == Close(holder, CloseCode.REPLACED, "another login took over the address")
     assert record == Record(newcomer)
-    _, send = keyed.keep(keyed.network.recorded(newcomer, True, keyed.now, WALL))
+    _, send = keyed.keep(keyed.network.recorded(newcomer, Outcome.KEPT, keyed.now, WALL))
     assert isinstance(send, Send)
     assert member.read(send.payload).is_in
     assert keyed.receive(newcomer, CONFIRM) == [Bind(newcomer, int(ip(9)))]
@@ -339,19 +340,19 @@ def test_a_refusal_uses_up_no_invitation(keyed: Keyed) -> None:
 
 
 def test_what_can_not_be_written_down(keyed: Keyed) -> None:
-    keyed.is_kept = False
+    keyed.outcome = Outcome.UNKEPT
     its = keyed.talk.enrolment.invite("phone", None, 1, WALL + 60, WALL)
     assert keyed.refused(Credentials(invitation=link_of(its))).told.code == CloseCode.TRY_AGAIN_LATER
     assert list(keyed.talk.enrolment) == []
     _, outcome = keyed.member(by_password(), OTHER)
     assert outcome.ticket is None
-    keyed.is_kept = True
+    keyed.outcome = Outcome.KEPT
     keyed.member(Credentials(invitation=link_of(its)))
 
 
 def test_a_device_without_a_credential_ends_with_its_password(keyed: Keyed) -> None:
     keyed.member(by_password())
-    keyed.is_kept = False
+    keyed.outcome = Outcome.UNKEPT
     without, _ = keyed.member(by_password(), OTHER)
     actions = keyed.keep(keyed.network.set_passwords(Passwords([Password(b"new")]), keyed.now, WALL))
     assert [action for action in actions if isinstance(action, Close)] == [
@@ -416,7 +417,7 @@ def test_who_guesses_waits_in_line_and_who_has_a_credential_does_not(keyed: Keye
     keyed.now += 0.25
     [record] = keyed.keep(keyed.network.expired(keyed.now, WALL))
     assert isinstance(record, Record)
-    secure, send = keyed.keep(keyed.network.recorded(record.connection, True, keyed.now, WALL))
+    secure, send = keyed.keep(keyed.network.recorded(record.connection, Outcome.KEPT, keyed.now, WALL))
     assert isinstance(send, Send)
     assert isinstance(secure, Secure)
     assert member.read(send.payload).is_in

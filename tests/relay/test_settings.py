@@ -101,6 +101,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "workers": 7,
         "queue_bytes": 4 * 1024 * 1024,
         "max_connections": 65536,
+        "cluster": None,
     }
 
 

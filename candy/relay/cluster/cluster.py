@@ -1,0 +1,469 @@
+"""A relay as one of several: between its networks, which decide, and NATS, where relays agree.
+
+    start() ─▶ connected ─▶ own epoch ─▶ networks compared ─▶ what the others have is learned, the own file imported
+    record(wanted) ─▶ Agreement ─▶ Outcome             every BEAT_S: a beat; who is gone, who is to be asked
+    came(), went() ─▶ within FLUSH_S: an update        every WRITE_S: leases that ended, devices that changed
+
+    candy.from.NAME.where          updates and beats of a relay's, to all
+    candy.from.NAME.part.OTHER     all that it has, to one that has asked
+    candy.to.NAME.parts            who asks, by name
+
+Rules:
+ 1. Nothing here decides: networks do (candy.relay.network), and Agreement.
+ 2. Of what is owed to NATS while that is away one thing is kept for each address and device.
+ 3. A record that can't be read is passed over, with one line in the log: one relay with another secret is no reason for
+    all to end.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from candy import __version__
+from candy.control.model import ClusterStatus
+from candy.errors import OperationalError
+from candy.primitives import NOISE
+from candy.relay.cluster.agreement import (
+    Agreement,
+    DiffersError,
+    HeldError,
+    RefusedError,
+    RepeatedError,
+    UsedUpError,
+)
+from candy.relay.cluster.directory import Change, Directory
+from candy.relay.cluster.jetstream import JetStream, ended
+from candy.relay.cluster.ledger import AwayError, Bucket, Entry
+from candy.relay.cluster.presence import BEAT_S, Presence
+from candy.relay.cluster.records import (
+    SECRET_LEAST,
+    Common,
+    Credential,
+    Envelope,
+    FormatError,
+    Grant,
+    Record,
+    Redeemable,
+    RelayRecord,
+    grant_key,
+)
+from candy.relay.cluster.shared import Shared
+from candy.relay.clustersettings import ClusterSettings
+from candy.relay.enrolment import AGAIN_S, Device
+from candy.relay.network import Network
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.passwords import Password
+from candy.relay.recording import Outcome, Wanted
+from candy.relay.session import Action
+
+FLUSH_S: Final = 0.01
+"""How long a log-in waits for others to be told of with it."""
+WRITE_S: Final = 1.0
+LISTEN_S: Final = 1.5
+"""How long a start listens for the beats of relays that run."""
+
+log = logging.getLogger("candy.relay")
+
+Decide = Callable[[Network, float, int], list[Action]]
+_Of = TypeVar("_Of", bound=Record)
+_Result = TypeVar("_Result")
+
+
+class Host(Protocol):
+    """The relay, as far as it is of use here."""
+
+    def now(self) -> float:
+        """Of its networks' clock, monotonic."""
+
+    def decide_at(self, path: str, decide: Decide) -> None:
+        """Have a network decide, and carry that out."""
+
+
+class Cluster:
+    """See the rules above; a Recorder.
+
+    Args:
+        networks: by path.
+    """
+
+    def __init__(self, settings: ClusterSettings, host: Host, networks: Mapping[str, Network]) -> None:
+        self.settings = settings
+        self._host = host
+        self._networks = networks
+        self._nats = JetStream(settings, self._on_connected)
+        envelope = Envelope(_secret(settings.secret_file), NOISE, os.urandom)
+        self._envelope = envelope
+        self._agreement = Agreement(self._nats, envelope, settings.name)
+        self.presence = Presence()
+        self.directory = Directory(settings.name, 0, random.random)
+        self.shares: dict[str, Shared] = {}
+        self._by_word: dict[str, Shared] = {}
+        self._news = asyncio.Event()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._unreadable: set[str] = set()
+        self._has_told_away = False
+        self._has_begun = self._is_double = False
+
+    @property
+    def is_up(self) -> bool:
+        """NATS can be asked."""
+        return self._nats.is_up
+
+    @property
+    def server(self) -> str:
+        return self._nats.server
+
+    def status(self) -> ClusterStatus:
+        """What an operator is told."""
+        counts = self.directory.counts()
+        return ClusterStatus(
+            name=self.settings.name,
+            nats=self.is_up,
+            server=self.server,
+            relays={name: counts.get(name, 0) for name in self.presence.there},
+            missing=self.directory.missing,
+        )
+
+    def common(self, settings: NetworkSettings, key: bytes) -> Common:
+        """What of a network has to be alike at all relays.
+
+        Args:
+            key: the network's public key.
+        """
+        return Common(
+            relays=(self.settings.name,),
+            pool="" if settings.pool is None else str(settings.pool),
+            passwords=tuple(sorted(self._digest(each) for each in settings.every_password)),
+            rules=tuple(map(str, settings.rules)),
+            key=key.hex(),
+            reservations=tuple(sorted(map(str, settings.reservations))),
+            allow_outside_pool=settings.allow_outside_pool,
+            legacy=settings.legacy,
+        )
+
+    def _digest(self, password: Password) -> str:
+        """Of a password, and of what it lets in."""
+        about = f"{password.until} {password.legacy} {password.addresses} ".encode()
+        return self._envelope.digest(about + password.secret)
+
+    async def start(self, alike: Mapping[str, Common]) -> None:
+        """Be one of the relays from now on. What networks have from this relay's own file is the cluster's, if it never
+        was one of it.
+
+        Args:
+            alike: by path, what has to be.
+
+        Raises:
+            OperationalError: NATS can't be used, or the other relays have other settings.
+        """
+        await self._nats.connect()
+        try:
+            await self._start(alike)
+        except (AwayError, FormatError, DiffersError) as error:
+            await self.stop()
+            raise OperationalError(f"cluster: {error}") from None
+        except OperationalError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Idempotent."""
+        await ended(self._tasks)
+        await self._nats.close()
+
+    def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
+        """Have the relays agree on this, or write what is new of devices and invitations."""
+        return self._go(self._decide(self.shares[path], wanted) if wanted is not None else self._write_devices())
+
+    # Its start.
+
+    async def _start(self, alike: Mapping[str, Common]) -> None:
+        name = self.settings.name
+        wall = int(time.time())
+
+        def begin(current: RelayRecord | None) -> RelayRecord:
+            epoch = max(wall, current.epoch + 1 if current is not None else 0)
+            done = current.imported if current is not None else ()
+            return RelayRecord(self.settings.url, epoch, __version__, done)
+
+        known = await self._agreement.update(RelayRecord, name, begin)
+        assert known.record is not None
+        self.directory.epoch = known.record.epoch
+        await self._nats.listen("candy.from.*.where", self._on_where)
+        await self._nats.listen(f"candy.from.*.part.{name}", self._on_where)
+        await self._nats.listen(f"candy.to.{name}.parts", self._on_asked)
+        # Who runs has a say in what a network is.
+        await asyncio.sleep(LISTEN_S)
+        if self._is_double:
+            raise OperationalError(f"cluster: another relay that runs is called {name}: give each a name of its own")
+        for path, network in self._networks.items():
+            await self._agreement.join(path, alike[path], self.presence.there)
+            shared = Shared(path, network, self.directory, name, lambda: self.is_up, self._news.set)
+            self.shares[path] = self._by_word[shared.word] = shared
+        await self._nats.follow(Bucket.DEVICES, self._on_device)
+        await self._nats.follow(Bucket.GRANTS, self._on_grant)
+        for path, shared in self.shares.items():
+            await self._take_in(shared, path not in known.record.imported)
+        done = tuple(sorted({*known.record.imported, *self.shares}))
+        await self._agreement.update(
+            RelayRecord, name, lambda now: None if now is None or now.imported == done else replace(now, imported=done)
+        )
+        self._has_begun = True
+        for task in (self._flush_always(), self._beat_always(), self._write_always()):
+            self._go(task)
+
+    async def _take_in(self, shared: Shared, imports: bool) -> None:
+        """What the relay's own file has and the cluster has not: it is the cluster's from now on, or nobody's."""
+        wall, count = int(time.time()), 0
+        for ip, holder in shared.unknown():
+            if not imports or shared.revision(ip):
+                shared.drop(ip)
+                continue
+            try:
+                known = await self._agreement.claim(shared.path, ip, shared.grant(ip, holder, wall))
+            except HeldError:
+                shared.drop(ip)
+                continue
+            assert known.record is not None
+            shared.learn(ip, known.record, known.revision, self._host.now())
+            count += 1
+        if imports:
+            devices, invitations = shared.network.enrolment, shared.network.enrolment.invitations()
+            for device in list(devices):
+                shared.changed[device.key] = None
+            for invitation in list(invitations):
+                shared.changed[invitation.selector] = None
+            await self._write_devices()
+        if count:
+            log.info("cluster: network %s: %d leases of this relay's file are the cluster's now", shared.path, count)
+
+    # Decisions.
+
+    async def _decide(self, shared: Shared, wanted: Wanted) -> Outcome:
+        # By the clock of what asked, or it would be asked again.
+        path, enrolment, wall = shared.path, shared.network.enrolment, shared.network.pool.leases.wall
+        try:
+            if wanted.digest is not None:
+                await self._agreement.spend(path, *wanted.digest)
+            if wanted.selector:
+                invitation = enrolment.invitation(wanted.selector)
+                until = invitation.until + AGAIN_S if invitation is not None else 0
+                known = await self._agreement.redeem(path, wanted.selector, wanted.device, wall, until)
+                assert known.record is not None
+                enrolment.learn(known.record.invitation())
+            if wanted.device and (device := enrolment.get(wanted.device)) is not None:
+                await self._enrol(shared, device)
+            if wanted.ip is not None:
+                await self._claim(shared, wanted.ip, wanted.holder, wanted.takes_from, wall)
+        except RepeatedError:
+            return Outcome.REPEATED
+        except UsedUpError:
+            return Outcome.USED_UP
+        except HeldError:
+            return Outcome.HELD
+        except (AwayError, FormatError) as error:
+            log.debug("cluster: not agreed on: %s", error)
+            return Outcome.AWAY
+        return Outcome.KEPT
+
+    async def _claim(self, shared: Shared, ip: int, holder: bytes, takes_from: bytes, wall: int) -> None:
+        grant = shared.grant(ip, holder, wall)
+        try:
+            known = await self._agreement.claim(shared.path, ip, grant, takes_from, shared.revision(ip))
+        except HeldError:
+            # So that it is not granted a second time.
+            theirs = await self._agreement.read(Grant, grant_key(shared.path, ip))
+            if theirs.record is not None:
+                self._learn(shared, ip, theirs.record, theirs.revision)
+            raise
+        assert known.record is not None
+        self._learn(shared, ip, known.record, known.revision)
+
+    async def _enrol(self, shared: Shared, device: Device) -> None:
+        found = await self._agreement.enrol(shared.path, device)
+        if found != device:
+            shared.network.enrolment.learn(found)
+        shared.changed.pop(device.key, None)
+
+    async def _write_devices(self) -> Outcome:
+        """What is new of devices and invitations."""
+        try:
+            for shared in self.shares.values():
+                enrolment = shared.network.enrolment
+                for key in list(shared.changed):
+                    device = enrolment.get(key)
+                    invitation = enrolment.invitation(key)
+                    if device is not None:
+                        await self._enrol(shared, device)
+                    elif invitation is not None:
+                        await self._agreement.invite(shared.path, Redeemable.of(invitation))
+                    shared.changed.pop(key, None)
+        except (AwayError, FormatError) as error:
+            log.debug("cluster: devices are not written: %s", error)
+            return Outcome.AWAY
+        return Outcome.KEPT
+
+    # What others have written.
+
+    def _on_grant(self, entry: Entry) -> None:
+        name, _, address = entry.key.partition(".")
+        shared = self._by_word.get(name)
+        if shared is None or (grant := self._opened(Grant, entry)) is None:
+            return
+        self._learn(shared, int(IPv4Address(address)), grant, entry.revision)
+
+    def _learn(self, shared: Shared, ip: int, grant: Grant, revision: int) -> None:
+        self._host.decide_at(shared.path, lambda network, now, wall: shared.learn(ip, grant, revision, now))
+
+    def _on_device(self, entry: Entry) -> None:
+        name, kind, _ = entry.key.split(".")
+        shared = self._by_word.get(name)
+        if shared is None:
+            return
+        if kind == "invitation":
+            if (ticket := self._opened(Redeemable, entry)) is not None:
+                self._unchanged(shared, ticket.selector, lambda: shared.network.enrolment.learn(ticket.invitation()))
+        elif (found := self._opened(Credential, entry)) is not None:
+            device = found.device()
+
+            def learn() -> None:
+                self._host.decide_at(shared.path, lambda network, now, wall: network.learned(device, now, wall))
+
+            self._unchanged(shared, device.key, learn)
+
+    @staticmethod
+    def _unchanged(shared: Shared, key: bytes, learn: Callable[[], None]) -> None:
+        """What is learned is not written again."""
+        was_changed = key in shared.changed
+        learn()
+        if not was_changed:
+            shared.changed.pop(key, None)
+
+    def _opened(self, kind: type[_Of], entry: Entry) -> _Of | None:
+        try:
+            return self._agreement.opened(kind, entry).record
+        except FormatError as error:
+            if str(error) not in self._unreadable and len(self._unreadable) < 100:
+                self._unreadable.add(str(error))
+                log.warning("cluster: passed over: %s", error)
+            return None
+
+    # Who is where.
+
+    def _on_where(self, subject: str, message: bytes) -> None:
+        author, now = subject.split(".")[2], self._host.now()
+        if author == self.settings.name:
+            # Before it has said anything itself, it was another one of its name.
+            self._is_double = self._is_double or not self._has_begun
+            self.presence.echoed(now)
+            return
+        if self.presence.heard(author, now):
+            log.info("cluster: the relay %s is there", author)
+        try:
+            self._follow(self.directory.take(author, message, now))
+        except FormatError as error:
+            if str(error) not in self._unreadable:
+                self._unreadable.add(str(error))
+                log.warning("cluster: of the relay %s: %s", author, error)
+
+    def _follow(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            name, ip = change.key
+            shared = self._by_word.get(name)
+            if shared is None:
+                continue
+            if change.is_there:
+                self._moved(shared, ip)
+
+    def _moved(self, shared: Shared, ip: int) -> None:
+        self._host.decide_at(shared.path, lambda network, now, wall: shared.moved(ip, now))
+
+    def _on_asked(self, subject: str, message: bytes) -> None:
+        self._go(self._answer(message.decode("ascii", "replace")))
+
+    async def _answer(self, asker: str) -> None:
+        await self._flush()
+        for part in list(self.directory.parts()):
+            await self._nats.publish(f"candy.from.{self.settings.name}.part.{asker}", part)
+
+    async def _flush(self) -> None:
+        while self.is_up and (update := self.directory.flush()) is not None:
+            await self._nats.publish(f"candy.from.{self.settings.name}.where", update)
+
+    # What goes on all the time.
+
+    async def _flush_always(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await asyncio.sleep(FLUSH_S)
+            await self._flush()
+
+    async def _beat_always(self) -> None:
+        name = self.settings.name
+        while True:
+            await self._flush()
+            if (beat := self.directory.beat()) is not None:
+                await self._nats.publish(f"candy.from.{name}.where", beat)
+            now = self._host.now()
+            for gone in self.presence.gone(now):
+                log.warning("cluster: the relay %s is gone", gone)
+                self._follow(self.directory.gone(gone))
+            for author in self.directory.due(now) if self.is_up else ():
+                await self._nats.publish(f"candy.to.{author}.parts", name.encode())
+            await asyncio.sleep(BEAT_S)
+
+    async def _write_always(self) -> None:
+        """What nobody waits for."""
+        while True:
+            await asyncio.sleep(WRITE_S)
+            with suppress(AwayError, FormatError):
+                for shared in self.shares.values():
+                    await self._write(shared)
+                await self._write_devices()
+
+    async def _write(self, shared: Shared) -> None:
+        wall = int(time.time())
+        for ip, holder in list(shared.owed.items()):
+            await self._agreement.release(shared.path, ip, holder, wall)
+            shared.owed.pop(ip, None)
+        for ip, holder in shared.aged(wall):
+            with suppress(RefusedError):
+                await self._claim(shared, ip, holder, b"", wall)
+
+    def _on_connected(self, is_up: bool) -> None:
+        if not is_up:
+            self._has_told_away = True
+            log.warning("cluster: NATS is away: members stay, known devices log in, new ones have to wait")
+        elif self._has_told_away:
+            self._has_told_away = False
+            log.info("cluster: NATS is there again, at %s", self.server)
+            self._news.set()
+
+    def _go(self, what: Coroutine[Any, Any, _Result]) -> "asyncio.Task[_Result]":
+        task = asyncio.get_running_loop().create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _secret(file: Path) -> bytes:
+    """Raises OperationalError."""
+    try:
+        secret = file.read_bytes().strip()
+    except OSError as error:
+        raise OperationalError(f"cluster: cannot read secret_file {file}: {error.strerror}") from None
+    if len(secret) < SECRET_LEAST:
+        raise OperationalError(
+            f"cluster: secret_file {file} has {len(secret)} bytes, and needs {SECRET_LEAST} or more: "
+            f"make one with: openssl rand -base64 48 > {file}"
+        )
+    return secret

@@ -1,0 +1,196 @@
+"""What a relay knows of one network that it serves together with others, and what it owes them.
+
+    grants, places of members ─▶ learn(), moved() ─▶ Leases, Network          wanted ◀── is_settled(), elsewhere()
+    came(), went(), leases that end ─▶ the directory, `owed` ─▶ candy.relay.cluster.cluster
+
+Rules:
+ 1. A grant is a lease at every relay. The relay that has the device keeps it up to date; a lease that ends here is
+    released for all, unless its device is at another relay.
+ 2. A device that comes to another relay than before has its grant written anew there: the higher revision counts. While
+    NATS is away it comes in by the grant that it has.
+ 3. Two relays have one address: the one with the later grant keeps it.
+
+No I/O and no clock.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import NamedTuple
+
+from candy.protocol.addresses import ipv4
+from candy.relay.cluster.directory import Directory, Place
+from candy.relay.cluster.records import Grant, word
+from candy.relay.leases import DAY_S, LeaseRow
+from candy.relay.network import Network
+from candy.relay.recording import Elsewhere, Presented
+from candy.relay.session import Action
+
+
+class _Known(NamedTuple):
+    """A grant as it was read last, as far as no lease has it."""
+
+    revision: int
+    holder: bytes
+    relay: str
+    seen: int
+
+
+class Shared:
+    """See the rules above; a Sharing.
+
+    Args:
+        path: the network's.
+        relay: this one's name.
+        is_up: whether NATS can be asked.
+        told: called when the directory has news.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        network: Network,
+        directory: Directory,
+        relay: str,
+        is_up: Callable[[], bool],
+        told: Callable[[], None],
+    ) -> None:
+        self.path = path
+        self.word = word(path)
+        self.network = network
+        self._directory = directory
+        self._relay = relay
+        self._is_up = is_up
+        self._told = told
+        self._grants: dict[int, _Known] = {}
+        self._is_learning = False
+        self.owed: dict[int, bytes] = {}
+        """Addresses whose leases have ended here, and the devices that had them."""
+        self.changed: dict[bytes, None] = {}
+        """Keys and selectors of what is new of devices and invitations."""
+        # From a place of this relay's own, so that two seldom grant one address.
+        network.pool.begin_at(int.from_bytes(blake2b(f"{relay}{path}".encode(), digest_size=8).digest(), "big"))
+        network.pool.leases.watch(self._on_lease)
+        network.enrolment.watch(self._on_enrolment)
+        network.share(self)
+
+    # What the network asks and tells.
+
+    def is_settled(self, ip: int, holder: bytes) -> bool:
+        known = self._grants.get(ip)
+        if known is None or known.holder != holder:
+            return False
+        is_fresh = known.relay == self._relay and known.seen + DAY_S > self.network.pool.leases.wall
+        return is_fresh or not self._is_up()
+
+    def elsewhere(self, ip: int) -> Elsewhere | None:
+        found = self._directory.elsewhere((self.word, ip))
+        return None if found is None else Elsewhere(found[0], found[1].identity)
+
+    def came(self, member: Presented) -> None:
+        known = self._grants.get(member.ip)
+        revision = known.revision if known is not None else 0
+        own = (member.commit_bytes, member.lease, member.device, member.identity)
+        self._directory.set((self.word, member.ip), Place(revision, int(member.flags), *own))
+        self._told()
+
+    def went(self, ip: int) -> None:
+        self._directory.set((self.word, ip), None)
+        self._told()
+
+    # What others have written.
+
+    def learn(self, ip: int, grant: Grant, revision: int, now: float) -> list[Action]:
+        """A grant, as it is now."""
+        known = self._grants.get(ip)
+        if known is not None and revision <= known.revision:
+            return []
+        self._grants[ip] = _Known(revision, grant.holder, grant.relay, grant.seen)
+        member = self.network.member_at(ipv4(ip))
+        is_own = member is not None and member.vmac == grant.holder
+        if is_own and grant.relay == self._relay:
+            assert member is not None
+            # Its generation has risen.
+            self.came(member.presented())
+        self.owed.pop(ip, None)
+        self._is_learning = True
+        try:
+            if grant.is_free:
+                if member is None:
+                    self.network.pool.leases.end(ip)
+            else:
+                self.network.pool.leases.learn(row(ip, grant))
+        finally:
+            self._is_learning = False
+        is_anothers = member is not None and not grant.is_free and not is_own
+        return self.network.lost(ip, grant.relay, now) if is_anothers else []
+
+    def moved(self, ip: int, now: float) -> list[Action]:
+        """Another relay says that it has a member at this address."""
+        found = self._directory.elsewhere((self.word, ip))
+        return [] if found is None else self.network.lost(ip, found[0], now)
+
+    def grant(self, ip: int, holder: bytes, wall: int) -> Grant:
+        """What is to be written for a device that gets this address here."""
+        lease = self.network.pool.leases.get(ip)
+        if lease is None or lease.vmac != holder:
+            hello = self.network.pool.leases.hello_of(holder)
+            return Grant(holder, self._relay, wall, wall, hello.name, hello.os, hello.version)
+        hello = lease.hello
+        said = (hello.name, hello.os, hello.version, lease.source, lease.number)
+        return Grant(holder, self._relay, max(wall, lease.last_seen), lease.first_seen, *said)
+
+    def revision(self, ip: int) -> int:
+        """Of what is known of an address; 0: nothing."""
+        known = self._grants.get(ip)
+        return 0 if known is None else known.revision
+
+    def unknown(self) -> list[tuple[int, bytes]]:
+        """Leases of this relay's own file that no grant has: address and device."""
+        return [(lease.ip, lease.vmac) for lease in self.network.pool.leases if not self._has(lease.ip, lease.vmac)]
+
+    def drop(self, ip: int) -> None:
+        """A lease of this relay's own file is nobody's any more."""
+        self._is_learning = True
+        try:
+            self.network.pool.leases.end(ip)
+        finally:
+            self._is_learning = False
+
+    def aged(self, wall: int) -> list[tuple[int, bytes]]:
+        """Members here whose grants were not written for a day."""
+        return [
+            (int(session.ip), session.vmac)
+            for session in self.network.sessions
+            if session.is_member and session.vmac is not None and self._is_aged(int(session.ip), wall)
+        ]
+
+    @property
+    def granted(self) -> int:
+        """How many addresses are granted, at all relays together."""
+        return sum(bool(known.holder) for known in self._grants.values())
+
+    def _has(self, ip: int, holder: bytes) -> bool:
+        known = self._grants.get(ip)
+        return known is not None and known.holder == holder
+
+    def _is_aged(self, ip: int, wall: int) -> bool:
+        known = self._grants.get(ip)
+        return known is None or known.relay != self._relay or known.seen + DAY_S <= wall
+
+    def _on_lease(self, ip: int) -> None:
+        if self._is_learning:
+            return
+        known, lease = self._grants.get(ip), self.network.pool.leases.get(ip)
+        if lease is not None or known is None or not known.holder or self.elsewhere(ip) is not None:
+            self.owed.pop(ip, None)
+        else:
+            self.owed[ip] = known.holder
+
+    def _on_enrolment(self, key: bytes) -> None:
+        self.changed[key] = None
+
+
+def row(ip: int, grant: Grant) -> LeaseRow:
+    """A grant as a lease that another relay has."""
+    said = (grant.name, grant.os, grant.version, grant.since, grant.seen, grant.source)
+    return LeaseRow(ip, grant.holder, *said, 0, 0, 0, 0, grant.number)

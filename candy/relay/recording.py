@@ -1,0 +1,89 @@
+"""What has to be written down before a log-in goes on, and how that ended.
+
+    session, roster ─▶ Record(Wanted) ─▶ the store (candy.relay.keeper), or the relays together
+    Network.recorded() ◀── Outcome ◀──────┘        (candy.relay.cluster)
+
+A relay that is alone has decided by itself what it has written down. Relays that serve a network together decide by
+writing: until then an address, an invitation or a log-in's digest may turn out to be another relay's.
+
+Nothing here does anything.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+from candy.protocol.login import Asks
+
+
+class Outcome(Enum):
+    """Of what was to be written down."""
+
+    KEPT = auto()
+    UNKEPT = auto()
+    """The store fails."""
+    AWAY = auto()
+    """The other relays can't be asked."""
+    HELD = auto()
+    """The address is another device's."""
+    USED_UP = auto()
+    """The invitation is, by others."""
+    REPEATED = auto()
+    """The digest came before."""
+
+
+TELL_AWAY = "the relay can't reach what it shares with other relays: try again later"
+"""To who is new, meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What relays have to agree on, each as far as it is given."""
+
+    ip: int | None = None
+    """To be this device's."""
+    holder: bytes = b""
+    """VMAC or key."""
+    takes_from: bytes = b""
+    """The device that may lose it."""
+    digest: tuple[int, bytes] | None = None
+    """An AUTH's timestamp and digest, never to be believed again."""
+    device: bytes = b""
+    """The key of a device that is new, or has changed."""
+    selector: bytes = b""
+    """Of the invitation by which it comes."""
+
+
+class Elsewhere(NamedTuple):
+    """A member of another relay's."""
+
+    relay: str
+    identity: bytes
+    """VMAC or key."""
+
+
+class Presented(NamedTuple):
+    """What the other relays are told of a member."""
+
+    ip: int
+    identity: bytes
+    lease: bytes
+    flags: Asks
+    commit_bytes: int
+    device: int
+
+
+class Sharing(Protocol):
+    """What a network asks, and tells, of the other relays."""
+
+    def is_settled(self, ip: int, holder: bytes) -> bool:
+        """The address is known to be this device's at this relay, so nothing is to be written."""
+
+    def elsewhere(self, ip: int) -> Elsewhere | None:
+        """Who has the address at another relay."""
+
+    def came(self, member: Presented) -> None:
+        """A member has this address here."""
+
+    def went(self, ip: int) -> None:
+        """It has it no more."""

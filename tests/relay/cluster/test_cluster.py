@@ -1,0 +1,251 @@
+"""Relays that serve one network together: what one has decided holds at all of them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import IPv4Network
+from secrets import token_hex
+from typing import Any
+
+import pytest
+from kit.keyed import link_of
+from kit.login import DEVICE, OTHER, WALL, by_password
+from kit.nats import Servers
+from kit.sharing import Site, begin, fixed, made_for
+from kit.talk import ONE, TWO, ip
+
+from candy.errors import OperationalError
+from candy.member.login import Credentials
+from candy.protocol.closing import CloseCode
+from candy.relay.cluster import cluster
+from candy.relay.leases import LeaseRow
+from candy.relay.recording import TELL_AWAY, Elsewhere, Outcome
+from candy.relay.session import Bind, Unbind
+
+Start = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def start(three: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    """Begin a relay of a name."""
+    monkeypatch.setattr(cluster, "LISTEN_S", 0.3)
+    monkeypatch.setattr(cluster, "BEAT_S", 0.1)
+    path = f"/{token_hex(4)}"
+    made: list[Site] = []
+
+    async def start(name: str, servers: Servers = three, changed: dict[str, Any] | None = None) -> Site:
+        made.append(made_for(servers, path, name))
+        return await begin(made[-1], **(changed or {}))
+
+    yield start
+    for site in made:
+        assert site.end is not None
+        await site.end()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what other relays bring about."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def codes(site: Site) -> list[object]:
+    return [getattr(action, "code", None) for action in site.did]
+
+
+async def test_a_device_goes_to_another_relay_with_its_address(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    connection, first = await eu.come(by_password())
+    address = first.told.address
+    shared = us.network._realm.shared
+    assert shared is not None
+    await until(lambda: shared.elsewhere(int(address.ip)) == Elsewhere("eu", DEVICE.public))
+    await until(lambda: us.network.enrolment.get(DEVICE.public) is not None)
+    _, again = await us.come(Credentials(ticket=first.ticket))
+    assert again.told.address == address
+    # There it has left.
+    await until(lambda: Unbind(connection) in eu.did)
+    assert CloseCode.REPLACED in codes(eu)
+    assert (eu.network.members, us.network.members) == (0, 1)
+    await until(lambda: shared.elsewhere(int(address.ip)) is None)
+
+
+async def test_no_address_is_given_twice(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    came = await asyncio.gather(eu.come(by_password(), DEVICE, fixed(9)), us.come(by_password(), OTHER, fixed(9)))
+    told = [outcome.told.code for _, outcome in came]
+    assert sorted(told) == [0, CloseCode.ADDRESS_HELD]
+
+
+async def test_who_asks_for_any_gets_another(start: Start) -> None:
+    """Both relays begin at one place: another relay's grant is seen when it is written, at the latest."""
+    eu, us = await start("eu"), await start("us")
+    for site in (eu, us):
+        site.network.pool.begin_at(0)
+    came = await asyncio.gather(eu.come(by_password(), DEVICE), us.come(by_password(), OTHER))
+    assert all(outcome.is_in for _, outcome in came)
+    assert len({outcome.told.address for _, outcome in came}) == 2
+
+
+async def test_each_begins_at_a_place_of_its_own(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    assert eu.network.pool._cursor != us.network.pool._cursor
+
+
+async def test_an_invitation_of_one_relay_at_another(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    made = eu.network.enrolment.invite("guest", None, 1, WALL + 1000, WALL)
+    assert eu.recorder is not None
+    assert await eu.recorder.record() is Outcome.KEPT
+    await until(lambda: us.network.enrolment.invitation(made.selector) is not None)
+    invitation = Credentials(invitation=link_of(made))
+    came = await asyncio.gather(eu.come(invitation, DEVICE), us.come(invitation, OTHER))
+    assert sorted(outcome.told.code for _, outcome in came) == [0, CloseCode.INVITATION_ENDED]
+
+
+async def test_a_device_that_is_revoked_at_another_relay(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    connection, first = await eu.come(by_password())
+    await until(lambda: us.network.enrolment.get(DEVICE.public) is not None)
+    us.network.revoke(DEVICE.public, us.now, WALL)
+    assert us.recorder is not None
+    assert await us.recorder.record() is Outcome.KEPT
+    await until(lambda: Unbind(connection) in eu.did)
+    assert CloseCode.DEVICE_REVOKED in codes(eu)
+    _, again = await eu.come(Credentials(ticket=first.ticket))
+    assert again.told.code == CloseCode.DEVICE_REVOKED
+
+
+async def test_a_log_in_that_was_sniffed_opens_no_other_relay(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    connection, actions = await eu.old_comes(ip(7), ONE)
+    assert Bind(connection, int(ip(7))) in actions
+    _, actions = await us.old_comes(ip(7), ONE)
+    assert not any(isinstance(action, Bind) for action in actions)
+    assert "AUTH for 192.168.202.7 is a replay, of one at another relay" in us.log[-1]
+    assert eu.network.members == 1
+
+
+async def test_who_has_no_vmac_is_not_let_in(start: Start) -> None:
+    eu = await start("eu")
+    _, actions = eu.old(ip(7))
+    assert CloseCode.POLICY_VIOLATION in [getattr(action, "code", None) for action in actions]
+
+
+async def test_a_member_of_another_relay_keeps_its_address(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    await eu.old_comes(ip(7), ONE)
+    shared = us.network._realm.shared
+    assert shared is not None
+    await until(lambda: shared.elsewhere(int(ip(7))) is not None)
+    _, outcome = await us.come(by_password(), OTHER, fixed(7))
+    assert (outcome.told.code, outcome.told.text) == (
+        CloseCode.ADDRESS_HELD,
+        "192.168.202.7 is held by a member at the relay eu",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"password": b"another"}, "the passwords are others than at eu"),
+        ({"pool": IPv4Network("192.168.0.0/16")}, "the pool is 192.168.0.0/16 here and 192.168.202.0/24 at eu"),
+    ],
+)
+async def test_another_password_or_pool(start: Start, changed: dict[str, Any], said: str) -> None:
+    await start("eu")
+    with pytest.raises(OperationalError, match=rf"^cluster: network /\w+: {said}: write the same$"):
+        await start("us", changed=changed)
+
+
+async def test_two_relays_of_one_name(start: Start) -> None:
+    """The second has the higher epoch, and is refused: the first is heard."""
+    await start("eu")
+    with pytest.raises(OperationalError, match="another relay that runs is called eu: give each a name of its own"):
+        await start("eu")
+
+
+async def test_another_secret(start: Start, three: Servers, tmp_path_factory: pytest.TempPathFactory) -> None:
+    await start("eu")
+    site = made_for(three, "/elsewhere", "us")
+    assert site.cluster is not None
+    file = tmp_path_factory.mktemp("other") / "secret"
+    for content, said in (("x" * 31, "has 31 bytes, and needs 32 or more: make one with: openssl"),):
+        file.write_text(content)
+        with pytest.raises(OperationalError, match=said):
+            cluster.Cluster(three.settings("us", secret_file=file), site.cluster._host, {})
+    file.write_text("y" * 40)
+    other = cluster.Cluster(three.settings("eu", secret_file=file), site.cluster._host, {})
+    with pytest.raises(OperationalError, match="was written by a relay with another secret_file"):
+        await other.start({})
+
+
+async def test_leases_of_its_own_file_become_the_clusters_once(start: Start, three: Servers) -> None:
+    eu = await start("eu")
+    await eu.old_comes(ip(8), ONE)
+    rows = [LeaseRow(int(ip(last)), TWO, "", "", "", WALL, WALL, "", 0, 0, 0, 0) for last in (7, 8)]
+
+    async def begun() -> set[tuple[object, bytes]]:
+        us = made_for(three, eu.path, "us")
+        us.network.pool.leases.wall = WALL
+        us.network.pool.leases.restore(rows)
+        await begin(us)
+        assert us.end is not None
+        await us.end()
+        return {(lease.address, lease.vmac) for lease in us.network.register.leases(WALL)}
+
+    # What is another device's by now stays so.
+    assert await begun() == {(ip(7), TWO), (ip(8), ONE)}
+    await until(lambda: eu.network.pool.leases.get(int(ip(7))) is not None)
+    eu.network.register.release(ip(7))
+    assert eu.cluster is not None
+    await eu.cluster._write(eu.cluster.shares[eu.path])
+    # The file has it still, and counts no more.
+    assert await begun() == {(ip(8), ONE)}
+
+
+async def test_while_nats_is_away(servers: Servers, start: Start) -> None:
+    """Known devices log in with their grant; who is new is told why it can't."""
+    eu = await start("eu", servers)
+    connection, first = await eu.come(by_password())
+    eu.close(connection)
+    servers.kill()
+    assert eu.cluster is not None
+    await until(lambda: eu.cluster is not None and not eu.cluster.is_up)
+    _, again = await eu.come(Credentials(ticket=first.ticket))
+    assert again.told.address == first.told.address
+    _, new = await eu.come(by_password(), OTHER)
+    assert (new.told.code, new.told.text) == (CloseCode.TRY_AGAIN_LATER, TELL_AWAY)
+    assert eu.network.enrolment.get(OTHER.public) is None
+    _, actions = await eu.old_comes(ip(7), ONE)
+    assert CloseCode.TRY_AGAIN_LATER in [getattr(action, "code", None) for action in actions]
+    assert eu.recorder is not None
+    assert await eu.recorder.record() in (Outcome.AWAY, Outcome.KEPT)
+    servers.start()
+
+    async def new_comes() -> None:
+        while not (await eu.come(by_password(), OTHER))[1].is_in:
+            await asyncio.sleep(0.2)
+
+    await asyncio.wait_for(new_comes(), 60)
+
+
+async def test_a_relay_that_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("candy.relay.cluster.presence.GONE_S", 0.5)
+    eu, us = await start("eu"), await start("us")
+    await eu.old_comes(ip(7), ONE)
+    shared = us.network._realm.shared
+    assert shared is not None
+    await until(lambda: shared.elsewhere(int(ip(7))) is not None)
+    assert eu.end is not None
+    assert us.cluster is not None
+    await until(lambda: us.cluster is not None and us.cluster.directory.missing == [])
+    status = us.cluster.status()
+    assert (status.name, status.nats, status.relays, status.missing) == ("us", True, {"eu": 1}, [])
+    await eu.end()
+    await until(lambda: shared.elsewhere(int(ip(7))) is None)
+    assert us.cluster.presence.there == []
+    # Its member comes here, and has its address.
+    us.wall += 1
+    connection, actions = await us.old_comes(ip(7), ONE)
+    assert Bind(connection, int(ip(7))) in actions
