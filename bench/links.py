@@ -39,7 +39,7 @@ from tunnel_report import Figures, Found
 from candy._fastpath import openssl_version
 
 PORT = 26900
-DIRECT = Mode("direct", "candy,\ndirect", ("--port", str(PORT)), ("--port", str(PORT)))
+DIRECT = Mode("direct", "candy,\ndirect", ("--direct", "--port", str(PORT)), ("--direct", "--port", str(PORT)))
 RELAYED = Mode("relayed", "candy,\nby relay", ("--no-direct",), ("--no-direct",))
 PHASE_S = 4
 """Of each of the three paths under the stream whose path changes."""

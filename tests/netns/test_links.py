@@ -26,7 +26,8 @@ class Pair:
     def __init__(self, laboratory: Laboratory, hosts: Iterable[Host], *flags: str) -> None:
         self._laboratory = laboratory
         one, other = hosts
-        self.one, self.other = laboratory.client(*flags, host=one), laboratory.client(host=other)
+        flags = flags if "--no-direct" in flags else ("--direct", *flags)
+        self.one, self.other = laboratory.client(*flags, host=one), laboratory.client("--direct", host=other)
         self.address, self.its = self.one.connected(), self.other.connected()
         self.ping: Program
 
@@ -198,8 +199,8 @@ def test_switched_off(
 def test_a_port_that_is_taken(laboratory: Laboratory) -> None:
     laboratory.relay()
     host = laboratory.host()
-    one = laboratory.client("--port", "5000", "-n", "one", host=host)
+    one = laboratory.client("--direct", "--port", "5000", "-n", "one", host=host)
     one.connected()
-    other = laboratory.client("--port", "5000", "-n", "other", host=host)
+    other = laboratory.client("--direct", "--port", "5000", "-n", "other", host=host)
     other.wait_for("cannot use UDP port 5000 for direct links: Address already in use: choose another with --port")
     assert other.wait() == 1
