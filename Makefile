@@ -6,7 +6,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: help run test lint types demo build reference bench fuzz mutants asan tsan soak wheel try-wheel units clean
+.PHONY: help run test lint types demo build reference documents cluster bench fuzz mutants asan tsan soak wheel try-wheel units clean
 
 run: build  ## build all, and start a relay here
 	@exec $(VENV)/candy-server
@@ -41,6 +41,13 @@ build: .venv/engine  ## the engine, in place, and .venv with all that is needed
 reference: build  ## docs/reference.md and docs/api.md anew
 	@$(VENV)/python scripts/reference.py
 	@$(VENV)/python scripts/api.py
+
+documents: build  ## run every block of commands in the documents; as root
+	@scripts/bootstrap.sh tools
+	@exec $(VENV)/python -m pytest -q tests/netns/test_documents_run.py
+
+cluster: build  ## relays and real servers of NATS
+	@exec $(VENV)/python -m pytest -q tests/relay/cluster
 
 bench: build  ## what the relay carries in a second, here
 	@exec $(VENV)/python bench/throughput.py

@@ -2,11 +2,16 @@
 # All tests, two at a time. Those in network namespaces wait most of their time for what real programs do at their own
 # pace, so three of their modules at a time run beside all others; what they say is shown at the end.
 #
+# The documents' blocks and clusters with real servers of NATS take minutes: `make documents` and `make cluster`.
+#
 # On a busy machine a test's programs may wait longer than the test's patience. Whatever failed therefore runs once more
 # with nothing beside it, under its name: what is broken fails again, and that fails the whole.
 set -u
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
+apart="--ignore=tests/netns/test_documents_run.py --ignore=tests/relay/cluster/test_cluster.py
+    --ignore=tests/relay/cluster/test_jetstream.py --ignore=tests/relay/cluster/test_programs.py
+    --ignore=tests/relay/cluster/test_recorders.py"
 said=$(mktemp)
 waiting=
 trap 'rm -f "$said"' EXIT
@@ -22,13 +27,13 @@ passed() {
     $python -m pytest -v --last-failed --maxfail=1 -o cache_dir=".pytest_cache/$folder" "$@"
 }
 
-$python -m pytest -q -o cache_dir=.pytest_cache/netns --cache-clear -n 3 --dist loadfile tests/netns >"$said" 2>&1 &
+$python -m pytest -q -o cache_dir=.pytest_cache/netns --cache-clear -n 3 --dist loadfile $apart tests/netns >"$said" 2>&1 &
 waiting=$!
-$python -m pytest -q -o cache_dir=.pytest_cache/others --cache-clear -n 2 --ignore=tests/netns
+$python -m pytest -q -o cache_dir=.pytest_cache/others --cache-clear -n 2 --ignore=tests/netns $apart
 others=$?
 wait "$waiting"
 netns=$?
 waiting=
 echo "tests/netns"
 cat "$said"
-passed "$others" others --ignore=tests/netns && passed "$netns" netns tests/netns
+passed "$others" others --ignore=tests/netns $apart && passed "$netns" netns $apart tests/netns
