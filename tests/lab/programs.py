@@ -39,10 +39,7 @@ def server(*arguments: str) -> list[str]:
 
 
 def client(*arguments: str) -> list[str]:
-    """candy-client's command line. Most tests look at the relay's part, so without a word about direct links there are
-    none."""
-    if "-w" in arguments and not {"--direct", "--no-direct"} & set(arguments):
-        arguments += ("--no-direct",)
+    """candy-client's command line."""
     return [sys.executable, "-c", "from candy.cli.client import main; main()", *arguments]
 
 
