@@ -12,7 +12,7 @@ run: build  ## build all, and start a relay here
 	@exec $(VENV)/candy-server
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z ]*:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
 test: lint types  ## lint, types, and all tests; as root those in network namespaces too
 	@scripts/bootstrap.sh tools || :

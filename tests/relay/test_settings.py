@@ -66,6 +66,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "rules": (),
                 "tun": None,
                 "seal": "prefer",
+                "direct": True,
                 "check_source": True,
                 "forward_broadcast": True,
                 "auth_timeout": 10.0,
@@ -102,6 +103,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "queue_bytes": 4 * 1024 * 1024,
         "max_connections": 65536,
         "cluster": None,
+        "stun": True,
     }
 
 
