@@ -20,7 +20,8 @@ def relay(laboratory: Laboratory) -> RelayProgram:
 @pytest.fixture
 def clients(relay: RelayProgram, laboratory: Laboratory) -> tuple[Client, Client]:
     """Two, connected, with dynamic addresses."""
-    pair = laboratory.client(), laboratory.client()
+    # What the relay carries is counted.
+    pair = laboratory.client("--no-direct"), laboratory.client("--no-direct")
     for one in pair:
         one.connected()
     return pair
