@@ -35,7 +35,9 @@ def test_openssl_has_the_same(tmp_path: Path, key_type: trustme.KeyType) -> None
     """By the line in docs/operation.md."""
     chain = tmp_path / "relay.pem"
     trustme.CA().issue_cert("relay.test", key_type=key_type).cert_chain_pems[0].write_to_path(chain)
-    command = (Path(__file__).parents[2] / "docs/operation.md").read_text().partition("openssl x509 -in relay.pem")[2]
+    shown = "openssl x509 -in /etc/ssl/vpn.example.org.pem"
+    _, found, command = (Path(__file__).parents[2] / "docs/operation.md").read_text().partition(shown)
+    assert found
     line = "openssl x509 -in relay.pem" + command.partition("\n")[0]
     made = subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert pin.shown(examine(chain).facts.digest) == f"sha256/{made.stdout.strip()}"

@@ -174,8 +174,11 @@ def test_what_is_known_of_them(tmp_path: Path) -> None:
     files = [written(tmp_path, str(end.month), authority.issue_cert("relay.test", not_after=end)) for end in ends]
     certificates = tls.Certificates(files)
     assert certificates.expiry() == ends[1].timestamp()
-    assert len(certificates.doubts(ends[1].timestamp() - 9)) == 1
-    assert len(certificates.doubts(ends[1].timestamp() + 9)) == 2
+    assert len(certificates.doubts(ends[1].timestamp() - 90 * 86400)) == 1
+    [soon, _] = certificates.doubts(ends[1].timestamp() - 9)
+    assert "11.pem ends soon" in soon
+    [expired, _] = certificates.doubts(ends[1].timestamp() + 9)
+    assert "11.pem has expired" in expired
     assert pin.parse(certificates.pin()) == examine(files[0][0]).facts.digest
 
 

@@ -254,26 +254,26 @@ def test_leases_and_reservations(relay: RelayProgram, control: Control, stack: E
 
 def test_capture(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
     """A stream of pcapng, whose interface is named as its device names itself, and whose end says why."""
-    member = enter(stack, relay, "192.168.202.80", "büro")
-    path = f"/v1/members/{quoted('192.168.202.80')}/capture"
+    member = enter(stack, relay, "192.168.202.90", "büro")
+    path = f"/v1/members/{quoted('192.168.202.90')}/capture"
     with Control("relay", relay.control) as other:
         pieces = other.stream("POST", path, snaplen=64)
         found = next(pieces)
         assert control.refused("POST", path) == (
             409,
-            "büro, 192.168.202.80 in / is captured already: end that capture first",
+            "büro, 192.168.202.90 in / is captured already: end that capture first",
         )
-        assert control.refused("POST", path.replace("80", "81"))[0] == 404
+        assert control.refused("POST", path.replace("90", "91"))[0] == 404
         assert control.refused("POST", path, snaplen=63)[0] == 400
-        member.forward(echo("192.168.202.80", "192.168.202.81", 1))
+        member.forward(echo("192.168.202.90", "192.168.202.91", 1))
         member.close()
         found += b"".join(pieces)
         control.asked |= other.asked
     _, interface, packet, last = pcapng.read(found)
     assert interface.fields["snap"] == 64
-    assert interface.options[3] == ["büro, 192.168.202.80 in /".encode()]
+    assert interface.options[3] == ["büro, 192.168.202.90 in /".encode()]
     assert (packet.comment, last.comment) == ("dropped: no_route", "the member has left")
-    relay.wait_for(r"INFO capture 192\.168\.202\.80, drops False, snaplen 64, asked for by uid \d+ .*: done")
+    relay.wait_for(r"INFO capture 192\.168\.202\.90, drops False, snaplen 64, asked for by uid \d+ .*: done")
 
 
 def first_piece(control: Control, path: str) -> bytes:
