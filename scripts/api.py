@@ -25,7 +25,7 @@ fields later, and none is changed or taken away.
 
 ## By the socket
 
-Whoever may open the control socket may ask, and kick: root, and the group of `--control-group`.
+Root may ask by it, and kick, and so may the group of `--control-group`.
 [Where it is](operation.md#asking-a-relay).
 
 <!-- run: relay, stays -->

@@ -6,7 +6,7 @@
 Rules:
  1. An address of a device of ours, of whichever network and program, is none: a tunnel must not lead through a tunnel.
     Ours are TUN devices that are called as we call them.
- 2. What the kernel would do now decides. Whoever asks looks again when something has changed.
+ 2. What the kernel would do now decides. The caller looks again when something has changed.
 
 This module does not know what is sent, nor who.
 """

@@ -1,4 +1,4 @@
-"""Captures of members' packets for operators: from the engine's rings to whoever asked.
+"""Captures of members' packets for operators: from the engine's rings to the one who asked.
 
     open() ─▶ MemberCapture ─▶ piece(): header · packets · … · statistics, with why it is over
 

@@ -234,7 +234,7 @@ class Terminal:
     """What a shell and its programs print at a terminal.
 
     Args:
-        title: for whoever reads a failure.
+        title: for the reader of a failure.
         argv: the shell, which says its pid first and its exit status last.
         printed: where to note the lines, too.
     """

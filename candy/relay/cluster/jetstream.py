@@ -189,7 +189,7 @@ class JetStream:
     # Messages.
 
     async def publish(self, subject: str, message: bytes) -> bool:
-        """Tell whoever listens; False: there is no connection, and nothing was kept."""
+        """Tell those who listen; False: there is no connection, and nothing was kept."""
         if not self.is_up:
             return False
         try:
