@@ -27,9 +27,13 @@ passed() {
     $python -m pytest -v --last-failed --maxfail=1 -o cache_dir=".pytest_cache/$folder" "$@"
 }
 
-$python -m pytest -q -o cache_dir=.pytest_cache/netns --cache-clear -n 3 --dist loadfile $apart tests/netns >"$said" 2>&1 &
+# pytest ends a test that hangs in Python; what hangs in a call of the engine is ended here, and -v tells its name.
+bounded="timeout --kill-after=60 2400"
+
+$bounded $python -m pytest -v -o cache_dir=.pytest_cache/netns --cache-clear -n 3 --dist loadfile $apart tests/netns \
+    >"$said" 2>&1 &
 waiting=$!
-$python -m pytest -q -o cache_dir=.pytest_cache/others --cache-clear -n 2 --ignore=tests/netns $apart
+$bounded $python -m pytest -q -o cache_dir=.pytest_cache/others --cache-clear -n 2 --ignore=tests/netns $apart
 others=$?
 wait "$waiting"
 netns=$?
