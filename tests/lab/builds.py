@@ -48,10 +48,9 @@ class Build:
         return relay
 
     def client(self, laboratory: Laboratory, *flags: str, host: Host | None = None) -> Client:
-        """Start a candy-client on a host, or on a new one; its packets all go by the relay, also where they could
-        go directly."""
+        """Start a candy-client on a host, or on a new one."""
         by_relay = ("--no-direct",) if self.name == "new" else ()
-        return laboratory.client(*by_relay, *flags, host=host, **self.environ)
+        return laboratory.client(*flags, host=host, by_relay=by_relay, **self.environ)
 
     def check(self, program: Program) -> None:
         """Rule 1, for a program that has logged something, and so has loaded what it runs."""

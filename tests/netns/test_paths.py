@@ -103,7 +103,7 @@ def test_long_segments_vanish(laboratory: Laboratory, narrow: Host, upwards: boo
     laboratory.relay()
     behind = start(laboratory, narrow, "client", SOON_GIVES_UP, "-w", laboratory.url)
     address = behind.wait_for(r"connected as ([0-9.]+)/")[1]
-    other = laboratory.client("--no-direct")
+    other = laboratory.client()
     if upwards:
         near, far = connect(narrow, other.host, other.connected())
     else:

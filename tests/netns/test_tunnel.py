@@ -21,7 +21,7 @@ def relay(laboratory: Laboratory) -> RelayProgram:
 def clients(relay: RelayProgram, laboratory: Laboratory) -> tuple[Client, Client]:
     """Two, connected, with dynamic addresses."""
     # What the relay carries is counted.
-    pair = laboratory.client("--no-direct"), laboratory.client("--no-direct")
+    pair = laboratory.client(), laboratory.client()
     for one in pair:
         one.connected()
     return pair
