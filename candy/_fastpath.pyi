@@ -946,6 +946,9 @@ class Limited:
     def piece(self) -> int:
         """Bytes that pass at a time."""
 
+    def dropped(self, now: int) -> None:
+        """Say at `now`, nanoseconds, that the kernel had no room for a segment of it."""
+
     def passes(self, size: int, now: int) -> bool:
         """Let so many bytes pass at `now`, nanoseconds; False: what passed before is not paid for yet."""
 

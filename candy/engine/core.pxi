@@ -401,6 +401,7 @@ cdef class _Core:
         memset(&s.up, 0, sizeof(s.up))
         s.up_waits = False
         s.window = 0
+        s.window_drops = 0
         s.begins.stamp_ns = s.answers.stamp_ns = s.controls.stamp_ns = 0
         memset(s.not_sealing, 0, sizeof(s.not_sealing))
         memset(s.commits, 0, sizeof(s.commits))

@@ -9,13 +9,16 @@
 #
 # A bucket is one number: when all that it let pass will have been paid for, at its rate. What passes is paid for
 # afterwards, so a bucket may be overdrawn by a piece, and one that was left alone has saved up LIMIT_CREDIT_NS at most,
-# which makes up for a timer that comes late.
+# which makes up for a timer that comes late. A source makes up for more after the kernel had no room for what its window
+# had let come: the kernel reckons that by other segments than come then, and what it drops costs TCP's timer.
 #
 # Who has taken a piece waits until that one is paid for, and of a shared bucket all that others took before it: so a
 # network's members take turns, a piece each, without a list of them and without a lock.
 
 cdef enum:
     LIMIT_CREDIT_NS = 40000000
+    LIMIT_STALL_NS = 400000000      # what a source may make up for that had to send again, as its timer takes so long
+    LIMIT_STALLS_NS = 1000000000    # how long after that
     LIMIT_PIECES_PER_S = 500        # of what a limit lets pass in a second: a commit, or a read
     LIMIT_PIECE_MIN = 1514
     LIMIT_PIECE_MAX = 262144
@@ -26,9 +29,11 @@ cdef enum:
     WINDOW_CLAMP_NONE = 1073741824
     TCPI_MIN_RTT = 148              # offset of tcpi_min_rtt in struct tcp_info
     SO_BUF_LOCK_LINUX = 72          # Linux 5.14; not in every libc's headers
+    SO_MEMINFO_LINUX = 55
+    SK_MEMINFO_DROPS = 8            # of nine numbers; include/uapi/linux/sock_diag.h
 
 
-cdef uint64_t bucket_take(Bucket *b, uint64_t now, uint64_t size) noexcept nogil:
+cdef uint64_t bucket_take(Bucket *b, uint64_t now, uint64_t size, uint64_t credit_ns) noexcept nogil:
     """Let so many bytes pass; returns when all that has passed will be paid for, 0 where there is no limit."""
     cdef uint64_t rate = load_relaxed64(&b.rate)
     cdef uint64_t before, after
@@ -36,7 +41,7 @@ cdef uint64_t bucket_take(Bucket *b, uint64_t now, uint64_t size) noexcept nogil
         return 0
     while True:
         before = load_relaxed64(&b.paid_ns)
-        after = max(before, now - min(now, <uint64_t>LIMIT_CREDIT_NS)) + size * SECOND_NS // rate
+        after = max(before, now - min(now, credit_ns)) + size * SECOND_NS // rate
         if replace64(&b.paid_ns, before, after):
             return after
 
@@ -76,9 +81,26 @@ cdef inline bint limit_open(Worker *w, Limit *l, uint64_t *held) noexcept nogil:
 
 cdef inline void limit_charge(Worker *w, Limit *l, Bucket *shared, uint64_t size) noexcept nogil:
     """So many bytes have passed."""
-    cdef uint64_t due = bucket_take(&l.bucket, w.now, size)
-    store_relaxed64(&l.due_ns, max(due, bucket_take(shared, w.now, size)))
+    cdef uint64_t credit_ns = LIMIT_STALL_NS if w.now < l.stalls_until_ns else LIMIT_CREDIT_NS
+    cdef uint64_t due = bucket_take(&l.bucket, w.now, size, credit_ns)
+    store_relaxed64(&l.due_ns, max(due, bucket_take(shared, w.now, size, credit_ns)))
     l.is_held = False
+
+
+cdef inline void limit_stalled(Limit *l, uint64_t now) noexcept nogil:
+    """The kernel had no room for a segment of this source."""
+    l.stalls_until_ns = now + LIMIT_STALLS_NS
+
+
+cdef void up_charge(Worker *w, Slot *s, uint64_t size) noexcept nogil:
+    """So many bytes were read of a limited source."""
+    cdef uint32_t info[SK_MEMINFO_DROPS + 1]
+    cdef socklen_t n = sizeof(info)
+    if getsockopt(s.fd, SOL_SOCKET, SO_MEMINFO_LINUX, info, &n) == 0 and n == sizeof(info):
+        if info[SK_MEMINFO_DROPS] != s.window_drops:
+            s.window_drops = info[SK_MEMINFO_DROPS]
+            limit_stalled(&s.up, w.now)
+    limit_charge(w, &s.up, &w.engine.networks[s.network].up, size)
 
 
 cdef void up_refund(Slot *s, Network *network, uint64_t size) noexcept nogil:

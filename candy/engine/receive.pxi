@@ -57,7 +57,7 @@ cdef bint receive(Worker *w, Slot *s) noexcept nogil:
         s.pinged_ns = 0
         w.work -= n
         if unlikely(load_relaxed64(&s.up_pace) != 0):
-            limit_charge(w, &s.up, &w.engine.networks[s.network].up, <uint64_t>n)
+            up_charge(w, s, <uint64_t>n)
         have = take_in(w, s, have, <size_t>n)
         if s.state == STATE_CLOSED:
             return False

@@ -337,7 +337,7 @@ cdef class TokenBucket:
         self.bucket.rate = rate
 
     def take(self, uint64_t size, uint64_t now):
-        return bucket_take(&self.bucket, now, size)
+        return bucket_take(&self.bucket, now, size, LIMIT_CREDIT_NS)
 
     def give(self, uint64_t size):
         bucket_give(&self.bucket, size)
@@ -356,6 +356,9 @@ cdef class Limited:
     @property
     def piece(self):
         return limit_piece(limit_pace(&self.limit, &self.shared.bucket))
+
+    def dropped(self, uint64_t now):
+        limit_stalled(&self.limit, now)
 
     def passes(self, uint64_t size, uint64_t now):
         cdef Worker w

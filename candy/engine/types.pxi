@@ -257,6 +257,7 @@ cdef struct Limit:                  # of one direction of a connection
     uint64_t due_ns                 # atomic; down: written under the lock, up: by the worker. When the next may pass
     uint64_t held_ns                # atomic, likewise: when something last had to wait, 0 never
     bint is_held                    # likewise: that was counted
+    uint64_t stalls_until_ns        # up: until then it may make up for LIMIT_STALL_NS
 
 # What was said of, or to, an address, so that it is not said too often.
 cdef struct Told:
@@ -471,6 +472,7 @@ cdef struct Slot:
     bint up_waits                   # among those that are looked at again, to be read
     int window                      # SO_RCVBUF as set for a limit, 0 none
     int window_before               # and as it was
+    uint32_t window_drops           # segments that the kernel had no room for, when it was last read under a limit
     Allowance begins                # handshakes: first messages
     Allowance answers               # and second ones
     Allowance controls              # a member's messages under its log-in's keys, for Python

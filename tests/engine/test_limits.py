@@ -256,3 +256,25 @@ def test_what_waits_is_counted_once_for_each_piece() -> None:
     assert one.passes(1000, 2 * SECOND)
     assert not one.passes(1, 2 * SECOND)
     assert one.held == 2
+
+
+def test_a_source_makes_up_for_what_the_kernel_dropped() -> None:
+    """Its timer takes 200 ms and more, far longer than what is saved up."""
+
+    def passed(one: Limited, now: int) -> int:
+        count = 0
+        while one.passes(1000, now):
+            count += 1
+        return count
+
+    plain, dropped, late = (Limited(1_000_000, TokenBucket(1_000_000)) for _ in range(3))
+    for one in plain, dropped, late:
+        passed(one, SECOND)
+    dropped.dropped(SECOND)
+    late.dropped(SECOND)
+    assert passed(plain, SECOND + 300 * MS) == 41
+    assert passed(dropped, SECOND + 300 * MS) in (300, 301)
+    # Not for good, and not all that was ever lost.
+    assert passed(late, 2 * SECOND) == 41
+    late.dropped(9 * SECOND)
+    assert passed(late, 9 * SECOND) == 401
