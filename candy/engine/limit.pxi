@@ -9,8 +9,8 @@
 #
 # A bucket is one number: when all that it let pass will have been paid for, at its rate. What passes is paid for
 # afterwards, so a bucket may be overdrawn by a piece, and one that was left alone has saved up LIMIT_CREDIT_NS at most,
-# which makes up for a timer that comes late. A source makes up for more after the kernel had no room for what its window
-# had let come: the kernel reckons that by other segments than come then, and what it drops costs TCP's timer.
+# which makes up for a timer that comes late. A source makes up for more after the kernel had no room for what its
+# window had let come: the kernel reckons that by other segments than come then, and what it drops costs TCP's timer.
 #
 # Who has taken a piece waits until that one is paid for, and of a shared bucket all that others took before it: so a
 # network's members take turns, a piece each, without a list of them and without a lock.
