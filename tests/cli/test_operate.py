@@ -128,6 +128,31 @@ def test_changes(relay: RelayProgram, stack: ExitStack) -> None:
     assert said(relay, "reload") == "applied: nothing\n"
 
 
+def test_limit(relay: RelayProgram, stack: ExitStack) -> None:
+    """What is not given stays as it is; 0 is none, whatever the network has."""
+    member = stack.enter_context(Member.connect(relay.address))
+    member.send(member.greeting())
+    member.log_in("192.168.202.23")
+
+    def limit(*flags: str) -> dict[str, str]:
+        [row] = columns(said(relay, "limit", "192.168.202.23", *flags))
+        return row
+
+    row = limit("--down", "10M", "--quota", "200G")
+    assert (row["DOWN-MOST"], row["UP-MOST"], row["QUOTA"], row["SPENT"]) == ("10000000", "-", str(200 * 10**9), "no")
+    row = limit("--up", "64k", "--down", "0")
+    assert (row["DOWN-MOST"], row["UP-MOST"], row["QUOTA"]) == ("-", "64000", str(200 * 10**9))
+    [shown] = json.loads(said(relay, "members", "--json", "--interval", "0"))["members"]
+    assert (shown["limit_down"], shown["limit_up"]) == (None, 64_000)
+    row = limit("--as-network", "--forgive")
+    assert (row["UP-MOST"], row["QUOTA"]) == ("-", "-")
+    for flags, problem in ((("--down", "fast"), "fast"), (("--up", "7"), "8000"), (("--quota", "-1"), "-1")):
+        result = call(server_command.main, "limit", "192.168.202.23", *flags, "--control-socket", str(relay.control))
+        assert result.exit_code != 0
+        assert problem in result.stderr, result.stderr
+        assert result.stderr.count("\n") <= 3
+
+
 def test_devices(relay: RelayProgram, stack: ExitStack) -> None:
     link = said(relay, "invite", "--name", "phone", "--address", "192.168.202.33", "--expires", "2h").strip()
     url, _, fragment = link.partition("#")

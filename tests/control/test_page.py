@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from kit.peer import PING
 from lab.browser import PROGRAM, Chromium, Page
+from lab.control import Control
 from lab.member import Member, packet
 from lab.programs import RelayProgram
 
@@ -112,6 +113,25 @@ async def test_a_member_comes_sends_and_is_kicked(page: Page, relay: RelayProgra
     await page.click("#yes")
     await page.until(f"!({row})")
     assert await asyncio.to_thread(member.end) == CloseCode.POLICY_VIOLATION
+
+
+async def test_limits_are_a_column_once_there_are_some(page: Page, relay: RelayProgram, stack: ExitStack) -> None:
+    enter(stack, relay, "192.168.202.25", "heavy")
+    await log_in(page)
+    await page.until(ALONE)
+    heads = "[...document.querySelectorAll('#members th:not([hidden])')].map((cell) => cell.textContent.trim())"
+    assert not any(head.startswith("Limits") for head in await page.run(heads))
+    with Control("relay", relay.control) as control:
+        limits = {"down": 10_000_000, "up": 2_000_000, "quota": 10**9}
+        await asyncio.to_thread(control.ask, "POST", "/v1/leases/192.168.202.25/limits", limits)
+        row = ROW % "192.168.202.25"
+        cell = f"[...{row}.cells].find((cell) => cell.textContent.includes('\u2193'))?.textContent"
+        shown = await page.until(cell)
+        assert "\u2193 10 Mbit/s" in shown
+        assert "\u2191 2 Mbit/s" in shown
+        assert any(head.startswith("Limits") for head in await page.run(heads))
+        await asyncio.to_thread(control.ask, "POST", "/v1/leases/192.168.202.25/limits", {"as_network": True})
+        await page.until(f"!({cell})")
 
 
 async def test_no_is_no(page: Page, relay: RelayProgram, stack: ExitStack) -> None:
