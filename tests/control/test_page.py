@@ -127,8 +127,8 @@ async def test_limits_are_a_column_once_there_are_some(page: Page, relay: RelayP
         row = ROW % "192.168.202.25"
         cell = f"[...{row}.cells].find((cell) => cell.textContent.includes('\u2193'))?.textContent"
         shown = await page.until(cell)
-        assert "\u2193 10 Mbit/s" in shown
-        assert "\u2191 2 Mbit/s" in shown
+        assert "\u2193 10.0 Mbit/s" in shown
+        assert "\u2191 2.0 Mbit/s" in shown
         assert any(head.startswith("Limits") for head in await page.run(heads))
         await asyncio.to_thread(control.ask, "POST", "/v1/leases/192.168.202.25/limits", {"as_network": True})
         await page.until(f"!({cell})")
