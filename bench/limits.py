@@ -69,17 +69,17 @@ class Found:
     what: str
     rate: float
     """Bits a second that arrived."""
-    pings: tuple[float, float, float]
-    """Median and 99th percentile, ms, and the share that was lost."""
+    pings: tuple[float, float, float] | None = None
+    """Median and 99th percentile, ms, and the share that was lost; None where nobody pinged."""
 
 
 class Lab:
     """Relay and members, made and let go by an ExitStack."""
 
-    def __init__(self, stack: ExitStack, folder: Path, mode: str) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, mode: str, *more: str) -> None:
         laboratory = Laboratory(stack, folder)
         self._stack = stack
-        flags: list[str] = []
+        flags = list(more)
         url: str | None = None
         trust: tuple[str, ...] = ()
         if mode == "wss":
@@ -112,15 +112,24 @@ class Lab:
             pings.end()
         return Found(what, arrived * 8 / took, pings.figures())
 
-    def _arrived(self) -> int:
+    def shared(self, what: str, seconds: float) -> Found:
+        """A stream from left to each of the others; what arrives at both together."""
+        with self._iperf(LOADS["1 TCP stream"], seconds), self._iperf(LOADS["1 TCP stream"], seconds, THIRD):
+            time.sleep(SETTLE_S)
+            before, began = [self._arrived(RIGHT), self._arrived(THIRD)], time.monotonic()
+            time.sleep(seconds)
+            arrived, took = self._arrived(RIGHT) + self._arrived(THIRD) - sum(before), time.monotonic() - began
+        return Found(what, arrived * 8 / took)
+
+    def _arrived(self, address: str = RIGHT) -> int:
         """Bytes."""
-        [link] = json.loads(self.hosts[RIGHT].run("ip", "-j", "-s", "link", "show", "dev", "candy"))
+        [link] = json.loads(self.hosts[address].run("ip", "-j", "-s", "link", "show", "dev", "candy"))
         return int(link["stats64"]["rx"]["bytes"])
 
     @contextmanager
-    def _iperf(self, load: Sequence[str], seconds: float) -> Iterator[None]:
+    def _iperf(self, load: Sequence[str], seconds: float, to: str = RIGHT) -> Iterator[None]:
         dying = ["setpriv", "--pdeathsig", "KILL"]
-        with self.hosts[RIGHT]:
+        with self.hosts[to]:
             server = subprocess.Popen(
                 [*dying, "iperf3", "-s", "-1", "-p", str(PORT), "--forceflush"],
                 stdout=subprocess.PIPE,
@@ -134,7 +143,7 @@ class Lab:
         length = ["-t", str(int(seconds + SETTLE_S) + 30)]
         with self.hosts[LEFT]:
             client = subprocess.Popen(
-                [*dying, "iperf3", "-c", RIGHT, "-p", str(PORT), *length, "--forceflush", *load],
+                [*dying, "iperf3", "-c", to, "-p", str(PORT), *length, "--forceflush", *load],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -225,6 +234,12 @@ def run(lab: Lab, seconds: float) -> tuple[list[Found], list[Target]]:
     return found, targets
 
 
+def run_network(lab: Lab, seconds: float) -> tuple[Found, Target]:
+    """Where a network is held to RATE down, and none of its members."""
+    found = lab.shared("a network's 100M, 1 TCP stream to each of two", seconds)
+    return found, kept(found, RATE)
+
+
 def kept(one: Found, rate: int) -> Target:
     """Whether a rate was kept."""
     off = one.rate / rate - 1
@@ -233,6 +248,7 @@ def kept(one: Found, rate: int) -> Target:
 
 def pinged(one: Found, *, is_promised: bool) -> Iterator[Target]:
     """Whether pings were quick and whole."""
+    assert one.pings is not None
     _, late, lost = one.pings
     text = f"{one.what}: ping p99 {late:.1f} ms, {lost:.1%} lost"
     if is_promised:
@@ -244,8 +260,8 @@ def pinged(one: Found, *, is_promised: bool) -> Iterator[Target]:
 def table(found: Sequence[Found]) -> Table:
     made = Table("", "Mbit/s", "ping p50, ms", "p99", "lost")
     for one in found:
-        median, late, lost = one.pings
-        made.add_row(one.what, f"{one.rate / 1e6:.2f}", f"{median:.1f}", f"{late:.1f}", f"{lost:.1%}")
+        pings = [] if one.pings is None else [f"{one.pings[0]:.1f}", f"{one.pings[1]:.1f}", f"{one.pings[2]:.1%}"]
+        made.add_row(one.what, f"{one.rate / 1e6:.2f}", *pings)
     return made
 
 
@@ -266,6 +282,10 @@ def main(mode: str, seconds: float, json_file: Path | None) -> None:
     try:
         with contextlib.redirect_stdout(logs), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             found, targets = run(Lab(stack, Path(folder), mode), seconds)
+        with contextlib.redirect_stdout(logs), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            shared, target = run_network(Lab(stack, Path(folder), mode, "--network-limit-down", str(RATE)), seconds)
+            found.append(shared)
+            targets.append(target)
     except BaseException:
         sys.stderr.write(logs.getvalue())
         raise
