@@ -97,6 +97,14 @@ class RelayProgram:
 
 def resident_mb(pid: int) -> float:
     """A process's VmRSS."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    [kilobytes] = (int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return _mb(Path(f"/proc/{pid}/status"), "VmRSS:")
+
+
+def proportional_mb(pid: int) -> float:
+    """A process's PSS: of what several processes share, libraries most of all, its part alone."""
+    return _mb(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+
+
+def _mb(file: Path, name: str) -> float:
+    [kilobytes] = (int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith(name))
     return kilobytes / 1024

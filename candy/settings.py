@@ -1,12 +1,11 @@
 """What the settings of both sides share: how a value is checked, how an error names it, and where state is kept.
 
-    command line, file ─▶ dict of Given (value, origin) ─▶ relay_settings, member_settings ─▶ a frozen model
+    command line, file ─▶ dict of Given (value, origin) ─▶ relay_settings, member_settings ─▶ a frozen dataclass
 
 Rules:
  1. Every value comes with its origin (an option, or a file's line), so that an error names the place to mend.
- 2. A number may come as text, as it stands on a command line.
- 3. The password is in no message and no repr, nor are those of URLs.
- 4. Defaults and bounds stand in candy.options, and nowhere else.
+ 2. The password is in no message and no repr, nor are those of URLs.
+ 3. Defaults and bounds stand in candy.options, and nowhere else.
 
 Each side's own settings are in candy.relay.settings and candy.member.settings. This module does not know where values
 come from, nor what a setting does.
@@ -15,22 +14,13 @@ come from, nor what a setting does.
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Address, ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FilePath,
-    ValidationError,
-    model_validator,
-)
-
+from candy.checked import After, Before, FilePath, Frozen, Wrong, bounded, checked
 from candy.errors import ConfigError
 from candy.options import DEFAULT_PORT, Option
 
@@ -62,7 +52,7 @@ def _check_tun(tun: IPv4Interface | None) -> IPv4Interface | None:
     return tun
 
 
-OwnAddress = Annotated[IPv4Interface | None, BeforeValidator(_parse_tun), AfterValidator(_check_tun)]
+OwnAddress = Annotated[IPv4Interface | None, Before(_parse_tun), After(_check_tun)]
 """The address and prefix of an interface of ours."""
 
 
@@ -131,16 +121,10 @@ def state_folder(environ: Mapping[str, str], uid: int) -> Path:
     raise ConfigError("no HOME to keep state in: set CANDY_STATE_DIR to a folder")
 
 
-class Frozen(BaseModel):
-    """A model that can't be changed any more."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-
 def setting(option: Option) -> Any:
     """The field that an option decides, with the option's default and bounds."""
     default = not option.default if option.is_opposite else option.default
-    return Field(default=default, ge=option.least, le=option.most, gt=option.above)
+    return bounded(default, least=option.least, most=option.most, above=option.above)
 
 
 def several(value: object) -> object:
@@ -162,7 +146,7 @@ def _parse_endpoint(value: object) -> object:
         raise ValueError(f"is not an address and a port: {example}") from None
 
 
-Endpoint = Annotated[tuple[str, int], BeforeValidator(_parse_endpoint)]
+Endpoint = Annotated[tuple[str, int], Before(_parse_endpoint)]
 """Where to listen: an IP address, and a port of TCP, 0 for any free one."""
 
 
@@ -180,27 +164,26 @@ def _check_control_group(group: str) -> str:
     return group
 
 
+@dataclass(frozen=True, kw_only=True)
 class Settings(Frozen):
     """Of either side."""
 
-    state_dir: Path = Field(default_factory=lambda: state_folder(os.environ, os.geteuid()))
+    state_dir: Path = field(default_factory=lambda: state_folder(os.environ, os.geteuid()))
     debug: bool = False
     timestamps: bool = True
     """In the log."""
     log_format: Literal["text", "json"] = "text"
-    control_socket: Annotated[str, AfterValidator(_check_control_socket)] | None = None
+    control_socket: Annotated[str, After(_check_control_socket)] | None = None
     """Path of the control interface's UNIX socket; None: the usual one; empty: none."""
-    control_group: Annotated[str, AfterValidator(_check_control_group)] | None = None
+    control_group: Annotated[str, After(_check_control_group)] | None = None
     """Of that socket: a name or a number. None: the process's own."""
     control: Endpoint | None = None
     """Of the control interface over TCP."""
     control_token_file: FilePath | None = None
 
-    @model_validator(mode="after")
-    def _check_control(self) -> Self:
+    def check(self) -> None:
         if (self.control is None) != (self.control_token_file is None):
             raise ValueError("--control and --control-token-file need each other: give both or none")
-        return self
 
 
 class Given(NamedTuple):
@@ -236,39 +219,19 @@ def by_field(options: Iterable[Option], given: Mapping[str, Given]) -> dict[str,
 
 _Model = TypeVar("_Model", bound=Frozen)
 
-_COMPLAINTS = {
-    "bool_parsing": "is neither true nor false",
-    "finite_number": "is not a number",
-    "float_parsing": "is not a number",
-    "greater_than": "is too small: it must be more than {gt}",
-    "greater_than_equal": "is too small: use {ge} or more",
-    "int_parsing": "is not a whole number",
-    "int_parsing_size": "is too large",
-    "ip_v4_address": "is not an IPv4 address: write it like 192.168.1.5",
-    "less_than_equal": "is too large: use {le} or less",
-    "literal_error": "is not one of {expected}",
-    "path_not_file": "is not a file: give the path of one that exists",
-    "string_unicode": "is not UTF-8 text",
-    "value_error": "{error}",
-}
-"""pydantic's kinds of error in our words."""
-
 
 def validated(model: type[_Model], fields: Mapping[str, Given], fixed: Mapping[str, Any]) -> _Model:
-    """The model; of its complaints the first, in one line."""
+    """The model. Raises ConfigError: the first value that can't be right, in one line."""
     try:
-        return model(**{field: given.value for field, given in fields.items()}, **fixed)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        words = _COMPLAINTS.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-        if first["loc"]:
-            field, *item = first["loc"]
-            given = fields[str(field)]
-            # One of several values; what stands alone need not be in a tuple.
-            if item and isinstance(given.value, tuple):
-                given = given._replace(value=given.value[int(item[0])])
-            raise complaint(given, words) from None
-        raise ConfigError(words) from None
+        return checked(model, {name: given.value for name, given in fields.items()} | dict(fixed))
+    except Wrong as wrong:
+        if wrong.field is None:
+            raise ConfigError(str(wrong)) from None
+        given = fields[wrong.field]
+        # One of several values; what stands alone need not be in a tuple.
+        if wrong.item is not None and isinstance(given.value, tuple):
+            given = given._replace(value=given.value[wrong.item])
+        raise complaint(given, str(wrong)) from None
 
 
 def complaint(given: Given, words: str) -> ConfigError:

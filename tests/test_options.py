@@ -1,6 +1,7 @@
 """The table of options: what the examples and the documents say of them is what it says."""
 
 import re
+from dataclasses import fields
 from importlib import resources
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -80,13 +81,11 @@ def test_documents_name_options_that_there_are(document: str) -> None:
 @pytest.mark.parametrize(("side", "option"), ALL, ids=lambda value: value.key if isinstance(value, Option) else value)
 def test_each_decides_a_setting_with_its_default(side: Side, option: Option) -> None:
     models: tuple[Any, ...] = (RelaySettings, NetworkSettings) if side == "server" else (MemberSettings,)
-    fields: dict[str, Any] = {}
-    for model in models:
-        fields |= model.model_fields
+    known = {each.name: each for model in models for each in fields(model)}
     for name in option.decides:
-        assert name in fields
+        assert name in known
     if option.default is not None and option.key != "websocket":
-        assert fields[option.decides[0]].default == (not option.default if option.is_opposite else option.default)
+        assert known[option.decides[0]].default == (not option.default if option.is_opposite else option.default)
 
 
 def test_a_bound_is_never_beyond_the_default() -> None:

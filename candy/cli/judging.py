@@ -7,12 +7,12 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from candy.cli.gathering import Gathered
 from candy.errors import ConfigError
-from candy.host.netlink import Netlink
 from candy.options import DEFAULT_POOL, DEFAULT_PORT
 from candy.relay.settings import RelaySettings, relay_settings
 from candy.relay.state import kept_password
@@ -53,8 +53,8 @@ def configure(gathered: Gathered, check: bool) -> RelaySettings:
     if is_generated and not check:
         made = kept_password(settings.state_dir, secrets.token_urlsafe)
         main, *others = settings.networks
-        main = main.model_copy(update={"password": made})
-        settings = settings.model_copy(update={"networks": (main, *others)})
+        main = replace(main, password=made)
+        settings = replace(settings, networks=(main, *others))
     return settings
 
 
@@ -91,6 +91,8 @@ def _doubts_of_machine(settings: RelaySettings) -> Iterator[str]:
 
 def _lans() -> Iterator[tuple[IPv4Network, str]]:
     """Networks of this machine, and by which interface; those of tunnels, candy's own among them, are none."""
+    from candy.host.netlink import Netlink
+
     try:
         with Netlink() as kernel:
             for address in kernel.addresses():

@@ -11,9 +11,10 @@ This module does not know what the items are.
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from pydantic import TypeAdapter
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 TURN = 200
 """Items of a piece."""
@@ -38,12 +39,15 @@ class Lists:
 
 
 @cache
-def _adapters(shape: type) -> Mapping[str, TypeAdapter[Any]]:
+def _adapters(shape: type) -> "Mapping[str, TypeAdapter[Any]]":
     """Of its lists. Made once: it takes as long as hundreds of items."""
+    # A program of whom nobody asks anything does without.
+    from pydantic import TypeAdapter
+
     return {name: TypeAdapter(kind) for name, kind in get_type_hints(shape).items() if name != "__pydantic_config__"}
 
 
-def _joined(adapter: TypeAdapter[Any], items: Iterator[object]) -> Iterator[bytes]:
+def _joined(adapter: "TypeAdapter[Any]", items: Iterator[object]) -> Iterator[bytes]:
     before = b""
     while turn := list(islice(items, TURN)):
         yield before + adapter.dump_json(turn)[1:-1]

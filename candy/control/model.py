@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
-from pydantic import ConfigDict
-
 WhyVerdict = Literal[
     "passes",
     "no member there",
@@ -33,8 +31,8 @@ WhyVerdict = Literal[
 SealedOrNot = Literal["sealed", "clear", "waiting", "no route", "key refused", "does not seal"]
 SealSetting = Literal["prefer", "require", "off"]
 HeldBy = Literal["down", "up", "both"] | None
-DOCUMENTED = ConfigDict(use_attribute_docstrings=True)
-"""Has the words under a field be those of the document."""
+DOCUMENTED = {"use_attribute_docstrings": True}
+"""Has pydantic take the words under a field for those of the document."""
 
 
 @dataclass(slots=True, kw_only=True)

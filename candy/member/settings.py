@@ -5,13 +5,13 @@ This module does not know where values come from, nor what a setting does.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, ip_address
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
-
 from candy.carrier import pin
+from candy.checked import After, Before, FilePath
 from candy.errors import ConfigError
 from candy.member.acceptance import ALL
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
@@ -112,28 +112,29 @@ def _parse_pin(value: object) -> object:
     return pin.parse(value) if isinstance(value, str) else value
 
 
+@dataclass(frozen=True, kw_only=True)
 class MemberSettings(Settings):
     """What `candy.member.lifecycle.run` is given."""
 
-    password: bytes | None = Field(repr=False)
+    password: bytes | None = field(repr=False)
     """Raw bytes, as they go into every digest; None: the member has a credential of its own."""
-    url: Annotated[str, AfterValidator(_check_url)]
+    url: Annotated[str, After(_check_url)]
     """The relay, ws:// or wss://, with a path."""
     network_key: bytes | None = None
     """Of its network, from behind # in the URL."""
     link_pin: bytes | None = None
     """A pin from there."""
-    name: Annotated[str | None, BeforeValidator(_none_if_empty), AfterValidator(_check_name)] = None
+    name: Annotated[str | None, Before(_none_if_empty), After(_check_name)] = None
     tun: OwnAddress = None
     """None: the relay grants an address."""
-    accept_routes: Annotated[tuple[IPv4Network, ...] | None, BeforeValidator(_parse_accepted)] = ()
+    accept_routes: Annotated[tuple[IPv4Network, ...] | None, Before(_parse_accepted)] = ()
     """Beside private networks; None: no routes at all."""
     mtu: int = setting(_OPTIONS["mtu"])
     """Bytes."""
     insecure: bool = setting(_OPTIONS["insecure"])
     """Accept any certificate."""
     ca_file: FilePath | None = None
-    pins: Annotated[tuple[Annotated[bytes, BeforeValidator(_parse_pin)], ...], BeforeValidator(several)] = ()
+    pins: Annotated[tuple[Annotated[bytes, Before(_parse_pin)], ...], Before(several)] = ()
     """SHA-256 of keys, of which the relay's has to be one."""
     ml_kem: bool = setting(_OPTIONS["ml_kem"])
     """Exchange TLS' keys by X25519MLKEM768, if the relay can."""
@@ -143,7 +144,7 @@ class MemberSettings(Settings):
     """Offer candy.2."""
     seal: Literal["prefer", "require", "off"] = setting(_OPTIONS["seal"])
     """With whom packets are sealed: all who can, all or nobody, nobody."""
-    secret: Secret | None = Field(default=None, repr=False)
+    secret: Secret | None = field(default=None, repr=False)
     """Of the members; with one they seal for all or nobody."""
     masquerade: bool = setting(_OPTIONS["masquerade"])
     """Be a gateway for the networks of this machine."""
@@ -151,22 +152,20 @@ class MemberSettings(Settings):
     # Of direct links.
     direct: bool = setting(_OPTIONS["direct"])
     """Have them where that can be."""
-    stun: Annotated[tuple[str, int] | None, BeforeValidator(_parse_stun)] = None
+    stun: Annotated[tuple[str, int] | None, Before(_parse_stun)] = None
     """Host and port of a server; None: the relay."""
     port: int = setting(_OPTIONS["port"])
     """UDP; 0: any free one."""
-    endpoints: Annotated[
-        tuple[Annotated[Endpoint, BeforeValidator(_parse_endpoint)], ...], BeforeValidator(several)
-    ] = ()
+    endpoints: Annotated[tuple[Annotated[Endpoint, Before(_parse_endpoint)], ...], Before(several)] = ()
     """By which others reach that port."""
-    localhost: Annotated[IPv4Address | None, BeforeValidator(_none_if_empty)] = None
+    localhost: Annotated[IPv4Address | None, Before(_none_if_empty)] = None
     discovery: int = setting(_OPTIONS["discovery"])
     """Seconds between searches; 0 off."""
     route: int = setting(_OPTIONS["route"])
     """Cost; 0 off."""
 
-    @model_validator(mode="after")
-    def _check_trust(self) -> Self:
+    def check(self) -> None:
+        super().check()
         if self.insecure and self.pins:
             raise ValueError("--insecure and --pin exclude each other: a pin needs no authority, so remove --insecure")
         if self.insecure and self.link_pin is not None:
@@ -178,7 +177,6 @@ class MemberSettings(Settings):
                 "--no-extension logs in as old clients do, but the URL has a network's key, which asks for more: "
                 "remove --no-extension, or what stands behind # in the URL"
             )
-        return self
 
     @property
     def all_pins(self) -> tuple[bytes, ...]:
@@ -202,7 +200,7 @@ def member_settings(given: Mapping[str, Given], *, password: bytes | None, **fix
     Args:
         given: values by the options' names.
         password: as chosen among its sources.
-        fixed: further fields of the model.
+        fixed: further fields.
 
     Raises:
         ConfigError: a value can't be right; the text names its origin.
@@ -248,17 +246,15 @@ class Change(NamedTuple):
 
 def change(running: MemberSettings, wanted: MemberSettings) -> Change:
     """Go over to other settings, as far as a running member can."""
-    different = {field for field in _DECIDED_BY if getattr(running, field) != getattr(wanted, field)}
-    applied = {field for field in different if _DECIDED_BY[field].reloads}
-    settings = running.model_copy(update={field: getattr(wanted, field) for field in applied})
+    different = {name for name in _DECIDED_BY if getattr(running, name) != getattr(wanted, name)}
+    applied = {name for name in different if _DECIDED_BY[name].reloads}
+    settings = replace(running, **{name: getattr(wanted, name) for name in applied})
     return Change(settings, _names(applied), bool(applied - {"debug"}), _names(different - applied))
 
 
 def _names(fields: Iterable[str]) -> list[str]:
-    return sorted({_DECIDED_BY[field].key for field in fields})
+    return sorted({_DECIDED_BY[name].key for name in fields})
 
 
-_DECIDED_BY = {
-    field: option for option in reversed(OPTIONS["client"]) if not option.is_idle for field in option.decides
-}
+_DECIDED_BY = {name: option for option in reversed(OPTIONS["client"]) if not option.is_idle for name in option.decides}
 """The option behind each field: the first one where several are."""

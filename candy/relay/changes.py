@@ -15,14 +15,14 @@ This module carries nothing out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import IPv4Network
 from typing import Any, TypeVar
 
+from candy.checked import Frozen
 from candy.options import OPTIONS
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.settings import RelaySettings
-from candy.settings import Frozen
 
 _Model = TypeVar("_Model", bound=Frozen)
 
@@ -96,7 +96,7 @@ def changes(running: RelaySettings, wanted: RelaySettings) -> Changes:
         networks.append(_with(old, new, changed))
         if changed:
             found.changed.append((networks[-1], changed))
-    found.running = _with(running, wanted, found.own).model_copy(update={"networks": tuple(networks)})
+    found.running = replace(_with(running, wanted, found.own), networks=tuple(networks))
     found.reloaded = Reloaded(tuple(dict.fromkeys(applied)), tuple(dict.fromkeys(left)))
     return found
 
@@ -128,13 +128,13 @@ def _encloses(new: IPv4Network | None, old: IPv4Network | None) -> bool:
 
 
 def _differing(one: Frozen, other: Frozen) -> set[str]:
-    return {name for name in type(one).model_fields if getattr(one, name) != getattr(other, name)}
+    return {each.name for each in fields(one) if getattr(one, each.name) != getattr(other, each.name)}
 
 
 def _with(old: _Model, new: _Model, names: frozenset[str]) -> _Model:
     """The old settings, but for these."""
     update: dict[str, Any] = {name: getattr(new, name) for name in names}
-    return old.model_copy(update=update)
+    return replace(old, **update)
 
 
 def _named(fields: Sequence[str] | frozenset[str] | set[str]) -> list[str]:

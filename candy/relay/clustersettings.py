@@ -7,14 +7,14 @@ Nothing here opens a file, nor imports a library of NATS.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath
-
+from candy.checked import After, Before, FilePath, Frozen
 from candy.errors import ConfigError
 from candy.options import CLUSTER_OPTIONS
-from candy.settings import Frozen, Given, setting, several, split_url, validated
+from candy.settings import Given, setting, several, split_url, validated
 
 _OPTIONS = {option.key: option for option in CLUSTER_OPTIONS}
 _NEEDED = ("nats", "name", "url", "secret_file")
@@ -49,20 +49,19 @@ def _check_url(value: str) -> str:
     return value.rstrip("/")
 
 
+@dataclass(frozen=True, kw_only=True)
 class ClusterSettings(Frozen):
     """What a relay needs to know of those that it is one with."""
 
-    nats: Annotated[tuple[Annotated[str, AfterValidator(_check_server)], ...], BeforeValidator(several)] = Field(
-        min_length=1
-    )
+    nats: Annotated[tuple[Annotated[str, After(_check_server)], ...], Before(several)]
     """URLs of servers."""
     credentials: FilePath | None = None
     """None: NATS asks for none."""
     ca_file: FilePath | None = None
     """None: the system's, for tls://."""
-    name: Annotated[str, AfterValidator(_check_name)]
+    name: Annotated[str, After(_check_name)]
     """Of this relay; no other has it."""
-    url: Annotated[str, AfterValidator(_check_url)]
+    url: Annotated[str, After(_check_url)]
     """By which the others reach this one, without a slash at its end."""
     replicas: int = setting(_OPTIONS["replicas"])
     """Servers that keep each thing."""

@@ -7,6 +7,7 @@ Rules:
  1. A network without keys has nobody who seals, and its interface does not either.
  2. A key for the interface that can't be written costs its sealing; one that is damaged, or that others can read, ends
     the start, as any other.
+ 3. What makes interfaces is imported with the first of them, because most relays have none.
 """
 
 import asyncio
@@ -16,16 +17,18 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from candy._fastpath import EVENT_LOST, Engine
 from candy.errors import InterfaceGone, UnwritableError
-from candy.host.interface import Interface
-from candy.host.notifications import Notifications
-from candy.host.watch import watch
-from candy.relay.sealing import OwnSealing, Times
 from candy.relay.served import Served
 from candy.relay.session import Action
 from candy.relay.state import folder_at
+
+if TYPE_CHECKING:
+    from candy.host.interface import Interface
+    from candy.host.notifications import Notifications
+    from candy.relay.sealing import OwnSealing
 
 log = logging.getLogger("candy.relay")
 
@@ -61,7 +64,6 @@ class Interfaces:
     def open(self, stack: ExitStack) -> None:
         """Interfaces that are made from now on are closed with this."""
         self._stack = stack
-        self._notifications = stack.enter_context(Notifications())
 
     async def make(self, served: Served) -> None:
         """Give this machine its interface in a network, if it is to have one, and keep it as it shall be.
@@ -72,6 +74,10 @@ class Interfaces:
         address = served.settings.tun
         if address is None:
             return
+        if self._notifications is None:
+            from candy.host.notifications import Notifications
+
+            self._notifications = self._stack.enter_context(Notifications())
         # Bound before it is up, so that none of its first packets is dropped.
         self._act(served, served.make_interface(self._stack))
         interface = served.interface
@@ -81,7 +87,6 @@ class Interfaces:
         await interface.configure(address)
         await served.follow()
         log.info("%sthis machine is %s on interface %s", served.label, address, interface.name)
-        assert self._notifications is not None
         self._watching.add(asyncio.create_task(self._watch(interface, self._notifications)))
 
     def on_event(self, connection: int, kind: int, detail: bytes) -> bool:
@@ -114,10 +119,12 @@ class Interfaces:
         for sealing in self._sealing():
             sealing.end()
 
-    def _sealing(self) -> list[OwnSealing]:
+    def _sealing(self) -> "list[OwnSealing]":
         return [served.sealing for served in self._served.values() if served.sealing is not None]
 
-    def _seal(self, served: Served, interface: Interface) -> None:
+    def _seal(self, served: Served, interface: "Interface") -> None:
+        from candy.relay.sealing import OwnSealing, Times
+
         keyring = served.keyring
         if keyring is None:
             return
@@ -137,7 +144,9 @@ class Interfaces:
             self._woken,
         )
 
-    async def _watch(self, interface: Interface, notifications: Notifications) -> None:
+    async def _watch(self, interface: "Interface", notifications: "Notifications") -> None:
+        from candy.host.watch import watch
+
         # That another program removed it is the engine's to tell.
         with suppress(InterfaceGone):
             await watch(interface, notifications)

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from candy.errors import OperationalError
+from candy.options import DEFAULT_HOST
 from candy.relay.settings import RelaySettings
 from candy.settings import host_port
 
@@ -30,10 +31,9 @@ def hosts(settings: RelaySettings) -> tuple[str, ...]:
     """The addresses to listen on. A socket for `::` is IPv6's alone here, but a user who writes it means both families,
     and one who writes nothing on a machine without IPv4 means them too. Each family has a socket of its own, so that
     the log and the limits show a peer's IPv4 address as one."""
-    is_default = "host" not in settings.model_fields_set
-    if settings.host == "::" or (is_default and _has_ipv6_alone()):
+    if settings.host == "::" or (settings.host is None and _has_ipv6_alone()):
         return ("::", "0.0.0.0")
-    return (settings.host,)
+    return (settings.host or DEFAULT_HOST,)
 
 
 def _has_ipv6_alone() -> bool:

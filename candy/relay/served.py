@@ -17,12 +17,10 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from candy._fastpath import Engine
 from candy.errors import OperationalError
-from candy.host.interface import Interface
-from candy.host.kernelroutes import KernelRoutes
-from candy.host.tun import Tun
 from candy.options import DEFAULT_MTU
 from candy.protocol.login import LOGIN, Credential
 from candy.protocol.noise import KEY_BYTES
@@ -39,8 +37,11 @@ from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import Password, Passwords
 from candy.relay.pool import Pool
 from candy.relay.rules import Rules
-from candy.relay.sealing import OwnSealing
 from candy.relay.session import Action
+
+if TYPE_CHECKING:
+    from candy.host.interface import Interface
+    from candy.relay.sealing import OwnSealing
 
 
 @dataclass(slots=True)
@@ -52,10 +53,10 @@ class Served:
     """The engine's."""
     network: Network
     _engine: Engine
-    interface: Interface | None = None
+    interface: "Interface | None" = None
     keyring: Keyring | None = None
     """None: nobody logs in with a key."""
-    sealing: OwnSealing | None = None
+    sealing: "OwnSealing | None" = None
     """Of this machine's interface."""
 
     @property
@@ -148,6 +149,11 @@ class Served:
             OperationalError: it could not be created.
             OSError: the engine has no slot for it.
         """
+        # Most relays have none.
+        from candy.host.interface import Interface
+        from candy.host.kernelroutes import KernelRoutes
+        from candy.host.tun import Tun
+
         assert self.settings.tun is not None
         tun = Tun(self.settings.interface, DEFAULT_MTU)
         stack.callback(tun.close)

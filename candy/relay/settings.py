@@ -12,13 +12,13 @@ This module does not know where values come from, nor what a setting does.
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
-
+from candy.checked import After, Before, FilePath, bounded
 from candy.errors import ConfigError
-from candy.options import DEFAULT_HOST, DEFAULT_PORT, NETWORK_OPTIONS, OPTIONS, by_key
+from candy.options import DEFAULT_PORT, NETWORK_OPTIONS, OPTIONS, by_key
 from candy.relay.clustersettings import ClusterSettings, cluster_settings
 from candy.relay.networksettings import NetworkSettings, check_passwords, network_settings
 from candy.settings import (
@@ -86,36 +86,37 @@ def _parse_public_url(value: object) -> object:
     return value.rstrip("/")
 
 
+@dataclass(frozen=True, kw_only=True)
 class RelaySettings(Settings):
     """What `candy.relay.lifecycle.run` is given."""
 
-    networks: tuple[NetworkSettings, ...] = Field(min_length=1)
+    networks: tuple[NetworkSettings, ...]
     """The first one is `/`."""
 
-    host: Annotated[str, AfterValidator(_canonical_host)] = DEFAULT_HOST
-    """A name, or an address in its shortest form; `::` includes IPv4."""
-    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
+    host: Annotated[str, After(_canonical_host)] | None = None
+    """A name, or an address in its shortest form; `::` includes IPv4. None: nobody has said, and all addresses."""
+    port: int = bounded(DEFAULT_PORT, least=0, most=65535)
     """0: any free one."""
-    public_url: Annotated[str | None, BeforeValidator(_parse_public_url)] = None
+    public_url: Annotated[str | None, Before(_parse_public_url)] = None
     """How others reach this relay, without a slash at its end; None: by the address at which it listens."""
-    tls_certificate: Annotated[tuple[FilePath, ...], BeforeValidator(several)] = ()
+    tls_certificate: Annotated[tuple[FilePath, ...], Before(several)] = ()
     """wss:// with these chains, and as many of tls_key. Empty: ws://, unless tls_self_signed says otherwise."""
-    tls_key: Annotated[tuple[FilePath, ...], BeforeValidator(several)] = ()
+    tls_key: Annotated[tuple[FilePath, ...], Before(several)] = ()
     tls_self_signed: bool = setting(_OPTIONS["tls_self_signed"])
     """wss:// with a certificate that the relay makes and keeps."""
     ml_kem: bool = setting(_OPTIONS["ml_kem"])
     """Let members exchange TLS' keys by X25519MLKEM768."""
-    allow_origin: Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(several)] = ()
+    allow_origin: Annotated[tuple[Annotated[str, After(_check_origin)], ...], Before(several)] = ()
     """Of web pages that may connect."""
     trusted_proxies: Annotated[
-        tuple[Annotated[IPv4Network | IPv6Network, BeforeValidator(_parse_proxy)], ...], BeforeValidator(several)
+        tuple[Annotated[IPv4Network | IPv6Network, Before(_parse_proxy)], ...], Before(several)
     ] = ()
     """Whose word on where requests come from counts."""
     stun: bool = setting(_OPTIONS["no_stun"])
     """Answer STUN, beside each address that is listened on."""
     unauthenticated_per_source: int = setting(_OPTIONS["unauthenticated_per_source"])
     failures_per_minute: int = setting(_OPTIONS["failures_per_minute"])
-    workers: int = Field(default_factory=_spare_cores, ge=_OPTIONS["workers"].least, le=_OPTIONS["workers"].most)
+    workers: int = bounded(factory=_spare_cores, least=_OPTIONS["workers"].least, most=_OPTIONS["workers"].most)
     queue_bytes: int = setting(_OPTIONS["queue_bytes"])
     """Per member."""
     max_connections: int = setting(_OPTIONS["max_connections"])
@@ -141,8 +142,8 @@ class RelaySettings(Settings):
     def has_tls(self) -> bool:
         return bool(self.tls_certificate) or self.tls_self_signed
 
-    @model_validator(mode="after")
-    def _check_tls(self) -> Self:
+    def check(self) -> None:
+        super().check()
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("--tls-certificate and --tls-key need each other: give both or none")
         if len(self.tls_certificate) != len(self.tls_key):
@@ -152,7 +153,6 @@ class RelaySettings(Settings):
             )
         if self.tls_certificate and self.tls_self_signed:
             raise ValueError("--tls-self-signed and --tls-certificate exclude each other: remove one of them")
-        return self
 
 
 def canonical_path(path: str) -> str:

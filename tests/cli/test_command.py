@@ -35,7 +35,7 @@ def test_server_default(ran: Ran, state: Path) -> None:
     settings, said = serve(ran)
     assert said == ""
     [network] = settings.networks
-    assert (settings.host, settings.port, network.pool) == ("0.0.0.0", 26816, IPv4Network("192.168.202.0/24"))
+    assert (settings.host, settings.port, network.pool) == (None, 26816, IPv4Network("192.168.202.0/24"))
     assert network.password_is_generated
     assert len(network.password) >= 40
     assert (state / "password").read_bytes() == network.password + b"\n"

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from ipaddress import IPv4Interface, IPv4Network
@@ -266,7 +267,7 @@ def test_settings_are_read_again(ran: Ran, state: Path, tmp_path: Path, caplog: 
     assert caplog.records == []
     # As for a check: nothing is written, so a password that was made is not known.
     assert not (state / "password").exists()
-    assert again.networks[0] == settings.networks[0].model_copy(update={"password": b""})
+    assert again.networks[0] == replace(settings.networks[0], password=b"")
     assert again.timestamps is False
     file.write_text('dhcp = "10.0.0.0/24"\nsdwan = "10.0.0.1,172.17.0.0/16,10.0.0.2"\nrestart = 2')
     assert ran.reread().networks[0].rules == (Rule.parse("10.0.0.1/32,172.17.0.0/16,10.0.0.2"),)
@@ -289,7 +290,7 @@ def test_a_members_settings_are_read_again(ran: Ran, tmp_path: Path, monkeypatch
     assert ran.reread is not None
     assert ran.reread() == settings
     password.write_text("two")
-    assert ran.reread() == settings.model_copy(update={"password": b"two"})
+    assert ran.reread() == replace(settings, password=b"two")
     file.write_text("mtu = 1200")
     with pytest.raises(ConfigError, match=r"^no relay given"):
         ran.reread()

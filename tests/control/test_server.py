@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from kit.openapi import Document
 
+from candy.checked import checked
 from candy.control.model import Kicked, Leases, Networks, Reloaded, Reservation, Reserve
 from candy.control.serving import Answering, serving
 from candy.errors import OperationalError, RequestError
@@ -75,7 +76,7 @@ def side() -> Side:
 
 
 async def serve(stack: AsyncExitStack, side: Side, default: Path, metrics: Any = None, **given: Any) -> list[str]:
-    settings = Settings.model_validate({"state_dir": default.parent, **given})
+    settings = checked(Settings, {"state_dir": default.parent, **given})
     answering = Answering("relay", side, lambda: b"candy_up 1\n")
     return await stack.enter_async_context(serving(settings, answering, default, metrics))
 

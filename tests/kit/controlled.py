@@ -6,6 +6,7 @@ base = await serve(stack, folder) ─▶ http://127.0.0.1:…, for who has TOKEN
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from candy.checked import checked
 from candy.control.model import Kicked, Networks
 from candy.control.serving import Answering, serving
 from candy.settings import Settings
@@ -29,7 +30,7 @@ def settings(folder: Path, token: str = TOKEN) -> Settings:
     tokens.touch(0o600)
     tokens.write_text(f"admin {token}\n")
     more = {"control_socket": str(folder / "control"), "control": "127.0.0.1:0", "control_token_file": tokens}
-    return Settings.model_validate({"state_dir": folder, **more})
+    return checked(Settings, {"state_dir": folder, **more})
 
 
 async def serve(stack: AsyncExitStack, folder: Path, *, has_page: bool = True, token: str = TOKEN) -> str:

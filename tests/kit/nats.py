@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from candy.checked import checked
 from candy.relay.clustersettings import ClusterSettings
 
 PROGRAM = Path(sys.executable).with_name("nats-server")
@@ -106,4 +107,4 @@ class Servers:
             "replicas": len(self.clients),
             "secret_file": self._folder / "secret",
         }
-        return ClusterSettings.model_validate(given | changed)
+        return checked(ClusterSettings, given | changed)

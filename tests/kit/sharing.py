@@ -11,6 +11,7 @@ from kit.keyed import CONFIRM, Keyed
 from kit.login import DEVICE, NETWORK, PASSWORD
 from kit.nats import Servers
 
+from candy.checked import checked
 from candy.member.login import Credentials, Outcome
 from candy.protocol import auth, wire
 from candy.protocol.actions import Close, Send
@@ -118,7 +119,7 @@ def made_for(servers: Servers, path: str, name: str = "eu", **options: Any) -> S
 
 async def begin(site: Site, **changed: Any) -> Site:
     """Begin, with these settings of its network that all relays have to have alike."""
-    settings = NetworkSettings.model_validate({"path": site.path, "password": PASSWORD.secret} | changed)
+    settings = checked(NetworkSettings, {"path": site.path, "password": PASSWORD.secret} | changed)
     assert site.cluster is not None
     await site.cluster.start({site.path: site.cluster.common(settings, NETWORK)})
     return site

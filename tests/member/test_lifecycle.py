@@ -17,6 +17,7 @@ from lab.namespaces import Namespace
 from lab.programs import PATIENCE_S, Program, client, environment
 from lab.unread import Unread, stderr_refused, stderr_to
 
+from candy.checked import checked
 from candy.errors import ConfigError, OperationalError
 from candy.member import lifecycle
 from candy.member.parts import Parts
@@ -25,9 +26,7 @@ from candy.sealing.seals import Seal
 
 
 def settings(folder: Path, **more: object) -> MemberSettings:
-    return MemberSettings.model_validate(
-        {"password": PASSWORD, "state_dir": folder, "url": "ws://127.0.0.1:1/", **more}
-    )
+    return checked(MemberSettings, {"password": PASSWORD, "state_dir": folder, "url": "ws://127.0.0.1:1/", **more})
 
 
 def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,11 +144,12 @@ class TestSettingsThatAreReadAgain:
 
 RUN = """
 import logging, pathlib, signal, sys
+from candy.checked import checked
 from candy.member import lifecycle
 from candy.member.settings import MemberSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-sys.exit(lifecycle.run(MemberSettings.model_validate({
+sys.exit(lifecycle.run(checked(MemberSettings, {
     "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
     "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
 })))

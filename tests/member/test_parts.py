@@ -8,6 +8,7 @@ import pytest
 
 from candy import __version__
 from candy._fastpath import Engine
+from candy.checked import checked
 from candy.member import parts
 from candy.member.acceptance import Acceptance
 from candy.member.keys import MemberKeys
@@ -29,8 +30,9 @@ def test_hello(host: str) -> None:
 
 
 def test_a_member_without_a_password(tmp_path: Path) -> None:
-    settings = MemberSettings.model_validate(
-        {"password": None, "state_dir": tmp_path, "url": "ws://relay/", "network_key": NETWORK, "tun": "10.0.0.5/24"}
+    settings = checked(
+        MemberSettings,
+        {"password": None, "state_dir": tmp_path, "url": "ws://relay/", "network_key": NETWORK, "tun": "10.0.0.5/24"},
     )
     identity = parts.identity(settings, MemberState(tmp_path), Acceptance(()))
     assert (identity.password, identity.address) == (b"", IPv4Interface("10.0.0.5/24"))
@@ -61,14 +63,14 @@ def test_how_it_seals(
     has_aes: bool,
 ) -> None:
     monkeypatch.setattr(parts, "has_aes", lambda: has_aes)
-    settings = MemberSettings.model_validate({"password": b"x", "state_dir": tmp_path, "url": "ws://relay/"} | given)
+    settings = checked(MemberSettings, {"password": b"x", "state_dir": tmp_path, "url": "ws://relay/"} | given)
     sealing = parts.sealing(settings, MemberState(tmp_path), cast(Engine, None), 1)(lambda said: None)
     assert (sealing.seal, sealing.flags) == (seal, flags | (Asks.HAS_AES if has_aes else Asks(0)))
 
 
 def test_a_certificate_that_is_not_verified_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = {"password": b"x", "state_dir": tmp_path, "insecure": True}
-    parts.dialer(MemberSettings.model_validate(given | {"url": "ws://relay/"}))
+    parts.dialer(checked(MemberSettings, given | {"url": "ws://relay/"}))
     assert caplog.messages == []
-    parts.dialer(MemberSettings.model_validate(given | {"url": "wss://relay/"}))
+    parts.dialer(checked(MemberSettings, given | {"url": "wss://relay/"}))
     assert caplog.messages == ["the relay's certificate is not verified (--insecure)"]

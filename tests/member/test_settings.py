@@ -1,10 +1,10 @@
 """A member's settings: defaults, and what every wrong value is answered with."""
 
+from dataclasses import FrozenInstanceError, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import pytest
 
 from candy.carrier import pin
@@ -31,7 +31,7 @@ def pem(tmp_path: Path) -> str:
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
-    assert member().model_dump() == {
+    assert vars(member()) == {
         "password": b"secret",
         "state_dir": Path("/somewhere"),
         "debug": False,
@@ -68,7 +68,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_are_immutable() -> None:
-    with pytest.raises(pydantic.ValidationError, match="frozen"):
+    with pytest.raises(FrozenInstanceError):
         member().debug = True  # type: ignore[misc]
 
 
@@ -274,15 +274,13 @@ def test_settings_that_are_read_again() -> None:
     ]
     assert changed.left == ["masquerade", "mtu", "name", "no_offload"]
     assert changed.takes_connection
-    assert changed.settings == wanted.model_copy(
-        update={"mtu": 1300, "name": "home", "offload": True, "masquerade": False, "discovery": 0}
-    )
+    assert changed.settings == replace(wanted, mtu=1300, name="home", offload=True, masquerade=False, discovery=0)
     # What is left is named again, and what was applied is not.
     again = change(changed.settings, wanted)
     assert (again.applied, again.left, again.settings) == ([], changed.left, changed.settings)
     assert change(running, running) == (running, [], False, [])
-    assert change(running, running.model_copy(update={"debug": True})).applied == ["debug"]
-    assert not change(running, running.model_copy(update={"debug": True})).takes_connection
+    assert change(running, replace(running, debug=True)).applied == ["debug"]
+    assert not change(running, replace(running, debug=True)).takes_connection
 
 
 NETWORK, PIN = bytes([1]) * 32, bytes([2]) * 32

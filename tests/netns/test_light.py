@@ -23,12 +23,15 @@ def tell(*_):
     os.write(2, ("modules: " + " ".join(sorted(sys.modules)) + chr(10)).encode())
 signal.signal(signal.SIGUSR2, tell)
 """
-NEVER = {"pyroute2", "cryptography", "prometheus_client", "rich"}
+NEVER = {"pyroute2", "cryptography", "pydantic", "prometheus_client", "rich"}
 """Of an idle program whose optional parts nobody uses."""
-OF_RELAY = NEVER | {"candy.member", "candy.control.server", "candy.control.document", "candy.control.webpage"}
+OF_RELAY = NEVER | {
+    *("candy.member", "candy.control.server", "candy.control.document", "candy.control.webpage"),
+    *("candy.host.interface", "candy.host.netlink", "candy.relay.sealing", "pytun"),
+}
 OF_MEMBER = NEVER | {"candy.relay.network", "candy.relay.pool", "candy.control.server", "aiohttp.web", "sqlite3"}
 AT_ONCE = NEVER | {
-    *("aiohttp", "asyncio", "pydantic", "ssl", "sqlite3", "tomllib", "email", "subprocess"),
+    *("aiohttp", "asyncio", "ssl", "sqlite3", "tomllib", "email", "subprocess"),
     *("candy._fastpath", "candy.settings", "candy.cli.files", "candy.cli.gathering", "candy.control.model"),
     *("candy.relay", "candy.member", "candy.carrier"),
 }

@@ -1,6 +1,7 @@
 """The table [cluster]: what it needs, and the one line that each mistake costs."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,8 @@ def test_a_secret_that_every_user_can_read(ran: Ran, write: Write) -> None:
 
 
 def test_each_option_decides_a_setting_with_its_default() -> None:
-    fields = ClusterSettings.model_fields
-    assert {option.key for option in CLUSTER_OPTIONS} == fields.keys()
+    known = {each.name: each for each in fields(ClusterSettings)}
+    assert {option.key for option in CLUSTER_OPTIONS} == known.keys()
     for option in CLUSTER_OPTIONS:
         if option.default is not None:
-            assert fields[option.key].default == option.default
+            assert known[option.key].default == option.default

@@ -52,11 +52,12 @@ def test_line(tmp_path: Path) -> None:
 def test_pin() -> None:
     """Where TLS ends at the relay itself."""
     network = NetworkSettings(password=b"x", password_is_generated=True)
-    for settings, end in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({}, "-w wss://relay:26816 --pin sha256/x"),
         ({"public_url": "wss://vpn.example.org"}, "-w wss://vpn.example.org --pin sha256/x"),
         ({"public_url": "ws://vpn.example.org"}, "-w ws://vpn.example.org"),
-    ):
+    )
+    for settings, end in cases:
         relay = RelaySettings(networks=(network,), tls_self_signed=True, **settings)
         assert invitation.member_line(relay, network, "relay", pin="sha256/x").endswith(f" candy-client {end}")
 
@@ -113,10 +114,11 @@ def test_default_route_of_ipv6_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_line_has_the_networks_key_and_the_pin() -> None:
     network = NetworkSettings(password=b"x", password_is_generated=True)
     key, digest = bytes(range(32)), bytes([7]) * 32
-    for settings, url, pin in (
+    cases: tuple[tuple[dict[str, Any], str, bytes | None], ...] = (
         ({}, "wss://relay:26816", digest),
         ({"public_url": "ws://vpn.example.org"}, "ws://vpn.example.org", None),
-    ):
+    )
+    for settings, url, pin in cases:
         relay = RelaySettings(networks=(network,), tls_self_signed=True, **settings)
         said = invitation.member_line(relay, network, "relay", pin=shown(digest), key=key)
         before, _, fragment = said.rstrip("'").partition("#")

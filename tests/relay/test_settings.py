@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, fields
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import pytest
 
 from candy.errors import ConfigError
@@ -48,7 +48,8 @@ def pem(tmp_path: Path) -> str:
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANDY_STATE_DIR", "/somewhere")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert relay().model_dump() == {
+    settings = relay()
+    assert vars(settings) | {"networks": tuple(map(vars, settings.networks))} == {
         "state_dir": Path("/somewhere"),
         "debug": False,
         "timestamps": True,
@@ -59,7 +60,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "password": b"secret",
                 "passwords": (),
                 "password_is_generated": False,
-                "admit": "password",
+                "admit": Admit.PASSWORD,
                 "legacy": True,
                 "pool": IPv4Network("192.168.202.0/24"),
                 "allow_outside_pool": False,
@@ -83,7 +84,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
                 "reservations": (),
             },
         ),
-        "host": "0.0.0.0",
+        "host": None,
         "port": 26816,
         "public_url": None,
         "tls_certificate": (),
@@ -159,8 +160,8 @@ def test_one_core_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("settings", [relay(), main()])
 def test_settings_are_immutable(settings: RelaySettings | NetworkSettings) -> None:
-    name = next(iter(type(settings).model_fields))
-    with pytest.raises(pydantic.ValidationError, match="frozen"):
+    name = fields(settings)[0].name
+    with pytest.raises(FrozenInstanceError):
         setattr(settings, name, None)
 
 

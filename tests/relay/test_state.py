@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_password_that_cannot_be_read(tmp_path: Path) -> None:
         kept_password(tmp_path / "file" / "candy", lambda: "x")
 
 
-def settings(folder: Path, **more: object) -> RelaySettings:
+def settings(folder: Path, **more: Any) -> RelaySettings:
     return RelaySettings(networks=(NetworkSettings(password=b"x"),), state_dir=folder, **more)
 
 
