@@ -7,6 +7,7 @@
 #   bootstrap.sh tls       other implementations of TLS, as far as the system has them; none is a reason to fail
 #   bootstrap.sh browser   Chromium, in which the tests look at the relay's page
 #   bootstrap.sh fuzzer    clang with libFuzzer
+#   bootstrap.sh containers    what builds and runs images
 set -eu
 
 python=${PYTHON:-python3}
@@ -66,7 +67,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 need_tools() {
     missing=
     for pair in ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables git:git \
-        nginx:nginx-light haproxy:haproxy prometheus:prometheus; do
+        nginx:nginx-light haproxy:haproxy caddy:caddy prometheus:prometheus; do
         # Debian keeps ip, nft, tcpdump, nginx and haproxy where only root's PATH looks.
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
@@ -95,6 +96,16 @@ need_fuzzer() {
     fi
 }
 
+need_containers() {
+    missing=
+    for pair in debootstrap:debootstrap podman:podman podman-compose:podman-compose runc:runc ip:iproute2 \
+        ping:iputils-ping; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
+    done
+    # shellcheck disable=SC2086  # a list of package names
+    [ -z "$missing" ] || install "${missing# }" $missing
+}
+
 links_fuzzer() {
     echo 'int LLVMFuzzerTestOneInput(const char *data, unsigned long n) { return data && n; }' |
         clang -fsanitize=fuzzer,address -x c - -o /dev/null 2>/dev/null
@@ -106,5 +117,6 @@ tools) need_tools ;;
 tls) need_tls ;;
 browser) need_browser ;;
 fuzzer) need_fuzzer ;;
-*) die "usage: bootstrap.sh python|tools|tls|browser|fuzzer" ;;
+containers) need_containers ;;
+*) die "usage: bootstrap.sh python|tools|tls|browser|fuzzer|containers" ;;
 esac

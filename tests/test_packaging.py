@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import candy
 
@@ -88,6 +89,60 @@ def test_wheel_from_the_sdist_works_alone(sdist: Path, tmp_path: Path) -> None:
     assert shown.startswith(f"{tmp_path}/site/candy/_fastpath.")
 
 
+def test_the_wheel_in_short(tmp_path: Path) -> None:
+    """What make wheel and make try-wheel do, with the engine that is built already: its name, what is in it, and
+    commands that run without this checkout."""
+    source = tmp_path / "source"
+    left_out = shutil.ignore_patterns(".*", "build", "dist", "tests", "*.egg-info", "__pycache__", "*.so")
+    shutil.copytree(ROOT, source, ignore=left_out)
+    (source / "setup.cfg").write_text("[build]\nbuild_lib = lib\n")
+    (source / "lib/candy").mkdir(parents=True)
+    [engine] = (ROOT / "candy").glob("_fastpath*.so")
+    shutil.copy(engine, source / "lib/candy")
+    build = ("setup.py", "-q", "build_py", "bdist_wheel", "--skip-build", "--dist-dir", tmp_path / "raw")
+    subprocess.run([sys.executable, *build], cwd=source, check=True)
+    [raw] = (tmp_path / "raw").glob("*.whl")
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    repaired = run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", tmp_path, raw, PATH=programs)
+    assert repaired.returncode == 0, repaired.stderr
+    [wheel] = tmp_path.glob("*.whl")
+    # Debian 12 has glibc 2.36; on a newer one the name may say so.
+    named = rf"candy_vpn-{candy.__version__}-cp3\d+-cp3\d+-manylinux_2_(\d+)_{os.uname().machine}\.whl"
+    assert re.fullmatch(named, wheel.name)
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+        [metadata] = (packed.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+        [points] = (packed.read(name).decode() for name in names if name.endswith(".dist-info/entry_points.txt"))
+    held = {str(path.relative_to(ROOT)) for path in (ROOT / "candy").rglob("*.py")}
+    assert held | {f"candy/{engine.name}", "candy/py.typed", "candy/examples/server.toml"} <= names
+    assert {f"candy/units/{path.name}" for path in (ROOT / "candy/units").iterdir()} <= names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"candy", "candy_vpn"}
+    needed = {
+        Requirement(line.removeprefix("Requires-Dist: "))
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist")
+    }
+    assert set(map(Requirement, PROJECT["dependencies"])) <= needed
+    assert f"Requires-Python: {PROJECT['requires-python']}" in metadata.splitlines()
+    assert points.split() == ["[console_scripts]"] + [
+        word for name, target in sorted(PROJECT["scripts"].items()) for word in (name, "=", target)
+    ]
+    site = tmp_path / "site"
+    install = ("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, wheel)
+    subprocess.run([sys.executable, *install], check=True)
+    for command in PROJECT["scripts"]:
+        environ = {"PYTHONPATH": str(site), "PATH": "/nowhere"}
+        said = subprocess.run(
+            [site / "bin" / command, "--version"], cwd="/", env=environ, capture_output=True, text=True
+        )
+        assert (said.returncode, said.stdout) == (0, f"{command} {candy.__version__}\n"), said.stderr
+    code = "import candy._fastpath as engine; print(engine.__file__)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd="/", env=environ, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout == f"{site}/candy/{engine.name}\n"
+
+
 # The build's answers
 
 
@@ -119,7 +174,10 @@ class Machine:
         self.put("cc", "")
         self.put("clang", "")
         self.put("chromium", "")
-        for tool in ("ip", "ping", "iperf3", "curl", "tcpdump", "nft", "git", "nginx", "haproxy", "prometheus"):
+        tools = (
+            "ip ping iperf3 curl tcpdump nft git nginx haproxy caddy prometheus debootstrap podman podman-compose runc"
+        )
+        for tool in tools.split():
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
 
@@ -148,7 +206,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["python", "tools", "browser", "fuzzer"])
+@pytest.mark.parametrize("what", ["python", "tools", "browser", "fuzzer", "containers"])
 def test_bootstrap_with_all_there(machine: Machine, what: str) -> None:
     done = machine.bootstrap(what)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,5 +1,5 @@
 """Members behind a reverse proxy on the relay's machine, nginx or haproxy: each has a source of its own, and says what
-is wrong when nginx is in the way. And the files of contrib/, as they are."""
+is wrong when nginx is in the way. And the files of contrib/, Caddy's too, as they are."""
 
 import select
 import shutil
@@ -155,7 +155,10 @@ AS_INSTALLED = {
         "exec nginx -g 'daemon off;'",
     ),
     "haproxy": ({"haproxy.cfg": "haproxy/haproxy.cfg"}, "exec haproxy -db -f /etc/haproxy/haproxy.cfg"),
+    "caddy": ({"Caddyfile": "caddy/Caddyfile"}, "HOME=/etc/caddy exec caddy run --config /etc/caddy/Caddyfile"),
 }
+CADDY_KEEPS = "caddy/.local/share/caddy/certificates/acme-v02.api.letsencrypt.org-directory/vpn.example.org"
+"""Where Caddy has a certificate that it was given before: nobody gives it one here."""
 PREPARED = """
 set -e
 mount --bind {etc} /etc
@@ -165,7 +168,10 @@ mkdir /var/log/nginx
 {command}
 """
 """In a mount namespace."""
+NAMED = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"')
+"""A member's, which has a file of hosts of its own; that and its command follow."""
 NETWORKS = {"home": 65, "office": 66}
+PUBLIC_URL = "wss://vpn.example.org"
 
 
 def installed(laboratory: Laboratory, folder: Path, name: str) -> tuple[RelayProgram, Path]:
@@ -174,24 +180,30 @@ def installed(laboratory: Laboratory, folder: Path, name: str) -> tuple[RelayPro
         pytest.skip(f"needs {name}: run scripts/bootstrap.sh tools")
     files, command = AS_INSTALLED[name]
     etc = folder / "etc"
-    for place in ("ssl", "nginx", "haproxy"):
+    for place in ("ssl", "nginx", "haproxy", CADDY_KEEPS):
         (etc / place).mkdir(parents=True)
     for known in ("passwd", "group", "nsswitch.conf"):
         shutil.copy(Path("/etc", known), etc)
+    (etc / "hosts").write_text("127.0.0.1 localhost\n")
     for file, place in files.items():
         shutil.copy(CONTRIB / file, etc / place)
     authority = trustme.CA()
-    certificate = authority.issue_cert("vpn.example.org", "10.0.0.1")
+    certificate = authority.issue_cert("vpn.example.org")
     (etc / "ssl/vpn.example.org.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
     (etc / "ssl/vpn.example.org.key").write_bytes(certificate.private_key_pem.bytes())
     certificate.private_key_and_cert_chain_pem.write_to_path(etc / "ssl/vpn.example.org.both.pem")
     authority.cert_pem.write_to_path(folder / "authority.pem")
+    kept = etc / CADDY_KEEPS
+    shutil.copy(etc / "ssl/vpn.example.org.pem", kept / "vpn.example.org.crt")
+    shutil.copy(etc / "ssl/vpn.example.org.key", kept)
+    (kept / "vpn.example.org.json").write_text('{"sans": ["vpn.example.org"]}')
+    (folder / "hosts").write_text("10.0.0.1 vpn.example.org\n")
     settings = folder / "server.toml"
     tables = (f'[network."/{path}"]\npassword = "of {path}"\ndhcp = "10.{n}.0.0/24"\n' for path, n in NETWORKS.items())
     settings.write_text('password = "a password"\ndhcp = "10.64.0.0/24"\n' + "".join(tables))
     settings.chmod(0o600)
     with laboratory.hub:
-        flags = ["-c", str(settings), "--public-url", "wss://vpn.example.org", "--trusted-proxy", "127.0.0.1"]
+        flags = ["-c", str(settings), "--public-url", PUBLIC_URL, "--trusted-proxy", "127.0.0.1"]
         relay = laboratory.stack.enter_context(RelayProgram(folder / "relay", *flags, port=PORT))
         argv = ["unshare", "--mount", "sh", "-c", PREPARED.format(etc=etc, command=command)]
         laboratory.enter(Program(name, argv, environment(folder)))
@@ -201,16 +213,17 @@ def installed(laboratory: Laboratory, folder: Path, name: str) -> tuple[RelayPro
 @pytest.mark.parametrize("name", AS_INSTALLED)
 def test_the_files_of_contrib(laboratory: Laboratory, tmp_path: Path, name: str) -> None:
     relay, authority = installed(laboratory, tmp_path, name)
-    trusts = ("--ca-file", str(authority))
+    trusts, before = ("--ca-file", str(authority)), (*NAMED, str(tmp_path / "hosts"))
     for path, network in {"": 64, **NETWORKS}.items():
         password = f"of {path}" if path else "a password"
         here, there = (
-            laboratory.client(*trusts, url=f"wss://10.0.0.1/{path}", CANDY_PASSWORD=password) for _ in range(2)
+            laboratory.client(*trusts, url=f"{PUBLIC_URL}/{path}", before=before, CANDY_PASSWORD=password)
+            for _ in range(2)
         )
         assert here.connected().startswith(f"10.{network}.0.")
         # By its own address, which the relay is told.
         relay.wait_for(rf"INFO .*{here.host.address}: logged in as {here.connected()} ")
         assert " 0% packet loss" in ping(here.host, there.connected(), "-c", "5", "-i", "0.02")
-    stranger = laboratory.client(*trusts, url="wss://10.0.0.1/elsewhere")
+    stranger = laboratory.client(*trusts, url=f"{PUBLIC_URL}/elsewhere", before=before)
     stranger.wait_for("HTTP 404 Not Found")
     assert not any("/elsewhere" in line for line in relay.lines)
