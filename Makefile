@@ -6,7 +6,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: help run test lint types demo build reference documents cluster bench fuzz mutants asan tsan soak wheel try-wheel units clean
+.PHONY: help run test lint types demo build reference documents cluster bench fuzz mutants asan tsan soak wheel try-wheel units image clean
 
 run: build  ## build all, and start a relay here
 	@exec $(VENV)/candy-server
@@ -77,6 +77,10 @@ try-wheel: wheel  ## install that into a clean environment, and join two machine
 
 units: wheel  ## run the services under a real systemd
 	@exec $(VENV)/python scripts/units.py
+
+image: .venv/installed  ## build the image of Dockerfile, and join two machines by it; as root
+	@scripts/bootstrap.sh containers
+	@exec $(VENV)/python scripts/image.py
 
 clean:  ## take away all that was built
 	@rm -rf .venv build dist *.egg-info candy/*.so bench/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

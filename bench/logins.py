@@ -24,7 +24,7 @@ from pathlib import Path
 import checkout  # noqa: F401
 import click
 from machine import Bystanders, describe
-from members import PATIENCE_S, POOL, Newcomer, RelayError
+from members import PATIENCE_S, POOL, Newcomer, RelayError, straight
 from relayprogram import RelayProgram
 from rich.console import Console
 from rich.table import Table
@@ -78,7 +78,9 @@ def said(load: str, ip: IPv4Address) -> bytes:
 def be_load(load: str, relay: tuple[str, int], tell: Connection) -> None:
     """The load's process: log in or knock, say so, then flood until it is killed."""
     strangers = load.endswith("strangers")
-    crowd = [Newcomer(n, relay, "claimed", int(time.time())) for n in range(STRANGERS if strangers else MEMBERS)]
+    crowd = [
+        Newcomer(n, straight(relay), "claimed", int(time.time())) for n in range(STRANGERS if strangers else MEMBERS)
+    ]
     # All of them before the first floods: beside it, on a slow machine, the next would be late for their log-ins.
     for one in () if strangers else crowd:
         log_in(one)
@@ -102,7 +104,7 @@ def flood(one: Newcomer, data: bytes, again: tuple[str, int] | None) -> None:
             if again is None:
                 raise
             connection.close()
-            connection = Newcomer(0, again, "claimed", int(time.time())).connection
+            connection = Newcomer(0, straight(again), "claimed", int(time.time())).connection
             connection.setblocking(True)
 
 
@@ -145,7 +147,7 @@ def measure(load: str, logins: int) -> Row:
             start, cpu = time.monotonic(), relay.cpu_ns()
             for number in range(logins):
                 before = time.monotonic()
-                one = Newcomer(FIRST_NEWCOMER + number, relay.address, "granted", int(time.time()))
+                one = Newcomer(FIRST_NEWCOMER + number, straight(relay.address), "granted", int(time.time()))
                 log_in(one)
                 taken.append((time.monotonic() - before) * 1e3)
                 one.connection.close()

@@ -16,7 +16,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -97,17 +97,31 @@ class Forwarding:
     resident_mb: float
 
 
+Connect = Callable[[int], socket.socket]
+"""Makes the connection of the member of that number, which does not block."""
+
+
+def straight(relay: tuple[str, int]) -> Connect:
+    """To the relay itself."""
+    return lambda number: unblocked(socket.create_connection(relay))
+
+
+def unblocked(opened: socket.socket) -> socket.socket:
+    """One that neither waits nor leaves anything behind."""
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CLOSED_AT_ONCE)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    opened.setblocking(False)
+    return opened
+
+
 class Newcomer:
     """One connection, through its log-in.
 
     The relay answers an AUTH with nothing; but it passes on a DISCOVERY to its own sender, and only a member's.
     """
 
-    def __init__(self, number: int, relay: tuple[str, int], how: How, now: int) -> None:
-        self.connection = socket.create_connection(relay)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CLOSED_AT_ONCE)
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection.setblocking(False)
+    def __init__(self, number: int, connect: Connect, how: How, now: int) -> None:
+        self.connection = connect(number)
         self._now = now
         self._how = how
         self._keyed: keyed.LogIn | None = None
@@ -119,7 +133,11 @@ class Newcomer:
 
     def receive(self) -> bool:
         """Take the next step; whether it is logged in."""
-        more = self.connection.recv(4096)
+        try:
+            more = self.connection.recv(4096)
+        except BlockingIOError:
+            # A record of TLS alone.
+            return False
         if not more:
             raise RelayError(f"ended the connection of {self.ip}")
         self._got += more
@@ -178,9 +196,9 @@ class Newcomer:
 class Crowd:
     """All members of one relay."""
 
-    def __init__(self, stack: ExitStack, relay: tuple[str, int], how: How) -> None:
+    def __init__(self, stack: ExitStack, connect: Connect, how: How) -> None:
         self._stack = stack
-        self._relay = relay
+        self._connect = connect
         self._how: How = how
         self._selector = stack.enter_context(selectors.EpollSelector())
         self.members: list[Newcomer] = []
@@ -191,7 +209,7 @@ class Crowd:
         now = int(time.time())
         while under_way or len(self.members) < size:
             while under_way < AT_ONCE and len(self.members) < size:
-                member = Newcomer(len(self.members), self._relay, self._how, now)
+                member = Newcomer(len(self.members), self._connect, self._how, now)
                 self._stack.callback(member.connection.close)
                 self._selector.register(member.connection, selectors.EVENT_READ, member)
                 self.members.append(member)
@@ -220,7 +238,10 @@ class Crowd:
         while expected:
             for member in self._readable():
                 # A ping comes as well, to one that has been silent for long.
-                came = member.connection.recv(4096)
+                try:
+                    came = member.connection.recv(4096)
+                except BlockingIOError:
+                    continue
                 if member in expected and expected[member] in came:
                     del expected[member]
         return len(self.members) - len(expected)
@@ -238,7 +259,7 @@ def measure(sizes: list[int], how: How) -> tuple[float, list[Row], Forwarding]:
         state = stack.enter_context(tempfile.TemporaryDirectory())
         relay = stack.enter_context(RelayProgram(Path(state), POOL))
         baseline = relay.resident_mb()
-        crowd = Crowd(stack, relay.address, how)
+        crowd = Crowd(stack, straight(relay.address), how)
         rows = []
         for size in sizes:
             if how == "keys":
@@ -265,7 +286,7 @@ def measure(sizes: list[int], how: How) -> tuple[float, list[Row], Forwarding]:
 
 def log_in_with_names(stack: ExitStack, relay: tuple[str, int], members: int) -> int:
     """All of them; how many."""
-    crowd = Crowd(stack, relay, "granted")
+    crowd = Crowd(stack, straight(relay), "granted")
     crowd.grow(members)
     crowd.introduce()
     return len(crowd.members)

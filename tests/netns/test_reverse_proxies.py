@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import trustme
 from lab.laboratory import PORT, Laboratory
 from lab.member import Member
 from lab.namespaces import Host
-from lab.programs import PATIENCE_S, Program, RelayProgram, environment
+from lab.programs import PASSWORD, PATIENCE_S, Program, RelayProgram, environment
 from lab.traffic import ping
+from lab.webservers import AS_INSTALLED, AUTHORITY, HOSTS, NAMED, NETWORKS, PUBLIC_URL, installed
 
 pytestmark = pytest.mark.netns
 
@@ -146,76 +146,17 @@ def test_nginx_with_a_password(laboratory: Laboratory, tmp_path: Path) -> None:
     laboratory.client(host=host, url=f"ws://alice:p%C3%A9%E2%82%AC@10.0.0.1:{PUBLIC}").connected()
 
 
-# The files of contrib/, where they belong: /etc, /run and /var/log are the program's own.
-
-CONTRIB = Path(__file__).parent.parent.parent / "contrib"
-AS_INSTALLED = {
-    "nginx": (
-        {"nginx.conf": "nginx/nginx.conf", "nginx-candy.conf": "nginx/candy.conf"},
-        "exec nginx -g 'daemon off;'",
-    ),
-    "haproxy": ({"haproxy.cfg": "haproxy/haproxy.cfg"}, "exec haproxy -db -f /etc/haproxy/haproxy.cfg"),
-    "caddy": ({"Caddyfile": "caddy/Caddyfile"}, "HOME=/etc/caddy exec caddy run --config /etc/caddy/Caddyfile"),
-}
-CADDY_KEEPS = "caddy/.local/share/caddy/certificates/acme-v02.api.letsencrypt.org-directory/vpn.example.org"
-"""Where Caddy has a certificate that it was given before: nobody gives it one here."""
-PREPARED = """
-set -e
-mount --bind {etc} /etc
-mount -t tmpfs none /run
-mount -t tmpfs none /var/log
-mkdir /var/log/nginx
-{command}
-"""
-"""In a mount namespace."""
-NAMED = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"')
-"""A member's, which has a file of hosts of its own; that and its command follow."""
-NETWORKS = {"home": 65, "office": 66}
-PUBLIC_URL = "wss://vpn.example.org"
-
-
-def installed(laboratory: Laboratory, folder: Path, name: str) -> tuple[RelayProgram, Path]:
-    """A relay with three networks behind the program, and the authority of its certificate."""
-    if shutil.which(name) is None:
-        pytest.skip(f"needs {name}: run scripts/bootstrap.sh tools")
-    files, command = AS_INSTALLED[name]
-    etc = folder / "etc"
-    for place in ("ssl", "nginx", "haproxy", CADDY_KEEPS):
-        (etc / place).mkdir(parents=True)
-    for known in ("passwd", "group", "nsswitch.conf"):
-        shutil.copy(Path("/etc", known), etc)
-    (etc / "hosts").write_text("127.0.0.1 localhost\n")
-    for file, place in files.items():
-        shutil.copy(CONTRIB / file, etc / place)
-    authority = trustme.CA()
-    certificate = authority.issue_cert("vpn.example.org")
-    (etc / "ssl/vpn.example.org.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-    (etc / "ssl/vpn.example.org.key").write_bytes(certificate.private_key_pem.bytes())
-    certificate.private_key_and_cert_chain_pem.write_to_path(etc / "ssl/vpn.example.org.both.pem")
-    authority.cert_pem.write_to_path(folder / "authority.pem")
-    kept = etc / CADDY_KEEPS
-    shutil.copy(etc / "ssl/vpn.example.org.pem", kept / "vpn.example.org.crt")
-    shutil.copy(etc / "ssl/vpn.example.org.key", kept)
-    (kept / "vpn.example.org.json").write_text('{"sans": ["vpn.example.org"]}')
-    (folder / "hosts").write_text("10.0.0.1 vpn.example.org\n")
-    settings = folder / "server.toml"
-    tables = (f'[network."/{path}"]\npassword = "of {path}"\ndhcp = "10.{n}.0.0/24"\n' for path, n in NETWORKS.items())
-    settings.write_text('password = "a password"\ndhcp = "10.64.0.0/24"\n' + "".join(tables))
-    settings.chmod(0o600)
-    with laboratory.hub:
-        flags = ["-c", str(settings), "--public-url", PUBLIC_URL, "--trusted-proxy", "127.0.0.1"]
-        relay = laboratory.stack.enter_context(RelayProgram(folder / "relay", *flags, port=PORT))
-        argv = ["unshare", "--mount", "sh", "-c", PREPARED.format(etc=etc, command=command)]
-        laboratory.enter(Program(name, argv, environment(folder)))
-    return relay, folder / "authority.pem"
+# The files of contrib/
 
 
 @pytest.mark.parametrize("name", AS_INSTALLED)
 def test_the_files_of_contrib(laboratory: Laboratory, tmp_path: Path, name: str) -> None:
-    relay, authority = installed(laboratory, tmp_path, name)
-    trusts, before = ("--ca-file", str(authority)), (*NAMED, str(tmp_path / "hosts"))
+    if shutil.which(name) is None:
+        pytest.skip(f"needs {name}: run scripts/bootstrap.sh tools")
+    relay = installed(laboratory, tmp_path, name)
+    trusts, before = ("--ca-file", str(tmp_path / AUTHORITY)), (*NAMED, str(tmp_path / HOSTS))
     for path, network in {"": 64, **NETWORKS}.items():
-        password = f"of {path}" if path else "a password"
+        password = f"of {path}" if path else PASSWORD
         here, there = (
             laboratory.client(*trusts, url=f"{PUBLIC_URL}/{path}", before=before, CANDY_PASSWORD=password)
             for _ in range(2)
