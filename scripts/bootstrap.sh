@@ -98,8 +98,7 @@ need_fuzzer() {
 
 need_containers() {
     missing=
-    for pair in debootstrap:debootstrap podman:podman podman-compose:podman-compose runc:runc ip:iproute2 \
-        ping:iputils-ping; do
+    for pair in debootstrap:debootstrap podman:podman runc:runc ip:iproute2 ping:iputils-ping; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
     # shellcheck disable=SC2086  # a list of package names

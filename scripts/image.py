@@ -1,7 +1,7 @@
 """The image of Dockerfile, built and started by podman as compose.yaml says: a relay and two members, who ping each
 other.
 
-make image          root; debootstrap, podman and podman-compose, runc
+make image          root; debootstrap, podman, runc
 
 The base image is a tree that debootstrap makes once, and what pip installs is downloaded out here, so that the build
 reaches no network. Each container has the network of a machine of its own, which is a network namespace; images and
@@ -35,7 +35,6 @@ PROCESSES = 4096
 TOOLS = {
     "debootstrap": "debootstrap",
     "podman": "podman",
-    "podman-compose": "podman-compose",
     "runc": "runc",
 }
 SERVER = f'websocket = "ws://0.0.0.0:26816"\ndhcp = "10.64.0.0/24"\npassword = "{PASSWORD}"\n'
@@ -52,7 +51,7 @@ def environment() -> Mapping[str, str]:
     engine, storage = FOLDER / "containers.conf", FOLDER / "storage.conf"
     engine.write_text(
         f'[containers]\ndefault_ulimits = ["nofile={descriptors}:{descriptors}", "nproc={PROCESSES}:{PROCESSES}"]\n'
-        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
+        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
     )
     storage.write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{FOLDER / "storage"}"\nrunroot = "{FOLDER / "run"}"\n'
@@ -97,7 +96,7 @@ class Machine:
     ) -> None:
         self._where = where
         self._environ = {**environ, "CANDY_ETC": str(folder / "etc")}
-        self._compose = ("podman-compose", "-p", name, "-f", str(ROOT / "compose.yaml"))
+        self._compose = (sys.executable, "-m", "podman_compose", "-p", name, "-f", str(ROOT / "compose.yaml"))
         self._container = f"{name}_{service}_1"
         stack.callback(self._remove, name, service)
         with where:
@@ -135,6 +134,9 @@ def check(environ: Mapping[str, str]) -> None:
         relay = Machine(stack, ethernet.hub, folder, "relay", "relay", environ)
         relay.log.wait_for("listening on")
         hosts = [ethernet.host() for _ in range(2)]
+        for host in hosts:
+            # --masquerade wants it, and a container's is read-only.
+            host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         members = [
             Machine(stack, host, folder, f"host{number}", "member", environ) for number, host in enumerate(hosts, 1)
         ]

@@ -174,9 +174,7 @@ class Machine:
         self.put("cc", "")
         self.put("clang", "")
         self.put("chromium", "")
-        tools = (
-            "ip ping iperf3 curl tcpdump nft git nginx haproxy caddy prometheus debootstrap podman podman-compose runc"
-        )
+        tools = "ip ping iperf3 curl tcpdump nft git nginx haproxy caddy prometheus debootstrap podman runc"
         for tool in tools.split():
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
