@@ -420,9 +420,7 @@ class _OldLinks(_Links):
             ValueError: a key of another length.
         """
 
-    def set_old_path(
-        self, tun: int, peer: int, link: int, address: bytes, port: int, key: bytes, longest: int
-    ) -> None:
+    def set_old_path(self, tun: int, peer: int, link: int, address: bytes, port: int, key: bytes, longest: int) -> None:
         """Packets in the clear for this peer, of at most `longest` bytes (1,471 at most) or cut to packets of such,
         leave by this link to this address under the peer's key from now on, unless set_peer() says that it seals, or
         is not there; and from this address alone are packets of that peer taken. A path is proven: an answer came from

@@ -16,8 +16,8 @@ Rules:
  4. INIT, WAITING and FAILED know no endpoints, and hear no heartbeats.
  5. Where the original says its LAN endpoint only to who asked first, this member says it in any case; and a peer that
     begins again while the link still counts as connected is met half way once it has been silent.
- 6. Where the original leaves FAILED by the peer's UDP4CONN alone, this member does so by time, too: two ends that failed
-    together, in an outage of a STUN server, would fail for ever.
+ 6. Where the original leaves FAILED by the peer's UDP4CONN alone, this member does so by time, too: two ends that
+    failed together, in an outage of a STUN server, would fail for ever.
 
 The wire and its times: protocol.md, "Peer to peer". This module knows no sockets; `now` is monotonic seconds.
 """

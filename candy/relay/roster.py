@@ -24,7 +24,7 @@ from candy.relay.enrolment import Enrolment
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import NO_HELLO, Traffic
 from candy.relay.limits import NO_OWN, allowed, month_of
-from candy.relay.passwords import Passwords
+from candy.relay.passwords import Circles, Passwords
 from candy.relay.pool import Pool
 from candy.relay.realm import Realm
 from candy.relay.rules import Rules
@@ -132,6 +132,11 @@ class Roster:
     def passwords(self) -> Passwords:
         """Those in force."""
         return self._realm.passwords
+
+    @property
+    def circles(self) -> Circles:
+        """Numbers of those, for the engine."""
+        return self._realm.circles
 
     @property
     def rules(self) -> Rules:

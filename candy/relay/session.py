@@ -65,7 +65,7 @@ class Bind:
     ip: int
     takes_sealed: bool = True
     """With candy.3: it takes what is sealed."""
-    circle: int = 0
+    circle: int = 1
     """Who else may be told where it is, and tell it (candy.relay.passwords)."""
 
 

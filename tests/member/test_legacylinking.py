@@ -155,7 +155,9 @@ def test_a_link_from_the_first_packet_to_its_end(setting: Setting) -> None:
     key = datagram.recipient_key(PASSWORD, PEER)
     [path] = setting.engine.take("set_old_path")
     assert path == (TUN, int(PEER), LINK, THERE.address.packed, THERE.port, key, 1500 - OVER)
-    assert setting.state == LinkState(THERE, pytest.approx(0.02), 1500, setting.now, is_old=True)
+    state = setting.state
+    assert state.round_trip_s == pytest.approx(0.02)
+    assert state == LinkState(THERE, state.round_trip_s, 1500, setting.now, is_old=True)
     assert list(setting.linking) == [PEER]
     setting.pass_s(4)
     assert setting.engine.take("clear_old_path") == [(TUN, int(PEER))]

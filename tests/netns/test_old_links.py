@@ -28,7 +28,9 @@ AS_OLD = ("--direct", "--no-extension")
 class Pair:
     """A member that pings another without a pause."""
 
-    def __init__(self, laboratory: Laboratory, one: Client, its: str, others: Iterable[tuple[Client, str]] = ()) -> None:
+    def __init__(
+        self, laboratory: Laboratory, one: Client, its: str, others: Iterable[tuple[Client, str]] = ()
+    ) -> None:
         self.one, self.its = one, its
         self._ends = [(one, its), *others]
         argv = ["ping", "-n", "-i", str(EACH_S), its]
