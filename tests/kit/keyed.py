@@ -37,8 +37,8 @@ class Keyed:
     log: list[str] = field(default_factory=list)
     connections: int = 0
     outcome: RecordingOutcome = RecordingOutcome.KEPT
-    bound: Bind = Bind(0, 0)
-    """Of the last member()."""
+    bound: Bind | None = None
+    """That of the last member()."""
     secured: set[int] = field(default_factory=set)
     """Connections that have keys."""
 
@@ -102,8 +102,9 @@ class Keyed:
         connection, outcome = self.answered(credentials, device, asked)
         assert outcome.is_in
         takes_sealed = not (asked or Asked()).flags & Asks.SEALS_NOTHING
-        [self.bound] = [each for each in self.receive(connection, CONFIRM) if isinstance(each, Bind)]
-        assert self.bound == Bind(connection, int(outcome.told.address.ip), takes_sealed, self.bound.circle)
+        [bound] = [each for each in self.receive(connection, CONFIRM) if isinstance(each, Bind)]
+        assert bound == Bind(connection, int(outcome.told.address.ip), takes_sealed, bound.circle)
+        self.bound = bound
         return connection, outcome
 
     def old(self, address: IPv4Address, vmac: bytes | None = None, close: bool = False) -> tuple[int, list[Action]]:
