@@ -3,7 +3,7 @@
     python bench/uncipher.py DIR                # ten minutes at most; DIR is made
     python bench/links.py --without-cipher DIR
 
-IV, tag and length stay as they are, so the same bytes go the same way, and the IV is drawn; what is left out is AES-GCM,
+IV, tag and length stay as they are, so that as many bytes go the same way, and the IV is drawn; AES-GCM is left out
 on both sides. The original's clients, and any other candy, take nothing of such a one's.
 """
 
@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PART = "candy/engine/oldlink.pxi"
 CHANGES = (
     ("    if k.own:\n        gcm_seal(", "    if k.ready:\n        return True\n    if k.own:\n        gcm_seal("),
-    ("    if k.own:\n        return gcm_open(", "    if k.ready:\n        return True\n    if k.own:\n        return gcm_open("),
+    (
+        "    if k.own:\n        return gcm_open(",
+        "    if k.ready:\n        return True\n    if k.own:\n        return gcm_open(",
+    ),
 )
 
 
