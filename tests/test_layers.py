@@ -15,6 +15,7 @@ ADAPTERS = {
     "member/doctor.py",
     "member/joining.py",
     "member/lifecycle.py",
+    "member/legacylinking.py",
     "member/linking.py",
     "member/member.py",
     "member/parts.py",
