@@ -2,6 +2,7 @@
 
     python bench/links.py                       # as root; four minutes
     python bench/links.py --rounds 3 --seconds 2 --json figures.json
+    python bench/links.py --without-cipher DIR  # judges the original's format, too: see bench/uncipher.py
 
 Left and right reach each other through a hub that forwards, where the relay runs as well. The bare path is what the
 kernel does there without any VPN. All take turns, figure by figure, as in bench/tunnel.py. A path that changes under a
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +43,10 @@ from candy._fastpath import openssl_version
 PORT = 26900
 DIRECT = Mode("direct", "candy,\ndirect", ("--direct", "--port", str(PORT)), ("--direct", "--port", str(PORT)))
 RELAYED = Mode("relayed", "candy,\nby relay", ("--no-direct",), ("--no-direct",))
+AS_ORIGINAL = ("--direct", "--no-extension")
+ORIGINAL = Mode("original", "candy, direct,\nthe original's", AS_ORIGINAL, AS_ORIGINAL)
+UNCIPHERED = Mode("uncipher", "that without\nits cipher", AS_ORIGINAL, AS_ORIGINAL)
+LINKED = frozenset({DIRECT.name, ORIGINAL.name, UNCIPHERED.name})
 PHASE_S = 4
 """Of each of the three paths under the stream whose path changes."""
 INTERVAL_S = 0.1
@@ -205,18 +211,26 @@ STEPS: tuple[Step, ...] = (
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
 )
-def main(seconds: int, rounds: int, json_file: Path | None) -> None:
+@click.option(
+    "--without-cipher",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="What bench/uncipher.py has built there, for comparison.",
+)
+def main(seconds: int, rounds: int, json_file: Path | None, without_cipher: Path | None) -> None:
     """Measure direct links from TUN to TUN."""
     if os.geteuid() != 0:
         sys.exit("links: run as root: it makes network namespaces and TUN devices")
     console, errors = Console(), Console(stderr=True)
     rival = wireguard.released()
+    modes = [DIRECT, RELAYED, ORIGINAL]
+    if without_cipher is not None:
+        modes.append(replace(UNCIPHERED, candy=without_cipher))
     failed = False
     logs = io.StringIO()
     with contextlib.redirect_stdout(logs), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         bystanders = Bystanders()
         lab = TunnelLab(
-            stack, Path(folder), [DIRECT, RELAYED], limits=True, has_wireguard=rival is not None, is_point_to_point=True
+            stack, Path(folder), modes, limits=True, has_wireguard=rival is not None, is_point_to_point=True
         )
         lab.ways = [way for way in lab.ways if way.name != "proxy"]
         found = {way.name: Found(way.title) for way in lab.ways}
@@ -224,7 +238,7 @@ def main(seconds: int, rounds: int, json_file: Path | None) -> None:
             for title, step in STEPS:
                 for way in lab.ways[:: -1 if number % 2 else 1]:
                     try:
-                        if way.name == "direct":
+                        if way.name in LINKED:
                             linked(lab, way)
                         found[way.name].add(step(lab, way, seconds))
                     except Failed as error:

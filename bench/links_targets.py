@@ -12,6 +12,8 @@ from wireguard import FAST_SINCE
 __all__ = ["Figures", "links_table", "links_targets"]
 
 OF_WIREGUARD = {(3, 0): 1.5, (3, 5): 1.9}
+OF_UNCIPHERED = {(3, 0): 0.65, (3, 5): 0.80}
+"""In the original's format, of one stream without AES-GCM."""
 FLOOD_PER_S = 250.0
 PING_MORE_US = 150.0
 CHANGE_LOW_S = 1.5
@@ -40,17 +42,24 @@ def links_table(found: Mapping[str, Found]) -> Table:
     return drawn
 
 
-def of_wireguard(openssl: str) -> float:
-    """How many times wireguard-go's stream a link's has to be, with this OpenSSL (see tunnel_sealed.of_plain)."""
+def of_release(least: Mapping[tuple[int, int], float], openssl: str) -> float:
+    """What has to be reached with this OpenSSL (see tunnel_sealed.of_plain)."""
     words = openssl.split()
     release = tuple(int(part) for part in words[1].split(".")[:2]) if len(words) > 1 else (3, 0)
-    return max(times for since, times in OF_WIREGUARD.items() if since <= release)
+    return max(each for since, each in least.items() if since <= release)
 
 
 def links_targets(found: Mapping[str, Found], openssl: str, released: int | None) -> Iterator[Target]:
     """Line by line, as far as it was measured; `released` is the day of wireguard-go's release, None: it is not
     there."""
     yield from _wireguard(found, openssl, released)
+    plain = ratio(found, "original", "uncipher", "tcp1 to")
+    if plain is None:
+        yield Target("(the original's format: not judged without --without-cipher)")
+    else:
+        least = of_release(OF_UNCIPHERED, openssl)
+        text = f"1 TCP stream in the original's format: {plain.shown('.0%')} of that without its cipher"
+        yield Target(f"{text} (must be ≥ {least:.0%} with {openssl})", plain.median >= least)
     relayed = ratio(found, "direct", "relayed", "tcp1 to")
     if relayed is not None:
         yield Target(f"1 TCP stream: {relayed.shown('.2f')} times that by the relay")
@@ -89,5 +98,5 @@ def _wireguard(found: Mapping[str, Found], openssl: str, released: int | None) -
     if released < FAST_SINCE:
         yield Target(f"({text}, not judged: before {FAST_SINCE} it had no offloads)")
     else:
-        least = of_wireguard(openssl)
+        least = of_release(OF_WIREGUARD, openssl)
         yield Target(f"{text} (must be ≥ {least:g} with {openssl})", times.median >= least)

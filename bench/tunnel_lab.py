@@ -40,6 +40,8 @@ class Mode:
     left: tuple[str, ...] = ()
     right: tuple[str, ...] = ()
     scheme: str = "ws"
+    candy: Path | None = None
+    """A folder with another build of candy, for its clients; None: this one."""
 
 
 IN_THE_CLEAR = ("--seal", "off")
@@ -191,5 +193,8 @@ class TunnelLab:
         argv = ["-w", url, "-t", f"10.20.{number}.{side}/24", "-n", mode.name]
         with host:
             state = environment(self._folder / f"client{number}{side}")
+            if mode.candy is not None:
+                # Without the current folder, where this build may be found first.
+                state |= {"PYTHONPATH": str(mode.candy), "PYTHONSAFEPATH": "1"}
             one = Program(f"client {mode.name} {side}", client(*argv, *extra, *trust), state)
         return self._stack.enter_context(one)

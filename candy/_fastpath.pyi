@@ -81,6 +81,9 @@ EVENT_OLD: Final[int]
 """Of such a device: a message of an original client's opened, other than a packet; the detail is the link, 8 bytes,
 where it came from, 19, as of EVENT_LINK, and the message, of up to 64. At most 8 a second of one address, with 16 saved
 up."""
+EVENT_MET: Final[int]
+"""Of a device that opens what original clients send: a packet in the clear, and taken, came by the relay from an
+address; the detail is that, 4 bytes. Once in 5 s of one address, or of those that share its place."""
 EVENT_QUIET: Final[int]
 """Of such a device: the path to a peer is quiet, and its packets go by the relay until the next set_path(); the detail
 is the peer's address, 4 bytes. Once for each set_path()."""
@@ -417,10 +420,11 @@ class _OldLinks(_Links):
             ValueError: a key of another length.
         """
 
-    def set_old_path(self, tun: int, peer: int, link: int, address: bytes, port: int, key: bytes) -> None:
-        """Packets in the clear for this peer, of at most 1,471 bytes or cut to packets of such, leave by this link to
-        this address under the peer's key from now on; and from this address alone are packets of that peer taken. A
-        path is proven: an answer came from there.
+    def set_old_path(self, tun: int, peer: int, link: int, address: bytes, port: int, key: bytes, longest: int) -> None:
+        """Packets in the clear for this peer, of at most `longest` bytes (1,471 at most) or cut to packets of such,
+        leave by this link to this address under the peer's key from now on, unless set_peer() says that it seals, or
+        is not there; and from this address alone are packets of that peer taken. A path is proven: an answer came from
+        there.
 
         Raises:
             MemoryError: there are too many peers.
@@ -609,11 +613,12 @@ class Engine(_OldLinks):
         """Send everything from the connection to the TUN device and everything from the device to the connection,
         without source check and route table (a client)."""
 
-    def bind(self, connection: int, ip: int, *, takes_sealed: bool = True) -> bool:
+    def bind(self, connection: int, ip: int, *, takes_sealed: bool = True, circle: int = 1) -> bool:
         """Authenticate a member: map ip to it in its network's route table, replacing its holder.
 
         Args:
             takes_sealed: with candy.3, it takes what is sealed; False where its user has said `seal = "off"`.
+            circle: members that have the same may tell each other their endpoints (UDP4CONN); 0: it tells nobody.
         """
 
     def unbind(self, connection: int) -> bool:

@@ -14,6 +14,7 @@ ADAPTERS = {
     "member/dial.py",
     "member/doctor.py",
     "member/joining.py",
+    "member/legacylinking.py",
     "member/lifecycle.py",
     "member/linking.py",
     "member/member.py",

@@ -154,6 +154,7 @@ ENDS = (
 LINKS = (
     Column("ADDRESS", "address"),
     Column("PATH", "path"),
+    Column("FORMAT", "format", spare=3),
     Column("ENDPOINT", "endpoint"),
     Column("RTT", "round_trip_ms", "ms"),
     Column("MTU", "mtu", "count", spare=2),

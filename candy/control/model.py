@@ -564,6 +564,8 @@ class Linked:
 
     address: str
     path: Literal["relay", "direct"]
+    format: Literal["sealed", "original"] | None
+    """Of datagrams on a direct path: of a session between members that seal, or of the original's clients."""
     endpoint: str | None
     """Where its packets are sent to directly, host:port."""
     round_trip_ms: float | None
@@ -575,7 +577,8 @@ class Linked:
     why: str | None
     """Why there is no direct path: `not tried`, for nothing was sent; `being tried`; `idle`, without packets for a
     minute; `no path found`; `symmetric NAT on both ends`; `no UDP`; `MTU below 1280`; `peer too old`; `switched off` by
-    the user, `switched off there` or `switched off for the network`."""
+    the user, `switched off there` or `switched off for the network`. Of an original client also `no answer`, by the
+    relay or on a path that was there; `no password of old clients`; `too many packets` for its format."""
 
 
 @dataclass(slots=True, kw_only=True)

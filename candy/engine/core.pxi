@@ -385,6 +385,7 @@ cdef class _Core:
         store_relaxed64(&s.stalled, 0)
         store_relaxed64(&s.extended, EXTENSION_NONE)
         store_relaxed64(&s.takes_sealed, 0)
+        store_relaxed64(&s.circle, 0)
         store_relaxed64(&s.rests, 0)
         store_relaxed64(&s.down_pace, 0)
         store_relaxed64(&s.up_pace, 0)

@@ -23,6 +23,7 @@ cdef enum:
     EV_STUN = 19
     EV_QUIET = 20
     EV_OLD = 21
+    EV_MET = 22
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

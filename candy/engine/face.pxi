@@ -31,6 +31,7 @@ EVENT_LINK = EV_LINK
 EVENT_STUN = EV_STUN
 EVENT_QUIET = EV_QUIET
 EVENT_OLD = EV_OLD
+EVENT_MET = EV_MET
 CANDY3 = EXTENSION_CANDY3
 MEMBER_FORMAT = f"={MEMBER_FIGURES}Q"
 
@@ -64,6 +65,7 @@ DROPS = (
     "bad_handshake",            # of another length than its message has
     "handshake_limit",          # its sender used up its allowance of them
     "unexpected_kind",          # a message that two with candy.3 don't send each other
+    "no_acquaintance",          # an endpoint, for who has another password, or where there are no direct links
     "unknown_kind",             # behind a mask that came with it, and nothing that comes so
     "no_session",               # it waited in vain for a session with its destination
     "unknown_session",          # sealed, and its session is not there, or is over
@@ -286,7 +288,7 @@ cdef class Engine(_Capturing):
         store_release64(&t.uplink, connection)
         return True
 
-    def bind(self, connection, uint32_t ip, *, bint takes_sealed=True):
+    def bind(self, connection, uint32_t ip, *, bint takes_sealed=True, uint32_t circle=1):
         cdef Slot *s = self.find(connection)
         cdef Slot *holder
         cdef Network *network
@@ -307,6 +309,7 @@ cdef class Engine(_Capturing):
             raise MemoryError
         if s.kind != SLOT_TUN:      # of a device set_sealing() says it
             store_relaxed64(&s.takes_sealed, takes_sealed and has_candy3(s))
+        store_relaxed64(&s.circle, circle)
         store_release64(&s.address, ip)
         self.follow_limits(s)
         return True

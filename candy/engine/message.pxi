@@ -152,6 +152,12 @@ cdef inline bint is_greeting(const uint8_t *payload, uint32_t length) noexcept n
     return length > GREETING_BYTES and memcmp(payload, b"candy::", GREETING_BYTES) == 0
 
 
+cdef inline bint are_acquainted(Slot *one, Slot *other) noexcept nogil:
+    """Whether two members may tell each other where they are: datagrams between them are under their password."""
+    cdef uint64_t circle = load_relaxed64(&one.circle)
+    return circle != 0 and circle == load_relaxed64(&other.circle)
+
+
 cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
     """What a member tells another, or DISCOVERY and GENERAL all others: by its addresses alone, as a packet. Members
     with candy.3 tell each other nothing but handshakes so."""
@@ -189,6 +195,9 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
         return
     if not shakes and has_candy3(s) and has_candy3(to):
         drop(w, s, DROP_UNEXPECTED_KIND)
+        return
+    if payload[0] == KIND_UDP4CONN and not are_acquainted(s, to):
+        drop(w, s, DROP_NO_ACQUAINTANCE)
         return
     out = arena_take(w, length + FRAME_HEADER_MAX)
     size = build_frame(out, OP_BINARY, payload, length, False, 0)

@@ -53,13 +53,16 @@ cdef class _OldLinks(_Links):
                 link_filter(s, seals)
             pthread_mutex_unlock(&s.send_lock)
 
-    def set_old_path(self, tun, uint32_t peer, link, bytes address not None, uint16_t port, bytes key not None):
+    def set_old_path(self, tun, uint32_t peer, link, bytes address not None, uint16_t port, bytes key not None,
+                     uint32_t longest):
         cdef Seals *seals = self.sealing(tun)
         cdef SealPeer *found
         cdef OldPath *former
         cdef OldPath *fresh
         if len(key) != SEAL_KEY_BYTES:
             raise ValueError(f"a key has {SEAL_KEY_BYTES} bytes")
+        if longest > <uint32_t>(OLD_DATAGRAM_MAX - OLD_OVER):
+            raise ValueError(f"a packet for an original client has at most {OLD_DATAGRAM_MAX - OLD_OVER} bytes")
         self.own_link(tun, link, address, port)
         found = peer_of(seals, peer)
         fresh = <OldPath *>calloc(1, sizeof(OldPath)) if found != NULL else NULL
@@ -67,7 +70,7 @@ cdef class _OldLinks(_Links):
             free(fresh)
             raise MemoryError
         path_fill(&fresh.path, peer, link, AF_INET if len(address) == 4 else AF_INET6, address, port,
-                  OLD_DATAGRAM_MAX - OLD_OVER, OLD_OVER)
+                  longest, OLD_OVER)
         former = found.old
         if former != NULL:
             path_follow(&fresh.path, &former.path)

@@ -17,6 +17,7 @@ cdef enum:
     OLD_TELLS_PER_S = 8             # of one address, or of those that share its place
     OLD_TELLS_SAVED = 16
 
+cdef uint64_t OLD_MET_PAUSE_NS = 5 * <uint64_t>SECOND_NS
 cdef uint64_t OLD_SEALED_MAX = <uint64_t>1 << 32
 
 
@@ -54,6 +55,20 @@ cdef bint old_open(SealKey *k, uint8_t *datagram, uint32_t n) noexcept nogil:
     return old_evp(k, datagram, data, n - OLD_HEADER, datagram + NONCE_BYTES, False)
 
 
+cdef void old_met(Worker *w, Seals *seals, const Frame *f, uint32_t shift) noexcept nogil:
+    """Tell Python who has sent a FORWARD (shift 0) or SUPER (SUPER_SHIFT) by the relay: there may be a link with it."""
+    cdef uint8_t detail[4]
+    cdef uint32_t source = swap32(load32(f.payload + SOURCE_AT + shift) ^ rotate_mask(f.mask, SOURCE_AT + shift))
+    cdef uint64_t *told_ns = &seals.met_ns[peer_place(source)]
+    cdef uint64_t before = load_relaxed64(told_ns)
+    if before != 0 and since(w.now, before) < OLD_MET_PAUSE_NS:
+        return
+    w.work -= WORK_ANSWER
+    store_be32(detail, source)
+    if tell_sealing(w, seals, EV_MET, detail, sizeof(detail)):
+        store_relaxed64(told_ns, w.now)
+
+
 cdef inline OldPath *old_path_of(Seals *seals, uint32_t address) noexcept nogil:
     """The path to a peer that is an original client, NULL none."""
     cdef SealPeer *peer = peer_find(seals, address)
@@ -76,6 +91,7 @@ cdef bint old_forward(Worker *w, Slot *s, const uint8_t *packet, uint32_t length
     ordinary packet. False: nothing was done, and it goes by the relay."""
     cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef Seals *seals = <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals)
+    cdef SealPeer *peer
     cdef OldPath *old
     cdef Slot *link
     cdef uint8_t *datagram
@@ -83,8 +99,11 @@ cdef bint old_forward(Worker *w, Slot *s, const uint8_t *packet, uint32_t length
     cdef uint32_t n = 1
     if links == NULL or seals == NULL or load_pointer(<void **>&seals.old_key) == NULL:
         return False
-    old = old_path_of(seals, load_be32(packet + 16))
+    peer = peer_find(seals, load_be32(packet + 16))
+    old = <OldPath *>load_pointer(<void **>&peer.old) if peer != NULL else NULL
     if old == NULL or load_relaxed64(&old.path.quiet) != 0:
+        return False
+    if seals_of(w, s) != NULL and load_relaxed64(&peer.way) != WAY_CLEAR:
         return False
     link = slot_if_current(w, old.path.link)
     size = length

@@ -285,7 +285,11 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
         seals = seals_of(w, s)
         if seals != NULL and not takes_clear(w, s, seals, f, shift):
             return
-    if connection == 0:
+    if connection != 0:
+        seals = <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals)
+        if seals != NULL and load_pointer(<void **>&seals.old_key) != NULL:
+            old_met(w, seals, f, shift)
+    else:
         source = swap32(load32(f.payload + SOURCE_AT + shift) ^ mask)
         if unlikely(source != <uint32_t>load_relaxed64(&s.address) or source == 0) and not foreign_source(w, s, source):
             return

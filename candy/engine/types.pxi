@@ -147,6 +147,7 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_BAD_HANDSHAKE
     DROP_HANDSHAKE_LIMIT
     DROP_UNEXPECTED_KIND
+    DROP_NO_ACQUAINTANCE
     DROP_UNKNOWN_KIND
     DROP_NO_SESSION
     DROP_UNKNOWN_SESSION
@@ -415,6 +416,7 @@ cdef struct Slot:
     uint64_t generation             # low 32 bits, never 0; moves on under the send lock before fd is closed
     uint64_t address                # bound IPv4 address, 0 while unauthenticated
     uint64_t takes_sealed           # it takes SEALED packets
+    uint64_t circle                 # members with the same number may tell each other their endpoints; 0 none may
     uint64_t uplink                 # 0, or the connection that gets everything from here
     Capture *capture                # of its packets; NULL none. Python writes it
     uint64_t received_ns
@@ -713,6 +715,7 @@ cdef struct Seals:
     OldKey *old_key                 # atomic: NULL: no links with original clients
     uint64_t old_sealed             # atomic: datagrams for them, each under a random IV
     Allowance old_tells[256]        # OLD_TELLERS (worker: the device's)
+    uint64_t met_ns[4096]           # atomic: when Python was told who sends by the relay, by PLACES of their addresses
     # atomic
     uint64_t sealing                # Sealing
     uint64_t own                    # address

@@ -2,6 +2,7 @@
 
     look() ─▶ addresses that others may have a way to, and those of our own devices
     reaches(address) ─▶ would the kernel send from another address than a device's of ours?
+    mtu_to(address) ─▶ how long a packet there may be, as far as the kernel knows
 
 Rules:
  1. An address of a device of ours, of whichever network and program, is none: a tunnel must not lead through a tunnel.
@@ -18,7 +19,8 @@ from typing import Final, NamedTuple
 from candy.host.netlink import Link, Netlink
 from candy.protocol.addresses import may_be_elsewhere
 
-# From <linux/if_addr.h>.
+# From <linux/in.h> and <linux/if_addr.h>.
+IP_MTU: Final = 14
 IFA_F_TEMPORARY: Final = 0x01
 IFA_F_DADFAILED: Final = 0x08
 IFA_F_DEPRECATED: Final = 0x20
@@ -71,6 +73,17 @@ def reaches(address: Address, machine: Machine) -> bool:
     except OSError:
         return False
     return source not in machine.tunnels
+
+
+def mtu_to(address: IPv4Address) -> int:
+    """Bytes of the longest packet on the way to an address, by its interface and by what routers have said. 0: there is
+    no way. Nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return probe.getsockopt(socket.IPPROTO_IP, IP_MTU)
+    except OSError:
+        return 0
 
 
 def _is_ours(link: Link) -> bool:

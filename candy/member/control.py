@@ -97,10 +97,12 @@ class MemberControl:
         """The other members that this one knows of."""
         said = dict(self._member.peers)
         known = self._known()
+        linked = () if self._member.linking is None else self._member.linking.legacy
+        addresses = dict.fromkeys([*said, *known, *linked])
         return Peers(
             members=[
                 _peer(self._linked(address), said.get(address), *known.get(address, (None, None)))
-                for address in said | known
+                for address in addresses
             ]
         )
 
@@ -117,7 +119,8 @@ class MemberControl:
         return {} if sealing is None else {address: (way, who) for address, way, who in sealing.members()}
 
     def _links(self) -> list[Linked]:
-        return [self._linked(address) for address in self._known()]
+        linked = () if self._member.linking is None else self._member.linking.legacy
+        return [self._linked(address) for address in dict.fromkeys([*self._known(), *linked])]
 
     def _linked(self, address: IPv4Address) -> Linked:
         linking = self._member.linking
@@ -126,6 +129,7 @@ class MemberControl:
         return Linked(
             address=str(address),
             path="direct" if is_direct else "relay",
+            format=None if not is_direct else "original" if state.is_old else "sealed",
             endpoint=str(state.endpoint) if is_direct else None,
             round_trip_ms=state.round_trip_s * 1e3 if is_direct else None,
             mtu=state.mtu if is_direct else None,

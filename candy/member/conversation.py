@@ -118,6 +118,8 @@ class Admitted:
     checks_source: bool
     allows_links: bool
     """The network lets members reach each other directly."""
+    shares_password: bool = False
+    """Old clients are in, and came by the password of who has keys."""
 
 
 @dataclass(frozen=True, slots=True)

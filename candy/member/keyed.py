@@ -231,14 +231,16 @@ class KeyedConversation(Conversation):
     def _claim(self, address: IPv4Interface) -> list[Action]:
         # One that waited for approval has confirmed already.
         assert self._outcome is not None
+        flags = self._outcome.told.flags
         admitted = Admitted(
             connection=self._connection,
             device=self._log_in.device,
             address=address.ip,
             lease=self._lease,
             network=self._outcome.known.network,
-            checks_source=not self._outcome.told.flags & Tells.CHECKS_NO_SOURCE,
-            allows_links=not self._outcome.told.flags & Tells.NO_DIRECT_LINKS,
+            checks_source=not flags & Tells.CHECKS_NO_SOURCE,
+            allows_links=not flags & Tells.NO_DIRECT_LINKS,
+            shares_password=Tells.ADMITS_OLD | Tells.SHARES_PASSWORD in flags,
         )
         # Behind the confirmation, since what follows from it is said within CONTROL as well.
         return [admitted] if self._outcome.waits else [self._confirm(), admitted]

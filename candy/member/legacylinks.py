@@ -4,7 +4,7 @@
      ▲ ▲                          │                                     │                            │ 10 s   │ ack
      │ └─ 30 s … 1 h ─ WAITING ◀──┼─────────────────────────────────────┼────────────────────────────┘        ▼
      └──── 3 s without an ack ────┼─────────────────────────────────────┼──────────────────────────────── CONNECTED
-                                  └──▶ FAILED, from which the peer's UDP4CONN alone leads ◀──┘
+                                  └────────────────▶ FAILED ◀───────────┘   (which waits as WAITING does)
 
 Rules:
  1. Nothing that a datagram says counts unless it opened under this member's key; who calls this has seen to that.
@@ -16,6 +16,8 @@ Rules:
  4. INIT, WAITING and FAILED know no endpoints, and hear no heartbeats.
  5. Where the original says its LAN endpoint only to who asked first, this member says it in any case; and a peer that
     begins again while the link still counts as connected is met half way once it has been silent.
+ 6. Where the original leaves FAILED by the peer's UDP4CONN alone, this member does so by time, too: two ends that
+    failed together, in an outage of a STUN server, would fail for ever.
 
 The wire and its times: protocol.md, "Peer to peer". This module knows no sockets; `now` is monotonic seconds.
 """
@@ -58,8 +60,9 @@ class State(Enum):
 
 _DEAF: Final = frozenset({State.INIT, State.WAITING, State.FAILED})
 """Rule 4."""
-_IDLE: Final = frozenset({State.INIT, State.FAILED})
-"""Time alone leads out of neither."""
+_YIELDS: Final = frozenset({State.INIT, State.FAILED})
+"""Makes room for another peer."""
+_WAITS: Final = frozenset({State.WAITING, State.FAILED})
 _LIMITS: Final = {
     State.PREPARING: (PREPARING_S, State.FAILED),
     State.SYNCHRONIZING: (SYNCHRONIZING_S, State.FAILED),
@@ -124,6 +127,8 @@ class Link:
     """When a connected peer said where it is: it has lost the link, and knows so."""
     has_told_lan: bool = False
     wait_s: float = WAIT_S
+    ended_in: State = State.INIT
+    """Which state came to nothing last."""
     token: bytes = b""
     """Of the DELAY that is under way."""
     asked_at: float = -inf
@@ -144,13 +149,11 @@ class LegacyLinks:
     Args:
         own: this member's address.
         randbytes: that many random bytes.
-        asks_stun: there is a STUN server.
         measures: members route for each other, so round trips are measured again and again.
     """
 
     own: IPv4Address
     randbytes: Callable[[int], bytes]
-    asks_stun: bool = True
     measures: bool = False
     lan: Endpoint | None = None
     """This member's, within its LAN."""
@@ -165,8 +168,13 @@ class LegacyLinks:
     @property
     def deadline(self) -> float:
         """When tick() has to be called; inf: not at all."""
-        busy = any(link.state not in _IDLE for link in self._links.values())
-        return self._ticked_at + BEAT_S if busy else inf
+        due = inf
+        for link in self._links.values():
+            if link.state in _WAITS:
+                due = min(due, link.since + link.wait_s)
+            elif link.state is not State.INIT:
+                due = self._ticked_at
+        return max(due, self._ticked_at + BEAT_S)
 
     def get(self, peer: IPv4Address) -> Link | None:
         return self._links.get(peer)
@@ -271,6 +279,14 @@ class LegacyLinks:
             actions.append(AskStun())
         return actions
 
+    def silenced(self, peer: IPv4Address) -> list[Action]:
+        """The kernel takes no packets for the peer's endpoint: have that proven anew."""
+        link = self._links.get(peer)
+        if link is None or link.rtt_s is None:
+            return []
+        link.rtt_s = None
+        return [ClearPath(peer)]
+
     def forget(self, peer: IPv4Address) -> list[Action]:
         """No link with the peer any more: it has left, or has keys now."""
         link = self._links.pop(peer, None)
@@ -286,12 +302,13 @@ class LegacyLinks:
             case State.PREPARING | State.SYNCHRONIZING | State.CONNECTING:
                 limit, following = _LIMITS[link.state]
                 if age >= limit:
+                    link.ended_in = link.state
                     self._enter(link, following, now)
                     return []
                 return self._beat(peer, link) if link.state is not State.PREPARING else []
             case State.CONNECTED:
                 return self._keep(peer, link, now)
-            case State.WAITING if age >= link.wait_s:
+            case State.WAITING | State.FAILED if age >= link.wait_s:
                 link.wait_s = min(2 * link.wait_s, WAIT_MOST_S)
                 self._enter(link, State.INIT, now)
         return []
@@ -300,6 +317,7 @@ class LegacyLinks:
         if now - link.acked_at >= SILENT_S:
             actions: list[Action] = [] if link.rtt_s is None else [ClearPath(peer)]
             public = link.public
+            link.ended_in = State.CONNECTED
             self._enter(link, State.INIT, now)
             if now - link.begun_again_at < SYNCHRONIZING_S:
                 # It waits for this member's UDP4CONN, and will not send its own again.
@@ -312,9 +330,6 @@ class LegacyLinks:
         return actions
 
     def _prepare(self, link: Link, now: float) -> list[Action]:
-        if not self.asks_stun:
-            self._enter(link, State.FAILED, now)
-            return []
         self._enter(link, State.PREPARING, now)
         return [AskStun()]
 
@@ -364,7 +379,7 @@ class LegacyLinks:
         if link is not None or peer == self.own:
             return link
         if len(self._links) == MAX_PEERS:
-            idle = next((each for each, link in self._links.items() if link.state in _IDLE), None)
+            idle = next((each for each, link in self._links.items() if link.state in _YIELDS), None)
             if idle is None:
                 return None
             del self._links[idle]

@@ -1,7 +1,7 @@
 """Carries out what Links and Reflexive decide: UDP sockets, the engine's links, this machine's addresses.
 
     Sealer ── follow() ──▶ Linking ─▶ Links, Reflexive ─▶ engine: set_path(), send_by(), send_sealed(), send_stun(), …
-    Member ── lead(), allow(), changed() ─▶ │   ▲
+    Member ── lead(), allow(), changed() ─▶ │   ▲  └────▶ LegacyLinking: links with the original's clients
     events of the engine ─ on_event() ────▶ │   └── look(): a task, a moment after something has changed
     the clock ──────────── go_on() ───────▶ ┘
 
@@ -28,6 +28,7 @@ from typing import Final, NamedTuple, assert_never
 from candy._fastpath import EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN, Engine
 from candy.errors import OperationalError, WireError
 from candy.host.candidates import Machine, look, reaches
+from candy.member.legacylinking import LegacyLinking
 from candy.member.links import POLL_S, Action, ClearPath, Links, SendNote, SendProbe, SetPath
 from candy.member.linkstate import LinkState
 from candy.member.pathfinder import Doubt
@@ -60,6 +61,10 @@ class LinkSettings(NamedTuple):
     """Host and port of a server; None: the relay."""
     endpoints: tuple[Endpoint, ...] = ()
     """Where forwarded ports are."""
+    localhost: IPv4Address | None = None
+    """What old clients are told as this machine's address in its LAN; None: that."""
+    discovery_s: float = 0
+    """Between two searches for old clients; 0: none."""
 
 
 def open_sockets(port: int) -> dict[int, socket.socket]:
@@ -118,6 +123,7 @@ class Linking:
         self._reflexive = Reflexive(randbytes)
         self._machine = Machine()
         self._looking: asyncio.Task[None] | None = None
+        self._seeking: asyncio.Task[None] | None = None
         self._has_changed = False
         """There is something to look at that was not seen yet."""
         self._is_on = settings.is_on
@@ -132,6 +138,7 @@ class Linking:
         """Told when a peer answers by a link, and when it does so no more."""
         self.wake: Callable[[], object] = lambda: None
         """Called when `delay` may be another outside of the calls below."""
+        self.legacy = LegacyLinking(settings.localhost, settings.discovery_s, engine, tun, randbytes, now, self)
         if settings.is_on:
             self._open(settings.port)
         self.allow(True)
@@ -144,11 +151,38 @@ class Linking:
     @property
     def delay(self) -> float:
         """Seconds until go_on() has to be called; inf: not at all."""
-        return max(0.0, min(self._links.deadline, self._links.poll_at, self._reflexive.deadline) - self._now())
+        due = min(self._links.deadline, self._links.poll_at, self._reflexive.deadline) - self._now()
+        return min(max(0.0, due), self.legacy.delay)
+
+    @property
+    def link4(self) -> tuple[int, int] | None:
+        """The engine's link of IPv4, and its port."""
+        return self._sockets.get(4)
+
+    @property
+    def address4(self) -> IPv4Address | None:
+        """This machine's first one that others may have a way to."""
+        addresses = (each for each in self._machine.addresses if isinstance(each, IPv4Address))
+        return next((each for each in addresses if self._links.is_outside(each)), None)
+
+    def may_use(self, endpoint: Endpoint) -> bool:
+        """Whether a peer may be reached there: beside the tunnel, and beside all of ours."""
+        return self._links.may_use(endpoint)
+
+    def ask_stun(self) -> None:
+        """Ask the servers, unless they are being asked. Where none is known, or none answers, look for them again."""
+        now = self._now()
+        if self._seeking is None and (not self._reflexive.has_servers or self._reflexive.is_mute):
+            self._seeking = asyncio.get_running_loop().create_task(self._seek())
+            self._seeking.add_done_callback(lambda _: self.wake())
+        self._reflexive.ask(now, is_changed=not self._reflexive.ids)
+        self._ask(now)
 
     def state(self, address: IPv4Address) -> LinkState:
         """How a peer is reached."""
-        return self._links.state(address, self._now())
+        state = self._links.state(address, self._now())
+        old = None if state.endpoint is not None or self._links.is_off else self.legacy.state(address)
+        return old or state
 
     def age(self, since: float) -> float:
         """Seconds since then."""
@@ -160,6 +194,7 @@ class Linking:
         if not self._sockets:
             reason = Reason.NO_UDP if self._is_on else Reason.SWITCHED_OFF
         self._do(self._links.switch_off(reason, self._now()))
+        self.legacy.allow(allows)
         if reason is Reason.NONE:
             self._tell()
 
@@ -168,6 +203,7 @@ class Linking:
         if self._inside != tuple(inside):
             self._inside = tuple(inside)
             self._do(self._links.changed(self._inside, self._now()))
+            self.legacy.review()
             self.changed()
 
     def changed(self) -> None:
@@ -180,6 +216,7 @@ class Linking:
     def follow(self, action: Install | Remove | SetPeer | ForgetPeer) -> None:
         """The engine was told this of sessions."""
         self._do(self._links.followed(action, self._now()))
+        self.legacy.follow(action)
 
     def on_event(self, source: int, kind: int, detail: bytes) -> bool:
         """Act on an event of the engine's; False: it is none about direct links."""
@@ -196,10 +233,11 @@ class Linking:
             self._do(self._links.arrived(_number(detail), _endpoint(detail[12:31]), detail[31:], now))
         elif kind == EVENT_QUIET:
             peer = IPv4Address(detail[:4])
-            self.linked(peer, False)
-            self._do(self._links.silenced(peer, now))
+            if not self.legacy.silenced(peer):
+                self.linked(peer, False)
+                self._do(self._links.silenced(peer, now))
         else:
-            return False
+            return self.legacy.on_event(kind, detail)
         return True
 
     def go_on(self) -> None:
@@ -211,13 +249,15 @@ class Linking:
             self._do(self._links.tick(now))
         if now >= self._reflexive.deadline:
             self._ask(now)
+        self.legacy.go_on()
 
     async def end(self) -> None:
         """The program ends."""
-        looking, self._looking = self._looking, None
-        if looking is not None:
-            looking.cancel()
-            await asyncio.wait([looking])
+        tasks = [task for task in (self._looking, self._seeking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _open(self, port: int) -> None:
         for family, opened in open_sockets(port).items():
@@ -245,22 +285,36 @@ class Linking:
     async def _look_once(self) -> None:
         try:
             machine = await self._look()
-            servers = await self._servers()
         except OSError as error:
             _log.debug("this machine's addresses can't be asked for: %s", error.strerror)
             return
-        except OperationalError as error:
-            _log.debug("no STUN server is known: %s", error)
-            servers = ()
         is_another, self._machine = machine != self._machine, machine
-        usable = [each for each in servers if each.family in self._sockets and self._reaches(each.address, machine)]
-        if usable:
-            self._reflexive.use(usable)
+        await self._find_servers()
         now = self._now()
         self._do(self._links.changed(self._inside, now))
         self._reflexive.ask(now, is_changed=is_another)
         self._ask(now)
         self._tell()
+
+    async def _seek(self) -> None:
+        try:
+            await self._find_servers()
+        finally:
+            self._seeking = None
+        now = self._now()
+        self._reflexive.ask(now, is_changed=not self._reflexive.ids)
+        self._ask(now)
+
+    async def _find_servers(self) -> None:
+        try:
+            servers = await self._servers()
+        except OperationalError as error:
+            _log.debug("no STUN server is known: %s", error)
+            return
+        machine = self._machine
+        usable = [each for each in servers if each.family in self._sockets and self._reaches(each.address, machine)]
+        if usable:
+            self._reflexive.use(usable)
 
     async def _servers(self) -> Sequence[Endpoint]:
         if self._stun is not None:
@@ -298,6 +352,8 @@ class Linking:
         self._ask(now)
         if is_news:
             self._tell()
+        if (seen := self._reflexive.seen.get(4)) is not None:
+            self.legacy.mapped(seen)
 
     def _ask(self, now: float) -> None:
         """Send what is due to STUN servers."""

@@ -23,7 +23,7 @@ order.
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from math import inf
 from typing import Final
 
@@ -166,7 +166,7 @@ class Links:
         """What is known of this member's own addresses is another now."""
         if self.is_off:
             return []
-        usable = tuple(each for each in candidates if self._is_outside(each.endpoint))
+        usable = tuple(each for each in candidates if self.is_outside(each.endpoint.address))
         flags = Says.IS_SYMMETRIC if is_symmetric else Says(0)
         reason = Reason.NONE if has_udp else Reason.NO_UDP
         if (usable, flags, reason) == (self._own.candidates, self._own.flags, self._own.reason):
@@ -192,7 +192,7 @@ class Links:
             case Install():
                 peer = self._peers.get(action.peer)
                 if peer is None:
-                    finder = Pathfinder(self._budget, self._may_use, self._randbytes, now)
+                    finder = Pathfinder(self._budget, self.may_use, self._randbytes, now)
                     peer = self._peers[action.peer] = _Peer(finder, now)
                 peer.sessions.add(action.local)
                 self._by_session[action.local] = action.peer
@@ -366,11 +366,12 @@ class Links:
             del self._by_session[session]
         return [] if peer.finder.path is None else [ClearPath(address)]
 
-    def _may_use(self, endpoint: Endpoint) -> bool:
-        return self._is_outside(endpoint) and self._reaches(endpoint)
+    def may_use(self, endpoint: Endpoint) -> bool:
+        """Rule 5."""
+        return self.is_outside(endpoint.address) and self._reaches(endpoint)
 
-    def _is_outside(self, endpoint: Endpoint) -> bool:
-        address = endpoint.address
+    def is_outside(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether it is an address of a machine's that the tunnel does not lead to."""
         if isinstance(address, IPv4Address) and any(address in network for network in self._inside):
             return False
         return may_be_elsewhere(address)

@@ -24,6 +24,8 @@ class LinkState(NamedTuple):
     since: float = 0.0
     why: str = ""
     """Why by the relay."""
+    is_old: bool = False
+    """An original client: by datagrams of its format."""
 
 
 def why_by_relay(own: Offer, heard: Offer | None, finder: Pathfinder | None, now: float) -> str:

@@ -147,6 +147,8 @@ class Member:
         self._change: str | None = None
         """Why the connection is in doubt, until that is acted upon."""
         self._dialing: asyncio.Task[Reached | Failed] | None = None
+        self._admitted: Admitted | None = None
+        """The last log-in by a key."""
         self._upgraded: dict[int, Upgraded] = {}
         """By connection, those that the engine has."""
         self.progress = Progress()
@@ -154,8 +156,10 @@ class Member:
         if linking is not None:
             linking.relay = lambda: self._dialer.relay_endpoints()
             linking.wake = self._stirred.set
+            linking.legacy.say = self._tell_members
             if self.sealing is not None:
                 linking.linked = self.sealing.linked
+                linking.legacy.ask_about, linking.legacy.has_key = self.sealing.look_up, self.sealing.has_key
 
     def renew(self, identity: Identity, keyring: Keyring, dialer: Dialer, seal: Seal, secret: Secret | None) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then, and
@@ -398,6 +402,7 @@ class Member:
                 case Join():
                     self._dialer.outer.used = self._upgraded[action.connection].target
                     self._engine.join(action.connection, self._interface.connection)
+                    self._join_links(action.connection)
                 case Configure():
                     await self._interface.configure(action.address)
                     # What is sent there is for all, and no member to seal for.
@@ -410,15 +415,20 @@ class Member:
                     self._state.keep_address(action.address)
                 case SetRoutes():
                     self._routes = action.routes
+                    if self.linking is not None:
+                        self.linking.legacy.routed(bool(action.routes))
                     await self._follow()
                 case SetPlacements():
                     self._engine.set_rules(0, [placement.numbers for placement in action.placements])
                 case Learn():
                     _log.debug("%s: %s", action.message.src, self._peers.learn(action.message))
+                    if self.linking is not None:
+                        self.linking.legacy.told(action.message)
                 case Admitted() | NetworkChanged() | Tell() | Shake():
-                    if self.linking is not None and isinstance(action, Admitted):
-                        self.linking.allow(action.allows_links)
-                        self.linking.changed()
+                    if isinstance(action, Admitted):
+                        self._admitted = action
+                        if self.linking is not None:
+                            self.linking.allow(action.allows_links)
                     if self.sealing is not None:
                         await self.sealing.perform(action)
                 case Drop() | Log():
@@ -430,6 +440,27 @@ class Member:
                     self._dialer.outer.judge(self._upgraded[action.connection].outer, gave_up=action.gave_up)
                 case Abandon():
                     await self._abandon()
+
+    def _join_links(self, connection: int) -> None:
+        """Have direct links as the member that it is on this connection."""
+        linking, own, password = self.linking, self._interface.address, self._identity.password
+        if linking is None or own is None:
+            return
+        admitted = self._admitted if self._admitted is not None and self._admitted.connection == connection else None
+        seal = Seal.OFF if self.sealing is None else self.sealing.seal
+        if admitted is None:
+            # A relay that knows no keys says nothing of it.
+            linking.allow(True)
+        if seal is Seal.REQUIRE or (admitted is not None and not admitted.shares_password):
+            password = b""
+        linking.legacy.joined(own.ip, password, is_strict=admitted is not None and seal is not Seal.OFF)
+        linking.changed()
+
+    def _tell_members(self, message: bytes) -> None:
+        """Send what is for other members, on the connection that leads."""
+        talk = self.progress.conversation
+        if talk is not None and talk.has_claimed:
+            self._engine.send(talk.connection, message)
 
     def _note(self, action: Drop | Log) -> None:
         if isinstance(action, Drop):

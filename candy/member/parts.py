@@ -71,7 +71,9 @@ def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> K
 
 def linking(settings: MemberSettings, engine: Engine, tun: int) -> Linking:
     """Raises OperationalError: a port that the user names can't be had."""
-    links = LinkSettings(settings.direct, settings.port, settings.stun, settings.endpoints)
+    links = LinkSettings(
+        settings.direct, settings.port, settings.stun, settings.endpoints, settings.localhost, settings.discovery
+    )
     return Linking(links, engine, tun, secrets.token_bytes, boottime)
 
 

@@ -67,6 +67,10 @@ class Reflexive:
         return min((each.due for each in self._underway), default=inf)
 
     @property
+    def has_servers(self) -> bool:
+        return bool(self._servers)
+
+    @property
     def ids(self) -> list[bytes]:
         """Of what is under way."""
         return [each.id for each in self._underway]

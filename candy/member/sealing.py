@@ -157,6 +157,15 @@ class Sealing:
         if self._sealer is not None:
             self._sealer.linked(address, is_linked)
 
+    def look_up(self, address: IPv4Address) -> None:
+        """Have the relay say who has this address."""
+        if self._sealer is not None:
+            self._sealer.look_up(address)
+
+    def has_key(self, address: IPv4Address) -> bool:
+        """Whether who has this address does not seal, though it could: it is none of the original's clients."""
+        return self._sealer is not None and self._sealer.has_key(address)
+
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
         if self._sealer is not None:

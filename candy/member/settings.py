@@ -159,8 +159,9 @@ class MemberSettings(Settings):
     endpoints: Annotated[tuple[Annotated[Endpoint, Before(_parse_endpoint)], ...], Before(several)] = ()
     """By which others reach that port."""
     localhost: Annotated[IPv4Address | None, Before(_none_if_empty)] = None
+    """What original clients are told; None: this machine's first address."""
     discovery: int = setting(_OPTIONS["discovery"])
-    """Seconds between searches; 0 off."""
+    """Seconds between searches for these; 0 off."""
     route: int = setting(_OPTIONS["route"])
     """Cost; 0 off."""
 

@@ -112,6 +112,7 @@ class DropReason(StrEnum):
     FOREIGN_DESTINATION = "foreign_destination"
     """Relayed to us, with a destination that is neither our address nor the broadcast address."""
     UNEXPECTED_KIND = "unexpected_kind"
+    NO_ACQUAINTANCE = "no_acquaintance"
     """From a member: a kind that only the relay sends. From the relay: one that it never sends, or not at that time."""
     NOT_AUTHENTICATED = "not_authenticated"
     """To be relayed, but its sender has no address yet."""

@@ -83,7 +83,9 @@ class Actor:
                 case Record():
                     self._record(served, action)
                 case Bind():
-                    self._engine.bind(action.connection, action.ip, takes_sealed=action.takes_sealed)
+                    self._engine.bind(
+                        action.connection, action.ip, takes_sealed=action.takes_sealed, circle=action.circle
+                    )
                     self._authenticated(action.connection)
                 case Limit():
                     down, up = bytes_per_s(action.down), bytes_per_s(action.up)

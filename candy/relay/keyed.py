@@ -109,6 +109,10 @@ class KeyedSession(Session):
         return "" if self.device is None else self.device.by
 
     @property
+    def known_password(self) -> Password | None:
+        return None if self.is_invited else self._realm.passwords.named(self.came_by)
+
+    @property
     def is_invited(self) -> bool:
         return self.device is not None and bool(self.device.invitation)
 

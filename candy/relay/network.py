@@ -433,6 +433,7 @@ class Network(Roster):
     def set_passwords(self, passwords: Passwords, now: float, wall: int) -> list[Action]:
         """Believe these passwords instead of those before."""
         self._realm.passwords = passwords
+        self._realm.circles.keep(passwords)
         self._ends = Ends(passwords)
         return self._look_at_passwords(now, wall)
 

@@ -77,6 +77,15 @@ class Passwords:
         """Whether old clients log in by the same as who has a key: none is for them alone."""
         return not any(each.legacy for each in self._all)
 
+    def named(self, name: str) -> Password | None:
+        """The first one of this name."""
+        return next((each for each in self._all if each.name == name), None)
+
+    @property
+    def secrets(self) -> list[bytes]:
+        """Of all, in their order."""
+        return [each.secret for each in self._all]
+
     def with_keys(self, wall: float) -> list[Password]:
         """Those that hold, and are not for old clients alone."""
         return [each for each in self._all if each.holds(wall) and not each.legacy]
@@ -88,6 +97,30 @@ class Passwords:
     def next_end(self, wall: float) -> float:
         """When the next of them that still hold comes to its end, Unix seconds; inf: none does."""
         return min((each.until for each in self._all if each.holds(wall)), default=inf)
+
+
+class Circles:
+    """Who may tell whom where it is (UDP4CONN), as numbers for the engine: those who have one password, because what
+    they then send each other directly is under it, and lets who knows neither of two guess at both."""
+
+    __slots__ = ("_next", "_numbers")
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self._next = 1
+
+    def of(self, password: Password | None) -> int:
+        """Of who came by this; 0, of nobody else: by none."""
+        if password is None:
+            return 0
+        if password.secret not in self._numbers:
+            self._numbers[password.secret] = self._next
+            self._next += 1
+        return self._numbers[password.secret]
+
+    def keep(self, passwords: Passwords) -> None:
+        """Forget all others."""
+        self._numbers = {each: self._numbers[each] for each in passwords.secrets if each in self._numbers}
 
 
 class Ends:

@@ -9,7 +9,7 @@ from candy.relay.devices import Devices
 from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
 from candy.relay.limits import Limits
-from candy.relay.passwords import Passwords
+from candy.relay.passwords import Circles, Passwords
 from candy.relay.pool import Pool
 from candy.relay.recording import Sharing, Wanted
 from candy.relay.replays import ReplayMemory, Sightings
@@ -43,6 +43,9 @@ class Realm:
     """Of each member, as far as its device has none of its own."""
     shared: Sharing | None = None
     """With other relays; None: there are none."""
+    circles: Circles = field(default_factory=Circles)
+    circle_of: Callable[[int], int] = lambda connection: 0
+    """The circle of the member with this connection."""
     logins: Counter[str] = field(default_factory=Counter)
     """How log-ins ended: ADMITTED, or why not."""
 

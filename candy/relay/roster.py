@@ -24,7 +24,7 @@ from candy.relay.enrolment import Enrolment
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import NO_HELLO, Traffic
 from candy.relay.limits import NO_OWN, allowed, month_of
-from candy.relay.passwords import Passwords
+from candy.relay.passwords import Circles, Passwords
 from candy.relay.pool import Pool
 from candy.relay.realm import Realm
 from candy.relay.rules import Rules
@@ -61,6 +61,7 @@ class Roster:
         self._sessions: dict[int, Session] = {}
         self._parting: dict[int, Session] = {}
         """Of members whose connection is ending, for their last traffic."""
+        realm.circle_of = self._circle_of
         self._claims = Claims(realm, self._sessions, probe_timeout)
         self._telling = Telling(realm, self._sessions, tells_gateways=tell_gateways)
         self._due: dict[int, float] = {}
@@ -69,6 +70,10 @@ class Roster:
         """The seconds that a session in line has left behind its turn, by connection."""
         self._deadlines: list[tuple[float, int]] = []
         """A heap of (when, connection). An entry counts only while `_due` says the same."""
+
+    def _circle_of(self, connection: int) -> int:
+        session = self._sessions.get(connection)
+        return 0 if session is None else session.circle
 
     def _send_all_away(self, sessions: list[Session], code: CloseCode, told: str, now: float) -> list[Action]:
         # Members last: else who waits for the address of one would get it on the way out.
@@ -127,6 +132,11 @@ class Roster:
     def passwords(self) -> Passwords:
         """Those in force."""
         return self._realm.passwords
+
+    @property
+    def circles(self) -> Circles:
+        """Numbers of those, for the engine."""
+        return self._realm.circles
 
     @property
     def rules(self) -> Rules:
@@ -242,7 +252,7 @@ class Roster:
         if self._realm.shared is not None:
             self._realm.shared.came(session.presented())
         return [
-            Bind(session.connection, int(ip), session.takes_sealed),
+            Bind(session.connection, int(ip), session.takes_sealed, session.circle),
             *self._limit(session),
             *welcome,
             *self._telling.welcome(session),

@@ -30,7 +30,7 @@ from candy.protocol.actions import Close, Drop, Log, Ping, Secure, Send
 from candy.protocol.addresses import ipv4, is_unicast, source_of
 from candy.protocol.closing import CloseCode, without_extension
 from candy.protocol.hello import Hello
-from candy.protocol.login import Asks
+from candy.protocol.login import Asks, Tells
 from candy.protocol.wire import DropReason
 from candy.relay import lines
 from candy.relay.leases import NO_HELLO, NO_TRAFFIC_PACKED, Lease, shown_vmac
@@ -65,6 +65,8 @@ class Bind:
     ip: int
     takes_sealed: bool = True
     """With candy.3: it takes what is sealed."""
+    circle: int = 1
+    """Who else may be told where it is, and tell it (candy.relay.passwords)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,18 @@ class Session(ABC):
     def is_invited(self) -> bool:
         """That is the name of an invitation."""
         return False
+
+    @property
+    def known_password(self) -> Password | None:
+        """The one that its client has, as far as the relay knows."""
+        return self.password
+
+    @property
+    def circle(self) -> int:
+        """With whom it may have direct links as the original's clients have them; 0: with nobody."""
+        realm = self._realm
+        has_links = Tells.ADMITS_OLD in realm.tells and Tells.NO_DIRECT_LINKS not in realm.tells
+        return realm.circles.of(self.known_password) if has_links else 0
 
     @property
     def is_in_line(self) -> bool:
@@ -441,6 +455,8 @@ class Session(ABC):
         # The relay's own interface takes no messages, because it needs no direct links.
         if receiver is None or receiver == realm.host:
             return [Drop(self.connection, DropReason.NO_ROUTE)]
+        if isinstance(message, wire.Udp4Conn) and (self.circle == 0 or self.circle != realm.circle_of(receiver)):
+            return [Drop(self.connection, DropReason.NO_ACQUAINTANCE)]
         return [Send(receiver, payload)]
 
     def _to_all_others(self, payload: bytes, now: float) -> list[Action]:

@@ -84,6 +84,8 @@ class Contact:
     """What was not believed last."""
     seals: bool = False
     """By what the relay says, or its lease has done, nothing in the clear is of who is there, or was last."""
+    has_key: bool = False
+    """It does not seal, and could."""
     is_stale: bool = False
     """Told on a connection before this one."""
     is_asking: bool = False
@@ -220,6 +222,7 @@ class Directory:
         contact.is_asking = contact.is_stale = False
         self._asks.pop(contact.address, None)
         has_key = told.state in (State.AWAY, State.REVOKED) and told.key != NO_KEY
+        contact.has_key = told.state is State.CLEAR and told.key != NO_KEY
         contact.seals = told.state is State.SEALS or has_key or self.pins.has_sealed(told.lease)
         why = self._doubt(told)
         if why is not None:

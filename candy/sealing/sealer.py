@@ -156,6 +156,14 @@ class Sealer:
         """A member answers by a direct link, or does so no more."""
         self._carry_out(self._sessions.linked(address, is_linked, self._at()))
 
+    def look_up(self, address: IPv4Address) -> None:
+        """Have the relay say who has this address."""
+        self._carry_out(self._sessions.happened(Clear(address), self._at()))
+
+    def has_key(self, address: IPv4Address) -> bool:
+        """Whether the relay has told a key of one that does not seal."""
+        return self._sessions.has_key(address)
+
     def go_on(self) -> None:
         """Act on what time and traffic have brought, if that is due."""
         if self.delay == 0:

@@ -209,6 +209,11 @@ class Sessions:
         contact.is_linked = is_linked
         return self._out([Changed(contact)], at)
 
+    def has_key(self, address: IPv4Address) -> bool:
+        """Whether the relay has told a key of one that does not seal."""
+        contact = self._directory.get(address)
+        return contact is not None and contact.has_key
+
     def tick(self, seen: Iterable[Seen], at: Moment) -> list[Action]:
         """Act on what time and traffic have brought.
 

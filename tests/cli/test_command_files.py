@@ -39,7 +39,6 @@ def test_file_of_the_original(ran: Ran, tmp_path: Path) -> None:
     assert (settings.url, settings.password, settings.mtu) == ("wss://relay/", b"a b", 1200)
     assert said.splitlines() == [
         f"candy-client: warning: {file}:6: workers: passed over: unknown in this kind of file",
-        f"candy-client: warning: {file}:5: discovery: has no effect yet",
         f"candy-client: warning: {file}:7: dhcp: is an option of candy-server: ignored",
     ]
 

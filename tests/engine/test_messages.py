@@ -101,6 +101,26 @@ def test_one_endpoint_is_nobody_elses() -> None:
         assert relay.dropped() == {"no_route": 1}
 
 
+@pytest.mark.parametrize("circles", [(1, 2), (0, 0), (0, 1), (1, 0)])
+def test_endpoints_stay_within_one_circle(circles: tuple[int, int]) -> None:
+    """Whatever else members tell each other passes."""
+    with EngineRelay() as relay:
+        one, other = relay.member(A), relay.member(B)
+        for member, address, circle in ((one, A, circles[0]), (other, B, circles[1])):
+            relay.engine.bind(member.connection, address, circle=circle)
+        one.send(BINARY, udp4conn(A, B))
+        one.send(BINARY, discovery(A, B))
+        one.send(BINARY, general(A, B))
+        one.sync()
+        assert [f.payload for f in other.sync()] == [discovery(A, B), general(A, B)]
+        assert relay.dropped() == {"no_acquaintance": 1}
+        relay.engine.bind(one.connection, A, circle=7)
+        relay.engine.bind(other.connection, B, circle=7)
+        one.send(BINARY, udp4conn(A, B))
+        one.sync()
+        assert [f.payload for f in other.sync()] == [udp4conn(A, B)]
+
+
 def test_the_relays_own_interface_takes_none() -> None:
     with EngineRelay() as relay, relay.device() as (_, tun):
         relay.engine.bind(tun, B)

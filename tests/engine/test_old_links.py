@@ -6,11 +6,11 @@ import pytest
 from kit.linked import packed, place, udp
 from kit.old_linked import FORWARD, LONGEST, OWN_KEY, PEER_KEY, OldLinked, old_linked, opened, sealed
 from kit.peer import packet
-from kit.sealing import CLEAR, OFF, PREFER, REQUIRE
+from kit.sealing import CLEAR, NO_ROUTE, OFF, PREFER, REQUIRE, WAIT
 from kit.superpacket import ANY, NO_VNET, A, B, C, pattern, segments, tcp
 
 from candy import _fastpath
-from candy._fastpath import EVENT_OLD, EVENT_QUIET
+from candy._fastpath import EVENT_MET, EVENT_OLD, EVENT_QUIET
 
 pytestmark = pytest.mark.engine
 
@@ -272,10 +272,11 @@ def test_a_link_that_is_closed_carries_nothing() -> None:
 def bad(one: OldLinked) -> list[tuple[str, tuple[object, ...]]]:
     return [
         ("set_old_key", (one.tun, A, bytes(31))),
-        ("set_old_path", (one.tun, B, one.link, *one.there, bytes(33))),
-        ("set_old_path", (one.tun, B, one.link, bytes(16), 9, PEER_KEY)),
-        ("set_old_path", (one.tun, B, one.link, bytes(4), 0, PEER_KEY)),
-        ("set_old_path", (one.tun, B, one.device.server.connection, *one.there, PEER_KEY)),
+        ("set_old_path", (one.tun, B, one.link, *one.there, bytes(33), LONGEST)),
+        ("set_old_path", (one.tun, B, one.link, bytes(16), 9, PEER_KEY, LONGEST)),
+        ("set_old_path", (one.tun, B, one.link, bytes(4), 0, PEER_KEY, LONGEST)),
+        ("set_old_path", (one.tun, B, one.device.server.connection, *one.there, PEER_KEY, LONGEST)),
+        ("set_old_path", (one.tun, B, one.link, *one.there, PEER_KEY, LONGEST + 1)),
         ("send_old", (one.tun, one.link, *one.there, bytes(31), HEARTBEAT)),
         ("send_old", (one.tun, one.link, *one.there, PEER_KEY, b"")),
         ("send_old", (one.tun, one.link, *one.there, PEER_KEY, bytes(65))),
@@ -285,8 +286,60 @@ def bad(one: OldLinked) -> list[tuple[str, tuple[object, ...]]]:
 def test_bad_arguments() -> None:
     with old_linked() as one:
         for name, arguments in bad(one):
-            with pytest.raises(ValueError, match=r"key|link|address|message"):
+            with pytest.raises(ValueError, match=r"key|link|address|message|at most 1471 bytes"):
                 getattr(one.engine, name)(*arguments)
+
+
+def test_a_path_takes_what_fits_it() -> None:
+    with old_linked() as one:
+        one.engine.set_old_path(one.tun, B, one.link, *one.there, PEER_KEY, 1000)
+        fits, not_quite = (packet(A, B, pattern(length - 28)) for length in (1000, 1001))
+        assert one.device.sends(not_quite).payload == FORWARD + not_quite
+        one.device.kernel.send(fits)
+        assert one.went() == FORWARD + fits
+
+
+@pytest.mark.parametrize("way", [WAIT, NO_ROUTE])
+def test_who_may_seal_now_is_sent_nothing(way: int) -> None:
+    with old_linked() as one:
+        one.engine.set_peer(one.tun, B, way)
+        one.engine.set_peer(one.tun, C, CLEAR)
+        one.device.kernel.send(packet(A, B, b"not so"))
+        behind = packet(A, C, b"behind it")
+        assert one.device.sends(behind).payload == FORWARD + behind
+        one.engine.set_peer(one.tun, B, CLEAR, takes_clear=True)
+        one.device.kernel.send(packet(A, B, b"again"))
+        assert one.went() == FORWARD + packet(A, B, b"again")
+
+
+@SEALING
+@pytest.mark.parametrize("masked", [False, True])
+def test_who_sends_by_the_relay_is_told_once_in_a_while(sealing: int, masked: bool) -> None:
+    with old_linked(sealing=sealing) as one:
+        if sealing != OFF:
+            one.engine.set_peer(one.tun, C, CLEAR, takes_clear=True)
+        for source in (B, B, C, B):
+            back = packet(source, A, b"by the relay")
+            one.device.comes(FORWARD + back, masked=masked)
+            assert one.device.reads() == back
+        assert one.told(EVENT_MET, 2) == [each.to_bytes(4, "big") for each in (B, C)]
+        assert len(one.device.told(EVENT_MET)) == 2
+
+
+def test_of_who_sends_by_the_relay_nothing_is_told_without_a_key() -> None:
+    with old_linked(with_key=False, with_path=False) as one:
+        one.device.comes(FORWARD + packet(B, A, b"by the relay"))
+        one.device.reads()
+        assert one.device.told(EVENT_MET) == []
+
+
+def test_who_has_to_seal_is_not_met() -> None:
+    with old_linked(with_path=False) as one:
+        one.engine.set_peer(one.tun, B, CLEAR, takes_clear=False)
+        one.device.comes(FORWARD + packet(B, A, b"in the clear"))
+        one.device.server.sync()
+        assert one.device.told(EVENT_MET) == []
+        assert one.dropped() == {"not_sealed": 1}
 
 
 def test_two_workers() -> None:

@@ -37,6 +37,8 @@ class Keyed:
     log: list[str] = field(default_factory=list)
     connections: int = 0
     outcome: RecordingOutcome = RecordingOutcome.KEPT
+    bound: Bind | None = None
+    """That of the last member()."""
     secured: set[int] = field(default_factory=set)
     """Connections that have keys."""
 
@@ -99,8 +101,10 @@ class Keyed:
         """One that is in."""
         connection, outcome = self.answered(credentials, device, asked)
         assert outcome.is_in
-        bind = Bind(connection, int(outcome.told.address.ip), not (asked or Asked()).flags & Asks.SEALS_NOTHING)
-        assert bind in self.receive(connection, CONFIRM)
+        takes_sealed = not (asked or Asked()).flags & Asks.SEALS_NOTHING
+        [bound] = [each for each in self.receive(connection, CONFIRM) if isinstance(each, Bind)]
+        assert bound == Bind(connection, int(outcome.told.address.ip), takes_sealed, bound.circle)
+        self.bound = bound
         return connection, outcome
 
     def old(self, address: IPv4Address, vmac: bytes | None = None, close: bool = False) -> tuple[int, list[Action]]:

@@ -100,7 +100,8 @@ class World:
             self.do(self.ours.delayed(message, source, now))
 
     def _stun_of_theirs(self) -> None:
-        self.clock.later(UDP_S, partial(self.theirs.mapped, THEIR_PUBLIC))
+        if self.has_stun:
+            self.clock.later(UDP_S, partial(self.theirs.mapped, THEIR_PUBLIC))
 
 
 def begin(world: World, first: str) -> None:
@@ -177,6 +178,7 @@ def test_waits_twice_as_long_each_time_and_at_most_an_hour() -> None:
 
 
 def test_no_stun_fails_until_the_peer_asks() -> None:
+    """Or until the time has come to try again."""
     world = World(has_stun=False)
     begin(world, "ours")
     world.run(9)
@@ -191,12 +193,33 @@ def test_no_stun_fails_until_the_peer_asks() -> None:
     assert world.state() is State.CONNECTED
 
 
-def test_stun_switched_off() -> None:
-    world = World()
-    world.ours.asks_stun = False
+def test_an_outage_of_stun_ends() -> None:
+    """Also where both ends have failed in it."""
+    world = World(has_stun=False)
+    begin(world, "theirs")
     begin(world, "ours")
-    assert world.state() is State.FAILED
-    assert world.history == []
+    world.run(13)
+    link = world.ours.get(THEIRS)
+    assert link is not None
+    assert (link.state, link.ended_in) == (State.FAILED, State.PREPARING)
+    assert world.theirs.state == original_links.FAILED
+    world.has_stun = True
+    assert world.ours.deadline == link.since + legacylinks.WAIT_S
+    world.run(legacylinks.WAIT_S)
+    assert world.state() is State.INIT
+    begin(world, "ours")
+    world.run(8)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+
+
+def test_a_path_that_the_kernel_refuses_is_proven_anew() -> None:
+    world = connected()
+    world.do(world.ours.silenced(THEIRS))
+    assert not world.paths
+    assert world.ours.silenced(THEIRS) == world.ours.silenced(OURS) == []
+    before = sum(isinstance(each, SetPath) for each in world.history)
+    world.run(2)
+    assert sum(isinstance(each, SetPath) for each in world.history) == before + 1
 
 
 def test_a_silent_peer_is_left_and_found_again() -> None:

@@ -272,7 +272,7 @@ def test_settings_that_are_read_again() -> None:
         "tun",
         "websocket",
     ]
-    assert changed.left == ["masquerade", "mtu", "name", "no_offload"]
+    assert changed.left == ["discovery", "masquerade", "mtu", "name", "no_offload"]
     assert changed.takes_connection
     assert changed.settings == replace(wanted, mtu=1300, name="home", offload=True, masquerade=False, discovery=0)
     # What is left is named again, and what was applied is not.

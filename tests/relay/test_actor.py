@@ -36,8 +36,8 @@ class Noting:
         self.done.append(("send", connection, payload))
         return self.has_room
 
-    def bind(self, connection: int, ip: int, *, takes_sealed: bool) -> bool:
-        self.done.append(("bind", connection, ip, takes_sealed))
+    def bind(self, connection: int, ip: int, *, takes_sealed: bool, circle: int) -> bool:
+        self.done.append(("bind", connection, ip, takes_sealed, circle))
         return True
 
     def close(self, connection: int, code: int | None, reason: str) -> bool:
@@ -138,7 +138,7 @@ async def test_what_is_sent_behind_the_keys_is_sealed(acting: Acting) -> None:
     acting.act(Secure(1, ONE, OTHER), Send(1, bytes([21]) * 200), Bind(1, 9, False), Send(1, ROUTE), Send(2, ROUTE))
     (_, _, answer), bind, (_, _, sealed), clear = acting.engine.done
     assert answer == bytes([21]) * 200
-    assert bind == ("bind", 1, 9, False)
+    assert bind == ("bind", 1, 9, False, 1)
     assert control.opened(Cipher(PRIMITIVES, ONE), sealed) == ROUTE
     assert clear == ("send", 2, ROUTE)
     assert acting.members == [1]

@@ -28,7 +28,8 @@ class Changing(Talk):
     def member_by(self, password: bytes, last: int, *, extended: bool = False) -> int:
         self.wall += 1
         connection = self.open(extended=extended)
-        assert self.auth(connection, ip(last), password) == [Bind(connection, int(ip(last)))]
+        circle = self.network.circles.of(Password(password))
+        assert self.auth(connection, ip(last), password) == [Bind(connection, int(ip(last)), circle=circle)]
         return connection
 
 
@@ -103,7 +104,7 @@ class TestPasswords:
             Unbind(old),
             Close(old, CloseCode.SERVICE_RESTART, WRONG),
         ]
-        assert changing.auth(silent, ip(7), NEW) == [Bind(silent, int(ip(7)))]
+        assert changing.auth(silent, ip(7), NEW) == [Bind(silent, int(ip(7)), circle=2)]
         assert changing.close(new) == []
 
     def test_one_that_is_renamed_or_prolonged_concerns_nobody(self, changing: Changing) -> None:
@@ -123,7 +124,7 @@ class TestPasswords:
             Close(gone, None, WRONG),
             Unbind(holder),
             Close(holder, CloseCode.SERVICE_RESTART, WRONG),
-            Bind(waiting, int(ip(5))),
+            Bind(waiting, int(ip(5)), circle=2),
             Unbind(other),
             Close(other, CloseCode.SERVICE_RESTART, WRONG),
         ]

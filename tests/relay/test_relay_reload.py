@@ -9,11 +9,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 from lab.member import Ended, Member, everything, packet, upgrade_request
 from lab.programs import PATIENCE_S, Program, RelayProgram, environment, server
+
+from candy.protocol import wire
 
 NEW = "the new one"
 
@@ -118,6 +121,8 @@ class TestPasswords:
         granted = new.ask("192.168.202.9/24")
         new.log_in(str(granted.ip))
         relay.wait_for(r"INFO 127\.0\.0\.1: logged in as 192\.168\.202\.9 by the password new$")
+        # Where the one is, is nothing for who has another password: by a datagram from there either could be guessed.
+        new.send(wire.Udp4Conn(granted.ip, IPv4Address("192.168.202.5"), granted.ip, 7).encode())
         new.forward(packet("192.168.202.9", "192.168.202.5", b"together"))
         assert old.receive_packet() == packet("192.168.202.9", "192.168.202.5", b"together")
 
