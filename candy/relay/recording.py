@@ -11,9 +11,12 @@ Nothing here does anything.
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from candy.protocol.login import Asks
+
+if TYPE_CHECKING:
+    from candy.relay.enrolment import Device
 
 
 class Outcome(Enum):
@@ -78,6 +81,9 @@ class Sharing(Protocol):
 
     def is_settled(self, ip: int, holder: bytes) -> bool:
         """The address is known to be this device's at this relay, so nothing is to be written."""
+
+    def is_written(self, device: "Device") -> bool:
+        """The other relays let this device in by the same; whether it has come yet is no matter of theirs."""
 
     def elsewhere(self, ip: int) -> Elsewhere | None:
         """Who has the address at another relay."""

@@ -275,12 +275,11 @@ class Agreement:
     async def read(self, kind: type[_Of], key: str) -> Known[_Of]:
         """What is under a key. Raises AwayError."""
         entry = await self._ledger.get(kind.bucket, key)
-        return Known(None, 0) if entry is None else self.opened(kind, entry)
+        return Known(None, 0) if entry is None else Known(self.opened(kind, entry), entry.revision)
 
-    def opened(self, kind: type[_Of], entry: Entry) -> Known[_Of]:
+    def opened(self, kind: type[_Of], entry: Entry) -> _Of:
         """An entry's record. Raises FormatError."""
-        content = self._envelope.open(kind.bucket, entry.key, entry.value).content
-        return Known(kind.decode(content), entry.revision)
+        return kind.decode(self._envelope.open(kind.bucket, entry.key, entry.value).content)
 
     async def _settle(self, kind: type[_Of], key: str, value: bytes, own: bytes, revision: int) -> int | Known[_Of]:
         """Put a value by rule 2: its revision, or what another relay has put there."""

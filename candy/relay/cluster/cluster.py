@@ -57,7 +57,7 @@ from candy.relay.cluster.records import (
 )
 from candy.relay.cluster.shared import Shared
 from candy.relay.clustersettings import ClusterSettings
-from candy.relay.enrolment import AGAIN_S, Device
+from candy.relay.enrolment import AGAIN_S, Device, Standing
 from candy.relay.network import Network
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import Password
@@ -69,6 +69,8 @@ FLUSH_S: Final = 0.01
 WRITE_S: Final = 1.0
 LISTEN_S: Final = 1.5
 """How long a start listens for the beats of relays that run."""
+UNREADABLE_MOST: Final = 100
+"""Records that can't be read of which the log tells."""
 
 log = logging.getLogger("candy.relay")
 
@@ -181,7 +183,7 @@ class Cluster:
 
     def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
         """Have the relays agree on this, or write what is new of devices and invitations."""
-        return self._go(self._decide(self.shares[path], wanted) if wanted is not None else self._write_devices())
+        return self._go(self._decide(path, wanted) if wanted is not None else self._write_devices())
 
     # Its start.
 
@@ -247,9 +249,13 @@ class Cluster:
 
     # Decisions.
 
-    async def _decide(self, shared: Shared, wanted: Wanted) -> Outcome:
+    async def _decide(self, path: str, wanted: Wanted) -> Outcome:
+        shared = self.shares.get(path)
+        if shared is None:
+            # Its network is not served any more.
+            return Outcome.AWAY
         # By the clock of what asked, or it would be asked again.
-        path, enrolment, wall = shared.path, shared.network.enrolment, shared.network.pool.leases.wall
+        enrolment, wall = shared.network.enrolment, shared.network.pool.leases.wall
         try:
             if wanted.digest is not None:
                 await self._agreement.spend(path, *wanted.digest)
@@ -259,7 +265,10 @@ class Cluster:
                 known = await self._agreement.redeem(path, wanted.selector, wanted.device, wall, until)
                 assert known.record is not None
                 enrolment.learn(known.record.invitation())
-            if wanted.device and (device := enrolment.get(wanted.device)) is not None:
+            if wanted.device:
+                if (device := enrolment.get(wanted.device)) is None:
+                    # Another connection had brought it, and was not let in.
+                    return Outcome.AWAY
                 await self._enrol(shared, device)
             if wanted.ip is not None:
                 await self._claim(shared, wanted.ip, wanted.holder, wanted.takes_from, wall)
@@ -291,12 +300,13 @@ class Cluster:
         found = await self._agreement.enrol(shared.path, device)
         if found != device:
             shared.network.enrolment.learn(found)
+        shared.wrote(found)
         shared.changed.pop(device.key, None)
 
     async def _write_devices(self) -> Outcome:
         """What is new of devices and invitations."""
         try:
-            for shared in self.shares.values():
+            for shared in list(self.shares.values()):
                 enrolment = shared.network.enrolment
                 for key in list(shared.changed):
                     device = enrolment.get(key)
@@ -316,28 +326,39 @@ class Cluster:
     def _on_grant(self, entry: Entry) -> None:
         name, _, address = entry.key.partition(".")
         shared = self._by_word.get(name)
-        if shared is None or (grant := self._opened(Grant, entry)) is None:
-            return
-        self._learn(shared, int(IPv4Address(address)), grant, entry.revision)
+        if shared is not None and (grant := self._opened(Grant, entry)) is not None:
+            # Nobody else seals what can be opened, so the key is one of grant_key().
+            self._learn(shared, int(IPv4Address(address)), grant, entry.revision)
 
     def _learn(self, shared: Shared, ip: int, grant: Grant, revision: int) -> None:
         self._host.decide_at(shared.path, lambda network, now, wall: shared.learn(ip, grant, revision, now))
 
     def _on_device(self, entry: Entry) -> None:
-        name, kind, _ = entry.key.split(".")
+        name, _, rest = entry.key.partition(".")
         shared = self._by_word.get(name)
         if shared is None:
             return
-        if kind == "invitation":
-            if (ticket := self._opened(Redeemable, entry)) is not None:
-                self._unchanged(shared, ticket.selector, lambda: shared.network.enrolment.learn(ticket.invitation()))
-        elif (found := self._opened(Credential, entry)) is not None:
-            device = found.device()
+        try:
+            if rest.startswith("invitation."):
+                invitation = self._agreement.opened(Redeemable, entry).invitation()
+                self._unchanged(shared, invitation.selector, lambda: shared.network.enrolment.learn(invitation))
+            elif rest.startswith("device."):
+                self._learn_device(shared, self._agreement.opened(Credential, entry).device())
+        except FormatError as error:
+            self._pass_over(error)
 
-            def learn() -> None:
-                self._host.decide_at(shared.path, lambda network, now, wall: network.learned(device, now, wall))
+    def _learn_device(self, shared: Shared, device: Device) -> None:
+        own = shared.network.enrolment.get(device.key)
+        shared.wrote(device)
+        if own is not None and own.standing is Standing.REVOKED and device.standing is not Standing.REVOKED:
+            # It was revoked here while NATS was away, perhaps before this start: the others are yet to learn it.
+            shared.changed[device.key] = None
+            return
 
-            self._unchanged(shared, device.key, learn)
+        def learn() -> None:
+            self._host.decide_at(shared.path, lambda network, now, wall: network.learned(device, now, wall))
+
+        self._unchanged(shared, device.key, learn)
 
     @staticmethod
     def _unchanged(shared: Shared, key: bytes, learn: Callable[[], None]) -> None:
@@ -349,12 +370,15 @@ class Cluster:
 
     def _opened(self, kind: type[_Of], entry: Entry) -> _Of | None:
         try:
-            return self._agreement.opened(kind, entry).record
+            return self._agreement.opened(kind, entry)
         except FormatError as error:
-            if str(error) not in self._unreadable and len(self._unreadable) < 100:
-                self._unreadable.add(str(error))
-                log.warning("cluster: passed over: %s", error)
+            self._pass_over(error)
             return None
+
+    def _pass_over(self, error: FormatError) -> None:
+        if str(error) not in self._unreadable and len(self._unreadable) < UNREADABLE_MOST:
+            self._unreadable.add(str(error))
+            log.warning("cluster: passed over: %s", error)
 
     # Who is where.
 
@@ -370,9 +394,7 @@ class Cluster:
         try:
             self._follow(self.directory.take(author, message, now))
         except FormatError as error:
-            if str(error) not in self._unreadable:
-                self._unreadable.add(str(error))
-                log.warning("cluster: of the relay %s: %s", author, error)
+            self._pass_over(error)
 
     def _follow(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -426,7 +448,7 @@ class Cluster:
         while True:
             await asyncio.sleep(WRITE_S)
             with suppress(AwayError, FormatError):
-                for shared in self.shares.values():
+                for shared in list(self.shares.values()):
                     await self._write(shared)
                 await self._write_devices()
 

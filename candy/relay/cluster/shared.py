@@ -14,12 +14,14 @@ No I/O and no clock.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import NamedTuple
 
 from candy.protocol.addresses import ipv4
 from candy.relay.cluster.directory import Directory, Place
 from candy.relay.cluster.records import Grant, word
+from candy.relay.enrolment import Device
 from candy.relay.leases import DAY_S, LeaseRow
 from candy.relay.network import Network
 from candy.relay.recording import Elsewhere, Presented
@@ -67,6 +69,8 @@ class Shared:
         """Addresses whose leases have ended here, and the devices that had them."""
         self.changed: dict[bytes, None] = {}
         """Keys and selectors of what is new of devices and invitations."""
+        self._written: dict[bytes, Device] = {}
+        """Devices as the others know them, by their keys."""
         # From a place of this relay's own, so that two seldom grant one address.
         network.pool.begin_at(int.from_bytes(blake2b(f"{relay}{path}".encode(), digest_size=8).digest(), "big"))
         network.pool.leases.watch(self._on_lease)
@@ -81,6 +85,10 @@ class Shared:
             return False
         is_fresh = known.relay == self._relay and known.seen + DAY_S > self.network.pool.leases.wall
         return is_fresh or not self._is_up()
+
+    def is_written(self, device: Device) -> bool:
+        written = self._written.get(device.key)
+        return written is not None and replace(written, has_come=device.has_come) == device
 
     def elsewhere(self, ip: int) -> Elsewhere | None:
         found = self._directory.elsewhere((self.word, ip))
@@ -123,6 +131,10 @@ class Shared:
             self._is_learning = False
         is_anothers = member is not None and not grant.is_free and not is_own
         return self.network.lost(ip, grant.relay, now) if is_anothers else []
+
+    def wrote(self, device: Device) -> None:
+        """The others know it so."""
+        self._written[device.key] = device
 
     def moved(self, ip: int, now: float) -> list[Action]:
         """Another relay says that it has a member at this address."""

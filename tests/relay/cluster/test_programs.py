@@ -6,6 +6,7 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def logged_in(relay: Program, address: tuple[str, int]) -> tuple[Member, str]:
     ip = str(member.ask().ip)
     member.send(member.auth(ip))
     relay.wait_for(f"logged in as {ip}")
+    member.ip = IPv4Address(ip)
     return member, ip
 
 
