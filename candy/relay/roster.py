@@ -144,6 +144,11 @@ class Roster:
         return Asks.SEALS_NOTHING if self._realm.own is None else self._realm.own.flags
 
     @property
+    def tolerance(self) -> int:
+        """Seconds that a member's clock may be off."""
+        return self._realm.tolerance
+
+    @property
     def forwards_broadcast(self) -> bool:
         """Members may send messages to all others."""
         return self._realm.forward_broadcast

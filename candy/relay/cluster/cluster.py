@@ -39,6 +39,7 @@ from candy.relay.cluster.agreement import (
     RepeatedError,
     UsedUpError,
 )
+from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
 from candy.relay.cluster.jetstream import JetStream, ended
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
@@ -104,6 +105,7 @@ class Cluster:
         envelope = Envelope(_secret(settings.secret_file), NOISE, os.urandom)
         self._envelope = envelope
         self._agreement = Agreement(self._nats, envelope, settings.name)
+        self._digests = Digests(self._nats, self._agreement, host.now)
         self.presence = Presence()
         self.directory = Directory(settings.name, 0, random.random)
         self.shares: dict[str, Shared] = {}
@@ -149,6 +151,7 @@ class Cluster:
             reservations=tuple(sorted(map(str, settings.reservations))),
             allow_outside_pool=settings.allow_outside_pool,
             legacy=settings.legacy,
+            clock_tolerance=settings.clock_tolerance,
         )
 
     def _digest(self, password: Password) -> str:
@@ -219,7 +222,7 @@ class Cluster:
             RelayRecord, name, lambda now: None if now is None or now.imported == done else replace(now, imported=done)
         )
         self._has_begun = True
-        for task in (self._flush_always(), self._beat_always(), self._write_always()):
+        for task in (self._flush_always(), self._beat_always(), self._write_always(), self._tidy_always()):
             self._go(task)
 
     async def _take_in(self, shared: Shared, imports: bool) -> None:
@@ -258,7 +261,7 @@ class Cluster:
         enrolment, wall = shared.network.enrolment, shared.network.pool.leases.wall
         try:
             if wanted.digest is not None:
-                await self._agreement.spend(path, *wanted.digest)
+                await self._digests.spend(path, *wanted.digest)
             if wanted.selector:
                 invitation = enrolment.invitation(wanted.selector)
                 until = invitation.until + AGAIN_S if invitation is not None else 0
@@ -451,6 +454,16 @@ class Cluster:
                 for shared in list(self.shares.values()):
                     await self._write(shared)
                 await self._write_devices()
+
+    async def _tidy_always(self) -> None:
+        """Digests of log-ins that nobody believes any more."""
+        while True:
+            await asyncio.sleep(TIDY_S)
+            if min([self.settings.name, *self.presence.there]) != self.settings.name:
+                continue
+            with suppress(AwayError, FormatError):
+                for path, shared in list(self.shares.items()):
+                    await self._digests.tidy(path, shared.network.tolerance, int(time.time()))
 
     async def _write(self, shared: Shared) -> None:
         wall = int(time.time())

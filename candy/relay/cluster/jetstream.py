@@ -25,6 +25,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,10 +64,15 @@ HEARTBEAT_S: Final = 2.0
 SILENCE_S: Final = 3 * HEARTBEAT_S
 """Of a consumer that is gone."""
 
+DIGESTS_MOST: Final = 1 << 22
+"""Of all networks. They go with time (candy.relay.cluster.digests); beyond it log-ins by hashes have to wait."""
+
 _WRONG_SEQUENCE: Final = (10071, 10164)
 """The second: another write is under way."""
 _NOT_FOUND: Final = (10037, 10059)
-_NO_PEERS: Final = (10005, 10074)
+_TOO_FEW_PEERS: Final = 10005
+_ALONE: Final = 10074
+"""The server is none of several."""
 _OTHER_CONFIGURATION: Final = 10058
 
 log = logging.getLogger("candy.relay")
@@ -182,9 +188,24 @@ class JetStream:
         self._following.append(following)
         await ready
 
+    async def first(self, bucket: Bucket, prefix: str, revision: int) -> Entry | None:
+        return await self._found(bucket, {"seq": max(revision, 1), "next_by_subj": f"{_subject(bucket, prefix)}.>"})
+
+    async def written(self, bucket: Bucket) -> int:
+        try:
+            state = (await self._api(f"STREAM.INFO.{_stream(bucket)}", {}))["state"]
+        except _ApiError as error:
+            raise AwayError(str(error)) from None
+        # To the second, behind which stand fractions that datetime does not read. Of an empty stream it is of year 1.
+        written = datetime.strptime(state["last_ts"][:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+        return max(0, int(written.timestamp()))
+
     async def forget(self, bucket: Bucket, prefix: str) -> None:
         body = {"filter": f"{_subject(bucket, prefix)}.>"}
-        await self._api(f"STREAM.PURGE.{_stream(bucket)}", body)
+        try:
+            await self._api(f"STREAM.PURGE.{_stream(bucket)}", body)
+        except _ApiError as error:
+            raise AwayError(str(error)) from None
 
     # Messages.
 
@@ -276,7 +297,8 @@ class JetStream:
         while True:
             try:
                 return await self._make(bucket)
-            except AwayError:
+            except (AwayError, _NoPeersError):
+                # Servers that have just begun may not have found each other.
                 if asyncio.get_running_loop().time() > ends:
                     raise
                 await asyncio.sleep(AGAIN_S)
@@ -296,6 +318,8 @@ class JetStream:
             "deny_delete": True,
             "metadata": {"candy.schema": str(SCHEMA)},
         }
+        if bucket is Bucket.DIGESTS:
+            config["max_msgs"] = DIGESTS_MOST
         try:
             found = (await self._api(f"STREAM.INFO.{_stream(bucket)}", {}))["config"]
         except _ApiError as error:
@@ -319,8 +343,9 @@ class JetStream:
             created: dict[str, Any] = (await self._api(f"STREAM.CREATE.{_stream(bucket)}", config))["config"]
             return created
         except _ApiError as error:
-            if error.code in _NO_PEERS:
-                raise OperationalError(
+            if error.code in (_TOO_FEW_PEERS, _ALONE):
+                kind = _NoPeersError if error.code == _TOO_FEW_PEERS else OperationalError
+                raise kind(
                     f"cluster: replicas = {config['num_replicas']} needs as many servers of NATS with JetStream, and "
                     f"{self.server} knows of fewer ({error}): start them, or write replicas = 1"
                 ) from None
@@ -331,13 +356,17 @@ class JetStream:
             raise AwayError(str(error)) from None
 
     async def _get(self, bucket: Bucket, key: str) -> Entry | None:
+        return await self._found(bucket, {"last_by_subj": _subject(bucket, key)})
+
+    async def _found(self, bucket: Bucket, which: dict[str, Any]) -> Entry | None:
         try:
-            found = await self._api(f"STREAM.MSG.GET.{_stream(bucket)}", {"last_by_subj": _subject(bucket, key)})
+            found = await self._api(f"STREAM.MSG.GET.{_stream(bucket)}", which)
         except _ApiError as error:
             if error.code in _NOT_FOUND:
                 return None
             raise AwayError(str(error)) from None
         message = found["message"]
+        key = message["subject"].split(".", 2)[2]
         return Entry(key, b64decode(message.get("data", "")), int(message["seq"]))
 
     async def _api(self, call: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -447,6 +476,10 @@ class JetStream:
         if isinstance(error, TimeoutError | NoServersError):
             return f"no server of NATS answers at {servers} ({self.error or 'no answer'}): start it, or mend nats"
         return f"{servers}: {error or self.error}"
+
+
+class _NoPeersError(OperationalError):
+    """There are too few servers, perhaps not for long."""
 
 
 class _ApiError(Exception):

@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, ClassVar, NamedTuple, Self
 
 from candy.errors import CandyError
+from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.noise import Primitives
 from candy.relay.cluster.ledger import Bucket
 from candy.relay.enrolment import Device, Invitation, Standing
@@ -34,6 +35,8 @@ ID_BYTES = 8
 SALT_BYTES = 16
 RECENT_MOST = 64
 """Devices that an invitation's record names: those that came by it last."""
+SLOT_S = 60
+"""Digests are forgotten by times of so many seconds."""
 _NONCE = bytes(12)
 
 
@@ -64,7 +67,8 @@ def invitation_key(path: str, selector: bytes) -> str:
 
 
 def digest_key(path: str, timestamp: int, digest: bytes) -> str:
-    return f"{word(path)}.{timestamp}.{digest.hex()}"
+    """The slot is there to be forgotten by: a digest covers its timestamp."""
+    return f"{word(path)}.{timestamp // SLOT_S}.{digest.hex()}"
 
 
 def settings_key(path: str) -> str:
@@ -274,11 +278,12 @@ class Common(Record):
     """Of the configuration."""
     allow_outside_pool: bool = False
     legacy: bool = True
+    clock_tolerance: int = TOLERANCE_S
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark(Record):
-    """Digests of AUTHs up to this time are forgotten: none is believed any more."""
+    """AUTHs up to this time are believed no more, in Unix seconds: their digests are forgotten, or about to be."""
 
     bucket: ClassVar[Bucket] = Bucket.NETWORKS
 
