@@ -214,6 +214,34 @@ class Network(Roster):
         told = f"{session.ip} was taken over at another relay"
         return self._send_away(session, CloseCode.REPLACED, told, now)
 
+    def freed(self, ip: int, now: float) -> list[Action]:
+        """Another relay has no member at this address any more: a session that waits for it gets it."""
+        return self._leave_address(ipv4(ip), now)
+
+    def probed(self, ip: int, now: float, *, is_there: bool) -> list[Action]:
+        """What another relay says of its member at this address (Sharing.ask())."""
+        return self._carry_out(self._claims.probed(ipv4(ip), is_there=is_there), now)
+
+    def probe(self, ip: int, answered: Callable[[], None]) -> tuple[bytes, list[Action]]:
+        """Another relay asks whether the member at this address is still there: the payload of the PING that asks it,
+        empty if there is none. `answered` is called with its PONG. Call probe_over() when its time is over."""
+        holder = self.member_at(ipv4(ip))
+        if holder is None:
+            return b"", []
+        return self._claims.ask(holder, answered)
+
+    def probe_over(self, payload: bytes, ip: int, relay: str, now: float, *, is_there: bool) -> list[Action]:
+        """It has answered, or its time is over: then it loses its address to a member of that relay's."""
+        holder = self._claims.forget(payload)
+        if is_there or holder is None or self.member_at(ipv4(ip)) is not holder:
+            return []
+        return [*self._carry_out(self._claims.silent(holder, relay), now), *self._leave_address(ipv4(ip), now)]
+
+    @property
+    def probe_timeout(self) -> float:
+        """Seconds that a member has to answer a probe."""
+        return self._claims.probe_timeout
+
     def learned(self, device: Device, now: float, wall: int) -> list[Action]:
         """Another relay has written this of a device."""
         before = self._realm.enrolment.get(device.key)
@@ -354,7 +382,8 @@ class Network(Roster):
                 actions += self._go_on(session, session.called(now, wall), now)
             elif session.is_waiting:
                 actions += self._carry_out(self._claims.unanswered(session), now)
-                actions += self._settle(session, now)
+                if session.is_waiting:
+                    actions += self._settle(session, now)
             else:
                 self._realm.logins["timeout"] += 1
                 actions.append(session.line("debug", "did not authenticate in time"))

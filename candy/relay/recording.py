@@ -88,6 +88,9 @@ class Sharing(Protocol):
     def elsewhere(self, ip: int) -> Elsewhere | None:
         """Who has the address at another relay."""
 
+    def ask(self, ip: int, relay: str) -> None:
+        """Have that relay ask its member at this address whether it is still there; Network.probed() says."""
+
     def came(self, member: Presented) -> None:
         """A member has this address here."""
 

@@ -19,7 +19,7 @@ from candy.protocol.actions import Log, Ping
 from candy.protocol.closing import CloseCode
 from candy.protocol.login import Asks
 from candy.relay import lines
-from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
+from candy.relay.claims import Admit, Ask, Claims, Refuse, Replace, Step, Wait
 from candy.relay.enrolment import Enrolment
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import NO_HELLO, Traffic
@@ -207,6 +207,9 @@ class Roster:
                     actions += step.session.refuse(step.why, code=CloseCode.ADDRESS_HELD, told=step.told)
                 case Replace():
                     actions += self._replace(step, now)
+                case Ask():
+                    assert self._realm.shared is not None
+                    self._realm.shared.ask(step.ip, step.relay)
                 case Ping() | Log():
                     actions.append(step)
         return actions

@@ -31,6 +31,9 @@ class Others:
     def elsewhere(self, ip: int) -> Elsewhere | None:
         return self.members.get(ip)
 
+    def ask(self, ip: int, relay: str) -> None:
+        self.told.append((ip, relay))
+
     def came(self, member: Presented) -> None:
         self.told.append(member)
 

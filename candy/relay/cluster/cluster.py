@@ -7,6 +7,7 @@
     candy.from.NAME.where          updates and beats of a relay's, to all
     candy.from.NAME.part.OTHER     all that it has, to one that has asked
     candy.to.NAME.parts            who asks, by name
+    candy.to.NAME.ask.ASKER        what operators ask elsewhere, and relays of each other (candy.relay.cluster.asking)
 
 Rules:
  1. Nothing here decides: networks do (candy.relay.network), and Agreement.
@@ -31,6 +32,7 @@ from candy import __version__
 from candy.control.model import ClusterStatus
 from candy.errors import OperationalError
 from candy.primitives import NOISE
+from candy.protocol.addresses import ipv4
 from candy.relay.cluster.agreement import (
     Agreement,
     DiffersError,
@@ -39,6 +41,8 @@ from candy.relay.cluster.agreement import (
     RepeatedError,
     UsedUpError,
 )
+from candy.relay.cluster.answering import Answering
+from candy.relay.cluster.asking import Answer, Asking, ask_all
 from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
 from candy.relay.cluster.jetstream import JetStream, ended
@@ -108,6 +112,11 @@ class Cluster:
         self._digests = Digests(self._nats, self._agreement, host.now)
         self.presence = Presence()
         self.directory = Directory(settings.name, 0, random.random)
+        self.relays: dict[str, RelayRecord] = {}
+        """All that there ever were, this one among them, by name."""
+        self.asking = Asking(self._nats, envelope, settings.name, self._epoch_of)
+        self.answering = Answering(self)
+        self.asking.answers = self.answering.answers
         self.shares: dict[str, Shared] = {}
         self._by_word: dict[str, Shared] = {}
         self._news = asyncio.Event()
@@ -182,11 +191,36 @@ class Cluster:
     async def stop(self) -> None:
         """Idempotent."""
         await ended(self._tasks)
+        if self._has_begun and self.is_up:
+            self._has_begun = False
+            with suppress(AwayError, FormatError):
+                await self._agreement.update(
+                    RelayRecord, self.settings.name, lambda now: None if now is None else replace(now, is_running=False)
+                )
         await self._nats.close()
 
     def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
         """Have the relays agree on this, or write what is new of devices and invitations."""
         return self._go(self._decide(path, wanted) if wanted is not None else self._write_devices())
+
+    @property
+    def others(self) -> list[str]:
+        """Relays that have not said that they end, this one left out."""
+        return sorted(name for name, its in self.relays.items() if its.is_running and name != self.settings.name)
+
+    async def ask_others(
+        self, call: str, given: Mapping[str, Any], takes_s: float = 0.0
+    ) -> tuple[dict[str, Answer], list[str]]:
+        """Ask all that are there: what those said that did not refuse, and whom it did not reach (Asking.ask()). Those
+        that are not there are not reached."""
+        there = set(self.presence.there) if self.is_up else set()
+        asked = [name for name in self.others if name in there]
+        answers, unreached = await ask_all(self.asking, asked, call, given, takes_s)
+        return answers, sorted({*unreached, *self.others} - answers.keys() - (set(asked) - set(unreached)))
+
+    def _epoch_of(self, relay: str) -> int:
+        its = self.relays.get(relay)
+        return 0 if its is None else its.epoch
 
     # Its start.
 
@@ -197,7 +231,7 @@ class Cluster:
         def begin(current: RelayRecord | None) -> RelayRecord:
             epoch = max(wall, current.epoch + 1 if current is not None else 0)
             done = current.imported if current is not None else ()
-            return RelayRecord(self.settings.url, epoch, __version__, done)
+            return RelayRecord(self.settings.url, epoch, __version__, done, is_running=True)
 
         known = await self._agreement.update(RelayRecord, name, begin)
         assert known.record is not None
@@ -211,8 +245,8 @@ class Cluster:
             raise OperationalError(f"cluster: another relay that runs is called {name}: give each a name of its own")
         for path, network in self._networks.items():
             await self._agreement.join(path, alike[path], self.presence.there)
-            shared = Shared(path, network, self.directory, name, lambda: self.is_up, self._news.set)
-            self.shares[path] = self._by_word[shared.word] = shared
+            self._share(path, network)
+        await self._nats.follow(Bucket.RELAYS, self._on_relay)
         await self._nats.follow(Bucket.DEVICES, self._on_device)
         await self._nats.follow(Bucket.GRANTS, self._on_grant)
         for path, shared in self.shares.items():
@@ -221,9 +255,22 @@ class Cluster:
         await self._agreement.update(
             RelayRecord, name, lambda now: None if now is None or now.imported == done else replace(now, imported=done)
         )
+        await self.asking.listen()
         self._has_begun = True
         for task in (self._flush_always(), self._beat_always(), self._write_always(), self._tidy_always()):
             self._go(task)
+
+    def _share(self, path: str, network: Network) -> Shared:
+        def ask(shared: Shared, ip: int, relay: str) -> None:
+            self._go(self.answering.probe(shared, ip, relay))
+
+        def contest(shared: Shared, ip: int, relay: str) -> None:
+            self._go(self.answering.contest(shared, ip, relay))
+
+        name = self.settings.name
+        shared = Shared(path, network, self.directory, name, lambda: self.is_up, self._news.set, ask, contest)
+        self.shares[path] = self._by_word[shared.word] = shared
+        return shared
 
     async def _take_in(self, shared: Shared, imports: bool) -> None:
         """What the relay's own file has and the cluster has not: it is the cluster's from now on, or nobody's."""
@@ -238,7 +285,7 @@ class Cluster:
                 shared.drop(ip)
                 continue
             assert known.record is not None
-            shared.learn(ip, known.record, known.revision, self._host.now())
+            shared.learn(ip, known.record, known.revision)
             count += 1
         if imports:
             devices, invitations = shared.network.enrolment, shared.network.enrolment.invitations()
@@ -294,10 +341,22 @@ class Cluster:
             # So that it is not granted a second time.
             theirs = await self._agreement.read(Grant, grant_key(shared.path, ip))
             if theirs.record is not None:
-                self._learn(shared, ip, theirs.record, theirs.revision)
+                shared.learn(ip, theirs.record, theirs.revision)
             raise
         assert known.record is not None
-        self._learn(shared, ip, known.record, known.revision)
+        shared.learn(ip, known.record, known.revision)
+
+    async def take(self, shared: Shared, ip: int) -> None:
+        """Have the member here keep its address: another relay's, to which that was granted, was not there any more."""
+        member = shared.network.member_at(ipv4(ip))
+        if member is not None and member.vmac is not None:
+            with suppress(RefusedError, AwayError, FormatError):
+                await self._claim(shared, ip, member.vmac, shared.holder(ip), shared.network.pool.leases.wall)
+
+    def decide(self, shared: Shared, decide: Decide) -> None:
+        """Have a network decide, and carry that out, unless it is not served any more."""
+        if self.shares.get(shared.path) is shared:
+            self._host.decide_at(shared.path, decide)
 
     async def _enrol(self, shared: Shared, device: Device) -> None:
         found = await self._agreement.enrol(shared.path, device)
@@ -331,10 +390,11 @@ class Cluster:
         shared = self._by_word.get(name)
         if shared is not None and (grant := self._opened(Grant, entry)) is not None:
             # Nobody else seals what can be opened, so the key is one of grant_key().
-            self._learn(shared, int(IPv4Address(address)), grant, entry.revision)
+            shared.learn(int(IPv4Address(address)), grant, entry.revision)
 
-    def _learn(self, shared: Shared, ip: int, grant: Grant, revision: int) -> None:
-        self._host.decide_at(shared.path, lambda network, now, wall: shared.learn(ip, grant, revision, now))
+    def _on_relay(self, entry: Entry) -> None:
+        if (its := self._opened(RelayRecord, entry)) is not None:
+            self.relays[entry.key] = its
 
     def _on_device(self, entry: Entry) -> None:
         name, _, rest = entry.key.partition(".")
@@ -346,11 +406,12 @@ class Cluster:
                 invitation = self._agreement.opened(Redeemable, entry).invitation()
                 self._unchanged(shared, invitation.selector, lambda: shared.network.enrolment.learn(invitation))
             elif rest.startswith("device."):
-                self._learn_device(shared, self._agreement.opened(Credential, entry).device())
+                self.learn_device(shared, self._agreement.opened(Credential, entry).device())
         except FormatError as error:
             self._pass_over(error)
 
-    def _learn_device(self, shared: Shared, device: Device) -> None:
+    def learn_device(self, shared: Shared, device: Device) -> None:
+        """Another relay has written this of a device, or is about to."""
         own = shared.network.enrolment.get(device.key)
         shared.wrote(device)
         if own is not None and own.standing is Standing.REVOKED and device.standing is not Standing.REVOKED:
@@ -359,7 +420,7 @@ class Cluster:
             return
 
         def learn() -> None:
-            self._host.decide_at(shared.path, lambda network, now, wall: network.learned(device, now, wall))
+            self.decide(shared, lambda network, now, wall: network.learned(device, now, wall))
 
         self._unchanged(shared, device.key, learn)
 
@@ -407,19 +468,25 @@ class Cluster:
                 continue
             if change.is_there:
                 self._moved(shared, ip)
+            elif self.directory.elsewhere(change.key) is None:
+                self._freed(shared, ip)
 
     def _moved(self, shared: Shared, ip: int) -> None:
-        self._host.decide_at(shared.path, lambda network, now, wall: shared.moved(ip, now))
+        self.decide(shared, lambda network, now, wall: shared.moved(ip, now))
+
+    def _freed(self, shared: Shared, ip: int) -> None:
+        self.decide(shared, lambda network, now, wall: network.freed(ip, now))
 
     def _on_asked(self, subject: str, message: bytes) -> None:
         self._go(self._answer(message.decode("ascii", "replace")))
 
     async def _answer(self, asker: str) -> None:
-        await self._flush()
+        await self.flush()
         for part in list(self.directory.parts()):
             await self._nats.publish(f"candy.from.{self.settings.name}.part.{asker}", part)
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
+        """Tell the others of what is new here."""
         while self.is_up and (update := self.directory.flush()) is not None:
             await self._nats.publish(f"candy.from.{self.settings.name}.where", update)
 
@@ -430,12 +497,12 @@ class Cluster:
             await self._news.wait()
             self._news.clear()
             await asyncio.sleep(FLUSH_S)
-            await self._flush()
+            await self.flush()
 
     async def _beat_always(self) -> None:
         name = self.settings.name
         while True:
-            await self._flush()
+            await self.flush()
             if (beat := self.directory.beat()) is not None:
                 await self._nats.publish(f"candy.from.{name}.where", beat)
             now = self._host.now()

@@ -22,7 +22,7 @@ import json
 import logging
 import ssl
 from base64 import b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,6 +107,7 @@ class JetStream:
         """A server does not know this relay."""
         self._has_begun = False
         self._is_closing = False
+        self._serving: set[asyncio.Task[None]] = set()
         self.error = ""
         """The last one that the library has told of."""
 
@@ -143,7 +144,7 @@ class JetStream:
     async def close(self) -> None:
         """Idempotent."""
         self._is_closing = True
-        await ended(each.task for each in self._following if each.task is not None)
+        await ended([*(each.task for each in self._following if each.task is not None), *self._serving])
         if self._has_begun:
             with suppress(NatsError, OSError):
                 await self._client.close()
@@ -238,6 +239,25 @@ class JetStream:
             answer = take(message.subject, message.data)
             if answer is not None and message.reply:
                 await self.publish(message.reply, answer)
+
+        await self._client.subscribe(subject, cb=on_message)
+
+    async def serve(
+        self, subject: str, answer: Callable[[str, bytes], Coroutine[Any, Any, bytes | None]], most: int
+    ) -> None:
+        """Have this answer each message, by its subject and content, so many at once; None, and beyond that: nothing
+        is."""
+
+        async def reply(message: Msg) -> None:
+            answered = await answer(message.subject, message.data)
+            if answered is not None:
+                await self.publish(message.reply, answered)
+
+        async def on_message(message: Msg) -> None:
+            if message.reply and len(self._serving) < most:
+                task = asyncio.create_task(reply(message))
+                self._serving.add(task)
+                task.add_done_callback(self._serving.discard)
 
         await self._client.subscribe(subject, cb=on_message)
 

@@ -311,6 +311,8 @@ class RelayRecord(Record):
     version: str
     imported: tuple[str, ...] = ()
     """Paths of networks of which its own file was imported."""
+    is_running: bool = True
+    """It has not said that it ends."""
 
 
 def _text(addresses: IPv4Network | None) -> str:

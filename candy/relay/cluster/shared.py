@@ -8,7 +8,7 @@ Rules:
     released for all, unless its device is at another relay.
  2. A device that comes to another relay than before has its grant written anew there: the higher revision counts. While
     NATS is away it comes in by the grant that it has.
- 3. Two relays have one address: the one with the later grant keeps it.
+ 3. Two relays have one address: the one with the later grant keeps it, if its member answers a probe.
 
 No I/O and no clock.
 """
@@ -45,6 +45,8 @@ class Shared:
         relay: this one's name.
         is_up: whether NATS can be asked.
         told: called when the directory has news.
+        ask: has a relay probe its member at an address.
+        contest: called when a relay has a member at an address at which another one is here.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class Shared:
         relay: str,
         is_up: Callable[[], bool],
         told: Callable[[], None],
+        ask: Callable[["Shared", int, str], None],
+        contest: Callable[["Shared", int, str], None],
     ) -> None:
         self.path = path
         self.word = word(path)
@@ -63,6 +67,8 @@ class Shared:
         self._relay = relay
         self._is_up = is_up
         self._told = told
+        self._ask = ask
+        self._contest = contest
         self._grants: dict[int, _Known] = {}
         self._is_learning = False
         self.owed: dict[int, bytes] = {}
@@ -94,12 +100,19 @@ class Shared:
         found = self._directory.elsewhere((self.word, ip))
         return None if found is None else Elsewhere(found[0], found[1].identity)
 
+    def ask(self, ip: int, relay: str) -> None:
+        self._ask(self, ip, relay)
+
     def came(self, member: Presented) -> None:
         known = self._grants.get(member.ip)
-        revision = known.revision if known is not None else 0
+        # Of a grant that is another's its own is not later.
+        revision = known.revision if known is not None and known.holder == member.identity else 0
         own = (member.commit_bytes, member.lease, member.device, member.identity)
         self._directory.set((self.word, member.ip), Place(revision, int(member.flags), *own))
         self._told()
+        found = self._directory.elsewhere((self.word, member.ip))
+        if found is not None and found[1].identity != member.identity:
+            self._contest(self, member.ip, found[0])
 
     def went(self, ip: int) -> None:
         self._directory.set((self.word, ip), None)
@@ -107,11 +120,11 @@ class Shared:
 
     # What others have written.
 
-    def learn(self, ip: int, grant: Grant, revision: int, now: float) -> list[Action]:
+    def learn(self, ip: int, grant: Grant, revision: int) -> None:
         """A grant, as it is now."""
         known = self._grants.get(ip)
         if known is not None and revision <= known.revision:
-            return []
+            return
         self._grants[ip] = _Known(revision, grant.holder, grant.relay, grant.seen)
         member = self.network.member_at(ipv4(ip))
         is_own = member is not None and member.vmac == grant.holder
@@ -129,8 +142,8 @@ class Shared:
                 self.network.pool.leases.learn(row(ip, grant))
         finally:
             self._is_learning = False
-        is_anothers = member is not None and not grant.is_free and not is_own
-        return self.network.lost(ip, grant.relay, now) if is_anothers else []
+        if member is not None and not grant.is_free and not is_own:
+            self._contest(self, ip, grant.relay)
 
     def wrote(self, device: Device) -> None:
         """The others know it so."""
@@ -138,8 +151,13 @@ class Shared:
 
     def moved(self, ip: int, now: float) -> list[Action]:
         """Another relay says that it has a member at this address."""
-        found = self._directory.elsewhere((self.word, ip))
-        return [] if found is None else self.network.lost(ip, found[0], now)
+        found, member = self._directory.elsewhere((self.word, ip)), self.network.member_at(ipv4(ip))
+        if found is None or member is None:
+            return []
+        if found[1].identity == member.vmac:
+            return self.network.lost(ip, found[0], now)
+        self._contest(self, ip, found[0])
+        return []
 
     def grant(self, ip: int, holder: bytes, wall: int) -> Grant:
         """What is to be written for a device that gets this address here."""
@@ -150,6 +168,11 @@ class Shared:
         hello = lease.hello
         said = (hello.name, hello.os, hello.version, lease.source, lease.number)
         return Grant(holder, self._relay, max(wall, lease.last_seen), lease.first_seen, *said)
+
+    def holder(self, ip: int) -> bytes:
+        """Whose an address is, as far as is known; empty: nobody's."""
+        known = self._grants.get(ip)
+        return b"" if known is None else known.holder
 
     def revision(self, ip: int) -> int:
         """Of what is known of an address; 0: nothing."""

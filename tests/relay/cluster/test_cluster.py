@@ -15,6 +15,7 @@ from kit.talk import ONE, TWO, ip
 
 from candy.errors import OperationalError
 from candy.member.login import Credentials
+from candy.protocol.actions import Ping
 from candy.protocol.closing import CloseCode
 from candy.relay.cluster import cluster
 from candy.relay.leases import LeaseRow
@@ -132,17 +133,88 @@ async def test_who_has_no_vmac_is_not_let_in(start: Start) -> None:
     assert CloseCode.POLICY_VIOLATION in [getattr(action, "code", None) for action in actions]
 
 
-async def test_a_member_of_another_relay_keeps_its_address(start: Start) -> None:
+async def held_at_eu(start: Start) -> tuple[Site, Site, int]:
+    """Two relays, and an old client at the first, which has 192.168.202.7: its connection."""
     eu, us = await start("eu"), await start("us")
-    await eu.old_comes(ip(7), ONE)
+    connection, _ = await eu.old_comes(ip(7), ONE)
     shared = us.network._realm.shared
     assert shared is not None
     await until(lambda: shared.elsewhere(int(ip(7))) is not None)
-    _, outcome = await us.come(by_password(), OTHER, fixed(7))
-    assert (outcome.told.code, outcome.told.text) == (
-        CloseCode.ADDRESS_HELD,
-        "192.168.202.7 is held by a member at the relay eu",
-    )
+    return eu, us, connection
+
+
+async def probed(site: Site) -> Ping:
+    """What its member is asked."""
+    await until(lambda: any(isinstance(action, Ping) for action in site.did))
+    [ping] = [action for action in site.did if isinstance(action, Ping)]
+    return ping
+
+
+async def test_a_member_of_another_relay_keeps_its_address(start: Start) -> None:
+    """It answers."""
+    eu, us, connection = await held_at_eu(start)
+    newcomer, actions = await us.old_comes(ip(7), TWO, WALL + 1)
+    assert actions == []
+    ping = await probed(eu)
+    assert ping.connection == connection
+    eu.keep(eu.network.ponged(connection, ping.payload, eu.now, eu.wall))
+    await until(lambda: CloseCode.ADDRESS_HELD in codes(us))
+    assert any("192.168.202.7 is held by a member at the relay eu, which answers" in line for line in us.log)
+    assert (eu.network.members, us.network.members) == (1, 0)
+    assert newcomer not in {session.connection for session in us.network.sessions}
+
+
+async def test_a_member_of_another_relay_that_is_silent_loses_its_address(start: Start) -> None:
+    eu, us, connection = await held_at_eu(start)
+    eu.network._claims.probe_timeout = 0.2
+    newcomer, _ = await us.old_comes(ip(7), TWO, WALL + 1)
+    await probed(eu)
+    await until(lambda: Unbind(connection) in eu.did)
+    assert CloseCode.UNANSWERED in codes(eu)
+    await us.until_in(newcomer)
+    assert (eu.network.members, us.network.members) == (0, 1)
+    # It is granted to the newcomer at both.
+    await until(lambda: (lease := eu.network.pool.leases.get(int(ip(7)))) is not None and lease.vmac == TWO)
+
+
+async def test_a_relay_that_does_not_say_keeps_its_members(start: Start) -> None:
+    eu, us, _ = await held_at_eu(start)
+    assert eu.end is not None
+    assert us.cluster is not None
+    # It is there still, as far as is known.
+    await us.old_comes(ip(7), TWO, WALL + 1)
+    await eu.end()
+    us.now += 3.0 + 2.0
+    us.did += us.keep(us.network.expired(us.now, us.wall))
+    assert CloseCode.ADDRESS_HELD in codes(us)
+    assert "which did not say whether it is there" in us.log[-1]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_two_holders_of_one_address(start: Start, answers: bool) -> None:
+    """After a partition the one with the later grant keeps it, if it is there."""
+    eu, us = await start("eu"), await start("us")
+    first, _ = await eu.old_comes(ip(7), ONE)
+    eu.network._claims.probe_timeout = us.network._claims.probe_timeout = 10.0 if answers else 0.2
+    assert us.cluster is not None
+    shared = us.cluster.shares[us.path]
+    # As if neither had heard of the other, and its own write were lost.
+    shared.is_settled = lambda ip, holder: True  # type: ignore[method-assign]
+    shared.elsewhere = lambda ip: None  # type: ignore[method-assign]
+    us.network.pool.is_elsewhere = lambda ip: False
+    second, _ = await us.old_comes(ip(7), TWO, WALL + 1)
+    assert us.network.members == 1
+    del shared.elsewhere
+    ping = await probed(eu)
+    assert ping.connection == first
+    if answers:
+        eu.keep(eu.network.ponged(first, ping.payload, eu.now, eu.wall))
+        await until(lambda: Unbind(second) in us.did)
+        assert (eu.network.members, us.network.members) == (1, 0)
+    else:
+        await until(lambda: Unbind(first) in eu.did)
+        await until(lambda: (lease := eu.network.pool.leases.get(int(ip(7)))) is not None and lease.vmac == TWO)
+        assert (eu.network.members, us.network.members) == (0, 1)
 
 
 @pytest.mark.parametrize(
