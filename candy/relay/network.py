@@ -421,6 +421,11 @@ class Network(Roster):
         self.register.reserve(reservation)
         return self._make_way(now)
 
+    def reserved(self, ip: int, reservation: Reservation | None, now: float) -> list[Action]:
+        """A command to another relay has reserved this address, or released it."""
+        self._realm.pool.learn(ip, reservation)
+        return self._make_way(now) if reservation is not None else []
+
     def set_reservations(self, reservations: Iterable[Reservation], now: float) -> list[Action]:
         """What the configuration reserves, instead of what it reserved before."""
         self._realm.pool.configure(reservations)

@@ -111,7 +111,7 @@ class Register:
             RequestError: there is neither, or the configuration reserves it.
         """
         if not self._pool.give_up(ip):
-            is_held = self._pool.holder(ip) is not None
+            is_held = self._pool.holder(ip) is not None or self._pool.is_elsewhere(int(ip))
             why = "its device is connected: kick it first" if is_held else "it is neither reserved nor leased"
             raise RequestError(f"{ip} can't be released: {why}")
 

@@ -130,6 +130,11 @@ class Relay:
         self.cluster = cluster
         self.keep_by(cluster)
 
+    @property
+    def name(self) -> str | None:
+        """Among the others; None: it is alone."""
+        return None if self.cluster is None else self.cluster.name
+
     async def make_interfaces(self, stack: ExitStack) -> None:
         """Give this machine its interfaces in the networks, and keep them as they shall be; they are closed with the
         stack.

@@ -163,8 +163,9 @@ class Asking:
             return None
         if call == _PART:
             parts, part = self._kept.get((asker, str(given.get("id"))), []), given.get("part")
-            has_it = isinstance(part, int) and 0 <= part < len(parts)
-            return self._sealed(asker, own, len(parts), parts[part]) if has_it else None
+            if not isinstance(part, int) or not 0 <= part < len(parts):
+                return None
+            return self._sealed(asker, own, len(parts), parts[part])
         parts = await self._parts(call, given)
         if len(parts) > 1:
             self._kept[asker, own.hex()] = parts

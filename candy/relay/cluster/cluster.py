@@ -30,7 +30,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from candy import __version__
 from candy.control.model import ClusterStatus
-from candy.errors import OperationalError
+from candy.errors import OperationalError, RequestError
 from candy.primitives import NOISE
 from candy.protocol.addresses import ipv4
 from candy.relay.cluster.agreement import (
@@ -42,7 +42,7 @@ from candy.relay.cluster.agreement import (
     UsedUpError,
 )
 from candy.relay.cluster.answering import Answering
-from candy.relay.cluster.asking import Answer, Asking, ask_all
+from candy.relay.cluster.asking import Answer, Answers, Asking, ask_all
 from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
 from candy.relay.cluster.jetstream import JetStream, ended
@@ -58,7 +58,9 @@ from candy.relay.cluster.records import (
     Record,
     Redeemable,
     RelayRecord,
+    Reserved,
     grant_key,
+    reserved_key,
 )
 from candy.relay.cluster.shared import Shared
 from candy.relay.clustersettings import ClusterSettings
@@ -67,6 +69,7 @@ from candy.relay.network import Network
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import Password
 from candy.relay.recording import Outcome, Wanted
+from candy.relay.reservations import Reservation
 from candy.relay.session import Action
 
 FLUSH_S: Final = 0.01
@@ -129,6 +132,11 @@ class Cluster:
     def is_up(self) -> bool:
         """NATS can be asked."""
         return self._nats.is_up
+
+    @property
+    def name(self) -> str:
+        """This relay's among them."""
+        return self.settings.name
 
     @property
     def server(self) -> str:
@@ -218,6 +226,21 @@ class Cluster:
         answers, unreached = await ask_all(self.asking, asked, call, given, takes_s)
         return answers, sorted({*unreached, *self.others} - answers.keys() - (set(asked) - set(unreached)))
 
+    async def ask_one(self, relay: str, call: str, given: Mapping[str, Any], takes_s: float = 0.0) -> Answer:
+        """Ask one. Raises RequestError: it refuses, or was not reached."""
+        try:
+            return await self.asking.ask(relay, call, given, takes_s)
+        except AwayError:
+            raise RequestError(f"the relay {relay} was not reached: try again, or ask there") from None
+
+    def answer_by(self, operators: Answers) -> None:
+        """Answer by this what operators ask at other relays."""
+        self.answering.operators = operators
+
+    async def revoked(self, path: str, device: Device) -> list[str]:
+        """Have all relays shut out a device that was revoked here; those that it did not reach."""
+        return await self.answering.revoked(path, device)
+
     def _epoch_of(self, relay: str) -> int:
         its = self.relays.get(relay)
         return 0 if its is None else its.epoch
@@ -293,6 +316,8 @@ class Cluster:
                 shared.changed[device.key] = None
             for invitation in list(invitations):
                 shared.changed[invitation.selector] = None
+            for reservation in list(shared.network.pool.reservations.commanded()):
+                shared.reserved.setdefault(int(reservation.address))
             await self._write_devices()
         if count:
             log.info("cluster: network %s: %d leases of this relay's file are the cluster's now", shared.path, count)
@@ -405,10 +430,22 @@ class Cluster:
             if rest.startswith("invitation."):
                 invitation = self._agreement.opened(Redeemable, entry).invitation()
                 self._unchanged(shared, invitation.selector, lambda: shared.network.enrolment.learn(invitation))
+            elif rest.startswith("reserved."):
+                self._learn_reserved(shared, rest, self._agreement.opened(Reserved, entry))
             elif rest.startswith("device."):
                 self.learn_device(shared, self._agreement.opened(Credential, entry).device())
         except FormatError as error:
             self._pass_over(error)
+
+    def _learn_reserved(self, shared: Shared, key: str, record: Reserved) -> None:
+        ip = int(key.rpartition(".")[2], 16)
+        try:
+            reservation = Reservation.of(IPv4Address(ip), record.device) if record.device else None
+        except ValueError as error:
+            raise FormatError(f"a reservation of {IPv4Address(ip)} {error}") from None
+        # What was commanded here meanwhile is about to be written.
+        if ip not in shared.reserved:
+            self.decide(shared, lambda network, now, wall: network.reserved(ip, reservation, now))
 
     def learn_device(self, shared: Shared, device: Device) -> None:
         """Another relay has written this of a device, or is about to."""
@@ -537,9 +574,20 @@ class Cluster:
         for ip, holder in list(shared.owed.items()):
             await self._agreement.release(shared.path, ip, holder, wall)
             shared.owed.pop(ip, None)
+        for ip in list(shared.reserved):
+            await self._write_reserved(shared, ip)
         for ip, holder in shared.aged(wall):
             with suppress(RefusedError):
                 await self._claim(shared, ip, holder, b"", wall)
+
+    async def _write_reserved(self, shared: Shared, ip: int) -> None:
+        kept = shared.network.pool.reservations.commanded_at(ip)
+        wanted = Reserved("" if kept is None else kept.device)
+        await self._agreement.update(
+            Reserved, reserved_key(shared.path, ip), lambda current: None if current == wanted else wanted
+        )
+        if shared.network.pool.reservations.commanded_at(ip) == kept:
+            shared.reserved.pop(ip, None)
 
     def _on_connected(self, is_up: bool) -> None:
         if not is_up:

@@ -25,7 +25,7 @@ class Bucket(StrEnum):
     GRANTS = "grants"
     """Who has which address: `NETWORK.a.b.c.d`."""
     DEVICES = "devices"
-    """`NETWORK.device.KEY`, `NETWORK.invitation.SELECTOR`."""
+    """`NETWORK.device.KEY`, `NETWORK.invitation.SELECTOR`, `NETWORK.reserved.ADDRESS`."""
     DIGESTS = "digests"
     """Of AUTHs: `NETWORK.SLOT.DIGEST`."""
     NETWORKS = "networks"

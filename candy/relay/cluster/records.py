@@ -66,6 +66,10 @@ def invitation_key(path: str, selector: bytes) -> str:
     return f"{word(path)}.invitation.{selector.hex()}"
 
 
+def reserved_key(path: str, ip: int) -> str:
+    return f"{word(path)}.reserved.{ip:08x}"
+
+
 def digest_key(path: str, timestamp: int, digest: bytes) -> str:
     """The slot is there to be forgotten by: a digest covers its timestamp."""
     return f"{word(path)}.{timestamp // SLOT_S}.{digest.hex()}"
@@ -257,6 +261,16 @@ class Redeemable(Record):
         """Raises FormatError."""
         own = (self.selector, self.secret, self.name, _addresses(self.addresses))
         return Invitation(*own, self.uses, self.until, self.used)
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved(Record):
+    """For which device a command has reserved an address."""
+
+    bucket: ClassVar[Bucket] = Bucket.DEVICES
+
+    device: str
+    """As candy.relay.reservations reads it; empty: it is released."""
 
 
 @dataclass(frozen=True, slots=True)

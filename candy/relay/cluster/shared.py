@@ -75,12 +75,15 @@ class Shared:
         """Addresses whose leases have ended here, and the devices that had them."""
         self.changed: dict[bytes, None] = {}
         """Keys and selectors of what is new of devices and invitations."""
+        self.reserved: dict[int, None] = {}
+        """Addresses that are reserved or released by command, which is not written yet."""
         self._written: dict[bytes, Device] = {}
         """Devices as the others know them, by their keys."""
         # From a place of this relay's own, so that two seldom grant one address.
         network.pool.begin_at(int.from_bytes(blake2b(f"{relay}{path}".encode(), digest_size=8).digest(), "big"))
         network.pool.leases.watch(self._on_lease)
         network.enrolment.watch(self._on_enrolment)
+        network.pool.reservations.watch(self._on_reservation)
         network.share(self)
 
     # What the network asks and tells.
@@ -220,6 +223,9 @@ class Shared:
             self.owed.pop(ip, None)
         else:
             self.owed[ip] = known.holder
+
+    def _on_reservation(self, ip: int) -> None:
+        self.reserved[ip] = None
 
     def _on_enrolment(self, key: bytes) -> None:
         self.changed[key] = None

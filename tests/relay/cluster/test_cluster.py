@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from ipaddress import IPv4Network
 from secrets import token_hex
 from typing import Any
@@ -10,16 +11,18 @@ import pytest
 from kit.keyed import link_of
 from kit.login import DEVICE, OTHER, WALL, by_password
 from kit.nats import Servers
-from kit.sharing import Site, begin, fixed, made_for
+from kit.sharing import Site, _Host, begin, fixed, made_for
 from kit.talk import ONE, TWO, ip
 
-from candy.errors import OperationalError
+from candy.errors import OperationalError, RequestError
 from candy.member.login import Credentials
 from candy.protocol.actions import Ping
 from candy.protocol.closing import CloseCode
 from candy.relay.cluster import cluster
+from candy.relay.enrolment import Standing
 from candy.relay.leases import LeaseRow
 from candy.relay.recording import TELL_AWAY, Elsewhere, Outcome
+from candy.relay.reservations import Reservation
 from candy.relay.session import Bind, Unbind
 
 Start = Callable[..., Awaitable[Site]]
@@ -131,6 +134,16 @@ async def test_who_has_no_vmac_is_not_let_in(start: Start) -> None:
     eu = await start("eu")
     _, actions = eu.old(ip(7))
     assert CloseCode.POLICY_VIOLATION in [getattr(action, "code", None) for action in actions]
+
+
+def made_for_again(site: Site) -> Site:
+    """The relay of this name, not begun."""
+    assert site.cluster is not None
+    settings = site.cluster.settings
+    again = Site(path=site.path)
+    again.cluster = cluster.Cluster(settings, _Host(again), {site.path: again.network})
+    again.recorder, again.end = again.cluster, again.cluster.stop
+    return again
 
 
 async def held_at_eu(start: Start) -> tuple[Site, Site, int]:
@@ -321,3 +334,81 @@ async def test_a_relay_that_is_gone(start: Start, monkeypatch: pytest.MonkeyPatc
     us.wall += 1
     connection, actions = await us.old_comes(ip(7), ONE)
     assert Bind(connection, int(ip(7))) in actions
+
+
+async def test_what_is_reserved_at_one_relay_is_at_all(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    connection, _ = await us.old_comes(ip(7), ONE)
+    eu.keep(eu.network.reserve(Reservation.of(ip(7), "printer"), eu.now))
+    await until(lambda: Unbind(connection) in us.did)
+    assert us.network.pool.reservations.get(int(ip(7))) == Reservation.of(ip(7), "printer")
+    us.network.register.release(ip(7))
+    await until(lambda: eu.network.pool.reservations.get(int(ip(7))) is None)
+    # One that starts later finds it as it is.
+    us.keep(us.network.reserve(Reservation.of(ip(8), "printer"), us.now))
+    await until(lambda: eu.network.pool.reservations.get(int(ip(8))) is not None)
+    ap = await start("ap")
+    assert [each.address for each in ap.network.pool.reservations] == [ip(8)]
+
+
+async def test_the_lease_of_a_member_of_another_relay_is_not_released(start: Start) -> None:
+    eu, us, _ = await held_at_eu(start)
+    with pytest.raises(RequestError, match="its device is connected: kick it first"):
+        us.network.register.release(ip(7))
+    assert us.network.pool.leases.get(int(ip(7))) is not None
+    assert eu.network.members == 1
+
+
+async def test_a_revocation_names_whom_it_does_not_reach(servers: Servers, start: Start) -> None:
+    eu, us = await start("eu", servers), await start("us", servers)
+    connection, first = await us.come(by_password())
+    await until(lambda: eu.network.enrolment.get(DEVICE.public) is not None)
+    assert eu.cluster is not None
+    await until(lambda: eu.cluster is not None and eu.cluster.others == ["us"])
+    eu.network.revoke(DEVICE.public, eu.now, WALL)
+    revoked = eu.network.enrolment.get(DEVICE.public)
+    assert revoked is not None
+    assert await eu.cluster.revoked(eu.path, revoked) == []
+    # At once, not when it has read it.
+    assert Unbind(connection) in us.did
+    other, _ = await us.come(by_password(), OTHER)
+    await until(lambda: eu.network.enrolment.get(OTHER.public) is not None)
+    servers.kill()
+    await until(lambda: eu.cluster is not None and not eu.cluster.is_up)
+    eu.network.revoke(OTHER.public, eu.now, WALL)
+    revoked = eu.network.enrolment.get(OTHER.public)
+    assert revoked is not None
+    assert await eu.cluster.revoked(eu.path, revoked) == ["us"]
+    servers.start()
+    # It is owed, and paid once NATS is there again.
+    async with asyncio.timeout(60):
+        while Unbind(other) not in us.did:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_revocation_that_was_not_written_survives_a_start(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    _, first = await us.come(by_password())
+    await until(lambda: eu.network.enrolment.get(DEVICE.public) is not None)
+    device = eu.network.enrolment.get(DEVICE.public)
+    assert device is not None
+    assert eu.end is not None
+    await eu.end()
+    again = made_for_again(eu)
+    # As its file has it.
+    again.network.enrolment.restore([replace(device, standing=Standing.REVOKED)], [], WALL)
+    await begin(again)
+    assert again.network.enrolment.is_revoked(DEVICE.public)
+    await until(lambda: us.network.enrolment.is_revoked(DEVICE.public))
+    assert again.end is not None
+    await again.end()
+
+
+async def test_who_has_ended_is_not_asked(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    assert eu.cluster is not None
+    assert us.end is not None
+    await until(lambda: eu.cluster is not None and eu.cluster.others == ["us"])
+    await us.end()
+    await until(lambda: eu.cluster is not None and eu.cluster.others == [])
+    assert await eu.cluster.ask_others("find", {}) == ({}, [])
