@@ -59,6 +59,11 @@ class ModelLedger:
             follow(entry)
         self._followers[bucket].append(follow)
 
+    async def gather(self, bucket: Bucket, prefix: str, take: Follow) -> None:
+        self._check()
+        for entry in [each for key, each in self._entries[bucket].items() if key.startswith(prefix + ".")]:
+            take(entry)
+
     async def first(self, bucket: Bucket, prefix: str, revision: int) -> Entry | None:
         self._check()
         found = [each for each in self._entries[bucket].values() if each.key.startswith(prefix + ".")]

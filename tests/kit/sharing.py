@@ -38,6 +38,8 @@ class Site(Keyed):
     did: list[Action] = field(default_factory=list)
     """What other relays have brought about."""
     cluster: Cluster | None = None
+    others: dict[str, "Site"] = field(default_factory=dict)
+    """Further networks of the same relay, by path."""
     writing: list["asyncio.Future[None]"] = field(default_factory=list)
     """What follows from that, under way."""
 
@@ -88,6 +90,9 @@ class Site(Keyed):
     # As a Cluster's host.
 
     def decide_at(self, path: str, decide: Decide) -> None:
+        if path in self.others:
+            self.others[path].decide_at(path, decide)
+            return
         assert path == self.path
         actions = self.keep(decide(self.network, self.now, self.wall))
         if any(isinstance(action, Record) for action in actions):

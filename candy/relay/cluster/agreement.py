@@ -241,6 +241,16 @@ class Agreement:
 
         await self.update(Common, settings_key(path), change)
 
+    async def part(self, path: str) -> None:
+        """Serve a network no more, and so have no say in what it is. Raises AwayError."""
+
+        def change(current: Common | None) -> Common | None:
+            if current is None or self._relay not in current.relays:
+                return None
+            return replace(current, relays=tuple(name for name in current.relays if name != self._relay))
+
+        await self.update(Common, settings_key(path), change)
+
     async def update(
         self,
         kind: type[_Of],

@@ -272,16 +272,56 @@ class Cluster:
         await self._nats.follow(Bucket.RELAYS, self._on_relay)
         await self._nats.follow(Bucket.DEVICES, self._on_device)
         await self._nats.follow(Bucket.GRANTS, self._on_grant)
-        for path, shared in self.shares.items():
-            await self._take_in(shared, path not in known.record.imported)
-        done = tuple(sorted({*known.record.imported, *self.shares}))
-        await self._agreement.update(
-            RelayRecord, name, lambda now: None if now is None or now.imported == done else replace(now, imported=done)
-        )
+        for shared in self.shares.values():
+            await self._take_in(shared, shared.path not in known.record.imported)
+        await self._has_imported()
         await self.asking.listen()
         self._has_begun = True
         for task in (self._flush_always(), self._beat_always(), self._write_always(), self._tidy_always()):
             self._go(task)
+
+    async def join(self, path: str, network: Network, alike: Common) -> None:
+        """Serve one more network together with the others, before any member comes. One that was served before is as
+        the others have it.
+
+        Raises:
+            OperationalError: NATS can't be asked, or the others have other settings.
+        """
+        try:
+            known = await self._agreement.read(RelayRecord, self.settings.name)
+            imports = known.record is None or path not in known.record.imported
+            await self._agreement.join(path, alike, self.presence.there)
+            shared = self._share(path, network)
+            await self._nats.gather(Bucket.DEVICES, shared.word, self._on_device)
+            await self._nats.gather(Bucket.GRANTS, shared.word, self._on_grant)
+            await self._take_in(shared, imports)
+            await self._has_imported()
+        except (AwayError, FormatError, DiffersError) as error:
+            self.leave(path)
+            raise OperationalError(f"cluster: {error}") from None
+
+    def leave(self, path: str) -> None:
+        """Serve a network no more, whose members have left."""
+        shared = self.shares.pop(path, None)
+        if shared is not None:
+            del self._by_word[shared.word]
+            self._digests.leave(path)
+            self._go(self._part(path))
+
+    async def _part(self, path: str) -> None:
+        # What it can't tell, because NATS is away, costs nothing but a say in what the network is, until it ends.
+        with suppress(AwayError, FormatError):
+            await self._agreement.part(path)
+
+    async def _has_imported(self) -> None:
+        """Its own file counts no more for the networks that it serves."""
+
+        def change(current: RelayRecord | None) -> RelayRecord | None:
+            if current is None or self.shares.keys() <= {*current.imported}:
+                return None
+            return replace(current, imported=tuple(sorted({*current.imported, *self.shares})))
+
+        await self._agreement.update(RelayRecord, self.settings.name, change)
 
     def _share(self, path: str, network: Network) -> Shared:
         def ask(shared: Shared, ip: int, relay: str) -> None:
@@ -355,11 +395,13 @@ class Cluster:
             return Outcome.HELD
         except (AwayError, FormatError) as error:
             log.debug("cluster: not agreed on: %s", error)
-            return Outcome.AWAY
+            is_address_alone = wanted.digest is None and not wanted.device
+            is_known = is_address_alone and shared.believe(wanted.ip, wanted.holder)
+            return Outcome.KEPT if is_known else Outcome.AWAY
         return Outcome.KEPT
 
     async def _claim(self, shared: Shared, ip: int, holder: bytes, takes_from: bytes, wall: int) -> None:
-        grant = shared.grant(ip, holder, wall)
+        grant, before = shared.grant(ip, holder, wall), shared.holder(ip)
         try:
             known = await self._agreement.claim(shared.path, ip, grant, takes_from, shared.revision(ip))
         except HeldError:
@@ -370,6 +412,7 @@ class Cluster:
             raise
         assert known.record is not None
         shared.learn(ip, known.record, known.revision)
+        shared.granted(ip, holder, before, self._host.now())
 
     async def take(self, shared: Shared, ip: int) -> None:
         """Have the member here keep its address: another relay's, to which that was granted, was not there any more."""
@@ -574,6 +617,8 @@ class Cluster:
         for ip, holder in list(shared.owed.items()):
             await self._agreement.release(shared.path, ip, holder, wall)
             shared.owed.pop(ip, None)
+        for ip, holder in shared.unconfirmed(self._host.now()):
+            await self._agreement.release(shared.path, ip, holder, wall)
         for ip in list(shared.reserved):
             await self._write_reserved(shared, ip)
         for ip, holder in shared.aged(wall):

@@ -84,6 +84,8 @@ class _Following:
 
     bucket: Bucket
     follow: Follow
+    prefix: str = ""
+    """Whole words that keys begin with; empty: all keys, and for ever, not once."""
     had: int = 0
     """The last revision."""
     task: "asyncio.Task[None] | None" = None
@@ -188,6 +190,15 @@ class JetStream:
         following.task = asyncio.create_task(self._keep_following(following, ready))
         self._following.append(following)
         await ready
+
+    async def gather(self, bucket: Bucket, prefix: str, take: Follow) -> None:
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            await self._follow_once(_Following(bucket, take, prefix), ready)
+        except (_ApiError, NatsError, TimeoutError) as error:
+            raise AwayError(f"the bucket {bucket} can't be read: {error}") from error
+        if not ready.done():
+            raise AwayError(f"the bucket {bucket} can't be read: the connection was lost")
 
     async def first(self, bucket: Bucket, prefix: str, revision: int) -> Entry | None:
         return await self._found(bucket, {"seq": max(revision, 1), "next_by_subj": f"{_subject(bucket, prefix)}.>"})
@@ -422,7 +433,8 @@ class JetStream:
                     await again.wait()
 
     async def _follow_once(self, following: _Following, ready: "asyncio.Future[None]") -> None:
-        """Follow a stream until something is missing."""
+        """Follow a stream until something is missing, or has been given once."""
+        self._check_up()
         again, stream = self._reconnected, _stream(following.bucket)
         inbox = self._client.new_inbox()
         messages: asyncio.Queue[Msg] = asyncio.Queue()
@@ -445,11 +457,13 @@ class JetStream:
             }
             if following.had:
                 config["opt_start_seq"] = following.had + 1
+            if following.prefix:
+                config["filter_subject"] = f"{_subject(following.bucket, following.prefix)}.>"
             made = await self._api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
             pending, last = int(made["num_pending"]), 0
             if not pending:
                 _done(ready)
-            while self._reconnected is again:
+            while self._reconnected is again and not (following.prefix and ready.done()):
                 async with asyncio.timeout(SILENCE_S):
                     message = await messages.get()
                 if message.headers and message.headers.get("Status") == "100":

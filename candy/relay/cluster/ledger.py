@@ -86,6 +86,13 @@ class Ledger(Protocol):
             AwayError: it can't be asked.
         """
 
+    async def gather(self, bucket: Bucket, prefix: str, take: Follow) -> None:
+        """Have this called once with everything under keys that begin with these whole words.
+
+        Raises:
+            AwayError: it can't be asked.
+        """
+
     async def first(self, bucket: Bucket, prefix: str, revision: int) -> Entry | None:
         """Of the entries under keys that begin with these whole words, the one with the lowest revision from this one
         on; None: there is none.

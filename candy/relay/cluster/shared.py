@@ -16,7 +16,7 @@ No I/O and no clock.
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from candy.protocol.addresses import ipv4
 from candy.relay.cluster.directory import Directory, Place
@@ -26,6 +26,10 @@ from candy.relay.leases import DAY_S, LeaseRow
 from candy.relay.network import Network
 from candy.relay.recording import Elsewhere, Presented
 from candy.relay.session import Action
+
+
+CONFIRM_S: Final = 60.0
+"""How long who was granted an address may take to come."""
 
 
 class _Known(NamedTuple):
@@ -77,6 +81,10 @@ class Shared:
         """Keys and selectors of what is new of devices and invitations."""
         self.reserved: dict[int, None] = {}
         """Addresses that are reserved or released by command, which is not written yet."""
+        self._believed: dict[int, bytes] = {}
+        """Whom a member here is taken for by a grant that could not be written anew."""
+        self._unconfirmed: dict[int, tuple[bytes, float]] = {}
+        """Addresses that were granted here to somebody who has not come yet, and when that is too late."""
         self._written: dict[bytes, Device] = {}
         """Devices as the others know them, by their keys."""
         # From a place of this relay's own, so that two seldom grant one address.
@@ -93,7 +101,7 @@ class Shared:
         if known is None or known.holder != holder:
             return False
         is_fresh = known.relay == self._relay and known.seen + DAY_S > self.network.pool.leases.wall
-        return is_fresh or not self._is_up()
+        return is_fresh or self._believed.get(ip) == holder or not self._is_up()
 
     def is_written(self, device: Device) -> bool:
         written = self._written.get(device.key)
@@ -107,6 +115,7 @@ class Shared:
         self._ask(self, ip, relay)
 
     def came(self, member: Presented) -> None:
+        self._unconfirmed.pop(member.ip, None)
         known = self._grants.get(member.ip)
         # Of a grant that is another's its own is not later.
         revision = known.revision if known is not None and known.holder == member.identity else 0
@@ -118,6 +127,7 @@ class Shared:
             self._contest(self, member.ip, found[0])
 
     def went(self, ip: int) -> None:
+        self._believed.pop(ip, None)
         self._directory.set((self.word, ip), None)
         self._told()
 
@@ -129,6 +139,7 @@ class Shared:
         if known is not None and revision <= known.revision:
             return
         self._grants[ip] = _Known(revision, grant.holder, grant.relay, grant.seen)
+        self._believed.pop(ip, None)
         member = self.network.member_at(ipv4(ip))
         is_own = member is not None and member.vmac == grant.holder
         if is_own and grant.relay == self._relay:
@@ -172,6 +183,30 @@ class Shared:
         said = (hello.name, hello.os, hello.version, lease.source, lease.number)
         return Grant(holder, self._relay, max(wall, lease.last_seen), lease.first_seen, *said)
 
+    def believe(self, ip: int | None, holder: bytes) -> bool:
+        """Whether a device may have an address by the grant that is known, while nobody can be asked. That it is here
+        is written later: see aged()."""
+        if ip is None or not holder or self.holder(ip) != holder:
+            return False
+        self._believed[ip] = holder
+        return True
+
+    def granted(self, ip: int, holder: bytes, before: bytes, now: float) -> None:
+        """An address is a device's by a grant of this relay's; `before` it was another's, or nobody's."""
+        if holder != before:
+            self._unconfirmed[ip] = holder, now + CONFIRM_S
+
+    def unconfirmed(self, now: float) -> list[tuple[int, bytes]]:
+        """Of these, those who did not come: address and device."""
+        due = [(ip, holder) for ip, (holder, until) in self._unconfirmed.items() if until <= now]
+        under_way = {(int(each.ip), each.vmac) for each in self.network.sessions} if due else set()
+        for ip, holder in due:
+            if (ip, holder) in under_way:
+                self._unconfirmed[ip] = holder, now + CONFIRM_S
+            else:
+                del self._unconfirmed[ip]
+        return [(ip, holder) for ip, holder in due if ip not in self._unconfirmed and self.elsewhere(ip) is None]
+
     def holder(self, ip: int) -> bytes:
         """Whose an address is, as far as is known; empty: nobody's."""
         known = self._grants.get(ip)
@@ -201,11 +236,6 @@ class Shared:
             for session in self.network.sessions
             if session.is_member and session.vmac is not None and self._is_aged(int(session.ip), wall)
         ]
-
-    @property
-    def granted(self) -> int:
-        """How many addresses are granted, at all relays together."""
-        return sum(bool(known.holder) for known in self._grants.values())
 
     def _has(self, ip: int, holder: bytes) -> bool:
         known = self._grants.get(ip)

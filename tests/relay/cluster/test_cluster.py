@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 from kit.keyed import link_of
-from kit.login import DEVICE, OTHER, WALL, by_password
+from kit.login import DEVICE, NETWORK, OTHER, PASSWORD, WALL, by_password
 from kit.nats import Servers
 from kit.sharing import Site, _Host, begin, fixed, made_for
 from kit.talk import ONE, TWO, ip
 
 from candy.errors import OperationalError, RequestError
 from candy.member.login import Credentials
-from candy.protocol.actions import Ping
+from candy.protocol.actions import Ping, Send
 from candy.protocol.closing import CloseCode
 from candy.relay.cluster import cluster
+from candy.relay.cluster.records import Common, settings_key
+from candy.relay.cluster.shared import CONFIRM_S
 from candy.relay.enrolment import Standing
 from candy.relay.leases import LeaseRow
-from candy.relay.recording import TELL_AWAY, Elsewhere, Outcome
+from candy.relay.networksettings import NetworkSettings
+from candy.relay.recording import TELL_AWAY, Elsewhere, Outcome, Wanted
 from candy.relay.reservations import Reservation
 from candy.relay.session import Bind, Unbind
 
@@ -412,3 +415,105 @@ async def test_who_has_ended_is_not_asked(start: Start) -> None:
     await us.end()
     await until(lambda: eu.cluster is not None and eu.cluster.others == [])
     assert await eu.cluster.ask_others("find", {}) == ({}, [])
+
+
+async def test_an_address_whose_device_never_confirmed_is_free_again(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    connection, member, actions = eu.begin(by_password(), asked=fixed(9))
+    actions = await eu.write(actions)
+    assert member.read(next(each for each in actions if isinstance(each, Send)).payload).is_in
+    await until(lambda: us.network.pool.leases.get(int(ip(9))) is not None)
+    assert eu.cluster is not None
+    shared = eu.cluster.shares[eu.path]
+    later = asyncio.get_running_loop().time() + CONFIRM_S
+    # It may be about to.
+    assert shared.unconfirmed(later) == []
+    eu.close(connection)
+    await eu.come(by_password(), OTHER, fixed(10))
+    assert shared.unconfirmed(later + CONFIRM_S) == [(int(ip(9)), DEVICE.public)]
+    shared._unconfirmed[int(ip(9))] = DEVICE.public, 0.0
+    await until(lambda: us.network.pool.leases.get(int(ip(9))) is None)
+    # Who has come keeps it.
+    assert us.network.pool.leases.get(int(ip(10))) is not None
+    assert not shared._unconfirmed
+
+
+async def test_a_known_device_while_nats_has_no_leader(servers: Servers, start: Start) -> None:
+    """There is a connection, and nothing can be written: it comes in at another relay by its grant."""
+    eu, us = await start("eu", servers), await start("us", servers)
+    connection, first = await eu.come(by_password())
+    await until(lambda: us.network.enrolment.get(DEVICE.public) is not None)
+    assert us.cluster is not None
+    eu.close(connection)
+    shared = us.network._realm.shared
+    assert shared is not None
+    await until(lambda: shared.elsewhere(int(first.told.address.ip)) is None)
+    at = us.cluster.server.rpartition(":")[2]
+    servers.kill(*(number for number, port in enumerate(servers.clients) if str(port) != at))
+    _, again = await us.come(Credentials(ticket=first.ticket))
+    assert again.told.address == first.told.address
+    assert us.network.members == 1
+    _, new = await us.come(by_password(), OTHER)
+    assert (new.told.code, new.told.text) == (CloseCode.TRY_AGAIN_LATER, TELL_AWAY)
+
+
+async def joined(site: Site, path: str, **changed: Any) -> Site:
+    """A network that a relay serves from now on, as by a reload."""
+    added = Site(path=path)
+    added.cluster, added.recorder = site.cluster, site.recorder
+    assert site.cluster is not None
+    site.others[path] = added
+    settings = NetworkSettings.model_validate({"path": path, "password": PASSWORD.secret} | changed)
+    await site.cluster.join(path, added.network, site.cluster.common(settings, NETWORK))
+    return added
+
+
+async def test_a_network_that_a_reload_adds(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    path = f"{eu.path}/home"
+    home = await joined(eu, path)
+    _, first = await home.come(by_password())
+    home.keep(home.network.reserve(Reservation.of(ip(77), "printer"), home.now))
+    await home.old_comes(ip(7), ONE)
+    assert us.cluster is not None
+    word = home.network._realm.shared
+    assert word is not None
+    # What was there before it came is there for it.
+    await until(lambda: us.cluster is not None and us.cluster.directory.counts().get("eu") == 2)
+    assert eu.cluster is not None
+    await until(lambda: eu.cluster is not None and not eu.cluster.shares[path].reserved)
+    there = await joined(us, path)
+    assert there.network.enrolment.get(DEVICE.public) is not None
+    assert {each.address for each in there.network.register.leases(WALL)} == {ip(7), first.told.address.ip}
+    assert there.network.pool.reservations.get(int(ip(77))) is not None
+    shared = there.network._realm.shared
+    assert shared is not None
+    assert shared.elsewhere(int(ip(7))) == Elsewhere("eu", ONE)
+    _, again = await there.come(Credentials(ticket=first.ticket))
+    assert again.told.address == first.told.address
+    with pytest.raises(OperationalError, match="the passwords are others than at eu"):
+        await joined(us, path, password=b"another")
+    assert path not in us.cluster.shares
+
+
+async def test_a_network_that_a_reload_takes_away(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    path = f"{eu.path}/home"
+    home, there = await joined(eu, path), await joined(us, path)
+    await home.old_comes(ip(7), ONE)
+    assert eu.cluster is not None
+    assert us.cluster is not None
+    await until(lambda: us.cluster is not None and us.cluster.directory.counts().get("eu") == 1)
+    home.keep(home.network.dissolve(home.now))
+    eu.cluster.leave(path)
+    assert await eu.cluster.record(path, Wanted(int(ip(7)), ONE)) is Outcome.AWAY
+    await until(lambda: us.cluster is not None and us.cluster.directory.counts().get("eu") == 0)
+    # What the other does there is no matter of this one's any more, and what it is neither.
+    _, _ = await there.old_comes(ip(8), TWO, WALL + 1)
+    key = settings_key(path)
+    async with asyncio.timeout(20):
+        while "eu" in (await us.cluster._agreement.read(Common, key)).record.relays:  # type: ignore[union-attr]
+            await asyncio.sleep(0.01)
+    # Both go on with what they serve.
+    await eu.come(by_password())
+    await until(lambda: us.network.enrolment.get(DEVICE.public) is not None)

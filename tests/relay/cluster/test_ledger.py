@@ -118,3 +118,16 @@ async def test_when_something_was_written(ledger: Ledger, key: str) -> None:
     await ledger.put(Bucket.DIGESTS, key, b"", 0)
     # One clock, of this machine.
     assert before <= await ledger.written(Bucket.DIGESTS) <= time.time()
+
+
+async def test_what_is_under_whole_words_is_given_once(ledger: Ledger, key: str) -> None:
+    name = key.replace(".", "-")
+    entries: list[Entry] = []
+    await ledger.gather(Bucket.GRANTS, name, entries.append)
+    assert entries == []
+    written = {f"{name}.{number}": await ledger.put(Bucket.GRANTS, f"{name}.{number}", b"x", 0) for number in range(50)}
+    await ledger.put(Bucket.GRANTS, f"{name}0.1", b"another", 0)
+    await ledger.gather(Bucket.GRANTS, name, entries.append)
+    assert {entry.key: entry.revision for entry in entries} == written
+    await ledger.put(Bucket.GRANTS, f"{name}.50", b"later", 0)
+    assert len(entries) == 50
