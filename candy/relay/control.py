@@ -48,7 +48,7 @@ from candy.relay import snapshot, whereabouts
 from candy.relay.abroad import Abroad, Where
 from candy.relay.captures import Captures, MemberCapture
 from candy.relay.devicecontrol import DeviceControl, paths
-from candy.relay.limits import NO_OWN, QUOTA_MOST, RATE_LEAST, RATE_MOST, OwnLimits, allowed, month_of
+from candy.relay.limits import NO_OWN, QUOTA_MOST, RATE_LEAST, RATE_MOST, OwnLimits, allowed
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.served import Served
@@ -263,6 +263,8 @@ class RelayControl(DeviceControl):
         given = OwnLimits(body.down, body.up, body.quota)
         wanted = OwnLimits(*(before if new is None else new for new, before in zip(given, own, strict=True)))
         forgive = body.forgive
+        if forgive and self._relay.cluster is not None:
+            await self._relay.cluster.forgive(path, int(address))
         self._relay.limit(path, address, wanted, is_forgiven=forgive)
         used = network.register.used(address, wall)
         return snapshot.limits(path, address, allowed(network.limits, wanted, used), used)
@@ -412,7 +414,8 @@ class RelayControl(DeviceControl):
     ) -> Member:
         since = time.time() - self._relay.seconds_since(one.session.since)
         asked = self._engine.round_trip_us(one.session.connection) if round_trip else None
-        used = None if one.session.lease is None else one.session.lease.used_in(month_of(int(time.time())))
+        lease, register = one.session.lease, self._relay.network(one.path).register
+        used = None if lease is None else register.used_by(lease, int(time.time()))
         member = snapshot.member(one, counters, since, asked, used, self._relay.name)
         if before is not None:
             member.set_rates(before._asdict(), seconds)

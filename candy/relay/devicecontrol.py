@@ -4,7 +4,8 @@
 
 Rules:
  1. What lets somebody in, or shuts him out, is written down before it is said to be done. A revocation ends connections
-    first, and is said to have failed if it can't be written down. Among several relays it is said whom it did not reach.
+    first, and is said to have failed if it can't be written down; among several relays it is said whom it did not
+    reach.
  2. Without `network` a device is looked for in all networks, and keys are rotated in all.
 """
 

@@ -449,6 +449,18 @@ class Network(Roster):
         session = self.member_at(ip)
         return [] if session is None or not session.is_member else self._limit(session)
 
+    def exchanged(self, wall: int) -> list[Action]:
+        """Other relays have said what devices have carried there."""
+        self._realm.pool.leases.wall = wall
+        return self._limit_all()
+
+    def forgiven(self, ip: int, holder: bytes, wall: int) -> list[Action]:
+        """A command to another relay: what this device has carried in this month counts no more."""
+        lease = self._realm.pool.leases.get(ip)
+        if lease is None or lease.vmac != holder:
+            return []
+        return self.limit(ipv4(ip), lease.own, wall, is_forgiven=True)
+
     @property
     def has_quotas(self) -> bool:
         """Somebody has one, so that it is worth to look often at what is carried."""

@@ -91,6 +91,9 @@ class Sharing(Protocol):
     def ask(self, ip: int, relay: str) -> None:
         """Have that relay ask its member at this address whether it is still there; Network.probed() says."""
 
+    def used_elsewhere(self, ip: int, holder: bytes, month: int) -> int:
+        """Bytes that the device has carried at the other relays in this month, up to their last report."""
+
     def came(self, member: Presented) -> None:
         """A member has this address here."""
 

@@ -132,12 +132,16 @@ class Register:
         return self._lease_at(ip).own
 
     def used(self, ip: IPv4Address, wall: int) -> int:
-        """Bytes that it has carried in this month, up to the last report.
+        """Bytes that its device has carried in this month, at all relays, up to the last report.
 
         Raises:
             RequestError: it has no lease.
         """
-        return self._lease_at(ip).used_in(month_of(wall))
+        return self.used_by(self._lease_at(ip), wall)
+
+    def used_by(self, lease: Lease, wall: int) -> int:
+        """The same of a lease."""
+        return self._realm.used(lease, month_of(wall))
 
     def _lease_at(self, ip: IPv4Address) -> Lease:
         lease = self._pool.leases.get(int(ip))

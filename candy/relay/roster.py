@@ -312,7 +312,7 @@ class Roster:
         if lease is None:
             now = allowed(replace(self._realm.limits, quota=0), NO_OWN, 0)
         else:
-            now = allowed(self._realm.limits, lease.own, lease.used_in(month_of(leases.wall)))
+            now = allowed(self._realm.limits, lease.own, self._realm.used(lease, month_of(leases.wall)))
         if now == before:
             return []
         session.allowed = now

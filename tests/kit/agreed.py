@@ -34,6 +34,9 @@ class Others:
     def ask(self, ip: int, relay: str) -> None:
         self.told.append((ip, relay))
 
+    def used_elsewhere(self, ip: int, holder: bytes, month: int) -> int:
+        return 0
+
     def came(self, member: Presented) -> None:
         self.told.append(member)
 

@@ -2,6 +2,7 @@
 
     probe(shared, ip, relay) ─▶ "probe" there ─▶ PING to its member ─▶ answered, or it loses its address ─▶ is it there?
     revoked(path, device) ─▶ "revoked" there: the device is out ─▶ whom that did not reach
+    exchange() ─▶ "used" there: what is new of what devices carried ─▶ candy.relay.cluster.quotas
     "members", "find", "kick" … ─▶ operators: candy.relay.control
 
 No relay decides for another: it says what it has done.
@@ -11,17 +12,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 from candy.errors import RequestError
 from candy.relay.cluster.asking import Answers
 from candy.relay.cluster.ledger import AwayError
+from candy.relay.cluster.quotas import Row
 from candy.relay.cluster.records import Credential, FormatError
 from candy.relay.enrolment import Device
 
 if TYPE_CHECKING:
     from candy.relay.cluster.cluster import Cluster
     from candy.relay.cluster.shared import Shared
+
+
+ROWS_AT_ONCE: Final = 1000
 
 
 class Answering:
@@ -32,6 +38,8 @@ class Answering:
         self.operators: Answers | None = None
         """None: none can ask yet."""
         self._contested: set[tuple[str, int]] = set()
+        self._after: dict[str, tuple[int, int]] = {}
+        """By relay: its epoch, and the number of its look that was had."""
 
     async def answers(self, call: str, given: Mapping[str, Any]) -> AsyncIterator[bytes]:
         """Lines for a call of another relay's. Raises RequestError."""
@@ -44,6 +52,20 @@ class Answering:
                 case "revoked":
                     shared = self._shared(str(given["network"]))
                     self._cluster.learn_device(shared, Credential.decode(str(given["device"]).encode()).device())
+                    yield b"true"
+                case "used":
+                    async for line in self._used(int(given["epoch"]), int(given["after"])):
+                        yield line
+                case "forgive":
+                    shared, ip, holder = (
+                        self._shared(str(given["network"])),
+                        int(given["address"]),
+                        str(given["holder"]),
+                    )
+                    self._cluster.quotas.forgive(shared.word, ip)
+                    self._cluster.decide(
+                        shared, lambda network, now, wall: network.forgiven(ip, bytes.fromhex(holder), wall)
+                    )
                     yield b"true"
                 case _ if self.operators is not None:
                     async for line in self.operators(call, given):
@@ -58,6 +80,27 @@ class Answering:
         given = {"network": path, "device": Credential.of(device).encode().decode()}
         answers, _ = await self._cluster.ask_others("revoked", given)
         return [name for name in self._cluster.others if name not in answers]
+
+    async def exchange(self, relays: list[str]) -> None:
+        """Have these say what is new of what devices have carried there; who does not answer does so next time."""
+        for relay in relays:
+            epoch, after = self._after.get(relay, (0, 0))
+            with suppress(AwayError, FormatError, RequestError, ValueError, TypeError):
+                answer = await self._cluster.asking.ask(relay, "used", {"epoch": epoch, "after": after})
+                lines = answer.lines()
+                [epoch, number] = next(lines)
+                for line in lines:
+                    self._cluster.quotas.take(relay, map(Row.of, line))
+                    await asyncio.sleep(0)
+                self._after[relay] = int(epoch), int(number)
+
+    async def _used(self, epoch: int, after: int) -> AsyncIterator[bytes]:
+        own, quotas = self._cluster.directory.epoch, self._cluster.quotas
+        yield json.dumps([own, quotas.number]).encode()
+        rows = quotas.since(after if epoch == own else 0)
+        while turn := list(islice(rows, ROWS_AT_ONCE)):
+            yield json.dumps([row.plain() for row in turn]).encode()
+            await asyncio.sleep(0)
 
     async def probe(self, shared: "Shared", ip: int, relay: str) -> None:
         """For a newcomer who waits."""

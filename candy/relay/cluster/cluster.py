@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -45,9 +46,10 @@ from candy.relay.cluster.answering import Answering
 from candy.relay.cluster.asking import Answer, Answers, Asking, ask_all
 from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
-from candy.relay.cluster.jetstream import JetStream, ended
+from candy.relay.cluster.jetstream import JetStream, ended, patiently
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
 from candy.relay.cluster.presence import BEAT_S, Presence
+from candy.relay.cluster.quotas import EXCHANGE_S, Quotas
 from candy.relay.cluster.records import (
     SECRET_LEAST,
     Common,
@@ -65,6 +67,7 @@ from candy.relay.cluster.records import (
 from candy.relay.cluster.shared import Shared
 from candy.relay.clustersettings import ClusterSettings
 from candy.relay.enrolment import AGAIN_S, Device, Standing
+from candy.relay.limits import month_of
 from candy.relay.network import Network
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import Password
@@ -115,6 +118,7 @@ class Cluster:
         self._digests = Digests(self._nats, self._agreement, host.now)
         self.presence = Presence()
         self.directory = Directory(settings.name, 0, random.random)
+        self.quotas = Quotas()
         self.relays: dict[str, RelayRecord] = {}
         """All that there ever were, this one among them, by name."""
         self.asking = Asking(self._nats, envelope, settings.name, self._epoch_of)
@@ -256,7 +260,8 @@ class Cluster:
             done = current.imported if current is not None else ()
             return RelayRecord(self.settings.url, epoch, __version__, done, is_running=True)
 
-        known = await self._agreement.update(RelayRecord, name, begin)
+        # Servers that have just begun may answer that much later than the first question.
+        known = await patiently(lambda: self._agreement.update(RelayRecord, name, begin))
         assert known.record is not None
         self.directory.epoch = known.record.epoch
         await self._nats.listen("candy.from.*.where", self._on_where)
@@ -267,18 +272,20 @@ class Cluster:
         if self._is_double:
             raise OperationalError(f"cluster: another relay that runs is called {name}: give each a name of its own")
         for path, network in self._networks.items():
-            await self._agreement.join(path, alike[path], self.presence.there)
+            common = alike[path]
+            await patiently(partial(self._agreement.join, path, common, self.presence.there))
             self._share(path, network)
-        await self._nats.follow(Bucket.RELAYS, self._on_relay)
-        await self._nats.follow(Bucket.DEVICES, self._on_device)
-        await self._nats.follow(Bucket.GRANTS, self._on_grant)
+        following = {Bucket.RELAYS: self._on_relay, Bucket.DEVICES: self._on_device, Bucket.GRANTS: self._on_grant}
+        for bucket, follow in following.items():
+            await patiently(partial(self._nats.follow, bucket, follow))
         for shared in self.shares.values():
             await self._take_in(shared, shared.path not in known.record.imported)
         await self._has_imported()
         await self.asking.listen()
         self._has_begun = True
-        for task in (self._flush_always(), self._beat_always(), self._write_always(), self._tidy_always()):
-            self._go(task)
+        always = (self._flush_always, self._beat_always, self._write_always, self._tidy_always, self._exchange_always)
+        for task in always:
+            self._go(task())
 
     async def join(self, path: str, network: Network, alike: Common) -> None:
         """Serve one more network together with the others, before any member comes. One that was served before is as
@@ -306,6 +313,7 @@ class Cluster:
         if shared is not None:
             del self._by_word[shared.word]
             self._digests.leave(path)
+            self.quotas.leave(shared.word)
             self._go(self._part(path))
 
     async def _part(self, path: str) -> None:
@@ -331,7 +339,9 @@ class Cluster:
             self._go(self.answering.contest(shared, ip, relay))
 
         name = self.settings.name
-        shared = Shared(path, network, self.directory, name, lambda: self.is_up, self._news.set, ask, contest)
+        shared = Shared(
+            path, network, self.directory, name, lambda: self.is_up, self._news.set, ask, contest, self.quotas
+        )
         self.shares[path] = self._by_word[shared.word] = shared
         return shared
 
@@ -611,6 +621,31 @@ class Cluster:
             with suppress(AwayError, FormatError):
                 for path, shared in list(self.shares.items()):
                     await self._digests.tidy(path, shared.network.tolerance, int(time.time()))
+
+    async def _exchange_always(self) -> None:
+        """What devices have carried, where there are quotas."""
+        while True:
+            await asyncio.sleep(EXCHANGE_S)
+            await self.exchange()
+
+    async def exchange(self) -> None:
+        """Have the others say what is new of that, and follow it."""
+        limited = [shared for shared in self.shares.values() if shared.network.has_quotas]
+        self.quotas.number += 1
+        for shared in limited:
+            leases = shared.network.pool.leases
+            self.quotas.note(shared.word, leases, month_of(leases.wall))
+        if not limited:
+            return
+        await self.answering.exchange(self.presence.there)
+        for shared in limited:
+            self.decide(shared, lambda network, now, wall: network.exchanged(wall))
+
+    async def forgive(self, path: str, ip: int) -> None:
+        """What a device has carried so far counts no more, at all relays that are reached."""
+        shared = self.shares[path]
+        self.quotas.forgive(shared.word, ip)
+        await self.ask_others("forgive", {"network": path, "address": ip, "holder": shared.holder(ip).hex()})
 
     async def _write(self, shared: Shared) -> None:
         wall = int(time.time())

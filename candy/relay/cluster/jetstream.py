@@ -26,8 +26,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -76,6 +77,8 @@ _ALONE: Final = 10074
 _OTHER_CONFIGURATION: Final = 10058
 
 log = logging.getLogger("candy.relay")
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -131,11 +134,10 @@ class JetStream:
             OperationalError: no server answers, or one is too old, refuses the credentials, or has other streams.
         """
         try:
-            ends = asyncio.get_running_loop().time() + START_S
             await self._connect()
             self._check_version()
             for bucket in Bucket:
-                await self._make_until(bucket, ends)
+                await patiently(partial(self._make, bucket))
         except (NatsError, OSError, TimeoutError, AwayError) as error:
             await self.close()
             raise OperationalError(f"cluster: {self._why(error)}") from None
@@ -323,16 +325,6 @@ class JetStream:
                 f"cluster: {self.server} is nats-server {found}, which may give an address to two members: "
                 f"update it to {OLDEST[0]}.{OLDEST[1]} or later"
             )
-
-    async def _make_until(self, bucket: Bucket, ends: float) -> None:
-        while True:
-            try:
-                return await self._make(bucket)
-            except (AwayError, _NoPeersError):
-                # Servers that have just begun may not have found each other.
-                if asyncio.get_running_loop().time() > ends:
-                    raise
-                await asyncio.sleep(AGAIN_S)
 
     async def _make(self, bucket: Bucket) -> None:
         """Make a bucket, or look whether it is as it has to be."""
@@ -527,6 +519,23 @@ async def connected(settings: ClusterSettings, on_connected: Callable[[bool], No
     made = JetStream(settings, on_connected)
     await made.connect()
     return made
+
+
+async def patiently(ask: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+    """Ask until there is an answer, for START_S: servers that have just begun may not have found each other, or their
+    leaders.
+
+    Raises:
+        AwayError, OperationalError: from `ask`, at last.
+    """
+    ends = asyncio.get_running_loop().time() + START_S
+    while True:
+        try:
+            return await ask()
+        except (AwayError, _NoPeersError):
+            if asyncio.get_running_loop().time() > ends:
+                raise
+            await asyncio.sleep(AGAIN_S)
 
 
 async def ended(tasks: Iterable["asyncio.Task[Any]"]) -> None:

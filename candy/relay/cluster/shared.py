@@ -20,13 +20,13 @@ from typing import Final, NamedTuple
 
 from candy.protocol.addresses import ipv4
 from candy.relay.cluster.directory import Directory, Place
+from candy.relay.cluster.quotas import Quotas
 from candy.relay.cluster.records import Grant, word
 from candy.relay.enrolment import Device
 from candy.relay.leases import DAY_S, LeaseRow
 from candy.relay.network import Network
 from candy.relay.recording import Elsewhere, Presented
 from candy.relay.session import Action
-
 
 CONFIRM_S: Final = 60.0
 """How long who was granted an address may take to come."""
@@ -63,6 +63,7 @@ class Shared:
         told: Callable[[], None],
         ask: Callable[["Shared", int, str], None],
         contest: Callable[["Shared", int, str], None],
+        quotas: Quotas,
     ) -> None:
         self.path = path
         self.word = word(path)
@@ -73,6 +74,7 @@ class Shared:
         self._told = told
         self._ask = ask
         self._contest = contest
+        self._quotas = quotas
         self._grants: dict[int, _Known] = {}
         self._is_learning = False
         self.owed: dict[int, bytes] = {}
@@ -113,6 +115,9 @@ class Shared:
 
     def ask(self, ip: int, relay: str) -> None:
         self._ask(self, ip, relay)
+
+    def used_elsewhere(self, ip: int, holder: bytes, month: int) -> int:
+        return self._quotas.elsewhere(self.word, ip, holder, month)
 
     def came(self, member: Presented) -> None:
         self._unconfirmed.pop(member.ip, None)

@@ -22,11 +22,12 @@ from candy.relay.cluster import cluster
 from candy.relay.cluster.records import Common, settings_key
 from candy.relay.cluster.shared import CONFIRM_S
 from candy.relay.enrolment import Standing
-from candy.relay.leases import LeaseRow
+from candy.relay.leases import LeaseRow, Traffic
+from candy.relay.limits import Limits, OwnLimits
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.recording import TELL_AWAY, Elsewhere, Outcome, Wanted
 from candy.relay.reservations import Reservation
-from candy.relay.session import Bind, Unbind
+from candy.relay.session import Bind, Limit, Unbind
 
 Start = Callable[..., Awaitable[Site]]
 
@@ -364,7 +365,7 @@ async def test_the_lease_of_a_member_of_another_relay_is_not_released(start: Sta
 
 async def test_a_revocation_names_whom_it_does_not_reach(servers: Servers, start: Start) -> None:
     eu, us = await start("eu", servers), await start("us", servers)
-    connection, first = await us.come(by_password())
+    connection, _ = await us.come(by_password())
     await until(lambda: eu.network.enrolment.get(DEVICE.public) is not None)
     assert eu.cluster is not None
     await until(lambda: eu.cluster is not None and eu.cluster.others == ["us"])
@@ -391,7 +392,7 @@ async def test_a_revocation_names_whom_it_does_not_reach(servers: Servers, start
 
 async def test_a_revocation_that_was_not_written_survives_a_start(start: Start) -> None:
     eu, us = await start("eu"), await start("us")
-    _, first = await us.come(by_password())
+    await us.come(by_password())
     await until(lambda: eu.network.enrolment.get(DEVICE.public) is not None)
     device = eu.network.enrolment.get(DEVICE.public)
     assert device is not None
@@ -517,3 +518,33 @@ async def test_a_network_that_a_reload_takes_away(start: Start) -> None:
     # Both go on with what they serve.
     await eu.come(by_password())
     await until(lambda: us.network.enrolment.get(DEVICE.public) is not None)
+
+
+async def test_a_quota_is_of_all_relays_together(start: Start) -> None:
+    eu, us = await start("eu"), await start("us")
+    for site in (eu, us):
+        site.network.set_limits(Limits(quota=1000, quota_rate=8000), WALL)
+    connection, _ = await eu.old_comes(ip(7), ONE)
+    eu.keep(eu.network.carried(connection, Traffic(bytes_in=600), WALL))
+    eu.close(connection)
+    assert eu.cluster is not None
+    assert us.cluster is not None
+    shared = us.network._realm.shared
+    assert shared is not None
+    await until(lambda: shared.elsewhere(int(ip(7))) is None and us.cluster is not None and us.cluster.others == ["eu"])
+    connection, _ = await us.old_comes(ip(7), ONE, WALL + 1)
+    us.keep(us.network.carried(connection, Traffic(bytes_in=500), WALL))
+    for each in (eu.cluster, us.cluster):
+        await each.exchange()
+    assert Limit(connection, 8000, 8000) in us.did
+    assert us.network.register.used(ip(7), WALL) == 1100
+    assert eu.network.register.used(ip(7), WALL) == 600
+    await eu.cluster.exchange()
+    assert eu.network.register.used(ip(7), WALL) == 1100
+    # It is forgiven at both.
+    await eu.cluster.forgive(eu.path, int(ip(7)))
+    eu.keep(eu.network.limit(ip(7), OwnLimits(), WALL, is_forgiven=True))
+    for each in (eu.cluster, us.cluster, eu.cluster):
+        await each.exchange()
+    assert eu.network.register.used(ip(7), WALL) == us.network.register.used(ip(7), WALL) == 0
+    assert Limit(connection, 0, 0) in us.did
