@@ -12,8 +12,9 @@ This module does not know how relays are asked.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from functools import cache
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,10 +22,13 @@ from candy.control.lists import TURN
 from candy.control.model import Kicked, Member, MemberDetail
 from candy.errors import RequestError
 
-_MEMBERS: Final = TypeAdapter(list[Member])
-_MEMBER: Final = TypeAdapter(MemberDetail)
-_KICKED: Final = TypeAdapter(Kicked)
 _Answered = TypeVar("_Answered")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Made when it is needed, which it never is where one relay is alone."""
+    return TypeAdapter(kind)
 
 
 class Packed(Protocol):
@@ -99,7 +103,7 @@ class Abroad:
             yield from own
             for answer in answers.values():
                 for line in answer.lines():
-                    yield from _MEMBERS.validate_python(line)
+                    yield from _adapter(list[Member]).validate_python(line)
 
         return all_members(), unreached
 
@@ -130,14 +134,14 @@ class Abroad:
         if not found.relay:
             return await self._here.member_here(found.address, found.network, over)
         given = {"member": found.address, "network": found.network, "over": over}
-        return await self._one(found.relay, "member", given, _MEMBER, over or 0.0)
+        return await self._one(found.relay, "member", given, MemberDetail, over or 0.0)
 
     async def kick(self, member: str, network: str | None) -> Kicked:
         """End the connection of one, wherever it is. Raises RequestError."""
         found = await self.where(member, network)
         if not found.relay:
             return self._here.kick_here(found.address, found.network)
-        return await self._one(found.relay, "kick", {"member": found.address, "network": found.network}, _KICKED)
+        return await self._one(found.relay, "kick", {"member": found.address, "network": found.network}, Kicked)
 
     async def answers(self, call: str, given: Mapping[str, Any]) -> AsyncIterator[bytes]:
         """Lines for another relay that asks. Raises RequestError."""
@@ -146,15 +150,17 @@ class Abroad:
             case "members":
                 members = iter(await here.members_here(network, bool(given.get("round_trip")), given.get("over")))
                 while turn := list(islice(members, TURN)):
-                    yield _MEMBERS.dump_json(turn)
+                    yield _adapter(list[Member]).dump_json(turn)
                     await asyncio.sleep(0)
             case "find":
                 found = here.meant_here(given["member"], network)
                 yield json.dumps([[each.network, each.address] for each in found]).encode()
             case "member":
-                yield _MEMBER.dump_json(await here.member_here(given["member"], network, given.get("over")))
+                yield _adapter(MemberDetail).dump_json(
+                    await here.member_here(given["member"], network, given.get("over"))
+                )
             case "kick":
-                yield _KICKED.dump_json(here.kick_here(given["member"], network))
+                yield _adapter(Kicked).dump_json(here.kick_here(given["member"], network))
             case _:
                 raise RequestError(f"this relay knows no question {call}: update it")
 
@@ -165,12 +171,14 @@ class Abroad:
         return ({}, []) if others is None else await others.ask_others(call, given, takes_s)
 
     async def _one(
-        self, relay: str, call: str, given: Mapping[str, Any], adapter: TypeAdapter[_Answered], takes_s: float = 0.0
+        self, relay: str, call: str, given: Mapping[str, Any], kind: type[_Answered], takes_s: float = 0.0
     ) -> _Answered:
         others = self._others()
         assert others is not None
         answer = await others.ask_one(relay, call, given, takes_s)
         try:
-            return adapter.validate_python(answer.only())
+            shape: Any = kind
+            answered: _Answered = _adapter(shape).validate_python(answer.only())
         except ValidationError:
             raise RequestError(f"the relay {relay} is of another version: update it") from None
+        return answered
