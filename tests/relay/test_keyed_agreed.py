@@ -75,16 +75,15 @@ def test_whom_the_others_know_need_not_wait(agreed: Agreed) -> None:
     actions = agreed.answers(connection, Outcome.KEPT)
     [send] = [action for action in actions if isinstance(action, Send)]
     ticket = member.read(send.payload).ticket
-    device = agreed.network.enrolment.get(DEVICE.public)
-    assert device is not None
-    assert not device.has_come
-    agreed.others.written.append(device)
-    agreed.others.is_written = lambda each: each.key == device.key  # type: ignore[method-assign]
+    known = agreed.network.enrolment.get(DEVICE.public)
+    assert known is not None
+    assert not known.has_come
+    agreed.others.is_written = lambda device: device.key == known.key  # type: ignore[method-assign]
     agreed.others.is_settled = lambda ip, holder: True  # type: ignore[method-assign]
     agreed.close(connection)
     _, outcome = agreed.answered(Credentials(ticket=ticket))
     assert outcome.is_in
-    assert device.standing is Standing.ADMITTED
+    assert known.standing is Standing.ADMITTED
 
 
 def test_who_is_known_by_a_password_waits_for_its_address_alone(agreed: Agreed) -> None:
