@@ -118,7 +118,14 @@ def _of_relay() -> list[click.Command]:
     @_command("server", "members", "List the members that are logged in.", _NETWORK, _interval(INTERVAL_S))
     def members(asking: "Asking", is_json: bool, network: str | None, interval: float) -> None:
         answer = asking.ask("GET", f"{VERSION}/members", network=network, round_trip=True, over=interval)
-        _print_json(answer) if is_json else tables.show(tables.MEMBERS, answer["members"])
+        if is_json:
+            _print_json(answer)
+            return
+        are_several = any(each["relay"] for each in answer["members"])
+        tables.show([*tables.MEMBERS, tables.RELAY] if are_several else tables.MEMBERS, answer["members"])
+        if answer["unreached"]:
+            relays = ", ".join(map(shown, answer["unreached"]))
+            click.echo(f"without the members of {relays}: not reached", err=True)
 
     @_command(
         "server", "member", "Show one member, by its name, address or VMAC.", _ONE, _NETWORK, _interval(INTERVAL_S)
@@ -337,6 +344,9 @@ def _of_devices() -> list[click.Command]:
             _print_json(answer)
             return
         click.echo(f"{_named(answer['device'])} is revoked")
+        if answer["unreached"]:
+            relays = ", ".join(map(shown, answer["unreached"]))
+            click.echo(f"not reached: {relays}; until they hear of it they keep it", err=True)
         if answer["password_admits"]:
             click.echo('who knows a password comes back as another device: replace it, or write admit = "invite"')
 

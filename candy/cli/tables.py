@@ -79,6 +79,8 @@ MEMBERS = (
     *_TRAFFIC,
     *_LIMITS,
 )
+RELAY = Column("RELAY", "relay")
+"""Of a member, where there are several."""
 LEASES = (
     NETWORK,
     Column("ADDRESS", "address"),

@@ -13,7 +13,7 @@ figures come from.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,8 @@ class Figures:
     """There is a connection to NATS; None without a cluster, and so with the next."""
     relays: int | None = None
     """That are there, this one among them."""
+    relay_members: Mapping[str, int] = field(default_factory=dict)
+    """Of all relays, by name; empty without a cluster."""
 
 
 class Exposition:
@@ -146,6 +148,7 @@ def families(figures: Figures) -> Iterator["Metric"]:
     if figures.nats_up is not None and figures.relays is not None:
         yield gauge("candy_nats_up", "Whether there is a connection to NATS.", figures.nats_up)
         yield gauge("candy_relays", "Relays of the cluster that are there.", figures.relays)
+        yield gauges("candy_relay_members", "Members at each relay of the cluster.", "relay", figures.relay_members)
 
 
 def _histogram(name: str, what: str, histogram: Histogram) -> "Metric":

@@ -115,6 +115,8 @@ class Member(Traffic):
     """Bytes that it may carry in a month; null: any number."""
     quota_left: int | None
     """Of these, up to the last report."""
+    relay: str | None = None
+    """The relay where it is; null: there is one alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,11 +131,13 @@ class MemberDetail(Member):
 
 @dataclass(slots=True, kw_only=True)
 class Members:
-    """All members that are logged in, of the network that was asked for or of all."""
+    """All members that are logged in, of the network that was asked for or of all, at all relays that serve it."""
 
     __pydantic_config__ = DOCUMENTED
 
     members: list[Member]
+    unreached: list[str]
+    """Relays that were not reached, whose members are left out."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -252,6 +256,8 @@ class Kicked:
 
     network: str
     address: str
+    relay: str | None = None
+    """Where it was; null: there is one relay alone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -492,6 +498,8 @@ class Revoked:
     device: Device
     password_admits: bool
     """Who knows a password comes back with another key."""
+    unreached: list[str]
+    """Other relays that were not reached: they let it in, or keep it, until they hear of it."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -168,7 +168,8 @@ class Actor:
             done(Outcome.UNKEPT)
             return
         recording = self.recorder.record(served.settings.path, record.wanted)
-        recording.add_done_callback(lambda recorded: done(recorded.result()))
+        # At the relay's end it is not waited for any more.
+        recording.add_done_callback(lambda recorded: None if recorded.cancelled() else done(recorded.result()))
 
 
 def write(line: Log) -> None:

@@ -20,7 +20,7 @@ By these rules, in this order:
  5. While one newcomer waits, a third is refused at once, unless it has the VMAC of the one waiting: then it takes that
     one's place, and its remaining time.
  6. Where several relays serve the network, an address that a member of another one has is free to that member's own
-    installation alone.
+    installation. For any other that relay probes its member, by rule 4, and says what came of it.
 
 Who logs in with a key comes twice: with message 1, and when it has confirmed the answer. Only then it takes its address
 from itself. Everything said of a VMAC holds for a key.
@@ -32,7 +32,7 @@ That is worth a warning, for neither of the two can know it at first. It is not 
 Nothing here changes a session, or ends one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -41,8 +41,10 @@ from candy.protocol.closing import CloseCode
 from candy.relay.leases import identity
 from candy.relay.realm import Realm
 from candy.relay.replacements import REPLACED_AGAIN_S, Replacements
-from candy.relay.session import Session
+from candy.relay.session import Action, Session
 
+ELSEWHERE_S = 2.0
+"""How much longer than a probe of this relay's one of another's may take."""
 PROBE_PREFIX = b"candy-probe:"
 """What a probe's payload begins with; 8 random bytes follow, so that a late PONG answers no later probe."""
 
@@ -81,17 +83,28 @@ class Replace:
     told: str
 
 
-Step = Admit | Wait | Refuse | Replace | Ping | Log
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Another relay has a member at this address: have it asked whether that is still there."""
+
+    ip: int
+    relay: str
+
+
+Step = Admit | Wait | Refuse | Replace | Ask | Ping | Log
 
 
 @dataclass(slots=True)
 class _Probe:
     """A PING to the holder of an address, and the session that waits for the address."""
 
-    holder: Session
+    holder: Session | None
+    """None: it is at another relay, which has been asked."""
     waiting: Session
     payload: bytes
     until: float
+    relay: str = ""
+    """That one."""
 
 
 class Claims:
@@ -105,8 +118,10 @@ class Claims:
     def __init__(self, realm: Realm, sessions: Mapping[int, Session], probe_timeout: float) -> None:
         self._realm = realm
         self._sessions = sessions
-        self._probe_timeout = probe_timeout
+        self.probe_timeout = probe_timeout
         self._probes: dict[IPv4Address, _Probe] = {}
+        self._asked: dict[bytes, tuple[Session, Callable[[], None]]] = {}
+        """By the payload of a PING for another relay: who got it, and what to call when it answers."""
         self._replacements = Replacements()
 
     def decide(self, session: Session, now: float) -> list[Step]:
@@ -122,7 +137,7 @@ class Claims:
             return _refuse(session, f"{ip} is leased to a device with a key of its own")
         shared = self._realm.shared
         if shared is not None and (other := shared.elsewhere(int(ip))) is not None and other.identity != session.vmac:
-            return _refuse(session, f"{ip} is held by a member at the relay {other.relay}")  # 6
+            return self._ask(session, other.relay, now)  # 6
         connection = pool.holder(ip)
         if connection is None:  # 2
             return [Admit(session)]
@@ -135,8 +150,11 @@ class Claims:
         if _is_same_installation(session, holder):  # 3
             return self._come_back(session, holder, now)
         probe = self._probes.get(ip)
-        if probe is None:  # 4
-            return self._probe(session, holder, now)
+        return self._probe(session, holder, now) if probe is None else self._queue(session, probe)  # 4, 5
+
+    def _queue(self, session: Session, probe: _Probe) -> list[Step]:
+        """Another session waits for the address already."""
+        ip = session.ip
         if not _is_same_installation(session, probe.waiting):  # 5
             return _refuse(session, f"another newcomer waits for {ip} already")
         older, probe.waiting = probe.waiting, session
@@ -145,8 +163,45 @@ class Claims:
             *_refuse(older, f"the same member waits for {ip} on a newer connection"),
         ]
 
+    def _ask(self, session: Session, relay: str, now: float) -> list[Step]:
+        ip = session.ip
+        if (probe := self._probes.get(ip)) is not None:
+            return [] if probe.waiting is session else self._queue(session, probe)
+        until = now + self.probe_timeout + ELSEWHERE_S
+        self._probes[ip] = _Probe(None, session, b"", until, relay)
+        log = session.line("debug", f"{ip} is held at the relay {relay}: asking whether its member is still there")
+        return [Wait(session, until), Ask(int(ip), relay), log]
+
+    def probed(self, ip: IPv4Address, *, is_there: bool) -> list[Step]:
+        """What the other relay has said of its member. One that is not there has left, which its relay says as well."""
+        probe = self._probes.get(ip)
+        if probe is None or probe.holder is not None or not is_there:
+            return []
+        del self._probes[ip]
+        told = f"{ip} is held by a member at the relay {probe.relay}"
+        return _refuse(probe.waiting, f"{told}, which answers", told)
+
+    def ask(self, holder: Session, answered: Callable[[], None]) -> tuple[bytes, list[Action]]:
+        """Another relay wants to know whether a member is still there: the payload of a PING to it, for forget()."""
+        payload = PROBE_PREFIX + self._realm.randbytes(8)
+        self._asked[payload] = holder, answered
+        return payload, [Ping(holder.connection, payload)]
+
+    def forget(self, payload: bytes) -> Session | None:
+        """Nobody waits for the answer to that PING any more; who got it."""
+        return self._asked.pop(payload, (None, None))[0]
+
+    def silent(self, holder: Session, relay: str) -> list[Step]:
+        """It has not answered, and another relay has a member for its address."""
+        told = f"another member got {holder.ip}, because this one did not answer a ping"
+        log = f"at the relay {relay}, because it did not answer a ping"
+        return [Replace(holder, log, CloseCode.UNANSWERED, told)]
+
     def answered(self, holder: Session, payload: bytes) -> list[Step]:
         """A PONG of a session, which may answer a probe."""
+        asked, answered = self._asked.get(payload, (None, None))
+        if asked is holder and answered is not None:
+            answered()
         probe = self._probes.get(holder.ip)
         if probe is None or probe.holder is not holder or probe.payload != payload:
             return []
@@ -155,8 +210,13 @@ class Claims:
         return [Refuse(probe.waiting, f"{holder.ip} is held by {holder.source}, which answers", told)]
 
     def unanswered(self, session: Session) -> list[Step]:
-        """The time of the probe is over that this session waits for. Decide its claim again behind these steps."""
-        holder = self._probes.pop(session.ip).holder
+        """The time of the probe is over that this session waits for. Decide its claim again behind these steps, unless
+        they refuse it."""
+        probe = self._probes.pop(session.ip)
+        holder = probe.holder
+        if holder is None:
+            told = f"{session.ip} is held by a member at the relay {probe.relay}"
+            return _refuse(session, f"{told}, which did not say whether it is there", told)
         told = f"another member got {session.ip}, because this one did not answer a ping"
         log = f"by {session.source}, because it did not answer a ping"
         return [Replace(holder, log, CloseCode.UNANSWERED, told)]
@@ -185,7 +245,7 @@ class Claims:
 
     def _probe(self, session: Session, holder: Session, now: float) -> list[Step]:
         payload = PROBE_PREFIX + self._realm.randbytes(8)
-        until = now + self._probe_timeout
+        until = now + self.probe_timeout
         self._probes[session.ip] = _Probe(holder, session, payload, until)
         log = session.line("debug", f"{session.ip} is held by {holder.source}: asking whether it is still there")
         return [Wait(session, until), Ping(holder.connection, payload), log]
@@ -200,8 +260,8 @@ class Claims:
         return [session.did("replaced again", text, "warning")]
 
 
-def _refuse(session: Session, why: str) -> list[Step]:
-    return [Refuse(session, why, why)]
+def _refuse(session: Session, why: str, told: str = "") -> list[Step]:
+    return [Refuse(session, why, told or why)]
 
 
 def _is_same_installation(one: Session, other: Session) -> bool:

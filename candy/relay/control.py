@@ -45,9 +45,10 @@ from candy.control.paths import SNAP_MOST
 from candy.control.samples import Samples, Totals
 from candy.errors import RequestError
 from candy.relay import snapshot, whereabouts
+from candy.relay.abroad import Abroad, Where
 from candy.relay.captures import Captures, MemberCapture
 from candy.relay.devicecontrol import DeviceControl, paths
-from candy.relay.limits import NO_OWN, QUOTA_MOST, RATE_LEAST, RATE_MOST, OwnLimits, allowed, month_of
+from candy.relay.limits import NO_OWN, QUOTA_MOST, RATE_LEAST, RATE_MOST, OwnLimits, allowed
 from candy.relay.relay import Relay
 from candy.relay.reservations import Reservation as KeptReservation
 from candy.relay.served import Served
@@ -80,6 +81,9 @@ class RelayControl(DeviceControl):
         self._since = time.time()
         self._lag = Lag(asyncio.get_running_loop())
         self._samples = Samples(asyncio.get_running_loop(), self._totals)
+        self._abroad = Abroad(self, lambda: relay.cluster)
+        if relay.cluster is not None:
+            relay.cluster.answer_by(self._abroad.answers)
         self._captures = Captures(engine, lambda: relay.is_ending)
 
     def stop(self) -> None:
@@ -119,23 +123,36 @@ class RelayControl(DeviceControl):
     async def members(
         self, *, network: str | None = None, round_trip: bool = False, over: float | None = None
     ) -> Lists:
-        """All that are logged in."""
+        """All that are logged in, at all relays."""
+        paths(self._relay, network)
+        members, unreached = await self._abroad.members(network, round_trip, over)
+        return Lists(Members, members=members, unreached=unreached)
+
+    async def members_here(self, network: str | None, round_trip: bool, over: float | None) -> Iterator[Member]:
+        """Those of this relay."""
         sessions = {path: list(self._relay.served[path].network.sessions) for path in paths(self._relay, network)}
         before, seconds = await self._look_before(over)
         counters = self._look()
-        return Lists(
-            Members,
-            members=(
-                self._member(Found(path, one), counted, before.get(one.connection), seconds, round_trip)
-                for path, there in sessions.items()
-                for one in there
-                # Who has left meanwhile is left out.
-                if one.is_member and (counted := counters.get(one.connection)) is not None
-            ),
+        return (
+            self._member(Found(path, one), counted, before.get(one.connection), seconds, round_trip)
+            for path, there in sessions.items()
+            for one in there
+            # Who has left meanwhile is left out.
+            if one.is_member and (counted := counters.get(one.connection)) is not None
         )
 
     async def member(self, *, member: str, network: str | None = None, over: float | None = None) -> MemberDetail:
         """One of them."""
+        paths(self._relay, network)
+        return await self._abroad.member(member, network, over)
+
+    def meant_here(self, member: str, network: str | None) -> list[Where]:
+        """Members of this relay that an operator may mean."""
+        is_meant = snapshot.meaning(member)
+        return [Where(path, str(its.ip)) for path, its in self._found(network) if is_meant(its)]
+
+    async def member_here(self, member: str, network: str | None, over: float | None) -> MemberDetail:
+        """One of this relay's."""
         one = snapshot.find(member, self._found(network))
         connection = one.session.connection
         before, began = self._counters_of(connection), time.monotonic()
@@ -181,10 +198,15 @@ class RelayControl(DeviceControl):
         )
 
     async def kick(self, *, member: str, network: str | None = None) -> Kicked:
-        """End a member's connection."""
+        """End a member's connection, wherever it is."""
+        paths(self._relay, network)
+        return await self._abroad.kick(member, network)
+
+    def kick_here(self, member: str, network: str | None) -> Kicked:
+        """End the connection of a member of this relay."""
         path, session = snapshot.find(member, self._found(network))
         self._relay.decide(self._relay.served[path], lambda network, now, wall: network.kick(session.connection, now))
-        return Kicked(network=path, address=str(session.ip))
+        return Kicked(network=path, address=str(session.ip), relay=self._relay.name)
 
     async def capture(
         self, *, member: str, network: str | None = None, drops: bool = False, snaplen: int = SNAP_MOST
@@ -241,6 +263,8 @@ class RelayControl(DeviceControl):
         given = OwnLimits(body.down, body.up, body.quota)
         wanted = OwnLimits(*(before if new is None else new for new, before in zip(given, own, strict=True)))
         forgive = body.forgive
+        if forgive and self._relay.cluster is not None:
+            await self._relay.cluster.forgive(path, int(address))
         self._relay.limit(path, address, wanted, is_forgiven=forgive)
         used = network.register.used(address, wall)
         return snapshot.limits(path, address, allowed(network.limits, wanted, used), used)
@@ -293,7 +317,13 @@ class RelayControl(DeviceControl):
             certificate_expiry=None if certificates is None else certificates.expiry(),
             nats_up=None if relay.cluster is None else relay.cluster.is_up,
             relays=None if relay.cluster is None else len(relay.cluster.presence.there) + 1,
+            relay_members=self._relay_members(),
         )
+
+    def _relay_members(self) -> dict[str, int]:
+        """Of all relays, by name; empty for one that is alone."""
+        cluster = self._relay.cluster
+        return {} if cluster is None else {**cluster.directory.counts(), cluster.name: self._members_now()}
 
     def _totals(self) -> Totals:
         totals = self._engine.stats()
@@ -384,8 +414,9 @@ class RelayControl(DeviceControl):
     ) -> Member:
         since = time.time() - self._relay.seconds_since(one.session.since)
         asked = self._engine.round_trip_us(one.session.connection) if round_trip else None
-        used = None if one.session.lease is None else one.session.lease.used_in(month_of(int(time.time())))
-        member = snapshot.member(one, counters, since, asked, used)
+        lease, register = one.session.lease, self._relay.network(one.path).register
+        used = None if lease is None else register.used_by(lease, int(time.time()))
+        member = snapshot.member(one, counters, since, asked, used, self._relay.name)
         if before is not None:
             member.set_rates(before._asdict(), seconds)
         return member

@@ -4,7 +4,8 @@
 
 Rules:
  1. What lets somebody in, or shuts him out, is written down before it is said to be done. A revocation ends connections
-    first, and is said to have failed if it can't be written down.
+    first, and is said to have failed if it can't be written down; among several relays it is said whom it did not
+    reach.
  2. Without `network` a device is looked for in all networks, and keys are rotated in all.
 """
 
@@ -88,14 +89,17 @@ class DeviceControl:
         served, found = self._find(device, network)
         key = found.key
         self._relay.decide(served, lambda network, now, wall: network.revoke(key, now, wall))
-        if not await self._relay.record():
+        is_kept, cluster = await self._relay.record(), self._relay.cluster
+        if not is_kept and cluster is None:
             raise RequestError(
                 "its connection is ended, but that it was revoked can't be written down, so it can come back after a "
                 "restart: see the relay's log for why, and revoke it again"
             )
         enrolment = served.network.enrolment
         admits = enrolment.admit is Admit.PASSWORD and bool(served.network.passwords.with_keys(time.time()))
-        return Revoked(device=self._shown(served, self._kept(served, key)), password_admits=admits)
+        kept = self._kept(served, key)
+        unreached = [] if cluster is None else await cluster.revoked(served.settings.path, kept)
+        return Revoked(device=self._shown(served, kept), password_admits=admits, unreached=unreached)
 
     async def rotate(self, *, network: str | None = None, network_key: bool = False) -> RotatedKeys:
         """Make new keys, and tell members."""

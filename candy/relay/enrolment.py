@@ -255,10 +255,7 @@ class Enrolment:
 
     def take_back(self, key: bytes, before: Device | None, invitation: Invitation) -> None:
         """What enrol() did by this invitation could not be written down."""
-        if before is not None:
-            self._put(before)
-        else:
-            self._forget(self._devices[key])
+        self.forget(key, before)
         current = self._invitations.get(invitation.selector)
         if current is not None and current.used > invitation.used:
             self._change(replace(current, used=current.used - 1))

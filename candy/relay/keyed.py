@@ -147,7 +147,7 @@ class KeyedSession(Session):
         wanted = self._wanted(claim)
         if wanted is not None:
             return self.recording(wanted)
-        if self.device == self._before:
+        if self.device == self._before or self._is_written(self.device):
             return self._tell(wall, is_kept=True)
         self.state = State.RECORDING
         return [Record(self.connection)]
@@ -158,10 +158,15 @@ class KeyedSession(Session):
             return None
         waits = self.ip == lines.UNSPECIFIED
         wanted = None if waits else self._realm.address_wanted(self._ip, claim.key)
-        if self.device == self._before:
+        # Another connection may have enrolled it, and still wait for the others to agree.
+        if self._is_written(self.device):
             return wanted
         selector = claim.proof.by.selector if isinstance(claim.proof.by, Invitation) else b""
         return replace(wanted or Wanted(), device=claim.key, selector=selector)
+
+    def _is_written(self, device: Device | None) -> bool:
+        shared = self._realm.shared
+        return device is not None and shared is not None and shared.is_written(device)
 
     def claimed(self, lease: Lease | None, now: float) -> None:
         super().claimed(lease, now)
@@ -189,7 +194,7 @@ class KeyedSession(Session):
             # It has confirmed, and its address was another's meanwhile, or this is not known.
             return super().recorded(outcome, now, wall)
         if outcome in (Outcome.AWAY, Outcome.USED_UP) and self.device != self._before:
-            enrolment.forget(claim.key, self._before)
+            self._take_back(claim)
         if outcome is Outcome.USED_UP:
             told = "the invitation is used up or has expired"
             return self.refuse(f"{told}, by another relay", code=CloseCode.INVITATION_ENDED, told=told)
@@ -204,10 +209,21 @@ class KeyedSession(Session):
             return self._ask_again(claim, now)
         is_kept = outcome is Outcome.KEPT
         if not is_kept and isinstance(claim.proof.by, Invitation):
-            enrolment.take_back(claim.key, self._before, claim.proof.by)
+            if self.device != self._before:
+                self._take_back(claim)
             told = "the relay can't write down who comes by an invitation: try again later"
             return self.refuse("its invitation can't be written down", code=CloseCode.TRY_AGAIN_LATER, told=told)
         return self._tell(wall, is_kept)
+
+    def _take_back(self, claim: Claim) -> None:
+        """It is not let in by what it has proven, unless another connection of its has come by that meanwhile."""
+        enrolment = self._realm.enrolment
+        if self._is_written(enrolment.get(claim.key)):
+            return
+        if isinstance(claim.proof.by, Invitation):
+            enrolment.take_back(claim.key, self._before, claim.proof.by)
+        else:
+            enrolment.forget(claim.key, self._before)
 
     def _ask_again(self, claim: Claim, now: float) -> list[Action]:
         """Another relay has given the address away. There are others, unless it has to be that one."""

@@ -214,6 +214,34 @@ class Network(Roster):
         told = f"{session.ip} was taken over at another relay"
         return self._send_away(session, CloseCode.REPLACED, told, now)
 
+    def freed(self, ip: int, now: float) -> list[Action]:
+        """Another relay has no member at this address any more: a session that waits for it gets it."""
+        return self._leave_address(ipv4(ip), now)
+
+    def probed(self, ip: int, now: float, *, is_there: bool) -> list[Action]:
+        """What another relay says of its member at this address (Sharing.ask())."""
+        return self._carry_out(self._claims.probed(ipv4(ip), is_there=is_there), now)
+
+    def probe(self, ip: int, answered: Callable[[], None]) -> tuple[bytes, list[Action]]:
+        """Another relay asks whether the member at this address is still there: the payload of the PING that asks it,
+        empty if there is none. `answered` is called with its PONG. Call probe_over() when its time is over."""
+        holder = self.member_at(ipv4(ip))
+        if holder is None:
+            return b"", []
+        return self._claims.ask(holder, answered)
+
+    def probe_over(self, payload: bytes, ip: int, relay: str, now: float, *, is_there: bool) -> list[Action]:
+        """It has answered, or its time is over: then it loses its address to a member of that relay's."""
+        holder = self._claims.forget(payload)
+        if is_there or holder is None or self.member_at(ipv4(ip)) is not holder:
+            return []
+        return [*self._carry_out(self._claims.silent(holder, relay), now), *self._leave_address(ipv4(ip), now)]
+
+    @property
+    def probe_timeout(self) -> float:
+        """Seconds that a member has to answer a probe."""
+        return self._claims.probe_timeout
+
     def learned(self, device: Device, now: float, wall: int) -> list[Action]:
         """Another relay has written this of a device."""
         before = self._realm.enrolment.get(device.key)
@@ -354,7 +382,8 @@ class Network(Roster):
                 actions += self._go_on(session, session.called(now, wall), now)
             elif session.is_waiting:
                 actions += self._carry_out(self._claims.unanswered(session), now)
-                actions += self._settle(session, now)
+                if session.is_waiting:
+                    actions += self._settle(session, now)
             else:
                 self._realm.logins["timeout"] += 1
                 actions.append(session.line("debug", "did not authenticate in time"))
@@ -392,6 +421,11 @@ class Network(Roster):
         self.register.reserve(reservation)
         return self._make_way(now)
 
+    def reserved(self, ip: int, reservation: Reservation | None, now: float) -> list[Action]:
+        """A command to another relay has reserved this address, or released it."""
+        self._realm.pool.learn(ip, reservation)
+        return self._make_way(now) if reservation is not None else []
+
     def set_reservations(self, reservations: Iterable[Reservation], now: float) -> list[Action]:
         """What the configuration reserves, instead of what it reserved before."""
         self._realm.pool.configure(reservations)
@@ -414,6 +448,18 @@ class Network(Roster):
         self.register.limit(ip, own, is_forgiven=is_forgiven)
         session = self.member_at(ip)
         return [] if session is None or not session.is_member else self._limit(session)
+
+    def exchanged(self, wall: int) -> list[Action]:
+        """Other relays have said what devices have carried there."""
+        self._realm.pool.leases.wall = wall
+        return self._limit_all()
+
+    def forgiven(self, ip: int, holder: bytes, wall: int) -> list[Action]:
+        """A command to another relay: what this device has carried in this month counts no more."""
+        lease = self._realm.pool.leases.get(ip)
+        if lease is None or lease.vmac != holder:
+            return []
+        return self.limit(ipv4(ip), lease.own, wall, is_forgiven=True)
 
     @property
     def has_quotas(self) -> bool:

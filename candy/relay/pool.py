@@ -267,6 +267,11 @@ class Pool:
         self.reservations.add(reservation)
         self._note(int(reservation.address))
 
+    def learn(self, ip: int, reservation: Reservation | None) -> None:
+        """What a command to another relay has reserved an address for; None: it has released it."""
+        self.reservations.learn(ip, reservation)
+        self._note(ip)
+
     def configure(self, reservations: Iterable[Reservation]) -> None:
         """What the configuration reserves from now on."""
         before = [int(reservation.address) for reservation in self.reservations]
@@ -285,7 +290,7 @@ class Pool:
         was one of them. Raises RequestError, see Reservations.remove()."""
         was_reserved = self.reservations.remove(int(ip))
         lease = self.leases.get(int(ip))
-        is_left = lease is not None and not lease.is_connected
+        is_left = lease is not None and not lease.is_connected and not self.is_elsewhere(int(ip))
         if is_left:
             self.leases.end(int(ip))
         self._note(int(ip))

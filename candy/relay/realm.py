@@ -8,6 +8,7 @@ from candy.protocol.login import Tells
 from candy.relay.devices import Devices
 from candy.relay.enrolment import Enrolment
 from candy.relay.guessing import FailureLimiter
+from candy.relay.leases import Lease
 from candy.relay.limits import Limits
 from candy.relay.passwords import Circles, Passwords
 from candy.relay.pool import Pool
@@ -48,6 +49,11 @@ class Realm:
     """The circle of the member with this connection."""
     logins: Counter[str] = field(default_factory=Counter)
     """How log-ins ended: ADMITTED, or why not."""
+
+    def used(self, lease: Lease, month: int) -> int:
+        """Bytes that a device has carried in a month, at all relays, up to their last reports."""
+        elsewhere = 0 if self.shared is None else self.shared.used_elsewhere(lease.ip, lease.vmac, month)
+        return lease.used_in(month) + elsewhere
 
     def address_wanted(self, ip: int, holder: bytes | None) -> Wanted | None:
         """What other relays have to agree on before a device gets an address that is its own to have here; None:

@@ -11,9 +11,12 @@ Nothing here does anything.
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from candy.protocol.login import Asks
+
+if TYPE_CHECKING:
+    from candy.relay.enrolment import Device
 
 
 class Outcome(Enum):
@@ -79,8 +82,17 @@ class Sharing(Protocol):
     def is_settled(self, ip: int, holder: bytes) -> bool:
         """The address is known to be this device's at this relay, so nothing is to be written."""
 
+    def is_written(self, device: "Device") -> bool:
+        """The other relays let this device in by the same; whether it has come yet is no matter of theirs."""
+
     def elsewhere(self, ip: int) -> Elsewhere | None:
         """Who has the address at another relay."""
+
+    def ask(self, ip: int, relay: str) -> None:
+        """Have that relay ask its member at this address whether it is still there; Network.probed() says."""
+
+    def used_elsewhere(self, ip: int, holder: bytes, month: int) -> int:
+        """Bytes that the device has carried at the other relays in this month, up to their last report."""
 
     def came(self, member: Presented) -> None:
         """A member has this address here."""

@@ -111,7 +111,7 @@ class Register:
             RequestError: there is neither, or the configuration reserves it.
         """
         if not self._pool.give_up(ip):
-            is_held = self._pool.holder(ip) is not None
+            is_held = self._pool.holder(ip) is not None or self._pool.is_elsewhere(int(ip))
             why = "its device is connected: kick it first" if is_held else "it is neither reserved nor leased"
             raise RequestError(f"{ip} can't be released: {why}")
 
@@ -132,12 +132,16 @@ class Register:
         return self._lease_at(ip).own
 
     def used(self, ip: IPv4Address, wall: int) -> int:
-        """Bytes that it has carried in this month, up to the last report.
+        """Bytes that its device has carried in this month, at all relays, up to the last report.
 
         Raises:
             RequestError: it has no lease.
         """
-        return self._lease_at(ip).used_in(month_of(wall))
+        return self.used_by(self._lease_at(ip), wall)
+
+    def used_by(self, lease: Lease, wall: int) -> int:
+        """The same of a lease."""
+        return self._realm.used(lease, month_of(wall))
 
     def _lease_at(self, ip: IPv4Address) -> Lease:
         lease = self._pool.leases.get(int(ip))

@@ -107,6 +107,8 @@ class Relay:
         self._reloading = asyncio.Lock()
         self._interfaces = Interfaces(engine, settings.state_dir, self._act, self._set_timer)
         self.showing = Showing()
+        self._joining: dict[str, Served] = {}
+        """Networks that are about to be served, of which other relays tell already."""
         self.cluster: Cluster | None = None
         """None: it is alone."""
         self._failures = FailureLimiter(settings.failures_per_minute)
@@ -129,6 +131,11 @@ class Relay:
         """Serve the networks together with other relays from now on."""
         self.cluster = cluster
         self.keep_by(cluster)
+
+    @property
+    def name(self) -> str | None:
+        """Among the others; None: it is alone."""
+        return None if self.cluster is None else self.cluster.name
 
     async def make_interfaces(self, stack: ExitStack) -> None:
         """Give this machine its interfaces in the networks, and keep them as they shall be; they are closed with the
@@ -284,12 +291,15 @@ class Relay:
         for settings in found.removed:
             served = self._served.pop(settings.path)
             self._act(served, served.leave(now))
+            if self.cluster is not None:
+                self.cluster.leave(settings.path)
             log.info("network %s: no longer served", settings.path)
         failed = []
         for settings in found.added:
             served = serve(settings, self._engine, self._failures)
             try:
                 served.load_keys(self._settings.state_dir, wall)
+                await self._join(served)
             except OperationalError as error:
                 served.leave(now)
                 log.error("network %s is not served: %s", settings.path, error)
@@ -311,6 +321,17 @@ class Relay:
                 log.error("%s%s", served.label, error)
                 failed.append(f"{served.label}{error}")
         return failed
+
+    async def _join(self, served: Served) -> None:
+        """Have other relays serve a network as well that is new here. Raises OperationalError."""
+        if self.cluster is None:
+            return
+        path = served.settings.path
+        self._joining[path] = served
+        try:
+            await self.cluster.join(path, served.network, self.cluster.common(served.settings, served.public_key))
+        finally:
+            del self._joining[path]
 
     @property
     def settings(self) -> RelaySettings:
@@ -337,7 +358,7 @@ class Relay:
 
     def decide_at(self, path: str, decide: Callable[[Network, float, int], list[Action]]) -> None:
         """Have the network at a path decide something that other relays have brought about."""
-        self.decide(self._served_at(path), decide)
+        self.decide(self._joining.get(path) or self._served_at(path), decide)
 
     async def record(self) -> bool:
         """Write down what is new of devices and invitations; whether that was done."""

@@ -13,7 +13,7 @@ Addresses are integers, as in candy.relay.pool.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from typing import Self
@@ -129,6 +129,28 @@ class Reservations:
         self._by_device: dict[bytes | str, list[int]] = {}
         """Addresses by VMAC, by name in lower case, and by `key:` and fingerprint, which is no name."""
         self._changed: set[int] = set()
+        self._watchers: list[Callable[[int], None]] = []
+
+    def watch(self, watch: Callable[[int], None]) -> None:
+        """Have this called with each address that is reserved or released by command."""
+        self._watchers.append(watch)
+
+    def commanded(self) -> Iterable[Reservation]:
+        """Those by command."""
+        return self._commanded.values()
+
+    def commanded_at(self, ip: int) -> Reservation | None:
+        """What a command has reserved an address for."""
+        return self._commanded.get(ip)
+
+    def learn(self, ip: int, reservation: Reservation | None) -> None:
+        """A command to another relay has reserved this address, or released it."""
+        if reservation is not None:
+            self._commanded[ip] = reservation
+        else:
+            self._commanded.pop(ip, None)
+        self._changed.add(ip)
+        self._index()
 
     def __len__(self) -> int:
         return len(self._configured.keys() | self._commanded.keys())
@@ -167,8 +189,7 @@ class Reservations:
         if ip not in self._commanded and len(self._commanded) >= RESERVATIONS_MAX:
             raise RequestError(f"{RESERVATIONS_MAX} addresses are reserved already: release some first")
         self._commanded[ip] = reservation
-        self._changed.add(ip)
-        self._index()
+        self._change(ip)
 
     def remove(self, ip: int) -> bool:
         """By command; whether it was reserved.
@@ -179,8 +200,7 @@ class Reservations:
         self._check(ip)
         if self._commanded.pop(ip, None) is None:
             return False
-        self._changed.add(ip)
-        self._index()
+        self._change(ip)
         return True
 
     def changes(self) -> dict[int, Reservation | None]:
@@ -197,6 +217,12 @@ class Reservations:
         """Take back what was kept. What has happened since counts more."""
         self._commanded = {int(reservation.address): reservation for reservation in reservations} | self._commanded
         self._index()
+
+    def _change(self, ip: int) -> None:
+        self._changed.add(ip)
+        self._index()
+        for watch in self._watchers:
+            watch(ip)
 
     def _check(self, ip: int) -> None:
         if ip in self._configured:

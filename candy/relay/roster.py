@@ -19,7 +19,7 @@ from candy.protocol.actions import Log, Ping
 from candy.protocol.closing import CloseCode
 from candy.protocol.login import Asks
 from candy.relay import lines
-from candy.relay.claims import Admit, Claims, Refuse, Replace, Step, Wait
+from candy.relay.claims import Admit, Ask, Claims, Refuse, Replace, Step, Wait
 from candy.relay.enrolment import Enrolment
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import NO_HELLO, Traffic
@@ -154,6 +154,11 @@ class Roster:
         return Asks.SEALS_NOTHING if self._realm.own is None else self._realm.own.flags
 
     @property
+    def tolerance(self) -> int:
+        """Seconds that a member's clock may be off."""
+        return self._realm.tolerance
+
+    @property
     def forwards_broadcast(self) -> bool:
         """Members may send messages to all others."""
         return self._realm.forward_broadcast
@@ -212,6 +217,9 @@ class Roster:
                     actions += step.session.refuse(step.why, code=CloseCode.ADDRESS_HELD, told=step.told)
                 case Replace():
                     actions += self._replace(step, now)
+                case Ask():
+                    assert self._realm.shared is not None
+                    self._realm.shared.ask(step.ip, step.relay)
                 case Ping() | Log():
                     actions.append(step)
         return actions
@@ -314,7 +322,7 @@ class Roster:
         if lease is None:
             now = allowed(replace(self._realm.limits, quota=0), NO_OWN, 0)
         else:
-            now = allowed(self._realm.limits, lease.own, lease.used_in(month_of(leases.wall)))
+            now = allowed(self._realm.limits, lease.own, self._realm.used(lease, month_of(leases.wall)))
         if now == before:
             return []
         session.allowed = now

@@ -73,13 +73,19 @@ class Found(NamedTuple):
 
 
 def member(
-    found: Found, counters: Counters, since: float, round_trip_us: int | None = None, used: int | None = None
+    found: Found,
+    counters: Counters,
+    since: float,
+    round_trip_us: int | None = None,
+    used: int | None = None,
+    relay: str | None = None,
 ) -> Member:
     """One member.
 
     Args:
         since: Unix seconds.
         used: bytes that it has carried in this month; None: nobody counts.
+        relay: this one's name; None: it is alone.
     """
     session = found.session
     figures = counters._asdict()
@@ -105,6 +111,7 @@ def member(
         limit_up=may.up or None,
         held=held,
         quota=may.quota or None,
+        relay=relay,
         quota_left=max(0, may.quota - used) if may.quota and used is not None else None,
         **figures,
     )

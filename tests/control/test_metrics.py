@@ -45,6 +45,7 @@ FIGURES = Figures(
     certificate_expiry=1_700_000_000.0,
     nats_up=True,
     relays=3,
+    relay_members={"us": 7},
 )
 
 
@@ -96,6 +97,7 @@ def test_exposition() -> None:
         "candy_certificate_expiry_timestamp_seconds": 1_700_000_000,
         "candy_nats_up": 1,
         "candy_relays": 3,
+        "candy_relay_members{us}": 7,
     }
     assert found["process_resident_memory_bytes"] > 1_000_000
 
@@ -131,7 +133,12 @@ def test_the_dashboard_is_about_metrics_that_there_are() -> None:
     # And about all of candy's.
     without_suffix = {re.sub("_(bucket|count|sum)$", "_bucket", name) for name in known() if name.startswith("candy_")}
     # Those of a cluster are not every relay's.
-    assert without_suffix - named == {"candy_connections_limit", "candy_nats_up", "candy_relays"}
+    assert without_suffix - named == {
+        "candy_connections_limit",
+        "candy_nats_up",
+        "candy_relays",
+        "candy_relay_members",
+    }
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]]
     assert len(set(places)) == len(places)
 

@@ -121,7 +121,11 @@ async def test_a_change_needs_the_csrf_token(browser: Browser, caplog: pytest.Lo
             assert (status, cookies) == (403, [])
             assert answer["error"] == "X-CSRF-Token is missing, or another session's: load the page again"
     assert caplog.records == []
-    assert await browser.ask("POST", KICK, X_CSRF_Token=csrf) == (200, {"network": "/", "address": "10.0.0.2"}, [])
+    assert await browser.ask("POST", KICK, X_CSRF_Token=csrf) == (
+        200,
+        {"network": "/", "address": "10.0.0.2", "relay": None},
+        [],
+    )
     assert caplog.records[-1].getMessage() == "kick 10.0.0.2, asked for by token admin: done"
     # A token in the header is no browser's, and needs no other.
     browser.cookie = ""

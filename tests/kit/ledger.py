@@ -21,6 +21,8 @@ class ModelLedger:
         self.before_put: Callable[[], object] | None = None
         self.is_away = False
         self.puts = 0
+        self.wall = 0
+        """By its clock."""
 
     async def get(self, bucket: Bucket, key: str, after: int = -1) -> Entry | None:
         self._check()
@@ -56,6 +58,21 @@ class ModelLedger:
         for entry in list(self._entries[bucket].values()):
             follow(entry)
         self._followers[bucket].append(follow)
+
+    async def gather(self, bucket: Bucket, prefix: str, take: Follow) -> None:
+        self._check()
+        for entry in [each for key, each in self._entries[bucket].items() if key.startswith(prefix + ".")]:
+            take(entry)
+
+    async def first(self, bucket: Bucket, prefix: str, revision: int) -> Entry | None:
+        self._check()
+        found = [each for each in self._entries[bucket].values() if each.key.startswith(prefix + ".")]
+        later = [each for each in found if each.revision >= revision]
+        return min(later, key=lambda each: each.revision, default=None)
+
+    async def written(self, bucket: Bucket) -> int:
+        self._check()
+        return self.wall if self._entries[bucket] else 0
 
     async def forget(self, bucket: Bucket, prefix: str) -> None:
         self._check()

@@ -39,6 +39,10 @@ class Site(Keyed):
     did: list[Action] = field(default_factory=list)
     """What other relays have brought about."""
     cluster: Cluster | None = None
+    others: dict[str, "Site"] = field(default_factory=dict)
+    """Further networks of the same relay, by path."""
+    writing: list["asyncio.Future[None]"] = field(default_factory=list)
+    """What follows from that, under way."""
 
     async def write(self, actions: list[Action]) -> list[Action]:
         """What follows once that is written down."""
@@ -78,11 +82,27 @@ class Site(Keyed):
         digest = auth.auth_digest(secret, address, wall)
         return connection, await self.write(self.receive(connection, wire.Auth(address, wall, digest).encode()))
 
+    async def until_in(self, connection: int) -> None:
+        """One that waited for its address has it, once that is written down."""
+        async with asyncio.timeout(20):
+            while not any(each.connection == connection and each.is_member for each in self.network.sessions):
+                await asyncio.sleep(0.01)
+
     # As a Cluster's host.
 
     def decide_at(self, path: str, decide: Decide) -> None:
+        if path in self.others:
+            self.others[path].decide_at(path, decide)
+            return
         assert path == self.path
-        self.did += self.keep(decide(self.network, self.now, self.wall))
+        actions = self.keep(decide(self.network, self.now, self.wall))
+        if any(isinstance(action, Record) for action in actions):
+            self.writing.append(asyncio.ensure_future(self._write_on(actions)))
+        else:
+            self.did += actions
+
+    async def _write_on(self, actions: list[Action]) -> None:
+        self.did += await self.write(actions)
 
 
 @dataclass

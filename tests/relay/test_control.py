@@ -221,7 +221,11 @@ def test_kick(relay: RelayProgram, control: Control, stack: ExitStack) -> None:
     """The member is told, and may come back; the log has who asked."""
     kicked = enter(stack, relay, "192.168.202.60", extended=True)
     before = len(relay.lines)
-    assert control.ask("POST", "/v1/members/192.168.202.60/kick") == {"network": "/", "address": "192.168.202.60"}
+    assert control.ask("POST", "/v1/members/192.168.202.60/kick") == {
+        "network": "/",
+        "address": "192.168.202.60",
+        "relay": None,
+    }
     assert kicked.end() == 1008
     relay.wait_for(
         r"INFO 127\.0\.0\.1: 192\.168\.202\.60 logged out .*: an operator of the relay ended the connection", before

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from candy.errors import CandyError
-from candy.relay.cluster.ledger import AwayError, Bucket, Entry, Ledger, LostError, StaleError
+from candy.relay.cluster.ledger import AwayError, Entry, Ledger, LostError, StaleError
 from candy.relay.cluster.records import (
     ID_BYTES,
     RECENT_MOST,
@@ -202,20 +202,18 @@ class Agreement:
 
         await self.update(Spent, digest_key(path, timestamp, digest), change, Known[Spent](None, 0))
 
-    async def forget(self, path: str, timestamps: list[int]) -> int:
-        """Delete digests of these times, once no relay believes any as old; up to when that is.
+    async def forgotten(self, path: str) -> int:
+        """Up to when AUTHs are believed no more, in Unix seconds; 0: nothing is forgotten. Raises AwayError."""
+        known = await self.read(Watermark, forgotten_key(path))
+        return 0 if known.record is None else known.record.timestamp
 
-        Raises:
-            AwayError: the ledger can't be asked.
-        """
-        latest = max(timestamps)
+    async def forget(self, path: str, until: int) -> int:
+        """Believe no AUTHs up to this time; up to when that is so now. Raises AwayError."""
 
         def change(current: Watermark | None) -> Watermark | None:
-            return None if current is not None and current.timestamp >= latest else Watermark(latest)
+            return None if current is not None and current.timestamp >= until else Watermark(until)
 
         known = await self.update(Watermark, forgotten_key(path), change)
-        for timestamp in timestamps:
-            await self._ledger.forget(Bucket.DIGESTS, digest_key(path, timestamp, b"").rstrip("."))
         assert known.record is not None
         return known.record.timestamp
 
@@ -240,6 +238,16 @@ class Agreement:
                 raise DiffersError(f"network {path}: {difference}")
             wanted = replace(own, relays=tuple(sorted({*own.relays, *others})))
             return None if wanted == current else wanted
+
+        await self.update(Common, settings_key(path), change)
+
+    async def part(self, path: str) -> None:
+        """Serve a network no more, and so have no say in what it is. Raises AwayError."""
+
+        def change(current: Common | None) -> Common | None:
+            if current is None or self._relay not in current.relays:
+                return None
+            return replace(current, relays=tuple(name for name in current.relays if name != self._relay))
 
         await self.update(Common, settings_key(path), change)
 
@@ -275,12 +283,11 @@ class Agreement:
     async def read(self, kind: type[_Of], key: str) -> Known[_Of]:
         """What is under a key. Raises AwayError."""
         entry = await self._ledger.get(kind.bucket, key)
-        return Known(None, 0) if entry is None else self.opened(kind, entry)
+        return Known(None, 0) if entry is None else Known(self.opened(kind, entry), entry.revision)
 
-    def opened(self, kind: type[_Of], entry: Entry) -> Known[_Of]:
+    def opened(self, kind: type[_Of], entry: Entry) -> _Of:
         """An entry's record. Raises FormatError."""
-        content = self._envelope.open(kind.bucket, entry.key, entry.value).content
-        return Known(kind.decode(content), entry.revision)
+        return kind.decode(self._envelope.open(kind.bucket, entry.key, entry.value).content)
 
     async def _settle(self, kind: type[_Of], key: str, value: bytes, own: bytes, revision: int) -> int | Known[_Of]:
         """Put a value by rule 2: its revision, or what another relay has put there."""
@@ -327,6 +334,7 @@ def differing(own: Common, theirs: Common, other: str) -> str:
     for name, what in (("rules", "rules"), ("reservations", "reservations"), ("legacy", "legacy setting")):
         if getattr(own, name) != getattr(theirs, name):
             return f"the {what} here and at {other} differ: write the same"
-    if own.allow_outside_pool != theirs.allow_outside_pool:
-        return f"allow_outside_pool here and at {other} differ: write the same"
+    for name in ("allow_outside_pool", "clock_tolerance"):
+        if getattr(own, name) != getattr(theirs, name):
+            return f"{name} here and at {other} differ: write the same"
     return ""

@@ -22,11 +22,13 @@ import json
 import logging
 import ssl
 from base64 import b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -63,13 +65,20 @@ HEARTBEAT_S: Final = 2.0
 SILENCE_S: Final = 3 * HEARTBEAT_S
 """Of a consumer that is gone."""
 
+DIGESTS_MOST: Final = 1 << 22
+"""Of all networks. They go with time (candy.relay.cluster.digests); beyond it log-ins by hashes have to wait."""
+
 _WRONG_SEQUENCE: Final = (10071, 10164)
 """The second: another write is under way."""
 _NOT_FOUND: Final = (10037, 10059)
-_NO_PEERS: Final = (10005, 10074)
+_TOO_FEW_PEERS: Final = 10005
+_ALONE: Final = 10074
+"""The server is none of several."""
 _OTHER_CONFIGURATION: Final = 10058
 
 log = logging.getLogger("candy.relay")
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -78,6 +87,8 @@ class _Following:
 
     bucket: Bucket
     follow: Follow
+    prefix: str = ""
+    """Whole words that keys begin with; empty: all keys, and for ever, not once."""
     had: int = 0
     """The last revision."""
     task: "asyncio.Task[None] | None" = None
@@ -101,6 +112,7 @@ class JetStream:
         """A server does not know this relay."""
         self._has_begun = False
         self._is_closing = False
+        self._serving: set[asyncio.Task[None]] = set()
         self.error = ""
         """The last one that the library has told of."""
 
@@ -122,11 +134,10 @@ class JetStream:
             OperationalError: no server answers, or one is too old, refuses the credentials, or has other streams.
         """
         try:
-            ends = asyncio.get_running_loop().time() + START_S
             await self._connect()
             self._check_version()
             for bucket in Bucket:
-                await self._make_until(bucket, ends)
+                await patiently(partial(self._make, bucket))
         except (NatsError, OSError, TimeoutError, AwayError) as error:
             await self.close()
             raise OperationalError(f"cluster: {self._why(error)}") from None
@@ -137,7 +148,7 @@ class JetStream:
     async def close(self) -> None:
         """Idempotent."""
         self._is_closing = True
-        await ended(each.task for each in self._following if each.task is not None)
+        await ended([*(each.task for each in self._following if each.task is not None), *self._serving])
         if self._has_begun:
             with suppress(NatsError, OSError):
                 await self._client.close()
@@ -182,9 +193,33 @@ class JetStream:
         self._following.append(following)
         await ready
 
+    async def gather(self, bucket: Bucket, prefix: str, take: Follow) -> None:
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            await self._follow_once(_Following(bucket, take, prefix), ready)
+        except (_ApiError, NatsError, TimeoutError) as error:
+            raise AwayError(f"the bucket {bucket} can't be read: {error}") from error
+        if not ready.done():
+            raise AwayError(f"the bucket {bucket} can't be read: the connection was lost")
+
+    async def first(self, bucket: Bucket, prefix: str, revision: int) -> Entry | None:
+        return await self._found(bucket, {"seq": max(revision, 1), "next_by_subj": f"{_subject(bucket, prefix)}.>"})
+
+    async def written(self, bucket: Bucket) -> int:
+        try:
+            state = (await self._api(f"STREAM.INFO.{_stream(bucket)}", {}))["state"]
+        except _ApiError as error:
+            raise AwayError(str(error)) from None
+        # To the second, behind which stand fractions that datetime does not read. Of an empty stream it is of year 1.
+        written = datetime.strptime(state["last_ts"][:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+        return max(0, int(written.timestamp()))
+
     async def forget(self, bucket: Bucket, prefix: str) -> None:
         body = {"filter": f"{_subject(bucket, prefix)}.>"}
-        await self._api(f"STREAM.PURGE.{_stream(bucket)}", body)
+        try:
+            await self._api(f"STREAM.PURGE.{_stream(bucket)}", body)
+        except _ApiError as error:
+            raise AwayError(str(error)) from None
 
     # Messages.
 
@@ -217,6 +252,25 @@ class JetStream:
             answer = take(message.subject, message.data)
             if answer is not None and message.reply:
                 await self.publish(message.reply, answer)
+
+        await self._client.subscribe(subject, cb=on_message)
+
+    async def serve(
+        self, subject: str, answer: Callable[[str, bytes], Coroutine[Any, Any, bytes | None]], most: int
+    ) -> None:
+        """Have this answer each message, by its subject and content, so many at once; None, and beyond that: nothing
+        is."""
+
+        async def reply(message: Msg) -> None:
+            answered = await answer(message.subject, message.data)
+            if answered is not None:
+                await self.publish(message.reply, answered)
+
+        async def on_message(message: Msg) -> None:
+            if message.reply and len(self._serving) < most:
+                task = asyncio.create_task(reply(message))
+                self._serving.add(task)
+                task.add_done_callback(self._serving.discard)
 
         await self._client.subscribe(subject, cb=on_message)
 
@@ -272,15 +326,6 @@ class JetStream:
                 f"update it to {OLDEST[0]}.{OLDEST[1]} or later"
             )
 
-    async def _make_until(self, bucket: Bucket, ends: float) -> None:
-        while True:
-            try:
-                return await self._make(bucket)
-            except AwayError:
-                if asyncio.get_running_loop().time() > ends:
-                    raise
-                await asyncio.sleep(AGAIN_S)
-
     async def _make(self, bucket: Bucket) -> None:
         """Make a bucket, or look whether it is as it has to be."""
         own = self._settings.replicas
@@ -296,6 +341,8 @@ class JetStream:
             "deny_delete": True,
             "metadata": {"candy.schema": str(SCHEMA)},
         }
+        if bucket is Bucket.DIGESTS:
+            config["max_msgs"] = DIGESTS_MOST
         try:
             found = (await self._api(f"STREAM.INFO.{_stream(bucket)}", {}))["config"]
         except _ApiError as error:
@@ -319,8 +366,9 @@ class JetStream:
             created: dict[str, Any] = (await self._api(f"STREAM.CREATE.{_stream(bucket)}", config))["config"]
             return created
         except _ApiError as error:
-            if error.code in _NO_PEERS:
-                raise OperationalError(
+            if error.code in (_TOO_FEW_PEERS, _ALONE):
+                kind = _NoPeersError if error.code == _TOO_FEW_PEERS else OperationalError
+                raise kind(
                     f"cluster: replicas = {config['num_replicas']} needs as many servers of NATS with JetStream, and "
                     f"{self.server} knows of fewer ({error}): start them, or write replicas = 1"
                 ) from None
@@ -331,13 +379,17 @@ class JetStream:
             raise AwayError(str(error)) from None
 
     async def _get(self, bucket: Bucket, key: str) -> Entry | None:
+        return await self._found(bucket, {"last_by_subj": _subject(bucket, key)})
+
+    async def _found(self, bucket: Bucket, which: dict[str, Any]) -> Entry | None:
         try:
-            found = await self._api(f"STREAM.MSG.GET.{_stream(bucket)}", {"last_by_subj": _subject(bucket, key)})
+            found = await self._api(f"STREAM.MSG.GET.{_stream(bucket)}", which)
         except _ApiError as error:
             if error.code in _NOT_FOUND:
                 return None
             raise AwayError(str(error)) from None
         message = found["message"]
+        key = message["subject"].split(".", 2)[2]
         return Entry(key, b64decode(message.get("data", "")), int(message["seq"]))
 
     async def _api(self, call: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -373,7 +425,8 @@ class JetStream:
                     await again.wait()
 
     async def _follow_once(self, following: _Following, ready: "asyncio.Future[None]") -> None:
-        """Follow a stream until something is missing."""
+        """Follow a stream until something is missing, or has been given once."""
+        self._check_up()
         again, stream = self._reconnected, _stream(following.bucket)
         inbox = self._client.new_inbox()
         messages: asyncio.Queue[Msg] = asyncio.Queue()
@@ -396,11 +449,13 @@ class JetStream:
             }
             if following.had:
                 config["opt_start_seq"] = following.had + 1
+            if following.prefix:
+                config["filter_subject"] = f"{_subject(following.bucket, following.prefix)}.>"
             made = await self._api(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
             pending, last = int(made["num_pending"]), 0
             if not pending:
                 _done(ready)
-            while self._reconnected is again:
+            while self._reconnected is again and not (following.prefix and ready.done()):
                 async with asyncio.timeout(SILENCE_S):
                     message = await messages.get()
                 if message.headers and message.headers.get("Status") == "100":
@@ -449,6 +504,10 @@ class JetStream:
         return f"{servers}: {error or self.error}"
 
 
+class _NoPeersError(OperationalError):
+    """There are too few servers, perhaps not for long."""
+
+
 class _ApiError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -460,6 +519,23 @@ async def connected(settings: ClusterSettings, on_connected: Callable[[bool], No
     made = JetStream(settings, on_connected)
     await made.connect()
     return made
+
+
+async def patiently(ask: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+    """Ask until there is an answer, for START_S: servers that have just begun may not have found each other, or their
+    leaders.
+
+    Raises:
+        AwayError, OperationalError: from `ask`, at last.
+    """
+    ends = asyncio.get_running_loop().time() + START_S
+    while True:
+        try:
+            return await ask()
+        except (AwayError, _NoPeersError):
+            if asyncio.get_running_loop().time() > ends:
+                raise
+            await asyncio.sleep(AGAIN_S)
 
 
 async def ended(tasks: Iterable["asyncio.Task[Any]"]) -> None:

@@ -25,9 +25,9 @@ class Bucket(StrEnum):
     GRANTS = "grants"
     """Who has which address: `NETWORK.a.b.c.d`."""
     DEVICES = "devices"
-    """`NETWORK.device.KEY`, `NETWORK.invitation.SELECTOR`."""
+    """`NETWORK.device.KEY`, `NETWORK.invitation.SELECTOR`, `NETWORK.reserved.ADDRESS`."""
     DIGESTS = "digests"
-    """Of AUTHs: `NETWORK.TIMESTAMP.DIGEST`."""
+    """Of AUTHs: `NETWORK.SLOT.DIGEST`."""
     NETWORKS = "networks"
     """What all relays have to agree on: `NETWORK.settings`, `NETWORK.forgotten`."""
     RELAYS = "relays"
@@ -81,6 +81,28 @@ class Ledger(Protocol):
     async def follow(self, bucket: Bucket, follow: Follow) -> None:
         """Have this called with everything that a bucket holds, and from then on with every change. It returns when
         all that there was has been given. Of changes that follow each other closely only the last is given.
+
+        Raises:
+            AwayError: it can't be asked.
+        """
+
+    async def gather(self, bucket: Bucket, prefix: str, take: Follow) -> None:
+        """Have this called once with everything under keys that begin with these whole words.
+
+        Raises:
+            AwayError: it can't be asked.
+        """
+
+    async def first(self, bucket: Bucket, prefix: str, revision: int) -> Entry | None:
+        """Of the entries under keys that begin with these whole words, the one with the lowest revision from this one
+        on; None: there is none.
+
+        Raises:
+            AwayError: it can't be asked.
+        """
+
+    async def written(self, bucket: Bucket) -> int:
+        """When something was last written there, in Unix seconds by the ledger's clock; 0: never.
 
         Raises:
             AwayError: it can't be asked.

@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, ClassVar, NamedTuple, Self
 
 from candy.errors import CandyError
+from candy.protocol.auth import TOLERANCE_S
 from candy.protocol.noise import Primitives
 from candy.relay.cluster.ledger import Bucket
 from candy.relay.enrolment import Device, Invitation, Standing
@@ -34,6 +35,8 @@ ID_BYTES = 8
 SALT_BYTES = 16
 RECENT_MOST = 64
 """Devices that an invitation's record names: those that came by it last."""
+SLOT_S = 60
+"""Digests are forgotten by times of so many seconds."""
 _NONCE = bytes(12)
 
 
@@ -63,8 +66,13 @@ def invitation_key(path: str, selector: bytes) -> str:
     return f"{word(path)}.invitation.{selector.hex()}"
 
 
+def reserved_key(path: str, ip: int) -> str:
+    return f"{word(path)}.reserved.{ip:08x}"
+
+
 def digest_key(path: str, timestamp: int, digest: bytes) -> str:
-    return f"{word(path)}.{timestamp}.{digest.hex()}"
+    """The slot is there to be forgotten by: a digest covers its timestamp."""
+    return f"{word(path)}.{timestamp // SLOT_S}.{digest.hex()}"
 
 
 def settings_key(path: str) -> str:
@@ -256,6 +264,16 @@ class Redeemable(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved(Record):
+    """For which device a command has reserved an address."""
+
+    bucket: ClassVar[Bucket] = Bucket.DEVICES
+
+    device: str
+    """As candy.relay.reservations reads it; empty: it is released."""
+
+
+@dataclass(frozen=True, slots=True)
 class Common(Record):
     """What all relays of a network have to have alike."""
 
@@ -274,11 +292,12 @@ class Common(Record):
     """Of the configuration."""
     allow_outside_pool: bool = False
     legacy: bool = True
+    clock_tolerance: int = TOLERANCE_S
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark(Record):
-    """Digests of AUTHs up to this time are forgotten: none is believed any more."""
+    """AUTHs up to this time are believed no more, in Unix seconds: their digests are forgotten, or about to be."""
 
     bucket: ClassVar[Bucket] = Bucket.NETWORKS
 
@@ -306,6 +325,8 @@ class RelayRecord(Record):
     version: str
     imported: tuple[str, ...] = ()
     """Paths of networks of which its own file was imported."""
+    is_running: bool = True
+    """It has not said that it ends."""
 
 
 def _text(addresses: IPv4Network | None) -> str:

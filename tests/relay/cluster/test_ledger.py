@@ -1,6 +1,7 @@
 """What a ledger promises: the model of it in tests, and the one that relays use."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from secrets import token_hex
 
@@ -95,3 +96,38 @@ async def test_whole_words_are_forgotten(ledger: Ledger, key: str) -> None:
     assert left == ["10.a"]
     # As if it had never been.
     await ledger.put(Bucket.DIGESTS, f"{name}.1.a", b"", 0)
+
+
+async def test_the_first_from_a_revision_on(ledger: Ledger, key: str) -> None:
+    name = key.replace(".", "-")
+    assert await ledger.first(Bucket.DIGESTS, name, 0) is None
+    revisions = [await ledger.put(Bucket.DIGESTS, f"{name}.{own}", own.encode(), 0) for own in ("7.a", "6.a", "7.b")]
+    await ledger.put(Bucket.DIGESTS, f"{name}0.6.a", b"", 0)
+    for revision, found in ((0, 0), (revisions[0], 0), (revisions[0] + 1, 1), (revisions[2], 2)):
+        own = ("7.a", "6.a", "7.b")[found]
+        entry = Entry(f"{name}.{own}", own.encode(), revisions[found])
+        assert await ledger.first(Bucket.DIGESTS, name, revision) == entry
+    assert await ledger.first(Bucket.DIGESTS, name, revisions[2] + 1) is None
+
+
+async def test_when_something_was_written(ledger: Ledger, key: str) -> None:
+    before = int(time.time())
+    if isinstance(ledger, ModelLedger):
+        assert await ledger.written(Bucket.DIGESTS) == 0
+        ledger.wall = before
+    await ledger.put(Bucket.DIGESTS, key, b"", 0)
+    # One clock, of this machine.
+    assert before <= await ledger.written(Bucket.DIGESTS) <= time.time()
+
+
+async def test_what_is_under_whole_words_is_given_once(ledger: Ledger, key: str) -> None:
+    name = key.replace(".", "-")
+    entries: list[Entry] = []
+    await ledger.gather(Bucket.GRANTS, name, entries.append)
+    assert entries == []
+    written = {f"{name}.{number}": await ledger.put(Bucket.GRANTS, f"{name}.{number}", b"x", 0) for number in range(50)}
+    await ledger.put(Bucket.GRANTS, f"{name}0.1", b"another", 0)
+    await ledger.gather(Bucket.GRANTS, name, entries.append)
+    assert {entry.key: entry.revision for entry in entries} == written
+    await ledger.put(Bucket.GRANTS, f"{name}.50", b"later", 0)
+    assert len(entries) == 50
