@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -42,6 +43,7 @@ from candy.relay.cluster.agreement import (
 from candy.relay.cluster.directory import Change, Directory
 from candy.relay.cluster.jetstream import JetStream, ended
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
+from candy.relay.cluster.mesh import Mesh
 from candy.relay.cluster.presence import BEAT_S, Presence
 from candy.relay.cluster.records import (
     SECRET_LEAST,
@@ -111,6 +113,8 @@ class Cluster:
         self._unreadable: set[str] = set()
         self._has_told_away = False
         self._has_begun = self._is_double = False
+        self.mesh: Mesh | None = None
+        """None: no packet goes to another relay."""
 
     @property
     def is_up(self) -> bool:
@@ -120,6 +124,11 @@ class Cluster:
     @property
     def server(self) -> str:
         return self._nats.server
+
+    @property
+    def psk(self) -> bytes:
+        """What all relays have for their links."""
+        return bytes.fromhex(self._envelope.digest(b"links between relays"))
 
     def status(self) -> ClusterStatus:
         """What an operator is told."""
@@ -192,7 +201,7 @@ class Cluster:
         def begin(current: RelayRecord | None) -> RelayRecord:
             epoch = max(wall, current.epoch + 1 if current is not None else 0)
             done = current.imported if current is not None else ()
-            return RelayRecord(self.settings.url, epoch, __version__, done)
+            return RelayRecord(self.settings.url, epoch, __version__, done, "" if self.mesh is None else self.mesh.key)
 
         known = await self._agreement.update(RelayRecord, name, begin)
         assert known.record is not None
@@ -207,9 +216,11 @@ class Cluster:
         for path, network in self._networks.items():
             await self._agreement.join(path, alike[path], self.presence.there)
             shared = Shared(path, network, self.directory, name, lambda: self.is_up, self._news.set)
+            shared.placed = partial(self._place_soon, shared)
             self.shares[path] = self._by_word[shared.word] = shared
         await self._nats.follow(Bucket.DEVICES, self._on_device)
         await self._nats.follow(Bucket.GRANTS, self._on_grant)
+        await self._nats.follow(Bucket.RELAYS, self._on_relay)
         for path, shared in self.shares.items():
             await self._take_in(shared, path not in known.record.imported)
         done = tuple(sorted({*known.record.imported, *self.shares}))
@@ -367,6 +378,7 @@ class Cluster:
             return
         if self.presence.heard(author, now):
             log.info("cluster: the relay %s is there", author)
+            self.presence.linked(author, self.mesh is not None and self.mesh.is_linked(author))
         try:
             self._follow(self.directory.take(author, message, now))
         except FormatError as error:
@@ -382,6 +394,24 @@ class Cluster:
                 continue
             if change.is_there:
                 self._moved(shared, ip)
+            self._place(shared, ip)
+
+    def _place_soon(self, shared: Shared, ip: int) -> None:
+        """A member has come or gone here, which its network is not through with."""
+        asyncio.get_running_loop().call_soon(self._place, shared, ip)
+
+    def _place(self, shared: Shared, ip: int) -> None:
+        """Have packets for an address go where it is."""
+        if self.mesh is None:
+            return
+        found = self.directory.elsewhere((shared.word, ip))
+        is_here = shared.network.member_at(IPv4Address(ip)) is not None
+        self.mesh.route(shared.word, ip, None if found is None or is_here else found[0])
+
+    def _on_relay(self, entry: Entry) -> None:
+        record = self._opened(RelayRecord, entry)
+        if self.mesh is not None and record is not None:
+            self.mesh.know(entry.key, record.url, record.key, record.epoch)
 
     def _moved(self, shared: Shared, ip: int) -> None:
         self._host.decide_at(shared.path, lambda network, now, wall: shared.moved(ip, now))

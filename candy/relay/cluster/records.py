@@ -306,6 +306,8 @@ class RelayRecord(Record):
     version: str
     imported: tuple[str, ...] = ()
     """Paths of networks of which its own file was imported."""
+    key: str = ""
+    """By which it is known on links, in hex: another one at each start."""
 
 
 def _text(addresses: IPv4Network | None) -> str:

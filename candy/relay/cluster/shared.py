@@ -63,6 +63,8 @@ class Shared:
         self._told = told
         self._grants: dict[int, _Known] = {}
         self._is_learning = False
+        self.placed: Callable[[int], None] = lambda ip: None
+        """Told of addresses to which a member has come, or from which one has gone."""
         self.owed: dict[int, bytes] = {}
         """Addresses whose leases have ended here, and the devices that had them."""
         self.changed: dict[bytes, None] = {}
@@ -92,10 +94,12 @@ class Shared:
         own = (member.commit_bytes, member.lease, member.device, member.identity)
         self._directory.set((self.word, member.ip), Place(revision, int(member.flags), *own))
         self._told()
+        self.placed(member.ip)
 
     def went(self, ip: int) -> None:
         self._directory.set((self.word, ip), None)
         self._told()
+        self.placed(ip)
 
     # What others have written.
 
