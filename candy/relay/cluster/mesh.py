@@ -64,6 +64,8 @@ class _Other:
         self.key = b""
         self.epoch = 0
         self.open_links = 0
+        self.has_failed = False
+        """There is a line in the log that it can't be reached, since the last success."""
         self.dialing: list[asyncio.Task[None]] = []
 
 
@@ -180,17 +182,16 @@ class Mesh:
 
     async def _keep_dialing(self, name: str, other: _Other) -> None:
         """One of the links to a relay, again and again."""
-        pause, has_told = PAUSE_S, False
+        pause = PAUSE_S
         while True:
             try:
                 link = await self._dial(name, other)
                 await link.ended
                 pause = PAUSE_S if link.is_open else pause
-                has_told = has_told and not link.is_open
             except CandyError as error:
-                if not has_told:
+                if not other.has_failed:
                     log.warning("cluster: no link to the relay %s: %s", name, error)
-                    has_told = True
+                    other.has_failed = True
             # So that many do not come back to one in the same moment.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, PAUSE_MOST_S)
@@ -236,6 +237,7 @@ class Mesh:
             self._engine.close(connection, CloseCode.TRY_AGAIN_LATER, "too many links")
             return
         link.is_open = True
+        other.has_failed = False
         other.open_links += 1
         if other.open_links == 1:
             log.info("cluster: linked with the relay %s", link.login.peer)

@@ -1,11 +1,14 @@
 """Two relays as users start them, before three servers of NATS."""
 
+import itertools
 import json
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from lab.member import Member
 from lab.programs import Program, environment, server
 
 VMAC = b"0123456789abcdef"
+STAMPS = itertools.count(int(time.time()))
+"""Of AUTHs: another one of the same second is a repetition."""
 
 
 class Relays:
@@ -62,8 +67,9 @@ def logged_in(relay: Program, address: tuple[str, int]) -> tuple[Member, str]:
     member = Member.connect(address, vmac=VMAC, password="pw")
     member.send(member.greeting())
     ip = str(member.ask().ip)
-    member.send(member.auth(ip))
+    member.send(member.auth(ip, next(STAMPS)))
     relay.wait_for(f"logged in as {ip}")
+    member.ip = IPv4Address(ip)
     return member, ip
 
 
