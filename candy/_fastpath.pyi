@@ -519,6 +519,7 @@ class Engine(_OldLinks):
         network: int = 0,
         extended: int = 0,
         client: bool = False,
+        trunk: bool = False,
         preamble: bytes = b"",
         tail: bytes = b"",
         ping_after: float | None = None,
@@ -533,6 +534,8 @@ class Engine(_OldLinks):
                 to candy.3, which contains that: payloads up to CANDY3_PAYLOAD, masks that pass through. At 0 every
                 frame is a TCP segment of its own and carries at most LEGACY_PAYLOAD bytes.
             client: this end is the WebSocket client: frames are masked outwards and must be unmasked inwards.
+            trunk: a link to another relay of the cluster, in no network, where neither end masks; `network` and
+                `extended` do not matter. It carries messages for Python (CONTROL), and nothing else before agree().
             preamble: bytes to write first (the 101 response).
             tail: bytes already read from the peer behind the upgrade.
             ping_after: as of the engine, for this connection; None: the engine's.
@@ -584,13 +587,14 @@ class Engine(_OldLinks):
         *,
         network: int = 0,
         extended: int = 0,
+        trunk: bool = False,
         preamble: bytes = b"",
         ping_after: float | None = None,
     ) -> bool:
         """Frames come next, behind what was written to a guest's socket and behind the preamble: a guest no more.
 
         Args:
-            network, extended, preamble, ping_after: as of adopt().
+            network, extended, trunk, preamble, ping_after: as of adopt().
 
         Returns:
             False: the guest is gone; EVENT_CLOSED tells why.
@@ -623,6 +627,45 @@ class Engine(_OldLinks):
 
     def unbind(self, connection: int) -> bool:
         """Take the member's address away; its packets are dropped from here on."""
+
+    def agree(self, connection: int, relay: int, networks: Sequence[int]) -> bool:
+        """Say to which relay a trunk leads, and of which networks it carries packets: from here on what comes by it is
+        taken. Before, the other relay's packets are dropped.
+
+        Args:
+            relay: from 0 to 255, whatever number this relay has given that one.
+            networks: numbers from add_network(), in the order on which both relays have agreed. None is gone before the
+                trunk has ended.
+
+        Returns:
+            False: there is no such trunk.
+
+        Raises:
+            ValueError: there is no such network, or it is named twice; the relay's number is out of range; or this was
+                said before.
+        """
+
+    def open_trunk(self, connection: int) -> bool:
+        """The other relay takes what comes by a trunk: packets leave by it from here on. Those for a group go to each
+        relay that serves their network.
+
+        Returns:
+            False: there is no such trunk, or its relays have not agreed.
+
+        Raises:
+            ValueError: there are 8 trunks to this relay.
+        """
+
+    def lead(self, network: int, ip: int, relay: int) -> None:
+        """Map an address to the relay that has it, replacing its holder: what is for it leaves by a trunk to that
+        relay, and by trunks nobody else is believed who sends from it.
+
+        Raises:
+            ValueError: there is no such network, the address is 0, or the relay's number is out of range.
+        """
+
+    def unlead(self, network: int, ip: int, relay: int) -> bool:
+        """Take that back; False: the address is another's, or nobody's."""
 
     def set_rules(self, network: int, rules: Sequence[tuple[int, int, int, int, int]]) -> None:
         """Say what lies behind which members, instead of what was said before. A member may send from there, and wrap

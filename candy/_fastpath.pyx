@@ -27,6 +27,7 @@ include "engine/codel.pxi"              # what waits too long: dropped, or marke
 include "engine/control.pxi"            # what waits and is no packet
 include "engine/queue.pxi"              # the backlog of one destination: fq_codel
 include "engine/inbox.pxi"              # what threads leave for the holder of a send lock
+include "engine/trunk.pxi"              # links between relays: of which network a frame is, and from whom
 include "engine/transport.pxi"          # read from, write to, end a connection
 include "engine/recordlayer.pxi"        # TLS records: sealed and opened
 include "engine/aead.pxi"               # sealed packets, over bytes
@@ -43,6 +44,7 @@ include "engine/send.pxi"               # from a batch to the kernel, the queue 
 include "engine/unseal.pxi"             # reading over TLS
 include "engine/coalesce.pxi"           # super-packets: put together
 include "engine/gather.pxi"             # a batch, by destination
+include "engine/trunksend.pxi"          # by which of them a packet goes
 include "engine/passing.pxi"            # frames of members with candy.3: as they came, or unmasked
 include "engine/fanout.pxi"             # one packet for several
 include "engine/opening.pxi"            # what comes to a device: opened, or taken in the clear
@@ -54,6 +56,7 @@ include "engine/connection.pxi"         # the end of a connection
 include "engine/input.pxi"              # input that waits: held, or not whole yet
 include "engine/receive.pxi"            # from a socket to a batch
 include "engine/message.pxi"            # and what is no packet
+include "engine/trunkreceive.pxi"       # from a link between relays
 include "engine/tun.pxi"                # packets of a TUN device
 include "engine/oldreceive.pxi"         # from an original client to a device
 include "engine/linkreceive.pxi"        # from a link to a device
@@ -65,6 +68,7 @@ include "engine/context.pxi"            # TLS contexts, from files
 include "engine/primitives.pxi"         # X25519, Ed25519 and AES-256-GCM, for Python
 include "engine/core.pxi"               # memory, threads, slots
 include "engine/sealface.pxi"           # what Python says of sealing
+include "engine/trunkface.pxi"          # of links between relays
 include "engine/linkface.pxi"           # and of direct links
 include "engine/oldface.pxi"            # with original clients too
 include "engine/captureface.pxi"        # and of captures

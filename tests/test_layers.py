@@ -23,6 +23,8 @@ ADAPTERS = {
     "relay/sealing.py",
     "relay/actor.py",
     "relay/captures.py",
+    "relay/cluster/linkdial.py",
+    "relay/cluster/mesh.py",
     "relay/control.py",
     "relay/door.py",
     "relay/interfaces.py",

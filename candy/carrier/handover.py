@@ -1,6 +1,7 @@
 """What both halves of the WebSocket handshake (RFC 6455, section 4) share, and need to take a socket from aiohttp.
 
-It knows neither requests nor the engine: relay/upgrade.py is the relay's half, member/dial.py the member's.
+It knows neither requests nor the engine: relay/upgrade.py is the half of who is asked, member/dial.py and
+relay/cluster/linkdial.py, with carrier/upgraded.py, are those of who asks.
 """
 
 import base64
@@ -15,6 +16,8 @@ KEYS_ALONE = "This network admits clients with candy.3 alone: update candy.\n"
 INSTANCE = "Candy-Instance"
 """A header of the member's request: 16 hex digits, drawn when the program starts. By it the relay tells a member that
 makes a newer connection from a copy of its machine. It proves nothing."""
+RELAY_SUBPROTOCOL = "candy.relay.1"
+"""Of links between the relays of a cluster. No end masks."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 

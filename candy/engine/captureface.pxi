@@ -34,7 +34,7 @@ cdef class _Capturing(_OldLinks):
             raise ValueError(f"ring_bytes must be from {RING_LEAST} to {1 << 30}, not {ring_bytes}")
         if not SNAP_LEAST <= snap <= SNAP_MOST:
             raise ValueError(f"snap must be from {SNAP_LEAST} to {SNAP_MOST}, not {snap}")
-        if s == NULL or s.kind == SLOT_TUN:
+        if s == NULL or s.kind >= SLOT_TRUNK:
             return None
         if s.capture != NULL:
             raise ValueError("it is being captured")

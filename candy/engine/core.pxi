@@ -26,6 +26,7 @@ cdef void state_free(EngineState *e) noexcept nogil:
         tls_free(w, s)
         link_end(s)
         free(s.routes)
+        free(s.trunk)
         pthread_mutex_destroy(&s.send_lock)
         pthread_mutex_destroy(&s.inbox_lock)
     for i in range(e.network_count):
@@ -181,6 +182,7 @@ cdef class _Core:
     cdef uint32_t running           # workers, of those that carry packets
     cdef bint shaking               # and the thread of handshakes
     cdef uint32_t first_generation
+    cdef dict reached               # by relay and network: its trunks for that, its place among the broadcasts
 
     def __cinit__(self, workers=1, *, queue_bytes=4194304, memory_bytes=268435456, max_connections=65536,
                   ping_after=15.0, dead_after=45.0, ping_when_quiet=False, broadcast_rate=20000,
@@ -203,6 +205,7 @@ cdef class _Core:
                 raise ValueError(f"{name} must be from {least} to {most}, not {value}")
         self.running = 0
         self.shaking = False
+        self.reached = {}
         self.state = e = <EngineState *>calloc(1, sizeof(EngineState))
         if e == NULL:
             raise MemoryError
@@ -376,6 +379,7 @@ cdef class _Core:
         s.tls = NULL
         s.link = NULL
         s.stun = NULL
+        s.trunk = NULL
         slot_assign(s, s.home, False)
         store_relaxed64(&s.address, 0)
         store_relaxed64(&s.uplink, 0)
@@ -429,6 +433,67 @@ cdef class _Core:
         s.network = network
         s.guest = False
 
+    cdef void release_address(self, Slot *s) noexcept:
+        """Take a slot's address out of the route table, if it is still the one there, and out of the broadcasts."""
+        cdef Network *network = self.state.networks[s.network]
+        cdef uint32_t ip = <uint32_t>load_relaxed64(&s.address)
+        cdef uint32_t index = <uint32_t>(s - self.state.slots)
+        store_release64(&s.address, 0)
+        if ip != 0 and <uint32_t>route_find(network, ip) == index:
+            route_set(network, ip, 0)
+        member_remove(network, s.member_index)
+        s.member_index = NO_INDEX
+
+    cdef make_trunk(self, Slot *s):
+        """It is a guest no more, and in no network."""
+        self.state.guest_slots -= 1
+        s.network = NO_NETWORK
+        s.guest = False
+        store_relaxed64(&s.kind, SLOT_TRUNK)
+        store_relaxed64(&s.extended, EXTENSION_CANDY3)
+        store_relaxed64(&s.takes_sealed, 1)
+
+    cdef trunk_end(self, Slot *s):
+        """Take a trunk out of its relay's, and leave its networks."""
+        cdef EngineState *e = self.state
+        cdef Trunk *trunk = s.trunk
+        cdef Relay *relay
+        cdef uint32_t i, network
+        cdef uint64_t last
+        cdef bint was_open = False
+        if trunk == NULL:
+            return
+        relay = &e.relays[trunk.relay - RELAYS]
+        for i in range(load_relaxed64(&relay.count)):
+            if <uint32_t>load_relaxed64(&relay.trunks[i]) == <uint32_t>(s - e.slots):
+                was_open = True
+                last = load_relaxed64(&relay.count) - 1
+                store_relaxed64(&relay.trunks[i], load_relaxed64(&relay.trunks[last]))
+                store_release64(&relay.count, last)
+                break
+        for i in range(trunk.table.count):
+            network = trunk_networks(trunk)[i]
+            if was_open:
+                self.leave_broadcasts(trunk.relay, network)
+            network_left(e, network)
+        table_replace(e, <Table **>&s.trunk, NULL)
+
+    cdef enter_broadcasts(self, uint64_t relay, uint32_t network):
+        """Have a network's packets for groups go to another relay as well, which has one more trunk for it."""
+        trunks, place = self.reached.get((relay, network), (0, NO_INDEX))
+        if trunks == 0:
+            place = member_add(self.state.networks[network], relay)
+            if place == <uint32_t>NO_INDEX:
+                raise MemoryError
+        self.reached[relay, network] = trunks + 1, place
+
+    cdef leave_broadcasts(self, uint64_t relay, uint32_t network):
+        trunks, place = self.reached.pop((relay, network))
+        if trunks > 1:
+            self.reached[relay, network] = trunks - 1, place
+        else:
+            member_remove(self.state.networks[network], place)
+
     cdef give_slot(self, Slot *s):
         cdef EngineState *e = self.state
         if s.capture != NULL:
@@ -443,6 +508,8 @@ cdef class _Core:
             e.stun_slots -= 1
         if s.guest:
             e.guest_slots -= 1
+        elif s.kind == SLOT_TRUNK:
+            self.trunk_end(s)
         else:
             network_left(e, s.network)
 
@@ -470,6 +537,7 @@ cdef class _Core:
         SSL_CTX_up_ref(context.context)
         t.context = context.context
         t.slot = s
+        t.client = context.client
         t.shaking = True
         s.tls = t
         s.deadline_ns = now_ns() + self.state.handshake_ns

@@ -13,6 +13,8 @@ cdef inline bint is_sender(Worker *w, Slot *s, uint32_t source) noexcept nogil:
     cdef uint32_t own = <uint32_t>load_relaxed64(&s.address)
     if likely(source == own and own != 0):
         return True
+    if s.kind == SLOT_TRUNK:
+        return comes_from(w, s, source)
     drop(w, s, DROP_SOURCE if own != 0 else DROP_NOT_AUTHENTICATED)
     return False
 
@@ -20,7 +22,7 @@ cdef inline bint is_sender(Worker *w, Slot *s, uint32_t source) noexcept nogil:
 cdef inline bint may_be_sealed(Worker *w, Slot *s, uint64_t connection, uint32_t destination) noexcept nogil:
     """Whether something sealed may go to the connection that has its destination, 0 none; False: it was dropped."""
     if unlikely(connection == 0 or destination == <uint32_t>load_relaxed64(&s.address)):
-        drop(w, s, DROP_NO_ROUTE)
+        drop(w, s, nobody(s))
         return False
     if likely(load_relaxed64(&w.engine.slots[<uint32_t>connection].takes_sealed) != 0):
         return True
@@ -29,11 +31,12 @@ cdef inline bint may_be_sealed(Worker *w, Slot *s, uint64_t connection, uint32_t
 
 
 cdef void forward_sealed(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept nogil:
-    """One SEALED, long enough for its header, from a member with candy.3. A group has no connection."""
+    """One SEALED, long enough for its header, from a member with candy.3, or by a trunk. A group has no connection."""
     # The mask lies over both addresses as it lies over the first four bytes.
     cdef uint32_t source = swap32(load32(f.payload + SEALED_SOURCE_AT) ^ f.mask)
     cdef uint32_t destination = swap32(load32(f.payload + SEALED_DESTINATION_AT) ^ f.mask)
     cdef uint64_t connection
+    cdef uint32_t header
     cdef uint8_t *out
     cdef Slot *to
     if not is_sender(w, s, source):
@@ -42,9 +45,13 @@ cdef void forward_sealed(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept 
         drop(w, s, DROP_TOO_LARGE)
         return
     connection = route_find(w.engine.networks[s.network], destination)
+    if unlikely(is_relay(connection)):
+        connection = trunk_to(w, s, connection, source, destination)
+        if connection == 0:
+            return
     to = &w.engine.slots[<uint32_t>connection]
     if not may_be_sealed(w, s, connection, destination):
-        if connection != 0 and to != s:
+        if connection != 0 and to != s and s.kind != SLOT_TRUNK:
             tell_not_sealing(w, s, destination)
         return
     if unlikely(load_relaxed64(&to.kind) == SLOT_TUN):
@@ -54,8 +61,9 @@ cdef void forward_sealed(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept 
     elif likely(passes(f)):
         pass_masked(w, connection, frame, f)
     else:
-        out = place_unmasked(w, connection, frame, f, f.header - MASK_BYTES)
-        emit(w, connection, out, f.header - MASK_BYTES + f.length, f.length)
+        header = header_size(f.length, False)
+        out = place_unmasked(w, connection, frame, f, header)
+        emit(w, connection, out, header + f.length, f.length)
 
 
 cdef void broadcast_sealed(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
@@ -71,7 +79,7 @@ cdef void broadcast_sealed(Worker *w, Slot *s, const uint8_t *payload, uint32_t 
     if is_group(destination) or destination == load_relaxed32(&w.engine.networks[s.network].broadcast):
         broadcast_frame(w, s, payload, length)
     else:
-        drop(w, s, DROP_NO_ROUTE)
+        drop(w, s, nobody(s))
 
 
 cdef bint may_shake(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
@@ -80,6 +88,8 @@ cdef bint may_shake(Worker *w, Slot *s, const uint8_t *payload, uint32_t length)
     if not first and not (length == HANDSHAKE_2_BYTES and payload[1] == 2):
         drop(w, s, DROP_BAD_HANDSHAKE)
         return False
+    if s.kind == SLOT_TRUNK:
+        return True                     # its sender's relay has counted it
     if not (allowed(&s.begins, w.now, BEGINS_PER_S, HANDSHAKES_SAVED) if first
             else allowed(&s.answers, w.now, ANSWERS_PER_S, HANDSHAKES_SAVED)):
         drop(w, s, DROP_HANDSHAKE_LIMIT)

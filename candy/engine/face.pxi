@@ -87,6 +87,9 @@ DROPS = (
     "link_refused",             # the kernel sends nothing there
     "stun_malformed",           # at the STUN responder, and no request that it answers
     "stun_limit",               # a request beyond what a source, or all, may
+    "no_relay_link",            # another relay has its destination, and no link leads there
+    "relay_source",             # it came by a link whose relay does not have its source
+    "moved",                    # it came by a link, and nobody here has its destination
 )
 if len(DROPS) != DROPS_COUNT:
     raise SystemError("DROPS and enum Drop differ")
@@ -127,19 +130,20 @@ cdef class Engine(_Capturing):
         self.served(network).leaving = True
         network_end(self.state, network)
 
-    def adopt(self, int fd, *, int network=0, int extended=0, bint client=False,
+    def adopt(self, int fd, *, int network=0, int extended=0, bint client=False, bint trunk=False,
               bytes preamble=b"", bytes tail=b"", ping_after=None, TlsContext tls=None):
         cdef Slot *s
-        self.served(network)
+        if not trunk:
+            self.served(network)
         if len(tail) > RECEIVE_BYTES:
             raise ValueError(f"a tail has at most {RECEIVE_BYTES} bytes, not {len(tail)}")
         if tls is not None and tail:
             raise ValueError("with TLS nothing can have been read before")
         self.check_room()
         s = self.connection_slot(fd, client, tls)
-        self.join_network(s, network)
         try:
             self.prepare(s, extended, preamble, ping_after)
+            self.begin_frames(s, network, trunk)
             if tail:
                 s.held = True
                 s.spill = block_of(self.sender(), tail, <uint32_t>len(tail), FOR_CERTAIN)
@@ -189,10 +193,12 @@ cdef class Engine(_Capturing):
         ask(self.sender(), s, connection, PASS)
         return True
 
-    def upgrade(self, connection, *, int network=0, int extended=0, bytes preamble=b"", ping_after=None):
+    def upgrade(self, connection, *, int network=0, int extended=0, bint trunk=False, bytes preamble=b"",
+                ping_after=None):
         cdef Slot *s = self.find_guest(connection)
         cdef bint found
-        self.served(network)
+        if not trunk:
+            self.served(network)
         self.check_room()
         if s == NULL:
             return False
@@ -204,9 +210,16 @@ cdef class Engine(_Capturing):
         finally:
             pthread_mutex_unlock(&s.send_lock)
         if found:
-            self.join_network(s, network)
+            self.begin_frames(s, network, trunk)
             ask(self.sender(), s, connection, UPGRADE)
         return found
+
+    cdef begin_frames(self, Slot *s, int network, bint trunk):
+        """A guest becomes a network's, or a link to another relay."""
+        if trunk:
+            self.make_trunk(s)
+        else:
+            self.join_network(s, network)
 
     cdef Slot *connection_slot(self, int fd, bint client, TlsContext tls) except NULL:
         """A slot for this socket, which has the options of a connection."""
@@ -282,7 +295,7 @@ cdef class Engine(_Capturing):
     def join(self, connection, tun):
         cdef Slot *s = self.find(connection)
         cdef Slot *t = self.find(tun)
-        if s == NULL or t == NULL or s.kind == SLOT_TUN or t.kind != SLOT_TUN:
+        if s == NULL or t == NULL or s.kind >= SLOT_TRUNK or t.kind != SLOT_TUN:
             return False
         store_release64(&s.uplink, tun)
         store_release64(&t.uplink, connection)
@@ -293,7 +306,7 @@ cdef class Engine(_Capturing):
         cdef Slot *holder
         cdef Network *network
         cdef uint64_t before
-        if s == NULL or ip == 0 or s.kind == SLOT_CLIENT:
+        if s == NULL or ip == 0 or s.kind == SLOT_CLIENT or s.kind == SLOT_TRUNK:
             return False
         network = self.state.networks[s.network]
         before = route_find(network, ip)
@@ -305,8 +318,10 @@ cdef class Engine(_Capturing):
             self.release_address(s)
         if not route_set(network, ip, connection):
             raise MemoryError
-        if s.member_index == NO_INDEX and not member_add(network, s, connection):
-            raise MemoryError
+        if s.member_index == NO_INDEX:
+            s.member_index = member_add(network, connection)
+            if s.member_index == NO_INDEX:
+                raise MemoryError
         if s.kind != SLOT_TUN:      # of a device set_sealing() says it
             store_relaxed64(&s.takes_sealed, takes_sealed and has_candy3(s))
         store_relaxed64(&s.circle, circle)
@@ -316,7 +331,7 @@ cdef class Engine(_Capturing):
 
     def set_limits(self, connection, *, uint64_t down=0, uint64_t up=0):
         cdef Slot *s = self.find(connection)
-        if s == NULL or s.kind == SLOT_TUN:
+        if s == NULL or s.kind >= SLOT_TRUNK:
             return False
         if bucket_set(&s.down.bucket, down) | bucket_set(&s.up.bucket, up):
             self.follow_limits(s)
@@ -347,20 +362,10 @@ cdef class Engine(_Capturing):
 
     def unbind(self, connection):
         cdef Slot *s = self.find(connection)
-        if s == NULL:
+        if s == NULL or s.kind == SLOT_TRUNK:
             return False
         self.release_address(s)
         return True
-
-    cdef void release_address(self, Slot *s) noexcept:
-        """Take a slot's address out of the route table, if it is still the one there, and out of the broadcasts."""
-        cdef Network *network = self.state.networks[s.network]
-        cdef uint32_t ip = <uint32_t>load_relaxed64(&s.address)
-        cdef uint32_t index = <uint32_t>(s - self.state.slots)
-        store_release64(&s.address, 0)
-        if ip != 0 and <uint32_t>route_find(network, ip) == index:
-            route_set(network, ip, 0)
-        member_remove(network, s)
 
     def set_rules(self, int network, rules):
         cdef Network *changed = self.served(network)
@@ -445,7 +450,7 @@ cdef class Engine(_Capturing):
             connection = o.closed_spare[i]
             s = &self.state.slots[<uint32_t>connection]
             silence = since(now_ns(), load_relaxed64(&s.received_ns)) // MILLISECOND_NS
-            if not s.guest:
+            if not s.guest and s.kind != SLOT_TRUNK:
                 self.release_address(s)
             self.give_slot(s)
             s.ended = connection

@@ -45,7 +45,7 @@ cdef void broadcast_frame(Worker *w, Slot *s, const uint8_t *payload, uint32_t l
     if f != NULL:
         f.frame_size = build_frame(fanout_frame(f), OP_BINARY, payload, length, False, 0)
         f.payload = length
-        f.without_candy3 = has_candy3(s) and is_for_members(payload[0])
+        f.without_candy3 = has_candy3(s) and s.kind != SLOT_TRUNK and is_for_members(payload[0])
         fanout_pay(w, s, f)
         fanout_go_on(w, s)
 
@@ -141,7 +141,7 @@ cdef bint fanout_go_on(Worker *w, Slot *s) noexcept nogil:
                 flush(w)
                 return False
             if members[i] != 0 and members[i] != self:
-                fanout_emit(w, f, members[i])
+                fanout_emit(w, s, f, members[i])
         f.place += n
         if n == FANOUT_PLACES:
             continue
@@ -160,13 +160,20 @@ cdef bint fanout_go_on(Worker *w, Slot *s) noexcept nogil:
     return True
 
 
-cdef void fanout_emit(Worker *w, Fanout *f, uint64_t connection) noexcept nogil:
-    """Add a copy for one member to the batch."""
-    cdef Slot *member = &w.engine.slots[<uint32_t>connection]
+cdef void fanout_emit(Worker *w, Slot *s, Fanout *f, uint64_t connection) noexcept nogil:
+    """Add a copy for one member to the batch, or for all members of another relay."""
+    cdef Slot *member
     cdef uint8_t kind = fanout_frame(f)[f.frame_size - f.payload]
     cdef uint8_t *copy
     cdef Seals *seals
-    if f.without_candy3 and has_candy3(member):
+    if unlikely(is_relay(connection)):
+        if s.kind == SLOT_TRUNK:
+            return                  # those have it from its sender's relay
+        connection = trunk_to(w, s, connection, <uint32_t>load_relaxed64(&s.address), <uint32_t>0xFFFFFFFF)
+        if connection == 0:
+            return
+    member = &w.engine.slots[<uint32_t>connection]
+    if f.without_candy3 and has_candy3(member) and load_relaxed64(&member.kind) != SLOT_TRUNK:
         return
     if kind == KIND_SEALED_GROUP and load_relaxed64(&member.takes_sealed) == 0:
         return

@@ -33,6 +33,22 @@ cdef inline void round_pop(Round *r) noexcept nogil:
     r.head = r.head.next
 
 
+cdef inline uint32_t trunk_hash(uint32_t number, const uint8_t *payload, uint32_t length, uint32_t mask,
+                                const uint64_t *key) noexcept nogil:
+    """What waits for a trunk shares it by network and destination."""
+    cdef uint8_t kind = payload[0] ^ <uint8_t>mask
+    cdef uint32_t at
+    if kind == KIND_FORWARD or kind == KIND_SUPER:
+        at = DESTINATION_AT + (SUPER_SHIFT if kind == KIND_SUPER else 0)
+    elif kind == KIND_SEALED or kind == KIND_SEALED_GROUP:
+        at = SEALED_DESTINATION_AT
+    else:
+        at = message_addresses(payload, length) + 4
+    if length < at + 4:
+        return 0
+    return <uint32_t>fold(fold(load32(payload + at) ^ rotate_mask(mask, at) ^ key[0], number ^ key[1]), key[2])
+
+
 cdef inline bint frame_flow(const uint8_t *frame, uint32_t size, const uint64_t *key, uint32_t *hash) noexcept nogil:
     """Whether a frame that this engine built has a flow, as packets have and what members tell each other; then `hash`
     is its flow's."""
@@ -46,6 +62,9 @@ cdef inline bint frame_flow(const uint8_t *frame, uint32_t size, const uint64_t 
     cdef uint32_t n = payload if payload < 71 else 71
     if frame[0] & 15 != OP_BINARY or payload == 0:
         return False
+    if is_of_network(frame):
+        hash[0] = trunk_hash(load_be16(frame + 3), p, payload, mask, key)
+        return True
     if mask != 0:
         unmask(start, p, n, mask)
         p = start

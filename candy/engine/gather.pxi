@@ -58,6 +58,17 @@ cdef inline bint emit(Worker *w, uint64_t connection, uint8_t *frame, uint32_t s
     return emit_apart(w, connection, frame, size, payload)
 
 
+cdef bint target_of_trunk(Worker *w, Slot *s, Target *t) noexcept nogil:
+    """Say before a trunk's frames of which network they are; False: the trunk has ended."""
+    cdef const Trunk *trunk
+    point(POINT_CHOSEN)
+    trunk = trunk_of(s)
+    if trunk == NULL or trunk.numbers[w.trunk_network] == 0:
+        return False
+    t.before_size = network_frame(t.before, trunk.numbers[w.trunk_network] - 1)
+    return True
+
+
 cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size, uint32_t payload) noexcept nogil:
     """The slower half of emit(): another destination than the frame before."""
     cdef uint32_t slot = <uint32_t>connection
@@ -71,6 +82,10 @@ cdef bint emit_apart(Worker *w, uint64_t connection, uint8_t *frame, uint32_t si
     index = w.target_of[slot]
     if index == 0:
         t = &w.targets[w.target_count]
+        t.before_size = 0
+        if unlikely(load_relaxed64(&s.kind) == SLOT_TRUNK) and not target_of_trunk(w, s, t):
+            count(&w.counters.drops[DROP_STALE], 1)
+            return False
         w.target_count += 1
         w.target_of[slot] = w.target_count
         t.connection = connection

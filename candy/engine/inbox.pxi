@@ -15,7 +15,7 @@ cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
             at = 0
             while at < w.runs[index].length:
                 size = frame_size(w.runs[index].bytes + at)
-                if not inbox_put(w, s, w.runs[index].bytes + at, size, FOR_PACKETS):
+                if not inbox_put_behind(w, s, t.before, t.before_size, w.runs[index].bytes + at, size, FOR_PACKETS):
                     drop_frame(w, s, DROP_QUEUE_FULL, w.runs[index].bytes + at, size)
                 at += size
             index = w.runs[index].next
@@ -31,11 +31,17 @@ cdef inline void inbox_ask(Worker *w, Slot *s, uint64_t connection) noexcept nog
 
 cdef bint inbox_put(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, int use) noexcept nogil:
     """Append one frame (inbox lock held); False when the bound or memory is reached."""
+    return inbox_put_behind(w, s, frame, 0, frame, size, use)
+
+
+cdef bint inbox_put_behind(Worker *w, Slot *s, const uint8_t *before, uint32_t before_size, const uint8_t *frame,
+                           uint32_t size, int use) noexcept nogil:
+    """The same with something before the frame."""
     cdef uint64_t waiting = load_relaxed64(&s.inbox_bytes)
     cdef Record *r
-    if waiting + size > w.engine.queue_bytes:
+    if waiting + before_size + size > w.engine.queue_bytes:
         return False
-    r = record_of(w, frame, size, w.now, use)
+    r = record_behind(w, before, before_size, frame, size, w.now, use)
     if r == NULL:
         return False
     if s.inbox_tail == NULL:
@@ -43,7 +49,7 @@ cdef bint inbox_put(Worker *w, Slot *s, const uint8_t *frame, uint32_t size, int
     else:
         s.inbox_tail.next = r
     s.inbox_tail = r
-    store_ordered64(&s.inbox_bytes, waiting + size)
+    store_ordered64(&s.inbox_bytes, waiting + before_size + size)
     return True
 
 

@@ -100,7 +100,7 @@ cdef uint16_t socket_family(int fd) except 0:
     return <uint16_t>family
 
 
-cdef class _Links(_Sealing):
+cdef class _Links(_Trunking):
     """Direct links: see _fastpath.pyi."""
 
     cdef Slot *find_link(self, link) noexcept:

@@ -28,7 +28,7 @@ cdef int handle_frame(Worker *w, Slot *s, Frame *f) noexcept nogil:
             connection_fail(w, s, CLOSE_PROTOCOL_ERROR)
         else:
             # A relay acts on no member's reasons.
-            if s.kind == SLOT_CLIENT and f.length != 0:
+            if s.kind != SLOT_SERVER and f.length != 0:
                 tell(w, s, EV_CLOSING, f.payload, f.length)
             connection_answer_close(w, s, f)
         return ENDED
@@ -136,7 +136,7 @@ cdef void tell_within(Worker *w, Slot *s, uint32_t kind, const uint8_t *detail, 
     itself, and no member of it has."""
     cdef uint64_t earned
     w.work -= WORK_ANSWER
-    if s.kind == SLOT_SERVER:
+    if s.kind != SLOT_CLIENT:
         earned = min(since(w.now, s.tells_stamp_ns), <uint64_t>3600 * SECOND_NS) * TELLS_PER_S // SECOND_NS
         if earned != 0:
             s.tells_left = <uint32_t>min(<uint64_t>TELLS_MOST, s.tells_left + earned)
@@ -162,7 +162,7 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
     """What a member tells another, or DISCOVERY and GENERAL all others: by its addresses alone, as a packet. Members
     with candy.3 tell each other nothing but handshakes so."""
     cdef uint32_t at = message_addresses(payload, length)
-    cdef uint32_t destination
+    cdef uint32_t source, destination
     cdef uint64_t connection
     cdef uint8_t *out
     cdef uint32_t size
@@ -172,8 +172,8 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
     if at == 0:
         drop(w, s, DROP_TOO_SHORT)
         return
-    if load_be32(payload + at) != <uint32_t>load_relaxed64(&s.address):
-        drop(w, s, DROP_SOURCE)
+    source = load_be32(payload + at)
+    if not is_sender(w, s, source):
         return
     if shakes and not may_shake(w, s, payload, length):
         return
@@ -182,9 +182,13 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
         broadcast_frame(w, s, payload, length)
         return
     connection = route_find(w.engine.networks[s.network], destination)
+    if is_relay(connection):
+        connection = trunk_to(w, s, connection, source, destination)
+        if connection == 0:
+            return
     to = &w.engine.slots[<uint32_t>connection]
     if connection == 0 or (load_relaxed64(&to.kind) == SLOT_TUN and not shakes):
-        drop(w, s, DROP_NO_ROUTE)
+        drop(w, s, nobody(s))
         return
     if load_relaxed64(&to.kind) == SLOT_TUN and load_relaxed64(&to.takes_sealed) != 0:
         w.work -= WORK_ANSWER
@@ -193,7 +197,9 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
     if shakes and (to == s or not has_candy3(to)):
         drop(w, s, DROP_NO_ROUTE if to == s else DROP_NOT_SEALING)
         return
-    if not shakes and has_candy3(s) and has_candy3(to):
+    # By a trunk it is not known what the one at its other end has.
+    if (not shakes and has_candy3(s) and has_candy3(to) and s.kind != SLOT_TRUNK
+            and load_relaxed64(&to.kind) != SLOT_TRUNK):
         drop(w, s, DROP_UNEXPECTED_KIND)
         return
     if payload[0] == KIND_UDP4CONN and not are_acquainted(s, to):

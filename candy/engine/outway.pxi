@@ -46,16 +46,19 @@ cdef uint64_t way_out(Worker *w, Slot *s, Seals *seals, SealPeer *peer, const ui
     return way
 
 
-cdef inline bint emit_unsealed(Worker *w, uint64_t connection, uint8_t *frame, uint32_t size) noexcept nogil:
-    """Add a frame that is to be sealed to its destination's. False: dropped."""
+cdef inline bint emit_unsealed(Worker *w, Slot *s, uint64_t connection, uint8_t *frame, uint32_t size) noexcept nogil:
+    """Add a device's frame that is to be sealed to its destination's; a trunk, which is in no network, has it sealed.
+    False: dropped."""
+    if unlikely(load_relaxed64(&w.engine.slots[<uint32_t>connection].kind) == SLOT_TRUNK):
+        return seal_frame(w, s, frame, frame) and emit(w, connection, frame, size, size - frame_header(frame))
     if not emit(w, connection, frame, size, size - frame_header(frame)):
         return False
     w.targets[w.run_target].unsealed = True
     return True
 
 
-cdef void tun_seal_parts(Worker *w, SealPeer *peer, uint64_t connection, uint8_t kind, const Super *u, uint32_t own,
-                         uint16_t label) noexcept nogil:
+cdef void tun_seal_parts(Worker *w, Slot *s, SealPeer *peer, uint64_t connection, uint8_t kind, const Super *u,
+                         uint32_t own, uint16_t label) noexcept nogil:
     """A super-packet that is longer than its peer wants them, or of more packets than one may stand for: as several."""
     cdef bint masked = load_relaxed64(&w.engine.slots[<uint32_t>connection].kind) == SLOT_CLIENT
     cdef uint32_t longest = <uint32_t>min(load_relaxed64(&peer.longest), <uint64_t>PART_MOST)
@@ -73,18 +76,18 @@ cdef void tun_seal_parts(Worker *w, SealPeer *peer, uint64_t connection, uint8_t
         w.work -= WORK_FRAME
         w.bump_left -= <uint32_t>(frame + size - w.bump)
         w.bump = frame + size
-        emit_unsealed(w, connection, frame, size)
+        emit_unsealed(w, s, connection, frame, size)
         i += n
     run_end(w)
 
 
-cdef inline uint32_t tun_unsealed(Worker *w, uint64_t connection, uint8_t *out, uint8_t *frame) noexcept nogil:
+cdef inline uint32_t tun_unsealed(Worker *w, Slot *s, uint64_t connection, uint8_t *out, uint8_t *frame) noexcept nogil:
     """Add a frame that is to be sealed from where it lies, or, if it is short, behind the one before."""
     cdef uint32_t size = frame_size(frame)
     if size < GATHER_BELOW:
         memmove(out, frame, size)
         frame = out
-    return <uint32_t>(frame + size - out) if emit_unsealed(w, connection, frame, size) else 0
+    return <uint32_t>(frame + size - out) if emit_unsealed(w, s, connection, frame, size) else 0
 
 
 cdef uint32_t tun_seal(Worker *w, Slot *s, Seals *seals, SealPeer *peer, uint64_t connection, uint8_t *out,
@@ -104,10 +107,10 @@ cdef uint32_t tun_seal(Worker *w, Slot *s, Seals *seals, SealPeer *peer, uint64_
         length = load_be16(packet + 2)
         memset(vnet, 0, VNET_BYTES)
     elif u.gso_size != 0 and (length > load_relaxed64(&peer.longest) or super_count(u) > SUPER_PACKETS_MAX):
-        tun_seal_parts(w, peer, connection, vnet[1], u, own, label)
+        tun_seal_parts(w, s, peer, connection, vnet[1], u, own, label)
         return 0
     frame = unsealed_build(KIND_SEALED, vnet, VNET_BYTES + length, masked, label, own, peer.address)
-    return tun_unsealed(w, connection, out, frame)
+    return tun_unsealed(w, s, connection, out, frame)
 
 
 cdef uint8_t *group_build(Seals *seals, const GroupSeal *group, bint masked, uint8_t *packet,
@@ -137,7 +140,7 @@ cdef void tun_group_segments(Worker *w, Slot *s, Seals *seals, const GroupSeal *
         w.work -= WORK_FRAME
         w.bump_left -= <uint32_t>(frame + size - w.bump)
         w.bump = frame + size
-        emit_unsealed(w, connection, frame, size)
+        emit_unsealed(w, s, connection, frame, size)
     run_end(w)
 
 
@@ -152,5 +155,5 @@ cdef uint32_t tun_seal_group(Worker *w, Slot *s, Seals *seals, const GroupSeal *
     elif u != NULL:
         tun_group_segments(w, s, seals, group, connection, u)
     else:
-        return tun_unsealed(w, connection, out, group_build(seals, group, masked, packet, load_be16(packet + 2)))
+        return tun_unsealed(w, s, connection, out, group_build(seals, group, masked, packet, load_be16(packet + 2)))
     return 0

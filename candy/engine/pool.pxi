@@ -190,6 +190,16 @@ cdef inline Record *record_of(Worker *w, const uint8_t *frame, uint32_t size, ui
     return r
 
 
+cdef inline Record *record_behind(Worker *w, const uint8_t *before, uint32_t before_size, const uint8_t *frame,
+                                  uint32_t size, uint64_t stamp_ns, int use) noexcept nogil:
+    """The same with something before the frame."""
+    cdef Record *r = record_take(w, before_size + size, stamp_ns, use)
+    if r != NULL:
+        memcpy(record_frame(r), before, before_size)
+        memcpy(record_frame(r) + before_size, frame, size)
+    return r
+
+
 cdef inline void record_give(Worker *w, Record *r, uint32_t size) noexcept nogil:
     """Give a record back whose frame has so many bytes."""
     # Packets and control frames are counted alike. What counts as a stranger's as well, its slot knows.

@@ -221,7 +221,7 @@ cdef void queue_adopt(Worker *w, Slot *s, Record *r) noexcept nogil:
     cdef Flow *f
     if q == NULL:
         drop_frame(w, s, DROP_MEMORY, record_frame(r), size)
-    elif queue_pace(s, q) != 0 and size > commit_limit(s, q):
+    elif queue_pace(s, q) != 0 and size > commit_limit(s, q) and not is_of_network(record_frame(r)):
         queue_parts(w, s, q, record_frame(r), size, r.stamp_ns)
     else:
         f = queue_place(w, s, q, record_frame(r), size)
@@ -230,6 +230,15 @@ cdef void queue_adopt(Worker *w, Slot *s, Record *r) noexcept nogil:
             queue_put(w, s, q, f, r, record_frame(r), size)
             return
     record_give(w, r, size)
+
+
+cdef void queue_behind(Worker *w, Slot *s, const Target *t, const uint8_t *frame, uint32_t size) noexcept nogil:
+    """The same for one of a target's frames that have something before them."""
+    cdef Record *r = record_behind(w, t.before, t.before_size, frame, size, w.now, FOR_PACKETS)
+    if r == NULL:
+        drop_frame(w, s, DROP_MEMORY, frame, size)
+    else:
+        queue_adopt(w, s, r)
 
 
 cdef void queue_parts(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint32_t size,
@@ -307,7 +316,7 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
     if not frame_flow(frame, size, w.engine.flow_key, &hash):
         control_put(w, s, q, frame, size)
         return NULL
-    if unlikely(queue_pace(s, q) != 0 and has_candy3(s)):
+    if unlikely(queue_pace(s, q) != 0 and has_candy3(s)) and not is_of_network(frame):
         tell_commit(w, s, commit_limit(s, q), frame, size)
     share = queue_share(w)
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:

@@ -203,6 +203,8 @@ cdef size_t process(Worker *w, Slot *s, uint8_t *p, size_t have) noexcept nogil:
     cdef Capture *c = capture_of(s)
     cdef Capture *passed_over = NULL    # the same, once there is no time for copies
     cdef uint64_t unseen = 0
+    if unlikely(s.kind == SLOT_TRUNK):
+        return trunk_process(w, s, p, have)
     w.stopped = False
     while True:
         status = parse_frame(p + at, have - at, from_client, most, &f)
@@ -295,6 +297,10 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
             return
         destination = swap32(load32(f.payload + DESTINATION_AT + shift) ^ mask)
         connection = route_find(w.engine.networks[s.network], destination)
+        if unlikely(is_relay(connection)):
+            connection = trunk_to(w, s, connection, source, destination)
+            if connection == 0:
+                return
         # Three bytes before the source, so the second of its mask's.
         if unlikely(f.payload[PROTOCOL_AT + shift] ^ <uint8_t>(mask >> 8) == IPIP):
             if not forward_wrapped(w, s, f, connection, destination, shift):
@@ -338,6 +344,8 @@ cdef bint foreign_source(Worker *w, Slot *s, uint32_t source) noexcept nogil:
     field: peers re-send foreign packets for a moment when a direct link of theirs breaks."""
     cdef Network *network = w.engine.networks[s.network]
     cdef uint32_t own = <uint32_t>load_relaxed64(&s.address)
+    if s.kind == SLOT_TRUNK:
+        return comes_from(w, s, source) if network.check_source else True
     if own == 0:
         drop(w, s, DROP_NOT_AUTHENTICATED)
         return False
@@ -370,9 +378,11 @@ cdef bint forward_wrapped(Worker *w, Slot *s, Frame *f, uint64_t connection, uin
     unmask(packet, f.payload + 1 + shift, 2 * IPIP_BYTES, rotate_mask(f.mask, 1 + shift))
     if not ipip_wrapped(packet) and takes_super(&w.engine.slots[<uint32_t>connection]):
         return True
-    # A member wraps in its own name. What an old receiver takes off 20 bytes of has to have just these: behind a longer
-    # header a super-packet's checksums, written when it is cut, would become addresses.
-    if load_be32(packet + 12) != <uint32_t>load_relaxed64(&s.address) or (packet[0] != 0 and packet[0] != 0x45):
+    # A member wraps in its own name, by a trunk any of its relay's. What an old receiver takes off 20 bytes of has to
+    # have just these: behind a longer header a super-packet's checksums, written when it is cut, would become
+    # addresses.
+    if (packet[0] != 0 and packet[0] != 0x45) or (
+            s.kind != SLOT_TRUNK and load_be32(packet + 12) != <uint32_t>load_relaxed64(&s.address)):
         drop(w, s, DROP_INNER_SOURCE)
         return False
     return ipip_allowed(w, s, table_read(&network.rules), packet)
@@ -401,7 +411,7 @@ cdef void forward_unrouted(Worker *w, Slot *s, Frame *f, uint32_t destination, u
     cdef Network *network = w.engine.networks[s.network]
     cdef Super u
     if not is_group(destination) and destination != load_relaxed32(&network.broadcast):
-        drop(w, s, DROP_NO_ROUTE)
+        drop(w, s, nobody(s))
     elif shift != 0:
         if forward_parse(w, s, f, &u):
             broadcast_segments(w, s, &u)
@@ -421,4 +431,7 @@ cdef void icmp_too_large(Worker *w, Slot *s, const uint8_t *packet, uint32_t len
     n = icmp_fragmentation_needed(message + 1, packet, length, WIRE_PAYLOAD_LEGACY - 1)
     if n != 0:
         s.icmp_stamp_ns = w.now
-        answer(w, s, OP_BINARY, message, n + 1)
+        if s.kind == SLOT_TRUNK:
+            trunk_answer(w, s, message, n + 1)
+        else:
+            answer(w, s, OP_BINARY, message, n + 1)

@@ -2,13 +2,31 @@
 # need no other structure. Only pages that hold an address exist, and only touched parts of them are resident. Entries
 # are connection numbers; a stale one is found out by its generation when the packet is sent. Python writes, workers
 # read without a lock. Behind addresses there are networks: a device's routes to them, and the rules that place them.
+#
+# An address that another relay of the cluster has leads to that relay: RELAYS and its number, which is no connection's,
+# because those have a generation.
+
+cdef enum:
+    RELAYS = 0x40000000
+
+
+cdef inline bint is_relay(uint64_t entry) noexcept nogil:
+    """Whether an entry of the route table is another relay's."""
+    return entry - RELAYS < RELAYS_MAX
+
 
 cdef inline uint64_t route_find(Network *network, uint32_t address) noexcept nogil:
-    """The connection that owns the address, 0 none."""
+    """The connection that owns the address, or the relay that does; 0 none."""
     cdef uint64_t *page = <uint64_t *>load_pointer(&network.pages[address >> 16])
     if page == NULL:
         return 0
     return load_acquire64(page + (address & 0xFFFF))
+
+
+cdef inline uint64_t route_here(Network *network, uint32_t address) noexcept nogil:
+    """The connection that owns the address, 0 none of this relay's."""
+    cdef uint64_t entry = route_find(network, address)
+    return 0 if is_relay(entry) else entry
 
 
 cdef bint route_set(Network *network, uint32_t address, uint64_t connection) noexcept nogil:
@@ -25,23 +43,25 @@ cdef bint route_set(Network *network, uint32_t address, uint64_t connection) noe
     return True
 
 
-cdef bint member_add(Network *network, Slot *s, uint64_t connection) noexcept nogil:
-    """Enter a member into the list for broadcasts; False when memory is out."""
+cdef uint32_t member_add(Network *network, uint64_t member) noexcept nogil:
+    """Enter a member, or another relay, into the list for broadcasts; returns its place, NO_INDEX when memory is
+    out."""
     cdef bint fits = True
+    cdef uint32_t place = NO_INDEX
     pthread_mutex_lock(&network.lock)
     if network.member_free == NO_INDEX and network.member_high == network.member_room:
         fits = members_grow(network)
     if fits:
         if network.member_free != NO_INDEX:
-            s.member_index = network.member_free
-            network.member_free = network.free_next[s.member_index]
+            place = network.member_free
+            network.member_free = network.free_next[place]
         else:
-            s.member_index = network.member_high
+            place = network.member_high
             network.member_high += 1
-        network.members[s.member_index] = connection
+        network.members[place] = member
         network.member_count += 1
     pthread_mutex_unlock(&network.lock)
-    return fits
+    return place
 
 
 cdef bint members_grow(Network *network) noexcept nogil:
@@ -60,16 +80,15 @@ cdef bint members_grow(Network *network) noexcept nogil:
     return True
 
 
-cdef void member_remove(Network *network, Slot *s) noexcept nogil:
-    """Take a member out of the list. The others keep their places, so that a broadcast on its way neither misses one
-    nor comes to one twice."""
+cdef void member_remove(Network *network, uint32_t place) noexcept nogil:
+    """Take who has this place out of the list, NO_INDEX nobody. The others keep theirs, so that a broadcast on its way
+    neither misses one nor comes to one twice."""
     pthread_mutex_lock(&network.lock)
-    if s.member_index != NO_INDEX:
-        network.members[s.member_index] = 0
-        network.free_next[s.member_index] = network.member_free
-        network.member_free = s.member_index
+    if place != NO_INDEX:
+        network.members[place] = 0
+        network.free_next[place] = network.member_free
+        network.member_free = place
         network.member_count -= 1
-        s.member_index = NO_INDEX
     pthread_mutex_unlock(&network.lock)
 
 

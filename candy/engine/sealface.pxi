@@ -182,6 +182,8 @@ cdef class _Sealing(_Core):
             return True
         if connection == 0:
             connection = route_find(self.state.networks[s.network], session.peer)
+            if is_relay(connection):
+                connection = trunk_to(w, s, connection, <uint32_t>load_relaxed64(&seals.own), session.peer)
         to = self.find(connection)
         if to == NULL or not has_candy3(to):
             return False
@@ -195,7 +197,10 @@ cdef class _Sealing(_Core):
         if not session_seal(w, session, frame + at, frame + at, size - at, mask):
             return False
         write_header(frame, OP_BINARY, size - at, masked, mask)
-        if not inbox_control(w, connection, frame, size):
+        if to.kind == SLOT_TRUNK:
+            if not trunk_leave(w, connection, s.network, frame, size):
+                return False
+        elif not inbox_control(w, connection, frame, size):
             return False
         settle(w, to)
         return True

@@ -81,12 +81,19 @@ cdef void send_runs(Worker *w, Slot *s, Target *t) noexcept nogil:
     cdef uint64_t total = 0
     cdef uint32_t from_index, from_offset
     cdef uint32_t left
+    cdef uint32_t before            # bytes that go before the frames
     cdef ssize_t r
     while index != RUNS_MAX:
         n = 0
         wanted = 0
         from_index = index
         from_offset = offset
+        before = 0
+        if unlikely(t.before_size != 0) and total == 0:
+            before = t.before_size
+            w.iov[0].iov_base = t.before
+            w.iov[0].iov_len = before
+            n = 1
         while index != RUNS_MAX and n < IOV_MAX_SEND:
             if unlikely(t.unsealed):
                 covered = seal_run(w, s, t, &w.runs[index], offset, <uint32_t>(SEAL_AHEAD - wanted))
@@ -118,6 +125,10 @@ cdef void send_runs(Worker *w, Slot *s, Target *t) noexcept nogil:
             sent(w, s, t.packets - left, total)
             return
         total += <uint64_t>r
+        if unlikely(before != 0):
+            if <uint64_t>r < before and r != 0:
+                queue_commit_rest(w, s, t.before + r, before - <uint32_t>r, before - <uint32_t>r)
+            r = max(r - <ssize_t>before, <ssize_t>0)
         if <uint64_t>r < wanted:
             sent(w, s, 0, total)
             # Skip what was taken; queue_runs() finds the frame in which the kernel stopped.
@@ -175,6 +186,9 @@ cdef bint seal_runs(Worker *w, Slot *s, Target *target, uint32_t *index, uint32_
     if s.queue != NULL and s.queue.rate != 0:
         most = min(most, commit_limit(s, s.queue))
     tls_seal_into(t, w.sealed, SEALED_ROOM)
+    if unlikely(target.before_size != 0) and index[0] == target.first and offset[0] == 0:
+        staged = target.before_size
+        memcpy(w.stage, target.before, staged)
     while index[0] != RUNS_MAX and done < most and records < IOV_MAX_SEND:
         data = w.runs[index[0]].bytes + offset[0]
         length = w.runs[index[0]].length - offset[0]
@@ -253,7 +267,10 @@ cdef void queue_runs(Worker *w, Slot *s, Target *t, uint32_t index, uint32_t off
                 queue_commit_rest(w, s, data + offset, at + size - offset, at + size - offset)
             else:
                 left += 1
-                queue_append(w, s, data + at, size, w.now)
+                if unlikely(t.before_size != 0):
+                    queue_behind(w, s, t, data + at, size)
+                else:
+                    queue_append(w, s, data + at, size, w.now)
             at += size
         first = False
         index = w.runs[index].next

@@ -126,7 +126,10 @@ cdef inline uint32_t next_generation(Slot *s) noexcept nogil:
 
 cdef inline bint is_stranger(Slot *s) noexcept nogil:
     """Whether this connection has not authenticated."""
-    return load_relaxed64(&s.kind) == SLOT_SERVER and load_relaxed64(&s.address) == 0
+    if load_relaxed64(&s.address) != 0:
+        return False
+    return load_relaxed64(&s.kind) == SLOT_SERVER or (
+        load_relaxed64(&s.kind) == SLOT_TRUNK and load_pointer(<void **>&s.trunk) == NULL)
 
 
 cdef inline uint64_t boot_now(Worker *w) noexcept nogil:

@@ -415,7 +415,7 @@ def capture_afforded(moments, uint32_t size):
 
 # In the order of the points in engine/types.pxi.
 POINTS = ("appended", "locked", "compared", "unlocked", "inbox", "taken", "moved_on", "closed", "table", "secured",
-          "handed", "opened", "watched", "contended", "captured", "path", "came")
+          "handed", "opened", "watched", "contended", "captured", "path", "came", "chosen")
 HAS_POINTS = <bint>point_set(0, False)
 
 

@@ -55,7 +55,7 @@ cdef bint tls_make(Slot *s) noexcept nogil:
     BIO_set_data(bio, t)
     BIO_set_init(bio, 1)
     SSL_set_bio(t.ssl, bio, bio)                # which owns it from here on
-    if s.kind == SLOT_CLIENT:
+    if t.client:
         SSL_set_connect_state(t.ssl)
     else:
         SSL_set_accept_state(t.ssl)
@@ -111,7 +111,7 @@ cdef void tls_note_secret(const void *ssl, const char *line) noexcept nogil:
     cdef uint32_t i
     if not of_client and memcmp(line, b"SERVER_TRAFFIC_SECRET_0 ", 24) != 0:
         return
-    k = &t.sealing if of_client == (t.slot.kind == SLOT_CLIENT) else &t.opening
+    k = &t.sealing if of_client == t.client else &t.opening
     k.secret_bytes = <uint32_t>strlen(digits) // 2
     for i in range(min(k.secret_bytes, <uint32_t>SECRET_MAX)):
         k.secret[i] = hex_digit(digits[2 * i]) << 4 | hex_digit(digits[2 * i + 1])
@@ -140,7 +140,7 @@ cdef bint tls_begin(Slot *s) noexcept nogil:
                 and SSL_SESSION_get_master_key(session, master, sizeof(master)) == sizeof(master))
         if not done:
             return False
-        if s.kind == SLOT_CLIENT:
+        if t.client:
             done = keys_of_master(u, &t.sealing, &t.opening, True, master, randoms)
         else:
             done = keys_of_master(u, &t.opening, &t.sealing, False, master, randoms)

@@ -70,7 +70,7 @@ cdef void tell_commit(Worker *w, Slot *s, uint32_t limit, const uint8_t *frame, 
             told.address == source and before < COMMIT_AGAIN_NS
             and told.value * 4 // 5 <= limit <= told.value * 5 // 4)):
         return
-    sender = slot_if_current(w, route_find(w.engine.networks[s.network], source))
+    sender = slot_if_current(w, route_here(w.engine.networks[s.network], source))
     if sender == NULL or load_relaxed64(&sender.takes_sealed) == 0:
         return
     told.address = source

@@ -95,6 +95,10 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
         return 0
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], hop if hop != 0 else destination)
+        if is_relay(connection):
+            connection = trunk_to(w, s, connection, load_be32(packet + 12), destination)
+            if connection == 0:
+                return 0
     if hop == 0:
         if seals != NULL and is_for_all(w, s, destination):
             group = <const GroupSeal *>load_pointer(<void **>&seals.group)
@@ -164,6 +168,10 @@ cdef uint32_t tun_released(Worker *w, Slot *s, Seals *seals, uint8_t *out, Waiti
     memcpy(vnet, waiting_bytes(r), r.length)
     if connection == 0:
         connection = route_find(w.engine.networks[s.network], next_hop)
+        if is_relay(connection):
+            connection = trunk_to(w, s, connection, load_be32(packet + 12), load_be32(packet + 16))
+            if connection == 0:
+                return 0
     if zeros10(vnet):
         vnet = NULL
     elif not super_parse_any(vnet, packet, length, &u):

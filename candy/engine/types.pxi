@@ -33,6 +33,9 @@ cdef enum:
     STRANGER_BYTES = 1024           # the same, and all input, of one that has not authenticated
     TOLD_MAX = 8                    # addresses of which one is told something that is repeated only after a while
     NETWORKS_MAX = 4096
+    NO_NETWORK = 0xFFFFFFFF
+    RELAYS_MAX = 256                # others of a cluster
+    TRUNKS_MAX = 8                  # to one of them
     CAPTURES_MAX = 4
     STUN_SLOTS = 4                  # beside connections and guests
     DELAY_LEAST_NS = 250000         # the least bound of the histogram of delays; each further one is twice as much
@@ -64,6 +67,7 @@ cdef enum:
     POINT_CAPTURED                  # capture_write(): a packet is in the ring, its reader not told yet
     POINT_PATH                      # link_forward(): a path loaded, nothing sent by it yet
     POINT_CAME                      # link_receive(): datagrams have come, nothing opened yet
+    POINT_CHOSEN                    # target_of_trunk(): a trunk chosen for a packet, its relays' agreement not read yet
 
 # Work: what a turn costs all others, in units of about a quarter of a nanosecond. A byte received and sent on is one.
 cdef enum:
@@ -80,6 +84,7 @@ cdef enum:
 cdef enum SlotKind:
     SLOT_SERVER                     # we are the WebSocket server: masked in, unmasked out
     SLOT_CLIENT                     # we are the client: unmasked in, masked out
+    SLOT_TRUNK                      # between two relays: no end masks
     SLOT_TUN
     SLOT_LINK                       # a UDP socket of a device's, for what is sealed
     SLOT_STUN                       # one that answers STUN
@@ -169,6 +174,9 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_LINK_REFUSED
     DROP_STUN_MALFORMED
     DROP_STUN_LIMIT
+    DROP_NO_RELAY_LINK
+    DROP_RELAY_SOURCE
+    DROP_MOVED
     DROPS_COUNT
 
 cdef enum:
@@ -368,6 +376,7 @@ cdef struct Tls:
     void *ssl                       # of the handshake; a server's is made when a whole ClientHello is there
     Slot *slot
     Http *http                      # what comes before the frames; NULL nothing, or no more
+    bint client                     # static: this end is TLS's client
     bint shaking                    # in the handshake, and with HTTP
     bint secured                    # the handshake is done
     bint ended                      # the peer's close_notify was read
@@ -400,7 +409,7 @@ cdef struct Link:
 cdef struct Slot:
     # static while open; a guest's once it is none any more
     int fd
-    uint32_t network
+    uint32_t network                # a trunk's: worker, that of the messages at hand; NO_NETWORK before the first
     uint32_t home                   # worker that it was placed on
     bint guest                      # python: it is in no network yet
     # static while open too, but atomic: a stale number leads other threads here while Python reuses the slot
@@ -418,6 +427,7 @@ cdef struct Slot:
     uint64_t takes_sealed           # it takes SEALED packets
     uint64_t circle                 # members with the same number may tell each other their endpoints; 0 none may
     uint64_t uplink                 # 0, or the connection that gets everything from here
+    Trunk *trunk                    # what a trunk's relays have agreed on; NULL: not yet. Python writes it
     Capture *capture                # of its packets; NULL none. Python writes it
     uint64_t received_ns
     uint64_t sent_ns
@@ -517,6 +527,20 @@ cdef struct Rule:                   # of a network: what lies behind which membe
     uint32_t mask
     uint32_t device
     uint32_t device_mask
+
+# What two relays have agreed on for a connection between them: a trunk. Goes as a table does. What they call a network
+# is `number`, and `count` of them follow the struct: by number, the network here.
+cdef struct Trunk:
+    Table table                     # its count is of numbers
+    # static
+    uint64_t relay                  # whose it is, as the route table has it
+    uint32_t numbers[NETWORKS_MAX]  # by network: its number and 1; 0 the other relay does not serve it
+
+# The trunks to another relay. Python writes, workers read.
+cdef struct Relay:
+    # atomic
+    uint64_t count
+    uint64_t trunks[TRUNKS_MAX]     # connections; those that have ended are passed over
 
 # What stands behind a packet in a capture: its direction, and a comment.
 cdef struct Tail:
@@ -781,6 +805,8 @@ cdef struct Target:                 # one destination of the batch at hand
     uint32_t last
     uint32_t packets
     bint unsealed                   # frames of it are to be sealed when they are committed
+    uint32_t before_size            # of what goes before its first frame, and before each that waits: 0, or a trunk's
+    uint8_t before[NETWORK_FRAME]   # the frame that says of which network they are
     uint32_t payload_max            # what it may get
     uint32_t chunk_left             # room at chunk
     uint8_t *chunk                  # its piece of the arena, where its next gathered frame goes
@@ -891,6 +917,7 @@ cdef struct Worker:
     Target *targets
     uint32_t target_count
     uint32_t *target_of             # by slot: index + 1 into targets
+    uint32_t trunk_network          # of all in the batch that is for trunks
     uint64_t run_connection         # destination of the frame before, 0 none
     uint32_t run_target
     uint32_t run_work               # for each further frame
@@ -957,6 +984,7 @@ cdef struct EngineState:
     uint32_t network_count          # python: numbers ever used
     uint64_t epoch                  # atomic: how many tables Python has replaced
     Table *replaced                 # python: those that a worker may still read
+    Relay relays[RELAYS_MAX]
     Capture *captures[CAPTURES_MAX]         # python: NULL none
     Pool pool
     uint64_t flow_key[3]            # static: of the hash that spreads flows over sub-queues

@@ -89,7 +89,7 @@ cdef void tls_other(Worker *w, Slot *s, uint8_t kind, const uint8_t *content, ui
             t.cause = CAUSE_TLS
             tell_alert(w, s, b"alert of the peer: ", content[1])
     elif kind == HANDSHAKE:
-        r = layer_messages(&t.suite, &t.messages, s.kind == SLOT_CLIENT, content, n)
+        r = layer_messages(&t.suite, &t.messages, t.client, content, n)
     elif kind == APPLICATION_DATA and n == 0 and t.messages.have == 0 and t.messages.skip == 0:
         r = NOTHING
     if r == PEER_UPDATED_ASKING:

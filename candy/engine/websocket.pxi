@@ -98,10 +98,24 @@ cdef inline uint32_t build_frame(uint8_t *out, uint8_t opcode, const uint8_t *pa
     return header + length
 
 
+cdef inline bint is_of_network(const uint8_t *p) noexcept nogil:
+    """Whether a frame that waits has a NETWORK's before it, as all have that wait for a trunk. Nothing else begins
+    so."""
+    return unlikely(p[1] == NETWORK_BYTES) and p[2] == KIND_NETWORK and p[0] & 15 == OP_BINARY
+
+
+cdef inline uint32_t before_size(const uint8_t *p) noexcept nogil:
+    """Bytes of that."""
+    return NETWORK_FRAME if is_of_network(p) else 0
+
+
 cdef inline uint32_t frame_size(const uint8_t *p) noexcept nogil:
-    """Size of a frame that this engine built."""
-    cdef uint32_t length = p[1] & 127
-    cdef uint32_t header = 6 if p[1] >> 7 else 2
+    """Size of a frame that this engine built, with what is before it."""
+    cdef uint32_t before = before_size(p)
+    cdef uint32_t length = p[before + 1] & 127
+    cdef uint32_t header = 6 if p[before + 1] >> 7 else 2
+    p += before
+    header += before
     if length < 126:
         return header + length
     if length == 126:
@@ -110,9 +124,10 @@ cdef inline uint32_t frame_size(const uint8_t *p) noexcept nogil:
 
 
 cdef inline uint32_t frame_header(const uint8_t *p) noexcept nogil:
-    """Bytes before the payload of a frame that this engine built."""
-    cdef uint32_t length = p[1] & 127
-    return (6 if p[1] >> 7 else 2) + (0 if length < 126 else 2 if length == 126 else 8)
+    """Bytes before the payload of a frame that this engine built, with what is before it."""
+    cdef uint32_t before = before_size(p)
+    cdef uint32_t length = p[before + 1] & 127
+    return before + (6 if p[before + 1] >> 7 else 2) + (0 if length < 126 else 2 if length == 126 else 8)
 
 
 cdef inline bint is_mask(uint8_t first) noexcept nogil:
@@ -126,7 +141,7 @@ cdef inline uint32_t message_start(const uint8_t *frame, uint32_t size, uint32_t
     it, 0 none."""
     cdef uint32_t at = frame_header(frame)
     mask[0] = 0
-    if frame[1] >> 7:
+    if frame[before_size(frame) + 1] >> 7:
         mask[0] = load32(frame + at - MASK_BYTES)
     elif frame[0] & 15 == OP_BINARY and size > at + MASK_BYTES and is_mask(frame[at]):
         mask[0] = load32(frame + at)

@@ -10,6 +10,7 @@ cdef enum:
     KIND_SEALED_GROUP = 19
     KIND_HANDSHAKE = 20
     KIND_CONTROL = 22
+    KIND_NETWORK = 24               # between relays: of which network the messages behind it are
     KIND_NOT_SEALING = 34           # within a CONTROL
     KIND_COMMIT = 35                # within a CONTROL
     KIND_GENERAL = 255
@@ -33,6 +34,8 @@ cdef enum:
     SEALED_SESSION_AT = 12          # of a SEALED: the receiver's session number
     SEALED_HEADER = 24              # its clear bytes, all of them authenticated
     SEAL_TAG = 16
+    NETWORK_BYTES = 3               # of a NETWORK: the kind, and a number
+    NETWORK_FRAME = 5               # and of its frame
     NOTE = 0x80                     # first byte of a note, which is no virtio header's
     NOTE_MAX = 169                  # an offer of 8 addresses; rekeying's two messages are shorter
     NOTE_TYPES = 3

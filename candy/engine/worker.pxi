@@ -357,7 +357,7 @@ cdef void tick(Worker *w) noexcept nogil:
         s = &w.engine.slots[w.slots[w.tick_place]]
         if s.kind == SLOT_TUN:
             room_tick(w, <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals))
-        elif s.kind <= SLOT_CLIENT and s.state == STATE_OPEN:
+        elif s.kind <= SLOT_TRUNK and s.state == STATE_OPEN:
             tick_open(w, s)
         w.tick_place = min(w.tick_place, w.slot_count)
     w.next_tick_ns = w.now + w.tick_ns // max(goes, <uint32_t>1)

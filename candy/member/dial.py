@@ -29,9 +29,10 @@ from yarl import URL
 
 from candy import __version__
 from candy._fastpath import CANDY3, Engine, TlsContext
-from candy.carrier.handover import INSTANCE, Tail, accept_for
+from candy.carrier.handover import INSTANCE
 from candy.carrier.secure import Secure, TlsFailed
 from candy.carrier.tls import BY_SYSTEM, HANDSHAKE_S, Trust, trusting
+from candy.carrier.upgraded import no_descriptor, taken, wrong_in
 from candy.errors import ConfigError, OperationalError, TookTooLong, TrustError
 from candy.host.underlay import Target, Underlay
 from candy.member import refusal
@@ -311,7 +312,7 @@ class _Connector(aiohttp.BaseConnector):
             try:
                 self._duplicate = opened.dup()
             except OSError as error:
-                raise _no_descriptor(error) from error
+                raise no_descriptor(error) from error
             if self._proxy is not None:
                 self._begin(Step.PROXY, f"waiting for the proxy {host_port(*_host_and_port(self._proxy))}")
                 await tunnel(opened, host_port(host, port), self._proxy)
@@ -403,41 +404,11 @@ def _check(response: aiohttp.ClientResponse, key: str, offered: Sequence[str]) -
     Raises:
         OperationalError: the 101 is not the upgrade that was asked for.
     """
-    headers = response.headers
-    tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
-    protocol = headers.get("Sec-WebSocket-Protocol")
-    checks = {
-        "Upgrade": headers.get("Upgrade", "").lower() == "websocket",
-        "Connection": "upgrade" in tokens,
-        "Sec-WebSocket-Accept": headers.get("Sec-WebSocket-Accept") == accept_for(key),
-        # "permessage-deflate must never be agreed", and nothing else was offered either.
-        "Sec-WebSocket-Extensions": "Sec-WebSocket-Extensions" not in headers,
-        "Sec-WebSocket-Protocol": protocol in (None, *offered),
-    }
-    if wrong := ", ".join(name for name, is_right in checks.items() if not is_right):
+    if wrong := wrong_in(response.headers, key, offered):
         raise OperationalError(f"the server's upgrade is not a valid one ({wrong}): is there a broken proxy between?")
-    return protocol
+    return response.headers.get("Sec-WebSocket-Protocol")
 
 
 def _take(response: aiohttp.ClientResponse, extended: bool, connector: _Connector) -> Upgraded:
-    """Take the connection from aiohttp. Nothing in here awaits, so that no byte is read in between."""
-    connection = response.connection
-    transport = connection.transport if connection is not None else None
-    if connection is None or connection.protocol is None or transport is None or transport.is_closing():
-        raise OperationalError("the server closed the connection right behind its answer")
-    tail = Tail()
-    connection.protocol.set_parser(tail, None)
-    # Only now: set_parser() resumes a transport that was paused because many bytes came behind the answer.
-    transport.pause_reading()
-    if transport.get_write_buffer_size():
-        raise OperationalError("the server answered before it had read the request")
-    try:
-        # aiohttp closes its descriptor; that sends no FIN while this one is open.
-        fd = os.dup(transport.get_extra_info("socket").fileno())
-    except OSError as error:
-        raise _no_descriptor(error) from error
-    return Upgraded(connector.carrier(fd, tail.received), extended, connector.take())
-
-
-def _no_descriptor(error: OSError) -> OperationalError:
-    return OperationalError(f"no descriptor for the connection: {error.strerror}")
+    """Take the connection from aiohttp."""
+    return Upgraded(connector.carrier(*taken(response)), extended, connector.take())

@@ -93,7 +93,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             relay.keep_by(keeper)
             await keeper.start()
             if settings.cluster is not None:
-                await stack.enter_async_context(_shared(settings.cluster, relay))
+                await stack.enter_async_context(_shared(settings.cluster, relay, engine))
             await relay.make_interfaces(interfaces)
             certificates = _certificates(settings)
             listeners = await listen(settings)
@@ -173,7 +173,7 @@ async def _controlled(
 
 
 @asynccontextmanager
-async def _shared(settings: ClusterSettings, relay: Relay) -> AsyncIterator[None]:
+async def _shared(settings: ClusterSettings, relay: Relay, engine: Engine) -> AsyncIterator[None]:
     """Serve the networks together with other relays meanwhile.
 
     Raises:
@@ -182,11 +182,16 @@ async def _shared(settings: ClusterSettings, relay: Relay) -> AsyncIterator[None
     try:
         # Without a cluster there need not be such a library.
         from candy.relay.cluster.cluster import Cluster
+        from candy.relay.cluster.mesh import Mesh
+        from candy.relay.cluster.records import word
     except ModuleNotFoundError as error:
         if error.name not in ("nats", "nkeys"):
             raise
         raise OperationalError('cluster: needs the library of NATS: pip install "candy-vpn[cluster]"') from None
     cluster = Cluster(settings, relay, {path: served.network for path, served in relay.served.items()})
+    numbers = {word(path): served.number for path, served in relay.served.items()}
+    mesh = Mesh(settings, engine, numbers, cluster.psk, cluster.presence.linked, relay.door.left)
+    relay.mesh = cluster.mesh = mesh
     await cluster.start(
         {path: cluster.common(served.settings, served.public_key) for path, served in relay.served.items()}
     )
@@ -194,6 +199,7 @@ async def _shared(settings: ClusterSettings, relay: Relay) -> AsyncIterator[None
     try:
         yield
     finally:
+        await mesh.stop()
         await cluster.stop()
 
 

@@ -55,6 +55,7 @@ from candy.relay.interfaces import Interfaces
 from candy.relay.invitation import describe_pool
 from candy.relay.leases import Traffic
 from candy.relay.limits import OwnLimits
+from candy.relay.login import LogIn
 from candy.relay.network import Network
 from candy.relay.proxies import TrustedProxies
 from candy.relay.recording import Outcome
@@ -69,6 +70,7 @@ from candy.relay.totals import Totals
 if TYPE_CHECKING:
     # Its library need not be there.
     from candy.relay.cluster.cluster import Cluster
+    from candy.relay.cluster.mesh import Mesh
 
 GOODBYE_S = 2.0
 """How long members may take to answer the close frame when the relay ends."""
@@ -111,6 +113,7 @@ class Relay:
         """Networks that are about to be served, of which other relays tell already."""
         self.cluster: Cluster | None = None
         """None: it is alone."""
+        self.mesh: Mesh | None = None
         self._failures = FailureLimiter(settings.failures_per_minute)
         self._served = {network.path: serve(network, engine, self._failures) for network in settings.networks}
 
@@ -162,15 +165,43 @@ class Relay:
             why = f"a web page of {origin[:ORIGIN_SHOWN]!r}, which no --allow-origin names"
             self._not_let_in(source, why, "origin")
             return upgrade.foreign()
+        if self.mesh is not None and upgrade.is_link(request):
+            return self._take_link(self.mesh, request, source)
         served = self._find(request.path)
         if served is None:
             return upgrade.no_such_network()
         log_in = served.log_in(upgrade.offered(request))
         if log_in is None and not served.settings.legacy:
             return upgrade.too_old()
+        given = self._hand_over(request, source, served.number, log_in)
+        if isinstance(given, web.Response):
+            return given
+        connection, response = given
+        self._connections[connection] = served
+        now = self._clock.time()
+        if log_in is not None:
+            self._act(served, served.network.opened_with_keys(connection, source, now, log_in))
+        else:
+            extended, instance = response.extended, response.instance
+            self._act(served, served.network.opened(connection, source, now, extended=extended, instance=instance))
+        self._set_timer()
+        return response
+
+    def _take_link(self, mesh: "Mesh", request: web.BaseRequest, source: str) -> web.StreamResponse:
+        """Another relay of the cluster dials this one."""
+        given = self._hand_over(request, source, None, None)
+        if isinstance(given, web.Response):
+            return given
+        mesh.opened(given[0])
+        return given[1]
+
+    def _hand_over(
+        self, request: web.BaseRequest, source: str, network: int | None, log_in: LogIn | None
+    ) -> tuple[int, upgrade.HandedOver] | web.Response:
+        """Give the socket of a sound request to the engine, in a network or as a link (None); else what to answer."""
         try:
             guest = self.door.guest(request)
-            connection, response = upgrade.hand_over(request, self._engine, served.number, guest, log_in)
+            connection, response = upgrade.hand_over(request, self._engine, network, guest, log_in)
         except ConnectionError as error:
             log.debug("%s: not let in: %s", source, error)
             return upgrade.not_alone()
@@ -182,16 +213,8 @@ class Relay:
                 why = error.strerror or str(error)
                 self._not_let_in(source, why, "not let in")
             return upgrade.full()
-        self._connections[connection] = served
         self.door.upgraded(request.protocol, connection, source)
-        now = self._clock.time()
-        if log_in is not None:
-            self._act(served, served.network.opened_with_keys(connection, source, now, log_in))
-        else:
-            extended, instance = response.extended, response.instance
-            self._act(served, served.network.opened(connection, source, now, extended=extended, instance=instance))
-        self._set_timer()
-        return response
+        return connection, response
 
     def _not_let_in(self, source: str, why: str, kind: str) -> None:
         counted_as = source_of(source)
@@ -420,6 +443,8 @@ class Relay:
 
     def _on_event(self, connection: int, kind: int, detail: bytes, now: float, wall: int) -> None:
         if self._interfaces.on_event(connection, kind, detail):
+            return
+        if self.mesh is not None and self.mesh.on_event(connection, kind, detail):
             return
         served = self._connections.get(connection)
         if served is None:

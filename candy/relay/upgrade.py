@@ -25,7 +25,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import CANDY3, Engine
-from candy.carrier.handover import INSTANCE, KEYS_ALONE, OLD_HTTP, RELAY_FULL, Tail, accept_for
+from candy.carrier.handover import INSTANCE, KEYS_ALONE, OLD_HTTP, RELAY_FULL, RELAY_SUBPROTOCOL, Tail, accept_for
 from candy.protocol.wire import SEALING_SUBPROTOCOL, SUBPROTOCOL
 from candy.relay.login import LogIn
 
@@ -70,6 +70,11 @@ def offered(request: web.BaseRequest) -> tuple[str, ...]:
     return tuple(token for header in headers for word in header.split(",") if (token := word.strip()))
 
 
+def is_link(request: web.BaseRequest) -> bool:
+    """Whether another relay of a cluster dials this one."""
+    return RELAY_SUBPROTOCOL in offered(request)
+
+
 def too_old() -> web.Response:
     """The response to a sound request of an old client, where those are not admitted."""
     return _refuse(403, KEYS_ALONE.removesuffix("\n"))
@@ -87,11 +92,12 @@ def not_alone() -> web.Response:
 
 
 def hand_over(
-    request: web.BaseRequest, engine: Engine, network: int, guest: int | None = None, log_in: LogIn | None = None
+    request: web.BaseRequest, engine: Engine, network: int | None, guest: int | None = None, log_in: LogIn | None = None
 ) -> tuple[int, "HandedOver"]:
     """Give the socket of a sound request to the engine.
 
     Args:
+        network: the engine's number; None: it is a link of another relay's.
         guest: the engine's connection that the request came by; None: by a socket of aiohttp's own.
         log_in: with a key, which chooses candy.3; None: that is not offered, or there are no keys.
 
@@ -114,17 +120,22 @@ def hand_over(
     further = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if extended else {}
     if log_in is not None:
         further = {"Sec-WebSocket-Protocol": SEALING_SUBPROTOCOL, **log_in.shown.headers()}
+    if network is None:
+        further = {"Sec-WebSocket-Protocol": RELAY_SUBPROTOCOL}
     preamble = _switching(request.headers["Sec-WebSocket-Key"], further)
     handed_over = HandedOver(extended, _instance(request))
     extension = int(extended) if log_in is None else CANDY3
+    trunk = network is None
     if guest is not None:
-        if not engine.upgrade(guest, network=network, extended=extension, preamble=preamble):
+        if not engine.upgrade(guest, network=network or 0, extended=extension, trunk=trunk, preamble=preamble):
             raise ConnectionError("the connection is gone")
         return guest, handed_over
     with ExitStack() as undo:
         fd = os.dup(transport.get_extra_info("socket").fileno())
         undo.callback(os.close, fd)
-        connection = engine.adopt(fd, network=network, extended=extension, preamble=preamble, tail=tail.received)
+        connection = engine.adopt(
+            fd, network=network or 0, extended=extension, trunk=trunk, preamble=preamble, tail=tail.received
+        )
         undo.pop_all()
     return connection, handed_over
 

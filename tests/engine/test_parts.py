@@ -9,9 +9,10 @@ ROOT = Path(__file__).parents[2]
 RECURSION = {
     ("send", "tun"): {"tun_write"},
     ("receive", "message"): {"handle_frame"},
+    ("receive", "trunkreceive"): {"trunk_process"},
 }
-"""The uses against the order: a packet may be for a device, and what does not take the short way may come back as a
-packet."""
+"""The uses against the order: a packet may be for a device, and what does not take the short way, or came from another
+relay, may come back as a packet."""
 
 _DEFINED = re.compile(r"^cdef (?!extern|enum|struct|class)[^()\n]*?\b(\w+)\(", re.MULTILINE)
 _USED = re.compile(r"(?<![\w.])(\w+)(?=\()|\b(\w+_main)\b")

@@ -211,6 +211,7 @@ class Peer:
     Args:
         sock: the test's end; closed by close().
         masking: this end is the WebSocket client, so its frames are masked.
+        trunk: this end is another relay: neither end masks.
         candy3: it agreed to candy.3: no kind begins like its masks, and it takes off those of others.
     """
 
@@ -220,10 +221,12 @@ class Peer:
         *,
         masking: bool = True,
         candy3: bool = False,
+        trunk: bool = False,
         seed: int = 0,
     ) -> None:
         self.sock = sock
         self.masking = masking
+        self.trunk = trunk
         self.candy3 = candy3
         self.longest = MAX_CANDY3_PAYLOAD + MASK_BYTES if candy3 else MAX_PAYLOAD
         self.connection = 0
@@ -269,7 +272,7 @@ class Peer:
         at = 0
         while frame := read_frame(self.buffer[at : at + self.longest + 14], self.longest):
             assert isinstance(frame, Frame), f"the engine sent what deserves close code {frame}"
-            assert (frame.mask is None) == self.masking, "masked by a server, or unmasked by a client"
+            assert (frame.mask is None) == (self.masking or self.trunk), "masked by a server, or unmasked by a client"
             assert frame.final, "the engine never sends fragments"
             self.unread.append(take_mask_off(frame) if self.candy3 else frame)
             at += frame.size
@@ -333,6 +336,7 @@ class EngineRelay:
         *,
         extended: int = True,
         client: bool = False,
+        trunk: bool = False,
         network: int = 0,
         preamble: bytes = b"",
         tail: bytes = b"",
@@ -343,8 +347,8 @@ class EngineRelay:
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
         tls = DEFAULT_TLS
         end = tls.peer(ours, client=client) if tls else ours
-        candy3 = extended == _fastpath.CANDY3
-        peer = Peer(end, masking=not client, candy3=candy3, seed=len(self.peers))
+        candy3 = trunk or extended == _fastpath.CANDY3
+        peer = Peer(end, masking=not (client or trunk), candy3=candy3, trunk=trunk, seed=len(self.peers))
         self.peers.append(peer)
         try:
             peer.connection = self.engine.adopt(
@@ -352,6 +356,7 @@ class EngineRelay:
                 network=network,
                 extended=extended,
                 client=client,
+                trunk=trunk,
                 preamble=preamble,
                 tail=tail,
                 ping_after=ping_after,

@@ -48,6 +48,7 @@ from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
 from candy.relay.cluster.jetstream import JetStream, ended, patiently
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
+from candy.relay.cluster.mesh import Mesh
 from candy.relay.cluster.presence import BEAT_S, Presence
 from candy.relay.cluster.quotas import EXCHANGE_S, Quotas
 from candy.relay.cluster.records import (
@@ -131,6 +132,8 @@ class Cluster:
         self._unreadable: set[str] = set()
         self._has_told_away = False
         self._has_begun = self._is_double = False
+        self.mesh: Mesh | None = None
+        """None: no packet goes to another relay."""
 
     @property
     def is_up(self) -> bool:
@@ -145,6 +148,11 @@ class Cluster:
     @property
     def server(self) -> str:
         return self._nats.server
+
+    @property
+    def psk(self) -> bytes:
+        """What all relays have for their links."""
+        return bytes.fromhex(self._envelope.digest(b"links between relays"))
 
     def status(self) -> ClusterStatus:
         """What an operator is told."""
@@ -258,7 +266,8 @@ class Cluster:
         def begin(current: RelayRecord | None) -> RelayRecord:
             epoch = max(wall, current.epoch + 1 if current is not None else 0)
             done = current.imported if current is not None else ()
-            return RelayRecord(self.settings.url, epoch, __version__, done, is_running=True)
+            key = "" if self.mesh is None else self.mesh.key
+            return RelayRecord(self.settings.url, epoch, __version__, done, is_running=True, key=key)
 
         # Servers that have just begun may answer that much later than the first question.
         known = await patiently(lambda: self._agreement.update(RelayRecord, name, begin))
@@ -342,6 +351,7 @@ class Cluster:
         shared = Shared(
             path, network, self.directory, name, lambda: self.is_up, self._news.set, ask, contest, self.quotas
         )
+        shared.placed = partial(self._place_soon, shared)
         self.shares[path] = self._by_word[shared.word] = shared
         return shared
 
@@ -473,6 +483,8 @@ class Cluster:
     def _on_relay(self, entry: Entry) -> None:
         if (its := self._opened(RelayRecord, entry)) is not None:
             self.relays[entry.key] = its
+            if self.mesh is not None:
+                self.mesh.know(entry.key, its.url, its.key, its.epoch)
 
     def _on_device(self, entry: Entry) -> None:
         name, _, rest = entry.key.partition(".")
@@ -545,6 +557,7 @@ class Cluster:
             return
         if self.presence.heard(author, now):
             log.info("cluster: the relay %s is there", author)
+            self.presence.linked(author, self.mesh is not None and self.mesh.is_linked(author))
         try:
             self._follow(self.directory.take(author, message, now))
         except FormatError as error:
@@ -560,6 +573,19 @@ class Cluster:
                 self._moved(shared, ip)
             elif self.directory.elsewhere(change.key) is None:
                 self._freed(shared, ip)
+            self._place(shared, ip)
+
+    def _place_soon(self, shared: Shared, ip: int) -> None:
+        """A member has come or gone here, which its network is not through with."""
+        asyncio.get_running_loop().call_soon(self._place, shared, ip)
+
+    def _place(self, shared: Shared, ip: int) -> None:
+        """Have packets for an address go where it is."""
+        if self.mesh is None:
+            return
+        found = self.directory.elsewhere((shared.word, ip))
+        is_here = shared.network.member_at(IPv4Address(ip)) is not None
+        self.mesh.route(shared.word, ip, None if found is None or is_here else found[0])
 
     def _moved(self, shared: Shared, ip: int) -> None:
         self.decide(shared, lambda network, now, wall: shared.moved(ip, now))

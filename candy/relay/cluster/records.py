@@ -327,6 +327,8 @@ class RelayRecord(Record):
     """Paths of networks of which its own file was imported."""
     is_running: bool = True
     """It has not said that it ends."""
+    key: str = ""
+    """By which it is known on links, in hex: another one at each start."""
 
 
 def _text(addresses: IPv4Network | None) -> str:

@@ -77,6 +77,8 @@ class Shared:
         self._quotas = quotas
         self._grants: dict[int, _Known] = {}
         self._is_learning = False
+        self.placed: Callable[[int], None] = lambda ip: None
+        """Told of addresses to which a member has come, or from which one has gone."""
         self.owed: dict[int, bytes] = {}
         """Addresses whose leases have ended here, and the devices that had them."""
         self.changed: dict[bytes, None] = {}
@@ -127,6 +129,7 @@ class Shared:
         own = (member.commit_bytes, member.lease, member.device, member.identity)
         self._directory.set((self.word, member.ip), Place(revision, int(member.flags), *own))
         self._told()
+        self.placed(member.ip)
         found = self._directory.elsewhere((self.word, member.ip))
         if found is not None and found[1].identity != member.identity:
             self._contest(self, member.ip, found[0])
@@ -135,6 +138,7 @@ class Shared:
         self._believed.pop(ip, None)
         self._directory.set((self.word, ip), None)
         self._told()
+        self.placed(ip)
 
     # What others have written.
 

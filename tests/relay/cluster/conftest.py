@@ -19,6 +19,15 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
+def one_server(tmp_path: Path) -> Iterator[Servers]:
+    """One of one's own."""
+    servers = Servers(tmp_path / "nats", 1)
+    servers.start()
+    yield servers
+    servers.kill()
+
+
+@pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Servers]:
     """Three of one's own, to be killed."""
     servers = Servers(tmp_path / "nats")

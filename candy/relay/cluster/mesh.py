@@ -1,0 +1,260 @@
+"""A relay's links to the others of its cluster: dialed, logged in, and where packets go by them.
+
+    records of relays ─▶ know() ─▶ dialed, if its name is lower ─▶ LinkLogin ─▶ Engine.agree, open_trunk
+    the door ─▶ opened() ─────────────────────────────────────────┘
+    the directory ─▶ route(word, ip, name) ─▶ Engine.lead, unlead
+
+Rules:
+ 1. Of two relays the one whose name is higher dials, LINKS connections; each is dialed again when it has ended, after a
+    pause that grows with every failure and begins anew with a success.
+ 2. An address leads to the relay that the directory says, whether there is a link or not: what finds none is dropped
+    under a name.
+ 3. A link that is not through its log-in within LOGIN_S is ended. Until then it counts as a stranger at the door.
+
+It carries out; what relays say to each other is candy.relay.cluster.linklogin.
+"""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from candy._fastpath import EVENT_CLOSED, EVENT_MESSAGE, Engine
+from candy.carrier.secure import Secure
+from candy.carrier.tls import Trust, trusting
+from candy.errors import CandyError, OperationalError
+from candy.primitives import NOISE, key_pair
+from candy.protocol.closing import CloseCode
+from candy.protocol.noise import KEY_BYTES
+from candy.relay.cluster.linkdial import dial
+from candy.relay.cluster.linklogin import Identity, LinkError, LinkLogin
+from candy.relay.clustersettings import ClusterSettings
+from candy.settings import split_url
+
+LINKS: Final = 2
+"""Connections to each other relay: so that two workers of either carry its packets."""
+LOGIN_S: Final = 10.0
+PAUSE_S: Final = 0.2
+PAUSE_MOST_S: Final = 5.0
+RELAYS_MOST: Final = 255
+"""Others, as the engine has room for them."""
+
+log = logging.getLogger("candy.relay")
+
+
+class _Link:
+    """One connection, from its upgrade on."""
+
+    def __init__(self, login: LinkLogin, deadline: asyncio.TimerHandle) -> None:
+        self.login = login
+        self.deadline = deadline
+        self.is_open = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class _Other:
+    """Another relay, as its record has it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """The engine's for it."""
+        self.url = ""
+        self.key = b""
+        self.epoch = 0
+        self.open_links = 0
+        self.has_failed = False
+        """There is a line in the log that it can't be reached, since the last success."""
+        self.dialing: list[asyncio.Task[None]] = []
+
+
+class Mesh:
+    """See the rules above.
+
+    Args:
+        networks: the engine's numbers by networks' words.
+        psk: of the cluster's secret.
+        linked: told when the first link to a relay opens, and when the last one is lost.
+        admitted: told that a connection that came by the door is no stranger any more, or has ended.
+    """
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        engine: Engine,
+        networks: Mapping[str, int],
+        psk: bytes,
+        linked: Callable[[str, bool], None],
+        admitted: Callable[[int], None],
+    ) -> None:
+        self._name = settings.name
+        self._trust = Trust(ca_file=settings.ca_file)
+        self._engine = engine
+        self._networks = networks
+        self._linked = linked
+        self._admitted = admitted
+        self._own = Identity(self._name, key_pair(os.urandom(KEY_BYTES)), psk, tuple(networks), NOISE)
+        self._secure = Secure(engine)
+        self._others: dict[str, _Other] = {}
+        self._links: dict[int, _Link] = {}
+        self._routes: dict[tuple[str, int], str] = {}
+        self._is_over = False
+
+    @property
+    def key(self) -> str:
+        """For this relay's record: another one at each start."""
+        return self._own.pair.public.hex()
+
+    def is_linked(self, name: str) -> bool:
+        """Whether packets go to this relay."""
+        other = self._others.get(name)
+        return other is not None and other.open_links > 0
+
+    def links(self) -> dict[str, int]:
+        """How many there are to each relay of which this one has heard."""
+        return {name: other.open_links for name, other in self._others.items()}
+
+    def know(self, name: str, url: str, key: str, epoch: int) -> None:
+        """A relay's record, as it is now."""
+        if name == self._name or self._is_over or len(key) != 2 * KEY_BYTES:
+            return
+        other = self._other(name)
+        if other is None or epoch < other.epoch:
+            return
+        has_changed = (other.url, other.key) != (url, bytes.fromhex(key))
+        other.url, other.key, other.epoch = url, bytes.fromhex(key), epoch
+        if has_changed and self._name > name:
+            # What there is leads to what it was before.
+            for task in other.dialing:
+                task.cancel()
+            for connection, link in self._links.items():
+                if link.login.peer == name:
+                    self._engine.close(connection)
+            loop = asyncio.get_running_loop()
+            other.dialing = [loop.create_task(self._keep_dialing(name, other)) for _ in range(LINKS)]
+
+    def route(self, word: str, ip: int, name: str | None) -> None:
+        """Which relay has an address now; None: this one, or none."""
+        before = self._routes.pop((word, ip), None)
+        network = self._networks[word]
+        other = self._other(name) if name is not None else None
+        if other is not None and name is not None:
+            self._engine.lead(network, ip, other.number)
+            self._routes[word, ip] = name
+        elif before is not None:
+            self._engine.unlead(network, ip, self._others[before].number)
+
+    def opened(self, connection: int) -> None:
+        """One that came by the door: another relay has dialed this one."""
+        keys = {name: other.key for name, other in self._others.items()}
+        self._begin(connection, LinkLogin(self._own, keys, key_pair(os.urandom(KEY_BYTES))))
+
+    def on_event(self, connection: int, kind: int, detail: bytes) -> bool:
+        """Take an event of the engine's; False: it is none of a link's."""
+        link = self._links.get(connection)
+        if link is None:
+            return self._secure.on_event(connection, kind, detail)
+        if kind == EVENT_CLOSED:
+            self._on_closed(connection, link, detail.decode().partition(" ")[0])
+        elif kind == EVENT_MESSAGE:
+            self._on_message(connection, link, detail)
+        return True
+
+    async def stop(self) -> None:
+        """End all links."""
+        self._is_over = True
+        tasks = [task for other in self._others.values() for task in other.dialing]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in self._links:
+            self._engine.close(connection, CloseCode.GOING_AWAY, "the relay ends")
+
+    def _other(self, name: str) -> _Other | None:
+        other = self._others.get(name)
+        if other is None:
+            if len(self._others) == RELAYS_MOST:
+                log.warning("cluster: no link to the relay %s: there are %d others", name, RELAYS_MOST)
+                return None
+            other = self._others[name] = _Other(len(self._others))
+        return other
+
+    async def _keep_dialing(self, name: str, other: _Other) -> None:
+        """One of the links to a relay, again and again."""
+        pause = PAUSE_S
+        while True:
+            try:
+                link = await self._dial(name, other)
+                await link.ended
+                pause = PAUSE_S if link.is_open else pause
+            except CandyError as error:
+                if not other.has_failed:
+                    log.warning("cluster: no link to the relay %s: %s", name, error)
+                    other.has_failed = True
+            # So that many do not come back to one in the same moment.
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, PAUSE_MOST_S)
+
+    async def _dial(self, name: str, other: _Other) -> _Link:
+        scheme, host = other.url.partition(":")[0], split_url(other.url).hostname
+        if not host or scheme not in ("ws", "wss"):
+            raise OperationalError(f"its url {other.url!r} can't be dialed")
+        tls = trusting(host, self._trust) if scheme == "wss" else None
+        connection = await dial(other.url, self._engine, self._secure, tls)
+        login = LinkLogin(self._own, {name: other.key}, key_pair(os.urandom(KEY_BYTES)), name)
+        link = self._begin(connection, login)
+        self._engine.send(connection, login.begin())
+        return link
+
+    def _begin(self, connection: int, login: LinkLogin) -> _Link:
+        deadline = asyncio.get_running_loop().call_later(LOGIN_S, self._engine.close, connection)
+        link = self._links[connection] = _Link(login, deadline)
+        return link
+
+    def _on_message(self, connection: int, link: _Link, message: bytes) -> None:
+        try:
+            step = link.login.received(message)
+        except LinkError as error:
+            log.warning("cluster: a link with %s is refused: %s", link.login.peer or "a relay", error)
+            self._engine.close(connection, CloseCode.POLICY_VIOLATION, "this is no link of ours")
+            return
+        other = self._others.get(link.login.peer or "")
+        if step.agreed is not None and other is not None:
+            self._engine.agree(connection, other.number, [self._networks[word] for word in step.agreed])
+        for each in step.messages:
+            self._engine.send(connection, each)
+        if step.is_open and other is not None:
+            self._open(connection, link, other)
+
+    def _open(self, connection: int, link: _Link, other: _Other) -> None:
+        link.deadline.cancel()
+        self._admitted(connection)
+        try:
+            self._engine.open_trunk(connection)
+        except ValueError as error:
+            log.warning("cluster: a link with %s is one too many: %s", link.login.peer, error)
+            self._engine.close(connection, CloseCode.TRY_AGAIN_LATER, "too many links")
+            return
+        link.is_open = True
+        other.has_failed = False
+        other.open_links += 1
+        if other.open_links == 1:
+            log.info("cluster: linked with the relay %s", link.login.peer)
+            self._linked(link.login.peer or "", True)
+
+    def _on_closed(self, connection: int, link: _Link, cause: str) -> None:
+        del self._links[connection]
+        link.deadline.cancel()
+        self._admitted(connection)
+        if not link.ended.done():
+            link.ended.set_result(None)
+        name = link.login.peer or ""
+        other = self._others.get(name)
+        if not link.is_open or other is None:
+            return
+        other.open_links -= 1
+        if other.open_links == 0:
+            if not self._is_over:
+                log.warning("cluster: no link with the relay %s any more (%s)", name, cause)
+            self._linked(name, False)

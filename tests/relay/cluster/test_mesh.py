@@ -1,0 +1,243 @@
+"""A relay's links to others: who dials whom, where an address leads, and what becomes of a link that is none."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from kit.peer import Peer, numbered
+
+from candy import _fastpath
+from candy.carrier.secure import Secure
+from candy.errors import OperationalError
+from candy.relay.cluster import mesh as meshes
+from candy.relay.cluster.mesh import LINKS, Mesh
+from candy.relay.clustersettings import ClusterSettings
+
+PSK = bytes(range(32))
+A, B = 0x0A090001, 0x0A090002
+PATIENCE_S = 20.0
+
+
+class Relay:
+    """A mesh and its engine, as far as both are used here."""
+
+    def __init__(self, name: str, folder: Path, words: list[str], psk: bytes = PSK) -> None:
+        secret = folder / "secret"
+        secret.write_bytes(bytes(32))
+        given = {"nats": ["nats://127.0.0.1"], "name": name, "url": f"ws://{name}:80", "secret_file": secret}
+        self.name = name
+        self.settings = ClusterSettings.model_validate(given)
+        self.engine = _fastpath.Engine(1, ping_after=0, dead_after=0)
+        self.numbers = {word: self.engine.add_network() for word in words}
+        self.linked: list[tuple[str, bool]] = []
+        self.admitted: list[int] = []
+        self.peers: list[Peer] = []
+        self.mesh = Mesh(
+            self.settings,
+            self.engine,
+            self.numbers,
+            psk,
+            lambda name, is_up: self._note(self.linked, (name, is_up)),
+            self.admitted.append,
+        )
+        self.changed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self.engine.fileno(), self._on_events)
+
+    def _note(self, where: list[tuple[str, bool]], what: tuple[str, bool]) -> None:
+        where.append(what)
+        self.changed.set()
+
+    def _on_events(self) -> None:
+        for event in self.engine.events():
+            self.mesh.on_event(*event)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def member(self, word: str, address: int) -> Peer:
+        ours, theirs = socket.socketpair()
+        peer = Peer(ours)
+        peer.connection = self.engine.adopt(theirs.detach(), network=self.numbers[word], extended=1)
+        self.peers.append(peer)
+        assert self.engine.bind(peer.connection, address)
+        return peer
+
+    def record(self) -> tuple[str, str, str, int]:
+        return self.name, self.settings.url, self.mesh.key, 1
+
+    async def stop(self) -> None:
+        await self.mesh.stop()
+        asyncio.get_running_loop().remove_reader(self.engine.fileno())
+        self.engine.stop()
+        for peer in self.peers:
+            peer.close()
+
+
+class World:
+    """Relays by name, and a network between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.relays: dict[str, Relay] = {}
+        self.dialed: list[str] = []
+        self.is_cut = False
+
+    def relay(self, name: str, words: list[str], psk: bytes = PSK) -> Relay:
+        made = self.relays[name] = Relay(name, self.folder, words, psk)
+        return made
+
+    async def dial(self, url: str, engine: _fastpath.Engine, secure: Secure, tls: object) -> int:
+        name = url.removeprefix("ws://").removesuffix(":80")
+        self.dialed.append(name)
+        if self.is_cut:
+            raise OperationalError(f"{url}: cut off")
+        ours, theirs = socket.socketpair()
+        other = self.relays[name]
+        other.mesh.opened(other.engine.adopt(theirs.detach(), trunk=True))
+        return engine.adopt(ours.detach(), trunk=True)
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    monkeypatch.setattr(meshes, "dial", made.dial)
+    monkeypatch.setattr(meshes, "PAUSE_S", 0.001)
+    yield made
+    for relay in made.relays.values():
+        await relay.stop()
+
+
+def introduce(*relays: Relay) -> None:
+    for relay in relays:
+        for other in relays:
+            relay.mesh.know(*other.record())
+
+
+async def test_the_higher_name_dials_and_packets_go(world: World) -> None:
+    eu, us = world.relay("eu", ["home", "lab"]), world.relay("us", ["work", "home"])
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    await eu.until(lambda: eu.mesh.links() == {"us": LINKS})
+    assert world.dialed == ["eu"] * LINKS
+    assert eu.linked == [("us", True)] == [("us", up) for _, up in us.linked]
+    assert (eu.mesh.is_linked("us"), eu.mesh.is_linked("ap")) == (True, False)
+    assert len(set(eu.admitted)) == LINKS
+    a, b = eu.member("home", A), us.member("home", B)
+    eu.mesh.route("home", B, "us")
+    us.mesh.route("home", A, "eu")
+    a.forward(numbered(A, B, 1))
+    assert b.receive().payload == numbered(A, B, 1)
+    eu.mesh.route("home", B, None)
+    eu.mesh.route("home", B, None)
+    a.forward(numbered(A, B, 2))
+    a.sync()
+    assert eu.engine.drops()["no_route"] == 1
+    # In a network that only one of them has.
+    c = eu.member("lab", A)
+    eu.mesh.route("lab", B, "us")
+    c.forward(numbered(A, B, 3))
+    c.sync()
+    assert eu.engine.drops()["no_relay_link"] == 1
+
+
+async def test_an_address_goes_from_relay_to_relay(world: World) -> None:
+    eu = world.relay("eu", ["home"])
+    a = eu.member("home", A)
+    eu.mesh.route("home", B, "us")
+    eu.mesh.route("home", B, "ap")
+    a.forward(numbered(A, B, 1))
+    a.sync()
+    eu.mesh.route("home", B, None)
+    a.forward(numbered(A, B, 2))
+    a.sync()
+    drops = eu.engine.drops()
+    assert (drops["no_relay_link"], drops["no_route"]) == (1, 1)
+
+
+async def test_a_link_that_ends_is_dialed_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    await eu.until(lambda: eu.mesh.links() == {"us": LINKS})
+    world.is_cut = True
+    for connection in list(us.admitted):
+        us.engine.close(connection)
+    await us.until(lambda: us.mesh.links() == {"eu": 0})
+    await eu.until(lambda: eu.mesh.links() == {"us": 0})
+    assert us.linked == [("eu", True), ("eu", False)]
+    while len(world.dialed) < LINKS + 3:
+        await asyncio.sleep(0)
+    world.is_cut = False
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    assert us.linked[-1] == ("eu", True)
+    lines = [record.message for record in caplog.records]
+    assert sum("no link with the relay eu any more" in line for line in lines) == 1
+    # Once, however often it fails.
+    assert sum("no link to the relay eu: ws://eu:80: cut off" in line for line in lines) == 1
+
+
+async def test_a_relay_that_was_started_again(world: World) -> None:
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    await eu.stop()
+    again = world.relay("eu", ["home"])
+    again.mesh.know(*us.record())
+    name, url, key, _ = again.record()
+    us.mesh.know(name, url, key, 2)
+    await again.until(lambda: again.mesh.links() == {"us": LINKS})
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    # What its record was before is old, whenever it comes.
+    us.mesh.know(*eu.record())
+    assert us.mesh.links() == {"eu": LINKS}
+
+
+@pytest.mark.parametrize("fault", ["another secret", "an old record"])
+async def test_who_is_no_relay_of_the_cluster(world: World, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    eu = world.relay("eu", ["home"])
+    us = world.relay("us", ["home"], bytes(32) if fault == "another secret" else PSK)
+    if fault == "another secret":
+        eu.mesh.know(*us.record())
+    else:
+        eu.mesh.know("us", us.settings.url, "00" * 32, 1)
+    us.mesh.know(*eu.record())
+    while len(world.dialed) < LINKS + 3:
+        await asyncio.sleep(0)
+    assert us.mesh.links() == {"eu": 0}
+    refused = [record.message for record in caplog.records if "is refused" in record.message]
+    assert refused
+    assert all(("secret_file" if fault == "another secret" else "record") in line for line in refused)
+
+
+async def test_a_log_in_has_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshes, "LOGIN_S", 0.01)
+    eu = world.relay("eu", ["home"])
+    ours, theirs = socket.socketpair()
+    connection = eu.engine.adopt(theirs.detach(), trunk=True)
+    eu.mesh.opened(connection)
+    with ours:
+        await eu.until(lambda: connection in eu.admitted)
+        assert ours.recv(100) == b""
+
+
+async def test_a_record_without_a_key_is_an_older_relays(world: World) -> None:
+    us = world.relay("us", ["home"])
+    us.mesh.know("eu", "ws://eu:80", "", 1)
+    us.mesh.know(*us.record())
+    assert us.mesh.links() == {}
+
+
+async def test_more_relays_than_there_is_room_for(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    eu = world.relay("eu", ["home"])
+    for number in range(300):
+        eu.mesh.route("home", A + number, f"relay{number}")
+    assert len(eu.mesh.links()) == meshes.RELAYS_MOST
+    assert "no link to the relay relay255: there are 255 others" in caplog.text
