@@ -465,6 +465,33 @@ def test_anything_authentic_is_an_answer() -> None:
         assert not one.is_quiet()
 
 
+@pytest.mark.parametrize(
+    ("plain", "flags"), [(bytes([PROBE]) + bytes(29), 0), (packet(B, A, b"asks"), ASKS), (b"", ASKS)]
+)
+def test_what_does_not_say_that_we_are_heard_is_no_answer(plain: bytes, flags: int) -> None:
+    """A peer whom nothing of ours reaches probes, and asks."""
+    with linked() as one:
+        for _ in range(3):
+            asks_in_vain(one, 1)
+            one.comes(plain, flags=flags)
+            # Answered it is.
+            assert one.went().plain[:1] == (b"" if flags else bytes([ANSWER]))
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.3)
+        out = packet(A, B, b"by the relay")
+        assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+
+
+def test_a_peer_that_asks_after_a_pause_is_heard() -> None:
+    with linked() as one:
+        asks_in_vain(one, 2)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.3)
+        one.comes(b"", flags=ASKS)
+        assert one.went().plain == b""
+        one.device.kernel.send(packet(A, B, b"soon after"))
+        assert one.went().flags == 0
+
+
 def test_what_was_asked_long_ago_counts_for_nothing() -> None:
     with linked() as one:
         asks_in_vain(one, 3)

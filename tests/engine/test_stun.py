@@ -10,6 +10,8 @@ import pytest
 from kit.linked import packed, place, udp
 from kit.peer import PATIENCE, EngineRelay
 
+from candy.protocol import stun
+
 pytestmark = pytest.mark.engine
 
 COOKIE = 0x2112A442
@@ -76,8 +78,14 @@ def test_who_asks_is_told_its_address(family: socket.AddressFamily) -> None:
 def test_and_the_other_socket(family: socket.AddressFamily) -> None:
     other = ("192.0.2.7", 4567) if family == socket.AF_INET else ("2001:db8::7", 4567)
     with responder(family, other=other) as (_, asker, there):
-        asker.sendto(request(), there)
-        assert asker.recv(1000) == answer(name(asker), other)
+        whole = answer(name(asker), other)
+        asker.sendto(request(attribute(SOFTWARE, bytes(len(whole) - 24))), there)
+        assert asker.recv(1000) == whole
+        # No answer with it is longer than its request; the clients' own is long enough.
+        asker.sendto(request(attribute(SOFTWARE, bytes(len(whole) - 28))), there)
+        assert asker.recv(1000) == answer(name(asker))
+        asker.sendto(stun.request(ID), there)
+        assert asker.recv(1000) == whole
 
 
 @FAMILY

@@ -822,5 +822,6 @@ cdef void linked_stranger(LinkFrom *f, const uint8_t *data, uint32_t length) noe
         memset(&limits, 0, sizeof(limits))
         limits.has_other = True
         memcpy(limits.other, f.place, sizeof(f.place))
-        n = stun_answer(&limits, datagram, f.place, answer)
-        check(stun_like(answer, n, STUN_SUCCESS) and n == 44 and memcmp(answer + 8, datagram + 8, 12) == 0, "no answer")
+        n = stun_answer(&limits, datagram, length, f.place, answer)
+        check(stun_like(answer, n, STUN_SUCCESS) and n == (44 if length >= 44 else 32)
+              and memcmp(answer + 8, datagram + 8, 12) == 0, "no answer")
