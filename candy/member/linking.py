@@ -197,6 +197,7 @@ class Linking:
         elif kind == EVENT_QUIET:
             peer = IPv4Address(detail[:4])
             self.linked(peer, False)
+            _log.debug("%s is reached by the relay: nothing comes back by its link", peer)
             self._do(self._links.silenced(peer, now))
         else:
             return False
