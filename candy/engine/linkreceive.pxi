@@ -159,8 +159,8 @@ cdef void link_datagram(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom
             path_heard(f.path, now)
         if datagram[1] & LINK_ASKS:
             link_answer(w, f, now)
-    if not f.expected:
-        tell_link(w, s, seals, f, NULL, 0)
+    if not f.expected and (f.size == LINK_MIN or datagram[LINK_HEADER] != LINK_ANSWER):
+        tell_link(w, s, seals, f, NULL, 0)      # an answer is told with where it came from
     link_content(w, s, device, seals, f, datagram[1], datagram + LINK_HEADER, f.size - LINK_MIN)
 
 

@@ -10,7 +10,7 @@ from kit.peer import FORWARD, packet
 from kit.sealing import CLEAR
 from kit.superpacket import A, B, C
 
-from candy._fastpath import EVENT_WANTED, hold_at, release, replaced_tables, wait_held
+from candy._fastpath import EVENT_QUIET, EVENT_WANTED, hold_at, release, replaced_tables, wait_held
 
 pytestmark = pytest.mark.engine
 
@@ -70,6 +70,23 @@ def test_a_packet_comes_while_those_that_waited_are_about_to_leave() -> None:
         release("opened")
         opening.result()
         assert [one.went().plain for _ in range(2)] == [packet(A, B, b"first"), packet(A, B, b"second")]
+
+
+def test_two_calls_of_one_turn_are_refused() -> None:
+    """Python is told once that nothing goes by the path."""
+    with linked() as one:
+        one.path(to=("10.9.9.9", 9))
+        hold_at("path")
+        one.device.kernel.send(OUT)
+        assert wait_held("path")
+        # A longer one behind it goes in a call of its own.
+        one.device.kernel.send(packet(A, B, b"longer than the first"))
+        release("path")
+        assert one.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+        out = packet(A, B, b"by the relay")
+        assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.device.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+        assert one.device.relay.dropped() == {"link_refused": 2}
 
 
 def test_a_session_is_removed_while_it_is_about_to_seal() -> None:
