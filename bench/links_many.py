@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
 from multiprocessing import Pipe, get_context
@@ -44,6 +45,7 @@ from candy.sealing.seals import Install, SetPeer, Way
 HERE = IPv4Address("10.77.0.1")
 """Of loopback, in a namespace of its own."""
 NOWHERE = IPv4Address("10.78.0.0")
+MEMBERS = IPv4Address("10.98.0.0")
 OWN = int(IPv4Address("10.99.255.1"))
 NETWORK = IPv4Network("10.99.0.0/16")
 EACH_S = 0.5
@@ -80,10 +82,11 @@ def peers(pipe: Connection, known: int) -> None:
     pipe.send((engine.link_prefix(tun), port))
     prefix, members_port = pipe.recv()
     for number in range(1, known + 1):
-        session(number, prefix, engine.link_prefix(tun)).other().install(engine, tun)
-    one = session(1, prefix, engine.link_prefix(tun)).other()
-    engine.set_peer(tun, OWN, Way.SEAL, session=one.local)
-    engine.set_path(tun, OWN, link, HERE.packed, members_port, 1400)
+        # To each of them the member is another one, with a path and its pauses.
+        one = replace(session(number, prefix, engine.link_prefix(tun)).other(), peer=int(MEMBERS) + number)
+        one.install(engine, tun)
+        engine.set_peer(tun, one.peer, Way.SEAL, session=one.local)
+        engine.set_path(tun, one.peer, link, HERE.packed, members_port, 1400)
     pipe.send("ready")
     pipe.recv()
     engine.stop()
