@@ -117,7 +117,8 @@ class Pathfinder:
         self._is_in_doubt = False
         """That is to be said."""
         self._wait_until = -inf
-        """For the budget."""
+        """For the budget, which has so many probes for it then."""
+        self._granted = 0
         self.since = 0.0
         """When the path was taken."""
 
@@ -242,6 +243,7 @@ class Pathfinder:
     def rest(self) -> None:
         """Do nothing until there is traffic. The engine has no path then: the caller sees to that."""
         self._is_awake = False
+        self._wait_until, self._granted = -inf, 0
         self._outstanding.clear()
         self._path = self._used = None
 
@@ -324,6 +326,7 @@ class Pathfinder:
     def _probes(self, now: float) -> Iterable[Step]:
         """Those that are due, as far as the budget goes."""
         steps: list[Step] = []
+        has_path = self._path is not None and self._answers(self._path)
         for trial in self._trials.values():
             if trial.has_sizes_due and self._take(now, len(SIZES)):
                 trial.has_sizes_due = False
@@ -334,7 +337,9 @@ class Pathfinder:
             if not (is_path or self._is_active(now)):
                 trial.next_at = inf
                 continue
-            if trial.is_routine and not trial.has_turn:
+            # What has not answered while the path does is no more urgent than the path.
+            is_routine = trial.is_routine or (has_path and not trial.answers)
+            if is_routine and not trial.has_turn:
                 trial.next_at, trial.has_turn = self._budget.turn(now), True
             if now >= trial.next_at and self._take(now, 1):
                 steps.append(self._probe(trial, now))
@@ -348,11 +353,14 @@ class Pathfinder:
             return False
         if len(self._outstanding) + count > OUTSTANDING_MOST:
             self._wait_until = now + WAIT_S
-        elif not self._budget.take(now, count):
-            self._wait_until = self._budget.again(now, count)
-        else:
-            return True
-        return False
+            return False
+        if self._granted < count:
+            self._wait_until = self._budget.slot(now, count - self._granted)
+            self._granted = count
+        if now < self._wait_until:
+            return False
+        self._granted -= count
+        return True
 
     def _probe(self, trial: Trial, now: float, size: int = 0) -> Probe:
         """A probe of this size, or, of none, as long as suits the trial (rule 3)."""
