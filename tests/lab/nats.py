@@ -1,6 +1,6 @@
 """Machines behind routers with NAT, in LANs of their own, on the Ethernet of a laboratory.
 
-    Router(laboratory, 1) ─▶ host() ─▶ 192.168.1.2, host() ─▶ 192.168.1.3 …      forget(), block(), narrow(1280), forward()
+    Router(laboratory, 1) ─▶ host() ─▶ 192.168.1.2, host() ─▶ 192.168.1.3 …   forget(), block(), narrow(1280), forward()
 
 A router's NAT is the kernel's: it keeps the port where it can, and lets in answers alone, so it is port-restricted.
 SYMMETRIC gives each destination another port; with FULL_CONE a port leads to the first machine, whoever sends there.

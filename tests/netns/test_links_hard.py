@@ -1,4 +1,4 @@
-"""Direct links where the way is hard: hairpins, IPv6 alone, narrow ways, loss, a peer that stands still, one direction."""
+"""Direct links where the way is hard: a hairpin, IPv6 alone, a narrow way, loss, a peer or a direction that is gone."""
 
 import signal
 
