@@ -39,6 +39,7 @@ from candy._fastpath import EVENT_NOTED, Engine
 from candy.host.candidates import Machine
 from candy.member.linking import Linking, LinkSettings
 from candy.member.pathfinder import WARM_S
+from candy.protocol.handshake import Cipher
 from candy.protocol.linking import Candidate, Endpoint, Kind, Offer, Reason, Says
 from candy.sealing.seals import Install, SetPeer, Way
 
@@ -125,8 +126,9 @@ class Member:
         for each in self.pairs:
             each.install(self.engine, self.tun)
             peer = IPv4Address(each.peer)
+            cipher = Cipher(each.cipher)
             self.linking.follow(
-                Install(each.local, peer, each.remote, each.cipher, each.sends, each.receives, FOREVER, FOREVER, True)
+                Install(each.local, peer, each.remote, cipher, each.sends, each.receives, FOREVER, FOREVER, True)
             )
             self.engine.set_peer(self.tun, each.peer, Way.SEAL, session=each.local)
             self.linking.follow(SetPeer(peer, Way.SEAL, each.local))

@@ -270,7 +270,8 @@ class Links:
             if peer.session and not self.is_off:
                 is_news = self._wake(address, now) or peer.told != self._own.sequence
                 actions += self._ask(peer, now) if is_news else []
-                self._schedule(address)
+                if is_news or self._awake[address] == now:
+                    self._schedule(address)
         return actions
 
     def tick(self, now: float) -> list[Action]:
@@ -301,9 +302,11 @@ class Links:
         return actions
 
     def _wake(self, address: IPv4Address, now: float) -> bool:
-        """The caller has it scheduled."""
-        self._awake[address] = now
-        return self._peers[address].finder.active(now)
+        """The caller has it scheduled; one that was active before has nothing due for it."""
+        finder = self._peers[address].finder
+        if address not in self._awake or not finder.is_active(now):
+            self._awake[address] = now
+        return finder.active(now)
 
     def _schedule(self, address: IPv4Address) -> None:
         peer = self._peers[address]

@@ -155,7 +155,7 @@ class Pathfinder:
 
     def active(self, now: float) -> bool:
         """There is traffic. True: for the first time after a while."""
-        was_active, was_awake = self._is_active(now), self._is_awake
+        was_active, was_awake = self.is_active(now), self._is_awake
         self._active_at, self._is_awake = now, True
         if not was_awake:
             self.restart(now)
@@ -247,7 +247,7 @@ class Pathfinder:
         self._outstanding.clear()
         self._path = self._used = None
 
-    def _is_active(self, now: float) -> bool:
+    def is_active(self, now: float) -> bool:
         return now < self._active_at + ACTIVE_S
 
     def _drop(self, endpoint: Endpoint) -> None:
@@ -334,7 +334,7 @@ class Pathfinder:
             if now < trial.next_at:
                 continue
             is_path = trial is self._path
-            if not (is_path or self._is_active(now)):
+            if not (is_path or self.is_active(now)):
                 trial.next_at = inf
                 continue
             # What has not answered while the path does is no more urgent than the path.
@@ -343,7 +343,7 @@ class Pathfinder:
                 trial.next_at, trial.has_turn = self._budget.turn(now), True
             if now >= trial.next_at and self._take(now, 1):
                 steps.append(self._probe(trial, now))
-                holds = is_path and not self._is_active(now) and not trial.lost_in_row
+                holds = is_path and not self.is_active(now) and not trial.lost_in_row
                 trial.sent(now, HOLD_S if holds else None)
         return steps
 
