@@ -64,9 +64,10 @@ mutants: build  ## put faults into the engine, which the tests have to find
 asan tsan: build  ## the engine's tests under a sanitizer
 	@scripts/sanitize.sh $@
 
-soak: build  ## relay, members and mischief for half an hour; as root
+soak: build  ## relay, members and mischief for half an hour, links without their relay for ten minutes; as root
 	@scripts/bootstrap.sh tools
-	@exec $(VENV)/python tests/soak.py
+	@$(VENV)/python tests/soak.py
+	@CANDY_AWAY_S=600 $(VENV)/python -m pytest -q tests/netns/test_links_alone.py
 
 wheel: build  ## a wheel that installs without a compiler, into dist/
 	@exec scripts/wheel.sh

@@ -4,11 +4,12 @@
 #
 # The clear bytes are authenticated. Keys, counters and windows are a session's own for links (SessionLink). A path says
 # by which link and to which address a peer's packets go; Python finds it and a worker follows it. It has no timer: a
-# path that carries packets and is not heard of for a while asks (LINK_ASKS), and is quiet when nothing answers.
+# path that carries packets and is not heard of for a while asks (LINK_ASKS), and is quiet when nothing answers. Where
+# one direction alone is lost, both ends notice: one hears nothing, the other nothing that says that it is heard.
 
 cdef enum:
     LINK_CONTENT_MAX = 9000         # bytes within a datagram
-    ASK_AFTER_NS = 250000000        # since anything was heard
+    ASK_AFTER_NS = 250000000        # since it was heard of
     ASK_PAUSE_NS = 100000000        # between two of them
     ASKS_LEAST = 3                  # lost, of which one may be chance
     PATIENCE_NS = 650000000         # since the first that nothing answered
@@ -116,6 +117,15 @@ cdef void path_quiet(Worker *w, Seals *seals, Path *path) noexcept nogil:
     if or_ordered64(&path.quiet, 1) == 0:
         store_be32(detail, path.peer)
         tell_sealing(w, seals, EV_QUIET, detail, sizeof(detail))
+
+
+cdef inline bint path_proven(const Path *path, uint8_t flags, const uint8_t *plain, uint32_t n,
+                             uint64_t now) noexcept nogil:
+    """Whether something authentic of the peer's is a sign that what goes by the path arrives. A probe is none: who
+    sends it may hear nothing. Nor is what asks while we have just sent something: that did not arrive."""
+    if n != 0 and plain[0] == LINK_PROBE:
+        return False
+    return flags & LINK_ASKS == 0 or since(now, load_relaxed64(&path.sent_ns)) > ASK_AFTER_NS
 
 
 cdef inline void path_heard(Path *path, uint64_t now) noexcept nogil:

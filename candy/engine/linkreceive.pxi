@@ -155,11 +155,12 @@ cdef void link_datagram(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom
     store_relaxed64(&f.session.received_ns, now)
     store_relaxed64(&f.session.unanswered_ns, 0)
     if f.path != NULL:
-        path_heard(f.path, now)
+        if path_proven(f.path, datagram[1], datagram + LINK_HEADER, f.size - LINK_MIN, now):
+            path_heard(f.path, now)
         if datagram[1] & LINK_ASKS:
             link_answer(w, f, now)
-    if not f.expected:
-        tell_link(w, s, seals, f, NULL, 0)
+    if not f.expected and (f.size == LINK_MIN or datagram[LINK_HEADER] != LINK_ANSWER):
+        tell_link(w, s, seals, f, NULL, 0)      # an answer is told with where it came from
     link_content(w, s, device, seals, f, datagram[1], datagram + LINK_HEADER, f.size - LINK_MIN)
 
 

@@ -1,6 +1,6 @@
-# A relay's STUN responder (RFC 8489): it tells who asks by which address it is seen, and, where there is a second
-# socket, that one's (RFC 5780). Without state but for how often sources ask; what is no plain Binding request goes
-# unanswered.
+# A relay's STUN responder (RFC 8489): it tells who asks by which address it is seen; and, where there is a second
+# socket, that one's (RFC 5780), to those whose request is as long as such an answer. Without state but for how often
+# sources ask; what is no plain Binding request goes unanswered.
 
 cdef enum:
     STUN_SOURCES = 4096
@@ -50,15 +50,18 @@ cdef uint32_t stun_address(uint8_t *out, uint16_t kind, const uint8_t *place, co
     return 8 + n
 
 
-cdef uint32_t stun_answer(const StunLimits *t, const uint8_t *request, const uint8_t *place,
+cdef uint32_t stun_answer(const StunLimits *t, const uint8_t *request, uint32_t size, const uint8_t *place,
                           uint8_t *out) noexcept nogil:
-    """Write the answer to a request, of up to STUN_ANSWER_MOST bytes; returns its size."""
+    """Write the answer to a request of this size, of up to STUN_ANSWER_MOST bytes; returns its size. The other address
+    is for requests that are as long as an answer with it: nobody makes more of it than he has sent."""
     cdef uint32_t n = STUN_HEADER
+    cdef uint32_t more
     store_be16(out, STUN_SUCCESS)
     memcpy(out + 4, request + 4, 16)
     n += stun_address(out + n, STUN_XOR_MAPPED, place, request + 4)
     if t.has_other:
-        n += stun_address(out + n, STUN_OTHER, t.other, NULL)
+        more = stun_address(out + n, STUN_OTHER, t.other, NULL)
+        n += more if n + more <= size else 0
     store_be16(out + 2, <uint16_t>(n - STUN_HEADER))
     return n
 
@@ -124,7 +127,7 @@ cdef bint stun_receive(Worker *w, Slot *s) noexcept nogil:
                 continue
             # Into the place of an earlier request, or of its own, which is read.
             answer = links.out + answers * STUN_ANSWER_MOST
-            size = stun_answer(s.stun, request, place, answer)
+            size = stun_answer(s.stun, request, links.messages[i].msg_len, place, answer)
             links.messages[answers].msg_hdr = links.messages[i].msg_hdr
             links.messages[answers].msg_hdr.msg_control = NULL
             links.messages[answers].msg_hdr.msg_controllen = 0

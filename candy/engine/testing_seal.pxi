@@ -120,6 +120,7 @@ def age_path(_Sealing engine not None, tun, uint32_t peer, double seconds):
     age(&path.asked_ns, seconds)
     age(&path.asks_ns, seconds)
     age(&path.answered_ns, seconds)
+    age(&path.sent_ns, seconds)
 
 
 def set_old_sealed(_Sealing engine not None, tun, uint64_t number):

@@ -235,6 +235,7 @@ class Linking:
             peer = IPv4Address(detail[:4])
             if not self.legacy.silenced(peer):
                 self.linked(peer, False)
+                _log.debug("%s is reached by the relay: nothing comes back by its link", peer)
                 self._do(self._links.silenced(peer, now))
         else:
             return self.legacy.on_event(kind, detail)
@@ -371,9 +372,12 @@ class Linking:
     def _busy(self, now: float) -> set[IPv4Address]:
         """Peers with whom there was traffic since the last time."""
         busy: set[IPv4Address] = set()
+        since = now - POLL_S
         for local, _, packet_sent_at, _, _, owes_since in self._engine.seen(self._tun):
-            if max(packet_sent_at, owes_since) >= now - POLL_S and (peer := self._links.peer_of(local)) is not None:
-                busy.add(peer)
+            if packet_sent_at >= since or owes_since >= since:
+                peer = self._links.peer_of(local)
+                if peer is not None:
+                    busy.add(peer)
         before, self._packets = self._packets, {}
         for number, _, _, packets_in, _, packets_out, *_ in self._engine.paths(self._tun):
             carried = self._packets[number] = packets_in + packets_out

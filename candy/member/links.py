@@ -15,7 +15,7 @@ Rules:
  4. A peer is forgotten with its last session: what its device was reached by is nothing for another one's.
  5. Addresses that are inside of the network, or of what it leads to, are not used, nor those that no other machine can
     have for an address. What else is not, says `may_use`.
- 6. PROBES_RATE a second in all. An idle peer costs nothing.
+ 6. All peers share a Budget. An idle peer costs nothing, and one with nothing due is not looked at.
 
 No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTIME. Actions are to be carried out in
 order.
@@ -28,16 +28,14 @@ from math import inf
 from typing import Final
 
 from candy.errors import WireError
+from candy.member.budget import Budget
 from candy.member.linkstate import LinkState, why_by_relay
 from candy.member.pathfinder import Doubt, Leave, Pathfinder, Probe, Step, Use
 from candy.protocol.addresses import may_be_elsewhere
 from candy.protocol.linking import Answer, Candidate, Endpoint, Offer, Reason, Says
 from candy.protocol.wire import DropReason
-from candy.sealing.bucket import Bucket
 from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer, Way
 
-PROBES_RATE: Final = 40.0
-PROBES_SAVED: Final = 100.0
 AGAIN_S: Final = 1.5
 TIMES_MOST: Final = 3
 OFFERS_S: Final = 5.0
@@ -110,11 +108,11 @@ class Links:
     def __init__(self, may_use: Callable[[Endpoint], bool], randbytes: Callable[[int], bytes], start: int) -> None:
         self._reaches = may_use
         self._randbytes = randbytes
-        self._budget = Bucket(PROBES_RATE, PROBES_SAVED)
+        self._budget = Budget()
         self._peers: dict[IPv4Address, _Peer] = {}
         self._by_session: dict[int, IPv4Address] = {}
-        self._awake: set[IPv4Address] = set()
-        """Peers with something to do."""
+        self._awake: dict[IPv4Address, float] = {}
+        """Peers with something to do, and when that is due."""
         self._own = Offer(start)
         self._inside: tuple[IPv4Network, ...] = ()
         self._polled_at = -inf
@@ -122,8 +120,7 @@ class Links:
     @property
     def deadline(self) -> float:
         """When tick() has to be called; inf: not at all."""
-        peers = (self._peers[address] for address in self._awake)
-        return min((min(peer.finder.deadline, peer.again_at) for peer in peers), default=inf)
+        return min(self._awake.values(), default=inf)
 
     @property
     def poll_at(self) -> float:
@@ -181,7 +178,7 @@ class Links:
         """
         self._inside = tuple(inside)
         actions: list[Action] = []
-        for address in self._awake:
+        for address in list(self._awake):
             self._peers[address].finder.restart(now)
             actions += self._step(address, now)
         return actions
@@ -273,20 +270,20 @@ class Links:
             if peer.session and not self.is_off:
                 is_news = self._wake(address, now) or peer.told != self._own.sequence
                 actions += self._ask(peer, now) if is_news else []
-            actions += self._step(address, now)
+                if is_news or self._awake[address] == now:
+                    self._schedule(address)
         return actions
 
     def tick(self, now: float) -> list[Action]:
         """Act on deadlines."""
         actions: list[Action] = []
-        for address in list(self._awake):
+        for address in [address for address, due in self._awake.items() if now >= due]:
             peer = self._peers[address]
             if now >= peer.again_at:
                 peer.again_at = inf
                 if peer.times < TIMES_MOST:
                     actions += self._ask(peer, now, peer.times + 1)
-            if now >= peer.finder.deadline:
-                actions += self._step(address, now)
+            actions += self._step(address, now)
         return actions
 
     def _set_peer(self, action: SetPeer, now: float) -> list[Action]:
@@ -300,11 +297,20 @@ class Links:
         if not peer.session or self.is_off or not is_first:
             return []
         self._wake(action.address, now)
-        return self._ask(peer, now)
+        actions = self._ask(peer, now)
+        self._schedule(action.address)
+        return actions
 
     def _wake(self, address: IPv4Address, now: float) -> bool:
-        self._awake.add(address)
-        return self._peers[address].finder.active(now)
+        """The caller has it scheduled; one that was active before has nothing due for it."""
+        finder = self._peers[address].finder
+        if address not in self._awake or not finder.is_active(now):
+            self._awake[address] = now
+        return finder.active(now)
+
+    def _schedule(self, address: IPv4Address) -> None:
+        peer = self._peers[address]
+        self._awake[address] = min(peer.finder.deadline, peer.again_at)
 
     def _say(self, offer: Offer, now: float) -> list[Action]:
         """This is another own offer. Those who have traffic hear of it now, others when they have some."""
@@ -317,7 +323,7 @@ class Links:
                 peer.finder.restart(now)
                 actions += [*self._ask(peer, now), *self._step(address, now)]
                 continue
-            self._awake.discard(address)
+            del self._awake[address]
             peer.finder.rest()
             actions += [*self._offer(peer, Says(0)), ClearPath(address)]
         return actions
@@ -341,7 +347,9 @@ class Links:
             return []
         actions = [*self._carried(address, peer, peer.finder.tick(now))]
         if peer.finder.is_idle:
-            self._awake.discard(address)
+            self._awake.pop(address, None)
+        elif address in self._awake:
+            self._schedule(address)
         return actions
 
     def _carried(self, address: IPv4Address, peer: _Peer, steps: Iterable[Step]) -> Iterator[Action]:
@@ -359,7 +367,7 @@ class Links:
 
     def _forget(self, address: IPv4Address) -> list[Action]:
         peer = self._peers.pop(address, None)
-        self._awake.discard(address)
+        self._awake.pop(address, None)
         if peer is None:
             return []
         for session in peer.sessions:

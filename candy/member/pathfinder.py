@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
 
+from candy.member.budget import Budget
 from candy.member.trial import FIRST_S, SIZES, Trial, longest
 from candy.protocol.linking import (
     CANDIDATES_MOST,
@@ -34,7 +35,6 @@ from candy.protocol.linking import (
     Kind,
     probe,
 )
-from candy.sealing.bucket import Bucket
 
 ACTIVE_S: Final = 10.0
 """After the last packet of either."""
@@ -47,9 +47,6 @@ AGAIN_S: Final = 5.0
 OBSERVED_MOST: Final = 4
 OUTSTANDING_MOST: Final = 64
 WAIT_S: Final = 0.1
-LATER_S: Final = 0.5
-KEPT_FREE: Final = 20
-"""Of the budget, for addresses that are new or in doubt."""
 TRIED_S: Final = 5.0
 """After so long without an answer no path was found."""
 
@@ -102,7 +99,7 @@ class Pathfinder:
     """
 
     def __init__(
-        self, budget: Bucket, may_use: Callable[[Endpoint], bool], randbytes: Callable[[int], bytes], now: float
+        self, budget: Budget, may_use: Callable[[Endpoint], bool], randbytes: Callable[[int], bytes], now: float
     ) -> None:
         self._budget = budget
         self._may_use = may_use
@@ -120,7 +117,8 @@ class Pathfinder:
         self._is_in_doubt = False
         """That is to be said."""
         self._wait_until = -inf
-        """For the budget."""
+        """For the budget, which has so many probes for it then."""
+        self._granted = 0
         self.since = 0.0
         """When the path was taken."""
 
@@ -147,13 +145,17 @@ class Pathfinder:
         """When tick() has to be called; inf: not at all."""
         if not self._is_awake:
             return inf
-        due = [min(trial.next_at, trial.round_until) for trial in self._trials.values()]
-        lost = [sent.lost_at for sent in self._outstanding.values()]
-        return min(max(min([*due, *lost], default=inf), self._wait_until), self._active_at + WARM_S)
+        due, until = inf, self._active_at + WARM_S
+        for trial in self._trials.values():
+            due = min(due, -inf if trial.has_sizes_due else trial.next_at)
+            until = min(until, trial.round_until)
+        for sent in self._outstanding.values():
+            until = min(until, sent.lost_at)
+        return min(until, max(due, self._wait_until))
 
     def active(self, now: float) -> bool:
         """There is traffic. True: for the first time after a while."""
-        was_active, was_awake = self._is_active(now), self._is_awake
+        was_active, was_awake = self.is_active(now), self._is_awake
         self._active_at, self._is_awake = now, True
         if not was_awake:
             self.restart(now)
@@ -241,10 +243,11 @@ class Pathfinder:
     def rest(self) -> None:
         """Do nothing until there is traffic. The engine has no path then: the caller sees to that."""
         self._is_awake = False
+        self._wait_until, self._granted = -inf, 0
         self._outstanding.clear()
         self._path = self._used = None
 
-    def _is_active(self, now: float) -> bool:
+    def is_active(self, now: float) -> bool:
         return now < self._active_at + ACTIVE_S
 
     def _drop(self, endpoint: Endpoint) -> None:
@@ -323,6 +326,7 @@ class Pathfinder:
     def _probes(self, now: float) -> Iterable[Step]:
         """Those that are due, as far as the budget goes."""
         steps: list[Step] = []
+        has_path = self._path is not None and self._answers(self._path)
         for trial in self._trials.values():
             if trial.has_sizes_due and self._take(now, len(SIZES)):
                 trial.has_sizes_due = False
@@ -330,21 +334,33 @@ class Pathfinder:
             if now < trial.next_at:
                 continue
             is_path = trial is self._path
-            if not (is_path or self._is_active(now)):
+            if not (is_path or self.is_active(now)):
                 trial.next_at = inf
-            elif trial.is_routine and self._budget.left(now) <= KEPT_FREE:
-                trial.next_at = now + LATER_S
-            elif self._take(now, 1):
+                continue
+            # What has not answered while the path does is no more urgent than the path.
+            is_routine = trial.is_routine or (has_path and not trial.answers)
+            if is_routine and not trial.has_turn:
+                trial.next_at, trial.has_turn = self._budget.turn(now), True
+            if now >= trial.next_at and self._take(now, 1):
                 steps.append(self._probe(trial, now))
-                holds = is_path and not self._is_active(now) and not trial.lost_in_row
+                holds = is_path and not self.is_active(now) and not trial.lost_in_row
                 trial.sent(now, HOLD_S if holds else None)
         return steps
 
     def _take(self, now: float, count: int) -> bool:
-        is_taken = len(self._outstanding) + count <= OUTSTANDING_MOST and self._budget.take(now, count)
-        if not is_taken:
+        """Whether so many may be sent. If not, none is until its time has come."""
+        if now < self._wait_until:
+            return False
+        if len(self._outstanding) + count > OUTSTANDING_MOST:
             self._wait_until = now + WAIT_S
-        return is_taken
+            return False
+        if self._granted < count:
+            self._wait_until = self._budget.slot(now, count - self._granted)
+            self._granted = count
+        if now < self._wait_until:
+            return False
+        self._granted -= count
+        return True
 
     def _probe(self, trial: Trial, now: float, size: int = 0) -> Probe:
         """A probe of this size, or, of none, as long as suits the trial (rule 3)."""

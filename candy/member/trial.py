@@ -18,7 +18,7 @@ from candy.protocol.linking import Candidate, Endpoint, Kind
 
 FIRST_S: Final = (0.2, 0.4, 0.8)
 EACH_S: Final = 1.5
-SELDOM_S: Final = 30.0
+SELDOM_S: Final = 120.0
 MTU_LEAST: Final = 1280
 SIZES: Final = (MTU_LEAST, 1420, 1460, 1480, 1500)
 """Bytes of an IP packet. A device's packets have at most 1,479, and 60 more on the way, 80 with IPv6."""
@@ -46,6 +46,7 @@ class Trial:
         "answers",
         "endpoint",
         "has_sizes_due",
+        "has_turn",
         "is_narrow",
         "is_offered",
         "kind",
@@ -65,6 +66,8 @@ class Trial:
         self.is_offered = is_offered
         self.next_at = now
         """When the next probe is due."""
+        self.has_turn = False
+        """That is when it is its turn among routine ones."""
         self.sent_at = -inf
         self.answered_at = -inf
         self.answers = 0
@@ -94,8 +97,8 @@ class Trial:
 
     @property
     def is_routine(self) -> bool:
-        """Its next probe is one of many, and may come a little later."""
-        return self._tries > len(FIRST_S) and not self.lost_in_row
+        """Its next probe is one of many, and may come later: neither is it new, nor in doubt."""
+        return self._tries > len(FIRST_S) and not (self.answers and 0 < self.lost_in_row <= len(FIRST_S))
 
     @property
     def is_measuring(self) -> bool:
@@ -124,6 +127,7 @@ class Trial:
     def sent(self, now: float, pause: float | None) -> None:
         """A probe was sent; the next one is due by rule 1, or after this pause."""
         self.sent_at = now
+        self.has_turn = False
         if pause is None:
             number, self._tries = self._tries, self._tries + 1
             if number < len(FIRST_S):

@@ -27,6 +27,7 @@ REQUEST: Final = 0x0001
 SUCCESS: Final = 0x0101
 MAPPED_ADDRESS: Final = 0x0001
 XOR_MAPPED_ADDRESS: Final = 0x0020
+SOFTWARE: Final = 0x8022
 FINGERPRINT: Final = 0x8028
 OTHER_ADDRESS: Final = 0x802C
 _MASKED: Final = {MAPPED_ADDRESS: False, OTHER_ADDRESS: False, XOR_MAPPED_ADDRESS: True}
@@ -37,6 +38,8 @@ _ATTRIBUTE: Final = Struct(">HH")
 _ADDRESS: Final = Struct(">xBH")
 _FAMILIES: Final = {1: 4, 2: 16}
 """Bytes of an address, by the number of its family here."""
+_ROOM: Final = _ATTRIBUTE.pack(SOFTWARE, 44) + b"candy".ljust(44)
+"""With its head as long as two addresses of IPv6 with theirs; an attribute that any server passes over."""
 
 
 class Seen(NamedTuple):
@@ -49,9 +52,10 @@ class Seen(NamedTuple):
 
 
 def request(id: bytes) -> bytes:
-    """A Binding request."""
+    """A Binding request, as long as the longest answer that is wanted: a server that is careful sends no more than it
+    gets (docs/protocol.md)."""
     assert len(id) == ID_BYTES
-    return _HEAD.pack(REQUEST, 0, COOKIE, id)
+    return _HEAD.pack(REQUEST, len(_ROOM), COOKIE, id) + _ROOM
 
 
 def answer(datagram: bytes, id: bytes) -> Seen:

@@ -1,14 +1,16 @@
 """Orders of events at direct links that happen once in a million times: see test_interleavings.py."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from kit.held import let_go
 from kit.linked import Datagram, linked, packed, udp
-from kit.peer import packet
-from kit.superpacket import A, B
+from kit.peer import FORWARD, packet
+from kit.sealing import CLEAR
+from kit.superpacket import A, B, C
 
-from candy._fastpath import hold_at, release, replaced_tables, wait_held
+from candy._fastpath import EVENT_QUIET, EVENT_WANTED, hold_at, release, replaced_tables, wait_held
 
 pytestmark = pytest.mark.engine
 
@@ -49,6 +51,42 @@ def test_a_path_and_its_peer_are_forgotten_while_it_is_used() -> None:
         assert replaced_tables(one.engine) == 2
         release("path")
         assert one.went().plain == OUT
+
+
+def test_a_packet_comes_while_those_that_waited_are_about_to_leave() -> None:
+    """It leaves behind them."""
+    with linked(with_path=False) as one, ThreadPoolExecutor(1) as python:
+        one.engine.set_peer(one.device.tun, B, 0)
+        one.engine.set_peer(one.device.tun, C, CLEAR)
+        one.device.kernel.send(packet(A, B, b"first"))
+        assert one.told(EVENT_WANTED) == [B.to_bytes(4, "big")]
+        one.path()
+        hold_at("opened")
+        opening = python.submit(one.device.seal_with, one.one)
+        assert wait_held("opened")
+        one.device.kernel.send(packet(A, B, b"second"))
+        # One that goes by the relay, in the clear, behind it.
+        assert one.device.sends(packet(A, C)).payload == FORWARD + packet(A, C)
+        release("opened")
+        opening.result()
+        assert [one.went().plain for _ in range(2)] == [packet(A, B, b"first"), packet(A, B, b"second")]
+
+
+def test_two_calls_of_one_turn_are_refused() -> None:
+    """Python is told once that nothing goes by the path."""
+    with linked() as one:
+        one.path(to=("10.9.9.9", 9))
+        hold_at("path")
+        one.device.kernel.send(OUT)
+        assert wait_held("path")
+        # A longer one behind it goes in a call of its own.
+        one.device.kernel.send(packet(A, B, b"longer than the first"))
+        release("path")
+        assert one.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+        out = packet(A, B, b"by the relay")
+        assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.device.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+        assert one.device.relay.dropped() == {"link_refused": 2}
 
 
 def test_a_session_is_removed_while_it_is_about_to_seal() -> None:

@@ -33,6 +33,8 @@ pytestmark = pytest.mark.engine
 CIPHER = pytest.mark.parametrize("cipher", CIPHERS.values(), ids=CIPHERS.keys())
 FAMILY = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 UDP_SEGMENT = 103
+UDP_GRO = 104
+SO_NO_CHECK = 11
 UNREACHABLE = ("10.9.9.9", 9)
 """For a socket bound to loopback: the kernel refuses it, and nothing leaves."""
 
@@ -118,6 +120,50 @@ def test_a_super_packet_of_datagrams() -> None:
             found = one.went()
             assert found.flags == UNSUMMED
             assert found.plain[28:] == pattern(20_000)[1000 * number : 1000 * number + 1000]
+        assert one.device.relay.dropped() == {}
+
+
+def lengths(one: Linked, whole: int) -> list[int]:
+    """Of what the peer's kernel hands over in one, until there are so many bytes."""
+    found: list[int] = []
+    while sum(found) < whole:
+        found.append(len(one.peer.recv(1 << 16)))
+    return found
+
+
+def test_where_the_kernel_does_not_cut_each_goes_by_itself() -> None:
+    """So does one that has no checksum to make (SO_NO_CHECK), as an interface that can't make any."""
+    payload = pattern(20_007)
+    whole = struct.pack("<BBHHHH", 1, 5, 28, 1000, 20, 6) + udp_packet(payload, source=A, to=B)
+    size, last = 1028 + 32, 35 + 32
+    own: list[socket.socket] = []
+    with linked(vnet=True, before=lambda link: own.append(link.dup())) as one, own[0]:
+        # What was sent in one comes in one, on loopback.
+        one.peer.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        one.device.kernel.send(whole)
+        assert lengths(one, 20 * size + last) == [20 * size + last]
+        own[0].setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+        for _ in range(2):
+            one.device.kernel.send(whole)
+            assert lengths(one, 20 * size + last) == [size] * 20 + [last]
+        assert not one.is_quiet()
+        one.peer.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 0)
+        one.device.kernel.send(whole)
+        assert b"".join(one.went().plain[28:] for _ in range(21)) == payload
+        assert one.device.relay.dropped() == {}
+
+
+def test_where_the_kernel_joins_nothing_each_comes_by_itself() -> None:
+    own: list[socket.socket] = []
+    with linked(before=lambda link: own.append(link.dup())) as one, own[0]:
+        own[0].setsockopt(socket.IPPROTO_UDP, UDP_GRO, 0)
+        receives = one.engine.stats()["receives"]
+        packets = [packet(B, A, pattern(500), flow=number) for number in range(20)]
+        sealed = [Datagram(one.one.local, n, part).seal(one.one.receives) for n, part in enumerate(packets)]
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(sealed[0])))]
+        one.peer.sendmsg([b"".join(sealed)], control, 0, one.own)
+        assert [one.device.reads() for _ in packets] == packets
+        assert one.engine.stats()["receives"] - receives >= 3
         assert one.device.relay.dropped() == {}
 
 
@@ -465,6 +511,33 @@ def test_anything_authentic_is_an_answer() -> None:
         assert not one.is_quiet()
 
 
+@pytest.mark.parametrize(
+    ("plain", "flags"), [(bytes([PROBE]) + bytes(29), 0), (packet(B, A, b"asks"), ASKS), (b"", ASKS)]
+)
+def test_what_does_not_say_that_we_are_heard_is_no_answer(plain: bytes, flags: int) -> None:
+    """A peer whom nothing of ours reaches probes, and asks."""
+    with linked() as one:
+        for _ in range(3):
+            asks_in_vain(one, 1)
+            one.comes(plain, flags=flags)
+            # Answered it is.
+            assert one.went().plain[:1] == (b"" if flags else bytes([ANSWER]))
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.3)
+        out = packet(A, B, b"by the relay")
+        assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+
+
+def test_a_peer_that_asks_after_a_pause_is_heard() -> None:
+    with linked() as one:
+        asks_in_vain(one, 2)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.3)
+        one.comes(b"", flags=ASKS)
+        assert one.went().plain == b""
+        one.device.kernel.send(packet(A, B, b"soon after"))
+        assert one.went().flags == 0
+
+
 def test_what_was_asked_long_ago_counts_for_nothing() -> None:
     with linked() as one:
         asks_in_vain(one, 3)
@@ -512,6 +585,9 @@ def test_what_is_not_sealed_does_not_take_the_path() -> None:
     out = packet(A, B, b"in the clear")
     with linked() as one:
         one.engine.set_peer(one.device.tun, B, CLEAR)
+        assert one.device.sends(out).payload[1:].rstrip(b"\0") == out
+        # Though there is a session.
+        one.engine.set_peer(one.device.tun, B, CLEAR, session=one.one.local)
         assert one.device.sends(out).payload[1:].rstrip(b"\0") == out
         one.engine.set_peer(one.device.tun, B, SEAL, session=one.one.local)
         one.device.kernel.send(out)
@@ -729,12 +805,13 @@ def test_what_waited_leaves_first() -> None:
 
 
 def test_many_short_ones_leave_in_calls_that_the_kernel_takes() -> None:
+    """Kernels cut no more than 64, newer ones than 128."""
     whole = udp_packet(pattern(4000), source=A, to=B)
-    vnet = struct.pack("<BBHHHH", 1, 5, 28, 40, 20, 6)
+    vnet = struct.pack("<BBHHHH", 1, 5, 28, 16, 20, 6)
     with linked(vnet=True) as one:
         sends = one.engine.stats()["sends"]
         one.device.kernel.send(vnet + whole)
-        assert b"".join(one.went().plain[28:] for _ in range(100)) == pattern(4000)
+        assert b"".join(one.went().plain[28:] for _ in range(250)) == pattern(4000)
         assert one.engine.stats()["sends"] == sends + 1
         assert one.device.relay.dropped() == {}
 

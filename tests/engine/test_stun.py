@@ -3,17 +3,21 @@
 import select
 import socket
 import struct
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from kit.linked import packed, place, udp
 from kit.peer import PATIENCE, EngineRelay
 
+from candy.protocol import stun
+
 pytestmark = pytest.mark.engine
 
 COOKIE = 0x2112A442
 ID = bytes(range(12))
+IP_PKTINFO = 8
 XOR_MAPPED, OTHER, SOFTWARE = 0x0020, 0x802C, 0x8022
 FAMILY = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 
@@ -76,8 +80,14 @@ def test_who_asks_is_told_its_address(family: socket.AddressFamily) -> None:
 def test_and_the_other_socket(family: socket.AddressFamily) -> None:
     other = ("192.0.2.7", 4567) if family == socket.AF_INET else ("2001:db8::7", 4567)
     with responder(family, other=other) as (_, asker, there):
-        asker.sendto(request(), there)
-        assert asker.recv(1000) == answer(name(asker), other)
+        whole = answer(name(asker), other)
+        asker.sendto(request(attribute(SOFTWARE, bytes(len(whole) - 24))), there)
+        assert asker.recv(1000) == whole
+        # No answer with it is longer than its request; the clients' own is long enough.
+        asker.sendto(request(attribute(SOFTWARE, bytes(len(whole) - 28))), there)
+        assert asker.recv(1000) == answer(name(asker))
+        asker.sendto(stun.request(ID), there)
+        assert asker.recv(1000) == whole
 
 
 @FAMILY
@@ -145,6 +155,27 @@ def test_a_source_is_answered_as_often_as_it_may() -> None:
         dropped = relay.dropped()
         assert set(dropped) == {"stun_limit"}
         assert 1 <= dropped["stun_limit"] <= 131
+
+
+def test_all_sources_together_are_answered_as_often_as_they_may() -> None:
+    """However many addresses a flood comes from, or says that it does."""
+    with responder() as (relay, _, there), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.bind(("0.0.0.0", 0))
+        asker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        asker.setblocking(False)
+        began, answers = time.monotonic(), 0
+        for number in range(70_000):
+            source = struct.pack(">I", (127 << 24) + 0x10000 + number % 8000)
+            info = struct.pack("=i4s4s", 0, source, bytes(4))
+            asker.sendmsg([request()], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, there)
+            with suppress(BlockingIOError):
+                answers += len(asker.recv(1000)) == 32
+        relay.dropped()
+        with suppress(BlockingIOError):
+            while asker.recv(1000):
+                answers += 1
+        assert 0 < answers <= 20_000 * (1 + time.monotonic() - began)
+        assert relay.dropped()["stun_limit"] > 0
 
 
 def test_arguments() -> None:

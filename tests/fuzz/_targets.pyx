@@ -255,7 +255,8 @@ cdef void padding_checked(Frame *f, const uint8_t *payload, uint32_t length) noe
 
 cdef public int fuzz_supers(const uint8_t *data, size_t size) noexcept nogil:
     """The segmenter. Each segment is a packet with right lengths and checksums that stands for itself, its payload
-    where it belongs; parts stand for the same packets; the header for a kernel is read as it was written."""
+    where it belongs; parts stand for the same packets, and so do datagrams of a link, whatever fits there; the header
+    for a kernel is read as it was written."""
     cdef Super u
     cdef Super v
     cdef uint8_t *vnet
@@ -276,6 +277,7 @@ cdef public int fuzz_supers(const uint8_t *data, size_t size) noexcept nogil:
     check_segments(&u)
     if u.gso_size != 0:
         check_parts(&u, vnet[1], 1 + vnet[2] % 50)
+    check_cuts(&u, PATH_LEAST + 5 * <uint32_t>vnet[2])
     super_header(&u, vnet)
     check(super_parse_any(vnet, packet, length, &v), "our own virtio header is refused")
     check(u.inner == v.inner and u.headers == v.headers and u.gso_size == v.gso_size, "it says another thing")
@@ -347,6 +349,32 @@ cdef void check_itself(uint8_t *packet, uint32_t length, const Super *u) noexcep
     check(super_parse(vnet, packet, length, &one) and super_count(&one) == 1, "a segment is refused")
     check(super_segment_size(&one) == length, "a segment counts as larger")
     check(super_segment(&one, 0, out) == length and memcmp(out, packet, length) == 0, "a segment of it differs")
+
+
+cdef void check_cuts(const Super *u, uint32_t longest) noexcept nogil:
+    """By a link: cut to its path, the checksum left out where the receiver makes it."""
+    cdef Super cut = u[0]
+    cdef Path path
+    cdef uint8_t *out
+    cdef uint32_t i, n
+    path.longest = longest
+    if not link_fits(&cut, &path):
+        check(super_segment_size(u) > longest, "what fits is refused")
+        check(u.protocol != TCP or u.gso_size == 0 or longest < u.headers + GSO_TCP_MIN, "what could be cut is refused")
+        return
+    check(super_segment_size(&cut) <= longest and cut.gso_size <= u.gso_size, "longer than the path")
+    out = output_end - super_segment_size(&cut)
+    for i in range(super_count(&cut)):
+        if looked_at(i, super_count(&cut)):
+            n = link_cut(&cut, i, out)
+            check(n == (cut.headers + min(cut.gso_size, cut.length - cut.headers - i * cut.gso_size)
+                        if cut.gso_size != 0 else cut.length), "another size than there is room for")
+            check(memcmp(out + cut.headers, cut.packet + cut.headers + i * cut.gso_size, n - cut.headers) == 0,
+                  "a datagram with another payload")
+            if cut.needs_checksum and cut.inner == 0:
+                check(link_summable(out, n), "our own receiver refuses it")
+                checksum_finish(out, out + cut.transport, n - cut.transport)
+            check_packet(out, n, &cut)
 
 
 cdef void check_parts(const Super *u, uint8_t kind, uint32_t n) noexcept nogil:
@@ -822,5 +850,6 @@ cdef void linked_stranger(LinkFrom *f, const uint8_t *data, uint32_t length) noe
         memset(&limits, 0, sizeof(limits))
         limits.has_other = True
         memcpy(limits.other, f.place, sizeof(f.place))
-        n = stun_answer(&limits, datagram, f.place, answer)
-        check(stun_like(answer, n, STUN_SUCCESS) and n == 44 and memcmp(answer + 8, datagram + 8, 12) == 0, "no answer")
+        n = stun_answer(&limits, datagram, length, f.place, answer)
+        check(stun_like(answer, n, STUN_SUCCESS) and n == (44 if length >= 44 else 32)
+              and memcmp(answer + 8, datagram + 8, 12) == 0, "no answer")

@@ -6,7 +6,7 @@ Shares no code with the engine.
 import hmac
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -147,13 +147,19 @@ def linked(
     with_path: bool = True,
     checks_source: bool = True,
     workers: int = 1,
+    before: Callable[[socket.socket], object] = lambda own: None,
 ) -> Iterator[Linked]:
-    """A client A that seals for B, by a path to a socket of the test's."""
+    """A client A that seals for B, by a path to a socket of the test's.
+
+    Args:
+        before: is given the link's own socket, before the engine has it.
+    """
     with ExitStack() as stack:
         device = stack.enter_context(client(vnet=vnet, checks_source=checks_source, workers=workers))
         own = socket.socket(family, socket.SOCK_DGRAM)
         own.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         name = own.getsockname()
+        before(own)
         link = device.engine.open_link(device.tun, own.fileno())
         own.detach()
         one = numbered(pair(A, B, cipher=cipher), device)

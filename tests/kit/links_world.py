@@ -6,7 +6,8 @@ Rules:
  1. A host behind a NAT has a LAN of its own, or shares that of others with the same NAT. What goes from a LAN to
     elsewhere is translated, and what comes from there is filtered, as the NAT does it.
  2. The engine of a host answers probes, tells of what comes from where no path leads, asks to hear of a path by which
-    something goes and nothing comes, and leaves it after PATIENCE_S. So does the real one (candy/engine/link.pxi).
+    something goes and nothing comes, and leaves it after PATIENCE_S. Neither a probe, nor what asks while something is
+    on its way there, says that what goes arrives. So does the real one (candy/engine/link.pxi).
  3. A packet goes by the path, or else by the relay, which loses nothing.
 """
 
@@ -91,6 +92,7 @@ class Path:
     longest: int
     heard_at: float
     asked_at: float | None = None
+    sent_at: float = 0.0
     is_quiet: bool = False
 
 
@@ -104,6 +106,7 @@ class Host:
         self.own = Endpoint(lan, PORT)
         self.nat = nat
         self.blocked = False
+        self.mute = False
         self.mtu = 1500
         self.links = Links(lambda _: True, world.random.randbytes, 1000 * number)
         self.paths: dict[IPv4Address, Path] = {}
@@ -144,6 +147,7 @@ class Host:
         asks = world.now - path.heard_at > 0.25
         if asks and path.asked_at is None:
             path.asked_at = world.now
+        path.sent_at = world.now
         world.post(self, path.endpoint, Datagram(world.local(peer, self), b"E", length + 60, asks))
 
     def take(self, by: str, peer: IPv4Address) -> None:
@@ -156,9 +160,10 @@ class Host:
         if peer is None:
             return
         path = self.paths.get(peer)
-        if path is not None:
-            path.heard_at, path.asked_at = world.now, None
         content = datagram.content
+        contradicts = path is not None and datagram.asks and world.now - path.sent_at <= 0.25
+        if path is not None and content[:1] != bytes([PROBE]) and not contradicts:
+            path.heard_at, path.asked_at = world.now, None
         if content[:1] == b"E":
             self.take("direct", peer)
         back = self.sessions[peer]
@@ -255,7 +260,7 @@ class World:
 
     def post(self, sender: Host, destination: Endpoint, datagram: Datagram) -> None:
         """A datagram of a host's."""
-        if sender.blocked or datagram.length > sender.mtu or self.random.random() < self.loss:
+        if sender.blocked or sender.mute or datagram.length > sender.mtu or self.random.random() < self.loss:
             return
         for host in self.hosts.values():
             # In one LAN, or with public addresses both.

@@ -1,6 +1,6 @@
 """Machines behind routers with NAT, in LANs of their own, on the Ethernet of a laboratory.
 
-    Router(laboratory, 1) ─▶ host() ─▶ 192.168.1.2, host() ─▶ 192.168.1.3 …      forget(), block(), narrow(1280)
+    Router(laboratory, 1) ─▶ host() ─▶ 192.168.1.2, host() ─▶ 192.168.1.3 …   forget(), block(), narrow(1280), forward()
 
 A router's NAT is the kernel's: it keeps the port where it can, and lets in answers alone, so it is port-restricted.
 SYMMETRIC gives each destination another port; with FULL_CONE a port leads to the first machine, whoever sends there.
@@ -69,6 +69,23 @@ class Router:
         self._translate(f"masquerade to :{first}-{first + 1000}")
         with self.outside, NFCTSocket() as conntrack:
             conntrack.flush()
+
+    def forward(self, port: int, host: Host) -> None:
+        """Have a UDP port of the outside lead to a machine, also from within: a hairpin."""
+        run = self.outside.run
+        run("nft", f"add rule ip nat in ip daddr {self.address} udp dport {port} dnat to {host.address}:{port}")
+        run("nft", f"add rule ip nat out oifname lan0 ct status dnat ip protocol udp snat to {self.address}")
+
+    def part(self, *hosts: Host) -> None:
+        """Have these machines reach each other no more, but the router."""
+        # Where the kernel has br_netfilter, what is translated within the LAN would be bridged, and not routed.
+        self.outside.run("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0", check=False)
+        for host in hosts:
+            self.outside.run("bridge", "link", "set", "dev", host.port, "isolated", "on")
+
+    def narrow(self, mtu: int) -> None:
+        """Let no longer packets through, either way."""
+        self.outside.run("ip", "link", "set", "eth0", "mtu", str(mtu))
 
     def block(self) -> None:
         """Let no UDP through any more."""

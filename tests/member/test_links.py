@@ -150,6 +150,31 @@ def test_udp_is_blocked_after_a_while() -> None:
     assert both(a, b) == (True, True)
 
 
+@pytest.mark.parametrize("traffic", ["there", "back", "both"])
+@pytest.mark.parametrize("each_s", [0.02, 0.2])
+@pytest.mark.parametrize("phase_s", [number / 10 for number in range(16)])
+def test_one_direction_is_blocked(traffic: str, each_s: float, phase_s: float) -> None:
+    """What a sends is lost, what b sends arrives: packets of either go by the relay within a second, and one on the
+    way. The phase is that of the probes, which come by the link as long as it is good."""
+    world = World()
+    a, b = pair(world, "port-restricted", "port-restricted")
+    flows = {"there": [(a, b)], "back": [(b, a)], "both": [(a, b), (b, a)]}[traffic]
+    world.run(5.0 + phase_s, each_s, *flows)
+    assert both(a, b) == (True, True)
+    a.mute = True
+    world.run(1.0 + 2 * each_s, each_s, *flows)
+    for source, peer in flows:
+        peer.got.clear()
+        world.run(0.2, each_s, (source, peer))
+        assert peer.got["relay"] >= 1
+        assert peer.got["direct"] == 0
+    world.run(20.0, each_s, *flows)
+    assert both(a, b) == (False, False)
+    a.mute = False
+    world.run(31.0, each_s, *flows)
+    assert both(a, b) == (True, True)
+
+
 def test_a_better_path_is_taken_within_two_seconds() -> None:
     world = World()
     router = Nat(A_NAT, filters="port", hairpin=True)

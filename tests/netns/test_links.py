@@ -1,74 +1,13 @@
-"""Direct links between programs: in one LAN, through NATs, while networks change, and while the relay is away."""
-
-import re
-import signal
-from collections.abc import Iterable
-from itertools import pairwise
+"""Direct links between programs: in one LAN, through NATs, while networks change."""
 
 import pytest
 from lab.control import asked
-from lab.laboratory import Client, Laboratory
-from lab.namespaces import Host
+from lab.laboratory import Laboratory
+from lab.linked import ROUNDS, Pair
 from lab.nats import FULL_CONE, RESTRICTED, SYMMETRIC, Router
-from lab.programs import Program, environment
 from lab.traffic import ping
 
 pytestmark = pytest.mark.netns
-
-EACH_S = 0.05
-ROUNDS = 600
-"""Lines of a ping, 30 s."""
-
-
-class Pair:
-    """Two members, of which the first one pings the other without a pause."""
-
-    def __init__(self, laboratory: Laboratory, hosts: Iterable[Host], *flags: str) -> None:
-        self._laboratory = laboratory
-        one, other = hosts
-        flags = flags if "--no-direct" in flags else ("--direct", *flags)
-        self.one, self.other = laboratory.client(*flags, host=one), laboratory.client("--direct", host=other)
-        self.address, self.its = self.one.connected(), self.other.connected()
-        self.ping: Program
-
-    def start(self) -> None:
-        argv = ["ping", "-n", "-i", str(EACH_S), self.its]
-        with self.one.host:
-            self.ping = self._laboratory.enter(Program("ping", argv, environment(self._laboratory.folder)))
-
-    @property
-    def links(self) -> tuple[dict[str, object], dict[str, object]]:
-        """How each reaches the other."""
-        return link(self.one, self.its), link(self.other, self.address)
-
-    def until(self, **wanted: object) -> tuple[dict[str, object], dict[str, object]]:
-        """Wait until both links are like this."""
-        for _ in range(ROUNDS):
-            found = self.links
-            if all(each[key] == value for each in found for key, value in wanted.items()):
-                return found
-            self.wait(1)
-        raise AssertionError(f"not {wanted}: {self.links}")
-
-    def wait(self, answers: int) -> None:
-        """Wait for so many answers."""
-        end = len(self.answered()) + answers
-        while len(self.answered()) < end:
-            self.ping.wait_for(r"icmp_seq=", len(self.ping.lines))
-
-    def answered(self) -> list[int]:
-        found = (re.search(r"bytes from .*icmp_seq=(\d+) ", line) for line in list(self.ping.lines))
-        return [int(match[1]) for match in found if match]
-
-    def longest_gap(self, since: int) -> float:
-        """Seconds without an answer, of those behind the first so many."""
-        numbers = self.answered()[max(since - 1, 0) :]
-        return max((later - earlier for earlier, later in pairwise(numbers)), default=0) * EACH_S
-
-
-def link(client: Client, address: str) -> dict[str, object]:
-    found = [each for each in asked(client.control, "/v1/status")["links"] if each["address"] == address]
-    return found[0] if found else {"path": None, "why": None, "mtu": None}
 
 
 def test_in_one_lan(laboratory: Laboratory) -> None:
@@ -151,29 +90,6 @@ def test_udp_is_blocked_after_a_while(laboratory: Laboratory) -> None:
     assert pair.longest_gap(since) < 5
     routers[0].unblock()
     pair.until(path="direct")
-
-
-def test_the_relay_is_gone_under_a_ping(laboratory: Laboratory) -> None:
-    """For longer than a session lasts."""
-    relay = laboratory.relay()
-    pair = Pair(laboratory, (laboratory.host(), laboratory.host()))
-    pair.start()
-    pair.until(path="direct")
-    since = len(pair.answered())
-    relay.signal(signal.SIGKILL)
-    relay.wait()
-    pair.one.wait_for("connection refused")
-    pair.wait(round(200 / EACH_S))
-    assert pair.longest_gap(since) < 5
-    pair.until(path="direct")
-    lines = [len(client.lines) for client in (pair.one, pair.other)]
-    laboratory.relay()
-    for client, after in zip((pair.one, pair.other), lines, strict=True):
-        client.connected(after)
-    pair.wait(60)
-    pair.until(path="direct")
-    print(f"longest gap: {pair.longest_gap(since):.2f} s")
-    assert pair.longest_gap(since) < 5
 
 
 @pytest.mark.parametrize(

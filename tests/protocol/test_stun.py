@@ -55,7 +55,8 @@ def test_what_it_says(datagram: bytes, seen: Seen) -> None:
 
 
 def test_a_request() -> None:
-    assert stun.request(ID) == bytes.fromhex("000100002112a442") + ID
+    more = bytes.fromhex("8022002c") + b"candy" + b" " * 39
+    assert stun.request(ID) == bytes.fromhex("000100302112a442") + ID + more
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Two members with direct links, of which the first one pings the other without a pause.
+
+    Pair(laboratory, hosts) ─▶ start() ─▶ until(path="direct") ─▶ … what happens to them … ─▶ wait(), longest_gap()
+
+Rule: time passes by answers; so a test waits no longer than it has to, and none passes without traffic.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from lab.control import asked
+from lab.laboratory import Client, Laboratory
+from lab.namespaces import Host
+from lab.programs import Program, environment
+
+EACH_S = 0.05
+ROUNDS = 600
+"""Lines of a ping, 30 s."""
+
+
+class Pair:
+    """Two members on these hosts.
+
+    Args:
+        flags, others: of the first one's client, and of the second one's.
+        url, environ: of both.
+    """
+
+    def __init__(
+        self,
+        laboratory: Laboratory,
+        hosts: Iterable[Host],
+        *flags: str,
+        others: Sequence[str] = (),
+        url: str | None = None,
+        **environ: str,
+    ) -> None:
+        self._laboratory = laboratory
+        one, other = hosts
+        flags = flags if "--no-direct" in flags else ("--direct", *flags)
+        self.one = laboratory.client(*flags, host=one, url=url, **environ)
+        self.other = laboratory.client("--direct", *others, host=other, url=url, **environ)
+        self.address, self.its = self.one.connected(), self.other.connected()
+        self.ping: Program
+
+    def start(self) -> None:
+        argv = ["ping", "-n", "-i", str(EACH_S), self.its]
+        with self.one.host:
+            self.ping = self._laboratory.enter(Program("ping", argv, environment(self._laboratory.folder)))
+
+    @property
+    def links(self) -> tuple[dict[str, object], dict[str, object]]:
+        """How each reaches the other."""
+        return link(self.one, self.its), link(self.other, self.address)
+
+    def until(self, **wanted: object) -> tuple[dict[str, object], dict[str, object]]:
+        """Wait until both links are like this."""
+        for _ in range(ROUNDS):
+            found = self.links
+            if all(each[key] == value for each in found for key, value in wanted.items()):
+                return found
+            self.wait(1)
+        raise AssertionError(f"not {wanted}: {self.links}")
+
+    def wait(self, answers: int) -> None:
+        """Wait for so many answers."""
+        end = len(self.answered()) + answers
+        while len(self.answered()) < end:
+            self.ping.wait_for(r"icmp_seq=", len(self.ping.lines))
+
+    def answered(self) -> list[int]:
+        found = (re.search(r"bytes from .*icmp_seq=(\d+) ", line) for line in list(self.ping.lines))
+        return [int(match[1]) for match in found if match]
+
+    def left(self, after: int) -> bool:
+        """Whether the first one has had no path since its line of this number."""
+        return any("is reached by the relay" in line for line in self.one.lines[after:])
+
+    def longest_gap(self, since: int) -> float:
+        """Seconds without an answer, of those behind the first so many."""
+        numbers = self.answered()[max(since - 1, 0) :]
+        return max((later - earlier for earlier, later in pairwise(numbers)), default=0) * EACH_S
+
+
+def link(client: Client, address: str) -> dict[str, object]:
+    found = [each for each in asked(client.control, "/v1/status")["links"] if each["address"] == address]
+    return found[0] if found else {"path": None, "why": None, "mtu": None}

@@ -1,0 +1,68 @@
+"""Direct links while the relay is away: sessions go on, with new keys again and again.
+
+CANDY_AWAY_S: the relay is away for so many seconds, with sessions of the usual length (`make soak`). Without it they
+last a few seconds, and so does the test.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from lab.laboratory import Laboratory
+from lab.linked import EACH_S, Pair
+from lab.programs import environment
+from lab.traffic import connect
+
+pytestmark = pytest.mark.netns
+
+AWAY_S = float(os.environ.get("CANDY_AWAY_S", "0"))
+OPEN_S = 6.0
+SHORT = f"""
+from candy.sealing import slots
+slots.REKEY_SENT_S, slots.REKEY_RECEIVED_S, slots.REKEY_EITHER_S = 3.0, 4.0, 4.5
+slots.SEND_S, slots.OPEN_S = 5.0, {OPEN_S}
+"""
+EACH_BLOCK = 10
+"""Answers between two blocks of the stream."""
+
+
+@pytest.mark.timeout(300 + 2 * AWAY_S)
+def test_the_relay_is_gone_under_a_stream(laboratory: Laboratory, tmp_path: Path) -> None:
+    """For longer than two sessions last."""
+    environ = {}
+    if not AWAY_S:
+        (tmp_path / "sitecustomize.py").write_text(SHORT)
+        environ["PYTHONPATH"] = f"{tmp_path}:{environment(tmp_path)['PYTHONPATH']}"
+    relay = laboratory.relay()
+    pair = Pair(laboratory, (laboratory.host(), laboratory.host()), **environ)
+    pair.start()
+    pair.until(path="direct")
+    since, lines = len(pair.answered()), len(pair.one.lines)
+    near, far = connect(pair.one.host, pair.other.host, pair.its)
+    with near, far:
+
+        def stream(seconds: float) -> None:
+            for number in range(round(seconds / EACH_S / EACH_BLOCK)):
+                block = number.to_bytes(4, "big") * 5000
+                near.sendall(block)
+                received = bytearray()
+                while len(received) < len(block):
+                    received += far.recv(len(block) - len(received))
+                assert received == block
+                pair.wait(EACH_BLOCK)
+
+        relay.signal(signal.SIGKILL)
+        relay.wait()
+        pair.one.wait_for("connection refused", lines)
+        stream(AWAY_S or 2.5 * OPEN_S)
+        pair.until(path="direct")
+        after = [len(client.lines) for client in (pair.one, pair.other)]
+        laboratory.relay()
+        for client, at in zip((pair.one, pair.other), after, strict=True):
+            client.connected(at)
+        stream(3)
+    pair.until(path="direct")
+    print(f"longest gap: {pair.longest_gap(since):.2f} s")
+    assert pair.longest_gap(since) < 5
+    assert not pair.left(lines)
