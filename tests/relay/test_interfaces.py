@@ -14,8 +14,8 @@ from kit.sealing_engine import TUN, Recorded
 
 from candy._fastpath import EVENT_LOST, EVENT_WANTED, Engine
 from candy.errors import OperationalError, UnwritableError
+from candy.host import watch as module
 from candy.protocol.noise import KeyPair
-from candy.relay import interfaces as module
 from candy.relay.interfaces import Interfaces
 from candy.relay.served import Served
 from candy.relay.session import Action

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from candy.carrier.pin import shown
+from candy.checked import checked
 from candy.protocol.link import Link
 from candy.relay import invitation
 from candy.relay.networksettings import NetworkSettings
@@ -19,7 +20,7 @@ def line(
 ) -> str:
     password = b"a user's own" if generated is None else generated
     network = NetworkSettings(path=path, password=password, password_is_generated=generated is not None)
-    return invitation.member_line(RelaySettings(networks=(network,), **relay), network, address, port)
+    return invitation.member_line(checked(RelaySettings, {"networks": (network,), **relay}), network, address, port)
 
 
 @pytest.mark.parametrize("password", [b"simple", b'it\'s "quoted" $HOME `id` \\n', "schlüssel".encode()])
