@@ -14,20 +14,24 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from candy.control.lists import TURN
 from candy.control.model import Kicked, Member, MemberDetail
 from candy.errors import RequestError
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 _Answered = TypeVar("_Answered")
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
     """Made when it is needed, which it never is where one relay is alone."""
+    # A program of whom nobody asks anything does without.
+    from pydantic import TypeAdapter
+
     return TypeAdapter(kind)
 
 
@@ -179,6 +183,6 @@ class Abroad:
         try:
             shape: Any = kind
             answered: _Answered = _adapter(shape).validate_python(answer.only())
-        except ValidationError:
+        except ValueError:  # pydantic's
             raise RequestError(f"the relay {relay} is of another version: update it") from None
         return answered

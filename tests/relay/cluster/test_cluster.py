@@ -14,6 +14,7 @@ from kit.nats import Servers
 from kit.sharing import Site, _Host, begin, fixed, made_for
 from kit.talk import ONE, TWO, ip
 
+from candy.checked import checked
 from candy.errors import OperationalError, RequestError
 from candy.member.login import Credentials
 from candy.protocol.actions import Ping, Send
@@ -464,7 +465,7 @@ async def joined(site: Site, path: str, **changed: Any) -> Site:
     added.cluster, added.recorder = site.cluster, site.recorder
     assert site.cluster is not None
     site.others[path] = added
-    settings = NetworkSettings.model_validate({"path": path, "password": PASSWORD.secret} | changed)
+    settings = checked(NetworkSettings, {"path": path, "password": PASSWORD.secret} | changed)
     await site.cluster.join(path, added.network, site.cluster.common(settings, NETWORK))
     return added
 

@@ -11,6 +11,7 @@ from kit.peer import Peer, numbered
 
 from candy import _fastpath
 from candy.carrier.secure import Secure
+from candy.checked import checked
 from candy.errors import OperationalError
 from candy.relay.cluster import mesh as meshes
 from candy.relay.cluster.mesh import LINKS, Mesh
@@ -29,7 +30,7 @@ class Relay:
         secret.write_bytes(bytes(32))
         given = {"nats": ["nats://127.0.0.1"], "name": name, "url": f"ws://{name}:80", "secret_file": secret}
         self.name = name
-        self.settings = ClusterSettings.model_validate(given)
+        self.settings = checked(ClusterSettings, given)
         self.engine = _fastpath.Engine(1, ping_after=0, dead_after=0)
         self.numbers = {word: self.engine.add_network() for word in words}
         self.linked: list[tuple[str, bool]] = []
