@@ -300,9 +300,16 @@ def test_an_answer_is_told() -> None:
     with linked() as one:
         answer = bytes([ANSWER]) + b"12345678" + place(("192.0.2.1", 7)) + b"\x05\x00"
         assert len(answer) == 30
+        arrives(one)
         one.comes(answer)
         head = one.one.local.to_bytes(4, "big") + one.link.to_bytes(8, "big") + place(one.there)
         assert one.told(EVENT_LINK) == [head + answer]
+    # Of the address it tells nothing else, where no path leads there.
+    with linked(with_path=False) as one:
+        one.comes(answer)
+        arrives(one)
+        head = one.one.local.to_bytes(4, "big") + one.link.to_bytes(8, "big") + place(one.there)
+        assert one.told(EVENT_LINK, 2) == [head + answer, head]
 
 
 def test_python_sends_to_any_address() -> None:
