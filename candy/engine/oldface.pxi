@@ -29,8 +29,8 @@ cdef class _OldLinks(_Links):
         if seals == NULL:
             self.set_sealing(tun, SEALING_OFF, own)
             seals = self.sealing(tun)
-        store_relaxed64(&seals.own, own)
         if key:
+            store_relaxed64(&seals.own, own)    # without, it may be another one's by now
             fresh = <OldKey *>calloc(1, sizeof(OldKey))
             if fresh == NULL or not seal_key_set(&fresh.opens, CIPHER_AES_256_GCM, key, False, True):
                 free(fresh)

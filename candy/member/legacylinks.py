@@ -18,6 +18,9 @@ Rules:
     begins again while the link still counts as connected is met half way once it has been silent.
  6. Where the original leaves FAILED by the peer's UDP4CONN alone, this member does so by time, too: two ends that
     failed together, in an outage of a STUN server, would fail for ever.
+ 7. All who have the password can make anybody's heartbeats, but the relay passes nothing on under another's address. So
+    a heartbeat counts from the machines of which the relay has told for its peer; where both are behind one NAT, from
+    any private address, for the original tells of its own there only if it was asked first.
 
 The wire and its times: protocol.md, "Peer to peer". This module knows no sockets; `now` is monotonic seconds.
 """
@@ -160,6 +163,7 @@ class LegacyLinks:
     uses_lan: bool = True
     """Rule 3."""
     _links: dict[IPv4Address, Link] = field(default_factory=dict)
+    _public_ip: IPv4Address | None = None
     _ticked_at: float = -inf
 
     def __iter__(self) -> Iterator[tuple[IPv4Address, Link]]:
@@ -191,10 +195,13 @@ class LegacyLinks:
         if link is None:
             return []
         if isinstance(message, wire.General):
-            if link.state not in _DEAF:
-                link.lan = Endpoint(*message.lan_endpoint)
+            lan = Endpoint(*message.lan_endpoint)
+            if link.state not in _DEAF and lan.port != 0:
+                link.lan = lan
             return []
         public = Endpoint(message.ip, message.port)
+        if public.port == 0:
+            return []
         match link.state:
             case State.SYNCHRONIZING:
                 link.public = public
@@ -212,6 +219,7 @@ class LegacyLinks:
 
     def mapped(self, public: Endpoint, now: float) -> list[Action]:
         """The STUN server's answer: this member's public endpoint."""
+        self._public_ip = public.ip
         actions: list[Action] = []
         for peer, link in self._links.items():
             if link.state is not State.PREPARING:
@@ -345,9 +353,11 @@ class LegacyLinks:
         return self._beat(peer, link)
 
     def _beat(self, peer: IPv4Address, link: Link) -> list[Action]:
-        """Heartbeats to where the state has them go."""
+        """Heartbeats to where the state has them go. Each lets whom it reaches try passwords, and the relay passes on
+        public endpoints alone between members of one: so none before that one has come.
+        """
         message = Heartbeat(self.own, link.heard is not None)
-        lan = link.lan if self.uses_lan else None
+        lan = link.lan if self.uses_lan and link.public is not None else None
         match link.state:
             case State.SYNCHRONIZING:
                 to = [lan]
@@ -363,9 +373,14 @@ class LegacyLinks:
         return SendDatagram(peer, link.heard, Delay(self.own, peer, link.token))
 
     def _may_learn(self, link: Link, source: Endpoint) -> bool:
-        """Rule 3: a LAN endpoint stays."""
+        """Rules 3 and 7."""
+        if link.public is None or source.port == 0:
+            return False
         if source == link.lan:
             return self.uses_lan
+        is_beside = link.public.ip == self._public_ip and source.ip.is_private
+        if not is_beside and source.ip not in {link.public.ip, link.lan.ip if link.lan else None}:
+            return False
         return link.heard is None or link.heard != link.lan
 
     def _enter(self, link: Link, state: State, now: float) -> None:

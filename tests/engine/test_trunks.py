@@ -162,7 +162,7 @@ def test_what_came_by_a_trunk_leaves_by_none() -> None:
         one.engine.lead(0, C, 1)
         middle.engine.lead(0, C, 2)
         last.engine.lead(0, A, 1)
-        strays = [numbered(A, C, 1), sealed(A, C), handshake(A, C), told(UDP4CONN, A, C)]
+        strays = [numbered(A, C, 1), sealed(A, C), handshake(A, C)]
         assert two.across(*strays) == []
         assert middle.dropped() == {"moved": len(strays)}
         assert received(c) == []
@@ -349,13 +349,21 @@ def test_more_members_than_a_turn_has_work_for() -> None:
         assert members[0].receive().payload == numbered(A, 0x0A010000, 2)
 
 
-@pytest.mark.parametrize("kind", [DISCOVERY, GENERAL, UDP4CONN])
+@pytest.mark.parametrize("kind", [DISCOVERY, GENERAL])
 @pytest.mark.parametrize("sender", FORMS)
 def test_what_members_tell_each_other_crosses(kind: bytes, sender: int) -> None:
     with EngineRelay() as one, EngineRelay() as other:
         two = Two(one, other, extended=(sender, 0))
         assert two.across(told(kind, A, B)) == [told(kind, A, B)]
         assert (one.dropped(), other.dropped()) == ({}, {})
+
+
+def test_udp4conn_does_not_cross() -> None:
+    """It may only come to members of its sender's password, and what theirs is another relay does not say."""
+    with EngineRelay() as one, EngineRelay() as other:
+        two = Two(one, other)
+        assert two.across(told(UDP4CONN, A, B)) == []
+        assert (one.dropped(), other.dropped()) == ({"no_acquaintance": 1}, {})
 
 
 def test_handshakes_cross_and_their_sender_is_counted_where_it_is() -> None:

@@ -101,7 +101,9 @@ class World:
 
     def _stun_of_theirs(self) -> None:
         if self.has_stun:
-            self.clock.later(UDP_S, partial(self.theirs.mapped, THEIR_PUBLIC))
+            # In one LAN there is one NAT before both.
+            seen = Endpoint(OUR_PUBLIC.ip, THEIR_PUBLIC.port) if self.in_one_lan else THEIR_PUBLIC
+            self.clock.later(UDP_S, partial(self.theirs.mapped, seen))
 
 
 def begin(world: World, first: str) -> None:
@@ -262,6 +264,55 @@ def test_what_was_recorded_leads_no_packet_elsewhere() -> None:
         world.run(1)
     assert not any(isinstance(action, SetPath) for action in world.history)
     assert not world.paths
+
+
+def test_an_insider_takes_no_peers_packets() -> None:
+    """Who has the password can make any heartbeat and answer any DELAY; from no machine of which the peer has told."""
+    for elsewhere in (ELSEWHERE, Endpoint(IPv4Address("192.168.1.9"), 5009)):
+        world = World()
+        begin(world, "ours")
+        world.run(0.04)
+        world.do(world.ours.told(wire.Udp4Conn(THEIRS, OURS, *THEIR_PUBLIC), world.clock.now))
+        assert world.state() is State.CONNECTING
+        before = len(world.history)
+        world.arrived(Heartbeat(THEIRS, True), elsewhere)
+        for action in world.history[before:]:
+            assert not isinstance(action, SendDatagram)
+        assert world.state() is State.CONNECTING
+
+
+def asked() -> LegacyLinks:
+    """Ours, which has told a silent peer of its public endpoint."""
+    ours = LegacyLinks(OURS, bytes, lan=OUR_LAN)
+    ours.met(THEIRS, 0)
+    ours.mapped(OUR_PUBLIC, 0)
+    return ours
+
+
+def lan_endpoint(endpoint: Endpoint) -> wire.General:
+    return wire.General(0, 0, THEIRS, OURS, wire.General.ENDPOINT.pack(int(endpoint.ip), endpoint.port))
+
+
+def test_heartbeats_wait_for_the_peers_public_endpoint() -> None:
+    """The relay passes that on between members of one password alone, and LAN endpoints between all: whom a heartbeat
+    reaches can try passwords on it."""
+    ours = asked()
+    assert ours.told(lan_endpoint(ELSEWHERE), 0) == []
+    assert ours.tick(1.5) == []
+    told = ours.told(wire.Udp4Conn(THEIRS, OURS, *THEIR_PUBLIC), 2)
+    assert [each.endpoint for each in told if isinstance(each, SendDatagram)] == [THEIR_PUBLIC, ELSEWHERE]
+
+
+def test_nothing_goes_to_port_0() -> None:
+    """The engine has no such path."""
+    ours = asked()
+    nowhere = Endpoint(THEIR_PUBLIC.ip, 0)
+    assert ours.told(lan_endpoint(nowhere), 0) == []
+    assert ours.told(wire.Udp4Conn(THEIRS, OURS, *nowhere), 0) == []
+    actions = ours.told(wire.Udp4Conn(THEIRS, OURS, *THEIR_PUBLIC), 0)
+    actions += ours.heard(Heartbeat(THEIRS, False), nowhere, 0)
+    actions += ours.tick(2)
+    assert {action.endpoint for action in actions if isinstance(action, SendDatagram)} == {THEIR_PUBLIC}
 
 
 def test_a_connected_link_does_not_roam_by_a_heartbeat() -> None:

@@ -144,7 +144,11 @@ def test_with_the_original(laboratory: Laboratory, first: str) -> None:
                 one.host.run("sleep", "0.1")
         pair = Pair(laboratory, one, OLD)
         pair.until(path="direct", format="original")
-        pair.wait(2)
+        # Its way is proven before the next heartbeat tells it that it was heard.
+        for _ in range(ROUNDS):
+            if original.is_connected:
+                break
+            pair.wait(1)
         assert original.is_connected
         before, by_relay, by_udp = packets(relay), original.by_relay, original.by_udp
         pair.wait(40)
