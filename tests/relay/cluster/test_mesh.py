@@ -4,7 +4,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.peer import Peer, numbered
@@ -84,8 +86,9 @@ class Relay:
 class World:
     """Relays by name, and a network between them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
+        self.patch = patch
         self.relays: dict[str, Relay] = {}
         self.dialed: list[str] = []
         self.is_cut = False
@@ -107,7 +110,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    made = World(tmp_path)
+    made = World(tmp_path, monkeypatch)
     monkeypatch.setattr(meshes, "dial", made.dial)
     monkeypatch.setattr(meshes, "PAUSE_S", 0.001)
     yield made
@@ -234,6 +237,61 @@ async def test_a_record_without_a_key_is_an_older_relays(world: World) -> None:
     us.mesh.know("eu", "ws://eu:80", "", 1)
     us.mesh.know(*us.record())
     assert us.mesh.links() == {}
+
+
+async def linked_by(world: World, *words: str) -> tuple[Relay, Relay]:
+    """Two relays with all their links."""
+    eu, us = world.relay("eu", list(words)), world.relay("us", list(words))
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    await eu.until(lambda: eu.mesh.links() == {"us": LINKS})
+    return eu, us
+
+
+def has_new_links(relay: Relay, other: str, admitted: int) -> bool:
+    return relay.mesh.links() == {other: LINKS} and len(set(relay.admitted)) >= admitted
+
+
+async def test_a_network_that_goes_and_one_that_comes(world: World) -> None:
+    eu, us = await linked_by(world, "home", "lab")
+    old = eu.numbers["lab"]
+    eu.mesh.route("lab", B, "us")
+    eu.engine.remove_network(old)
+    eu.mesh.leave("lab")
+    # What is still learned of it leads nowhere.
+    eu.mesh.route("lab", B, "us")
+    eu.mesh.route("lab", B, None)
+    await eu.until(lambda: len(set(eu.admitted)) == 2 * LINKS and eu.mesh.links() == {"us": LINKS})
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    # The number is another's now: nothing goes by what was agreed on before.
+    eu.numbers["work"], us.numbers["work"] = eu.engine.add_network(), us.engine.add_network()
+    assert eu.numbers["work"] == old
+    for relay, other in ((eu, "us"), (us, "eu")):
+        most = len(set(relay.admitted)) + LINKS
+        relay.mesh.serve("work", relay.numbers["work"])
+        relay.mesh.serve("work", relay.numbers["work"])
+        await relay.until(partial(has_new_links, relay, other, most))
+    a, b = eu.member("work", A), us.member("work", B)
+    eu.mesh.route("work", B, "us")
+    us.mesh.route("work", A, "eu")
+    b.forward(numbered(B, A, 1))
+    assert a.receive().payload == numbered(B, A, 1)
+
+
+async def test_a_network_that_goes_during_a_log_in(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    agree = Mesh._agree
+
+    def gone(mesh: Mesh, *given: Any) -> None:
+        if mesh is eu.mesh and "home" in mesh._networks:
+            # Its end is told after what came before.
+            mesh.leave("home")
+        agree(mesh, *given)
+
+    world.patch.setattr(Mesh, "_agree", gone)
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    assert "a link with us is refused: the networks of this relay have changed" in caplog.text
 
 
 async def test_more_relays_than_there_is_room_for(world: World, caplog: pytest.LogCaptureFixture) -> None:
