@@ -361,6 +361,10 @@ class Cluster:
         )
         shared.placed = partial(self._place_soon, shared)
         self.shares[path] = self._by_word[shared.word] = shared
+        # The others have told of their members there before.
+        for ip in self.directory.addresses(shared.word):
+            self._moved(shared, ip)
+            self._place(shared, ip)
         return shared
 
     async def _take_in(self, shared: Shared, imports: bool) -> None:

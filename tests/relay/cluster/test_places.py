@@ -1,0 +1,80 @@
+"""Where packets go for members that other relays have, without NATS: what was learned early counts as what comes late."""
+
+import asyncio
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import cast
+
+import pytest
+from kit.login import DEVICE
+from kit.sharing import Site, _Host
+
+from candy.checked import checked
+from candy.relay.cluster.cluster import Cluster
+from candy.relay.cluster.directory import Directory, Place
+from candy.relay.cluster.mesh import Mesh
+from candy.relay.cluster.records import word
+from candy.relay.clustersettings import ClusterSettings
+
+IP = int(IPv4Address("192.168.202.7"))
+
+
+class Routes:
+    """A mesh, as far as it is told where addresses are."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, int] = {}
+        self.routes: dict[tuple[str, int], str | None] = {}
+
+    def serve(self, word: str, number: int) -> None:
+        self.served[word] = number
+
+    def leave(self, word: str) -> None:
+        del self.served[word]
+
+    def is_linked(self, name: str) -> bool:
+        return False
+
+    def route(self, word: str, ip: int, name: str | None) -> None:
+        self.routes[word, ip] = name
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * 48)
+    given = {"nats": ["nats://127.0.0.1"], "name": "eu", "url": "ws://eu:80", "secret_file": secret}
+    site = Site(path="/home")
+    made = Cluster(checked(ClusterSettings, given), _Host(site), {site.path: site.network})
+    made.mesh = cast(Mesh, Routes())
+    return made
+
+
+def said_by_us(*paths: str) -> bytes:
+    """A member is there."""
+    us = Directory("us", 1, lambda: 0.0)
+    for path in paths:
+        us.set((word(path), IP), Place(5, identity=DEVICE.public))
+    update = us.flush()
+    assert update is not None
+    return update
+
+
+async def test_what_was_learned_before_a_network_was_shared(cluster: Cluster) -> None:
+    cluster._on_where("candy.from.us.where", said_by_us("/home", "/other"))
+    cluster._share("/home", cluster._networks["/home"])
+    assert cast(Routes, cluster.mesh).routes == {(word("/home"), IP): "us"}
+
+
+async def test_a_network_that_was_left_leads_nowhere(cluster: Cluster) -> None:
+    routes = cast(Routes, cluster.mesh)
+    shared = cluster._share("/home", cluster._networks["/home"])
+    routes.serve(shared.word, 0)
+    # A member has just left with it.
+    shared.placed(IP)
+    cluster.leave("/home")
+    await asyncio.sleep(0)
+    assert (routes.served, routes.routes) == ({}, {})
+    cluster._on_where("candy.from.us.where", said_by_us("/home"))
+    assert routes.routes == {}
+    await cluster.stop()
