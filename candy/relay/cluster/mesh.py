@@ -11,7 +11,8 @@ Rules:
     under a name.
  3. Links are of the networks that were served when they logged in: one that comes or goes ends them all, and they are
     dialed again.
- 4. A link that is not through its log-in within LOGIN_S is ended. Until then it counts as a stranger at the door.
+ 4. Of more links to one relay than the engine has room for the oldest ends.
+ 5. A link that is not through its log-in within LOGIN_S is ended. Until then it counts as a stranger at the door.
 
 It carries out; what relays say to each other is candy.relay.cluster.linklogin.
 """
@@ -53,6 +54,8 @@ class _Link:
         self.login = login
         self.deadline = deadline
         self.is_open = False
+        self.waits = False
+        """It is through its log-in, and opens when another one has ended."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -127,13 +130,14 @@ class Mesh:
             return
         has_changed = (other.url, other.key) != (url, bytes.fromhex(key))
         other.url, other.key, other.epoch = url, bytes.fromhex(key), epoch
-        if has_changed and self._name > name:
-            # What there is leads to what it was before.
-            for task in other.dialing:
-                task.cancel()
-            for connection, link in self._links.items():
-                if link.login.peer == name:
-                    self._engine.close(connection)
+        if not has_changed:
+            return
+        # What there is leads to what it was before.
+        for task in other.dialing:
+            task.cancel()
+        for connection in self._links_to(name):
+            self._engine.close(connection)
+        if self._name > name:
             loop = asyncio.get_running_loop()
             other.dialing = [loop.create_task(self._keep_dialing(name, other)) for _ in range(LINKS)]
 
@@ -193,6 +197,10 @@ class Mesh:
     def _own(self) -> Identity:
         """What this relay is, for a log-in that begins."""
         return Identity(self._name, self._pair, self._psk, tuple(self._networks), NOISE)
+
+    def _links_to(self, name: str | None) -> list[int]:
+        """Connections, the oldest first."""
+        return [connection for connection, link in self._links.items() if link.login.peer == name]
 
     def _log_in_anew(self) -> None:
         """What links have agreed on is not so any more."""
@@ -264,14 +272,18 @@ class Mesh:
             raise LinkError("the networks of this relay have changed since its log-in began") from None
 
     def _open(self, connection: int, link: _Link, other: _Other) -> None:
-        link.deadline.cancel()
         self._admitted(connection)
         try:
             self._engine.open_trunk(connection)
         except ValueError as error:
-            log.warning("cluster: a link with %s is one too many: %s", link.login.peer, error)
-            self._engine.close(connection, CloseCode.TRY_AGAIN_LATER, "too many links")
+            # Of the oldest the other relay perhaps knows nothing any more: this one opens when that has ended.
+            oldest = next(each for each in self._links_to(link.login.peer) if self._links[each].is_open)
+            log.warning("cluster: the oldest link with %s ends for a new one: %s", link.login.peer, error)
+            link.waits = True
+            self._engine.close(oldest)
             return
+        link.deadline.cancel()
+        link.waits = False
         link.is_open = True
         other.has_failed = False
         other.open_links += 1
@@ -290,6 +302,9 @@ class Mesh:
         if not link.is_open or other is None:
             return
         other.open_links -= 1
+        for waiting in self._links_to(name):
+            if self._links[waiting].waits:
+                self._open(waiting, self._links[waiting], other)
         if other.open_links == 0:
             if not self._is_over:
                 log.warning("cluster: no link with the relay %s any more (%s)", name, cause)

@@ -22,6 +22,8 @@ from candy.relay.clustersettings import ClusterSettings
 PSK = bytes(range(32))
 A, B = 0x0A090001, 0x0A090002
 PATIENCE_S = 20.0
+TRUNKS_MOST = 8
+"""To one relay, as the engine has room for them."""
 
 
 class Relay:
@@ -292,6 +294,35 @@ async def test_a_network_that_goes_during_a_log_in(world: World, caplog: pytest.
     introduce(eu, us)
     await us.until(lambda: us.mesh.links() == {"eu": LINKS})
     assert "a link with us is refused: the networks of this relay have changed" in caplog.text
+
+
+async def test_a_relay_with_another_key_has_no_link_of_the_one_before(world: World) -> None:
+    """Also where it is the one that dials."""
+    eu, us = await linked_by(world, "home")
+    world.is_cut = True
+    name, url, _, epoch = us.record()
+    eu.mesh.know(name, url, "11" * 32, epoch + 1)
+    await eu.until(lambda: eu.mesh.links() == {"us": 0})
+    await us.until(lambda: us.mesh.links() == {"eu": 0})
+
+
+async def test_the_newest_link_takes_the_oldests_place(world: World) -> None:
+    """Links that end without a word are not known to have ended."""
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    eu.mesh.know(*us.record())
+    other = us.mesh._other("eu")
+    assert other is not None
+    other.url, other.key = eu.settings.url, bytes.fromhex(eu.mesh.key)
+    links = []
+    for number in range(TRUNKS_MOST):
+        links.append(await us.mesh._dial("eu", other))
+        await eu.until(lambda number=number: eu.mesh.links() == {"us": number + 1})  # type: ignore[misc]
+    await us.until(lambda: all(link.is_open for link in links))
+    newest = [await us.mesh._dial("eu", other) for _ in range(2)]
+    await us.until(lambda: all(link.is_open for link in newest))
+    await eu.until(lambda: len(set(eu.admitted)) == TRUNKS_MOST + 2 and eu.mesh.links() == {"us": TRUNKS_MOST})
+    assert [link.ended.done() for link in links] == [True] * 2 + [False] * (TRUNKS_MOST - 2)
+    assert us.mesh.links() == {"eu": TRUNKS_MOST}
 
 
 async def test_more_relays_than_there_is_room_for(world: World, caplog: pytest.LogCaptureFixture) -> None:

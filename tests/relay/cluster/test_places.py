@@ -1,4 +1,4 @@
-"""Where packets go for members that other relays have, without NATS: what was learned early counts as what comes late."""
+"""Where packets go for members that other relays have: what was learned early counts as what comes late. No NATS."""
 
 import asyncio
 from ipaddress import IPv4Address
