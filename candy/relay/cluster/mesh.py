@@ -39,6 +39,8 @@ from candy.settings import split_url
 LINKS: Final = 2
 """Connections to each other relay: so that two workers of either carry its packets."""
 LOGIN_S: Final = 10.0
+AGAIN_S: Final = 0.01
+"""Until a message of a log-in is sent for which there was no room."""
 PAUSE_S: Final = 0.2
 PAUSE_MOST_S: Final = 5.0
 RELAYS_MOST: Final = 255
@@ -54,6 +56,10 @@ class _Link:
         self.login = login
         self.deadline = deadline
         self.is_open = False
+        self.unsent: list[bytes] = []
+        """Of its log-in."""
+        self.again: asyncio.TimerHandle | None = None
+        """When that is sent; None: there is nothing."""
         self.waits = False
         """It is through its log-in, and opens when another one has ended."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -240,7 +246,7 @@ class Mesh:
         connection = await dial(other.url, self._engine, self._secure, tls)
         login = LinkLogin(self._own(), {name: other.key}, key_pair(os.urandom(KEY_BYTES)), name)
         link = self._begin(connection, login)
-        self._engine.send(connection, login.begin())
+        self._send(connection, [login.begin()])
         return link
 
     def _begin(self, connection: int, login: LinkLogin) -> _Link:
@@ -258,10 +264,22 @@ class Mesh:
             log.warning("cluster: a link with %s is refused: %s", link.login.peer or "a relay", error)
             self._engine.close(connection, CloseCode.POLICY_VIOLATION, "this is no link of ours")
             return
-        for each in step.messages:
-            self._engine.send(connection, each)
+        self._send(connection, step.messages)
         if step.is_open and other is not None:
             self._open(connection, link, other)
+
+    def _send(self, connection: int, messages: Sequence[bytes] = ()) -> None:
+        """Send what waits, and then these. The engine keeps little for who has not logged in: it is asked again until
+        the link's deadline."""
+        link = self._links.get(connection)
+        if link is None:
+            return
+        link.unsent += messages
+        while link.unsent and self._engine.send(connection, link.unsent[0]):
+            del link.unsent[0]
+        if link.again is not None:
+            link.again.cancel()
+        link.again = asyncio.get_running_loop().call_later(AGAIN_S, self._send, connection) if link.unsent else None
 
     def _agree(self, connection: int, other: _Other, words: Sequence[str]) -> None:
         """Raises LinkError."""

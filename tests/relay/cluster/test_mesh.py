@@ -85,6 +85,21 @@ class Relay:
             peer.close()
 
 
+class Narrow:
+    """An engine that has room for every second message only."""
+
+    def __init__(self, engine: _fastpath.Engine) -> None:
+        self._engine = engine
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def send(self, connection: int, message: bytes) -> bool:
+        self.asked += 1
+        return self.asked % 2 == 0 and self._engine.send(connection, message)
+
+
 class World:
     """Relays by name, and a network between them."""
 
@@ -278,6 +293,29 @@ async def test_a_network_that_goes_and_one_that_comes(world: World) -> None:
     us.mesh.route("work", A, "eu")
     b.forward(numbered(B, A, 1))
     assert a.receive().payload == numbered(B, A, 1)
+
+
+async def test_many_networks(world: World) -> None:
+    """Their words are more than the engine takes of a stranger at once, or keeps for one."""
+    words = [f"=2Fnetwork-{number:03}" for number in range(300)]
+    eu, us = await linked_by(world, *words)
+    a, b = eu.member(words[-1], A), us.member(words[-1], B)
+    eu.mesh.route(words[-1], B, "us")
+    us.mesh.route(words[-1], A, "eu")
+    a.forward(numbered(A, B, 1))
+    assert b.receive().payload == numbered(A, B, 1)
+
+
+async def test_messages_of_a_log_in_wait_for_room(world: World) -> None:
+    words = [f"=2Fnetwork-{number:03}" for number in range(100)]
+    for name in ("eu", "us"):
+        relay = world.relay(name, words)
+        world.patch.setattr(relay.mesh, "_engine", Narrow(relay.engine))
+    introduce(*world.relays.values())
+    for name, other in (("eu", "us"), ("us", "eu")):
+        relay = world.relays[name]
+        await relay.until(lambda relay=relay, other=other: relay.mesh.links() == {other: LINKS})  # type: ignore[misc]
+    assert world.dialed == ["eu"] * LINKS
 
 
 async def test_a_network_that_goes_during_a_log_in(world: World, caplog: pytest.LogCaptureFixture) -> None:
