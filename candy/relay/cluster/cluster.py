@@ -361,6 +361,7 @@ class Cluster:
         )
         shared.placed = partial(self._place_soon, shared)
         self.shares[path] = self._by_word[shared.word] = shared
+        self.answering.shared(shared.word)
         # The others have told of their members there before.
         for ip in self.directory.addresses(shared.word):
             self._moved(shared, ip)
