@@ -14,14 +14,17 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from candy.control.lists import TURN
 from candy.control.model import Kicked, Member, MemberDetail
-from candy.errors import RequestError
+from candy.errors import CandyError, RequestError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+UNREADABLE: Final = (CandyError, ValueError, TypeError)
+"""What comes of an answer that is damaged, or of another version: pydantic's too."""
 
 _Answered = TypeVar("_Answered")
 
@@ -99,15 +102,20 @@ class Abroad:
     async def members(
         self, network: str | None, round_trip: bool, over: float | None
     ) -> tuple[Iterator[Member], list[str]]:
-        """All, this relay's first, and the relays of which none are."""
+        """All, this relay's first, and the relays of which not all are: that list is whole when all members were
+        taken."""
         asked = self._ask("members", {"network": network, "round_trip": round_trip, "over": over}, over or 0.0)
         own, (answers, unreached) = await asyncio.gather(self._here.members_here(network, round_trip, over), asked)
 
         def all_members() -> Iterator[Member]:
             yield from own
-            for answer in answers.values():
-                for line in answer.lines():
-                    yield from _adapter(list[Member]).validate_python(line)
+            for relay, answer in answers.items():
+                try:
+                    for line in answer.lines():
+                        yield from _adapter(list[Member]).validate_python(line)
+                except UNREADABLE:
+                    # Which is read after the members.
+                    unreached.append(relay)
 
         return all_members(), unreached
 
@@ -120,7 +128,10 @@ class Abroad:
         answers, unreached = await self._ask("find", {"member": member, "network": network})
         found = self._here.meant_here(member, network)
         for relay, answer in answers.items():
-            found += [Where(str(path), str(address), relay) for path, address in answer.only()]
+            try:
+                found += [Where(str(path), str(address), relay) for path, address in answer.only()]
+            except UNREADABLE:
+                unreached.append(relay)
         if not found:
             also = f", and the relays {', '.join(unreached)} were not reached" if unreached else ""
             raise RequestError(f"no member is {member!r}: the command members lists them{also}", 404)
@@ -172,7 +183,10 @@ class Abroad:
         self, call: str, given: Mapping[str, Any], takes_s: float = 0.0
     ) -> tuple[Mapping[str, Packed], list[str]]:
         others = self._others()
-        return ({}, []) if others is None else await others.ask_others(call, given, takes_s)
+        if others is None:
+            return {}, []
+        answers, unreached = await others.ask_others(call, given, takes_s)
+        return answers, list(unreached)
 
     async def _one(
         self, relay: str, call: str, given: Mapping[str, Any], kind: type[_Answered], takes_s: float = 0.0
@@ -183,6 +197,6 @@ class Abroad:
         try:
             shape: Any = kind
             answered: _Answered = _adapter(shape).validate_python(answer.only())
-        except ValueError:  # pydantic's
+        except UNREADABLE:
             raise RequestError(f"the relay {relay} is of another version: update it") from None
         return answered

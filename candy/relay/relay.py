@@ -351,8 +351,9 @@ class Relay:
             return
         path = served.settings.path
         self._joining[path] = served
+        common = self.cluster.common(served.settings, served.public_key)
         try:
-            await self.cluster.join(path, served.network, self.cluster.common(served.settings, served.public_key))
+            await self.cluster.join(path, served.network, served.number, common)
         finally:
             del self._joining[path]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from candy.control.model import Kicked, Member, MemberDetail
-from candy.errors import RequestError
+from candy.errors import CandyError, OperationalError, RequestError
 from candy.relay.abroad import Abroad, Where
 
 
@@ -124,6 +124,43 @@ async def test_who_is_not_found_may_be_at_one_that_was_not_reached() -> None:
     abroad = Abroad(Relay("eu", *EU), lambda: Others(away=["ap", "us"]))
     with pytest.raises(RequestError, match=r"lists them, and the relays ap, us were not reached"):
         await abroad.kick("phone", None)
+
+
+class Damaged(Others):
+    """One of whom no answer can be read."""
+
+    def __init__(self, fault: Any) -> None:
+        super().__init__(Relay("us"), Relay("ap", *US))
+        self.fault = fault
+
+    async def ask_one(self, relay: str, call: str, given: Mapping[str, Any], takes_s: float = 0.0) -> Lines:
+        return await super().ask_one(relay, call, given, takes_s) if relay == "ap" else Faulty(self.fault)
+
+
+class Faulty(Lines):
+    def __init__(self, fault: Any) -> None:
+        self.fault = fault
+
+    def lines(self) -> Iterator[Any]:
+        if isinstance(self.fault, CandyError):
+            raise self.fault
+        yield self.fault
+
+    def only(self) -> Any:
+        return next(self.lines())
+
+
+@pytest.mark.parametrize("fault", [OperationalError("it is damaged"), 7, [["/"]], {"a": 1}], ids=str)
+async def test_an_answer_that_cannot_be_read(fault: Any) -> None:
+    abroad = Abroad(Relay("eu"), lambda: Damaged(fault))
+    members, unreached = await abroad.members(None, False, None)
+    assert len(list(members)) == len(US)
+    assert unreached == ["us"]
+    assert (await abroad.where("phone", None)).relay == "ap"
+    with pytest.raises(RequestError, match=r"lists them, and the relays us were not reached"):
+        await abroad.where("printer", None)
+    with pytest.raises(RequestError, match="the relay us is of another version"):
+        await abroad._one("us", "kick", {}, Kicked)
 
 
 async def test_one_with_its_drops() -> None:

@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from itertools import islice
+from operator import index
 from typing import TYPE_CHECKING, Any, Final
 
 from candy.errors import RequestError
@@ -88,11 +89,16 @@ class Answering:
             with suppress(AwayError, FormatError, RequestError, ValueError, TypeError):
                 answer = await self._cluster.asking.ask(relay, "used", {"epoch": epoch, "after": after})
                 lines = answer.lines()
-                [epoch, number] = next(lines)
+                epoch, number = map(index, next(lines, ()))
                 for line in lines:
                     self._cluster.quotas.take(relay, map(Row.of, line))
                     await asyncio.sleep(0)
-                self._after[relay] = int(epoch), int(number)
+                self._after[relay] = epoch, number
+
+    def shared(self, word: str) -> None:
+        """A network is served from now on: what others have said of it before was not kept."""
+        self._cluster.quotas.share(word)
+        self._after.clear()
 
     async def _used(self, epoch: int, after: int) -> AsyncIterator[bytes]:
         own, quotas = self._cluster.directory.epoch, self._cluster.quotas

@@ -13,7 +13,8 @@ Rules:
  2. A question counts once: it is for one start of the relay that is asked (its epoch), and has a number of its own of
     the asker's start. An answer is that to one question.
  3. Who asks waits ASK_S, and what the call itself takes. Who does not answer by then is not reached.
- 4. An answer of more than PART_BYTES is fetched in parts, which the asked one keeps for KEPT_MOST questions.
+ 4. An answer of more than PART_BYTES is fetched in parts, which the asked one keeps for KEPT_MOST questions, until
+    the last part is fetched, or the next one is not within KEPT_S.
  5. So many questions are answered at once (UNDER_WAY_MOST); beyond that none is.
 
 This module does not know what calls do.
@@ -37,6 +38,8 @@ UNDER_WAY_MOST: Final = 64
 PART_BYTES: Final = 256 * 1024
 PARTS_MOST: Final = 256
 KEPT_MOST: Final = 16
+KEPT_S: Final = 10.0
+"""For the next part of an answer: who asks for it later has given up."""
 WINDOW: Final = 1024
 """Numbers of questions by which one may come late."""
 LINE_MOST: Final = 4 * 1024 * 1024
@@ -70,7 +73,11 @@ class Answer:
             packed = unpacking.unconsumed_tail
             *lines, held = (held + piece).split(b"\n")
             for line in lines:
-                yield json.loads(line)
+                try:
+                    plain = json.loads(line)
+                except (ValueError, RecursionError):
+                    raise FormatError("the answer of a relay is no JSON") from None
+                yield plain
             if len(held) > LINE_MOST or not (piece or packed or unpacking.eof):
                 raise FormatError("the answer of a relay is cut, or of another version")
 
@@ -107,8 +114,8 @@ class Asking:
         self._number = 0
         self._heard: dict[str, _Heard] = {}
         """By asker."""
-        self._kept: OrderedDict[tuple[str, str], list[bytes]] = OrderedDict()
-        """Answers in parts, by asker and the question's id."""
+        self._kept: OrderedDict[tuple[str, str], tuple[list[bytes], asyncio.TimerHandle]] = OrderedDict()
+        """Answers in parts, by asker and the question's id, and what forgets them."""
 
     async def listen(self) -> None:
         """Answer from now on."""
@@ -162,16 +169,31 @@ class Asking:
         except FormatError:
             return None
         if call == _PART:
-            parts, part = self._kept.get((asker, str(given.get("id"))), []), given.get("part")
+            key, part = (asker, str(given.get("id"))), given.get("part")
+            parts = self._forget(key)
+            if parts and part != len(parts) - 1:
+                self._keep(key, parts)
             if not isinstance(part, int) or not 0 <= part < len(parts):
                 return None
             return self._sealed(asker, own, len(parts), parts[part])
         parts = await self._parts(call, given)
         if len(parts) > 1:
-            self._kept[asker, own.hex()] = parts
-            while len(self._kept) > KEPT_MOST:
-                self._kept.popitem(last=False)
+            self._keep((asker, own.hex()), parts)
         return self._sealed(asker, own, len(parts), parts[0])
+
+    def _keep(self, key: tuple[str, str], parts: list[bytes]) -> None:
+        """For who asks for the next part."""
+        self._kept[key] = parts, asyncio.get_running_loop().call_later(KEPT_S, self._forget, key)
+        while len(self._kept) > KEPT_MOST:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: tuple[str, str]) -> list[bytes]:
+        """What was kept; empty: nothing."""
+        if key not in self._kept:
+            return []
+        parts, timer = self._kept.pop(key)
+        timer.cancel()
+        return parts
 
     def _opened(self, asker: str, message: bytes) -> tuple[bytes, str, dict[str, Any]]:
         """A question's id, its call and what goes with it, if it is new (rule 2). Raises FormatError."""
@@ -180,7 +202,8 @@ class Asking:
         try:
             epoch, number = _NUMBERS.unpack_from(opened.content)
             call, given = json.loads(opened.content[_NUMBERS.size :])
-        except (struct.error, ValueError):
+            call, given = str(call), dict(given)
+        except (struct.error, ValueError, TypeError, RecursionError):
             raise FormatError("a question is of another version") from None
         heard = self._heard.get(asker, _Heard(0))
         if epoch < heard.epoch:
@@ -189,12 +212,15 @@ class Asking:
             heard = _Heard(epoch)
         # Those under way at once may overtake each other.
         ahead = number - heard.highest
-        before = heard.before << ahead if ahead > 0 else heard.before
+        if ahead <= -WINDOW:
+            raise FormatError("a question came too late")
+        # A number may be any of 8 bytes: what is shifted by it is looked at before.
+        before = 0 if ahead >= WINDOW else heard.before << max(0, ahead)
         own = 1 << max(0, -ahead)
-        if before & own or own >= 1 << WINDOW:
+        if before & own:
             raise FormatError("a question came before")
         self._heard[asker] = _Heard(epoch, max(number, heard.highest), (before | own) & ((1 << WINDOW) - 1))
-        return opened.id, str(call), dict(given)
+        return opened.id, call, given
 
     def _sealed(self, asker: str, own: bytes, count: int, piece: bytes) -> bytes:
         about = f"answer.{self._name}.{asker}.{own.hex()}"

@@ -64,6 +64,7 @@ from candy.relay.cluster.records import (
     Reserved,
     grant_key,
     reserved_key,
+    word,
 )
 from candy.relay.cluster.shared import Shared
 from candy.relay.clustersettings import ClusterSettings
@@ -296,9 +297,12 @@ class Cluster:
         for task in always:
             self._go(task())
 
-    async def join(self, path: str, network: Network, alike: Common) -> None:
+    async def join(self, path: str, network: Network, number: int, alike: Common) -> None:
         """Serve one more network together with the others, before any member comes. One that was served before is as
         the others have it.
+
+        Args:
+            number: the engine's for it.
 
         Raises:
             OperationalError: NATS can't be asked, or the others have other settings.
@@ -307,6 +311,8 @@ class Cluster:
             known = await self._agreement.read(RelayRecord, self.settings.name)
             imports = known.record is None or path not in known.record.imported
             await self._agreement.join(path, alike, self.presence.there)
+            if self.mesh is not None:
+                self.mesh.serve(word(path), number)
             shared = self._share(path, network)
             await self._nats.gather(Bucket.DEVICES, shared.word, self._on_device)
             await self._nats.gather(Bucket.GRANTS, shared.word, self._on_grant)
@@ -321,6 +327,8 @@ class Cluster:
         shared = self.shares.pop(path, None)
         if shared is not None:
             del self._by_word[shared.word]
+            if self.mesh is not None:
+                self.mesh.leave(shared.word)
             self._digests.leave(path)
             self.quotas.leave(shared.word)
             self._go(self._part(path))
@@ -353,6 +361,11 @@ class Cluster:
         )
         shared.placed = partial(self._place_soon, shared)
         self.shares[path] = self._by_word[shared.word] = shared
+        self.answering.shared(shared.word)
+        # The others have told of their members there before.
+        for ip in self.directory.addresses(shared.word):
+            self._moved(shared, ip)
+            self._place(shared, ip)
         return shared
 
     async def _take_in(self, shared: Shared, imports: bool) -> None:
@@ -581,7 +594,7 @@ class Cluster:
 
     def _place(self, shared: Shared, ip: int) -> None:
         """Have packets for an address go where it is."""
-        if self.mesh is None:
+        if self.mesh is None or self.shares.get(shared.path) is not shared:
             return
         found = self.directory.elsewhere((shared.word, ip))
         is_here = shared.network.member_at(IPv4Address(ip)) is not None

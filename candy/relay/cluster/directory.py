@@ -326,6 +326,10 @@ class Directory:
         for key, packed in list(author.entries.places.items()) if author is not None else ():
             yield key, Place.unpacked(packed)
 
+    def addresses(self, word: str) -> frozenset[int]:
+        """All in a network at which other relays have members."""
+        return frozenset(ip for each in self._authors.values() for name, ip in each.entries.places if name == word)
+
     def counts(self) -> dict[str, int]:
         """How many members each other relay has."""
         return {name: len(author.entries.places) for name, author in self._authors.items()}

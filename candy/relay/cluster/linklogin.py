@@ -26,8 +26,8 @@ from candy.protocol.noise import IKPSK1, Cipher, Handshake, KeyPair, NoiseError,
 CONTROL: Final = 22
 """First byte of every message, as the engine has it."""
 PROLOGUE: Final = b"candy relay link v1"
-WORDS_BYTES: Final = 1200
-"""Of words in one message, which has 1,500 bytes at most."""
+WORDS_BYTES: Final = 900
+"""Of words in one message: with what is around it, the engine takes 1,024 bytes of who has not logged in."""
 WORDS_MOST: Final = 4096
 _HELLO, _ANSWER, _NETWORKS, _COMMON, _READY = range(1, 6)
 
@@ -99,7 +99,7 @@ class LinkLogin:
 
     def received(self, message: bytes) -> Step:
         """Raises LinkError; the link is to be ended then."""
-        if len(message) < 2 or message[0] != CONTROL or message[1] != self._expects:
+        if len(message) < 2 or not self._expects or tuple(message[:2]) != (CONTROL, self._expects):
             raise LinkError("a message of a link's log-in came out of its order")
         handlers: dict[int, Callable[[bytes], Step]] = {
             _HELLO: self._hello,

@@ -9,7 +9,10 @@ Rules:
     pause that grows with every failure and begins anew with a success.
  2. An address leads to the relay that the directory says, whether there is a link or not: what finds none is dropped
     under a name.
- 3. A link that is not through its log-in within LOGIN_S is ended. Until then it counts as a stranger at the door.
+ 3. Links are of the networks that were served when they logged in: one that comes or goes ends them all, and they are
+    dialed again.
+ 4. Of more links to one relay than the engine has room for the oldest ends.
+ 5. A link that is not through its log-in within LOGIN_S is ended. Until then it counts as a stranger at the door.
 
 It carries out; what relays say to each other is candy.relay.cluster.linklogin.
 """
@@ -18,7 +21,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from candy._fastpath import EVENT_CLOSED, EVENT_MESSAGE, Engine
@@ -36,6 +39,8 @@ from candy.settings import split_url
 LINKS: Final = 2
 """Connections to each other relay: so that two workers of either carry its packets."""
 LOGIN_S: Final = 10.0
+AGAIN_S: Final = 0.01
+"""Until a message of a log-in is sent for which there was no room."""
 PAUSE_S: Final = 0.2
 PAUSE_MOST_S: Final = 5.0
 RELAYS_MOST: Final = 255
@@ -51,6 +56,12 @@ class _Link:
         self.login = login
         self.deadline = deadline
         self.is_open = False
+        self.unsent: list[bytes] = []
+        """Of its log-in."""
+        self.again: asyncio.TimerHandle | None = None
+        """When that is sent; None: there is nothing."""
+        self.waits = False
+        """It is through its log-in, and opens when another one has ended."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -73,7 +84,7 @@ class Mesh:
     """See the rules above.
 
     Args:
-        networks: the engine's numbers by networks' words.
+        networks: the engine's numbers by networks' words, to begin with; serve() and leave() follow.
         psk: of the cluster's secret.
         linked: told when the first link to a relay opens, and when the last one is lost.
         admitted: told that a connection that came by the door is no stranger any more, or has ended.
@@ -91,10 +102,11 @@ class Mesh:
         self._name = settings.name
         self._trust = Trust(ca_file=settings.ca_file)
         self._engine = engine
-        self._networks = networks
+        self._networks = dict(networks)
         self._linked = linked
         self._admitted = admitted
-        self._own = Identity(self._name, key_pair(os.urandom(KEY_BYTES)), psk, tuple(networks), NOISE)
+        self._pair = key_pair(os.urandom(KEY_BYTES))
+        self._psk = psk
         self._secure = Secure(engine)
         self._others: dict[str, _Other] = {}
         self._links: dict[int, _Link] = {}
@@ -104,7 +116,7 @@ class Mesh:
     @property
     def key(self) -> str:
         """For this relay's record: another one at each start."""
-        return self._own.pair.public.hex()
+        return self._pair.public.hex()
 
     def is_linked(self, name: str) -> bool:
         """Whether packets go to this relay."""
@@ -124,20 +136,37 @@ class Mesh:
             return
         has_changed = (other.url, other.key) != (url, bytes.fromhex(key))
         other.url, other.key, other.epoch = url, bytes.fromhex(key), epoch
-        if has_changed and self._name > name:
-            # What there is leads to what it was before.
-            for task in other.dialing:
-                task.cancel()
-            for connection, link in self._links.items():
-                if link.login.peer == name:
-                    self._engine.close(connection)
+        if not has_changed:
+            return
+        # What there is leads to what it was before.
+        for task in other.dialing:
+            task.cancel()
+        for connection in self._links_to(name):
+            self._engine.close(connection)
+        if self._name > name:
             loop = asyncio.get_running_loop()
             other.dialing = [loop.create_task(self._keep_dialing(name, other)) for _ in range(LINKS)]
 
+    def serve(self, word: str, number: int) -> None:
+        """A network is served from now on, by the engine's number for it."""
+        if self._networks.get(word) != number:
+            self._networks[word] = number
+            self._log_in_anew()
+
+    def leave(self, word: str) -> None:
+        """A network is served no more; its number may be another's from now on."""
+        if self._networks.pop(word, None) is not None:
+            # The engine has given up what led anywhere in it.
+            self._routes = {key: name for key, name in self._routes.items() if key[0] != word}
+            self._log_in_anew()
+
     def route(self, word: str, ip: int, name: str | None) -> None:
-        """Which relay has an address now; None: this one, or none."""
+        """Which relay has an address now; None: this one, or none. In a network that is not served nothing leads
+        anywhere."""
+        network = self._networks.get(word)
+        if network is None:
+            return
         before = self._routes.pop((word, ip), None)
-        network = self._networks[word]
         other = self._other(name) if name is not None else None
         if other is not None and name is not None:
             self._engine.lead(network, ip, other.number)
@@ -148,7 +177,7 @@ class Mesh:
     def opened(self, connection: int) -> None:
         """One that came by the door: another relay has dialed this one."""
         keys = {name: other.key for name, other in self._others.items()}
-        self._begin(connection, LinkLogin(self._own, keys, key_pair(os.urandom(KEY_BYTES))))
+        self._begin(connection, LinkLogin(self._own(), keys, key_pair(os.urandom(KEY_BYTES))))
 
     def on_event(self, connection: int, kind: int, detail: bytes) -> bool:
         """Take an event of the engine's; False: it is none of a link's."""
@@ -170,6 +199,19 @@ class Mesh:
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in self._links:
             self._engine.close(connection, CloseCode.GOING_AWAY, "the relay ends")
+
+    def _own(self) -> Identity:
+        """What this relay is, for a log-in that begins."""
+        return Identity(self._name, self._pair, self._psk, tuple(self._networks), NOISE)
+
+    def _links_to(self, name: str | None) -> list[int]:
+        """Connections, the oldest first."""
+        return [connection for connection, link in self._links.items() if link.login.peer == name]
+
+    def _log_in_anew(self) -> None:
+        """What links have agreed on is not so any more."""
+        for connection in self._links:
+            self._engine.close(connection)
 
     def _other(self, name: str) -> _Other | None:
         other = self._others.get(name)
@@ -202,9 +244,9 @@ class Mesh:
             raise OperationalError(f"its url {other.url!r} can't be dialed")
         tls = trusting(host, self._trust) if scheme == "wss" else None
         connection = await dial(other.url, self._engine, self._secure, tls)
-        login = LinkLogin(self._own, {name: other.key}, key_pair(os.urandom(KEY_BYTES)), name)
+        login = LinkLogin(self._own(), {name: other.key}, key_pair(os.urandom(KEY_BYTES)), name)
         link = self._begin(connection, login)
-        self._engine.send(connection, login.begin())
+        self._send(connection, [login.begin()])
         return link
 
     def _begin(self, connection: int, login: LinkLogin) -> _Link:
@@ -215,27 +257,51 @@ class Mesh:
     def _on_message(self, connection: int, link: _Link, message: bytes) -> None:
         try:
             step = link.login.received(message)
+            other = self._others.get(link.login.peer or "")
+            if step.agreed is not None and other is not None:
+                self._agree(connection, other, step.agreed)
         except LinkError as error:
             log.warning("cluster: a link with %s is refused: %s", link.login.peer or "a relay", error)
             self._engine.close(connection, CloseCode.POLICY_VIOLATION, "this is no link of ours")
             return
-        other = self._others.get(link.login.peer or "")
-        if step.agreed is not None and other is not None:
-            self._engine.agree(connection, other.number, [self._networks[word] for word in step.agreed])
-        for each in step.messages:
-            self._engine.send(connection, each)
+        self._send(connection, step.messages)
         if step.is_open and other is not None:
             self._open(connection, link, other)
 
+    def _send(self, connection: int, messages: Sequence[bytes] = ()) -> None:
+        """Send what waits, and then these. The engine keeps little for who has not logged in: it is asked again until
+        the link's deadline."""
+        link = self._links.get(connection)
+        if link is None:
+            return
+        link.unsent += messages
+        while link.unsent and self._engine.send(connection, link.unsent[0]):
+            del link.unsent[0]
+        if link.again is not None:
+            link.again.cancel()
+        link.again = asyncio.get_running_loop().call_later(AGAIN_S, self._send, connection) if link.unsent else None
+
+    def _agree(self, connection: int, other: _Other, words: Sequence[str]) -> None:
+        """Raises LinkError."""
+        try:
+            self._engine.agree(connection, other.number, [self._networks[word] for word in words])
+        except (KeyError, ValueError):
+            # What came before its end was taken in is still told.
+            raise LinkError("the networks of this relay have changed since its log-in began") from None
+
     def _open(self, connection: int, link: _Link, other: _Other) -> None:
-        link.deadline.cancel()
         self._admitted(connection)
         try:
             self._engine.open_trunk(connection)
         except ValueError as error:
-            log.warning("cluster: a link with %s is one too many: %s", link.login.peer, error)
-            self._engine.close(connection, CloseCode.TRY_AGAIN_LATER, "too many links")
+            # Of the oldest the other relay perhaps knows nothing any more: this one opens when that has ended.
+            oldest = next(each for each in self._links_to(link.login.peer) if self._links[each].is_open)
+            log.warning("cluster: the oldest link with %s ends for a new one: %s", link.login.peer, error)
+            link.waits = True
+            self._engine.close(oldest)
             return
+        link.deadline.cancel()
+        link.waits = False
         link.is_open = True
         other.has_failed = False
         other.open_links += 1
@@ -254,6 +320,9 @@ class Mesh:
         if not link.is_open or other is None:
             return
         other.open_links -= 1
+        for waiting in self._links_to(name):
+            if self._links[waiting].waits:
+                self._open(waiting, self._links[waiting], other)
         if other.open_links == 0:
             if not self._is_over:
                 log.warning("cluster: no link with the relay %s any more (%s)", name, cause)

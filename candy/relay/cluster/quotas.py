@@ -11,6 +11,7 @@ No I/O and no clock.
 """
 
 from collections.abc import Iterable, Iterator
+from operator import index
 from typing import Any, Final, NamedTuple
 
 from candy.relay.leases import Lease
@@ -37,7 +38,10 @@ class Row(NamedTuple):
     def of(cls, plain: list[Any]) -> "Row":
         """Of plain(). Raises ValueError, TypeError."""
         word, ip, holder, month, used = plain
-        return cls(str(word), int(ip), bytes.fromhex(holder), int(month), int(used))
+        row = cls(str(word), index(ip), bytes.fromhex(holder), index(month), index(used))
+        if row.used < 0:
+            raise ValueError("nobody carries less than nothing")
+        return row
 
 
 class Quotas:
@@ -48,7 +52,12 @@ class Quotas:
         """Of the last look."""
         self._own: dict[tuple[str, int], tuple[int, Row]] = {}
         """With the number of the look that found it so."""
-        self._others: dict[tuple[str, int], dict[str, Row]] = {}
+        self._others: dict[str, dict[str, dict[int, Row]]] = {}
+        """Rows by the words of networks that are served, by relay and by address."""
+
+    def share(self, word: str) -> None:
+        """The network is served from now on."""
+        self._others.setdefault(word, {})
 
     def note(self, word: str, leases: Iterable[Lease], month: int) -> None:
         """Look at what the devices of a network have carried here."""
@@ -63,20 +72,26 @@ class Quotas:
         return (row for found, row in list(self._own.values()) if found > number)
 
     def take(self, relay: str, rows: Iterable[Row]) -> None:
-        """What another relay says of itself."""
+        """What another relay says of itself; of networks that are not served nothing is kept, and of each no more than
+        ROWS_MOST rows."""
         for row in rows:
-            self._others.setdefault((row.word, row.ip), {})[relay] = row
+            if (relays := self._others.get(row.word)) is None:
+                continue
+            known = relays.setdefault(relay, {})
+            if row.ip in known or len(known) < ROWS_MOST:
+                known[row.ip] = row
 
     def forgive(self, word: str, ip: int) -> None:
         """What a device has carried at other relays so far counts no more: they count from 0 again."""
-        self._others.pop((word, ip), None)
+        for known in self._others.get(word, {}).values():
+            known.pop(ip, None)
 
     def elsewhere(self, word: str, ip: int, holder: bytes, month: int) -> int:
         """Bytes that a device has carried at the other relays in this month, as far as they have said."""
-        rows = self._others.get((word, ip), {}).values()
+        rows = [known[ip] for known in self._others.get(word, {}).values() if ip in known]
         return sum(row.used for row in rows if (row.holder, row.month) == (holder, month))
 
     def leave(self, word: str) -> None:
         """The network is not served any more."""
         self._own = {key: value for key, value in self._own.items() if key[0] != word}
-        self._others = {key: value for key, value in self._others.items() if key[0] != word}
+        self._others.pop(word, None)

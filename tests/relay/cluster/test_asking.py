@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -144,6 +145,51 @@ async def test_questions_may_overtake_each_other(wire: Wire) -> None:
         assert await us(*held[number]) is not None
         assert await us(*held[number]) is None
     assert [given["number"] for given in done] == [2, 0, 1]
+
+
+async def test_a_number_of_any_size(wire: Wire) -> None:
+    """What it is shifted by is no memory of this relay's."""
+    eu = await both(wire)
+    for number in (5, 2**64 - 3, 2**64 - 2):
+        eu._number = number
+        await eu.ask("us", "kick", {})
+    for number in (2**64 - 3, 2**64 - asking.WINDOW - 2, 4, 5):
+        eu._number = number
+        with pytest.raises(AwayError):
+            await eu.ask("us", "kick", {})
+    eu._number = 2**64 - asking.WINDOW
+    await eu.ask("us", "kick", {})
+    assert len(done) == 4
+
+
+async def test_parts_are_forgotten(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "PART_BYTES", 4096)
+    us = wire.relay("us")
+    await us.listen()
+    eu = wire.relay("eu")
+    await eu.ask("us", "members", {"lines": 100})
+    assert not us._kept
+    # Who gives up.
+    monkeypatch.setattr(asking, "KEPT_S", 0.0)
+    own, _, count = await eu._ask_part("us", "members", {"lines": 100}, 1.0)
+    assert count > 2
+    while us._kept:
+        await asyncio.sleep(0)
+    with pytest.raises(AwayError):
+        await eu._ask_part("us", "part", {"id": own, "part": 1}, 1.0)
+    # Whose place others take.
+    monkeypatch.setattr(asking, "KEPT_S", 100.0)
+    for _ in range(asking.KEPT_MOST + 1):
+        await eu._ask_part("us", "members", {"lines": 100}, 1.0)
+    assert len(us._kept) == asking.KEPT_MOST
+    for key in list(us._kept):
+        us._forget(key)
+
+
+@pytest.mark.parametrize("line", [b"{", b"\xff", b"[" * 100_000])
+def test_an_answer_that_is_no_json(line: bytes) -> None:
+    with pytest.raises(FormatError, match="no JSON"):
+        Answer(zlib.compress(line + b"\n")).only()
 
 
 async def test_another_secret(wire: Wire) -> None:

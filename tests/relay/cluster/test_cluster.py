@@ -466,7 +466,7 @@ async def joined(site: Site, path: str, **changed: Any) -> Site:
     assert site.cluster is not None
     site.others[path] = added
     settings = checked(NetworkSettings, {"path": path, "password": PASSWORD.secret} | changed)
-    await site.cluster.join(path, added.network, site.cluster.common(settings, NETWORK))
+    await site.cluster.join(path, added.network, 0, site.cluster.common(settings, NETWORK))
     return added
 
 

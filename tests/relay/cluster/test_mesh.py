@@ -4,7 +4,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.peer import Peer, numbered
@@ -20,6 +22,8 @@ from candy.relay.clustersettings import ClusterSettings
 PSK = bytes(range(32))
 A, B = 0x0A090001, 0x0A090002
 PATIENCE_S = 20.0
+TRUNKS_MOST = 8
+"""To one relay, as the engine has room for them."""
 
 
 class Relay:
@@ -81,11 +85,27 @@ class Relay:
             peer.close()
 
 
+class Narrow:
+    """An engine that has room for every second message only."""
+
+    def __init__(self, engine: _fastpath.Engine) -> None:
+        self._engine = engine
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def send(self, connection: int, message: bytes) -> bool:
+        self.asked += 1
+        return self.asked % 2 == 0 and self._engine.send(connection, message)
+
+
 class World:
     """Relays by name, and a network between them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
+        self.patch = patch
         self.relays: dict[str, Relay] = {}
         self.dialed: list[str] = []
         self.is_cut = False
@@ -107,7 +127,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    made = World(tmp_path)
+    made = World(tmp_path, monkeypatch)
     monkeypatch.setattr(meshes, "dial", made.dial)
     monkeypatch.setattr(meshes, "PAUSE_S", 0.001)
     yield made
@@ -234,6 +254,113 @@ async def test_a_record_without_a_key_is_an_older_relays(world: World) -> None:
     us.mesh.know("eu", "ws://eu:80", "", 1)
     us.mesh.know(*us.record())
     assert us.mesh.links() == {}
+
+
+async def linked_by(world: World, *words: str) -> tuple[Relay, Relay]:
+    """Two relays with all their links."""
+    eu, us = world.relay("eu", list(words)), world.relay("us", list(words))
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    await eu.until(lambda: eu.mesh.links() == {"us": LINKS})
+    return eu, us
+
+
+def has_new_links(relay: Relay, other: str, admitted: int) -> bool:
+    return relay.mesh.links() == {other: LINKS} and len(set(relay.admitted)) >= admitted
+
+
+async def test_a_network_that_goes_and_one_that_comes(world: World) -> None:
+    eu, us = await linked_by(world, "home", "lab")
+    old = eu.numbers["lab"]
+    eu.mesh.route("lab", B, "us")
+    eu.engine.remove_network(old)
+    eu.mesh.leave("lab")
+    # What is still learned of it leads nowhere.
+    eu.mesh.route("lab", B, "us")
+    eu.mesh.route("lab", B, None)
+    await eu.until(lambda: len(set(eu.admitted)) == 2 * LINKS and eu.mesh.links() == {"us": LINKS})
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    # The number is another's now: nothing goes by what was agreed on before.
+    eu.numbers["work"], us.numbers["work"] = eu.engine.add_network(), us.engine.add_network()
+    assert eu.numbers["work"] == old
+    for relay, other in ((eu, "us"), (us, "eu")):
+        most = len(set(relay.admitted)) + LINKS
+        relay.mesh.serve("work", relay.numbers["work"])
+        relay.mesh.serve("work", relay.numbers["work"])
+        await relay.until(partial(has_new_links, relay, other, most))
+    a, b = eu.member("work", A), us.member("work", B)
+    eu.mesh.route("work", B, "us")
+    us.mesh.route("work", A, "eu")
+    b.forward(numbered(B, A, 1))
+    assert a.receive().payload == numbered(B, A, 1)
+
+
+async def test_many_networks(world: World) -> None:
+    """Their words are more than the engine takes of a stranger at once, or keeps for one."""
+    words = [f"=2Fnetwork-{number:03}" for number in range(300)]
+    eu, us = await linked_by(world, *words)
+    a, b = eu.member(words[-1], A), us.member(words[-1], B)
+    eu.mesh.route(words[-1], B, "us")
+    us.mesh.route(words[-1], A, "eu")
+    a.forward(numbered(A, B, 1))
+    assert b.receive().payload == numbered(A, B, 1)
+
+
+async def test_messages_of_a_log_in_wait_for_room(world: World) -> None:
+    words = [f"=2Fnetwork-{number:03}" for number in range(100)]
+    for name in ("eu", "us"):
+        relay = world.relay(name, words)
+        world.patch.setattr(relay.mesh, "_engine", Narrow(relay.engine))
+    introduce(*world.relays.values())
+    for name, other in (("eu", "us"), ("us", "eu")):
+        relay = world.relays[name]
+        await relay.until(lambda relay=relay, other=other: relay.mesh.links() == {other: LINKS})  # type: ignore[misc]
+    assert world.dialed == ["eu"] * LINKS
+
+
+async def test_a_network_that_goes_during_a_log_in(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    agree = Mesh._agree
+
+    def gone(mesh: Mesh, *given: Any) -> None:
+        if mesh is eu.mesh and "home" in mesh._networks:
+            # Its end is told after what came before.
+            mesh.leave("home")
+        agree(mesh, *given)
+
+    world.patch.setattr(Mesh, "_agree", gone)
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    assert "a link with us is refused: the networks of this relay have changed" in caplog.text
+
+
+async def test_a_relay_with_another_key_has_no_link_of_the_one_before(world: World) -> None:
+    """Also where it is the one that dials."""
+    eu, us = await linked_by(world, "home")
+    world.is_cut = True
+    name, url, _, epoch = us.record()
+    eu.mesh.know(name, url, "11" * 32, epoch + 1)
+    await eu.until(lambda: eu.mesh.links() == {"us": 0})
+    await us.until(lambda: us.mesh.links() == {"eu": 0})
+
+
+async def test_the_newest_link_takes_the_oldests_place(world: World) -> None:
+    """Links that end without a word are not known to have ended."""
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    eu.mesh.know(*us.record())
+    other = us.mesh._other("eu")
+    assert other is not None
+    other.url, other.key = eu.settings.url, bytes.fromhex(eu.mesh.key)
+    links = []
+    for number in range(TRUNKS_MOST):
+        links.append(await us.mesh._dial("eu", other))
+        await eu.until(lambda number=number: eu.mesh.links() == {"us": number + 1})  # type: ignore[misc]
+    await us.until(lambda: all(link.is_open for link in links))
+    newest = [await us.mesh._dial("eu", other) for _ in range(2)]
+    await us.until(lambda: all(link.is_open for link in newest))
+    await eu.until(lambda: len(set(eu.admitted)) == TRUNKS_MOST + 2 and eu.mesh.links() == {"us": TRUNKS_MOST})
+    assert [link.ended.done() for link in links] == [True] * 2 + [False] * (TRUNKS_MOST - 2)
+    assert us.mesh.links() == {"eu": TRUNKS_MOST}
 
 
 async def test_more_relays_than_there_is_room_for(world: World, caplog: pytest.LogCaptureFixture) -> None:

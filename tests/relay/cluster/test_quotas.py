@@ -1,7 +1,11 @@
 """Quotas of all relays together: what each has counted is told once, and summed."""
 
+from typing import Any
+
+import pytest
 from kit.talk import ONE, TWO
 
+from candy.relay.cluster import quotas
 from candy.relay.cluster.quotas import Quotas, Row
 from candy.relay.leases import NO_HELLO, Lease
 
@@ -30,6 +34,7 @@ def test_what_is_new_is_told_once() -> None:
 
 def test_the_sum_is_of_one_device_in_one_month() -> None:
     sums = Quotas()
+    sums.share("=2F")
     sums.take("eu", [Row("=2F", 1, ONE, MONTH, 10), Row("=2F", 2, TWO, MONTH, 1)])
     sums.take("us", [Row("=2F", 1, ONE, MONTH, 5)])
     assert sums.elsewhere("=2F", 1, ONE, MONTH) == 15
@@ -48,3 +53,22 @@ def test_the_sum_is_of_one_device_in_one_month() -> None:
 def test_a_row_goes_over_the_wire() -> None:
     row = Row("=2F", 1, ONE, MONTH, 10)
     assert Row.of(row.plain()) == row
+
+
+def test_what_is_kept_of_others_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas, "ROWS_MOST", 2)
+    sums = Quotas()
+    sums.share("=2F")
+    sums.take("eu", [Row("=2F", ip, ONE, MONTH, 10) for ip in (1, 2, 3)])
+    sums.take("eu", [Row("=2F", 2, ONE, MONTH, 11), Row("=2Fother", 1, ONE, MONTH, 10)])
+    sums.take("us", [Row("=2F", 3, ONE, MONTH, 5)])
+    assert [sums.elsewhere("=2F", ip, ONE, MONTH) for ip in (1, 2, 3)] == [10, 11, 5]
+    # What is served later is asked for anew.
+    sums.share("=2Fother")
+    assert sums.elsewhere("=2Fother", 1, ONE, MONTH) == 0
+
+
+@pytest.mark.parametrize("plain", [["=2F", 1, "00", MONTH, -1], ["=2F", 1, "00", MONTH, float("inf")], [1], 1])
+def test_a_row_that_is_none(plain: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        Row.of(plain)
