@@ -26,9 +26,9 @@ async def test_messages_between_relays(three: Servers, jetstream: JetStream) -> 
     assert await us.is_answering()
     assert await jetstream.publish("candy.from.eu.beat", b"x")
     assert await asyncio.wait_for(heard.get(), 5) == ("candy.from.eu.beat", b"x")
-    assert await jetstream.request("candy.to.us.ask", b"abc") == b"cba"
-    with pytest.raises(AwayError, match=r"no answer from candy\.to\.ap\.ask"):
-        await jetstream.request("candy.to.ap.ask", b"abc")
+    assert await jetstream.request("candy.to.us.ask.eu", b"abc") == b"cba"
+    with pytest.raises(AwayError, match=r"no answer from candy\.to\.ap\.ask\.eu"):
+        await jetstream.request("candy.to.ap.ask.eu", b"abc")
     await us.close()
 
 
