@@ -18,9 +18,9 @@ Rules:
     begins again while the link still counts as connected is met half way once it has been silent.
  6. Where the original leaves FAILED by the peer's UDP4CONN alone, this member does so by time, too: two ends that
     failed together, in an outage of a STUN server, would fail for ever.
- 7. All who have the password can make anybody's heartbeats, but the relay passes nothing on under another's address. So
-    a heartbeat counts from the machines of which the relay has told for its peer; where both are behind one NAT, from
-    any private address, for the original tells of its own there only if it was asked first.
+ 7. A member with the password can forge any peer's heartbeats; it can't have the relay pass on a message under that
+    peer's address. So a heartbeat counts if it comes from an IP that the peer's own messages named. Behind one NAT any
+    private address counts: the original names its LAN endpoint only to a peer that asked first.
 
 The wire and its times: protocol.md, "Peer to peer". This module knows no sockets; `now` is monotonic seconds.
 """

@@ -6,8 +6,8 @@
 Rules:
  1. Only an answer to a request that is under way counts, from where that went.
  2. An outage ends: asked again is with each ask(), once in FRESH_S at most unless something has changed.
- 3. A server's other address is asked only if it is the server's own, or anybody's: what a STUN answer says is believed
-    by nobody.
+ 3. A server's other address is asked only if its IP is the server's own or 0.0.0.0: a STUN answer is not
+    authenticated, and may name any machine.
 
 No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTIME.
 """

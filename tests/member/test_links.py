@@ -406,7 +406,7 @@ def test_an_answer_from_elsewhere_proves_nothing() -> None:
 
 
 def test_what_others_have_seen_is_bounded() -> None:
-    """Whoever has the session's keys has it probe no more than four addresses beside those that it offers."""
+    """A peer with the session's keys has it probe no more than four addresses beside those that it offers."""
     links = met()
     for number in range(1, 50):
         links.arrived(5, Endpoint(ip_address(f"192.0.2.{number}"), 9), b"", number / 100)

@@ -105,7 +105,7 @@ class Agreement:
 
         Args:
             takes_from: the device from which it may be taken, because that has left and others have a right to it.
-            known: the revision at which it is this device's, or free, as far as is known; 0: it never was anybody's.
+            known: the revision at which it is this device's, or free, as far as is known; 0: no device ever had it.
 
         Raises:
             HeldError: it is another device's.

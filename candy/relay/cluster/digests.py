@@ -6,9 +6,9 @@
 Rules:
  1. A digest matters as long as a relay may take its timestamp for timely. What is forgotten is never believed again:
     that time is agreed on first, and deleted by it later.
- 2. Who has spent a digest then looks how far that time is, by a look that is FRESH_S old at most. Whoever deletes has
-    waited WAIT_S since that time was agreed on. So a digest that could be spent a second time, because it was deleted,
-    is of a time that is known to be forgotten.
+ 2. A relay that has spent a digest then looks how far that time is, by a look that is FRESH_S old at most. The relay
+    that deletes has waited WAIT_S since that time was agreed on. So a digest that could be spent a second time, because
+    it was deleted, is of a time that is known to be forgotten.
  3. WAIT_S is longer than FRESH_S, by more than a leader of NATS that has lost its office may still answer (10 s). Both
     are by a relay's own monotonic clock.
  4. What is forgotten lies behind this relay's clock and behind NATS' by the tolerance and SPARE_S: one clock that runs
