@@ -275,14 +275,18 @@ class Pathfinder:
 
     def _choose(self, now: float) -> None:
         """Rule 2, among those that were measured."""
-        best = self._best(trial for trial in self._trials.values() if trial.mtu)
+        measured = [trial for trial in self._trials.values() if trial.mtu]
         path = self._path
         if path is None or not self._answers(path):
+            best = self._best(measured)
             if best is not None:
                 self._path, self.since = best, now
             elif path is not None and path.lost_in_row > len(FIRST_S):
                 self._path = None
-        elif best is not None and best is not path and best.answers > 1 and best.is_better(path):
+            return
+        best = self._best(trial for trial in measured if trial.answers > 1 and now >= trial.held_until)
+        if best is not None and best is not path and best.is_better(path):
+            path.left(now)
             self._path, self.since = best, now
 
     def _best(self, trials: Iterable[Trial]) -> Trial | None:

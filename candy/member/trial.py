@@ -7,6 +7,11 @@ Rules:
     them those of an address that has answered come every EACH_S, of one that has not ever more seldom.
  2. The MTU is the longest IP packet of which an answer came. All sizes are tried at once, in a round; what is answered
     counts at once, what is not by the end of the round counts as too long.
+ 3. Of two that are about as fast the one by which more fits is better, for a tunnel of whichever program takes its share
+    of each packet; then the nearer one by its kind.
+ 4. One is much faster than another if each of its RECENT answers was faster than each of the other's: some wait behind
+    a stream, or for a busy machine. One that was left is held off for a while, ever longer: it may have been slow
+    because it was used.
 
 This module sends nothing, and knows neither keys nor peers. `now` is in seconds of CLOCK_BOOTTIME.
 """
@@ -19,6 +24,8 @@ from candy.protocol.linking import Candidate, Endpoint, Kind
 FIRST_S: Final = (0.2, 0.4, 0.8)
 EACH_S: Final = 1.5
 SELDOM_S: Final = 120.0
+DOUBLED_MOST: Final = 7
+"""Times, from the one to the other."""
 MTU_LEAST: Final = 1280
 SIZES: Final = (MTU_LEAST, 1420, 1460, 1480, 1500)
 """Bytes of an IP packet. A device's packets have at most 1,479, and 60 more on the way, 80 with IPv6."""
@@ -29,6 +36,9 @@ SMOOTHED: Final = 8
 _BY_KIND: Final = {Kind.LAN: 0, Kind.GLOBAL6: 1, Kind.FIXED: 1, Kind.REFLEXIVE: 2}
 BETTER: Final = 0.8
 BETTER_S: Final = 0.001
+RECENT: Final = 4
+HELD_S: Final = (10.0, 160.0)
+"""At first, and at most."""
 
 
 class Trial:
@@ -39,6 +49,8 @@ class Trial:
     """
 
     __slots__ = (
+        "_held_s",
+        "_recent",
         "_round_began",
         "_rounds",
         "_tries",
@@ -47,6 +59,7 @@ class Trial:
         "endpoint",
         "has_sizes_due",
         "has_turn",
+        "held_until",
         "is_narrow",
         "is_offered",
         "kind",
@@ -76,6 +89,8 @@ class Trial:
         """Seconds, smoothed; of no use before there was an answer."""
         self.loss = 0.0
         """A share, smoothed."""
+        self.held_until = -inf
+        """Before that it takes no other one's place (rule 4)."""
         self.mtu = 0
         """0: nothing was measured."""
         self.measured_at = -inf
@@ -89,6 +104,8 @@ class Trial:
         self._round_began = -inf
         self._rounds = 0
         self._tries = 0
+        self._recent: tuple[float, ...] = ()
+        self._held_s = 0.0
 
     @property
     def is_good(self) -> bool:
@@ -129,7 +146,7 @@ class Trial:
         self.sent_at = now
         self.has_turn = False
         if pause is None:
-            number, self._tries = self._tries, self._tries + 1
+            number, self._tries = self._tries, min(self._tries + 1, len(FIRST_S) + DOUBLED_MOST)
             if number < len(FIRST_S):
                 pause = FIRST_S[number]
             else:
@@ -140,6 +157,7 @@ class Trial:
         """A probe was answered after so many seconds."""
         first = self.answers == 0
         self.round_trip += round_trip if first else (round_trip - self.round_trip) / SMOOTHED
+        self._recent = (*self._recent, round_trip)[-RECENT:]
         self.loss -= self.loss / SMOOTHED
         self.answers += 1
         self.lost_in_row = 0
@@ -151,6 +169,12 @@ class Trial:
         self.loss += (1 - self.loss) / SMOOTHED
         if self.answers and self.lost_in_row <= len(FIRST_S):
             self.next_at = min(self.next_at, now)
+
+    def left(self, now: float) -> None:
+        """It was the path, and another one is better."""
+        least, most = HELD_S
+        self._held_s = min(2 * self._held_s, most) if now < self.held_until + most else least
+        self.held_until = now + self._held_s
 
     def measure(self, now: float) -> None:
         """Begin a round: the sizes are to be sent."""
@@ -180,17 +204,22 @@ class Trial:
         self._rounds = 0
 
     def is_better(self, other: "Trial") -> bool:
-        """Much faster, or as fast and nearer by its kind. Of two at most one is better than the other."""
-        if _is_much_faster(self, other):
+        """Much faster, or as fast and better by rule 3. Of two at most one is better than the other."""
+        if self._is_much_faster(other):
             return True
-        return _BY_KIND[self.kind] < _BY_KIND[other.kind] and not _is_much_faster(other, self)
+        return self._rank < other._rank and not other._is_much_faster(self)
+
+    @property
+    def _rank(self) -> tuple[int, int]:
+        # What was not measured yet may be wide: it is measured then.
+        return -(self.mtu or SIZES[-1]), _BY_KIND[self.kind]
+
+    def _is_much_faster(self, other: "Trial") -> bool:
+        ours = max(self._recent) / max(1 - self.loss, 0.1)
+        theirs = min(other._recent) / max(1 - other.loss, 0.1)
+        return ours < BETTER * theirs and theirs - ours >= BETTER_S
 
 
 def longest(endpoint: Endpoint, mtu: int) -> int:
     """Bytes of an inner packet that fit into an IP packet of this size to there."""
     return mtu - (60 if endpoint.family == 4 else 80)
-
-
-def _is_much_faster(one: Trial, other: Trial) -> bool:
-    ours, theirs = (each.round_trip / max(1 - each.loss, 0.1) for each in (one, other))
-    return ours < BETTER * theirs and theirs - ours >= BETTER_S
