@@ -7,7 +7,7 @@ Rules:
     them those of an address that has answered come every EACH_S, of one that has not ever more seldom.
  2. The MTU is the longest IP packet of which an answer came. All sizes are tried at once, in a round; what is answered
     counts at once, what is not by the end of the round counts as too long.
- 3. Of two that are about as fast the one by which more fits is better, for a tunnel of whichever program takes its share
+ 3. Of two that are about as fast the one by which more fits is better, for a tunnel of another program takes its share
     of each packet; then the nearer one by its kind.
  4. One is much faster than another if each of its RECENT answers was faster than each of the other's: some wait behind
     a stream, or for a busy machine. One that was left is held off for a while, ever longer: it may have been slow
