@@ -143,7 +143,9 @@ def change_figures(rates: list[float], interval_s: float) -> Figures:
     settled = round(SETTLED_S / interval_s)
     phases = [rates[at : at + per_phase] for at in range(0, 3 * per_phase, per_phase)]
     usual = [statistics.median(phase[settled:]) for phase in phases]
-    low = [rate < level / 2 for phase, level in zip(phases, usual, strict=True) for rate in phase]
+    # Where one path carries next to nothing that is no rate of its own.
+    levels = [max(level, max(usual) / 2) for level in usual]
+    low = [rate < level / 2 for phase, level in zip(phases, levels, strict=True) for rate in phase]
     longest = run = 0
     for is_low in low:
         run = run + 1 if is_low else 0

@@ -87,6 +87,9 @@ address; the detail is that, 4 bytes. Once in 5 s of one address, or of those th
 EVENT_QUIET: Final[int]
 """Of such a device: the path to a peer is quiet, and its packets go by the relay until the next set_path(); the detail
 is the peer's address, 4 bytes. Once for each set_path()."""
+EVENT_DOUBT: Final[int]
+"""Of such a device: packets went both ways by the path to a peer, and now what was sent there is not answered; the
+detail is the peer's address, 4 bytes. Whether the path is dead is for probes to say. At most once in 3 s of a path."""
 EVENT_LOST: Final[int]
 """Another program removed the TUN device; nothing is read from it any more. It stays adopted until stop()."""
 

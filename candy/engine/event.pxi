@@ -24,6 +24,7 @@ cdef enum:
     EV_QUIET = 20
     EV_OLD = 21
     EV_MET = 22
+    EV_DOUBT = 23
     PENDING_MAX = 64                # events of one connection that Python has not seen yet
     OUTBOX_BYTES_MAX = 8388608      # and of all together
 

@@ -6,9 +6,13 @@
 # by which link and to which address a peer's packets go; Python finds it and a worker follows it. It has no timer: a
 # path that carries packets and is not heard of for a while asks (LINK_ASKS), and is quiet when nothing answers. Where
 # one direction alone is lost, both ends notice: one hears nothing, the other nothing that says that it is heard.
+# A stream that stalls sends ever more seldom, too seldom for asking: Python is told at its first retransmission, by
+# EV_DOUBT, and probes.
 
 cdef enum:
     LINK_CONTENT_MAX = 9000         # bytes within a datagram
+    DOUBT_AFTER_NS = 150000000      # since it was heard of
+    BOTH_WAYS_NS = 500000000        # since a packet came
     ASK_AFTER_NS = 250000000        # since it was heard of
     ASK_PAUSE_NS = 100000000        # between two of them
     ASKS_LEAST = 3                  # lost, of which one may be chance
@@ -133,11 +137,24 @@ cdef inline void path_heard(Path *path, uint64_t now) noexcept nogil:
     store_relaxed64(&path.asked_ns, 0)
 
 
+cdef void path_doubt(Worker *w, Seals *seals, Path *path, uint64_t now) noexcept nogil:
+    """Before a packet is sent: tell Python if the last one has no answer, although the peer was sending packets."""
+    cdef uint8_t detail[4]
+    cdef uint64_t heard = load_relaxed64(&path.heard_ns)
+    if (since(now, heard) > DOUBT_AFTER_NS and load_relaxed64(&path.sent_ns) > heard
+            and since(now, load_relaxed64(&path.packet_ns)) <= BOTH_WAYS_NS
+            and since(now, load_relaxed64(&path.doubted_ns)) > ASKS_APART_NS):
+        store_relaxed64(&path.doubted_ns, now)
+        store_be32(detail, path.peer)
+        tell_sealing(w, seals, EV_DOUBT, detail, sizeof(detail))
+
+
 cdef int path_flags(Worker *w, Seals *seals, Path *path, uint64_t now) noexcept nogil:
     """The flags of the next datagram with a packet: whether it asks. -1: the path has been asked in vain, and is
     quiet."""
     cdef uint64_t asked = load_relaxed64(&path.asked_ns)
     cdef uint64_t before = load_relaxed64(&path.asks_ns)
+    path_doubt(w, seals, path, now)
     if since(now, load_relaxed64(&path.heard_ns)) <= ASK_AFTER_NS or since(now, before) < ASK_PAUSE_NS:
         return 0
     if asked == 0 or since(now, before) > ASKS_APART_NS:

@@ -249,6 +249,7 @@ cdef void link_packet(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom *
     if not may_be_inside(w, s, seals, f.session.peer, packet):
         return
     if f.path != NULL:
+        store_relaxed64(&f.path.packet_ns, boot_now(w))
         count(&f.path.traffic.packets_in, 1)
         count(&f.path.traffic.bytes_in, n)
     count_message(w, s, n)

@@ -121,6 +121,8 @@ def age_path(_Sealing engine not None, tun, uint32_t peer, double seconds):
     age(&path.asks_ns, seconds)
     age(&path.answered_ns, seconds)
     age(&path.sent_ns, seconds)
+    age(&path.packet_ns, seconds)
+    age(&path.doubted_ns, seconds)
 
 
 def set_old_sealed(_Sealing engine not None, tun, uint64_t number):

@@ -691,6 +691,8 @@ cdef struct Path:
     uint64_t asks_ns                # when it was last asked
     uint64_t asks                   # how often, since asked_ns
     uint64_t answered_ns            # when we last answered it
+    uint64_t packet_ns              # when a packet last came by it
+    uint64_t doubted_ns             # when Python was last told that it may be dead
     uint64_t quiet                  # packets go by the relay
     Traffic traffic                 # of packets; worker: the device's
 

@@ -25,7 +25,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final, NamedTuple, assert_never
 
-from candy._fastpath import EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN, Engine
+from candy._fastpath import EVENT_DOUBT, EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN, Engine
 from candy.errors import OperationalError, WireError
 from candy.host.candidates import Machine, look, reaches
 from candy.member.legacylinking import LegacyLinking
@@ -231,6 +231,8 @@ class Linking:
             self._do(self._links.noted(_number(detail), detail[4:], now))
         elif kind == EVENT_LINK:
             self._do(self._links.arrived(_number(detail), _endpoint(detail[12:31]), detail[31:], now))
+        elif kind == EVENT_DOUBT:
+            self._do(self._links.doubted(IPv4Address(detail), now))
         elif kind == EVENT_QUIET:
             peer = IPv4Address(detail[:4])
             if not self.legacy.silenced(peer):

@@ -216,7 +216,7 @@ class Links:
         peer, actions = self._peers[address], list[Action]()
         if offer.flags & Says.HEARS_NOTHING and peer.finder.path is not None:
             # What this member sends there may be lost, too; it would be a while before that is known here.
-            peer.finder.silenced(now)
+            peer.finder.silenced(now, by_peer=True)
             actions.append(ClearPath(address))
         if offer.flags & Says.ANSWER_ME:
             actions += self._offer(peer, Says(0))
@@ -257,7 +257,15 @@ class Links:
         if peer is None:
             return []
         peer.finder.silenced(now)
-        return [*self._offer(peer, Says.HEARS_NOTHING), *self._step(address, now)]
+        return self._step(address, now)
+
+    def doubted(self, address: IPv4Address, now: float) -> list[Action]:
+        """The engine misses an answer by a path."""
+        peer = self._peers.get(address)
+        if peer is None:
+            return []
+        peer.finder.doubted(now)
+        return self._step(address, now)
 
     def polled(self, busy: Iterable[IPv4Address], now: float) -> list[Action]:
         """There was traffic with these peers since the last time, and with no others."""
@@ -363,6 +371,7 @@ class Links:
                 case Leave():
                     yield ClearPath(address)
                 case Doubt():
+                    yield from self._offer(peer, Says.HEARS_NOTHING) if step.is_ours else []
                     yield step
 
     def _forget(self, address: IPv4Address) -> list[Action]:

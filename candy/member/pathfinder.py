@@ -6,8 +6,8 @@
 Rules:
  1. An address is used only when an answer to a probe of this member's has come from it. What is authentic, but comes
     from another address, is a reason to probe that one.
- 2. A path is left for one that is better (Trial.is_better), and when two of its probes in a row are lost for any that
-    answers. So a better one is taken within 2 s, and one loss changes nothing.
+ 2. A path is left for one that is better (Trial.is_better), within 2 s. It is left for the relay when two of its probes
+    in a row are lost, and then for any that has answered since: others may have died with it. One loss changes nothing.
  3. Probes of the path are as long as its MTU, so that one which has become narrower is found out.
  4. ACTIVE: all addresses are probed. WARM: the path alone, to hold it open. IDLE: nothing is; the path is left, because
     a NAT may have forgotten it.
@@ -47,6 +47,8 @@ AGAIN_S: Final = 5.0
 OBSERVED_MOST: Final = 4
 OUTSTANDING_MOST: Final = 64
 WAIT_S: Final = 0.1
+DOUBTS: Final = 2
+"""Probes that are lost together, of a path that is dead."""
 TRIED_S: Final = 5.0
 """After so long without an answer no path was found."""
 
@@ -75,6 +77,9 @@ class Leave:
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """The path does not answer any more: perhaps this member's own addresses are others now."""
+
+    is_ours: bool
+    """The peer does not know of it yet."""
 
 
 Step = Probe | Use | Leave | Doubt
@@ -110,12 +115,14 @@ class Pathfinder:
         self._used: Use | None = None
         """What the engine has and goes by."""
         self._silent_at = -inf
-        """When the engine said so last, of the path."""
+        """When the path was last found dead: what answered before that says nothing."""
         self._active_at = now
         self._is_awake = True
         self._began = now
-        self._is_in_doubt = False
+        self._doubt: Doubt | None = None
         """That is to be said."""
+        self._is_doubted = False
+        """By the engine."""
         self._wait_until = -inf
         """For the budget, which has so many probes for it then."""
         self._granted = 0
@@ -217,14 +224,22 @@ class Pathfinder:
         del self._outstanding[answer.id]
         trial = self._trials.get(source)
         if trial is not None:
+            if not trial.is_good:
+                # The way to the peer is open, or open again: others that are better may be, too.
+                for other in self._trials.values():
+                    other.hasten(now)
             trial.answered(now - sent.at, now)
             if sent.size:
                 trial.measured(sent.size)
 
-    def silenced(self, now: float) -> None:
-        """The engine sends nothing by the path any more, for nothing came back."""
-        self._silent_at, self._used = now, None
-        self._doubt(now)
+    def doubted(self, now: float) -> None:
+        """The engine misses an answer to packets of the path: two probes say whether it is dead."""
+        self._is_doubted = self._path is not None
+
+    def silenced(self, now: float, *, by_peer: bool = False) -> None:
+        """The engine sends nothing by the path any more: nothing came back, or the peer says that it hears nothing."""
+        self._found_dead(now, is_ours=not by_peer)
+        self._used = None
 
     def tick(self, now: float) -> list[Step]:
         """Act on what came, and on time."""
@@ -237,8 +252,8 @@ class Pathfinder:
         self._expire(now)
         self._choose(now)
         self._measure(now)
-        doubts, self._is_in_doubt = self._is_in_doubt, False
-        return [*self._settle(now), *self._probes(now), *([Doubt()] if doubts else [])]
+        doubt, self._doubt = self._doubt, None
+        return [*self._settle(now), *self._probes(now), *([] if doubt is None else [doubt])]
 
     def rest(self) -> None:
         """Do nothing until there is traffic. The engine has no path then: the caller sees to that."""
@@ -246,6 +261,7 @@ class Pathfinder:
         self._wait_until, self._granted = -inf, 0
         self._outstanding.clear()
         self._path = self._used = None
+        self._is_doubted = False
 
     def is_active(self, now: float) -> bool:
         return now < self._active_at + ACTIVE_S
@@ -267,10 +283,10 @@ class Pathfinder:
             if trial is self._path:
                 trial.measured_at = -inf
                 if trial.lost_in_row == 2:
-                    self._doubt(now)
+                    self._found_dead(now, is_ours=self._used is not None)
 
-    def _doubt(self, now: float) -> None:
-        self._is_in_doubt = True
+    def _found_dead(self, now: float, *, is_ours: bool) -> None:
+        self._silent_at, self._doubt = now, Doubt(is_ours)
         self.restart(now)
 
     def _choose(self, now: float) -> None:
@@ -318,11 +334,11 @@ class Pathfinder:
     def _settle(self, now: float) -> list[Step]:
         """Tell the engine what is another now."""
         path = self._path
-        if path is None or not path.mtu:
+        if path is None or not path.mtu or path.answered_at <= self._silent_at:
             had, self._used = self._used, None
             return [] if had is None else [Leave()]
         use = Use(path.endpoint, longest(path.endpoint, path.mtu))
-        if use == self._used or path.answered_at <= self._silent_at:
+        if use == self._used:
             return []
         self._used = use
         return [use]
@@ -331,6 +347,9 @@ class Pathfinder:
         """Those that are due, as far as the budget goes."""
         steps: list[Step] = []
         has_path = self._path is not None and self._answers(self._path)
+        if self._is_doubted and self._path is not None and self._take(now, DOUBTS):
+            self._is_doubted = False
+            steps += [self._probe(self._path, now) for _ in range(DOUBTS)]
         for trial in self._trials.values():
             if trial.has_sizes_due and self._take(now, len(SIZES)):
                 trial.has_sizes_due = False

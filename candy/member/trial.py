@@ -166,7 +166,9 @@ class Trial:
     def lost(self, now: float) -> None:
         """A probe was not answered. Another one says soon whether that was an accident."""
         self.lost_in_row += 1
-        self.loss += (1 - self.loss) / SMOOTHED
+        if self.lost_in_row <= 2:
+            # More in a row are no loss, but a way that is closed.
+            self.loss += (1 - self.loss) / SMOOTHED
         if self.answers and self.lost_in_row <= len(FIRST_S):
             self.next_at = min(self.next_at, now)
 

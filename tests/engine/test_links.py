@@ -26,7 +26,7 @@ from kit.superpacket import ANY, IPIP, NO_VNET, A, B, C, checksums_right, folded
 from kit.superpacket import udp as udp_packet
 
 from candy import _fastpath
-from candy._fastpath import EVENT_CONFIRMED, EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN
+from candy._fastpath import EVENT_CONFIRMED, EVENT_DOUBT, EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN
 
 pytestmark = pytest.mark.engine
 
@@ -551,6 +551,66 @@ def test_what_was_asked_long_ago_counts_for_nothing() -> None:
         _fastpath.age_path(one.engine, one.device.tun, B, 4)
         asks_in_vain(one, 3)
         assert not one.is_quiet()
+
+
+def both_ways(one: Linked) -> None:
+    """A packet comes, and one goes that has no answer."""
+    arrives(one)
+    sends(one)
+
+
+def sends(one: Linked) -> None:
+    one.device.kernel.send(packet(A, B, b"."))
+    one.went()
+
+
+def test_a_stream_that_stalls_is_told_once() -> None:
+    with linked() as one:
+        both_ways(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        assert one.told(EVENT_DOUBT) == [B.to_bytes(4, "big")]
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        both_ways(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 3.1)
+        both_ways(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        assert one.told(EVENT_DOUBT, 2) == [B.to_bytes(4, "big")] * 2
+
+
+def test_what_is_no_stall_is_not_told() -> None:
+    with linked() as one:
+        # All was answered.
+        both_ways(one)
+        arrives(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        # It is too soon.
+        both_ways(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.1)
+        sends(one)
+        # Packets go one way.
+        arrives(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.6)
+        one.comes(b"")
+        sends(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        # That is one, and the first.
+        both_ways(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        assert one.told(EVENT_DOUBT) == [B.to_bytes(4, "big")]
+        both_ways(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 3.1)
+        both_ways(one)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
+        sends(one)
+        assert one.told(EVENT_DOUBT, 2) == [B.to_bytes(4, "big")] * 2
 
 
 def test_where_the_kernel_sends_nothing_is_quiet() -> None:

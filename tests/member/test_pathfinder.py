@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from itertools import count
 
 from candy.member.budget import Budget
-from candy.member.pathfinder import Pathfinder, Probe
+from candy.member.pathfinder import Doubt, Leave, Pathfinder, Probe, Step, Use
 from candy.member.trial import SELDOM_S, Trial
 from candy.protocol.linking import HEADERS, ID_BYTES, OVERHEAD, Answer, Candidate, Endpoint, Kind
 
@@ -24,6 +24,8 @@ class Ways:
         self.mtu: dict[Endpoint, int] = {}
         self.taken: list[Endpoint] = []
         """Each path, in turn."""
+        self.went: list[Step] = []
+        """All steps but probes."""
         self._under_way: list[tuple[float, Endpoint, Answer]] = []
         self.finder.offered(candidates, self.now)
 
@@ -38,6 +40,8 @@ class Ways:
             for step in self.finder.tick(self.now):
                 if isinstance(step, Probe):
                     self._send(step)
+                else:
+                    self.went.append(step)
             path = self.finder.path
             if path is not None and self.taken[-1:] != [path.endpoint]:
                 self.taken.append(path.endpoint)
@@ -124,3 +128,65 @@ def test_an_address_that_answered_for_an_hour_is_lost() -> None:
     ways.mtu[NEARER] = 0
     ways.run(10.0)
     assert set(ways.taken) == {NATIVE}
+
+
+def two() -> Ways:
+    ways = Ways(Candidate(Kind.LAN, NATIVE), Candidate(Kind.LAN, NEARER))
+    ways.round_trip_s = {NATIVE: lambda: 0.02, NEARER: lambda: 0.06}
+    ways.mtu = {NATIVE: 1500, NEARER: 1500}
+    ways.run(8.0)
+    assert ways.taken[-1] == NATIVE
+    ways.went.clear()
+    return ways
+
+
+def test_an_address_that_dies_with_the_path_is_not_tried_with_packets() -> None:
+    """Both are of one machine, which is gone."""
+    ways = two()
+    ways.mtu = {NATIVE: 0, NEARER: 0}
+    ways.run(4.0)
+    assert ways.went == [Leave(), Doubt(is_ours=True)]
+
+
+def test_a_path_that_dies_alone_has_the_other_in_its_place() -> None:
+    ways = two()
+    ways.mtu[NATIVE] = 0
+    ways.run(4.0)
+    assert [type(step) for step in ways.went] == [Leave, Doubt, Use]
+    assert ways.taken[-1] == NEARER
+
+
+def test_the_best_is_taken_again_when_all_are_back() -> None:
+    """The other one happens to be probed first."""
+    ways = two()
+    ways.mtu = {NATIVE: 0, NEARER: 0}
+    ways.run(60.0)
+    ways.taken.clear()
+    ways.mtu = {NATIVE: 1500, NEARER: 1500}
+    ways.finder.observed(NEARER, ways.now)
+    ways.run(2.0)
+    assert ways.taken[-1] == NATIVE
+
+
+def test_a_path_in_doubt_is_left_before_a_stream_asks_once_more() -> None:
+    """TCP's second retransmission comes 0.4 s behind its first."""
+    ways = two()
+    ways.mtu = {NATIVE: 0, NEARER: 0}
+    ways.finder.doubted(ways.now)
+    ways.run(0.4)
+    assert ways.went == [Leave(), Doubt(is_ours=True)]
+
+
+def test_a_doubt_without_reason_changes_nothing() -> None:
+    ways = two()
+    ways.finder.doubted(ways.now)
+    ways.run(4.0)
+    assert ways.went == []
+
+
+def test_the_peer_that_says_so_is_not_told() -> None:
+    ways = two()
+    ways.finder.silenced(ways.now, by_peer=True)
+    ways.run(4.0)
+    assert [type(step) for step in ways.went] == [Doubt, Use]
+    assert ways.went[0] == Doubt(is_ours=False)
