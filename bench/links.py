@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -34,9 +35,10 @@ from links_targets import links_table, links_targets
 from machine import CONGESTION, Bystanders, describe
 from rich.console import Console
 from target import missed
-from tunnel import Failed, Iperf, idle, tcp, udp
+from tunnel import Failed, Iperf, Pings, arrived, idle, tcp
 from tunnel_lab import Mode, TunnelLab, Way
 from tunnel_report import Figures, Found
+from udp_flood import LENGTH
 
 from candy._fastpath import openssl_version
 
@@ -53,6 +55,10 @@ INTERVAL_S = 0.1
 SETTLED_S = 1.0
 """Behind a change, what the path carries then is measured."""
 FLOOD_PER_S = 100_000
+OWN_PER_S = 300_000
+"""Packets of 100 bytes that are sent through the tunnel. iperf3 takes a core for so many, and another one to read them,
+which on two cores leaves none to what is measured."""
+SINK_PORT = 9
 BESIDE = "50M"
 """What the link carries beside a flood."""
 LINK_S = 10.0
@@ -158,6 +164,25 @@ def change_figures(rates: list[float], interval_s: float) -> Figures:
     }
 
 
+def own_flood(lab: TunnelLab, way: Way, seconds: int) -> Figures:
+    """A flood of packets with 100 bytes through the tunnel, to a socket that nobody reads, and pings beside it."""
+    with lab.right:
+        sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sink:
+        sink.bind(("0.0.0.0", SINK_PORT))
+        before = arrived(lab, way, LENGTH)
+        argv = [sys.executable, str(Path(__file__).parent / "udp_flood.py"), way.to, str(SINK_PORT)]
+        with Pings(lab, way.to) as pings:
+            said = lab.left.run(*argv, "--rate", str(OWN_PER_S), "--seconds", str(seconds))
+        count, sent = arrived(lab, way, LENGTH) - before, int(said.split()[0])
+    return {
+        "udp100": count / seconds / 1e3,
+        "udp100 sent": sent / seconds / 1e3,
+        "udp100 lost": max(0.0, 1 - count / sent),
+        **pings.figures("ping udp100"),
+    }
+
+
 def flooded(lab: TunnelLab, way: Way, seconds: int) -> Figures:
     """A stranger floods the UDP port of the right while the link carries little: what that costs its client, as a share
     of a core beyond what it needs without the flood, and what the link loses."""
@@ -201,7 +226,7 @@ Step = tuple[str, Callable[[TunnelLab, Way, int], Figures]]
 STEPS: tuple[Step, ...] = (
     ("idle ping", idle),
     ("1 TCP stream", partial(tcp, streams=1, options=())),
-    ("UDP, 100 bytes", partial(udp, size=100)),
+    ("UDP, 100 bytes", own_flood),
     ("a path that changes", path_change),
     ("a stranger's flood", flooded),
 )

@@ -189,23 +189,23 @@ def paced(lab: TunnelLab, way: Way, seconds: int) -> Figures:
     return {"paced": received["bits_per_second"] / 1e9} | cost.per_gigabyte("paced cpu", received["bytes"])
 
 
+def arrived(lab: TunnelLab, way: Way, size: int) -> int:
+    """Packets of UDP with `size` bytes that the interface on the right has taken so far."""
+    # What is put together for the interface counts there as one packet, with one header.
+    header = UDP_HEADERS + (ETHERNET_HEADER if way.interface == "eth0" else 0)
+    [link] = json.loads(lab.right.run("ip", "-j", "-s", "link", "show", "dev", way.interface))
+    came = link["stats64"]["rx"]
+    return int((came["bytes"] - header * came["packets"]) // size)
+
+
 def udp(lab: TunnelLab, way: Way, seconds: int, size: int) -> Figures:
     """A flood of packets with `size` bytes of payload."""
     if not way.udp:
         return {}
-
-    # What is put together for the interface counts there as one packet, with one header.
-    header = UDP_HEADERS + (ETHERNET_HEADER if way.interface == "eth0" else 0)
-
-    def arrived() -> int:
-        [link] = json.loads(lab.right.run("ip", "-j", "-s", "link", "show", "dev", way.interface))
-        came = link["stats64"]["rx"]
-        return int((came["bytes"] - header * came["packets"]) // size)
-
-    before, reconnects = arrived(), way.reconnects()
+    before, reconnects = arrived(lab, way, size), way.reconnects()
     with Pings(lab, way.to) as pings:
         end = Iperf(lab, way, seconds).run("-u", "-b", "0", "-l", str(size), "-w", "4M")["sum"]
-    count, taken = arrived() - before, end["seconds"]
+    count, taken = arrived(lab, way, size) - before, end["seconds"]
     if way.reconnects() > reconnects:
         raise Failed(f"{way.name}: the tunnel went down under packets of {size} bytes")
     name = f"udp{size}"

@@ -25,7 +25,7 @@ class _Vector(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
+class _Header(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_void_p),
         ("name_length", ctypes.c_uint32),
@@ -34,16 +34,20 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
     )
+
+
+class _Message(ctypes.Structure):
+    # The kernel pads a header to eight bytes: as a structure of its own it is.
+    _fields_ = (("header", _Header), ("sent", ctypes.c_uint))
 
 
 def batch(datagrams: list[ctypes.Array[ctypes.c_char]]) -> ctypes.Array[_Message]:
     """For one sendmmsg() on a connected socket."""
     messages = (_Message * len(datagrams))()
     for message, datagram in zip(messages, datagrams, strict=True):
-        message.vectors = ctypes.pointer(_Vector(ctypes.addressof(datagram), len(datagram)))
-        message.vector_count = 1
+        message.header.vectors = ctypes.pointer(_Vector(ctypes.addressof(datagram), len(datagram)))
+        message.header.vector_count = 1
     return messages
 
 

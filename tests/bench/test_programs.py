@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from importlib import import_module
@@ -197,3 +198,12 @@ def test_logins_program() -> None:
     ran = run("logins.py", "--logins", "2")
     assert "40 members: UDP4CONN" in ran.stdout
     assert "60 strangers" in ran.stdout
+
+
+def test_a_flood_is_of_datagrams_of_one_length() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+        sink.bind(("127.0.0.1", 0))
+        sink.settimeout(10.0)
+        said = run("udp_flood.py", "127.0.0.1", str(sink.getsockname()[1]), "--rate", "1000", "--seconds", "0.1").stdout
+        lengths = [len(sink.recv(2048)) for _ in range(int(said.split()[0]))]
+    assert set(lengths) == {100}
