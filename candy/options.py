@@ -383,6 +383,12 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
             most=1_000_000,
         ),
         _switch_off("no_stun", "stun", "answer no STUN, by which members behind NATs find each other (UDP, two ports)"),
+        Option(
+            "stun_listen",
+            str,
+            "answer STUN on this UDP port and another, like 0.0.0.0:443 behind a web server  [each address of -w]",
+            "HOST:PORT",
+        ),
         Option("workers", int, "threads that forward packets  [cores - 1]", "COUNT", least=1, most=64),
         Option(
             "queue_bytes",

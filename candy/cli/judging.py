@@ -69,11 +69,15 @@ def doubts(gathered: Gathered, settings: RelaySettings) -> list[str]:
 
 def _doubts_of_machine(settings: RelaySettings) -> Iterator[str]:
     """What will not work here, now."""
-    if 0 < settings.port < _first_free_port() and not _may_bind():
-        yield (
-            f"--websocket: this user may not listen on port {settings.port}: run as root, give the unit "
-            f"AmbientCapabilities=CAP_NET_BIND_SERVICE (candy-server service install does), or take {DEFAULT_PORT}"
-        )
+    ports = {"--websocket": settings.port}
+    if settings.stun and settings.stun_listen is not None:
+        ports["--stun-listen"] = settings.stun_listen[1]
+    for option, port in ports.items():
+        if 0 < port < _first_free_port() and not _may_bind():
+            yield (
+                f"{option}: this user may not listen on port {port}: run as root, give the unit "
+                f"AmbientCapabilities=CAP_NET_BIND_SERVICE (candy-server service install does), or take {DEFAULT_PORT}"
+            )
     if settings.tls_certificate:
         # It takes ten megabytes, and a relay without TLS needs it not.
         from candy.carrier import certificates

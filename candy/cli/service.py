@@ -128,7 +128,8 @@ def _is_open(file: Path) -> bool:
 def _rights(settings: "RelaySettings") -> dict[str, str]:
     """What its settings need of the kernel, as the template has it."""
     has_interface = any(network.tun for network in settings.networks)
-    needs_port = 0 < settings.port < PRIVILEGED_BELOW
+    ports = (settings.port, settings.stun_listen[1] if settings.stun and settings.stun_listen else 0)
+    needs_port = any(0 < port < PRIVILEGED_BELOW for port in ports)
     capabilities = ["CAP_NET_ADMIN"] * has_interface + ["CAP_NET_BIND_SERVICE"] * needs_port
     named = " ".join(capabilities)
     devices = "DevicePolicy=closed\nDeviceAllow=/dev/net/tun rw" if has_interface else "PrivateDevices=yes"

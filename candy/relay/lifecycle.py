@@ -98,7 +98,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             certificates = _certificates(settings)
             listeners = await listen(settings)
             if settings.stun:
-                stun.serve(listeners, engine)
+                stun.serve(stun.places(settings.stun_listen, listeners), engine)
             relay.door.open(listeners, certificates)
             if certificates is not None:
                 relay.showing.take(certificates)

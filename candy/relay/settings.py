@@ -113,7 +113,9 @@ class RelaySettings(Settings):
     ] = ()
     """Whose word on where requests come from counts."""
     stun: bool = setting(_OPTIONS["no_stun"])
-    """Answer STUN, beside each address that is listened on."""
+    """Answer STUN, beside each address that is listened on, or instead:"""
+    stun_listen: Endpoint | None = None
+    """There."""
     unauthenticated_per_source: int = setting(_OPTIONS["unauthenticated_per_source"])
     failures_per_minute: int = setting(_OPTIONS["failures_per_minute"])
     workers: int = bounded(factory=_spare_cores, least=_OPTIONS["workers"].least, most=_OPTIONS["workers"].most)

@@ -1,17 +1,18 @@
 """The relay's STUN responder: by its answers members behind NATs learn at which address others reach them.
 
-    listeners ─▶ serve(): on UDP, each one's address and port, and another port beside it ─▶ engine
+    settings, listeners ─▶ places() ─▶ serve(): UDP on each address and port, and another port beside it ─▶ engine
 
-Two ports tell a symmetric NAT. Rule: without UDP the relay goes on; what can't be had is a warning. This module answers
-nothing itself.
+Members ask where they connect to. Behind a web server that is another port than the relay's own, of which the relay is
+told. Two ports tell a symmetric NAT. Rule: without UDP the relay goes on; what can't be had is a warning. This module
+answers nothing itself.
 """
 
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from candy._fastpath import Engine
 from candy.settings import host_port
@@ -22,15 +23,30 @@ SERVED_MOST: Final = 2
 _log = logging.getLogger(__name__)
 
 
-def serve(listeners: Iterable[socket.socket], engine: Engine) -> None:
-    """Answer beside the first of these."""
-    for listener in list(listeners)[:SERVED_MOST]:
-        own = listener.getsockname()
+class Place(NamedTuple):
+    """One to answer at."""
+
+    family: socket.AddressFamily
+    own: tuple[Any, ...]
+    """The sockaddr, as Python has it."""
+
+
+def places(wanted: tuple[str, int] | None, listeners: Iterable[socket.socket]) -> list[Place]:
+    """Where the settings say, an IP address and a port, or else beside each of the listeners."""
+    if wanted is None:
+        return [Place(listener.family, listener.getsockname()) for listener in listeners]
+    family = socket.AF_INET if ip_address(wanted[0]).version == 4 else socket.AF_INET6
+    return [Place(family, wanted)]
+
+
+def serve(places: Sequence[Place], engine: Engine) -> None:
+    """Answer at the first of these."""
+    for family, own in places[:SERVED_MOST]:
         where = host_port(own[0], own[1])
         try:
             with ExitStack() as undo:
-                first = undo.enter_context(_bound(listener.family, own, own[1]))
-                second = undo.enter_context(_beside(listener.family, own))
+                first = undo.enter_context(_bound(family, own, own[1]))
+                second = undo.enter_context(_beside(family, own))
                 address = ip_address(own[0].partition("%")[0]).packed
                 engine.open_stun(first.fileno(), (address, second.getsockname()[1]))
                 first.detach()
@@ -45,17 +61,15 @@ def serve(listeners: Iterable[socket.socket], engine: Engine) -> None:
             )
 
 
-def _beside(family: socket.AddressFamily, own: tuple[object, ...]) -> socket.socket:
+def _beside(family: socket.AddressFamily, own: tuple[Any, ...]) -> socket.socket:
     """On the next port, or on any."""
-    port = own[1]
-    assert isinstance(port, int)
     try:
-        return _bound(family, own, port + 1)
+        return _bound(family, own, own[1] + 1)
     except (OSError, OverflowError):
         return _bound(family, own, 0)
 
 
-def _bound(family: socket.AddressFamily, own: tuple[object, ...], port: int) -> socket.socket:
+def _bound(family: socket.AddressFamily, own: tuple[Any, ...], port: int) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET6:

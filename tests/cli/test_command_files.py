@@ -371,9 +371,12 @@ def test_a_check_names_what_this_machine_does_not_let_work(
     monkeypatch.setattr(Netlink, "addresses", lambda kernel: [lan])
     monkeypatch.setattr(judging, "_may_bind", lambda: False)
     flags = ["--no-legacy", "-w", "wss://0.0.0.0:443", "--tls-certificate", str(chain), "--tls-key", str(key)]
+    flags += ["--stun-listen", "0.0.0.0:444"]
     said = call(server_command.main, "--check", *flags).stderr.splitlines()
     assert [line.removeprefix("candy-server: warning: ") for line in said] == [
         "--websocket: this user may not listen on port 443: run as root, give the unit "
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE (candy-server service install does), or take 26816",
+        "--stun-listen: this user may not listen on port 444: run as root, give the unit "
         "AmbientCapabilities=CAP_NET_BIND_SERVICE (candy-server service install does), or take 26816",
         f"{chain} ends soon, at {now + timedelta(1):%Y-%m-%d %H:%M} UTC: renew it",
         "--dhcp: the pool 192.168.202.0/24 overlaps 192.168.202.0/28, which this machine is part of by lo: "
@@ -440,7 +443,7 @@ def test_example_shows_the_defaults(name: str, tmp_path: Path, ran: Ran) -> None
     start: Callable[..., tuple[Any, str]] = serve if name == "server.toml" else join
     lines = content.splitlines()
     shown = [line.removeprefix("#") for line in lines if is_setting(line)]
-    made_up = ("example", "/etc/candy", "192.168.", "198.51.100.", '"127.0.0.1:', '"home"', "workers")
+    made_up = ("example", "/etc/candy", "192.168.", "198.51.100.", '"127.0.0.1:', '"0.0.0.0:', '"home"', "workers")
     defaults = [line for line in shown if not any(word in line for word in made_up)]
     assert len(defaults) >= 6
     written = [line for line in lines if line and not line.startswith("#")]

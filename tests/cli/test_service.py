@@ -71,6 +71,7 @@ def test_a_relay_without_rights(root: Path) -> None:
     ("text", "capabilities"),
     [
         ('websocket = "ws://0.0.0.0:80"', "CAP_NET_BIND_SERVICE"),
+        ('websocket = "ws://127.0.0.1:26816"\nstun_listen = "0.0.0.0:443"', "CAP_NET_BIND_SERVICE"),
         ('tun = "192.168.202.200/24"\nwebsocket = "ws://0.0.0.0:443"', "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"),
         ('[network."/a"]\npassword = "y"\ntun = "10.0.0.1/24"\ndhcp = "10.0.0.0/24"', "CAP_NET_ADMIN"),
     ],

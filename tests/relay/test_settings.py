@@ -105,6 +105,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "max_connections": 65536,
         "cluster": None,
         "stun": True,
+        "stun_listen": None,
     }
 
 
@@ -269,6 +270,7 @@ URL = "write it like ws://host:26816 or wss://host"
         ("public_url", "https://vpn.example.org", "'https://vpn.example.org' is not a WebSocket URL: "),
         ("public_url", "wss://x/?a=b", "'wss://x/?a=b' is more than scheme, host, port and path: write it"),
         ("public_url", "wss://u:p@x", "'wss://…@x' is more than scheme, host, port and path: "),
+        ("stun_listen", "443", "'443' is not an address and a port: write it like 127.0.0.1:26817"),
         ("metrics", "127.0.0.1", "'127.0.0.1' has no port from 0 to 65535: write it like 127.0.0.1:26817"),
         ("metrics", "127.0.0.1:65536", "'127.0.0.1:65536' has no port from 0 to 65535: "),
         ("metrics", "localhost:1", "'localhost:1' is not an address and a port: write it like "),

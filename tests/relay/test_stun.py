@@ -32,7 +32,7 @@ def test_it_answers_on_two_ports(is_next_taken: bool) -> None:
         if is_next_taken:
             other.bind(("127.0.0.1", port + 1))
         try:
-            stun.serve([listener], engine)
+            stun.serve(stun.places(None, [listener]), engine)
             seen, own = asked(("127.0.0.1", port))
             assert seen.mapped == own
             assert seen.other is not None
@@ -47,7 +47,28 @@ def test_a_taken_port_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     engine = Engine(1)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(type=socket.SOCK_DGRAM) as other:
         other.bind(listener.getsockname())
-        stun.serve([listener], engine)
+        stun.serve(stun.places(None, [listener]), engine)
     engine.stop()
     [line] = caplog.messages
     assert re.match(r"no STUN on UDP 127\.0\.0\.1:\d+: Address already in use: members behind NATs", line)
+
+
+def test_it_answers_where_the_settings_say() -> None:
+    """Not where the relay listens, which is for a web server."""
+    engine = Engine(1)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(type=socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.2", 0))
+        wanted = free.getsockname()
+        free.close()
+        try:
+            stun.serve(stun.places(wanted, [listener]), engine)
+            seen, own = asked(wanted)
+            assert seen.mapped == own
+            with pytest.raises(ConnectionRefusedError):
+                asked(listener.getsockname())
+        finally:
+            engine.stop()
+
+
+def test_it_answers_by_ipv6() -> None:
+    assert stun.places(("::1", 443), []) == [(socket.AF_INET6, ("::1", 443))]
