@@ -69,10 +69,7 @@ def doubts(gathered: Gathered, settings: RelaySettings) -> list[str]:
 
 def _doubts_of_machine(settings: RelaySettings) -> Iterator[str]:
     """What will not work here, now."""
-    ports = {"--websocket": settings.port}
-    if settings.stun and settings.stun_listen is not None:
-        ports["--stun-listen"] = settings.stun_listen[1]
-    for option, port in ports.items():
+    for option, port in settings.ports.items():
         if 0 < port < _first_free_port() and not _may_bind():
             yield (
                 f"{option}: this user may not listen on port {port}: run as root, give the unit "

@@ -6,8 +6,8 @@
 
 Rules:
  1. A relay runs as a user of its own (DynamicUser). Where its settings name files that others can't read, it runs as
-    root without a capability, who owns them.
- 2. It has the capabilities that its settings need, and no other: an interface, a port below 1024.
+    root, who owns them.
+ 2. It has the capabilities that its settings need, and no other, as root neither: an interface, a port below 1024.
  3. What a unit could not start with is an error here.
 
 The units are templates in candy/units.
@@ -41,33 +41,38 @@ NOTIFY_RELOAD = 253
 """The version of systemd that has it."""
 HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))
 """What a unit does not see: ProtectHome, PrivateTmp."""
-FILES = ("password_file", "tls_certificate", "tls_key", "control_token_file", "file")
+FILES = (
+    *("password_file", "tls_certificate", "tls_key", "control_token_file", "file"),
+    *("secret_file", "credentials", "ca_file"),
+)
 """Keys of a configuration file that name files which the relay reads."""
 
 
 def install_server(config: str | None, root: str) -> int:
     """Write the relay's unit, by its configuration file."""
     path = Path(config).absolute() if config is not None else CONFIGURATION / "server.toml"
-    settings = _relay(path)
-    closed = [file for file in (path, *_named_in(path)) if not _is_open(file)]
+    settings = _relay(path, root)
+    closed = [file for file in (path, *_named_in(_below(root, path))) if not _is_open(_below(root, file))]
+    rights = _rights(settings)
     unit = _template("candy-server.service").format(
         program=_program("candy-server"),
         config=path,
         **_password(settings, root),
         who="" if closed else "DynamicUser=yes",
-        **_rights(settings),
+        **rights,
         **_reloads(),
     )
     _write(root, "candy-server.service", unit)
     if closed:
-        click.echo(f"it runs as root, without a capability, because others can't read {closed[0]}")
+        has = rights["named"] or "no capability"
+        click.echo(f"it runs as root, with {has}, because others can't read {closed[0]}")
     return _tell(root, "candy-server")
 
 
 def install_client(name: str, root: str) -> int:
     """Write the members' unit."""
     path = CONFIGURATION / f"{_checked(name)}.toml"
-    if not Path(root, *path.parts[1:]).exists():
+    if not _below(root, path).exists():
         raise ConfigError(f"{path} is missing: redeem an invitation with candy-client -c {path} join LINK, or write it")
     _write(
         root,
@@ -96,11 +101,17 @@ def uninstall(unit: str, root: str) -> int:
     return 0
 
 
-def _relay(path: Path) -> "RelaySettings":
+def _below(root: str, path: Path) -> Path:
+    """Where a file of the machine with this root is now. A unit's working folder is the root."""
+    return Path(root, str(path).lstrip("/"))
+
+
+def _relay(path: Path, root: str) -> "RelaySettings":
     """What the file makes."""
-    if not path.exists():
-        raise ConfigError(f"{path} is missing: write it, or name another one with -c before service")
-    return configure(gather("server", str(path), None, {}, {}, lambda warning: None), True)
+    file = _below(root, path)
+    if not file.exists():
+        raise ConfigError(f"{file} is missing: write it, or name another one with -c before service")
+    return configure(gather("server", str(file), None, {}, {}, lambda warning: None), True)
 
 
 def _named_in(path: Path) -> Iterator[Path]:
@@ -110,6 +121,8 @@ def _named_in(path: Path) -> Iterator[Path]:
         entries: list[Mapping[str, Any]] = [{key: value.value for key, value in table.items()}]
         if "passwords" in table:
             entries += [each.value for each in table["passwords"].value]
+        if "cluster" in table:
+            entries.append({key: value.value for key, value in table["cluster"].value.items()})
         for entry in entries:
             for key in sorted(entry.keys() & set(FILES)):
                 named = entry[key]
@@ -128,15 +141,16 @@ def _is_open(file: Path) -> bool:
 def _rights(settings: "RelaySettings") -> dict[str, str]:
     """What its settings need of the kernel, as the template has it."""
     has_interface = any(network.tun for network in settings.networks)
-    ports = (settings.port, settings.stun_listen[1] if settings.stun and settings.stun_listen else 0)
-    needs_port = any(0 < port < PRIVILEGED_BELOW for port in ports)
+    needs_port = any(0 < port < PRIVILEGED_BELOW for port in settings.ports.values())
     capabilities = ["CAP_NET_ADMIN"] * has_interface + ["CAP_NET_BIND_SERVICE"] * needs_port
     named = " ".join(capabilities)
     devices = "DevicePolicy=closed\nDeviceAllow=/dev/net/tun rw" if has_interface else "PrivateDevices=yes"
-    # A user namespace of its own has no rights in the machine's network.
-    users = "" if capabilities else "\nPrivateUsers=yes"
+    group = "" if settings.control_group is None else f"\nSupplementaryGroups={settings.control_group}"
+    # A user namespace of its own has no rights in the machine's network, and knows none of its groups.
+    users = "" if capabilities or group else "\nPrivateUsers=yes"
     return {
-        "capabilities": f"CapabilityBoundingSet={named}\nAmbientCapabilities={named}{users}",
+        "named": named,
+        "capabilities": f"CapabilityBoundingSet={named}\nAmbientCapabilities={named}{group}{users}",
         "devices": devices,
     }
 
@@ -157,7 +171,7 @@ def _has() -> bool:
 
 def _password(settings: "RelaySettings", root: str) -> dict[str, str]:
     """The file beside the configuration, which the service alone is given, unless the settings have a password."""
-    if not settings.networks[0].password_is_generated or not Path(root, *PASSWORD.parts[1:]).exists():
+    if not settings.networks[0].password_is_generated or not _below(root, PASSWORD).exists():
         return {"credential": "", "password": ""}
     return {
         "credential": f"LoadCredential=password:{PASSWORD}",

@@ -133,6 +133,16 @@ class RelaySettings(Settings):
         return self.max_connections + sum(network.tun is not None for network in self.networks)
 
     @property
+    def ports(self) -> dict[str, int]:
+        """On which this machine is to listen, by option."""
+        wanted = {"--websocket": self.port}
+        others = {"--stun-listen": self.stun_listen if self.stun else None, "--control": self.control}
+        for option, endpoint in (others | {"--metrics": self.metrics}).items():
+            if endpoint is not None:
+                wanted[option] = endpoint[1]
+        return wanted
+
+    @property
     def doubt_of_shared(self) -> str | None:
         """What is to be said if old clients have no password of their own."""
         paths = [network.path for network in self.networks if network.shares_passwords]

@@ -17,16 +17,14 @@ from candy.cli import service
 pytestmark = pytest.mark.usefixtures("state", "log_level")
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-EXPOSURE_MAX = {"candy-server.service": 2.0, "candy-client@.service": 4.0}
+INTERFACE, LOW_PORT = 'tun = "192.168.202.200/24"\n', 'websocket = "ws://0.0.0.0:443"\n'
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine's root, whose configuration is in etc/candy; this checkout is nowhere hidden."""
+    """An image's root, whose configuration is in etc/candy; this checkout is nowhere hidden."""
     etc = tmp_path / "etc/candy"
     etc.mkdir(parents=True)
-    monkeypatch.setattr(service, "CONFIGURATION", etc)
-    monkeypatch.setattr(service, "PASSWORD", Path("/etc/candy/password"))
     monkeypatch.setattr(service, "HIDDEN", ())
     return tmp_path
 
@@ -59,7 +57,7 @@ def read(file: Path) -> dict[str, list[str]]:
 def test_a_relay_without_rights(root: Path) -> None:
     unit = install(root, 'password = "x"\n')
     program = Path(sys.executable).parent / "candy-server"
-    assert unit["ExecStart"] == [f"{program} -c {root}/etc/candy/server.toml --no-timestamp"]
+    assert unit["ExecStart"] == [f"{program} -c /etc/candy/server.toml --no-timestamp"]
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [""]
     assert unit["DynamicUser"] == unit["PrivateDevices"] == unit["PrivateUsers"] == ["yes"]
     assert unit["StartLimitIntervalSec"] == ["0"]
@@ -72,6 +70,7 @@ def test_a_relay_without_rights(root: Path) -> None:
     [
         ('websocket = "ws://0.0.0.0:80"', "CAP_NET_BIND_SERVICE"),
         ('websocket = "ws://127.0.0.1:26816"\nstun_listen = "0.0.0.0:443"', "CAP_NET_BIND_SERVICE"),
+        ('metrics = "127.0.0.1:80"', "CAP_NET_BIND_SERVICE"),
         ('tun = "192.168.202.200/24"\nwebsocket = "ws://0.0.0.0:443"', "CAP_NET_ADMIN CAP_NET_BIND_SERVICE"),
         ('[network."/a"]\npassword = "y"\ntun = "10.0.0.1/24"\ndhcp = "10.0.0.0/24"', "CAP_NET_ADMIN"),
     ],
@@ -97,22 +96,33 @@ def test_files_of_root_alone(root: Path) -> None:
     config = root / "etc/candy/server.toml"
     config.write_text('password = "x"')
     result = call(server_command.main, "service", "install", "--root", str(root))
-    assert f"it runs as root, without a capability, because others can't read {config}\n" in result.stdout
+    assert "it runs as root, with no capability, because others can't read /etc/candy/server.toml\n" in result.stdout
     unit = read(root / "etc/systemd/system/candy-server.service")
     assert "DynamicUser" not in unit
     assert unit["CapabilityBoundingSet"] == [""]
+    config.write_text('password = "x"\ntun = "192.168.202.200/24"')
+    result = call(server_command.main, "service", "install", "--root", str(root))
+    assert "it runs as root, with CAP_NET_ADMIN, because others can't read" in result.stdout
+
+
+def test_a_group_of_the_control_socket(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is no member of it can't give the socket to it, and a user namespace knows none."""
+    monkeypatch.setattr(service, "_is_open", lambda file: True)
+    unit = install(root, 'password = "x"\ncontrol_group = "adm"')
+    assert unit["SupplementaryGroups"] == ["adm"]
+    assert "PrivateUsers" not in unit
 
 
 def test_named_files(root: Path) -> None:
     text = 'password_file = "/p"\npasswords = [{ name = "a", file = "/q" }]\n[network."/a"]\npassword_file = "/r"\n'
+    text += '[cluster]\nsecret_file = "/s"\ncredentials = "/t"\nca_file = "/u"\n'
     (config := root / "server.toml").write_text(text)
-    assert sorted(map(str, service._named_in(config))) == ["/p", "/q", "/r"]
+    assert sorted(map(str, service._named_in(config))) == ["/p", "/q", "/r", "/s", "/t", "/u"]
 
 
 def test_a_client(root: Path) -> None:
     missing = refuse(client_command.main, "service", "install", "home", "--root", str(root))
-    assert f"{root}/etc/candy/home.toml is missing" in missing
-    service.CONFIGURATION = Path("/etc/candy")
+    assert "/etc/candy/home.toml is missing" in missing
     (root / "etc/candy/home.toml").write_text("")
     result = call(client_command.main, "service", "install", "home", "--root", str(root))
     assert result.stdout.endswith("start it with systemctl enable --now candy-client@home\n")
@@ -172,14 +182,26 @@ def test_a_program_where_no_unit_sees_it(root: Path, monkeypatch: pytest.MonkeyP
 
 
 @needs_systemd
-@pytest.mark.usefixtures("everybody")
-def test_what_systemd_says(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(root, 'password = "x"')
-    monkeypatch.setattr(service, "CONFIGURATION", Path("/etc/candy"))
+@pytest.mark.parametrize(
+    ("text", "is_root", "relay_most"),
+    [
+        ("", False, 2.0),
+        (INTERFACE, False, 2.0),
+        (INTERFACE + LOW_PORT, False, 2.0),
+        ("", True, 2.0),
+        (LOW_PORT, True, 2.0),
+        (INTERFACE + LOW_PORT, True, 2.3),
+    ],
+)
+def test_what_systemd_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch, text: str, is_root: bool, relay_most: float
+) -> None:
+    monkeypatch.setattr(service, "_is_open", lambda file: not is_root)
+    install(root, text)
     (root / "etc/candy/home.toml").write_text("")
     assert call(client_command.main, "service", "install", "home", "--root", str(root)).exit_code == 0
     folder = root / "etc/systemd/system"
-    for name, most in EXPOSURE_MAX.items():
+    for name, most in {"candy-server.service": relay_most, "candy-client@.service": 4.0}.items():
         instance = name.replace("@.", "@home.")
         verified = subprocess.run(
             ["systemd-analyze", "verify", str(folder / instance)], capture_output=True, text=True, check=False
