@@ -28,8 +28,8 @@ def sanitize(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
     ("variant", "tests"),
     [
         ("debug", sorted(path.name for path in Path(__file__).parent.glob("test_*interleavings.py"))),
-        ("asan", ["test_stress.py"]),
-        ("tsan", ["test_stress.py"]),
+        ("asan", ["test_stress.py", "test_old_link_stress.py"]),
+        ("tsan", ["test_stress.py", "test_old_link_stress.py"]),
     ],
     ids=["interleavings-debug", "stress-asan", "stress-tsan"],
 )

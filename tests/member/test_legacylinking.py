@@ -451,7 +451,7 @@ def test_what_goes_to_strangers_is_limited(setting: Setting) -> None:
 
 
 def test_what_is_limited_reaches_all(setting: Setting) -> None:
-    """In turn: the first ones would have it all else, and be sent more than the others for as long as they are tried."""
+    """In turn: else the first ones have all of it for as long as they are tried."""
     setting.joined()
     peers = [IPv4Address(int(PEER) + number) for number in range(100)]
     for peer in peers:
