@@ -289,8 +289,8 @@ class LegacyLinks:
         link = self._links.get(delay.dst)
         if delay.src != self.own or link is None or link.state is not State.CONNECTED or source != link.heard:
             return []
-        asked_at = link.challenges.get(delay.token, -inf)
-        if now - asked_at > CHALLENGE_S:
+        asked_at = link.challenges.get(delay.token)
+        if asked_at is None:
             return []
         link.challenges = {}
         link.proven_at = now

@@ -250,11 +250,9 @@ def test_challenges_under_way_are_bounded_and_end() -> None:
     world.beat(60)
     assert link.state is State.CONNECTED
     assert len(link.challenges) <= legacylinks.CHALLENGE_S + 1
-    [first, *_] = [each.message for each in world.history if is_challenge(each)]
-    world.arrived(first, THEIR_PUBLIC)
+    world.arrived(challenges(world)[0], THEIR_PUBLIC)
     assert not world.paths
-    *_, last = [each.message for each in world.history if is_challenge(each)]
-    world.arrived(last, THEIR_PUBLIC)
+    world.arrived(challenges(world)[-1], THEIR_PUBLIC)
     assert world.paths == {THEIRS: THEIR_PUBLIC}
     assert not link.challenges
 
@@ -356,8 +354,10 @@ def is_heartbeat(action: Action, *, ack: bool) -> bool:
     return isinstance(action, SendDatagram) and isinstance(action.message, Heartbeat) and action.message.ack is ack
 
 
-def is_challenge(action: Action) -> bool:
-    return isinstance(action, SendDatagram) and isinstance(action.message, Delay) and action.message.src == OURS
+def challenges(world: World) -> list[Delay]:
+    """All that went out."""
+    sent = (each.message for each in world.history if isinstance(each, SendDatagram))
+    return [each for each in sent if isinstance(each, Delay) and each.src == OURS]
 
 
 def unanswered() -> World:

@@ -151,8 +151,8 @@ def test_never_by_who_seals_for_all(laboratory: Laboratory) -> None:
 
 
 def test_packets_that_a_path_takes_in_fragments_alone(laboratory: Laboratory) -> None:
-    """The longest datagram of an original client has 1,528 bytes with its headers. Where the way takes 1,500, its own come
-    in two fragments, and are taken; ours go by the relay, for no DELAY shows that fragments arrive."""
+    """The longest datagram of an original client has 1,528 bytes with its headers. Where the way takes 1,500, its own
+    come in two fragments, and are taken; ours go by the relay, for no DELAY shows that fragments arrive."""
     relay = laboratory.relay()
     one = laboratory.client("--direct", "--mtu", "1471")
     with OriginalPeer(laboratory.host(), OLD, one.connected(), begins=False) as original:
