@@ -53,7 +53,7 @@ from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer, Way
 SEALED_MOST: Final = 1 << 32
 """Of random IVs under one key (NIST SP 800-38D, 8.3)."""
 COUNT_AHEAD: Final = 1 << 22
-"""By so many the count that is kept is ahead of datagrams at most: a killed program has sealed a thousandth too few."""
+"""By so many the count that is kept is ahead of what was sealed, at most. A killed program loses this thousandth."""
 LONGEST: Final = 1471
 """Bytes of a packet in the longest datagram that an original client receives."""
 OVER: Final = 20 + 8 + datagram.IV_BYTES + datagram.TAG_BYTES + 1
