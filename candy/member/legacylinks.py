@@ -389,8 +389,8 @@ class LegacyLinks:
         return self._beat(peer, link)
 
     def _beat(self, peer: IPv4Address, link: Link) -> list[Action]:
-        """Heartbeats to where the state has them go. Each lets whom it reaches try passwords, and the relay passes on
-        public endpoints alone between members of one: so none before that one has come.
+        """Heartbeats to where the state has them go. Each lets whom it reaches try passwords: so none before the peer's
+        public endpoint has come, which no relay of ours has ever passed on between members of two.
         """
         message = Heartbeat(self.own, link.heard is not None)
         lan = link.lan if self.uses_lan and link.public is not None else None

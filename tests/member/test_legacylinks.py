@@ -438,8 +438,8 @@ def lan_endpoint(endpoint: Endpoint) -> wire.General:
 
 
 def test_heartbeats_wait_for_the_peers_public_endpoint() -> None:
-    """The relay passes that on between members of one password alone, and LAN endpoints between all: whom a heartbeat
-    reaches can try passwords on it."""
+    """The relay passes that on between members of one password alone, an older one LAN endpoints between all: whom a
+    heartbeat reaches can try passwords on it."""
     ours = asked()
     assert ours.told(lan_endpoint(ELSEWHERE), 0) == []
     assert ours.tick(1.5) == []
