@@ -415,9 +415,13 @@ class _OldLinks(_Links):
     recipients', in datagrams of at most 1,500 bytes (docs/protocol.md, "With the original's clients"). Raises as
     _Sealing, and ValueError for a link or an address that is not the device's."""
 
-    def set_old_key(self, tun: int, own: int, key: bytes = b"") -> None:
+    def set_old_key(self, tun: int, own: int, key: bytes = b"", *, sealed: int = 0) -> None:
         """Open what original clients send under this key of 32 bytes, from here on; empty: nothing. Links let through
-        what needs it. `own` is the device's address, as set_sealing() has it.
+        what needs it.
+
+        Args:
+            own: the device's address, as set_sealing() has it.
+            sealed: how many datagrams count as sealed before, where a key is given: see old_sealed().
 
         Raises:
             ValueError: a key of another length.
@@ -426,23 +430,24 @@ class _OldLinks(_Links):
     def set_old_path(self, tun: int, peer: int, link: int, address: bytes, port: int, key: bytes, longest: int) -> None:
         """Packets in the clear for this peer, of at most `longest` bytes (1,471 at most) or cut to packets of such,
         leave by this link to this address under the peer's key from now on, unless set_peer() says that it seals, or
-        is not there; and from this address alone are packets of that peer taken. A path is proven: an answer came from
-        there.
+        is not there; and from this address alone are packets of that peer taken. With `longest` 0 none leaves so, until
+        the path is proven: an answer came from there.
 
         Raises:
             MemoryError: there are too many peers.
         """
 
     def clear_old_path(self, tun: int, peer: int) -> bool:
-        """Packets for this peer go by the relay from here on. False: they did."""
+        """Packets for this peer go by the relay from here on, and none of it is taken from elsewhere. False: so it
+        was."""
 
     def send_old(self, tun: int, link: int, address: bytes, port: int, key: bytes, content: bytes) -> bool:
         """Send a message of up to 64 bytes under a peer's key. False: the kernel refused, or old_sealed() is at its
         bound."""
 
     def old_sealed(self, tun: int) -> int:
-        """Datagrams that were sealed for original clients, each under a random IV: up to 2**32, beyond which nothing is
-        sent by such links, and paths are quiet (EVENT_QUIET)."""
+        """Datagrams that were sealed for original clients, each under a random IV, with those that set_old_key() was
+        given: up to 2**32, beyond which nothing is sent by such links, and paths are quiet (EVENT_QUIET)."""
 
     def old_paths(self, tun: int) -> list[tuple[int, float, float, int, int, int, int, bool]]:
         """Each of their paths, as paths() has them."""
@@ -625,7 +630,8 @@ class Engine(_OldLinks):
 
         Args:
             takes_sealed: with candy.3, it takes what is sealed; False where its user has said `seal = "off"`.
-            circle: members that have the same may tell each other their endpoints (UDP4CONN); 0: it tells nobody.
+            circle: members that have the same may tell each other their endpoints (UDP4CONN, GENERAL 0); 0: it tells
+                nobody, and is told none.
         """
 
     def unbind(self, connection: int) -> bool:

@@ -1,15 +1,44 @@
-"""The end of an upgrade, at who has asked for it: is the 101 the right one, and its socket, from aiohttp's client.
+"""An upgrade, at who asks for it: the request, whether the 101 is the right one, and its socket, from aiohttp's client.
 
-member/dial.py and relay/cluster/linkdial.py make the request; neither knows the other.
+    session(connector) ─▶ ask() ─▶ wrong_in() ─▶ taken()
+
+member/dial.py and relay/cluster/linkdial.py make the connection; neither knows the other.
 """
 
+import base64
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 
 import aiohttp
+from yarl import URL
 
+from candy import __version__
 from candy.carrier.handover import Tail, accept_for
 from candy.errors import OperationalError
+
+
+def session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    """For one request: no cookies, and no time but the caller's."""
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
+    )
+
+
+async def ask(
+    session: aiohttp.ClientSession, url: str | URL, headers: Mapping[str, str]
+) -> tuple[str, aiohttp.ClientResponse]:
+    """Ask for the upgrade, with these headers beside its own; returns its key, and the answer, of any status."""
+    key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
+    own = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": key,
+        "User-Agent": f"candy/{__version__}",
+    }
+    skipped = ("Accept", "Accept-Encoding")
+    return key, await session.get(url, headers={**own, **headers}, skip_auto_headers=skipped, allow_redirects=False)
 
 
 def wrong_in(headers: Mapping[str, str], key: str, offered: Sequence[str]) -> str:

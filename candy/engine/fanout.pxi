@@ -37,7 +37,8 @@ cdef bint emit_segments(Worker *w, uint64_t connection, const Super *u) noexcept
 
 
 cdef void broadcast_frame(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
-    """A FORWARD or a message, kind byte first, to every other member of the network, within the sender's allowance."""
+    """A FORWARD or a message, kind byte first, to every other member of the network, within the sender's allowance; one
+    that says where its sender is, to those who are acquainted with it."""
     cdef Fanout *f
     if not may_broadcast(w, s):
         return
@@ -45,6 +46,7 @@ cdef void broadcast_frame(Worker *w, Slot *s, const uint8_t *payload, uint32_t l
     if f != NULL:
         f.frame_size = build_frame(fanout_frame(f), OP_BINARY, payload, length, False, 0)
         f.payload = length
+        f.tells_endpoint = tells_endpoint(payload)
         f.without_candy3 = has_candy3(s) and s.kind != SLOT_TRUNK and is_for_members(payload[0])
         fanout_pay(w, s, f)
         fanout_go_on(w, s)
@@ -174,6 +176,8 @@ cdef void fanout_emit(Worker *w, Slot *s, Fanout *f, uint64_t connection) noexce
             return
     member = &w.engine.slots[<uint32_t>connection]
     if f.without_candy3 and has_candy3(member) and load_relaxed64(&member.kind) != SLOT_TRUNK:
+        return
+    if f.tells_endpoint and not are_acquainted(s, member):
         return
     if kind == KIND_SEALED_GROUP and load_relaxed64(&member.takes_sealed) == 0:
         return

@@ -152,12 +152,6 @@ cdef inline bint is_greeting(const uint8_t *payload, uint32_t length) noexcept n
     return length > GREETING_BYTES and memcmp(payload, b"candy::", GREETING_BYTES) == 0
 
 
-cdef inline bint are_acquainted(Slot *one, Slot *other) noexcept nogil:
-    """Whether two members may tell each other where they are: datagrams between them are under their password."""
-    cdef uint64_t circle = load_relaxed64(&one.circle)
-    return circle != 0 and circle == load_relaxed64(&other.circle)
-
-
 cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
     """What a member tells another, or DISCOVERY and GENERAL all others: by its addresses alone, as a packet. Members
     with candy.3 tell each other nothing but handshakes so."""
@@ -179,7 +173,10 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
         return
     destination = load_be32(payload + at + 4)
     if destination == <uint32_t>0xFFFFFFFF and payload[0] != KIND_UDP4CONN and not shakes:
-        broadcast_frame(w, s, payload, length)
+        if tells_endpoint(payload) and load_relaxed64(&s.circle) == 0:
+            drop(w, s, DROP_NO_ACQUAINTANCE)
+        else:
+            broadcast_frame(w, s, payload, length)
         return
     connection = route_find(w.engine.networks[s.network], destination)
     if is_relay(connection):
@@ -202,7 +199,7 @@ cdef void relay_message(Worker *w, Slot *s, const uint8_t *payload, uint32_t len
             and load_relaxed64(&to.kind) != SLOT_TRUNK):
         drop(w, s, DROP_UNEXPECTED_KIND)
         return
-    if payload[0] == KIND_UDP4CONN and not are_acquainted(s, to):
+    if tells_endpoint(payload) and not are_acquainted(s, to):
         drop(w, s, DROP_NO_ACQUAINTANCE)
         return
     out = arena_take(w, length + FRAME_HEADER_MAX)

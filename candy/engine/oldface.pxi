@@ -20,7 +20,7 @@ cdef class _OldLinks(_Links):
             raise ValueError("an address and a port of the link's family")
         return s
 
-    def set_old_key(self, tun, uint32_t own, bytes key not None=b""):
+    def set_old_key(self, tun, uint32_t own, bytes key not None=b"", *, uint64_t sealed=0):
         cdef Seals *seals = self.seals(tun)
         cdef OldKey *former
         cdef OldKey *fresh = NULL
@@ -35,6 +35,7 @@ cdef class _OldLinks(_Links):
             if fresh == NULL or not seal_key_set(&fresh.opens, CIPHER_AES_256_GCM, key, False, True):
                 free(fresh)
                 raise MemoryError
+            store_relaxed64(&seals.old_sealed, sealed)
         former = seals.old_key
         store_pointer(<void **>&seals.old_key, fresh)
         if former != NULL:

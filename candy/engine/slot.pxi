@@ -138,3 +138,9 @@ cdef inline uint64_t boot_now(Worker *w) noexcept nogil:
         w.boot_of = w.now
         w.boot = boot_ns()
     return w.boot
+
+
+cdef inline bint are_acquainted(Slot *one, Slot *other) noexcept nogil:
+    """Whether two members may tell each other where they are: datagrams between them are under their password."""
+    cdef uint64_t circle = load_relaxed64(&one.circle)
+    return circle != 0 and circle == load_relaxed64(&other.circle)

@@ -793,6 +793,7 @@ cdef struct Fanout:
     bint cut                        # it is a super-packet
     Super whole                     # then: what it is cut from, which follows the frame
     bint without_candy3             # a message that those with candy.3 don't take of each other
+    bint tells_endpoint             # a message for who is acquainted with its sender
     uint32_t frame_size             # of the packet at hand, which follows this struct
     uint32_t payload
 

@@ -153,6 +153,11 @@ cdef inline bint is_for_members(uint32_t kind) noexcept nogil:
     return kind == KIND_UDP4CONN or kind == KIND_DISCOVERY or kind == KIND_GENERAL
 
 
+cdef inline bint tells_endpoint(const uint8_t *payload) noexcept nogil:
+    """Whether a whole message says where its sender is: UDP4CONN, and GENERAL of its LAN endpoint."""
+    return payload[0] == KIND_UDP4CONN or (payload[0] == KIND_GENERAL and payload[1] == GENERAL_ENDPOINT)
+
+
 cdef inline uint32_t message_addresses(const uint8_t *payload, uint32_t length) noexcept nogil:
     """Where in a message from member to member its source is, and 4 bytes behind it its destination. 0: it is none, or
     not whole."""

@@ -14,6 +14,7 @@ cdef enum:
     KIND_NOT_SEALING = 34           # within a CONTROL
     KIND_COMMIT = 35                # within a CONTROL
     KIND_GENERAL = 255
+    GENERAL_ENDPOINT = 0            # its subtype of a LAN endpoint
     WIRE_PAYLOAD_MAX = 65546        # more closes with CLOSE_TOO_LARGE
     WIRE_PAYLOAD_CANDY3 = 65600     # the same from a member with candy.3
     WIRE_PAYLOAD_LEGACY = 1500      # most that an original client holds

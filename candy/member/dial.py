@@ -12,7 +12,6 @@ deadline; a failed attempt leaves no descriptor behind. This module knows neithe
 """
 
 import asyncio
-import base64
 import errno
 import os
 import secrets
@@ -27,12 +26,11 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from candy import __version__
 from candy._fastpath import CANDY3, Engine, TlsContext
+from candy.carrier import upgraded
 from candy.carrier.handover import INSTANCE
 from candy.carrier.secure import Secure, TlsFailed
 from candy.carrier.tls import BY_SYSTEM, HANDSHAKE_S, Trust, trusting
-from candy.carrier.upgraded import no_descriptor, taken, wrong_in
 from candy.errors import ConfigError, OperationalError, TookTooLong, TrustError
 from candy.host.underlay import Target, Underlay
 from candy.member import refusal
@@ -204,18 +202,11 @@ class Dialer:
         connector = _Connector(self.outer, known, self._tls, secure, self._proxy, told)
         lost = ExitStack()
         try:
-            async with (
-                asyncio.timeout(attempt_s),
-                aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    timeout=aiohttp.ClientTimeout(total=None),
-                ) as session,
-            ):
+            async with asyncio.timeout(attempt_s), upgraded.session(connector) as session:
                 try:
-                    upgraded = await self._upgrade(session, connector, padding)
+                    made = await self._upgrade(session, connector, padding)
                     # The end of aiohttp's session awaits, so time or caller may yet be over.
-                    lost.callback(upgraded.close)
+                    lost.callback(made.close)
                 except asyncio.CancelledError:
                     # Its time is over.
                     connector.judge()
@@ -224,7 +215,7 @@ class Dialer:
                     connector.forget()
             lost.pop_all()
             self.outer.succeed()
-            return upgraded
+            return made
         except TimeoutError:
             why = f"no success within {attempt_s:g} s, while {connector.stage}"
             raise TookTooLong(f"{self.relay}: {why}") from None
@@ -241,22 +232,12 @@ class Dialer:
         raise OperationalError(f"{self.relay}: {why}")
 
     async def _upgrade(self, session: aiohttp.ClientSession, connector: "_Connector", padding: int) -> Upgraded:
-        key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
-        response = await session.get(
-            self._asked,
-            headers={
-                "Connection": "Upgrade",
-                "Upgrade": "websocket",
-                "Sec-WebSocket-Version": "13",
-                "Sec-WebSocket-Key": key,
-                "User-Agent": f"candy/{__version__}",
-                **({"Sec-WebSocket-Protocol": ", ".join(OFFERED), INSTANCE: self.instance} if self.extension else {}),
-                **({"Authorization": self._authorization} if self._authorization is not None else {}),
-                **({PADDING: "x" * padding} if padding else {}),
-            },
-            skip_auto_headers=("Accept", "Accept-Encoding"),
-            allow_redirects=False,
-        )
+        headers = {
+            **({"Sec-WebSocket-Protocol": ", ".join(OFFERED), INSTANCE: self.instance} if self.extension else {}),
+            **({"Authorization": self._authorization} if self._authorization is not None else {}),
+            **({PADDING: "x" * padding} if padding else {}),
+        }
+        key, response = await upgraded.ask(session, self._asked, headers)
         try:
             if response.status != 101:
                 raise OperationalError(
@@ -312,7 +293,7 @@ class _Connector(aiohttp.BaseConnector):
             try:
                 self._duplicate = opened.dup()
             except OSError as error:
-                raise no_descriptor(error) from error
+                raise upgraded.no_descriptor(error) from error
             if self._proxy is not None:
                 self._begin(Step.PROXY, f"waiting for the proxy {host_port(*_host_and_port(self._proxy))}")
                 await tunnel(opened, host_port(host, port), self._proxy)
@@ -404,11 +385,11 @@ def _check(response: aiohttp.ClientResponse, key: str, offered: Sequence[str]) -
     Raises:
         OperationalError: the 101 is not the upgrade that was asked for.
     """
-    if wrong := wrong_in(response.headers, key, offered):
+    if wrong := upgraded.wrong_in(response.headers, key, offered):
         raise OperationalError(f"the server's upgrade is not a valid one ({wrong}): is there a broken proxy between?")
     return response.headers.get("Sec-WebSocket-Protocol")
 
 
 def _take(response: aiohttp.ClientResponse, extended: bool, connector: _Connector) -> Upgraded:
     """Take the connection from aiohttp."""
-    return Upgraded(connector.carrier(*taken(response)), extended, connector.take())
+    return Upgraded(connector.carrier(*upgraded.taken(response)), extended, connector.take())

@@ -12,8 +12,11 @@ Rules:
     it says nothing of yet is asked about, and what that one said waits. Elsewhere nobody seals, and all are alike.
  3. Nothing is sent to, nor believed from, an endpoint within the tunnel, or to which the way leads through one of our
     devices. What goes to endpoints that have not answered is limited for all peers together.
- 4. A packet is no longer than fits the way, as far as the kernel knows it: nothing is fragmented.
- 5. SEALED_MOST datagrams are all that are sealed under random IVs. Beyond that the relay has all packets.
+ 4. A packet is no longer than fits the way, as far as the kernel knows it: nothing is fragmented. Longer ones go by the
+    relay: whether fragments arrive no challenge proves. The original's own come in fragments, and are taken.
+ 5. SEALED_MOST datagrams are all that are sealed under random IVs with one password, in all runs of the program, for
+    the keys that are made of it stay the same. Beyond that the relay has all packets. What is kept of the count is
+    ahead of it, so a killed program does not begin again where it began.
 
 This module decides nothing about states of links, and knows no STUN.
 """
@@ -38,6 +41,7 @@ from candy.member.legacylinks import (
     SendDatagram,
     SetPath,
     State,
+    TakeFrom,
     Tell,
 )
 from candy.member.linkstate import LinkState
@@ -48,6 +52,8 @@ from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer, Way
 
 SEALED_MOST: Final = 1 << 32
 """Of random IVs under one key (NIST SP 800-38D, 8.3)."""
+COUNT_AHEAD: Final = 1 << 22
+"""By so many the count that is kept is ahead of what was sealed, at most. A killed program loses this thousandth."""
 LONGEST: Final = 1471
 """Bytes of a packet in the longest datagram that an original client receives."""
 OVER: Final = 20 + 8 + datagram.IV_BYTES + datagram.TAG_BYTES + 1
@@ -136,14 +142,21 @@ class LegacyLinking:
         self._is_allowed = True
         self._is_used_up = False
         """Rule 5."""
+        self._counted = 0
+        """What is kept of the count, or would be."""
         self._ways: dict[IPv4Address, Way] = {}
         """As the engine has them, where members seal."""
         self._held: dict[IPv4Address, dict[type, wire.Udp4Conn | wire.General | wire.Discovery]] = {}
         """By peer, the last message of each kind."""
         self._paths: dict[IPv4Address, _Path] = {}
         self._probes = Bucket(PROBES_RATE, PROBES_SAVED)
+        self._first: IPv4Address | None = None
+        """Who had to wait for that first in the last second, and so has its turn first in the next."""
         self._discover_at = inf
         self._review_at = inf
+        self.counted: Callable[[bytes], int] = lambda password: 0
+        """What was kept of a password's count."""
+        self.keep_count: Callable[[bytes, int], object] = lambda password, count: None
         self.say: Callable[[bytes], object] = lambda message: None
         """Sends a message through the relay, if there is one."""
         self.ask_about: Callable[[IPv4Address], object] = lambda address: None
@@ -172,7 +185,9 @@ class LegacyLinking:
         """
         before = None if self._links is None else self._links.own
         if (before, self._password, self._is_strict) != (own, password, is_strict):
-            self._end()
+            self.end()
+            if password != self._password:
+                self._is_used_up = False
             self._password, self._is_strict = password, is_strict
         self._begin(own)
 
@@ -180,7 +195,7 @@ class LegacyLinking:
         """The network allows direct links, or does not."""
         self._is_allowed = allows
         if not allows:
-            self._end()
+            self.end()
 
     def routed(self, is_routed: bool) -> None:
         """The relay has told routes: then peers are not looked for in this LAN."""
@@ -273,7 +288,7 @@ class LegacyLinking:
             self.review()
         if now >= links.deadline:
             self._look_at_count()
-            self._do(links.tick(now))
+            self._first = self._do(links.tick(now, self._first))
 
     def review(self) -> None:
         """Leave paths that lead through the tunnel now, and have packets fit the others."""
@@ -289,17 +304,24 @@ class LegacyLinking:
             return
         if self._ground.link4 is None:
             return
+        self._counted = self.counted(self._password)
+        if self._counted >= SEALED_MOST:
+            self._use_up()
+            return
         self._links = LegacyLinks(own, self._randbytes, uses_lan=not self._is_routed)
-        self._engine.set_old_key(self._tun, int(own), datagram.recipient_key(self._password, own))
+        key = datagram.recipient_key(self._password, own)
+        self._engine.set_old_key(self._tun, int(own), key, sealed=self._counted)
         self._discover_at = self._now() if self._discovery_s else inf
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """No links any more, until joined() is called again."""
         links, self._links = self._links, None
         self._held.clear()
         self._discover_at = self._review_at = inf
         if links is not None:
             self._do(links.end())
             self._engine.set_old_key(self._tun, int(links.own))
+            self._count(self._engine.old_sealed(self._tun))
 
     def _is_known(self, address: IPv4Address) -> bool:
         return self._is_strict and self._is_old(address)
@@ -347,14 +369,26 @@ class LegacyLinking:
 
     def _look_at_count(self) -> None:
         """Rule 5."""
-        if self._is_used_up or self._engine.old_sealed(self._tun) < SEALED_MOST:
+        if self._is_used_up:
             return
+        sealed = self._engine.old_sealed(self._tun)
+        if sealed >= SEALED_MOST:
+            self._use_up()
+            self.end()
+        elif sealed > self._counted - COUNT_AHEAD // 2:
+            self._count(sealed + COUNT_AHEAD)
+
+    def _use_up(self) -> None:
         self._is_used_up = True
         _log.warning(
             "no direct links with old clients any more: 2^32 datagrams are what their format can keep apart. Packets "
-            "for them go by the relay; another password, and a restart, has links again"
+            "for them go by the relay; another password has links again"
         )
-        self._end()
+
+    def _count(self, count: int) -> None:
+        if count != self._counted:
+            self._counted = count
+            self.keep_count(self._password, count)
 
     def _why_none(self) -> str:
         if self._ground.link4 is None or not self._is_allowed:
@@ -366,27 +400,38 @@ class LegacyLinking:
         return self._mtu_to(endpoint.address)
 
     def _set_path(self, peer: IPv4Address, path: _Path) -> None:
-        link = self._ground.link4
         path.mtu = self._mtu(path.endpoint)
-        longest = max(0, min(LONGEST, path.mtu - OVER))
-        key = datagram.recipient_key(self._password, peer)
-        address, port = path.endpoint
-        if link is not None:
-            self._engine.set_old_path(self._tun, int(peer), link[0], address.packed, port, key, longest)
-            self._paths[peer] = path
+        self._tell_engine(peer, path.endpoint, max(0, min(LONGEST, path.mtu - OVER)))
+        self._paths[peer] = path
 
-    def _send(self, action: SendDatagram) -> None:
+    def _tell_engine(self, peer: IPv4Address, endpoint: Endpoint, longest: int) -> None:
+        """Raises MemoryError: there are too many members."""
+        link = self._ground.link4
+        assert link is not None
+        key = datagram.recipient_key(self._password, peer)
+        self._engine.set_old_path(self._tun, int(peer), link[0], endpoint.address.packed, endpoint.port, key, longest)
+
+    def _send(self, action: SendDatagram) -> bool:
+        """False: not now, for the limit."""
         link, endpoint = self._ground.link4, Endpoint(*action.endpoint)
         is_proven = action.peer in self._paths and self._paths[action.peer].endpoint == endpoint
         if link is None or not self._ground.may_use(endpoint):
-            return
+            return True
         if not is_proven and not self._probes.take(self._now()):
-            return
+            return False
         key = datagram.recipient_key(self._password, action.peer)
         content = action.message.encode()
         self._engine.send_old(self._tun, link[0], action.endpoint.ip.packed, action.endpoint.port, key, content)
+        return True
 
-    def _do(self, actions: Iterable[Action]) -> None:
+    def _do(self, actions: Iterable[Action]) -> IPv4Address | None:
+        """Carry these out.
+
+        Returns:
+            the first peer to whom something was not sent for the limit; None: all was.
+        """
+        first: IPv4Address | None = None
+        without_room: set[IPv4Address] = set()
         for action in actions:
             match action:
                 case AskStun():
@@ -394,13 +439,19 @@ class LegacyLinking:
                 case Tell():
                     self.say(action.message.encode())
                 case SendDatagram():
-                    self._send(action)
+                    # Who were acknowledged would send packets, which nobody takes.
+                    if action.peer not in without_room and not self._send(action):
+                        first = first or action.peer
+                case TakeFrom():
+                    self._paths.pop(action.peer, None)
+                    if not self._take_from(action):
+                        without_room.add(action.peer)
                 case SetPath():
                     since = self._paths[action.peer].since if action.peer in self._paths else self._now()
                     try:
                         self._set_path(action.peer, _Path(Endpoint(*action.endpoint), action.rtt_s, since))
                     except MemoryError:
-                        _log.debug("no path to %s: there are too many members", action.peer)
+                        _log.debug("no path to %s: there is no memory", action.peer)
                         continue
                     self._review_at = min(self._review_at, self._now() + REVIEW_S)
                     _log.debug("%s, an old client, is reached directly, at %s", action.peer, action.endpoint)
@@ -410,6 +461,18 @@ class LegacyLinking:
                     _log.debug("%s, an old client, is reached by the relay", action.peer)
                 case _:
                     assert_never(action)
+        return first
+
+    def _take_from(self, action: TakeFrom) -> bool:
+        """False: there is no room, and so no link."""
+        try:
+            self._tell_engine(action.peer, Endpoint(*action.endpoint), 0)
+        except MemoryError:
+            _log.debug("no link with %s: there are too many members", action.peer)
+            if self._links is not None:
+                self._do(self._links.refused(action.peer, self._now()))
+            return False
+        return True
 
 
 def _why(link: Link) -> str:

@@ -10,8 +10,9 @@ Rules:
  1. Nothing that a datagram says counts unless it opened under this member's key; who calls this has seen to that.
  2. That key is static and shared by all who have the password, so what was recorded opens again, from any address.
     Packets therefore go to an address only once a DELAY with a random token came back from it, and again after each
-    change: what the original sends back as it is serves as a challenge. While a link is connected a heartbeat from
-    elsewhere changes nothing: a peer whose NAT has rebound is found anew 3 s later.
+    change: what the original sends back as it is serves as a challenge. It comes again and again, because heartbeats
+    that somebody has recorded would keep a dead link alive. While a link is connected a heartbeat from elsewhere
+    changes nothing: a peer whose NAT has rebound is found anew 3 s later.
  3. An address in the peer's LAN wins over others, unless the relay told routes: then LAN endpoints are not used.
  4. INIT, WAITING and FAILED know no endpoints, and hear no heartbeats.
  5. Where the original says its LAN endpoint only to who asked first, this member says it in any case; and a peer that
@@ -21,6 +22,7 @@ Rules:
  7. A member with the password can forge any peer's heartbeats; it can't have the relay pass on a message under that
     peer's address. So a heartbeat counts if it comes from an IP that the peer's own messages named. Behind one NAT any
     private address counts: the original names its LAN endpoint only to a peer that asked first.
+ 8. A peer that was acknowledged sends packets at once. So they are taken from where its heartbeats come before it is.
 
 The wire and its times: protocol.md, "Peer to peer". This module knows no sockets; `now` is monotonic seconds.
 """
@@ -45,8 +47,14 @@ SILENT_S: Final = 3.0
 WAIT_S: Final = 30.0
 WAIT_MOST_S: Final = 3600.0
 MEASURE_S: Final = 60.0
-"""Between two DELAYs where members route for each other."""
+"""Between two round trips that are told where members route for each other."""
 TOKEN_BYTES: Final = 8
+CHALLENGE_S: Final = 10.0
+"""How long an answer to a DELAY counts. One goes out each second at most, so there are as many tokens, and one more."""
+PROVE_S: Final = 5.0
+"""From a path's last answer to its next DELAY."""
+LAPSE_S: Final = PROVE_S + CHALLENGE_S
+"""A path that has answered none for so long is dead, whatever is heard from there."""
 
 
 class State(Enum):
@@ -96,8 +104,16 @@ class SendDatagram:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeFrom:
+    """The peer's packets are taken from this endpoint; those for it go through the relay."""
+
+    peer: IPv4Address
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class SetPath:
-    """Packets for the peer go to this endpoint from now on."""
+    """Packets for the peer go to this endpoint from now on, from which its own are taken; this is its round trip."""
 
     peer: IPv4Address
     endpoint: Endpoint
@@ -106,12 +122,12 @@ class SetPath:
 
 @dataclass(frozen=True, slots=True)
 class ClearPath:
-    """Packets for the peer go through the relay again."""
+    """Packets for the peer go through the relay, and its own are taken from nowhere else."""
 
     peer: IPv4Address
 
 
-Action = AskStun | Tell | SendDatagram | SetPath | ClearPath
+Action = AskStun | Tell | SendDatagram | TakeFrom | SetPath | ClearPath
 
 
 @dataclass(slots=True)
@@ -124,7 +140,7 @@ class Link:
     public: Endpoint | None = None
     lan: Endpoint | None = None
     heard: Endpoint | None = None
-    """From where its heartbeats come."""
+    """From where its heartbeats come, and its packets are taken."""
     acked_at: float = -inf
     begun_again_at: float = -inf
     """When a connected peer said where it is: it has lost the link, and knows so."""
@@ -132,16 +148,18 @@ class Link:
     wait_s: float = WAIT_S
     ended_in: State = State.INIT
     """Which state came to nothing last."""
-    token: bytes = b""
-    """Of the DELAY that is under way."""
-    asked_at: float = -inf
-    """When that was sent."""
+    challenges: dict[bytes, float] = field(default_factory=dict)
+    """When the DELAYs under way were sent, by their tokens."""
+    proven_at: float = -inf
+    """When one came back last."""
+    measured_at: float = -inf
+    """When its round trip was told last."""
     rtt_s: float | None = None
     """Of the path that packets take; None: they take none."""
 
     def forget(self) -> None:
         self.public = self.lan = self.heard = self.rtt_s = None
-        self.token = b""
+        self.challenges = {}
         self.has_told_lan = False
 
 
@@ -152,7 +170,7 @@ class LegacyLinks:
     Args:
         own: this member's address.
         randbytes: that many random bytes.
-        measures: members route for each other, so round trips are measured again and again.
+        measures: members route for each other, so round trips are told again and again.
     """
 
     own: IPv4Address
@@ -202,6 +220,11 @@ class LegacyLinks:
         public = Endpoint(message.ip, message.port)
         if public.port == 0:
             return []
+        actions: list[Action] = []
+        if link.state is State.CONNECTED and link.rtt_s is None and now - link.since >= SILENT_S:
+            # What is heard may be recorded: nothing there answers, and the peer, for whom the relay vouches, looks for
+            # a link.
+            actions += self._leave(peer, link, State.INIT, now)
         match link.state:
             case State.SYNCHRONIZING:
                 link.public = public
@@ -213,7 +236,8 @@ class LegacyLinks:
             case State.CONNECTING:
                 link.public = public
                 return []
-        actions = self._prepare(link, now) if link.state is not State.PREPARING else []
+        if link.state is not State.PREPARING:
+            actions += self._prepare(link, now)
         link.public = public
         return actions + self._tell_lan(peer, link)
 
@@ -246,13 +270,14 @@ class LegacyLinks:
             return []
         if not self._may_learn(link, source):
             return []
+        actions: list[Action] = [] if source == link.heard else [TakeFrom(peer, source)]
         link.heard = source
         if link.state is not State.CONNECTING or not heartbeat.ack:
-            return []
+            return actions
         self._enter(link, State.CONNECTED, now)
         link.acked_at = now
         link.wait_s = WAIT_S
-        return [*self._beat(peer, link), self._challenge(peer, link, now)]
+        return [*actions, *self._beat(peer, link), self._challenge(peer, link, now)]
 
     def delayed(self, delay: Delay, source: Endpoint, now: float) -> list[Action]:
         """A DELAY that opened: the peer's own goes back, and this member's has come back."""
@@ -262,27 +287,32 @@ class LegacyLinks:
             is_linked = link is not None and link.state is State.CONNECTED and source == link.heard
             return [SendDatagram(delay.src, source, delay)] if is_linked else []
         link = self._links.get(delay.dst)
-        if (
-            delay.src != self.own
-            or link is None
-            or link.state is not State.CONNECTED
-            or source != link.heard
-            or not link.token
-            or delay.token != link.token
-        ):
+        if delay.src != self.own or link is None or link.state is not State.CONNECTED or source != link.heard:
             return []
-        link.token = b""
-        link.rtt_s = now - link.asked_at
+        asked_at = link.challenges.get(delay.token)
+        if asked_at is None:
+            return []
+        link.challenges = {}
+        link.proven_at = now
+        if link.rtt_s is not None and not (self.measures and now - link.measured_at >= MEASURE_S):
+            return []
+        link.rtt_s, link.measured_at = now - asked_at, now
         return [SetPath(delay.dst, source, link.rtt_s)]
 
-    def tick(self, now: float) -> list[Action]:
-        """Act on what time has brought; once a second at most."""
+    def tick(self, now: float, first: IPv4Address | None = None) -> list[Action]:
+        """Act on what time has brought; once a second at most.
+
+        Args:
+            first: begin with this peer, and end with the one before it; None: with any.
+        """
         if now < self._ticked_at + BEAT_S:
             return []
         self._ticked_at = now
         actions: list[Action] = []
-        for peer, link in self._links.items():
-            actions += self._look_after(peer, link, now)
+        peers = list(self._links)
+        at = peers.index(first) if first in self._links else 0
+        for peer in peers[at:] + peers[:at]:
+            actions += self._look_after(peer, self._links[peer], now)
         if any(link.state is State.PREPARING for link in self._links.values()):
             actions.append(AskStun())
         return actions
@@ -293,12 +323,21 @@ class LegacyLinks:
         if link is None or link.rtt_s is None:
             return []
         link.rtt_s = None
-        return [ClearPath(peer)]
+        assert link.heard is not None
+        return [TakeFrom(peer, link.heard)]
+
+    def refused(self, peer: IPv4Address, now: float) -> list[Action]:
+        """There is no room to take the peer's packets: no link with it, until a while has passed."""
+        link = self._links.get(peer)
+        if link is None:
+            return []
+        link.ended_in = State.CONNECTING
+        return self._leave(peer, link, State.WAITING, now)
 
     def forget(self, peer: IPv4Address) -> list[Action]:
         """No link with the peer any more: it has left, or has keys now."""
         link = self._links.pop(peer, None)
-        return [] if link is None or link.rtt_s is None else [ClearPath(peer)]
+        return [] if link is None or link.heard is None else [ClearPath(peer)]
 
     def end(self) -> list[Action]:
         """No links any more."""
@@ -310,30 +349,27 @@ class LegacyLinks:
             case State.PREPARING | State.SYNCHRONIZING | State.CONNECTING:
                 limit, following = _LIMITS[link.state]
                 if age >= limit:
-                    link.ended_in = link.state
-                    self._enter(link, following, now)
-                    return []
+                    return self._give_up(peer, link, following, now)
                 return self._beat(peer, link) if link.state is not State.PREPARING else []
             case State.CONNECTED:
                 return self._keep(peer, link, now)
             case State.WAITING | State.FAILED if age >= link.wait_s:
                 link.wait_s = min(2 * link.wait_s, WAIT_MOST_S)
-                self._enter(link, State.INIT, now)
+                return self._leave(peer, link, State.INIT, now)
         return []
 
     def _keep(self, peer: IPv4Address, link: Link, now: float) -> list[Action]:
-        if now - link.acked_at >= SILENT_S:
-            actions: list[Action] = [] if link.rtt_s is None else [ClearPath(peer)]
+        has_lapsed = link.rtt_s is not None and now - link.proven_at >= LAPSE_S
+        if has_lapsed or now - link.acked_at >= SILENT_S:
             public = link.public
-            link.ended_in = State.CONNECTED
-            self._enter(link, State.INIT, now)
+            actions = self._give_up(peer, link, State.INIT, now)
             if now - link.begun_again_at < SYNCHRONIZING_S:
                 # It waits for this member's UDP4CONN, and will not send its own again.
                 actions += self._prepare(link, now)
                 link.public = public
             return actions
         actions = self._beat(peer, link)
-        if link.rtt_s is None or (self.measures and now - link.asked_at >= MEASURE_S):
+        if link.rtt_s is None or now - link.proven_at >= PROVE_S:
             actions.append(self._challenge(peer, link, now))
         return actions
 
@@ -353,8 +389,8 @@ class LegacyLinks:
         return self._beat(peer, link)
 
     def _beat(self, peer: IPv4Address, link: Link) -> list[Action]:
-        """Heartbeats to where the state has them go. Each lets whom it reaches try passwords, and the relay passes on
-        public endpoints alone between members of one: so none before that one has come.
+        """Heartbeats to where the state has them go. Each lets whom it reaches try passwords: so none before the peer's
+        public endpoint has come, which no relay of ours has ever passed on between members of two.
         """
         message = Heartbeat(self.own, link.heard is not None)
         lan = link.lan if self.uses_lan and link.public is not None else None
@@ -369,8 +405,10 @@ class LegacyLinks:
 
     def _challenge(self, peer: IPv4Address, link: Link, now: float) -> Action:
         assert link.heard is not None
-        link.token, link.asked_at = self.randbytes(TOKEN_BYTES), now
-        return SendDatagram(peer, link.heard, Delay(self.own, peer, link.token))
+        token = self.randbytes(TOKEN_BYTES)
+        under_way = {each: sent_at for each, sent_at in link.challenges.items() if now - sent_at <= CHALLENGE_S}
+        link.challenges = under_way | {token: now}
+        return SendDatagram(peer, link.heard, Delay(self.own, peer, token))
 
     def _may_learn(self, link: Link, source: Endpoint) -> bool:
         """Rules 3 and 7."""
@@ -385,8 +423,18 @@ class LegacyLinks:
 
     def _enter(self, link: Link, state: State, now: float) -> None:
         link.state, link.since = state, now
-        if state in _DEAF:
-            link.forget()
+
+    def _leave(self, peer: IPv4Address, link: Link, state: State, now: float) -> list[Action]:
+        """Into a state that knows no endpoints."""
+        has_path = link.heard is not None
+        self._enter(link, state, now)
+        link.forget()
+        return [ClearPath(peer)] if has_path else []
+
+    def _give_up(self, peer: IPv4Address, link: Link, state: State, now: float) -> list[Action]:
+        """The same, because the state that it is in came to nothing."""
+        link.ended_in = link.state
+        return self._leave(peer, link, state, now)
 
     def _link(self, peer: IPv4Address) -> Link | None:
         """That of a peer, made if there is none; None: too many. An idle one makes room."""

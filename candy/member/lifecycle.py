@@ -233,7 +233,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
         try:
             engine.add_network()
             interface = Interface(tun, KernelRoutes(tun.name, acceptance.doubt), engine)
-            linking = parts.linking(settings, engine, interface.connection)
+            linking = parts.linking(settings, state, engine, interface.connection)
             sealing = parts.sealing(settings, state, engine, interface.connection, linking)
             member = Member(
                 identity, keyring, state, dialer, engine, interface, underlay, sealing=sealing, linking=linking

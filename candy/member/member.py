@@ -247,6 +247,8 @@ class Member:
         """It has stayed for the last time: wipe what is secret, and keep what is to be kept."""
         if self.sealing is not None:
             self.sealing.end()
+        if self.linking is not None:
+            self.linking.legacy.end()
 
     async def _pause(self, sequel: Sequel) -> None:
         """Wait as long as it says, or until the way to the relay changes. What members have with each other goes on."""

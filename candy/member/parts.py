@@ -69,12 +69,14 @@ def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> K
     )
 
 
-def linking(settings: MemberSettings, engine: Engine, tun: int) -> Linking:
+def linking(settings: MemberSettings, state: MemberState, engine: Engine, tun: int) -> Linking:
     """Raises OperationalError: a port that the user names can't be had."""
     links = LinkSettings(
         settings.direct, settings.port, settings.stun, settings.endpoints, settings.localhost, settings.discovery
     )
-    return Linking(links, engine, tun, secrets.token_bytes, boottime)
+    made = Linking(links, engine, tun, secrets.token_bytes, boottime)
+    made.legacy.counted, made.legacy.keep_count = state.sealed, state.keep_sealed
+    return made
 
 
 def sealing(

@@ -7,6 +7,7 @@
     segment/<name>        the longest TCP segment that the way to a host takes, one host a line: relay.example.org 1220
     pins/<name>           whose key each lease has (candy.sealing.pins)
     handshake/<name>      the time above which the next handshake is (candy.sealing.stamps)
+    sealed/<name>         how many datagrams were sealed for old clients, one password a line: 7f 4194304
 
 `<name>` is the member's --name, or `__noname__` without one; vmac and address are the original client's files, so that
 a machine that migrates keeps its address. Members of several names on one machine have nothing in common: with one VMAC
@@ -19,6 +20,7 @@ Rule: garbage in a file costs its content and a warning, not the start; what can
 import logging
 import re
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from ipaddress import IPv4Interface, ip_address
 from pathlib import Path
 
@@ -110,6 +112,28 @@ class MemberState:
         """What Stamps.next() asked to be kept."""
         self.folder.replace(self._path("handshake"), content)
 
+    def sealed(self, password: bytes) -> int:
+        """How many datagrams this member has sealed for old clients with this password, or some more."""
+        return self._sealed().get(_byte_of(password), 0)
+
+    def keep_sealed(self, password: bytes, count: int) -> None:
+        """Remember that for next time."""
+        counts = self._sealed() | {_byte_of(password): count}
+        lines = "".join(f"{byte:02x} {each}\n" for byte, each in sorted(counts.items()))
+        self.folder.replace(self._path("sealed"), lines.encode("ascii"))
+
+    def _sealed(self) -> dict[int, int]:
+        """By a byte of the password's."""
+        path = self._path("sealed")
+        counts: dict[int, int] = {}
+        for line in (self.folder.read(path) or b"").splitlines()[:256]:
+            if re.fullmatch(rb"[0-9a-f]{2} [0-9]{1,19}", line):
+                byte, count = line.split()
+                counts[int(byte, 16)] = int(count)
+            else:
+                _log.warning("%s: a line holds no count of datagrams: not used", path)
+        return counts
+
     def reached(self, host: str) -> tuple[str, ...]:
         """The addresses by which a relay or proxy of this name was last reached; none if that is not known."""
         return self._by_host("relay", _is_address).get(host, ())
@@ -177,6 +201,12 @@ class MemberState:
 
     def _path(self, kind: str) -> Path:
         return self.folder.path / kind / self._name
+
+
+def _byte_of(password: bytes) -> int:
+    """By which its count is kept: too little to try passwords on. Two with the same have one count, a higher one than
+    each has."""
+    return sha256(password).digest()[0]
 
 
 def _is_address(text: str) -> bool:

@@ -362,6 +362,7 @@ class General:
 
     LAYOUT: ClassVar[Struct] = Struct(">BBHII")
     ENDPOINT: ClassVar[Struct] = Struct(">IH")
+    LAN_ENDPOINT: ClassVar[int] = 0
 
     subtype: int
     extra: int
@@ -372,7 +373,7 @@ class General:
     @property
     def lan_endpoint(self) -> tuple[IPv4Address, int]:
         """The sender's, address and port. Raises WireError where the data is not one."""
-        if (self.subtype, self.extra) != (0, 0):
+        if (self.subtype, self.extra) != (self.LAN_ENDPOINT, 0):
             raise WireError(DropReason.UNKNOWN_SUBTYPE)
         if len(self.data) < self.ENDPOINT.size:
             raise WireError(DropReason.TOO_SHORT)
@@ -387,6 +388,11 @@ class General:
     def decode(cls, message: bytes) -> Self:
         _, subtype, extra, src, dst = cls.LAYOUT.unpack_from(message)
         return cls(subtype, extra, IPv4Address(src), IPv4Address(dst), message[cls.LAYOUT.size :])
+
+
+def tells_endpoint(message: Udp4Conn | Discovery | General) -> bool:
+    """Whether it says where its sender is; who gets datagrams from there can try passwords on them."""
+    return isinstance(message, Udp4Conn) or (isinstance(message, General) and message.subtype == General.LAN_ENDPOINT)
 
 
 Message = Auth | Expttun | Udp4Conn | Vmac | Discovery | Route | Behind | General

@@ -15,7 +15,9 @@ Rules:
     asked again right before enrol(), since a contested address takes a while.
  5. A selector that exists need not wait in line, until FAILURES_MAX failures within an hour came under it.
  6. WAITING_MAX devices wait for approval. Of those without a connection the one that has had none longest makes room.
- 7. A device that has neither confirmed nor a lease is forgotten after a day, a revoked one when it would have lost its
+ 7. What is under a password is for who knows that one: a device that has shown that it does, at its enrolment or
+    since. Another password of the same name makes strangers of them.
+ 8. A device that has neither confirmed nor a lease is forgotten after a day, a revoked one when it would have lost its
     lease; neither while there is the invitation by which it came. Its credential goes with it.
 
 No I/O. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
@@ -42,6 +44,7 @@ INVITATIONS_MAX: Final = 4096
 """Of a network, each; for further devices the relay has no room."""
 WAITING_MAX: Final = 64
 AGAIN_S: Final = 3600
+MARK_BYTES: Final = 16
 FAILURES_MAX: Final = 10
 HOUR_S: Final = 3600.0
 
@@ -84,6 +87,15 @@ class Device:
     """Unix seconds: it came, or was revoked."""
     has_come: bool = False
     """It has confirmed a log-in, or come by its own credential, or was approved."""
+    knows: bytes = field(default=b"", repr=False)
+    """The password that it has shown to know, as mark() has it; empty: none, or a record of before says nothing."""
+
+    def mark(self, password: Password) -> bytes:
+        """What tells a password from others, in this device's record."""
+        return hmac.digest(self.secret, password.secret, "sha256")[:MARK_BYTES]
+
+    def has_shown(self, password: Password) -> bool:
+        return hmac.compare_digest(self.knows, self.mark(password))
 
     @property
     def fingerprint(self) -> str:
@@ -279,20 +291,32 @@ class Enrolment:
                 return self._new(key, invitation.name or name, *how, Standing.ADMITTED, wall)
             case Password() as password:
                 if device is not None:
-                    return device
+                    return self._shown(device, password)
                 standing = Standing.WAITING if self._has_to_wait(None) else Standing.ADMITTED
                 if standing is Standing.WAITING and len(self._waiting) >= WAITING_MAX:
                     gone = self._longest_away()
                     assert gone is not None
                     self._forget(self._devices[gone])
-                return self._new(key, name, password.name, b"", password.addresses, standing, wall)
+                new = self._new(key, name, password.name, b"", password.addresses, standing, wall)
+                return self._shown(new, password)
 
-    def confirmed(self, device: Device) -> None:
-        """It has shown that it can read message 2, and so has its credential."""
+    def confirmed(self, device: Device, named: Password | None) -> Device:
+        """It has shown that it can read message 2, and so has its credential.
+
+        Args:
+            named: the password that has the name of the one by which it came; None: there is none.
+
+        Returns:
+            the device as it is now.
+        """
         # It may be just a day since it came first.
         current = self._devices.get(device.key, device)
         if not current.has_come:
-            self._put(replace(current, has_come=True))
+            current = self._put(replace(current, has_come=True))
+        if named is not None and not current.knows:
+            # Of a record of before it is taken to be that one.
+            current = self._shown(current, named)
+        return current
 
     def waits(self, connection: int, key: bytes) -> None:
         """A connection of a device that waits for approval."""
@@ -306,7 +330,7 @@ class Enrolment:
             self._waiting[key] = None
 
     def tidy(self, wall: int, leases: Leases) -> None:
-        """Forget devices by rule 7, once an hour."""
+        """Forget devices by rule 8, once an hour."""
         if wall < self._tidied + HOUR_S:
             return
         self._tidied = wall
@@ -328,6 +352,12 @@ class Enrolment:
         """Of those that wait for approval; None: all are here."""
         here = set(self._here.values())
         return next((key for key in self._waiting if key not in here), None)
+
+    def _shown(self, device: Device, password: Password) -> Device:
+        """It knows this password: rule 7."""
+        if device.invitation or device.has_shown(password):
+            return device
+        return self._put(replace(device, knows=device.mark(password)))
 
     def _has_to_wait(self, device: Device | None) -> bool:
         if device is not None:

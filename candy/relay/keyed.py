@@ -110,7 +110,9 @@ class KeyedSession(Session):
 
     @property
     def known_password(self) -> Password | None:
-        return None if self.is_invited else self._realm.passwords.named(self.came_by)
+        if self.device is None or self.is_invited:
+            return None
+        return next(filter(self.device.has_shown, self._realm.passwords), None)
 
     @property
     def is_invited(self) -> bool:
@@ -175,7 +177,7 @@ class KeyedSession(Session):
         claim, self._claim, self._before = self._claim, None, None
         assert claim is not None
         assert self.device is not None
-        self._realm.enrolment.confirmed(self.device)
+        self.device = self._realm.enrolment.confirmed(self.device, self._realm.passwords.named(self.came_by))
         self.flags, self.commit_bytes = claim.asked.flags, claim.asked.commit_bytes
 
     def welcome(self) -> list[Action]:

@@ -477,7 +477,7 @@ class Network(Roster):
         return self._send_away(self._sessions[connection], CloseCode.POLICY_VIOLATION, told, now)
 
     def set_passwords(self, passwords: Passwords, now: float, wall: int) -> list[Action]:
-        """Believe these passwords instead of those before."""
+        """Believe these passwords instead of those before. Call set_legacy() afterwards."""
         self._realm.passwords = passwords
         self._realm.circles.keep(passwords)
         self._ends = Ends(passwords)
@@ -495,15 +495,17 @@ class Network(Roster):
                 tells |= Tells.SHARES_PASSWORD
         realm.tells = tells
         if legacy:
-            return []
+            return self._regroup()
         old = [session for session in self._sessions.values() if not isinstance(session, KeyedSession)]
         told = "the network admits no old clients any more: update candy"
-        return self._send_all_away(old, CloseCode.POLICY_VIOLATION, told, now)
+        return [*self._send_all_away(old, CloseCode.POLICY_VIOLATION, told, now), *self._regroup()]
 
-    def set_direct(self, direct: bool) -> None:
-        """Whether members may reach each other without the relay. They are told with their next log-in."""
+    def set_direct(self, direct: bool) -> list[Action]:
+        """Whether members may reach each other without the relay. They are told with their next log-in, but what they
+        tell each other of their endpoints passes no more, or again, at once."""
         tells = self._realm.tells & ~Tells.NO_DIRECT_LINKS
         self._realm.tells = tells if direct else tells | Tells.NO_DIRECT_LINKS
+        return self._regroup()
 
     def enlarge(self, network: IPv4Network, now: float) -> list[Action]:
         """Grant addresses of this network, of which the pool until now is a part."""

@@ -16,7 +16,7 @@ Rules:
 This module knows neither sessions nor files. `wall` is in Unix seconds, `now` in seconds of a monotonic clock.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from math import inf
@@ -57,6 +57,9 @@ class Passwords:
     def __init__(self, passwords: Iterable[Password]) -> None:
         self._all = tuple(passwords)
         self._of_old_clients = tuple(each for each in self._all if each.legacy) or self._all
+
+    def __iter__(self) -> Iterator[Password]:
+        return iter(self._all)
 
     def prove(self, digest_of: Callable[[bytes], bytes], received: bytes) -> Password | None:
         """The password from which an old client's digest was made, held or not.

@@ -75,6 +75,15 @@ class Roster:
         session = self._sessions.get(connection)
         return 0 if session is None else session.circle
 
+    def _bind(self, session: Session) -> Bind:
+        session.acquainted = session.circle
+        return Bind(session.connection, int(session.ip), session.takes_sealed, session.acquainted)
+
+    def _regroup(self) -> list[Action]:
+        """Have the engine know who is in another circle now."""
+        members = (session for session in self._sessions.values() if session.is_member)
+        return [self._bind(session) for session in members if session.circle != session.acquainted]
+
     def _send_all_away(self, sessions: list[Session], code: CloseCode, told: str, now: float) -> list[Action]:
         # Members last: else who waits for the address of one would get it on the way out.
         sessions.sort(key=lambda session: session.is_member)
@@ -260,7 +269,7 @@ class Roster:
         if self._realm.shared is not None:
             self._realm.shared.came(session.presented())
         return [
-            Bind(session.connection, int(ip), session.takes_sealed, session.circle),
+            self._bind(session),
             *self._limit(session),
             *welcome,
             *self._telling.welcome(session),

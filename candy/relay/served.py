@@ -75,7 +75,7 @@ class Served:
         if names & {"password", "passwords", "legacy", "admit"}:
             actions += self.network.set_legacy(settings.legacy, now)
         if "direct" in names:
-            self.network.set_direct(settings.direct)
+            actions += self.network.set_direct(settings.direct)
         if "pool" in names and settings.pool is not None:
             self._engine.set_broadcast(self.number, int(settings.pool.broadcast_address))
             actions += self.network.enlarge(settings.pool, now)

@@ -136,6 +136,7 @@ class Session(ABC):
         "_held",
         "_ip",
         "_realm",
+        "acquainted",
         "allowed",
         "carried",
         "connection",
@@ -178,6 +179,8 @@ class Session(ABC):
         """What its client last said of itself."""
         self.lease: Lease | None = None
         """A member's, unless it has no VMAC."""
+        self.acquainted = 0
+        """Its circle, as its engine was told."""
         self.allowed = UNLIMITED
         """What it may carry, as its engine was told."""
         self.carried = NO_TRAFFIC_PACKED
@@ -449,21 +452,29 @@ class Session(ABC):
         if message.src != self.ip:
             return [Drop(self.connection, DropReason.SPOOFED_SOURCE)]
         realm = self._realm
+        tells = wire.tells_endpoint(message)
         if message.dst == wire.BROADCAST and realm.forward_broadcast and not isinstance(message, wire.Udp4Conn):
-            return self._to_all_others(payload, now)
+            if tells and self.circle == 0:
+                return [Drop(self.connection, DropReason.NO_ACQUAINTANCE)]
+            return self._to_all_others(payload, now, self._is_acquainted if tells else lambda other: True)
         receiver = realm.pool.holder(message.dst)
         # The relay's own interface takes no messages, because it needs no direct links.
         if receiver is None or receiver == realm.host:
             return [Drop(self.connection, DropReason.NO_ROUTE)]
-        if isinstance(message, wire.Udp4Conn) and (self.circle == 0 or self.circle != realm.circle_of(receiver)):
+        if tells and not self._is_acquainted(receiver):
             return [Drop(self.connection, DropReason.NO_ACQUAINTANCE)]
         return [Send(receiver, payload)]
 
-    def _to_all_others(self, payload: bytes, now: float) -> list[Action]:
+    def _is_acquainted(self, other: int) -> bool:
+        """Whether it may tell the member with this connection where it is."""
+        return self.circle != 0 and self.circle == self._realm.circle_of(other)
+
+    def _to_all_others(self, payload: bytes, now: float, may_hear: Callable[[int], bool]) -> list[Action]:
         if self._copies_until > now + COPIES_AHEAD_S:
             return [Drop(self.connection, BROADCAST_LIMIT)]
         not_to = (self.connection, self._realm.host)
-        copies: list[Action] = [Send(other, payload) for other in self._realm.pool.holders() if other not in not_to]
+        others = (other for other in self._realm.pool.holders() if other not in not_to)
+        copies: list[Action] = [Send(other, payload) for other in others if may_hear(other)]
         # Counted afterwards, so that a message to all others is possible in a network of any size.
         self._copies_until = max(self._copies_until, now) + len(copies) / COPIES_PER_S
         return copies

@@ -69,13 +69,14 @@ MIGRATIONS = (
         "ALTER TABLE lease ADD COLUMN limit_up INTEGER NOT NULL DEFAULT -1",
         "ALTER TABLE lease ADD COLUMN quota INTEGER NOT NULL DEFAULT -1",
     ),
+    ("ALTER TABLE device ADD COLUMN knows BLOB NOT NULL DEFAULT x''",),
 )
 """What makes a file of each version from one of the version before. A file's version is its user_version."""
 SCHEMA = len(MIGRATIONS)
 TABLES = ("lease", "reservation", "device", "invitation", "login")
 """What a network has rows of, and `forgotten`."""
 _LEASE_TYPES = (int, bytes, str, str, str, int, int, str, int, int, int, int, bytes, int, int, int, int, int)
-_DEVICE_TYPES = (bytes, int, bytes, bytes, int, str, str, bytes, str, int, int)
+_DEVICE_TYPES = (bytes, int, bytes, bytes, int, str, str, bytes, str, int, int, bytes)
 _INVITATION_TYPES = (bytes, bytes, str, str, int, int, int)
 
 log = logging.getLogger("candy.relay")
@@ -294,11 +295,11 @@ def _write(database: sqlite3.Connection, network: str, kept: Kept) -> None:
 def _device(row: list[Any]) -> Device:
     if not all(map(isinstance, row, _DEVICE_TYPES)):
         raise _DamagedError(f"the device {row[1]!r} has values that none has")
-    key, number, selector, secret, standing, name, by, invitation, addresses, since, has_come = row
+    key, number, selector, secret, standing, name, by, invitation, addresses, since, has_come, knows = row
     lengths = (len(key), len(selector), len(secret))
     if lengths != (KEY_BYTES, SELECTOR_BYTES, SECRET_BYTES) or standing not in iter(Standing):
         raise _DamagedError(f"the device {number!r} has values that none has")
-    own = (Standing(standing), name, by, invitation, _addresses(addresses), since, bool(has_come))
+    own = (Standing(standing), name, by, invitation, _addresses(addresses), since, bool(has_come), knows)
     return Device(key, number, selector, secret, *own)
 
 

@@ -24,7 +24,11 @@ def general(source: int, destination: int, more: bytes = b"") -> bytes:
     return struct.pack(">BBHII", 255, 0x45, 0x0001, source, destination) + more
 
 
-KINDS = (udp4conn, discovery, general)
+def lan_endpoint(source: int, destination: int, more: bytes = b"") -> bytes:
+    return struct.pack(">BBHIIIH", 255, 0, 0, source, destination, 0xC0A80105, 5000) + more
+
+
+KINDS = (udp4conn, discovery, general, lan_endpoint)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -51,7 +55,7 @@ def test_to_one_member(kind: type, extended: bool, pieces: int) -> None:
         assert relay.engine.events() == []
 
 
-@pytest.mark.parametrize("kind", [discovery, general])
+@pytest.mark.parametrize("kind", [discovery, general, lan_endpoint])
 def test_to_all_others(kind: type) -> None:
     """Members alone: the relay's own interface needs no direct links."""
     with EngineRelay() as relay, relay.device() as (kernel, tun):
@@ -108,17 +112,35 @@ def test_endpoints_stay_within_one_circle(circles: tuple[int, int]) -> None:
         one, other = relay.member(A), relay.member(B)
         for member, address, circle in ((one, A, circles[0]), (other, B, circles[1])):
             relay.engine.bind(member.connection, address, circle=circle)
-        one.send(BINARY, udp4conn(A, B))
-        one.send(BINARY, discovery(A, B))
-        one.send(BINARY, general(A, B))
+        for kind in KINDS:
+            one.send(BINARY, kind(A, B))
         one.sync()
         assert [f.payload for f in other.sync()] == [discovery(A, B), general(A, B)]
-        assert relay.dropped() == {"no_acquaintance": 1}
+        assert relay.dropped() == {"no_acquaintance": 2}
         relay.engine.bind(one.connection, A, circle=7)
         relay.engine.bind(other.connection, B, circle=7)
-        one.send(BINARY, udp4conn(A, B))
+        endpoints = [udp4conn(A, B), lan_endpoint(A, B)]
+        for message in endpoints:
+            one.send(BINARY, message)
         one.sync()
-        assert [f.payload for f in other.sync()] == [udp4conn(A, B)]
+        assert [f.payload for f in other.sync()] == endpoints
+
+
+def test_lan_endpoints_for_all_go_to_the_circle() -> None:
+    with EngineRelay() as relay:
+        one, other, third = relay.member(A), relay.member(B), relay.member(C)
+        relay.engine.bind(third.connection, C, circle=2)
+        for message in (lan_endpoint(A, EVERYBODY), discovery(A, EVERYBODY)):
+            one.send(BINARY, message)
+        one.sync()
+        assert [f.payload for f in other.sync()] == [lan_endpoint(A, EVERYBODY), discovery(A, EVERYBODY)]
+        assert [f.payload for f in third.sync()] == [discovery(A, EVERYBODY)]
+        assert relay.dropped() == {}
+        relay.engine.bind(one.connection, A, circle=0)
+        one.send(BINARY, lan_endpoint(A, EVERYBODY))
+        one.sync()
+        assert [other.sync(), third.sync()] == [[], []]
+        assert relay.dropped() == {"no_acquaintance": 1}
 
 
 def test_the_relays_own_interface_takes_none() -> None:
@@ -128,18 +150,20 @@ def test_the_relays_own_interface_takes_none() -> None:
         for kind in KINDS:
             one.send(BINARY, kind(A, B))
         one.sync()
-        assert relay.dropped() == {"no_route": 3}
+        assert relay.dropped() == {"no_route": len(KINDS)}
 
 
 @each_kind
 def test_a_message_that_is_not_whole(kind: type) -> None:
     with EngineRelay() as relay:
         one, other = relay.member(A), relay.member(B)
-        for n in range(1, len(kind(A, B))):
+        # A GENERAL is whole without its data.
+        whole = min(len(kind(A, B)), 12 if kind is lan_endpoint else 15)
+        for n in range(1, whole):
             one.send(BINARY, kind(A, B)[:n])
         one.sync()
         assert other.sync() == []
-        assert relay.dropped() == {"too_short": len(kind(A, B)) - 1}
+        assert relay.dropped() == {"too_short": whole - 1}
 
 
 def test_one_who_has_not_logged_in_speaks_to_python() -> None:

@@ -66,6 +66,27 @@ def test_others_packets_go_by_the_relay() -> None:
         assert one.device.sends(out).payload == FORWARD + out
 
 
+@pytest.mark.parametrize("vnet", [False, True])
+def test_before_a_path_is_proven_packets_come_by_it_and_none_leave(vnet: bool) -> None:
+    """Whom this member has acknowledged sends some at once."""
+    with old_linked(vnet=vnet, with_path=False) as one:
+        one.path(longest=0)
+        one.arrives()
+        head = NO_VNET if vnet else b""
+        out = packet(A, B, b"by the relay")
+        assert one.device.sends(head + out).payload == FORWARD + out
+        if vnet:
+            whole = tcp(pattern(3000), source=A, to=B)
+            assert one.device.sends(bytes(ANY) + whole).payload[-len(whole) :] == whole
+        one.path()
+        one.device.kernel.send(head + out)
+        assert one.went() == FORWARD + out
+        one.path(longest=0)
+        one.arrives()
+        assert one.device.sends(head + out).payload == FORWARD + out
+        assert one.dropped() == {}
+
+
 def test_a_path_ends() -> None:
     with old_linked() as one:
         assert one.engine.clear_old_path(one.tun, B)
@@ -239,6 +260,19 @@ def test_messages_to_a_peer() -> None:
         assert one.went() == HEARTBEAT
         assert one.engine.old_sealed(one.tun) == 1
         assert not one.engine.send_old(one.tun, one.link, *packed(("10.9.9.9", 9)), PEER_KEY, HEARTBEAT)
+
+
+def test_ivs_of_a_run_before_count() -> None:
+    with old_linked() as one:
+        one.engine.set_old_key(one.tun, A, OWN_KEY, sealed=(1 << 32) - 2)
+        one.device.kernel.send(packet(A, B, b"one"))
+        assert one.went() == FORWARD + packet(A, B, b"one")
+        assert one.engine.old_sealed(one.tun) == (1 << 32) - 1
+        # Without a key there is nothing to count.
+        one.engine.set_old_key(one.tun, A)
+        assert one.engine.old_sealed(one.tun) == (1 << 32) - 1
+        one.engine.set_old_key(one.tun, A, PEER_KEY)
+        assert one.engine.old_sealed(one.tun) == 0
 
 
 def test_ivs_are_used_up() -> None:

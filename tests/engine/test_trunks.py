@@ -44,8 +44,8 @@ def handshake(source: int, destination: int) -> bytes:
 
 
 def told(kind: bytes, source: int, destination: int, size: int = 40) -> bytes:
-    """A UDP4CONN, DISCOVERY or GENERAL."""
-    return kind + (bytes(3) if kind == GENERAL else b"") + struct.pack(">II", source, destination) + bytes(size)
+    """A UDP4CONN, DISCOVERY or GENERAL of no LAN endpoint."""
+    return kind + (b"\1\0\0" if kind == GENERAL else b"") + struct.pack(">II", source, destination) + bytes(size)
 
 
 class Two:
@@ -358,11 +358,17 @@ def test_what_members_tell_each_other_crosses(kind: bytes, sender: int) -> None:
         assert (one.dropped(), other.dropped()) == ({}, {})
 
 
-def test_udp4conn_does_not_cross() -> None:
-    """It may only come to members of its sender's password, and what theirs is another relay does not say."""
+LAN_ENDPOINT = GENERAL + bytes(3)
+
+
+@pytest.mark.parametrize("kind", [UDP4CONN, LAN_ENDPOINT])
+def test_endpoints_do_not_cross(kind: bytes) -> None:
+    """They may only come to members of their sender's password, and what theirs is another relay does not say."""
     with EngineRelay() as one, EngineRelay() as other:
         two = Two(one, other)
-        assert two.across(told(UDP4CONN, A, B)) == []
+        assert two.across(told(kind, A, B)) == []
+        assert (one.dropped(), other.dropped()) == ({"no_acquaintance": 1}, {})
+        assert two.across(told(LAN_ENDPOINT, A, ALL)) == []
         assert (one.dropped(), other.dropped()) == ({"no_acquaintance": 1}, {})
 
 

@@ -29,9 +29,11 @@ def sanitize(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str
     [
         ("debug", sorted(path.name for path in Path(__file__).parent.glob("test_*interleavings.py"))),
         ("asan", ["test_stress.py"]),
+        ("asan", ["test_old_link_stress.py"]),
         ("tsan", ["test_stress.py"]),
+        ("tsan", ["test_old_link_stress.py"]),
     ],
-    ids=["interleavings-debug", "stress-asan", "stress-tsan"],
+    ids=["interleavings-debug", "stress-asan", "old-links-asan", "stress-tsan", "old-links-tsan"],
 )
 def test_with_another_build(variant: str, tests: list[str]) -> None:
     """The fast build holds no thread anywhere; and a race or a step too far may do no harm that a test could see.

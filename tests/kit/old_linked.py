@@ -50,8 +50,8 @@ class OldLinked:
         name = self.peer.getsockname()
         return packed((name[0], name[1]))
 
-    def path(self, key: bytes = PEER_KEY, *, peer: int = B) -> None:
-        self.engine.set_old_path(self.tun, peer, self.link, *self.there, key, LONGEST)
+    def path(self, key: bytes = PEER_KEY, *, peer: int = B, longest: int = LONGEST) -> None:
+        self.engine.set_old_path(self.tun, peer, self.link, *self.there, key, longest)
 
     def comes(self, plain: bytes, *, key: bytes = OWN_KEY, by: socket.socket | None = None) -> None:
         (by or self.peer).sendto(sealed(plain, key), self.own)

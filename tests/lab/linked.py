@@ -1,6 +1,7 @@
-"""Two members with direct links, of which the first one pings the other without a pause.
+"""Members with direct links, of which the first one pings another without a pause.
 
     Pair(laboratory, hosts) ─▶ start() ─▶ until(path="direct") ─▶ … what happens to them … ─▶ wait(), longest_gap()
+    Pinging(…): the same with members that there are
 
 Rule: time passes by answers; so a test waits no longer than it has to, and none passes without traffic.
 """
@@ -19,29 +20,28 @@ ROUNDS = 600
 """Lines of a ping, 30 s."""
 
 
-class Pair:
-    """Two members on these hosts.
+class Pinging:
+    """A member that pings.
 
     Args:
-        flags, others: of the first one's client, and of the second one's.
-        url, environ: of both.
+        its: the address that it pings.
+        others: further ends of links: a member, and the address at the other end.
+        rounds: lines of the ping that until() waits for at most.
     """
 
     def __init__(
         self,
         laboratory: Laboratory,
-        hosts: Iterable[Host],
-        *flags: str,
-        others: Sequence[str] = (),
-        url: str | None = None,
-        **environ: str,
+        one: Client,
+        its: str,
+        others: Iterable[tuple[Client, str]] = (),
+        *,
+        rounds: int = ROUNDS,
     ) -> None:
         self._laboratory = laboratory
-        one, other = hosts
-        flags = flags if "--no-direct" in flags else ("--direct", *flags)
-        self.one = laboratory.client(*flags, host=one, url=url, **environ)
-        self.other = laboratory.client("--direct", *others, host=other, url=url, **environ)
-        self.address, self.its = self.one.connected(), self.other.connected()
+        self.one, self.its = one, its
+        self._ends = [(one, its), *others]
+        self._rounds = rounds
         self.ping: Program
 
     def start(self) -> None:
@@ -50,13 +50,13 @@ class Pair:
             self.ping = self._laboratory.enter(Program("ping", argv, environment(self._laboratory.folder)))
 
     @property
-    def links(self) -> tuple[dict[str, object], dict[str, object]]:
-        """How each reaches the other."""
-        return link(self.one, self.its), link(self.other, self.address)
+    def links(self) -> list[dict[str, object]]:
+        """How each end reaches the other."""
+        return [link(client, address) for client, address in self._ends]
 
-    def until(self, **wanted: object) -> tuple[dict[str, object], dict[str, object]]:
-        """Wait until both links are like this."""
-        for _ in range(ROUNDS):
+    def until(self, **wanted: object) -> list[dict[str, object]]:
+        """Wait until the links are like this."""
+        for _ in range(self._rounds):
             found = self.links
             if all(each[key] == value for each in found for key, value in wanted.items()):
                 return found
@@ -83,6 +83,31 @@ class Pair:
         return max((later - earlier for earlier, later in pairwise(numbers)), default=0) * EACH_S
 
 
+class Pair(Pinging):
+    """Two members on these hosts.
+
+    Args:
+        flags, others: of the first one's client, and of the second one's.
+        url, environ: of both.
+    """
+
+    def __init__(
+        self,
+        laboratory: Laboratory,
+        hosts: Iterable[Host],
+        *flags: str,
+        others: Sequence[str] = (),
+        url: str | None = None,
+        **environ: str,
+    ) -> None:
+        one, other = hosts
+        flags = flags if "--no-direct" in flags else ("--direct", *flags)
+        first = laboratory.client(*flags, host=one, url=url, **environ)
+        self.other = laboratory.client("--direct", *others, host=other, url=url, **environ)
+        self.address, its = first.connected(), self.other.connected()
+        super().__init__(laboratory, first, its, [(self.other, self.address)])
+
+
 def link(client: Client, address: str) -> dict[str, object]:
     found = [each for each in asked(client.control, "/v1/status")["links"] if each["address"] == address]
-    return found[0] if found else {"path": None, "why": None, "mtu": None}
+    return found[0] if found else {"path": None, "why": None, "format": None, "mtu": None}

@@ -7,7 +7,16 @@ from typing import Any, cast
 import pytest
 
 from candy._fastpath import EVENT_MET, EVENT_OLD, EVENT_WANTED, Engine
-from candy.member.legacylinking import LONGEST, OVER, PROBES_SAVED, REVIEW_S, SEALED_MOST, LegacyLinking
+from candy.member.legacylinking import (
+    COUNT_AHEAD,
+    LONGEST,
+    OVER,
+    PROBES_RATE,
+    PROBES_SAVED,
+    REVIEW_S,
+    SEALED_MOST,
+    LegacyLinking,
+)
 from candy.member.linkstate import LinkState
 from candy.protocol import datagram, wire
 from candy.protocol.datagram import Delay, Heartbeat
@@ -33,6 +42,11 @@ class Recorded:
 
     def old_sealed(self, tun: int) -> int:
         return self.sealed
+
+    def set_old_key(self, tun: int, own: int, key: bytes = b"", *, sealed: int = 0) -> None:
+        if key:
+            self.sealed = sealed
+        self.done.append(("set_old_key", (tun, own, key)))
 
     def set_old_path(self, *given: Any) -> None:
         if not self.has_room:
@@ -76,6 +90,9 @@ class Setting:
         self.linking.say = lambda message: self.said.append(wire.decode(message))
         self.linking.ask_about = self.asked.append
         self.linking.has_key = self.with_keys.__contains__
+        self.kept: dict[bytes, int] = {}
+        self.linking.counted = lambda password: self.kept.get(password, 0)
+        self.linking.keep_count = self.kept.__setitem__
 
     def may_use(self, endpoint: Endpoint) -> bool:
         return endpoint not in self.inside
@@ -129,6 +146,7 @@ class Setting:
         return found
 
     def paths(self) -> list[tuple[int, ...]]:
+        """Whose, and how long packets may be."""
         return [(given[1], given[6]) for given in self.engine.take("set_old_path")]
 
 
@@ -153,8 +171,8 @@ def test_a_link_from_the_first_packet_to_its_end(setting: Setting) -> None:
     assert setting.sent() == [Heartbeat(OWN, False)]
     setting.prove()
     key = datagram.recipient_key(PASSWORD, PEER)
-    [path] = setting.engine.take("set_old_path")
-    assert path == (TUN, int(PEER), LINK, THERE.address.packed, THERE.port, key, 1500 - OVER)
+    where = (TUN, int(PEER), LINK, THERE.address.packed, THERE.port, key)
+    assert setting.engine.take("set_old_path") == [(*where, 0), (*where, 1500 - OVER)]
     state = setting.state
     assert state.round_trip_s == pytest.approx(0.02)
     assert state == LinkState(THERE, state.round_trip_s, 1500, setting.now, is_old=True)
@@ -198,7 +216,7 @@ def test_a_network_that_allows_none(setting: Setting) -> None:
     setting.connect()
     setting.engine.done.clear()
     setting.linking.allow(False)
-    assert setting.engine.done == [("clear_old_path", (TUN, int(PEER))), ("set_old_key", (TUN, int(OWN)))]
+    assert setting.engine.done == [("clear_old_path", (TUN, int(PEER))), ("set_old_key", (TUN, int(OWN), b""))]
     setting.engine.done.clear()
     setting.joined()
     assert setting.engine.take("set_old_key") == []
@@ -330,7 +348,7 @@ def test_packets_fit_the_way(setting: Setting) -> None:
     setting.joined()
     setting.mtu = 9000
     setting.connect()
-    assert setting.paths() == [(int(PEER), LONGEST)]
+    assert setting.paths() == [(int(PEER), 0), (int(PEER), LONGEST)]
     setting.mtu = 1280
     setting.now += REVIEW_S
     setting.comes(Heartbeat(PEER, True))
@@ -346,6 +364,9 @@ def test_a_path_that_the_kernel_refuses(setting: Setting) -> None:
     assert not setting.linking.silenced(OTHER)
     assert setting.linking.silenced(PEER)
     assert setting.state.why == "being tried"
+    # Its own packets are taken as before.
+    assert setting.engine.take("clear_old_path") == []
+    assert setting.paths()[-1] == (int(PEER), 0)
     setting.engine.done.clear()
     setting.now += 1
     setting.linking.go_on()
@@ -363,19 +384,61 @@ def test_ivs_are_used_up(setting: Setting, caplog: pytest.LogCaptureFixture) -> 
         assert not setting.linking.silenced(PEER)
     [line] = caplog.messages
     assert line.startswith("no direct links with old clients any more: 2^32 datagrams")
-    assert ("set_old_key", (TUN, int(OWN))) in setting.engine.done
+    assert setting.engine.take("set_old_key") == [(TUN, int(OWN), b"")]
     setting.joined()
-    assert len(setting.engine.take("set_old_key")) == 1
+    assert setting.engine.take("set_old_key") == []
     setting.linking.joined(OWN, PASSWORD, is_strict=True)
     setting.way(Way.CLEAR)
     assert setting.state.why == "too many packets"
+    setting.joined(b"another")
+    assert len(setting.engine.take("set_old_key")) == 1
+    setting.joined()
+    assert setting.engine.take("set_old_key") == [(TUN, int(OWN), b"")]
+
+
+def test_the_count_of_ivs_goes_on_where_it_ended(setting: Setting) -> None:
+    """Keys are made of the password alone: another run has the same."""
+    setting.kept[PASSWORD] = 1_000_000
+    setting.joined()
+    setting.connect()
+    assert setting.engine.sealed == 1_000_000
+    setting.engine.sealed += 17
+    setting.pass_s(1)
+    # A killed program goes on from here.
+    assert setting.kept[PASSWORD] == 1_000_017 + COUNT_AHEAD
+    setting.engine.sealed += COUNT_AHEAD // 4
+    setting.pass_s(1)
+    assert setting.kept[PASSWORD] == 1_000_017 + COUNT_AHEAD
+    setting.engine.sealed += COUNT_AHEAD // 2
+    setting.pass_s(1)
+    assert setting.kept[PASSWORD] == 1_000_017 + 3 * COUNT_AHEAD // 4 + COUNT_AHEAD
+    setting.engine.sealed += 5
+    setting.linking.end()
+    assert setting.kept == {PASSWORD: 1_000_022 + 3 * COUNT_AHEAD // 4}
+    setting.joined(b"another")
+    assert setting.engine.sealed == 0
+
+
+def test_no_links_with_a_password_that_is_used_up(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    setting.kept[PASSWORD] = SEALED_MOST
+    with caplog.at_level(logging.WARNING):
+        setting.joined()
+        setting.joined()
+    assert len(caplog.messages) == 1
+    assert setting.engine.done == []
 
 
 def test_a_full_table_leaves_packets_to_the_relay(setting: Setting) -> None:
+    """And a peer that nobody could hear is told nothing that has it send packets."""
     setting.joined()
+    setting.met()
+    setting.linking.mapped(SEEN)
+    setting.linking.told(wire.Udp4Conn(PEER, OWN, IPv4Address(str(THERE.address)), THERE.port))
+    setting.engine.take("send_old")
     setting.engine.has_room = False
-    setting.connect()
-    assert setting.state.endpoint is None
+    setting.comes(Heartbeat(PEER, True))
+    assert setting.sent() == []
+    assert (setting.state.endpoint, setting.state.why) == (None, "no path found")
 
 
 def test_what_goes_to_strangers_is_limited(setting: Setting) -> None:
@@ -385,6 +448,23 @@ def test_what_goes_to_strangers_is_limited(setting: Setting) -> None:
         setting.linking.told(wire.Udp4Conn(peer, OWN, IPv4Address(str(THERE.address)), THERE.port))
     setting.linking.mapped(SEEN)
     assert len(setting.engine.take("send_old")) == PROBES_SAVED
+
+
+def test_what_is_limited_reaches_all(setting: Setting) -> None:
+    """In turn: else the first ones have all of it for as long as they are tried."""
+    setting.joined()
+    peers = [IPv4Address(int(PEER) + number) for number in range(100)]
+    for peer in peers:
+        setting.linking.told(wire.Udp4Conn(peer, OWN, IPv4Address(str(THERE.address)), THERE.port))
+    setting.linking.mapped(SEEN)
+    keys = {datagram.recipient_key(PASSWORD, peer): peer for peer in peers}
+    setting.engine.take("send_old")
+    # A peer that has told nothing of its LAN is sent one heartbeat a second.
+    seconds = round(len(peers) / PROBES_RATE + 0.5)
+    setting.pass_s(seconds)
+    sent = [keys[given[4]] for given in setting.engine.take("send_old")]
+    assert len(sent) == seconds * PROBES_RATE
+    assert set(sent) == set(peers)
 
 
 @pytest.mark.parametrize(

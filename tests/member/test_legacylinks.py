@@ -18,6 +18,7 @@ from candy.member.legacylinks import (
     SendDatagram,
     SetPath,
     State,
+    TakeFrom,
     Tell,
 )
 from candy.member.peers import MAX_PEERS, Endpoint
@@ -39,6 +40,8 @@ class World:
     """Endpoints at which UDP arrives."""
     in_one_lan: bool = False
     has_stun: bool = True
+    udp_s: float = UDP_S
+    taken: dict[IPv4Address, Endpoint] = field(default_factory=dict)
     paths: dict[IPv4Address, Endpoint] = field(default_factory=dict)
     history: list[Action] = field(default_factory=list)
 
@@ -66,11 +69,22 @@ class World:
                 case SendDatagram():
                     if action.endpoint in self.reachable:
                         source = OUR_LAN if action.endpoint.ip.is_private and self.in_one_lan else OUR_PUBLIC
-                        self.clock.later(UDP_S, partial(self.theirs.received, action.message, source))
+                        self.clock.later(self.udp_s, partial(self.theirs.received, action.message, source))
+                case TakeFrom():
+                    self.taken[action.peer] = action.endpoint
+                    self.paths.pop(action.peer, None)
                 case SetPath():
+                    assert self.taken[action.peer] == action.endpoint
                     self.paths[action.peer] = action.endpoint
                 case ClearPath():
-                    del self.paths[action.peer]
+                    del self.taken[action.peer]
+                    self.paths.pop(action.peer, None)
+
+    def beat(self, seconds: float) -> None:
+        """Have a heartbeat come each second, as somebody has recorded them."""
+        for _ in range(round(seconds)):
+            self.arrived(Heartbeat(THEIRS, True), THEIR_PUBLIC)
+            self.run(1)
 
     def state(self) -> State:
         link = self.ours.get(THEIRS)
@@ -90,7 +104,7 @@ class World:
     def _udp_to_ours(self, endpoint: Endpoint, message: Heartbeat | Delay) -> None:
         if endpoint in self.reachable:
             source = THEIR_LAN if endpoint.ip.is_private and self.in_one_lan else THEIR_PUBLIC
-            self.clock.later(UDP_S, lambda: self.arrived(message, source))
+            self.clock.later(self.udp_s, lambda: self.arrived(message, source))
 
     def arrived(self, message: Heartbeat | Delay, source: Endpoint) -> None:
         now = self.clock.now
@@ -214,10 +228,65 @@ def test_an_outage_of_stun_ends() -> None:
     assert world.paths == {THEIRS: THEIR_PUBLIC}
 
 
+@pytest.mark.parametrize("udp_s", [0.5, 0.8, 1.3, 4.0])
+def test_a_slow_path_is_proven(udp_s: float) -> None:
+    """Its answers come behind later challenges."""
+    world = World(udp_s=udp_s)
+    begin(world, "ours")
+    world.run(25)
+    link = world.ours.get(THEIRS)
+    assert link is not None
+    assert link.rtt_s == pytest.approx(2 * udp_s)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+    world.run(120)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+    assert sum(isinstance(each, SetPath) for each in world.history) == 1
+
+
+def test_challenges_under_way_are_bounded_and_end() -> None:
+    world = unanswered()
+    link = world.ours.get(THEIRS)
+    assert link is not None
+    world.beat(60)
+    assert link.state is State.CONNECTED
+    assert len(link.challenges) <= legacylinks.CHALLENGE_S + 1
+    world.arrived(challenges(world)[0], THEIR_PUBLIC)
+    assert not world.paths
+    world.arrived(challenges(world)[-1], THEIR_PUBLIC)
+    assert world.paths == {THEIRS: THEIR_PUBLIC}
+    assert not link.challenges
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_packets_are_taken_before_the_peer_is_acknowledged(first: str) -> None:
+    """Then it sends some."""
+    world = connected(first)
+    acks = [n for n, each in enumerate(world.history) if is_heartbeat(each, ack=True)]
+    assert world.history.index(TakeFrom(THEIRS, THEIR_PUBLIC)) < acks[0]
+
+
+def test_packets_are_taken_from_where_its_heartbeats_come() -> None:
+    """Also where those move, and until the link ends."""
+    world = World()
+    begin(world, "ours")
+    world.run(0.04)
+    world.do(world.ours.told(wire.Udp4Conn(THEIRS, OURS, *THEIR_PUBLIC), world.clock.now))
+    other = THEIR_PUBLIC._replace(port=7000)
+    for endpoint in (THEIR_PUBLIC, other, other):
+        world.arrived(Heartbeat(THEIRS, False), endpoint)
+        assert world.taken == {THEIRS: endpoint}
+    assert sum(isinstance(each, TakeFrom) for each in world.history) == 2
+    world.theirs.state = original_links.FAILED
+    world.run(12)
+    assert world.state() is State.WAITING
+    assert not world.taken
+
+
 def test_a_path_that_the_kernel_refuses_is_proven_anew() -> None:
     world = connected()
     world.do(world.ours.silenced(THEIRS))
     assert not world.paths
+    assert world.taken == {THEIRS: THEIR_PUBLIC}
     assert world.ours.silenced(THEIRS) == world.ours.silenced(OURS) == []
     before = sum(isinstance(each, SetPath) for each in world.history)
     world.run(2)
@@ -281,6 +350,81 @@ def test_an_insider_takes_no_peers_packets() -> None:
         assert world.state() is State.CONNECTING
 
 
+def is_heartbeat(action: Action, *, ack: bool) -> bool:
+    return isinstance(action, SendDatagram) and isinstance(action.message, Heartbeat) and action.message.ack is ack
+
+
+def challenges(world: World) -> list[Delay]:
+    """All that went out."""
+    sent = (each.message for each in world.history if isinstance(each, SendDatagram))
+    return [each for each in sent if isinstance(each, Delay) and each.src == OURS]
+
+
+def unanswered() -> World:
+    """Connected to a peer of which only heartbeats come."""
+    world = World(reachable=set())
+    begin(world, "ours")
+    world.run(0.04)
+    world.do(world.ours.told(wire.Udp4Conn(THEIRS, OURS, *THEIR_PUBLIC), world.clock.now))
+    world.beat(1)
+    assert world.state() is State.CONNECTED
+    return world
+
+
+def test_recorded_heartbeats_keep_no_dead_path() -> None:
+    world = connected()
+    world.reachable.clear()
+    world.beat(legacylinks.LAPSE_S - legacylinks.PROVE_S)
+    assert world.paths
+    world.beat(legacylinks.PROVE_S + 2)
+    assert not world.taken
+    assert world.state() is State.INIT
+
+
+def test_recorded_heartbeats_stand_in_no_links_way() -> None:
+    """The peer says through the relay that it has none."""
+    world = unanswered()
+    there = Endpoint(IPv4Address("198.51.100.3"), 6003)
+    world.do(world.ours.told(wire.Udp4Conn(THEIRS, OURS, *there), world.clock.now))
+    assert world.state() is State.CONNECTED
+    world.beat(3)
+    before = len(world.history)
+    world.do(world.ours.told(wire.Udp4Conn(THEIRS, OURS, *there), world.clock.now))
+    assert world.history[before:] == [ClearPath(THEIRS), AskStun(), *lan_told()]
+    world.beat(1)
+    assert is_heartbeat(world.history[-1], ack=False)
+    sent = [each.endpoint for each in world.history[before:] if isinstance(each, SendDatagram)]
+    assert set(sent) == {there}
+
+
+def lan_told() -> list[Tell]:
+    return [Tell(wire.General(0, 0, OURS, THEIRS, wire.General.ENDPOINT.pack(int(OUR_LAN.ip), OUR_LAN.port)))]
+
+
+def test_each_has_its_turn() -> None:
+    """Who sends all this may send a part of it in a second."""
+    ours = LegacyLinks(OURS, bytes)
+    peers = [IPv4Address(int(THEIRS) + number) for number in range(4)]
+    for peer in peers:
+        ours.told(wire.Udp4Conn(peer, OURS, *THEIR_PUBLIC), 0)
+    ours.mapped(OUR_PUBLIC, 0)
+
+    def order(now: float, first: IPv4Address | None) -> list[IPv4Address]:
+        return [each.peer for each in ours.tick(now, first) if isinstance(each, SendDatagram)]
+
+    assert order(1, None) == peers
+    assert order(2, peers[2]) == [*peers[2:], *peers[:2]]
+    assert order(3, IPv4Address("10.77.0.1")) == peers
+
+
+def test_without_room_for_its_packets_there_is_no_link() -> None:
+    world = connected()
+    world.do(world.ours.refused(THEIRS, world.clock.now))
+    assert world.state() is State.WAITING
+    assert not world.taken
+    assert world.ours.refused(OURS, 0) == []
+
+
 def asked() -> LegacyLinks:
     """Ours, which has told a silent peer of its public endpoint."""
     ours = LegacyLinks(OURS, bytes, lan=OUR_LAN)
@@ -294,8 +438,8 @@ def lan_endpoint(endpoint: Endpoint) -> wire.General:
 
 
 def test_heartbeats_wait_for_the_peers_public_endpoint() -> None:
-    """The relay passes that on between members of one password alone, and LAN endpoints between all: whom a heartbeat
-    reaches can try passwords on it."""
+    """The relay passes that on between members of one password alone, an older one LAN endpoints between all: whom a
+    heartbeat reaches can try passwords on it."""
     ours = asked()
     assert ours.told(lan_endpoint(ELSEWHERE), 0) == []
     assert ours.tick(1.5) == []

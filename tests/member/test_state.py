@@ -240,3 +240,26 @@ def test_garbage_among_segments(tmp_path: Path, caplog: pytest.LogCaptureFixture
     (tmp_path / "segment" / "__noname__").write_text(f"relay.test {garbage}\n")
     assert MemberState(tmp_path).segment("relay.test") is None
     assert "not used" in caplog.text
+
+
+def test_how_much_was_sealed_with_each_password(tmp_path: Path) -> None:
+    state = MemberState(tmp_path, "home")
+    assert state.sealed(b"one") == 0
+    state.keep_sealed(b"one", 17)
+    state.keep_sealed(b"two", 2**32)
+    state.keep_sealed(b"one", 18)
+    again = MemberState(tmp_path, "home")
+    assert [again.sealed(each) for each in (b"one", b"two", b"three")] == [18, 2**32, 0]
+    assert MemberState(tmp_path, "other").sealed(b"one") == 0
+    # Two digits are too few to try passwords on.
+    assert (tmp_path / "sealed" / "home").read_bytes() == b"3f 4294967296\n76 18\n"
+
+
+@pytest.mark.parametrize("garbage", [b"17\n", b"76 -1\n", b"76\n", b"\xff\xff 1\n", b"7 6 1\n"])
+def test_garbage_among_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture, garbage: bytes) -> None:
+    MemberState(tmp_path, "home").keep_sealed(b"two", 5)
+    path = tmp_path / "sealed" / "home"
+    path.write_bytes(garbage + path.read_bytes())
+    state = MemberState(tmp_path, "home")
+    assert (state.sealed(b"one"), state.sealed(b"two")) == (0, 5)
+    assert caplog.messages[0] == f"{path}: a line holds no count of datagrams: not used"

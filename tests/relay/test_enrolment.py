@@ -205,7 +205,7 @@ def test_who_never_confirmed_is_forgotten_after_a_day() -> None:
     lost, leased = (its.enrol(PASSWORD, key, "", WALL) for key in (KEY, OTHER))
     leases.claim(9, OTHER, "203.0.113.1")
     came = its.enrol(PASSWORD, bytes([3]) * 32, "", WALL)
-    its.confirmed(came)
+    its.confirmed(came, None)
     invitation = its.invite("", None, 2, WALL + 10 * DAY_S, WALL)
     invited = its.enrol(Proof(bytes(32), invitation), bytes([4]) * 32, "", WALL)
     its.admit = Admit.APPROVAL

@@ -147,6 +147,19 @@ class TestPasswords:
 
 
 class TestOthers:
+    def test_direct_links_are_switched_off_and_on(self, relay: Reloading, stack: ExitStack) -> None:
+        """What old clients tell each other for one passes no more, or again, also where both have been here before."""
+        one, other = (
+            stack.enter_context(Member.connect(relay.address)).log_in(f"192.168.202.{last}") for last in (5, 6)
+        )
+        ips = IPv4Address("192.168.202.5"), IPv4Address("192.168.202.6")
+        endpoint = wire.Udp4Conn(*ips, IPv4Address("203.0.113.5"), 4000).encode()
+        for setting, arrives in (("direct = false\n", False), ("direct = true\n", True)):
+            assert relay.reload(setting + MAIN + HOME)[-1] == "INFO changed: direct"
+            one.send(endpoint)
+            assert one.settle() == []
+            assert other.settle() == ([endpoint] if arrives else [])
+
     def test_a_pool_that_grows(self, relay: Reloading, stack: ExitStack) -> None:
         fixed = stack.enter_context(Member.connect(relay.address)).log_in("192.168.202.5")
         granted = stack.enter_context(Member.connect(relay.address))

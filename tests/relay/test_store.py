@@ -28,7 +28,13 @@ def row(ip: int, *, name: str = "vm") -> LeaseRow:
 
 
 def device(key: int, **others: Any) -> Device:
-    given = {"addresses": None, "has_come": False, "standing": Standing.WAITING, "invitation": b""} | others
+    given = {
+        "addresses": None,
+        "has_come": False,
+        "standing": Standing.WAITING,
+        "invitation": b"",
+        "knows": bytes([key]) * 16,
+    } | others
     return Device(
         bytes([key]) * 32, 2**63 - 1, bytes([key]) * 16, bytes(32), name="vm", by="office", since=1000, **given
     )

@@ -10,9 +10,7 @@ neither messages nor when to try again.
 """
 
 import asyncio
-import base64
 import os
-import secrets
 import socket
 from contextlib import ExitStack
 from typing import Final
@@ -21,11 +19,10 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
-from candy import __version__
 from candy._fastpath import Engine, TlsContext
+from candy.carrier import upgraded
 from candy.carrier.handover import RELAY_SUBPROTOCOL
 from candy.carrier.secure import Secure, TlsFailed
-from candy.carrier.upgraded import taken, wrong_in
 from candy.errors import OperationalError
 
 ATTEMPT_S: Final = 10.0
@@ -47,12 +44,7 @@ async def dial(url: str, engine: Engine, secure: Secure, tls: TlsContext | None)
     connector = _Connector(secure, tls)
     made: int | None = None
     try:
-        async with (
-            asyncio.timeout(ATTEMPT_S),
-            aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=None)
-            ) as session,
-        ):
+        async with asyncio.timeout(ATTEMPT_S), upgraded.session(connector) as session:
             made = await _upgrade(session, url, engine, connector)
         # The end of aiohttp's session awaits, so time or caller may be over before.
         connection, made = made, None
@@ -73,29 +65,16 @@ async def dial(url: str, engine: Engine, secure: Secure, tls: TlsContext | None)
 
 
 async def _upgrade(session: aiohttp.ClientSession, url: str, engine: Engine, connector: "_Connector") -> int:
-    key = base64.b64encode(secrets.token_bytes(16)).decode("ascii")
-    response = await session.get(
-        url,
-        headers={
-            "Connection": "Upgrade",
-            "Upgrade": "websocket",
-            "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": key,
-            "Sec-WebSocket-Protocol": RELAY_SUBPROTOCOL,
-            "User-Agent": f"candy/{__version__}",
-        },
-        skip_auto_headers=("Accept", "Accept-Encoding"),
-        allow_redirects=False,
-    )
+    key, response = await upgraded.ask(session, url, {"Sec-WebSocket-Protocol": RELAY_SUBPROTOCOL})
     try:
         if response.status != 101:
             raise OperationalError(f"it answers {response.status}: is it a relay of this cluster?")
-        if wrong := wrong_in(response.headers, key, (RELAY_SUBPROTOCOL,)):
+        if wrong := upgraded.wrong_in(response.headers, key, (RELAY_SUBPROTOCOL,)):
             raise OperationalError(f"its upgrade is not a valid one ({wrong})")
         if response.headers.get("Sec-WebSocket-Protocol") != RELAY_SUBPROTOCOL:
             raise OperationalError("it is no relay of a cluster, or of an older version")
         with ExitStack() as undo:
-            fd, tail = taken(response)
+            fd, tail = upgraded.taken(response)
             if connector.secured is not None:
                 plaintext = undo.enter_context(socket.socket(fileno=fd))
                 if not engine.upgrade(connector.secured, trunk=True, ping_after=PING_AFTER_S):

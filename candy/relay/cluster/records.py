@@ -222,6 +222,7 @@ class Credential(Record):
     addresses: str
     since: int
     has_come: bool
+    knows: bytes = b""
 
     @classmethod
     def of(cls, device: Device) -> Self:

@@ -13,7 +13,18 @@ from candy.relay.cluster.records import Common, Credential, Envelope, FormatErro
 from candy.relay.enrolment import Device, Invitation, Standing
 
 DEVICE = Device(
-    b"k" * 32, 7, b"s" * 16, b"p" * 32, Standing.WAITING, "laptop", "staff", b"", IPv4Network("10.0.0.0/28"), 5
+    b"k" * 32,
+    7,
+    b"s" * 16,
+    b"p" * 32,
+    Standing.WAITING,
+    "laptop",
+    "staff",
+    b"",
+    IPv4Network("10.0.0.0/28"),
+    5,
+    True,
+    b"m" * 16,
 )
 INVITATION = Invitation(b"i" * 16, b"p" * 32, "guests", None, 3, 100, 1)
 
