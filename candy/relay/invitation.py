@@ -52,9 +52,12 @@ def member_line(
         pin = None
     if key is not None:
         fragment = Link(key, pin=None if pin is None else pins.parse(pin)).encode()
-        return f"sudo env CANDY_PASSWORD='{quoted}' candy-client -w '{url}#{fragment}'"
-    pinned = "" if pin is None else f" --pin {pin}"
-    return f"sudo env CANDY_PASSWORD='{quoted}' candy-client -w {url}{pinned}"
+        where = f"'{url}#{fragment}'"
+    else:
+        where = url if pin is None else f"{url} --pin {pin}"
+    # Without a pool each member brings its address.
+    own = "" if network.pool is not None else " -t ADDRESS"
+    return f"sudo env CANDY_PASSWORD='{quoted}' candy-client -w {where}{own}"
 
 
 def describe_pool(network: NetworkSettings) -> str:

@@ -32,6 +32,7 @@ from candy.host.servicemanager import ServiceManager
 from candy.relay import stun
 from candy.relay.clustersettings import ClusterSettings
 from candy.relay.control import RelayControl
+from candy.relay.enrolment import Admit
 from candy.relay.invitation import describe_pool, member_address, member_line, member_url
 from candy.relay.keeper import Keeper
 from candy.relay.listen import hosts, listen, port_of
@@ -248,10 +249,16 @@ def _announce(settings: RelaySettings, relay: Relay, port: int, pin: str | None)
         log.info("network %s: %s", network.path, describe_pool(network))
     if settings.doubt_of_shared is not None:
         log.warning("%s", settings.doubt_of_shared)
+    if pin is not None:
+        log.info("the TLS key is %s: members that were not given the whole line need it as --pin", pin)
     address = member_address(hosts(settings)[0])
     try:
         for network in settings.networks:
             which = "this network" if network.path == "/" else f"the network {network.path}"
+            if network.admit is Admit.INVITE:
+                where = "" if network.path == "/" else f" --network {network.path}"
+                _print(f"To let a device into {which}: candy-server invite --name NAME{where}")
+                continue
             _print(f"To join {which}, run on another machine:")
             keyring = relay.served[network.path].keyring
             key = None if keyring is None else keyring.current.key.network

@@ -63,6 +63,13 @@ def test_pin() -> None:
         assert invitation.member_line(relay, network, "relay", pin="sha256/x").endswith(f" candy-client {end}")
 
 
+def test_a_network_without_a_pool() -> None:
+    """Its members bring their addresses."""
+    network = NetworkSettings(password=b"x", password_is_generated=True, pool=None)
+    relay = RelaySettings(networks=(network,))
+    assert invitation.member_line(relay, network, "relay").endswith(" -w ws://relay:26816 -t ADDRESS")
+
+
 def test_public_url() -> None:
     assert line("127.0.0.1", public_url="wss://vpn.example.org").endswith(" -w wss://vpn.example.org")
     assert line("127.0.0.1", 99, path="/home", public_url="wss://h/vpn/").endswith(" -w wss://h/vpn/home")
