@@ -66,6 +66,8 @@ class LinkSettings(NamedTuple):
     """What old clients are told as this machine's address in its LAN; None: that."""
     discovery_s: float = 0
     """Between two searches for old clients; 0: none."""
+    cost: int = 0
+    """Of this member, in milliseconds, for old clients that reach each other by it; 0: they do not."""
 
 
 def open_sockets(port: int) -> dict[int, socket.socket]:
@@ -140,7 +142,9 @@ class Linking:
         """Told when a peer answers by a link, and when it does so no more."""
         self.wake: Callable[[], object] = lambda: None
         """Called when `delay` may be another outside of the calls below."""
-        self.legacy = LegacyLinking(settings.localhost, settings.discovery_s, engine, tun, randbytes, now, self)
+        self.legacy = LegacyLinking(
+            settings.localhost, settings.discovery_s, engine, tun, randbytes, now, self, cost=settings.cost
+        )
         if settings.is_on:
             self._open(settings.port)
         self.allow(True)
