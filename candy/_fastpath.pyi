@@ -441,6 +441,22 @@ class _OldLinks(_Links):
         """Packets for this peer go by the relay from here on, and none of it is taken from elsewhere. False: so it
         was."""
 
+    def set_old_hops(self, tun: int, peer: int, hops: Sequence[int]) -> None:
+        """Packets for this peer go to the first of these others by its path, where there is none to itself; and by each
+        of them its packets are taken. None: by nobody. A peer that is forgotten has none.
+
+        Raises:
+            MemoryError: there are too many peers.
+            ValueError: these are more than 4, or no others.
+        """
+
+    def resend_old(self, tun: int, resends: bool) -> None:
+        """Send on what one original client has for another, or do not: from the path of the one to the path of the
+        other, and nothing else."""
+
+    def old_resent(self, tun: int) -> int:
+        """Packets that were sent on."""
+
     def send_old(self, tun: int, link: int, address: bytes, port: int, key: bytes, content: bytes) -> bool:
         """Send a message of up to 64 bytes under a peer's key. False: the kernel refused, or old_sealed() is at its
         bound."""

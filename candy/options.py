@@ -6,8 +6,8 @@
 
 Rules:
  1. A setting has one name: `auth_timeout` in a file is `--auth-timeout` on the command line.
- 2. Both commands take every option of the original. One that is the other command's, or has no effect yet, says so once
-    and changes nothing.
+ 2. Both commands take every option of the original. One that is the other command's says so once and changes
+    nothing.
  3. Data only: nothing here reads a file, checks a value or imports a library.
 """
 
@@ -53,8 +53,6 @@ class Option(NamedTuple):
     """The original has it too."""
     repeats: bool = False
     """It may be written several times, and in TOML as a list."""
-    is_idle: bool = False
-    """Accepted, and without effect so far."""
     is_quantity: bool = False
     """In TOML it may be a whole number as well as text like 10M."""
     reloads: bool = False
@@ -71,8 +69,7 @@ class Option(NamedTuple):
 
     @property
     def help(self) -> str:
-        text = self.meaning.format(default=self.default, least=self.least, most=self.most)
-        return f"{text} (no effect yet)" if self.is_idle else text
+        return self.meaning.format(default=self.default, least=self.least, most=self.most)
 
     @property
     def decides(self) -> tuple[str, ...]:
@@ -533,14 +530,13 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "route",
             int,
-            "cost of relaying for other members",
+            "have original clients reach each other by this one, and it them, at so many ms; 0: not  [{default}]",
             "COST",
             "-r",
             default=0,
             least=0,
             most=1000,
             is_original=True,
-            is_idle=True,
         ),
         Option(
             "control_socket",

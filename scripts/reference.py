@@ -34,7 +34,7 @@ Every option, key, subcommand and variable of both commands. [operation.md](oper
   `…` behind a value: the option may be repeated, and in TOML it may be a list.
 - **Default.** What holds if nothing is said. An empty cell: nothing.
 - **Change.** `reload`: SIGHUP or `candy-server reload` applies it, if the command was started with `-c`. `restart`: it
-  takes a restart. `none`: the option is accepted and has no effect yet.
+  takes a restart.
 - **cfg.** `yes`: a file in the original's grammar, `candy.cfg`, has the key too.
 
 The command line wins over the file. A TOML file with a key that is not here is an error.
@@ -115,7 +115,7 @@ def _row(option: Option) -> str:
     if option.kind is bool and option.default:
         flags += f", `--no-{option.key.replace('_', '-')}`"
     meaning, _, default = option.help.partition("  [")
-    change = "none" if option.is_idle else "reload" if option.reloads else "restart"
+    change = "reload" if option.reloads else "restart"
     cells = [
         flags,
         f"`{option.key}`",

@@ -96,9 +96,7 @@ def gather(
     ours = by_key(side)
     for key, value in list(given.items()):
         option = ours.get(key)
-        if option is not None and option.is_idle:
-            warn(f"{value.origin}: has no effect yet")
-        elif option is None and key != "mode":
+        if option is None and key != "mode":
             warn(f"{value.origin}: is an option of candy-{other_side(side)}: ignored")
         if option is None:
             del given[key]

@@ -403,7 +403,7 @@ def _of_member() -> list[click.Command]:
         if is_json:
             _print_json(answer)
             return
-        routes, links, last_end = answer.pop("routes"), answer.pop("links"), answer.pop("last_end")
+        routes, links, last_end = answer.pop("routes"), tables.links(answer.pop("links")), answer.pop("last_end")
         ended = {} if last_end is None else {"last_end": last_end["reason"], "last_end_at": last_end["at"]}
         tables.show_one((answer | ended).items())
         for columns, rows in ((tables.ROUTES, routes), (tables.LINKS, links)):
@@ -414,7 +414,7 @@ def _of_member() -> list[click.Command]:
     @_command("client", "members", "List the other members that this one knows of.")
     def members(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/members")
-        _print_json(answer) if is_json else tables.show(tables.PEERS, answer["members"])
+        _print_json(answer) if is_json else tables.show(tables.PEERS, tables.links(answer["members"]))
 
     @_command(
         "client",

@@ -204,6 +204,13 @@ def ends(answer: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def links(rows: Iterable[Row]) -> list[Row]:
+    """The rows of LINKS, or PEERS, of an answer's."""
+    return [
+        row | {"path": f"by {row['by']} ({row['cost_ms']} ms)"} if row["path"] == "peer" else dict(row) for row in rows
+    ]
+
+
 def cell(kind: Kind, value: Any, *, for_person: bool) -> str:
     """One value, escaped."""
     if value is None or value == "":

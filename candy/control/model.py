@@ -571,9 +571,11 @@ class Linked:
     __pydantic_config__ = DOCUMENTED
 
     address: str
-    path: Literal["relay", "direct"]
+    path: Literal["relay", "direct", "peer"]
+    """`peer`: by another original client."""
     format: Literal["sealed", "original"] | None
-    """Of datagrams on a direct path: of a session between members that seal, or of the original's clients."""
+    """Of datagrams on a path that is not the relay's: of a session between members that seal, or of the original's
+    clients."""
     endpoint: str | None
     """Where its packets are sent to directly, host:port."""
     round_trip_ms: float | None
@@ -582,6 +584,10 @@ class Linked:
     """Bytes of an IP packet that fits on a direct path."""
     since: float | None
     """When that was taken, Unix seconds."""
+    by: str | None
+    """The member that sends packets on to it."""
+    cost_ms: int | None
+    """Of that way, as members say: round trips, and what each adds."""
     why: str | None
     """Why there is no direct path: `not tried`, for nothing was sent; `being tried`; `idle`, without packets for a
     minute; `no path found`; `symmetric NAT on both ends`; `no UDP`; `MTU below 1280`; `peer too old`; `switched off` by

@@ -22,6 +22,12 @@ cdef enum:
     MOVES_PER_S = 4                 # and other addresses
     MOVES_SAVED = 8
 
+# What was received in one, as the kernel has said: sending something meanwhile takes what it said that in.
+cdef struct LinkRead:
+    uint32_t whole
+    uint32_t each                   # by which it is to be cut; 0: it was too long
+    uint32_t name_size
+
 # Where a datagram came from, and whose it was; those that were received in one are one peer's, mostly.
 cdef struct LinkFrom:
     uint8_t *name
@@ -67,45 +73,63 @@ cdef bint link_receive(Worker *w, Slot *s) noexcept nogil:
     cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef Slot *device = &w.engine.slots[<uint32_t>s.link.device]
     cdef Seals *seals = seals_of(w, s)
-    cdef Merge *m = w.merge
-    cdef int n, i
+    cdef bint more = True
     clear_buffer(w)
-    m.pieces = 0
+    w.merge.pieces = 0
     while w.work > 0:
+        more = link_read(w, s, device, seals, links)
+        if not more:
+            break
+    link_flush(w)
+    return more
+
+
+cdef bint link_read(Worker *w, Slot *s, Slot *device, Seals *seals, Links *links) noexcept nogil:
+    """Read once, and act on all that came. False: the socket is empty."""
+    cdef LinkRead reads[LINK_READS]
+    cdef int n, i
+    while True:
         link_prepare(links, w.buffer, LINK_READS, LINK_READ_BYTES)
         n = recvmmsg(s.fd, links.messages, LINK_READS, MSG_DONTWAIT, NULL)
         w.work -= WORK_CALL
         if n < 0 and errno == EINTR:
             continue
-        if n <= 0:
-            return False
-        point(POINT_CAME)
-        store_relaxed64(&s.received_ns, w.now)
-        count(&w.counters.receives, 1)
-        for i in range(n):
-            link_received(w, s, device, seals, links, <uint32_t>i)
-        merge_write(w, device, m)
-        if n < <int>LINK_READS:
-            return False
-    return True
+        break
+    if n <= 0:
+        return False
+    point(POINT_CAME)
+    store_relaxed64(&s.received_ns, w.now)
+    count(&w.counters.receives, 1)
+    for i in range(n):
+        link_take(&links.messages[i], &reads[i])
+    for i in range(n):
+        link_received(w, s, device, seals, links, <uint32_t>i, &reads[i])
+    merge_write(w, device, w.merge)
+    return n == <int>LINK_READS
 
 
-cdef void link_received(Worker *w, Slot *s, Slot *device, Seals *seals, Links *links, uint32_t i) noexcept nogil:
+cdef void link_take(mmsghdr *message, LinkRead *r) noexcept nogil:
+    r.whole = message.msg_len
+    r.each = 0 if message.msg_hdr.msg_flags & MSG_TRUNC else link_cut_size(&message.msg_hdr, r.whole)
+    r.name_size = message.msg_hdr.msg_namelen
+
+
+cdef void link_received(Worker *w, Slot *s, Slot *device, Seals *seals, Links *links, uint32_t i,
+                        const LinkRead *r) noexcept nogil:
     """What was received in one."""
     cdef LinkFrom f
-    cdef uint8_t *data = <uint8_t *>links.iov[i].iov_base
-    cdef uint32_t whole = links.messages[i].msg_len
-    cdef uint32_t each = link_cut_size(&links.messages[i].msg_hdr, whole)
+    cdef uint8_t *data = w.buffer + i * LINK_READ_BYTES
     cdef uint32_t at = 0
-    if links.messages[i].msg_hdr.msg_flags & MSG_TRUNC:
-        drop(w, s, DROP_LINK_MALFORMED)
+    if r.each == 0:
+        if r.whole != 0:
+            drop(w, s, DROP_LINK_MALFORMED)
         return
     f.name = links.names[i]
-    f.name_size = links.messages[i].msg_hdr.msg_namelen
+    f.name_size = r.name_size
     f.local = 0
     place_of(f.name, f.place)
-    while at < whole:
-        f.size = min(each, whole - at)
+    while at < r.whole:
+        f.size = min(r.each, r.whole - at)
         link_datagram(w, s, device, seals, &f, data + at)
         at += f.size
 

@@ -92,6 +92,26 @@ cdef class _OldLinks(_Links):
             seal_key_wipe(&former.sends)
             table_retire(self.state, &former.path.table)
 
+    def set_old_hops(self, tun, uint32_t peer, hops):
+        cdef Seals *seals = self.sealing(tun)
+        cdef SealPeer *found
+        cdef uint32_t i
+        if len(hops) > OLD_HOPS or any([hop == 0 or hop == peer for hop in hops]):
+            raise ValueError(f"a peer is reached by up to {OLD_HOPS} others")
+        found = peer_of(seals, peer) if hops else peer_find(seals, peer)
+        if found == NULL:
+            if hops:
+                raise MemoryError
+            return
+        for i in range(<uint32_t>OLD_HOPS):
+            store_relaxed32(&found.hops[i], hops[i] if i < <uint32_t>len(hops) else 0)
+
+    def resend_old(self, tun, bint resends):
+        store_relaxed64(&self.sealing(tun).old_resends, resends)
+
+    def old_resent(self, tun):
+        return load_relaxed64(&self.sealing(tun).old_resent)
+
     def send_old(self, tun, link, bytes address not None, uint16_t port, bytes key not None, bytes content not None):
         cdef Slot *s = self.own_link(tun, link, address, port)
         cdef Seals *seals = self.sealing(tun)

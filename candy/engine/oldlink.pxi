@@ -4,7 +4,7 @@
 #
 # All who have the network's password send to a member under that one key, so IVs are random, and OLD_SEALED_MAX of them
 # are all that this device uses (NIST SP 800-38D, 8.3). A path leads to one peer, and only what comes from its very
-# address may be from that peer.
+# address may be from that peer, or from one that is reached by it: of which Python has said so (hops).
 
 cdef enum:
     OLD_HEADER = 28                 # IV and tag
@@ -13,6 +13,7 @@ cdef enum:
     OLD_LEAST = 40                  # the shortest: a heartbeat
     OLD_MESSAGE_MAX = 64            # of one that Python is told
     OLD_FORWARD = 1
+    OLD_HOPS = 4
     OLD_TELLERS = 256
     OLD_TELLS_PER_S = 8             # of one address, or of those that share its place
     OLD_TELLS_SAVED = 16
@@ -75,6 +76,44 @@ cdef inline OldPath *old_path_of(Seals *seals, uint32_t address) noexcept nogil:
     return <OldPath *>load_pointer(<void **>&peer.old) if peer != NULL else NULL
 
 
+cdef inline bint old_in_clear(Worker *w, Slot *s, const SealPeer *peer) noexcept nogil:
+    """Whether packets for a peer may leave in the original's format: it does not seal, or nobody does here."""
+    return seals_of(w, s) == NULL or load_relaxed64(&peer.way) == WAY_CLEAR
+
+
+cdef OldPath *old_open_path(Worker *w, Slot *s, SealPeer *peer) noexcept nogil:
+    """The path to a peer, by which packets may go now; NULL none, also for no peer."""
+    cdef OldPath *old = <OldPath *>load_pointer(<void **>&peer.old) if peer != NULL else NULL
+    if old == NULL or old.path.longest == 0 or load_relaxed64(&old.path.quiet) != 0 or not old_in_clear(w, s, peer):
+        return NULL
+    return old
+
+
+cdef OldPath *old_way(Worker *w, Slot *s, Seals *seals, SealPeer *peer) noexcept nogil:
+    """The path that packets for a peer take: to itself, else to the first of those that it is reached by."""
+    cdef OldPath *old = old_open_path(w, s, peer)
+    if old != NULL or peer == NULL or load_relaxed32(&peer.hops[0]) == 0 or not old_in_clear(w, s, peer):
+        return old
+    return old_open_path(w, s, peer_find(seals, load_relaxed32(&peer.hops[0])))
+
+
+cdef OldPath *old_hop_at(Seals *seals, uint32_t address, const uint8_t *place) noexcept nogil:
+    """The path to this place, if a peer with this address is reached by who is there; NULL: it is not."""
+    cdef SealPeer *peer = peer_find(seals, address)
+    cdef OldPath *old
+    cdef uint32_t i, hop
+    if peer == NULL:
+        return NULL
+    for i in range(<uint32_t>OLD_HOPS):
+        hop = load_relaxed32(&peer.hops[i])
+        if hop == 0:
+            return NULL
+        old = old_path_of(seals, hop)
+        if old != NULL and memcmp(old.path.place, place, sizeof(old.path.place)) == 0:
+            return old
+    return NULL
+
+
 cdef bint old_iv(Links *links, uint8_t *iv) noexcept nogil:
     """A fresh IV. False: the system has no random bytes."""
     if links.ivs_left == 0:
@@ -87,11 +126,10 @@ cdef bint old_iv(Links *links, uint8_t *iv) noexcept nogil:
 
 
 cdef bint old_forward(Worker *w, Slot *s, const uint8_t *packet, uint32_t length, const Super *u) noexcept nogil:
-    """Send a device's packet to the original client that has its destination, by the path to there. `u` is NULL for an
-    ordinary packet. False: nothing was done, and it goes by the relay."""
+    """Send a device's packet to the original client that has its destination, or to one by which that is reached, by
+    the path to there. `u` is NULL for an ordinary packet. False: nothing was done, and it goes by the relay."""
     cdef Links *links = <Links *>load_pointer(<void **>&w.links)
     cdef Seals *seals = <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals)
-    cdef SealPeer *peer
     cdef OldPath *old
     cdef Slot *link
     cdef uint8_t *datagram
@@ -99,11 +137,8 @@ cdef bint old_forward(Worker *w, Slot *s, const uint8_t *packet, uint32_t length
     cdef uint32_t n = 1
     if links == NULL or seals == NULL or load_pointer(<void **>&seals.old_key) == NULL:
         return False
-    peer = peer_find(seals, load_be32(packet + 16))
-    old = <OldPath *>load_pointer(<void **>&peer.old) if peer != NULL else NULL
-    if old == NULL or load_relaxed64(&old.path.quiet) != 0:
-        return False
-    if seals_of(w, s) != NULL and load_relaxed64(&peer.way) != WAY_CLEAR:
+    old = old_way(w, s, seals, peer_find(seals, load_be32(packet + 16)))
+    if old == NULL:
         return False
     link = slot_if_current(w, old.path.link)
     size = length

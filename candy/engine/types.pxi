@@ -724,6 +724,7 @@ cdef struct SealPeer:
     uint64_t told_clear
     Path *path                      # NULL: none but the relay's
     OldPath *old                    # likewise, of an original client
+    uint32_t hops[4]                # OLD_HOPS: by whom packets of such a one come, and by the first go; else 0
     uint64_t icmp_ns                # when a sender was told that nothing goes there, 0 never
     uint64_t waiting                # packets; written under the lock of Seals
     # the lock of Seals
@@ -740,6 +741,8 @@ cdef struct Seals:
     uint16_t link_prefix            # static: the upper half of the numbers of sessions that links reach
     OldKey *old_key                 # atomic: NULL: no links with original clients
     uint64_t old_sealed             # atomic: datagrams for them, each under a random IV
+    uint64_t old_resends            # atomic: what one of them has for another is sent on
+    uint64_t old_resent             # atomic: such packets
     Allowance old_tells[256]        # OLD_TELLERS (worker: the device's)
     uint64_t met_ns[4096]           # atomic: when Python was told who sends by the relay, by PLACES of their addresses
     # atomic

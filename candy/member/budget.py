@@ -1,22 +1,34 @@
 """How many probes a member sends, to all its peers together.
 
     slot() ─▶ when so many may be sent, which are the caller's then        turn() ─▶ when a routine probe may
+    tick_of(at) ─▶ when something that may wait a little is done, together with all else of that kind
 
 Rules:
  1. PROBES_RATE a second, with PROBES_SAVED saved up. Who asks first has his first, however many: a thousand that wait
     are not looked at before their time.
  2. Of these ROUTINE_RATE are for probes that come again and again. With many peers each has them more seldom, and what
     is new or in doubt waits for none of them.
+ 3. A program that wakes up pays for that more than for a probe. So what is routine has its time on a tick, which all
+    peers have in common: all that is due is done by one awakening.
 
 No clock: `now` is in seconds of CLOCK_BOOTTIME.
 """
 
-from math import inf
+from math import ceil, inf
 from typing import Final
 
 PROBES_RATE: Final = 40.0
 PROBES_SAVED: Final = 100.0
 ROUTINE_RATE: Final = 12.0
+TICK_S: Final = 0.5
+"""From one tick to the next. Pauses of routine probes are multiples of it."""
+LATE_S: Final = 0.05
+"""What comes so long after a tick still belongs to it: a program wakes up a little late."""
+
+
+def tick_of(at: float) -> float:
+    """The tick of what is due at this time: the next one, or one that has just been."""
+    return ceil((at - LATE_S) / TICK_S) * TICK_S
 
 
 class Budget:
@@ -36,7 +48,7 @@ class Budget:
         return at
 
     def turn(self, now: float) -> float:
-        """When a routine probe may be sent, which is due now."""
+        """When a routine probe may be sent, which is due now: by a tick."""
         at = max(now, self._turn_at)
         self._turn_at = at + 1 / ROUTINE_RATE
-        return at
+        return max(now, tick_of(at))

@@ -128,12 +128,14 @@ class MemberControl:
         is_direct = linking is not None and state.endpoint is not None
         return Linked(
             address=str(address),
-            path="direct" if is_direct else "relay",
-            format=None if not is_direct else "original" if state.is_old else "sealed",
+            path="direct" if is_direct else "relay" if state.by is None else "peer",
+            format="original" if state.is_old and (is_direct or state.by) else "sealed" if is_direct else None,
             endpoint=str(state.endpoint) if is_direct else None,
             round_trip_ms=state.round_trip_s * 1e3 if is_direct else None,
             mtu=state.mtu if is_direct else None,
             since=time.time() - linking.age(state.since) if linking is not None and is_direct else None,
+            by=None if state.by is None else str(state.by),
+            cost_ms=None if state.by is None else state.cost_ms,
             why=state.why or None,
         )
 

@@ -14,7 +14,9 @@ Rules:
     devices. What goes to endpoints that have not answered is limited for all peers together.
  4. A packet is no longer than fits the way, as far as the kernel knows it: nothing is fragmented. Longer ones go by the
     relay: whether fragments arrive no challenge proves. The original's own come in fragments, and are taken.
- 5. SEALED_MOST datagrams are all that are sealed under random IVs with one password, in all runs of the program, for
+ 5. Members route for each other only where their users say so (`cost`). By a path on which less than ROUTED_LEAST fits
+    nobody is told of: nothing says to a sender that its packets are too long for a way that it does not see.
+ 6. SEALED_MOST datagrams are all that are sealed under random IVs with one password, in all runs of the program, for
     the keys that are made of it stay the same. Beyond that the relay has all packets. What is kept of the count is
     ahead of it, so a killed program does not begin again where it began.
 
@@ -22,9 +24,9 @@ This module decides nothing about states of links, and knows no STUN.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from math import inf
 from typing import Final, Protocol, assert_never
 
@@ -44,6 +46,7 @@ from candy.member.legacylinks import (
     TakeFrom,
     Tell,
 )
+from candy.member.legacyroutes import Announce, LegacyRoutes, SetHops
 from candy.member.linkstate import LinkState
 from candy.protocol import datagram, wire
 from candy.protocol.linking import Endpoint
@@ -58,6 +61,8 @@ LONGEST: Final = 1471
 """Bytes of a packet in the longest datagram that an original client receives."""
 OVER: Final = 20 + 8 + datagram.IV_BYTES + datagram.TAG_BYTES + 1
 """Bytes around a packet: IPv4, UDP, IV, tag, kind."""
+ROUTED_LEAST: Final = 1400
+"""Bytes of a packet: the MTU that interfaces have unless their users say otherwise."""
 REVIEW_S: Final = 5.0
 """Between two looks at what fits on the ways to peers, and whether these still lead around the tunnel."""
 PROBES_RATE: Final = 40.0
@@ -110,6 +115,8 @@ class LegacyLinking:
         engine: has the device, `tun`.
         randbytes: n random bytes.
         now: seconds of CLOCK_BOOTTIME.
+        cost: milliseconds that this member adds, for those who reach each other by it; 0: they do not, nor does it by
+            them.
         mtu_to: of candy.host.candidates.
     """
 
@@ -123,6 +130,7 @@ class LegacyLinking:
         now: Callable[[], float],
         ground: Ground,
         *,
+        cost: int = 0,
         mtu_to: Callable[[IPv4Address], int] = mtu_to,
     ) -> None:
         self._localhost = localhost
@@ -132,16 +140,20 @@ class LegacyLinking:
         self._randbytes = randbytes
         self._now = now
         self._ground = ground
+        self._cost = cost
         self._mtu_to = mtu_to
         self._links: LegacyLinks | None = None
         """None: there are none."""
+        self._routes: LegacyRoutes | None = None
+        """None: members do not route for each other."""
+        self._network: IPv4Network | None = None
         self._password = b""
         self._is_strict = True
         """Members seal here."""
         self._is_routed = False
         self._is_allowed = True
         self._is_used_up = False
-        """Rule 5."""
+        """Rule 6."""
         self._counted = 0
         """What is kept of the count, or would be."""
         self._ways: dict[IPv4Address, Way] = {}
@@ -170,25 +182,31 @@ class LegacyLinking:
         return iter(dict.fromkeys([*known, *(peer for peer, way in self._ways.items() if way is Way.CLEAR)]))
 
     @property
+    def resent(self) -> int:
+        """Packets of old clients that were sent on to others."""
+        return 0 if self._routes is None else self._engine.old_resent(self._tun)
+
+    @property
     def delay(self) -> float:
         """Seconds until go_on() has to be called; inf: not at all."""
         if self._links is None:
             return inf
         return max(0.0, min(self._links.deadline, self._discover_at, self._review_at) - self._now())
 
-    def joined(self, own: IPv4Address, password: bytes, *, is_strict: bool) -> None:
+    def joined(self, own: IPv4Address, password: bytes, *, is_strict: bool, network: IPv4Network | None = None) -> None:
         """A member as this, on a connection to the relay. What is there goes on, if that is so already.
 
         Args:
             password: that of old clients; empty: this member does not hold it, or must not use it.
             is_strict: members seal here.
+            network: where members are; None: nobody is reached by another one.
         """
         before = None if self._links is None else self._links.own
-        if (before, self._password, self._is_strict) != (own, password, is_strict):
+        if (before, self._password, self._is_strict, self._network) != (own, password, is_strict, network):
             self.end()
             if password != self._password:
                 self._is_used_up = False
-            self._password, self._is_strict = password, is_strict
+            self._password, self._is_strict, self._network = password, is_strict, network
         self._begin(own)
 
     def allow(self, allows: bool) -> None:
@@ -220,7 +238,10 @@ class LegacyLinking:
         held = self._held.pop(address, {})
         if not self._is_old(address):
             self._do(self._links.forget(address))
+            self._engine.set_old_hops(self._tun, int(address), ())
             return
+        if self._routes is not None:
+            self._set_hops(address, self._routes.hops(address))
         self._do(self._links.met(address, self._now()))
         for message in held.values():
             self.told(message)
@@ -272,6 +293,9 @@ class LegacyLinking:
         if self._links is None:
             return LinkState(None, why=self._why_none(), is_old=True) if self._is_known(address) else None
         link = self._links.get(address)
+        hop = None if self._routes is None or not self._is_old(address) else self._routes.by(address)
+        if hop is not None:
+            return LinkState(None, why=_why(link or Link()), is_old=True, by=hop.peer, cost_ms=hop.cost_ms)
         if link is None and not self._is_known(address):
             return None
         return LinkState(None, why=_why(link or Link()), is_old=True)
@@ -289,6 +313,8 @@ class LegacyLinking:
         if now >= links.deadline:
             self._look_at_count()
             self._first = self._do(links.tick(now, self._first))
+            if self._routes is not None:
+                self._route(self._routes.tick(now))
 
     def review(self) -> None:
         """Leave paths that lead through the tunnel now, and have packets fit the others."""
@@ -308,9 +334,12 @@ class LegacyLinking:
         if self._counted >= SEALED_MOST:
             self._use_up()
             return
-        self._links = LegacyLinks(own, self._randbytes, uses_lan=not self._is_routed)
+        self._links = LegacyLinks(own, self._randbytes, measures=self._cost > 0, uses_lan=not self._is_routed)
         key = datagram.recipient_key(self._password, own)
         self._engine.set_old_key(self._tun, int(own), key, sealed=self._counted)
+        if self._cost and self._network is not None:
+            self._routes = LegacyRoutes(own, self._cost, self._may_be_member)
+            self._engine.resend_old(self._tun, True)
         self._discover_at = self._now() if self._discovery_s else inf
 
     def end(self) -> None:
@@ -320,6 +349,10 @@ class LegacyLinking:
         self._discover_at = self._review_at = inf
         if links is not None:
             self._do(links.end())
+            if self._routes is not None:
+                self._route(self._routes.end())
+                self._routes = None
+                self._engine.resend_old(self._tun, False)
             self._engine.set_old_key(self._tun, int(links.own))
             self._count(self._engine.old_sealed(self._tun))
 
@@ -363,12 +396,12 @@ class LegacyLinking:
             case datagram.Delay():
                 self._do(links.delayed(message, came_from, self._now()))
             case datagram.PeerRoute():
-                _log.debug("%s is said to reach %s", message.next_hop, message.dst)
+                self._announced(links, message, source)
             case _:
                 assert_never(message)
 
     def _look_at_count(self) -> None:
-        """Rule 5."""
+        """Rule 6."""
         if self._is_used_up:
             return
         sealed = self._engine.old_sealed(self._tun)
@@ -401,8 +434,12 @@ class LegacyLinking:
 
     def _set_path(self, peer: IPv4Address, path: _Path) -> None:
         path.mtu = self._mtu(path.endpoint)
-        self._tell_engine(peer, path.endpoint, max(0, min(LONGEST, path.mtu - OVER)))
+        longest = max(0, min(LONGEST, path.mtu - OVER))
+        self._tell_engine(peer, path.endpoint, longest)
         self._paths[peer] = path
+        if self._routes is not None:
+            fits = longest >= ROUTED_LEAST
+            self._route(self._routes.linked(peer, path.rtt_s) if fits else self._routes.unlinked(peer))
 
     def _tell_engine(self, peer: IPv4Address, endpoint: Endpoint, longest: int) -> None:
         """Raises MemoryError: there are too many members."""
@@ -424,6 +461,54 @@ class LegacyLinking:
         self._engine.send_old(self._tun, link[0], action.endpoint.ip.packed, action.endpoint.port, key, content)
         return True
 
+    def _may_be_member(self, address: IPv4Address) -> bool:
+        network = self._network
+        return (
+            network is not None
+            and address in network
+            and address not in (network.network_address, network.broadcast_address)
+        )
+
+    def _announced(self, links: LegacyLinks, message: datagram.PeerRoute, source: Endpoint) -> None:
+        """A ROUTE: of the peer whose link it came by."""
+        path = self._paths.get(message.next_hop)
+        if self._routes is None or path is None or path.endpoint != source:
+            _log.debug("%s is said to reach %s", message.next_hop, message.dst)
+            return
+        self._route(self._routes.heard(message.next_hop, message, self._now()))
+        if self._routes.hops(message.dst) and self._is_old(message.dst):
+            # No packet of its comes by the relay any more, which would be the reason to try for a direct link.
+            self._do(links.met(message.dst, self._now()))
+
+    def _route(self, actions: Iterable[SetHops | Announce]) -> None:
+        for action in actions:
+            match action:
+                case SetHops():
+                    self._set_hops(action.peer, action.hops)
+                case Announce():
+                    self._announce(action)
+                case _:
+                    assert_never(action)
+
+    def _set_hops(self, peer: IPv4Address, hops: Sequence[IPv4Address]) -> None:
+        """Rule 2 holds for who is reached by another one, too."""
+        if hops and not self._is_old(peer):
+            if self._ways.get(peer, Way.WAIT) is Way.WAIT:
+                self.ask_about(peer)
+            return
+        try:
+            self._engine.set_old_hops(self._tun, int(peer), [int(hop) for hop in hops])
+        except MemoryError:
+            _log.debug("no path to %s: there are too many members", peer)
+            return
+        _log.debug("%s, an old client, is reached by %s", peer, ", ".join(map(str, hops)) or "the relay")
+
+    def _announce(self, action: Announce) -> None:
+        link, path = self._ground.link4, self._paths.get(action.peer)
+        if link is not None and path is not None:
+            key, (address, port) = datagram.recipient_key(self._password, action.peer), path.endpoint
+            self._engine.send_old(self._tun, link[0], address.packed, port, key, action.message.encode())
+
     def _do(self, actions: Iterable[Action]) -> IPv4Address | None:
         """Carry these out.
 
@@ -444,6 +529,8 @@ class LegacyLinking:
                         first = first or action.peer
                 case TakeFrom():
                     self._paths.pop(action.peer, None)
+                    if self._routes is not None:
+                        self._route(self._routes.unlinked(action.peer))
                     if not self._take_from(action):
                         without_room.add(action.peer)
                 case SetPath():
@@ -458,6 +545,8 @@ class LegacyLinking:
                 case ClearPath():
                     self._paths.pop(action.peer, None)
                     self._engine.clear_old_path(self._tun, int(action.peer))
+                    if self._routes is not None:
+                        self._route(self._routes.unlinked(action.peer))
                     _log.debug("%s, an old client, is reached by the relay", action.peer)
                 case _:
                     assert_never(action)

@@ -23,13 +23,14 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network
+from math import inf
 from typing import Final, NamedTuple, assert_never
 
 from candy._fastpath import EVENT_DOUBT, EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN, Engine
 from candy.errors import OperationalError, WireError
 from candy.host.candidates import Machine, look, reaches
 from candy.member.legacylinking import LegacyLinking
-from candy.member.links import POLL_S, Action, ClearPath, Links, SendNote, SendProbe, SetPath
+from candy.member.links import Action, ClearPath, Links, SendNote, SendProbe, SetPath
 from candy.member.linkstate import LinkState
 from candy.member.pathfinder import Doubt
 from candy.member.reflexive import Reflexive
@@ -65,6 +66,8 @@ class LinkSettings(NamedTuple):
     """What old clients are told as this machine's address in its LAN; None: that."""
     discovery_s: float = 0
     """Between two searches for old clients; 0: none."""
+    cost: int = 0
+    """Of this member, in milliseconds, for old clients that reach each other by it; 0: they do not."""
 
 
 def open_sockets(port: int) -> dict[int, socket.socket]:
@@ -130,6 +133,7 @@ class Linking:
         self._sockets: dict[int, tuple[int, int]] = {}
         """The engine's link and the port, by family."""
         self._inside: tuple[IPv4Network, ...] = ()
+        self._polled_at = -inf
         self._packets: dict[int, int] = {}
         """By peer, what its path has carried."""
         self.relay: Callable[[], Awaitable[Sequence[Endpoint]]] | None = None
@@ -138,7 +142,9 @@ class Linking:
         """Told when a peer answers by a link, and when it does so no more."""
         self.wake: Callable[[], object] = lambda: None
         """Called when `delay` may be another outside of the calls below."""
-        self.legacy = LegacyLinking(settings.localhost, settings.discovery_s, engine, tun, randbytes, now, self)
+        self.legacy = LegacyLinking(
+            settings.localhost, settings.discovery_s, engine, tun, randbytes, now, self, cost=settings.cost
+        )
         if settings.is_on:
             self._open(settings.port)
         self.allow(True)
@@ -374,7 +380,7 @@ class Linking:
     def _busy(self, now: float) -> set[IPv4Address]:
         """Peers with whom there was traffic since the last time."""
         busy: set[IPv4Address] = set()
-        since = now - POLL_S
+        since, self._polled_at = self._polled_at, now
         for local, _, packet_sent_at, _, _, owes_since in self._engine.seen(self._tun):
             if packet_sent_at >= since or owes_since >= since:
                 peer = self._links.peer_of(local)

@@ -28,7 +28,7 @@ from math import inf
 from typing import Final
 
 from candy.errors import WireError
-from candy.member.budget import Budget
+from candy.member.budget import Budget, tick_of
 from candy.member.linkstate import LinkState, why_by_relay
 from candy.member.pathfinder import Doubt, Leave, Pathfinder, Probe, Step, Use
 from candy.protocol.addresses import may_be_elsewhere
@@ -115,7 +115,7 @@ class Links:
         """Peers with something to do, and when that is due."""
         self._own = Offer(start)
         self._inside: tuple[IPv4Network, ...] = ()
-        self._polled_at = -inf
+        self._poll_at = -inf
 
     @property
     def deadline(self) -> float:
@@ -125,7 +125,7 @@ class Links:
     @property
     def poll_at(self) -> float:
         """When polled() has to be; inf: not at all."""
-        return self._polled_at + POLL_S if self._by_session else inf
+        return self._poll_at if self._by_session else inf
 
     @property
     def is_off(self) -> bool:
@@ -269,7 +269,7 @@ class Links:
 
     def polled(self, busy: Iterable[IPv4Address], now: float) -> list[Action]:
         """There was traffic with these peers since the last time, and with no others."""
-        self._polled_at = now
+        self._poll_at = tick_of(now + POLL_S)
         actions: list[Action] = []
         for address in busy:
             peer = self._peers.get(address)

@@ -1,5 +1,6 @@
 """How a peer is reached, and why by the relay where there is no direct link: what its user is shown."""
 
+from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 from candy.member.pathfinder import Pathfinder
@@ -17,15 +18,19 @@ class LinkState(NamedTuple):
     """How a peer is reached."""
 
     endpoint: Endpoint | None
-    """None: by the relay."""
+    """None: by the relay, or by another member."""
     round_trip_s: float = 0.0
     mtu: int = 0
     """Bytes of an IP packet on the way there."""
     since: float = 0.0
     why: str = ""
-    """Why by the relay."""
+    """Why not directly."""
     is_old: bool = False
     """An original client: by datagrams of its format."""
+    by: IPv4Address | None = None
+    """That other member."""
+    cost_ms: int = 0
+    """Of the way by it, as members say."""
 
 
 def why_by_relay(own: Offer, heard: Offer | None, finder: Pathfinder | None, now: float) -> str:

@@ -192,7 +192,10 @@ class Member:
 
     def log_counters(self) -> None:
         """Write all counters to the log, then the routes in use and what other members said of themselves (SIGUSR1)."""
-        for line in counters.lines(self._engine.stats(), self.drops()):
+        totals = self._engine.stats()
+        if self.linking is not None:
+            totals |= {"packets_resent": self.linking.legacy.resent}
+        for line in counters.lines(totals, self.drops()):
             _log.info("%s", line)
         for destination, next_hop in self._interface.routes.items():
             _log.info("route %s: through %s", destination, next_hop)
@@ -455,7 +458,8 @@ class Member:
             linking.allow(True)
         if seal is Seal.REQUIRE or (admitted is not None and not admitted.shares_password):
             password = b""
-        linking.legacy.joined(own.ip, password, is_strict=admitted is not None and seal is not Seal.OFF)
+        is_strict = admitted is not None and seal is not Seal.OFF
+        linking.legacy.joined(own.ip, password, is_strict=is_strict, network=own.network)
         linking.changed()
 
     def _tell_members(self, message: bytes) -> None:

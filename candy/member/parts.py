@@ -72,7 +72,13 @@ def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> K
 def linking(settings: MemberSettings, state: MemberState, engine: Engine, tun: int) -> Linking:
     """Raises OperationalError: a port that the user names can't be had."""
     links = LinkSettings(
-        settings.direct, settings.port, settings.stun, settings.endpoints, settings.localhost, settings.discovery
+        settings.direct,
+        settings.port,
+        settings.stun,
+        settings.endpoints,
+        settings.localhost,
+        settings.discovery,
+        settings.route,
     )
     made = Linking(links, engine, tun, secrets.token_bytes, boottime)
     made.legacy.counted, made.legacy.keep_count = state.sealed, state.keep_sealed

@@ -11,18 +11,18 @@ Rules:
  3. Probes of the path are as long as its MTU, so that one which has become narrower is found out.
  4. ACTIVE: all addresses are probed. WARM: the path alone, to hold it open. IDLE: nothing is; the path is left, because
     a NAT may have forgotten it.
- 5. At most CANDIDATES_MOST addresses that were offered, OBSERVED_MOST others, and OUTSTANDING_MOST probes under way.
+ 5. Routine probes, and their losses, have their times on ticks, which all peers have in common (candy.member.budget).
+ 6. At most CANDIDATES_MOST addresses that were offered, OBSERVED_MOST others, and OUTSTANDING_MOST probes under way.
 
 No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTIME.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
 
-from candy.member.budget import Budget
+from candy.member.budget import Budget, tick_of
 from candy.member.trial import FIRST_S, SIZES, Trial, longest
 from candy.protocol.linking import (
     CANDIDATES_MOST,
@@ -109,7 +109,7 @@ class Pathfinder:
         self._budget = budget
         self._may_use = may_use
         self._randbytes = randbytes
-        self._trials: OrderedDict[Endpoint, Trial] = OrderedDict()
+        self._trials: dict[Endpoint, Trial] = {}
         self._outstanding: dict[bytes, _Sent] = {}
         self._path: Trial | None = None
         self._used: Use | None = None
@@ -365,9 +365,11 @@ class Pathfinder:
             if is_routine and not trial.has_turn:
                 trial.next_at, trial.has_turn = self._budget.turn(now), True
             if now >= trial.next_at and self._take(now, 1):
-                steps.append(self._probe(trial, now))
+                steps.append(self._probe(trial, now, may_wait=is_routine))
                 holds = is_path and not self.is_active(now) and not trial.lost_in_row
                 trial.sent(now, HOLD_S if holds else None)
+                if is_routine:
+                    trial.next_at = tick_of(trial.next_at)
         return steps
 
     def _take(self, now: float, count: int) -> bool:
@@ -385,11 +387,16 @@ class Pathfinder:
         self._granted -= count
         return True
 
-    def _probe(self, trial: Trial, now: float, size: int = 0) -> Probe:
-        """A probe of this size, or, of none, as long as suits the trial (rule 3)."""
+    def _probe(self, trial: Trial, now: float, size: int = 0, *, may_wait: bool = False) -> Probe:
+        """A probe of this size, or, of none, as long as suits the trial (rule 3).
+
+        Args:
+            may_wait: that it is lost (rule 5).
+        """
         id = self._randbytes(ID_BYTES)
         fits = trial.mtu if trial is self.path and not trial.lost_in_row else 0
         content = probe(id, max(0, (size or fits) - HEADERS[trial.endpoint.family]))
-        sent = _Sent(trial.endpoint, size, len(content) + OVERHEAD, now, now + trial.patience)
-        self._outstanding[id] = sent
+        lost_at = now + trial.patience
+        lost_at = tick_of(lost_at) if may_wait else lost_at
+        self._outstanding[id] = _Sent(trial.endpoint, size, len(content) + OVERHEAD, now, lost_at)
         return Probe(trial.endpoint, content)

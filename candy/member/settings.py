@@ -257,5 +257,5 @@ def _names(fields: Iterable[str]) -> list[str]:
     return sorted({_DECIDED_BY[name].key for name in fields})
 
 
-_DECIDED_BY = {name: option for option in reversed(OPTIONS["client"]) if not option.is_idle for name in option.decides}
+_DECIDED_BY = {name: option for option in reversed(OPTIONS["client"]) for name in option.decides}
 """The option behind each field: the first one where several are."""

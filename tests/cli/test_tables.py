@@ -188,6 +188,14 @@ def test_one_thing_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_member_that_is_reached_by_another_one() -> None:
+    rows: list[Row] = [
+        {"address": "10.0.0.2", "path": "peer", "by": "10.0.0.3", "cost_ms": 12},
+        {"address": "10.0.0.3", "path": "direct", "by": None, "cost_ms": None},
+    ]
+    assert [row["path"] for row in tables.links(rows)] == ["by 10.0.0.3 (12 ms)", "direct"]
+
+
 def test_every_column_is_a_field_of_its_answer() -> None:
     from candy.control import model
 

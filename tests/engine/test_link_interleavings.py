@@ -6,15 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kit.held import let_go
 from kit.linked import Datagram, linked, packed, udp
+from kit.old_linked import LONGEST, PEER_KEY, opened, three
 from kit.peer import FORWARD, packet
 from kit.sealing import CLEAR
-from kit.superpacket import A, B, C
+from kit.superpacket import A, B, C, pattern
 
 from candy._fastpath import EVENT_QUIET, EVENT_WANTED, hold_at, release, replaced_tables, wait_held
 
 pytestmark = pytest.mark.engine
 
 OUT, BACK = packet(A, B, b"out"), packet(B, A, b"back")
+D = C + 1
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +142,24 @@ def test_a_link_is_closed_while_what_came_is_about_to_be_opened() -> None:
         release("came")
         assert one.device.reads() == BACK
         assert one.device.relay.cause(one.link) == "local"
+
+
+def test_more_is_sent_on_in_a_turn_than_a_batch_takes() -> None:
+    """The batch leaves while others that were received with the last of them are yet to be looked at."""
+    with three() as (one, third), udp() as fourth:
+        name = fourth.getsockname()
+        one.engine.set_peer(one.tun, D, CLEAR, takes_clear=True)
+        one.engine.set_old_path(one.tun, D, one.link, *packed((name[0], name[1])), PEER_KEY, LONGEST)
+        hold_at("came")
+        one.comes(FORWARD + packet(B, A, b"the first"))
+        assert wait_held("came")
+        packets = [(packet(B, C, flow=number), packet(B, D, pattern(number))) for number in range(60)]
+        for pair in packets:
+            for each in pair:
+                one.comes(FORWARD + each)
+        release("came")
+        one.device.reads()
+        assert [(third.went(), opened(fourth.recv(65536), PEER_KEY)) for _ in packets] == [
+            (FORWARD + to_c, FORWARD + to_d) for to_c, to_d in packets
+        ]
+        assert one.dropped() == {}

@@ -119,6 +119,8 @@ class Host:
         self.proven: set[Endpoint] = set()
         """From where an answer came."""
         self.notes_lost = 0
+        self.woken: set[float] = set()
+        """When it had something to do that was due."""
         self.dropped: list[str] = []
 
     def gather(self) -> None:
@@ -307,6 +309,8 @@ class World:
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
             for host in self.hosts.values():
+                if self.now >= min(host.links.poll_at, host.links.deadline):
+                    host.woken.add(self.now)
                 if self.now >= host.links.poll_at:
                     busy, host.busy = host.busy, set()
                     host.do(host.links.polled(busy, self.now))

@@ -11,9 +11,9 @@ from kit.linked import packed, udp
 from kit.peer import packet
 from kit.sealing import CLEAR, OFF, PREFER
 from kit.sealing_device import Device, client
-from kit.superpacket import NO_VNET, A, B
+from kit.superpacket import NO_VNET, A, B, C
 
-OWN_KEY, PEER_KEY = bytes(range(32)), bytes(range(32, 64))
+OWN_KEY, PEER_KEY, C_KEY = (bytes(range(first, first + 32)) for first in (0, 32, 64))
 FORWARD = b"\x01"
 LONGEST = 1471
 
@@ -95,3 +95,33 @@ def old_linked(
         if with_path:
             found.path()
         yield found
+
+
+class Third:
+    """Original client C, beside B: a socket of the test's."""
+
+    def __init__(self, one: OldLinked, peer: socket.socket, *, has_path: bool) -> None:
+        self.one = one
+        self.peer = peer
+        if has_path:
+            self.path(LONGEST)
+
+    def path(self, longest: int) -> None:
+        one, name = self.one, self.peer.getsockname()
+        one.engine.set_old_path(one.tun, C, one.link, *packed((name[0], name[1])), C_KEY, longest)
+
+    def comes(self, plain: bytes) -> None:
+        self.one.comes(plain, by=self.peer)
+
+    def went(self) -> bytes | None:
+        return opened(self.peer.recv(65536), C_KEY)
+
+
+@contextmanager
+def three(*, sealing: int = PREFER, vnet: bool = False, has_path: bool = True) -> Iterator[tuple[OldLinked, Third]]:
+    """A, which sends on, and its links with B and C."""
+    with old_linked(sealing=sealing, vnet=vnet) as one, udp() as peer:
+        if sealing != OFF:
+            one.engine.set_peer(one.tun, C, CLEAR, takes_clear=True, tells_clear=False)
+        one.engine.resend_old(one.tun, True)
+        yield one, Third(one, peer, has_path=has_path)

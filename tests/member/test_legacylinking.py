@@ -1,7 +1,7 @@
 """What carries out links with the original's clients: with whom there are any, what is told and sent, what is not."""
 
 import logging
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, cast
 
 import pytest
@@ -19,12 +19,13 @@ from candy.member.legacylinking import (
 )
 from candy.member.linkstate import LinkState
 from candy.protocol import datagram, wire
-from candy.protocol.datagram import Delay, Heartbeat
+from candy.protocol.datagram import Delay, Heartbeat, PeerRoute
 from candy.protocol.linking import Endpoint
 from candy.sealing.seals import ForgetPeer, Remove, SetPeer, Way
 
 TUN, LINK, PORT = 7, 101, 5000
 OWN, PEER, OTHER = (IPv4Address(f"10.99.0.{last}") for last in (1, 2, 3))
+NETWORK = IPv4Network("10.99.0.0/24")
 LAN = IPv4Address("192.168.1.5")
 SEEN = Endpoint(IPv4Address("203.0.113.5"), 4001)
 THERE = Endpoint(IPv4Address("198.51.100.2"), 6002)
@@ -68,7 +69,7 @@ class Setting:
     link4: tuple[int, int] | None = (LINK, PORT)
     address4: IPv4Address | None = LAN
 
-    def __init__(self, *, localhost: IPv4Address | None = None, discovery_s: float = 0) -> None:
+    def __init__(self, *, localhost: IPv4Address | None = None, discovery_s: float = 0, cost: int = 0) -> None:
         self.engine = Recorded()
         self.now = 1000.0
         self.inside: set[Endpoint] = set()
@@ -85,6 +86,7 @@ class Setting:
             lambda n: bytes(range(1, n + 1)),
             lambda: self.now,
             self,
+            cost=cost,
             mtu_to=lambda address: self.mtu,
         )
         self.linking.say = lambda message: self.said.append(wire.decode(message))
@@ -101,12 +103,12 @@ class Setting:
         self.asked_stun += 1
 
     def joined(self, password: bytes = PASSWORD, *, is_strict: bool = False) -> None:
-        self.linking.joined(OWN, password, is_strict=is_strict)
+        self.linking.joined(OWN, password, is_strict=is_strict, network=NETWORK)
 
     def met(self, peer: IPv4Address = PEER) -> bool:
         return self.linking.on_event(EVENT_MET, peer.packed)
 
-    def comes(self, message: Heartbeat | Delay | datagram.PeerRoute, source: Endpoint = THERE) -> bool:
+    def comes(self, message: Heartbeat | Delay | PeerRoute, source: Endpoint = THERE) -> bool:
         where = bytes([4]) + source.address.packed.ljust(16, b"\0") + source.port.to_bytes(2, "big")
         return self.linking.on_event(EVENT_OLD, LINK.to_bytes(8, "big") + where + message.encode())
 
@@ -120,6 +122,11 @@ class Setting:
             assert (tun, link, address, port) == (TUN, LINK, THERE.address.packed, THERE.port)
             assert key == datagram.recipient_key(PASSWORD, PEER)
         return [datagram.decode(content) for *_, content in found]
+
+    def went(self) -> list[tuple[IPv4Address, datagram.PeerMessage]]:
+        """What went to whom, by the keys."""
+        keys = {datagram.recipient_key(PASSWORD, peer): peer for peer in (PEER, OTHER)}
+        return [(keys[key], datagram.decode(content)) for *_, key, content in self.engine.take("send_old")]
 
     def pass_s(self, seconds: float) -> None:
         """In steps of a second, with the peer's heartbeats while there are links."""
@@ -465,6 +472,116 @@ def test_what_is_limited_reaches_all(setting: Setting) -> None:
     sent = [keys[given[4]] for given in setting.engine.take("send_old")]
     assert len(sent) == seconds * PROBES_RATE
     assert set(sent) == set(peers)
+
+
+def routing(*, is_strict: bool = False) -> Setting:
+    """With a link to PEER, which members route by."""
+    setting = Setting(cost=10)
+    setting.joined(is_strict=is_strict)
+    if is_strict:
+        setting.way(Way.CLEAR)
+    setting.connect()
+    setting.engine.done.clear()
+    return setting
+
+
+def test_who_is_reached_by_another_one() -> None:
+    setting = routing()
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [int(PEER)])]
+    state = setting.linking.state(OTHER)
+    assert state == LinkState(None, why="being tried", is_old=True, by=PEER, cost_ms=50)
+    assert OTHER in setting.linking
+    setting.comes(PeerRoute(OTHER, PEER, -1))
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [])]
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    setting.pass_s(4)
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [int(PEER)]), (TUN, int(OTHER), [])]
+
+
+@pytest.mark.parametrize(
+    ("message", "source"),
+    [
+        (PeerRoute(OTHER, PEER, 1), SEEN),
+        (PeerRoute(OTHER, OTHER, 1), THERE),
+        (PeerRoute(IPv4Address("10.99.0.255"), PEER, 1), THERE),
+        (PeerRoute(IPv4Address("10.99.1.1"), PEER, 1), THERE),
+        (PeerRoute(IPv4Address("255.255.255.255"), PEER, 1), THERE),
+    ],
+    ids=["from elsewhere", "of another", "for all", "of no member", "for all anywhere"],
+)
+def test_what_is_no_route(message: PeerRoute, source: Endpoint) -> None:
+    setting = routing()
+    setting.comes(message, source)
+    assert setting.engine.take("set_old_hops") == []
+    assert setting.linking.state(message.dst) is None
+
+
+def test_without_a_cost_there_are_no_routes(setting: Setting) -> None:
+    setting.joined()
+    setting.connect()
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    setting.pass_s(2)
+    assert setting.engine.take("resend_old") == []
+    assert setting.engine.take("set_old_hops") == []
+    assert not any(isinstance(each, PeerRoute) for each in setting.sent())
+
+
+def test_what_others_have_is_sent_on_as_long_as_there_are_links() -> None:
+    setting = Setting(cost=10)
+    setting.joined()
+    assert setting.engine.take("resend_old") == [(TUN, True)]
+    setting.connect()
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    setting.linking.allow(False)
+    assert setting.engine.take("resend_old") == [(TUN, False)]
+    assert setting.engine.take("set_old_hops")[-1] == (TUN, int(OTHER), [])
+
+
+def test_own_links_are_told_of() -> None:
+    setting = routing()
+    setting.linking.told(wire.Udp4Conn(OTHER, OWN, IPv4Address(str(SEEN.address)), 7003))
+    setting.linking.mapped(SEEN)
+    there = Endpoint(SEEN.address, 7003)
+    setting.comes(Heartbeat(OTHER, True), there)
+    [challenge] = [each for _, each in setting.went() if isinstance(each, Delay)]
+    setting.now += 0.04
+    setting.comes(challenge, there)
+    setting.now += 1
+    setting.linking.go_on()
+    routes = {(peer, each) for peer, each in setting.went() if isinstance(each, PeerRoute)}
+    assert routes == {(PEER, PeerRoute(OTHER, OWN, 50)), (OTHER, PeerRoute(PEER, OWN, 30))}
+
+
+def test_nor_of_those_on_which_little_fits() -> None:
+    setting = Setting(cost=10)
+    setting.mtu = 1456
+    setting.joined()
+    setting.connect()
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    assert setting.engine.take("set_old_hops") == []
+    setting.mtu = 1457
+    setting.linking.review()
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [int(PEER)])]
+    setting.mtu = 1456
+    setting.linking.review()
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [])]
+
+
+def test_where_members_seal_who_is_reached_so_is_one_that_does_not() -> None:
+    setting = routing(is_strict=True)
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    assert setting.engine.take("set_old_hops") == []
+    assert setting.asked == [OTHER]
+    assert setting.linking.state(OTHER) is None
+    setting.way(Way.CLEAR, OTHER)
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [int(PEER)])]
+    setting.way(Way.SEAL, OTHER)
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), ())]
+    setting.comes(PeerRoute(OTHER, PEER, 40))
+    assert setting.engine.take("set_old_hops") == []
+    assert setting.asked == [OTHER]
 
 
 @pytest.mark.parametrize(

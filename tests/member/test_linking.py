@@ -130,6 +130,20 @@ async def test_what_it_offers() -> None:
     assert setting.event(EVENT_STUN, where(SERVER) + b"none", 101)
 
 
+async def test_a_packet_between_two_looks_counts_whenever_it_was() -> None:
+    setting = Setting()
+    await setting.looked()
+    setting.meet()
+    setting.now += 100.4
+    setting.linking.go_on()
+    setting.linking.go_on()
+    told = len(setting.offers())
+    setting.engine.carried = [(SESSION, 0, setting.now + 0.01, 0.0, 0.0, 0.0)]
+    setting.now += 1.1
+    setting.linking.go_on()
+    assert len(setting.offers()) == told + 1
+
+
 async def test_a_path_from_offer_to_end() -> None:
     setting = Setting()
     await setting.looked()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.links_world import Host, Nat, World, installed
 
+from candy.member.budget import TICK_S
 from candy.member.links import OFFERS_S, ClearPath, Links, SendNote, SendProbe, SetPath
 from candy.protocol.linking import Answer, Candidate, Endpoint, Kind, Offer, Reason, Says
 from candy.sealing.seals import ForgetPeer, Remove, SetPeer, Way
@@ -247,6 +248,27 @@ def test_many_peers_share_the_probes() -> None:
     world.meet(a, late)
     world.run(2.0, 0.5, *flows, (a, late))
     assert a.state(late).endpoint is not None
+
+
+def test_what_is_routine_has_its_time_in_common() -> None:
+    """Many peers wake a member up as often as a few do: by each tick, where nothing is lost."""
+    world = World()
+    a = world.add()
+    peers = [world.add() for _ in range(60)]
+    for peer in peers:
+        world.meet(a, peer)
+        # What answers nothing is routine as well.
+        found = [Candidate(Kind.REFLEXIVE, Endpoint(ip_address("203.0.113.9"), 1 + n)) for n in range(3)]
+        found.append(Candidate(Kind.LAN, peer.own))
+        peer.do(peer.links.gathered(found, world.now))
+    flows = [(a, peer) for peer in peers]
+    world.run(40.0, 1.0, *flows)
+    a.woken.clear()
+    sent = len(a.probes)
+    world.run(20.0, 1.0, *flows)
+    assert len(a.probes) - sent >= 10 * 20
+    assert len(a.woken) <= 20 / TICK_S
+    assert all(a.state(peer).endpoint == peer.own for peer in peers)
 
 
 def test_a_peer_that_says_nothing_is_too_old() -> None:

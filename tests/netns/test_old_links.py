@@ -1,6 +1,7 @@
 """Direct links with the original's clients, between programs: two of ours as such, and ours with one played by hand."""
 
 import re
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,6 +79,40 @@ def test_through_nats_until_udp_is_blocked(laboratory: Laboratory) -> None:
     assert pair.longest_gap(since) < 8
     routers[0].unblock()
     pair.until(path="direct")
+
+
+@pytest.mark.parametrize("cost", ["5", "0"])
+def test_by_another_one_while_the_relay_is_away(laboratory: Laboratory, cost: str) -> None:
+    """A and C have no way to each other, and B has one to both: which sends on, if its user wants that."""
+    relay = laboratory.relay()
+    hosts = [laboratory.host() for _ in range(3)]
+    for host, other in ((hosts[0], hosts[2]), (hosts[2], hosts[0])):
+        host.run("ip", "route", "add", "blackhole", f"{other.address}/32")
+    costs = ("5", cost, "5")
+    a, b, c = (laboratory.client(*AS_OLD, "--route", each, host=host) for each, host in zip(costs, hosts, strict=True))
+    at_a, at_b, at_c = (each.connected() for each in (a, b, c))
+    first, second = pinging(laboratory, a, at_b), pinging(laboratory, c, at_b)
+    for pair in (first, second):
+        pair.until(path="direct", format="original")
+    third = pinging(laboratory, a, at_c, [(c, at_a)])
+    if cost == "0":
+        third.wait(1)
+        relay.signal(signal.SIGKILL)
+        first.wait(40)
+        assert {each["path"] for each in third.links} == {"relay"}
+        assert " 100% packet loss" in ping(a.host, at_c, "-W", "1")
+        return
+    links = third.until(path="peer", format="original", by=at_b)
+    assert all(5 < int(str(each["cost_ms"])) < 1000 for each in links)
+    relay.signal(signal.SIGKILL)
+    third.wait(40)
+    # A link of B's ends, and with it what goes by it.
+    b.host.run("ip", "route", "add", "blackhole", f"{c.host.address}/32")
+    for _ in range(ROUNDS):
+        if {each["path"] for each in third.links} == {"relay"}:
+            break
+        first.wait(1)
+    assert {each["path"] for each in third.links} == {"relay"}
 
 
 def test_a_stun_server_that_comes_late(laboratory: Laboratory) -> None:
