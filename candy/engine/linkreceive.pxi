@@ -179,7 +179,9 @@ cdef void link_datagram(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom
     store_relaxed64(&f.session.received_ns, now)
     store_relaxed64(&f.session.unanswered_ns, 0)
     if f.path != NULL:
-        if path_proven(f.path, datagram[1], datagram + LINK_HEADER, f.size - LINK_MIN, now):
+        # An answer to a probe of another address says nothing of the path's.
+        if ((f.expected or f.size == LINK_MIN or datagram[LINK_HEADER] != LINK_ANSWER)
+                and path_proven(f.path, datagram[1], datagram + LINK_HEADER, f.size - LINK_MIN, now)):
             path_heard(f.path, now)
         if datagram[1] & LINK_ASKS:
             link_answer(w, f, now)

@@ -1,7 +1,7 @@
 """This machine's addresses, for other machines to reach it by UDP; and whether it reaches another's beside our tunnels.
 
     look() ─▶ addresses that others may have a way to, and those of our own devices
-    reaches(address) ─▶ would the kernel send from another address than a device's of ours?
+    reaches(address) ─▶ would the kernel send by another device than one of ours?
     mtu_to(address) ─▶ how long a packet there may be, as far as the kernel knows
 
 Rules:
@@ -13,10 +13,10 @@ This module does not know what is sent, nor who.
 """
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
-from candy.host.netlink import Link, Netlink
+from candy.host.netlink import RTN_LOCAL, RTN_UNICAST, Link, Netlink
 from candy.protocol.addresses import may_be_elsewhere
 
 # From <linux/in.h> and <linux/if_addr.h>.
@@ -39,6 +39,8 @@ class Machine(NamedTuple):
     """In the kernel's order, which is that of interfaces."""
     tunnels: frozenset[Address] = frozenset()
     """Of our devices."""
+    devices: frozenset[int] = frozenset()
+    """These, by interface number."""
 
 
 async def look() -> Machine:
@@ -59,20 +61,20 @@ async def look() -> Machine:
                 tunnels.add(address)
             elif link.is_up and not flags & _UNFIT:
                 addresses += [address] if may_be_elsewhere(address) else []
-    return Machine(tuple(dict.fromkeys(addresses)), frozenset(tunnels))
+    devices = (link.ifindex for link in links.values() if _is_ours(link))
+    return Machine(tuple(dict.fromkeys(addresses)), frozenset(tunnels), frozenset(devices))
 
 
 def reaches(address: Address, machine: Machine) -> bool:
     """Whether there is a way to an address, and none of our devices is on it. Nothing is sent."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            # Of a socket of UDP that is all the kernel's: it looks for a route, and takes an address for its own end.
-            probe.connect((str(address), 9))
-            source = ip_address(probe.getsockname()[0])
+        with Netlink() as kernel:
+            hop = kernel.lookup(address)
     except OSError:
         return False
-    return source not in machine.tunnels
+    return (
+        hop.kind in (RTN_UNICAST, RTN_LOCAL) and hop.ifindex not in machine.devices and address not in machine.tunnels
+    )
 
 
 def mtu_to(address: IPv4Address) -> int:

@@ -122,7 +122,7 @@ class Linking:
         self._reaches = reaches
         self._endpoints = settings.endpoints
         self._stun = settings.stun
-        self._links = Links(self._may_use, randbytes, int(time.time()))
+        self._links = Links(self._may_use, randbytes, self._heard_at, int(time.time()))
         self._reflexive = Reflexive(randbytes)
         self._machine = Machine()
         self._looking: asyncio.Task[None] | None = None
@@ -376,6 +376,11 @@ class Linking:
                     self._engine.send_stun(link, address.packed, port, request.datagram)
         if self._reflexive.is_mute != was_mute:
             self._tell()
+
+    def _heard_at(self, peer: IPv4Address) -> float:
+        """As Links asks for it."""
+        rows = (row for row in self._engine.paths(self._tun) if row[0] == int(peer))
+        return next((heard for _, _, heard, *_ in rows), -inf)
 
     def _busy(self, now: float) -> set[IPv4Address]:
         """Peers with whom there was traffic since the last time."""

@@ -23,6 +23,7 @@ order.
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from math import inf
 from typing import Final
@@ -102,12 +103,20 @@ class Links:
     Args:
         may_use: whether this machine reaches an address beside the network; asked again with each change.
         randbytes: n random bytes.
+        heard_at: when anything came by the path to a peer last that says that it carries.
         start: Unix seconds of the program's start.
     """
 
-    def __init__(self, may_use: Callable[[Endpoint], bool], randbytes: Callable[[int], bytes], start: int) -> None:
+    def __init__(
+        self,
+        may_use: Callable[[Endpoint], bool],
+        randbytes: Callable[[int], bytes],
+        heard_at: Callable[[IPv4Address], float],
+        start: int,
+    ) -> None:
         self._reaches = may_use
         self._randbytes = randbytes
+        self._heard_at = heard_at
         self._budget = Budget()
         self._peers: dict[IPv4Address, _Peer] = {}
         self._by_session: dict[int, IPv4Address] = {}
@@ -189,7 +198,8 @@ class Links:
             case Install():
                 peer = self._peers.get(action.peer)
                 if peer is None:
-                    finder = Pathfinder(self._budget, self.may_use, self._randbytes, now)
+                    heard_at = partial(self._heard_at, action.peer)
+                    finder = Pathfinder(self._budget, self.may_use, self._randbytes, heard_at, now)
                     peer = self._peers[action.peer] = _Peer(finder, now)
                 peer.sessions.add(action.local)
                 self._by_session[action.local] = action.peer
@@ -241,7 +251,7 @@ class Links:
         if heard is not None and heard.flags & Says.IS_OFF:
             return []
         if not content:
-            self._wake(address, now)
+            # Of a probe that is no traffic, or two who probe each other by several addresses would never be idle.
             finder.observed(source, now)
         else:
             try:

@@ -6,13 +6,16 @@
 Rules:
  1. An address is used only when an answer to a probe of this member's has come from it. What is authentic, but comes
     from another address, is a reason to probe that one.
- 2. A path is left for one that is better (Trial.is_better), within 2 s. It is left for the relay when two of its probes
-    in a row are lost, and then for any that has answered since: others may have died with it. One loss changes nothing.
+ 2. A path is left for one that is better (Trial.is_better): within 2 s of its first answer, and of one that was worse
+    as soon as all of its last answers say so. It is left for the relay when two of its probes in a row are lost and
+    nothing else is heard by it, and then for any that has answered since: others may have died with it.
  3. Probes of the path are as long as its MTU, so that one which has become narrower is found out.
  4. ACTIVE: all addresses are probed. WARM: the path alone, to hold it open. IDLE: nothing is; the path is left, because
     a NAT may have forgotten it.
  5. Routine probes, and their losses, have their times on ticks, which all peers have in common (candy.member.budget).
  6. At most CANDIDATES_MOST addresses that were offered, OBSERVED_MOST others, and OUTSTANDING_MOST probes under way.
+    A peer may name FRESH_MOST new addresses, and one more each FRESH_S, and has at most two turns of routine probes
+    before it, however many addresses it has: what one does costs no other its probes.
 
 No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTIME.
 """
@@ -23,7 +26,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from candy.member.budget import Budget, tick_of
-from candy.member.trial import FIRST_S, SIZES, Trial, longest
+from candy.member.trial import FIRST_S, MTU_LEAST, SIZES, Trial, longest
 from candy.protocol.linking import (
     CANDIDATES_MOST,
     HEADERS,
@@ -49,6 +52,10 @@ OUTSTANDING_MOST: Final = 64
 WAIT_S: Final = 0.1
 DOUBTS: Final = 2
 """Probes that are lost together, of a path that is dead."""
+LATE_S: Final = 3.0
+"""So long an answer counts, to a probe that was given up."""
+FRESH_MOST: Final = 16
+FRESH_S: Final = 1.5
 TRIED_S: Final = 5.0
 """After so long without an answer no path was found."""
 
@@ -101,16 +108,29 @@ class Pathfinder:
         budget: of probes, shared with other peers'.
         may_use: whether an address may be used at all.
         randbytes: n random bytes.
+        heard_at: when anything came by the path last that says that it carries.
     """
 
     def __init__(
-        self, budget: Budget, may_use: Callable[[Endpoint], bool], randbytes: Callable[[int], bytes], now: float
+        self,
+        budget: Budget,
+        may_use: Callable[[Endpoint], bool],
+        randbytes: Callable[[int], bytes],
+        heard_at: Callable[[], float],
+        now: float,
     ) -> None:
         self._budget = budget
         self._may_use = may_use
         self._randbytes = randbytes
+        self._heard_at = heard_at
         self._trials: dict[Endpoint, Trial] = {}
         self._outstanding: dict[bytes, _Sent] = {}
+        self._late: dict[bytes, _Sent] = {}
+        """Given up, and perhaps answered yet."""
+        self._turns: dict[bool, float | None] = {True: None, False: None}
+        """When it is the path's turn among routine probes, and when that of all others; None: nobody waits for one."""
+        self._fresh_at = now - FRESH_MOST * FRESH_S
+        """When all new addresses that the peer has named were paid for."""
         self._path: Trial | None = None
         self._used: Use | None = None
         """What the engine has and goes by."""
@@ -152,7 +172,7 @@ class Pathfinder:
         """When tick() has to be called; inf: not at all."""
         if not self._is_awake:
             return inf
-        due, until = inf, self._active_at + WARM_S
+        due, until = -inf if self._is_doubted and self._path is not None else inf, self._active_at + WARM_S
         for trial in self._trials.values():
             due = min(due, -inf if trial.has_sizes_due else trial.next_at)
             until = min(until, trial.round_until)
@@ -186,13 +206,19 @@ class Pathfinder:
         usable = [each for each in candidates if self._may_use(each.endpoint)][:CANDIDATES_MOST]
         wanted = {each.endpoint: each for each in usable}
         for endpoint, trial in list(self._trials.items()):
-            # A path is one as long as it carries, whatever is said.
-            if trial.is_offered and endpoint not in wanted and trial is not self._path:
-                self._drop(endpoint)
+            if trial.is_offered and endpoint not in wanted:
+                # A path is one as long as it carries, whatever is said.
+                trial.is_offered = False
+                if trial is not self._path:
+                    self._drop(endpoint)
         for endpoint, candidate in wanted.items():
             known = self._trials.get(endpoint)
             if known is None:
-                self._trials[endpoint] = Trial(candidate, now)
+                self._fresh_at = max(self._fresh_at, now - FRESH_MOST * FRESH_S) + FRESH_S
+                if self._fresh_at <= now:
+                    self._trials[endpoint] = Trial(candidate, now)
+                else:
+                    self._fresh_at -= FRESH_S
             else:
                 known.kind, known.is_offered = candidate.kind, True
                 known.restart(now)
@@ -209,19 +235,20 @@ class Pathfinder:
             trial.hasten(now)
         elif self._may_use(endpoint):
             others = [each for each in self._trials.values() if not each.is_offered and each is not self._path]
-            if len(others) == OBSERVED_MOST:
-                self._drop(others[0].endpoint)
+            for each in others[: max(0, len(others) + 1 - OBSERVED_MOST)]:
+                self._drop(each.endpoint)
             self._trials[endpoint] = Trial(Candidate(Kind.REFLEXIVE, endpoint), now, is_offered=False)
         if self._path is not None and self._path is not trial:
             self._path.hasten(now)
 
     def answered(self, answer: Answer, source: Endpoint, now: float) -> None:
         """A probe is answered."""
-        sent = self._outstanding.get(answer.id)
+        under_way = self._outstanding if answer.id in self._outstanding else self._late
+        sent = under_way.get(answer.id)
         if sent is None or (sent.endpoint, sent.length) != (source, answer.length):
             self.observed(source, now)
             return
-        del self._outstanding[answer.id]
+        del under_way[answer.id]
         trial = self._trials.get(source)
         if trial is not None:
             if not trial.is_good:
@@ -260,6 +287,7 @@ class Pathfinder:
         self._is_awake = False
         self._wait_until, self._granted = -inf, 0
         self._outstanding.clear()
+        self._late.clear()
         self._path = self._used = None
         self._is_doubted = False
 
@@ -271,33 +299,47 @@ class Pathfinder:
             self._path = None
 
     def _expire(self, now: float) -> None:
+        for id, sent in list(self._late.items()):
+            if now >= sent.lost_at + LATE_S or len(self._late) > OUTSTANDING_MOST:
+                del self._late[id]
         for id, sent in list(self._outstanding.items()):
             if now < sent.lost_at:
                 continue
             del self._outstanding[id]
+            self._late[id] = sent
             trial = self._trials.get(sent.endpoint)
+            if trial is None or sent.size:
+                continue
+            if trial is self._path and sent.length > MTU_LEAST - HEADERS[sent.endpoint.family]:
+                # Perhaps it is too long now, and shorter ones arrive.
+                trial.measured_at = -inf
             # What was answered since says more than what was lost before.
-            if trial is None or sent.size or trial.answered_at >= sent.at:
+            if trial.answered_at >= sent.at:
                 continue
             trial.lost(now)
-            if trial is self._path:
-                trial.measured_at = -inf
-                if trial.lost_in_row == 2:
+            if trial is self._path and trial.lost_in_row == 2:
+                if self._heard_at() >= sent.at:
+                    # Packets come by it that say that others arrive.
+                    trial.lost_in_row = 0
+                else:
                     self._found_dead(now, is_ours=self._used is not None)
 
     def _found_dead(self, now: float, *, is_ours: bool) -> None:
         self._silent_at, self._doubt = now, Doubt(is_ours)
+        if self._path is not None:
+            # It may come back as a narrower one.
+            self._path.mtu = min(self._path.mtu, MTU_LEAST)
         self.restart(now)
 
     def _choose(self, now: float) -> None:
         """Rule 2, among those that were measured."""
         measured = [trial for trial in self._trials.values() if trial.mtu]
         path = self._path
-        if path is None or not self._answers(path):
+        if path is None or not path.mtu or not self._answers(path):
             best = self._best(measured)
             if best is not None:
                 self._path, self.since = best, now
-            elif path is not None and path.lost_in_row > len(FIRST_S):
+            elif path is not None and (not path.mtu or path.lost_in_row > len(FIRST_S)):
                 self._path = None
             return
         best = self._best(trial for trial in measured if trial.answers > 1 and now >= trial.held_until)
@@ -323,7 +365,13 @@ class Pathfinder:
         if any(trial.is_measuring for trial in self._trials.values()):
             return
         path = self._path
-        if path is not None and self._answers(path) and now >= path.measured_at + MEASURE_S:
+        # Whether it answers at all is the first thing to be known of it, where the network is another one.
+        if (
+            path is not None
+            and self._answers(path)
+            and now >= path.measured_at + MEASURE_S
+            and (path.answered_at >= self._began)
+        ):
             path.measure(now)
             return
         waits = [each for each in self._trials.values() if not each.mtu and now >= each.measured_at + AGAIN_S]
@@ -349,8 +397,9 @@ class Pathfinder:
         has_path = self._path is not None and self._answers(self._path)
         if self._is_doubted and self._path is not None and self._take(now, DOUBTS):
             self._is_doubted = False
-            steps += [self._probe(self._path, now) for _ in range(DOUBTS)]
-        for trial in self._trials.values():
+            # The second one is short: the path may be no more than narrower.
+            steps += [self._probe(self._path, now, is_short=short) for short in (False, True)]
+        for trial in sorted(self._trials.values(), key=lambda each: each is not self._path):
             if trial.has_sizes_due and self._take(now, len(SIZES)):
                 trial.has_sizes_due = False
                 steps += [self._probe(trial, now, size) for size in SIZES]
@@ -362,15 +411,25 @@ class Pathfinder:
                 continue
             # What has not answered while the path does is no more urgent than the path.
             is_routine = trial.is_routine or (has_path and not trial.answers)
-            if is_routine and not trial.has_turn:
-                trial.next_at, trial.has_turn = self._budget.turn(now), True
-            if now >= trial.next_at and self._take(now, 1):
+            if is_routine and not self._has_turn(is_path, now):
+                trial.next_at = self._turns[is_path] or now
+                continue
+            if self._take(now, 1):
+                if is_routine:
+                    self._turns[is_path] = None
                 steps.append(self._probe(trial, now, may_wait=is_routine))
                 holds = is_path and not self.is_active(now) and not trial.lost_in_row
                 trial.sent(now, HOLD_S if holds else None)
                 if is_routine:
                     trial.next_at = tick_of(trial.next_at)
         return steps
+
+    def _has_turn(self, is_path: bool, now: float) -> bool:
+        """Whether a routine probe may be sent. If not, one of this kind may when the turn comes that it has taken."""
+        turn = self._turns[is_path]
+        if turn is None:
+            turn = self._turns[is_path] = self._budget.turn(now)
+        return now >= turn
 
     def _take(self, now: float, count: int) -> bool:
         """Whether so many may be sent. If not, none is until its time has come."""
@@ -387,14 +446,16 @@ class Pathfinder:
         self._granted -= count
         return True
 
-    def _probe(self, trial: Trial, now: float, size: int = 0, *, may_wait: bool = False) -> Probe:
+    def _probe(
+        self, trial: Trial, now: float, size: int = 0, *, may_wait: bool = False, is_short: bool = False
+    ) -> Probe:
         """A probe of this size, or, of none, as long as suits the trial (rule 3).
 
         Args:
             may_wait: that it is lost (rule 5).
         """
         id = self._randbytes(ID_BYTES)
-        fits = trial.mtu if trial is self.path and not trial.lost_in_row else 0
+        fits = trial.mtu if trial is self.path and not trial.lost_in_row and not is_short else 0
         content = probe(id, max(0, (size or fits) - HEADERS[trial.endpoint.family]))
         lost_at = now + trial.patience
         lost_at = tick_of(lost_at) if may_wait else lost_at

@@ -57,7 +57,8 @@ class Reflexive:
         self._has_answer = False
         self.seen: dict[int, Endpoint] = {}
         """By family, what was seen last."""
-        self.is_symmetric = False
+        self._symmetric: dict[int, bool] = {}
+        """By family, whether two ports were seen for two of a server's."""
         self.is_mute = False
         """No server has answered, the last time that all were asked."""
 
@@ -65,6 +66,11 @@ class Reflexive:
     def deadline(self) -> float:
         """When tick() has to be called; inf: not at all."""
         return min((each.due for each in self._underway), default=inf)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """The NAT has another port for each destination: that of IPv4, where both are known."""
+        return self._symmetric.get(4, self._symmetric.get(6, False))
 
     @property
     def has_servers(self) -> bool:
@@ -113,7 +119,7 @@ class Reflexive:
         self._has_answer, before = True, (dict(self.seen), self.is_symmetric, self.is_mute)
         self.is_mute = False
         if each.first is not None:
-            self.is_symmetric = each.first != found.mapped
+            self._symmetric[found.mapped.family] = each.first != found.mapped
             return self.is_symmetric != before[1]
         self.seen[found.mapped.family] = found.mapped
         if found.other is not None and (other := _other(source, found.other)) is not None:

@@ -24,6 +24,8 @@ from candy.protocol.linking import Candidate, Endpoint, Kind
 FIRST_S: Final = (0.2, 0.4, 0.8)
 EACH_S: Final = 1.5
 SELDOM_S: Final = 120.0
+AGAIN_S: Final = 5.0
+"""From a restart of one that has never answered to the next: the peer that names it may want another host probed."""
 DOUBLED_MOST: Final = 7
 """Times, from the one to the other."""
 MTU_LEAST: Final = 1280
@@ -37,7 +39,7 @@ _BY_KIND: Final = {Kind.LAN: 0, Kind.GLOBAL6: 1, Kind.FIXED: 1, Kind.REFLEXIVE: 
 BETTER: Final = 0.8
 BETTER_S: Final = 0.001
 RECENT: Final = 4
-HELD_S: Final = (10.0, 160.0)
+HELD_S: Final = (5.0, 20.0)
 """At first, and at most."""
 
 
@@ -51,6 +53,7 @@ class Trial:
     __slots__ = (
         "_held_s",
         "_recent",
+        "_restarted_at",
         "_round_began",
         "_rounds",
         "_tries",
@@ -58,7 +61,6 @@ class Trial:
         "answers",
         "endpoint",
         "has_sizes_due",
-        "has_turn",
         "held_until",
         "is_narrow",
         "is_offered",
@@ -79,8 +81,6 @@ class Trial:
         self.is_offered = is_offered
         self.next_at = now
         """When the next probe is due."""
-        self.has_turn = False
-        """That is when it is its turn among routine ones."""
         self.sent_at = -inf
         self.answered_at = -inf
         self.answers = 0
@@ -106,6 +106,7 @@ class Trial:
         self._tries = 0
         self._recent: tuple[float, ...] = ()
         self._held_s = 0.0
+        self._restarted_at = now
 
     @property
     def is_good(self) -> bool:
@@ -132,6 +133,10 @@ class Trial:
 
     def restart(self, now: float) -> None:
         """Things may be different now: probe at once."""
+        self.held_until = -inf
+        if not self.answers and now < self._restarted_at + AGAIN_S:
+            return
+        self._restarted_at = now
         self._tries = 0
         self.is_narrow = False
         self.measured_at = -inf
@@ -144,7 +149,6 @@ class Trial:
     def sent(self, now: float, pause: float | None) -> None:
         """A probe was sent; the next one is due by rule 1, or after this pause."""
         self.sent_at = now
-        self.has_turn = False
         if pause is None:
             number, self._tries = self._tries, min(self._tries + 1, len(FIRST_S) + DOUBLED_MOST)
             if number < len(FIRST_S):
@@ -155,8 +159,9 @@ class Trial:
 
     def answered(self, round_trip: float, now: float) -> None:
         """A probe was answered after so many seconds."""
-        first = self.answers == 0
-        self.round_trip += round_trip if first else (round_trip - self.round_trip) / SMOOTHED
+        # What it took longer than is no measure of what it takes: a way may have become another one.
+        is_new = self.answers == 0 or round_trip > self.patience
+        self.round_trip = round_trip if is_new else self.round_trip + (round_trip - self.round_trip) / SMOOTHED
         self._recent = (*self._recent, round_trip)[-RECENT:]
         self.loss -= self.loss / SMOOTHED
         self.answers += 1
@@ -214,7 +219,8 @@ class Trial:
     @property
     def _rank(self) -> tuple[int, int]:
         # What was not measured yet may be wide: it is measured then.
-        return -(self.mtu or SIZES[-1]), _BY_KIND[self.kind]
+        unknown = 0 if self.is_narrow else SIZES[-1]
+        return -(self.mtu or unknown), _BY_KIND[self.kind]
 
     def _is_much_faster(self, other: "Trial") -> bool:
         ours = max(self._recent) / max(1 - self.loss, 0.1)

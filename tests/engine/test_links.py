@@ -535,6 +535,18 @@ def test_what_does_not_say_that_we_are_heard_is_no_answer(plain: bytes, flags: i
         assert one.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
 
 
+def test_an_answer_from_another_address_says_nothing_of_the_path() -> None:
+    with linked() as one, udp() as elsewhere:
+        for number in range(1, 4):
+            asks_in_vain(one, 1)
+            one.comes(bytes([ANSWER]) + bytes(29), by=elsewhere)
+            one.told(EVENT_LINK, number)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.3)
+        out = packet(A, B, b"by the relay")
+        assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+
+
 def test_a_peer_that_asks_after_a_pause_is_heard() -> None:
     with linked() as one:
         asks_in_vain(one, 2)

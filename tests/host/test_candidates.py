@@ -37,13 +37,23 @@ def test_addresses_and_tunnels() -> None:
             if name != "down0":
                 run("ip", "link", "set", name, "up")
         run("ip", "route", "add", "172.16.0.0/12", "dev", "candy")
+        run("ip", "route", "add", "172.30.0.0/16", "dev", "candy", "src", "192.168.1.5")
         run("ip", "route", "add", "default", "via", "192.168.1.1")
         machine = asyncio.run(look())
         assert {str(address) for address in machine.addresses} == {"192.168.1.5", "2001:db8::5", "10.97.0.1"}
         assert {str(address) for address in machine.tunnels if address.version == 4} == {"10.99.0.1", "10.98.0.1"}
         reached = {
             text: reaches(ip_address(text), machine)
-            for text in ("192.168.1.7", "8.8.8.8", "2001:db8::7", "10.99.0.9", "10.98.0.9", "172.17.0.1", "2001:db9::1")
+            for text in (
+                "192.168.1.7",
+                "8.8.8.8",
+                "2001:db8::7",
+                "10.99.0.9",
+                "10.98.0.9",
+                "172.17.0.1",
+                "172.30.0.9",
+                "2001:db9::1",
+            )
         }
         assert reached == {
             "192.168.1.7": True,
@@ -52,6 +62,7 @@ def test_addresses_and_tunnels() -> None:
             "10.99.0.9": False,
             "10.98.0.9": False,
             "172.17.0.1": False,
+            "172.30.0.9": False,
             "2001:db9::1": False,
         }
 

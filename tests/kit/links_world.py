@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, ip_address
 from itertools import count
+from math import inf
 from random import Random
 from typing import NamedTuple
 
@@ -93,6 +94,8 @@ class Path:
     heard_at: float
     asked_at: float | None = None
     sent_at: float = 0.0
+    packet_at: float = 0.0
+    doubted_at: float = 0.0
     is_quiet: bool = False
 
 
@@ -108,7 +111,7 @@ class Host:
         self.blocked = False
         self.mute = False
         self.mtu = 1500
-        self.links = Links(lambda _: True, world.random.randbytes, 1000 * number)
+        self.links = Links(lambda _: True, world.random.randbytes, self.heard_at, 1000 * number)
         self.paths: dict[IPv4Address, Path] = {}
         self.sessions: dict[IPv4Address, int] = {}
         """At the peer, by its address."""
@@ -133,6 +136,10 @@ class Host:
             candidates.append(Candidate(Kind.REFLEXIVE, seen[0]))
         self.do(self.links.gathered(candidates, self.world.now, is_symmetric=is_symmetric, has_udp=not self.blocked))
 
+    def heard_at(self, peer: IPv4Address) -> float:
+        path = self.paths.get(peer)
+        return -inf if path is None else path.heard_at
+
     def state(self, peer: "Host") -> LinkState:
         return self.links.state(peer.address, self.world.now)
 
@@ -146,7 +153,16 @@ class Host:
         if path is None or path.is_quiet or length > path.longest:
             world.after(RELAY_S, lambda: peer.take("relay", self.address))
             return
-        asks = world.now - path.heard_at > 0.25
+        unheard = world.now - path.heard_at
+        if (
+            path.sent_at > path.heard_at
+            and unheard > 0.15
+            and world.now - path.packet_at <= 0.5 < 3 <= (world.now - path.doubted_at)
+        ):
+            path.doubted_at = world.now
+            self.do(self.links.doubted(peer.address, world.now))
+            path = self.paths.get(peer.address, path)
+        asks = unheard > 0.25
         if asks and path.asked_at is None:
             path.asked_at = world.now
         path.sent_at = world.now
@@ -164,9 +180,12 @@ class Host:
         path = self.paths.get(peer)
         content = datagram.content
         contradicts = path is not None and datagram.asks and world.now - path.sent_at <= 0.25
-        if path is not None and content[:1] != bytes([PROBE]) and not contradicts:
+        is_elsewhere = path is not None and content[:1] == b"\x02" and path.endpoint != source
+        if path is not None and content[:1] != bytes([PROBE]) and not contradicts and not is_elsewhere:
             path.heard_at, path.asked_at = world.now, None
         if content[:1] == b"E":
+            if path is not None:
+                path.packet_at = world.now
             self.take("direct", peer)
         back = self.sessions[peer]
         if content[:1] == bytes([PROBE]):

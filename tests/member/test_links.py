@@ -10,6 +10,7 @@ from kit.links_world import Host, Nat, World, installed
 
 from candy.member.budget import TICK_S
 from candy.member.links import OFFERS_S, ClearPath, Links, SendNote, SendProbe, SetPath
+from candy.member.trial import MTU_LEAST
 from candy.protocol.linking import Answer, Candidate, Endpoint, Kind, Offer, Reason, Says
 from candy.sealing.seals import ForgetPeer, Remove, SetPeer, Way
 
@@ -342,7 +343,7 @@ LAN = Candidate(Kind.LAN, Endpoint(ip_address("192.168.1.7"), 1))
 
 
 def met(inside: tuple[IPv4Network, ...] = (), may_use: bool = True) -> Links:
-    links = Links(lambda _: may_use, lambda n: bytes(n), 7)
+    links = Links(lambda _: may_use, lambda n: bytes(n), lambda _: 0.0, 7)
     links.changed(inside, 0.0)
     links.followed(installed(5, PEER), 0.0)
     links.followed(SetPeer(PEER, Way.SEAL, 5), 0.0)
@@ -417,7 +418,7 @@ def test_a_peer_that_hears_nothing_has_its_path_left_at_once() -> None:
     assert isinstance(probe, SendProbe)
     assert links.state(PEER, 0.4).endpoint is None
     again = links.arrived(5, source, Answer(bytes(8), source, 62).encode(), 0.5)
-    assert SetPath(PEER, source, 1440) in again
+    assert SetPath(PEER, source, MTU_LEAST - 60) in again
 
 
 def test_an_answer_from_elsewhere_proves_nothing() -> None:

@@ -5,9 +5,9 @@ from ipaddress import ip_address
 from itertools import count
 
 from candy.member.budget import Budget
-from candy.member.pathfinder import Doubt, Leave, Pathfinder, Probe, Step, Use
-from candy.member.trial import SELDOM_S, Trial
-from candy.protocol.linking import HEADERS, ID_BYTES, OVERHEAD, Answer, Candidate, Endpoint, Kind
+from candy.member.pathfinder import OBSERVED_MOST, Doubt, Leave, Pathfinder, Probe, Step, Use
+from candy.member.trial import MTU_LEAST, SELDOM_S, Trial
+from candy.protocol.linking import CANDIDATES_MOST, HEADERS, ID_BYTES, OVERHEAD, Answer, Candidate, Endpoint, Kind
 
 NATIVE, TUNNEL, NEARER = (Endpoint(ip_address(f"10.0.{net}.2"), 26900) for net in range(3))
 STEP_S = 0.02
@@ -16,16 +16,27 @@ STEP_S = 0.02
 class Ways:
     """A peer that answers behind a round trip of each address's own, `round_trip_s`, what fits there, `mtu`."""
 
-    def __init__(self, *candidates: Candidate) -> None:
+    def __init__(self, *candidates: Candidate, budget: Budget | None = None) -> None:
         self.now = 1000.0
         numbers = count()
-        self.finder = Pathfinder(Budget(), lambda _: True, lambda size: next(numbers).to_bytes(size, "big"), self.now)
+        self.budget = budget or Budget()
+        self.heard_at = 0.0
+        """By the path, other than answers."""
+        self.finder = Pathfinder(
+            self.budget,
+            lambda _: True,
+            lambda size: next(numbers).to_bytes(size, "big"),
+            lambda: self.heard_at,
+            self.now,
+        )
         self.round_trip_s: dict[Endpoint, Callable[[], float]] = {}
         self.mtu: dict[Endpoint, int] = {}
         self.taken: list[Endpoint] = []
         """Each path, in turn."""
         self.went: list[Step] = []
         """All steps but probes."""
+        self.sent: list[Endpoint] = []
+        """To where each probe went."""
         self._under_way: list[tuple[float, Endpoint, Answer]] = []
         self.finder.offered(candidates, self.now)
 
@@ -47,6 +58,7 @@ class Ways:
                 self.taken.append(path.endpoint)
 
     def _send(self, sent: Probe) -> None:
+        self.sent.append(sent.endpoint)
         length = len(sent.content) + OVERHEAD
         if length + HEADERS[sent.endpoint.family] <= self.mtu[sent.endpoint]:
             answer = Answer(sent.content[1 : 1 + ID_BYTES], sent.endpoint, length)
@@ -95,7 +107,7 @@ def test_a_path_that_is_slow_while_it_is_used_does_not_change_for_ever() -> None
     ways.round_trip_s = {NATIVE: loaded(NATIVE), NEARER: loaded(NEARER)}
     ways.mtu = {NATIVE: 1500, NEARER: 1500}
     ways.run(600.0)
-    assert 1 < len(ways.taken) < 16
+    assert 1 < len(ways.taken) < 60
 
 
 def test_a_path_that_was_held_off_is_taken_when_the_other_is_lost() -> None:
@@ -130,8 +142,8 @@ def test_an_address_that_answered_for_an_hour_is_lost() -> None:
     assert set(ways.taken) == {NATIVE}
 
 
-def two() -> Ways:
-    ways = Ways(Candidate(Kind.LAN, NATIVE), Candidate(Kind.LAN, NEARER))
+def two(budget: Budget | None = None) -> Ways:
+    ways = Ways(Candidate(Kind.LAN, NATIVE), Candidate(Kind.LAN, NEARER), budget=budget)
     ways.round_trip_s = {NATIVE: lambda: 0.02, NEARER: lambda: 0.06}
     ways.mtu = {NATIVE: 1500, NEARER: 1500}
     ways.run(8.0)
@@ -188,5 +200,107 @@ def test_the_peer_that_says_so_is_not_told() -> None:
     ways = two()
     ways.finder.silenced(ways.now, by_peer=True)
     ways.run(4.0)
-    assert [type(step) for step in ways.went] == [Doubt, Use]
+    assert [type(step) for step in ways.went] == [Doubt, Use, Use]
     assert ways.went[0] == Doubt(is_ours=False)
+
+
+def test_addresses_that_only_answers_come_from_are_few() -> None:
+    """An insider answers from as many as it likes, and its own path is one of them now and then."""
+    ways = two()
+    for number in range(400):
+        ways.finder.observed(Endpoint(ip_address(f"10.9.{number % 250}.2"), 1000 + number), ways.now)
+        if number % 50 == 0:
+            ways.mtu[NATIVE] = 1500 - ways.mtu[NATIVE]
+            ways.mtu.update(dict.fromkeys(ways.finder._trials.keys() - ways.mtu.keys(), 0))
+            ways.run(3.0)
+    assert len(ways.finder._trials) <= CANDIDATES_MOST + OBSERVED_MOST
+
+
+def test_a_peer_has_few_probes_sent_where_it_says() -> None:
+    """Offers come one after another, each with other addresses, or with the same."""
+    ways = two()
+    ways.sent.clear()
+    for number in range(400):
+        named = [Candidate(Kind.FIXED, Endpoint(ip_address("10.66.0.1"), 8 * number + port)) for port in range(1, 9)]
+        ways.mtu.update((each.endpoint, 0) for each in named)
+        ways.finder.offered(named, ways.now)
+        ways.run(0.25)
+    aimed = sum(endpoint.address == ip_address("10.66.0.1") for endpoint in ways.sent)
+    assert aimed < 200
+
+
+def test_what_one_peer_names_costs_no_other_its_turns() -> None:
+    ways = two()
+    other = two(ways.budget)
+    for number in range(300):
+        ways.finder.observed(Endpoint(ip_address(f"10.8.{number % 250}.2"), 1000 + number), ways.now)
+        ways.mtu.update(dict.fromkeys(ways.finder._trials.keys() - ways.mtu.keys(), 0))
+        ways.run(0.04)
+    other.now = ways.now
+    other.sent.clear()
+    other.run(12.0)
+    assert other.sent.count(other.taken[-1]) >= 4
+
+
+def test_a_path_for_which_too_little_fits_for_a_while_comes_back() -> None:
+    ways = two()
+    ways.mtu = {NATIVE: 1200, NEARER: 1200}
+    ways.run(8.0)
+    assert ways.finder.path is None
+    ways.mtu = {NATIVE: 1500, NEARER: 1500}
+    ways.run(12.0)
+    assert ways.finder.path is not None
+
+
+def test_a_wide_address_is_taken_beside_one_that_is_too_narrow() -> None:
+    ways = Ways(Candidate(Kind.LAN, NATIVE), Candidate(Kind.REFLEXIVE, NEARER))
+    ways.round_trip_s = {NATIVE: lambda: 0.02, NEARER: lambda: 0.06}
+    ways.mtu = {NATIVE: 1200, NEARER: 1500}
+    ways.run(12.0)
+    assert ways.taken[-1:] == [NEARER]
+
+
+def test_a_way_that_becomes_long_is_gone_by_on() -> None:
+    """By a satellite, where a cable was before."""
+    ways = two()
+    ways.round_trip_s = {NATIVE: lambda: 0.6, NEARER: lambda: 0.7}
+    ways.run(20.0)
+    assert ways.finder.path is not None
+
+
+def test_a_path_by_which_packets_come_is_not_dead() -> None:
+    """Its probes are lost, in a queue that is full."""
+    ways = two()
+    ways.mtu = {NATIVE: 0, NEARER: 0}
+    for _ in range(100):
+        ways.heard_at = ways.now
+        ways.run(0.1)
+    assert not any(isinstance(step, Leave) for step in ways.went)
+    ways.run(3.0)
+    assert Leave() in ways.went
+
+
+def test_a_path_that_becomes_narrower_under_a_stream_is_not_left() -> None:
+    ways = two()
+    ways.mtu = {NATIVE: 1400, NEARER: 0}
+    ways.finder.doubted(ways.now)
+    ways.run(3.0)
+    assert [step.longest for step in ways.went if isinstance(step, Use)][-1] == MTU_LEAST - 60
+    assert Leave() not in ways.went
+
+
+def test_a_doubt_is_due_at_once() -> None:
+    ways = two()
+    ways.finder.doubted(ways.now)
+    assert ways.finder.deadline <= ways.now
+
+
+def test_a_way_that_was_held_off_in_another_network_is_not_in_this_one() -> None:
+    ways = two()
+    ways.round_trip_s[NATIVE] = lambda: 0.3
+    ways.run(10.0)
+    assert ways.taken[-1] == NEARER
+    ways.round_trip_s = {NATIVE: lambda: 0.02, NEARER: lambda: 0.3}
+    ways.finder.restart(ways.now)
+    ways.run(8.0)
+    assert ways.taken[-1] == NATIVE
