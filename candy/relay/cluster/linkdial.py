@@ -26,7 +26,6 @@ from candy.carrier.secure import Secure, TlsFailed
 from candy.errors import OperationalError
 
 ATTEMPT_S: Final = 10.0
-_PATIENCE: Final = {"ping_after": RELAY_PING_AFTER_S, "dead_after": RELAY_DEAD_AFTER_S}
 
 
 async def dial(url: str, engine: Engine, secure: Secure, tls: TlsContext | None) -> int:
@@ -77,12 +76,16 @@ async def _upgrade(session: aiohttp.ClientSession, url: str, engine: Engine, con
             fd, tail = upgraded.taken(response)
             if connector.secured is not None:
                 plaintext = undo.enter_context(socket.socket(fileno=fd))
-                if not engine.upgrade(connector.secured, trunk=True, **_PATIENCE):
+                if not engine.upgrade(
+                    connector.secured, trunk=True, ping_after=RELAY_PING_AFTER_S, dead_after=RELAY_DEAD_AFTER_S
+                ):
                     raise OperationalError("the connection was lost")
                 plaintext.close()
                 return connector.release()
             undo.callback(os.close, fd)
-            connection = engine.adopt(fd, trunk=True, tail=tail, **_PATIENCE)
+            connection = engine.adopt(
+                fd, trunk=True, tail=tail, ping_after=RELAY_PING_AFTER_S, dead_after=RELAY_DEAD_AFTER_S
+            )
             undo.pop_all()
             return connection
     finally:

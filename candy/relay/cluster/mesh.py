@@ -273,7 +273,8 @@ class Mesh:
     def _place(self) -> int | None:
         """A number that no relay has, or one that needs it no more."""
         if len(self._others) < RELAYS_MOST:
-            return min({*range(RELAYS_MOST)} - {other.number for other in self._others.values()})
+            taken = {other.number for other in self._others.values()}
+            return next(number for number in range(RELAYS_MOST) if number not in taken)
         for name, other in self._others.items():
             if not other.key and not other.routes and not self._links_to(name):
                 del self._others[name]
