@@ -2,12 +2,13 @@
 
 import struct
 import time
+from itertools import pairwise
 
 import pytest
 from kit.peer import BINARY, FORWARD, PATIENCE, SUPER, EngineRelay, Frame, Peer, number_of, numbered, packet, sealed
 from kit.sealing import PREFER, SEAL, pair
 from kit.superpacket import ANY, pattern, segments, tcp
-from kit.trunks import by_network, linked, network, trunk
+from kit.trunks import NETWORK, by_network, linked, network, trunk
 
 from candy._fastpath import CANDY3
 
@@ -127,8 +128,12 @@ def test_a_long_super_packet_is_cut_for_a_slow_trunk(sender: int) -> None:
         frames = end.sync()
         while (stats := relay.engine.connection_stats(end.connection)) and stats["queued_bytes"]:
             frames += end.sync()
-        came = messages(frames + end.sync())
+        frames += end.sync()
+        came = messages(frames)
         assert {number for number, _ in came} == {1}
+        payloads = [frame.payload for frame in frames if frame.opcode == BINARY]
+        before = [first for first, part in pairwise(payloads) if part[0] != NETWORK and len(part) < len(message)]
+        assert set(before) == {network(1)}
         parts = [segments(payload[1:11], payload[11:]) for _, payload in came if payload[:1] == SUPER]
         assert {piece for part in parts for piece in part or [b""]} == set(pieces)
         assert all(payload[1:] in pieces for _, payload in came if payload[:1] == FORWARD)

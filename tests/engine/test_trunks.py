@@ -1,6 +1,7 @@
 """Links between relays: what crosses one, as what it arrives, and what goes no further."""
 
 import struct
+import time
 from collections import Counter
 
 import pytest
@@ -8,6 +9,7 @@ from kit.peer import (
     BINARY,
     CLOSE,
     FORWARD,
+    PATIENCE,
     PING,
     SEALED,
     SUPER,
@@ -136,6 +138,15 @@ def test_a_packet_too_large_for_an_old_member_is_answered_across() -> None:
         assert answer[21:23] == bytes([3, 4])
         assert struct.unpack_from(">II", answer, 13) == (B, A)
         assert other.dropped() == {"too_large": 1}
+        # And none waits for the look at all connections, which is once a second: twenty of them would take as many.
+        start = time.monotonic()
+        for _ in range(20):
+            until = time.monotonic() + 0.002  # one answer in a millisecond
+            while time.monotonic() < until:
+                pass
+            two.a.forward(FORWARD + body[:6] + b"\x40" + body[7:])
+            two.a.receive()
+        assert time.monotonic() - start < 10
 
 
 def test_networks_are_apart_whatever_each_relay_calls_them() -> None:
@@ -266,6 +277,18 @@ def test_no_trunk_leads_there() -> None:
         assert received(a) == []
         assert received(b) == [numbered(A, B, 3)]
         assert relay.dropped() == {"no_relay_link": 5}
+
+
+def test_a_trunk_that_has_ended_is_none_before_python_takes_note() -> None:
+    with EngineRelay() as relay:
+        a, end = relay.member(A), trunk(relay, 1, [0])
+        relay.engine.lead(0, C, 1)
+        relay.engine.events()
+        end.close()
+        assert relay.poll.poll(PATIENCE * 1000)
+        a.forward(numbered(A, C, 1))
+        assert received(a) == []
+        assert relay.dropped() == {"no_relay_link": 1}
 
 
 def test_a_flow_keeps_to_one_of_several_trunks() -> None:
@@ -437,6 +460,15 @@ def test_what_was_not_agreed_on_ends_it(name: str) -> None:
         assert end.receive().payload == struct.pack(">H", 1002)
         assert relay.cause(end.connection) == "protocol_error"
         assert received(b) == []
+
+
+def test_a_short_one_is_none_also_where_what_follows_would_do() -> None:
+    """The frame behind it begins with 130."""
+    with EngineRelay() as relay:
+        networks = [0, *(relay.engine.add_network() for _ in range(130))]
+        end = trunk(relay, 1, networks)
+        end.forward(network(0)[:2], numbered(A, B, 2))
+        assert end.receive().payload == struct.pack(">H", 1002)
 
 
 @pytest.mark.parametrize("fault", ["masked", "a fragment", "a continuation", "too long"])
