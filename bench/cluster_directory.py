@@ -82,7 +82,7 @@ class Simulation:
 
     def fill(self) -> None:
         """Everybody is in, evenly, before anybody hears of it."""
-        for ip in range(self.members):
+        for ip in range(1, self.members + 1):
             self.log_in(ip, self.relays[ip % len(self.relays)])
 
     def log_in(self, ip: int, relay: SimulatedRelay) -> None:
@@ -106,7 +106,7 @@ class Simulation:
             self._due += self.rate * TICK_S
             while self._due >= 1:
                 self._due -= 1
-                self.log_in(self.random.randrange(self.members), self.random.choice(self.relays))
+                self.log_in(self.random.randrange(1, self.members + 1), self.random.choice(self.relays))
             self._deliver()
             for relay in self.relays:
                 self._step(relay)

@@ -477,6 +477,7 @@ class Engine(_OldLinks):
         memory_bytes: most bytes in all queues and incomplete frames together.
         max_connections: slots, TUN devices included.
         max_guests: slots for connections that come with TLS and are not upgraded yet, beside those.
+        max_trunks: slots for links to other relays, beside both.
         ping_after: seconds without a byte from a peer after which it is pinged; 0 never.
         dead_after: seconds without a byte from a peer after which it is given up (cause "silent"); 0 never.
         ping_when_quiet: ping also when nothing was *sent* for ping_after seconds (clients).
@@ -504,6 +505,7 @@ class Engine(_OldLinks):
         broadcast_rate: int = 20000,
         tls_deadline: float = 5.0,
         max_guests: int = 0,
+        max_trunks: int = 64,
         first_generation: int = 1,
     ) -> Self: ...
     def fileno(self) -> int:
@@ -547,6 +549,7 @@ class Engine(_OldLinks):
         preamble: bytes = b"",
         tail: bytes = b"",
         ping_after: float | None = None,
+        dead_after: float | None = None,
         tls: TlsContext | None = None,
     ) -> int:
         """Take over a connected stream socket behind its WebSocket upgrade; the engine closes fd from here on.
@@ -563,15 +566,17 @@ class Engine(_OldLinks):
             preamble: bytes to write first (the 101 response).
             tail: bytes already read from the peer behind the upgrade.
             ping_after: as of the engine, for this connection; None: the engine's.
+            dead_after: likewise. The kernel, too, ends the connection when what was sent stays without an answer for so
+                long; None: for 45 s.
             tls: make a handshake first; frames begin right behind it. Without a tail.
 
         Returns:
             the connection.
 
         Raises:
-            OSError: the socket can't be used; ENFILE when every slot is taken.
-            ValueError: there is no such network, no such `extended`, ping_after is out of range, the tail is longer
-                than any upgrade leaves (512 KB), or the context is for the other side.
+            OSError: the socket can't be used; ENFILE when every slot is taken, of a trunk those for trunks.
+            ValueError: there is no such network, no such `extended`, ping_after or dead_after is out of range, the tail
+                is longer than any upgrade leaves (512 KB), or the context is for the other side.
         """
 
     def begin_tls(self, fd: int, *, tls: TlsContext, client: bool = False, deadline: float | None = None) -> int:
@@ -614,17 +619,18 @@ class Engine(_OldLinks):
         trunk: bool = False,
         preamble: bytes = b"",
         ping_after: float | None = None,
+        dead_after: float | None = None,
     ) -> bool:
         """Frames come next, behind what was written to a guest's socket and behind the preamble: a guest no more.
 
         Args:
-            network, extended, trunk, preamble, ping_after: as of adopt().
+            network, extended, trunk, preamble, ping_after, dead_after: as of adopt().
 
         Returns:
             False: the guest is gone; EVENT_CLOSED tells why.
 
         Raises:
-            OSError: ENFILE when every slot is taken; the guest stays one.
+            OSError: ENFILE when every slot is taken, of a trunk those for trunks; the guest stays one.
             ValueError: as adopt().
         """
 

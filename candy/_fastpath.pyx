@@ -18,16 +18,16 @@ include "engine/event.pxi"              # commands to a worker, events for Pytho
 include "engine/limit.pxi"              # how much a second, down and up: buckets, turns, windows
 include "engine/table.pxi"              # what Python replaces while workers read it
 include "engine/routes.pxi"             # address -> connection; the members of a network; what lies behind whom
-include "engine/told.pxi"               # how often; what senders of sealed packets are told
 include "engine/offload.pxi"            # super-packets: check, take apart
 include "engine/unsealed.pxi"           # frames that are sealed when they are committed
 include "engine/ipip.pxi"               # SD-WAN: wrap, tell from others, check what is within
 include "engine/flow.pxi"               # the sub-queues of a backlog
 include "engine/codel.pxi"              # what waits too long: dropped, or marked
 include "engine/control.pxi"            # what waits and is no packet
-include "engine/queue.pxi"              # the backlog of one destination: fq_codel
 include "engine/inbox.pxi"              # what threads leave for the holder of a send lock
 include "engine/trunk.pxi"              # links between relays: of which network a frame is, and from whom
+include "engine/told.pxi"               # how often; what senders of sealed packets are told
+include "engine/queue.pxi"              # the backlog of one destination: fq_codel
 include "engine/transport.pxi"          # read from, write to, end a connection
 include "engine/recordlayer.pxi"        # TLS records: sealed and opened
 include "engine/aead.pxi"               # sealed packets, over bytes

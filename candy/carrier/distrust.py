@@ -41,10 +41,7 @@ def why(verdict: int, words: str, certificate: bytes | None, host: str, now: flo
     if verdict in (EXPIRED, NOT_YET_VALID):
         return _out_of_time(verdict, its, now)
     if verdict in OTHER_HOST:
-        names = _names(its.names) if its.digest else "another host"
-        return (
-            f"its TLS certificate is for {names}, not for {host}: have {host} added to it, or use a name of its in -w"
-        )
+        return f"{other_host(certificate, host)}: have {host} added to it, or use a name of its in -w"
     if verdict == SELF_SIGNED:
         there = f", here it is {pin.shown(its.digest)}" if its.digest else ""
         return f"its TLS certificate is self-signed: give --pin as the relay prints it{there}; {_ANY}"
@@ -55,6 +52,13 @@ def why(verdict: int, words: str, certificate: bytes | None, host: str, now: flo
             f"--ca-file, or have the relay send its whole chain; {_ANY}"
         )
     return f"its TLS certificate is not trusted ({words}): name its authority with --ca-file; {_ANY}"
+
+
+def other_host(certificate: bytes | None, host: str) -> str:
+    """What is wrong with one that is not for this host, as why() has it."""
+    its = facts(certificate)
+    names = _names(its.names) if its.digest else "another host"
+    return f"its TLS certificate is for {names}, not for {host}"
 
 
 _ANY = "--insecure accepts any certificate"

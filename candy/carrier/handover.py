@@ -18,6 +18,11 @@ INSTANCE = "Candy-Instance"
 makes a newer connection from a copy of its machine. It proves nothing."""
 RELAY_SUBPROTOCOL = "candy.relay.1"
 """Of links between the relays of a cluster. No end masks."""
+RELAY_PING_AFTER_S = 1.0
+"""A silence after which an end of one pings the other."""
+RELAY_DEAD_AFTER_S = 4.0
+"""And after which it is given up. Members' packets go by the other links then, so a relay is not as patient as with a
+member; an answer has three more seconds and as many more pings."""
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 

@@ -186,7 +186,7 @@ cdef class _Core:
 
     def __cinit__(self, workers=1, *, queue_bytes=4194304, memory_bytes=268435456, max_connections=65536,
                   ping_after=15.0, dead_after=45.0, ping_when_quiet=False, broadcast_rate=20000,
-                  tls_deadline=5.0, max_guests=0, first_generation=1):
+                  tls_deadline=5.0, max_guests=0, max_trunks=64, first_generation=1):
         cdef EngineState *e
         cdef uint32_t i
         for name, value, least, most in (
@@ -195,10 +195,11 @@ cdef class _Core:
             ("memory_bytes", memory_bytes, 1 << 20, 1 << 40),
             ("max_connections", max_connections, 1, 1 << 24),
             ("ping_after", ping_after, 0, PING_AFTER_MOST_S),
-            ("dead_after", dead_after, 0, 86400),
+            ("dead_after", dead_after, 0, DEAD_AFTER_MOST_S),
             ("broadcast_rate", broadcast_rate, 0, 1 << 30),
             ("tls_deadline", tls_deadline, 0.01, 86400),
             ("max_guests", max_guests, 0, 1 << 24),
+            ("max_trunks", max_trunks, 0, 1 << 16),
             ("first_generation", first_generation, 1, (1 << 32) - 1),
         ):
             if not least <= value <= most:
@@ -212,7 +213,8 @@ cdef class _Core:
         e.worker_count = workers
         e.max_connections = max_connections
         e.max_guests = max_guests
-        e.max_slots = max_connections + max_guests + STUN_SLOTS
+        e.max_trunks = max_trunks
+        e.max_slots = max_connections + max_guests + max_trunks + STUN_SLOTS
         e.free_slot = NO_INDEX
         e.queue_bytes = queue_bytes
         e.pool.limit_bytes = memory_bytes
@@ -371,6 +373,7 @@ cdef class _Core:
         e.guest_slots += 1
         s.guest = True
         s.ping_after_ns = e.ping_after_ns
+        s.dead_after_ns = e.dead_after_ns
         s.home = 0
         for i in range(1, e.worker_count):
             if e.workers[i].load < e.workers[s.home].load:
@@ -400,7 +403,7 @@ cdef class _Core:
         s.cause = CAUSE_NONE
         s.released = s.hung_up = s.ready = s.greedy = s.readable = s.writable = s.held = s.fragmented = False
         s.broken = s.finished = s.waiting = s.short_of_room = False
-        s.pinged_ns = s.deadline_ns = s.copies_stamp_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
+        s.pinged_ns = s.deadline_ns = s.tells_stamp_ns = s.icmp_stamp_ns = 0
         s.tells_left = 0
         memset(&s.down, 0, sizeof(s.down))
         memset(&s.up, 0, sizeof(s.up))
@@ -412,7 +415,7 @@ cdef class _Core:
         memset(s.commits, 0, sizeof(s.commits))
         s.greets = False
         s.ended = 0
-        s.copies_left = s.copy_bytes_left = 0
+        memset(&s.copies, 0, sizeof(s.copies))
         s.skip = 0
         s.read_most = READ_FIRST
         s.worker_index = s.member_index = NO_INDEX
@@ -420,10 +423,14 @@ cdef class _Core:
         store_relaxed64(&s.sent_ns, load_relaxed64(&s.received_ns))
         return s
 
-    cdef check_room(self):
-        """Raises OSError when there is no room for another connection in a network."""
+    cdef check_room(self, bint trunk=False):
+        """Raises OSError when there is no room for another connection in a network, or another trunk. Neither takes the
+        others'."""
         cdef EngineState *e = self.state
-        if e.open_slots - e.guest_slots >= e.max_connections:
+        if trunk:
+            if e.trunk_slots >= e.max_trunks:
+                raise OSError(ENFILE, f"all {e.max_trunks} links to other relays are taken")
+        elif e.open_slots - e.guest_slots - e.trunk_slots >= e.max_connections:
             raise OSError(ENFILE, f"all {e.max_connections} connections are taken")
 
     cdef join_network(self, Slot *s, uint32_t network):
@@ -447,6 +454,7 @@ cdef class _Core:
     cdef make_trunk(self, Slot *s):
         """It is a guest no more, and in no network."""
         self.state.guest_slots -= 1
+        self.state.trunk_slots += 1
         s.network = NO_NETWORK
         s.guest = False
         store_relaxed64(&s.kind, SLOT_TRUNK)
@@ -509,6 +517,7 @@ cdef class _Core:
         if s.guest:
             e.guest_slots -= 1
         elif s.kind == SLOT_TRUNK:
+            e.trunk_slots -= 1
             self.trunk_end(s)
         else:
             network_left(e, s.network)

@@ -51,8 +51,8 @@ cdef void forward_sealed(Worker *w, Slot *s, uint8_t *frame, Frame *f) noexcept 
             return
     to = &w.engine.slots[<uint32_t>connection]
     if not may_be_sealed(w, s, connection, destination):
-        if connection != 0 and to != s and s.kind != SLOT_TRUNK:
-            tell_not_sealing(w, s, destination)
+        if connection != 0 and to != s:
+            tell_not_sealing(w, s, source, destination)
         return
     if unlikely(load_relaxed64(&to.kind) == SLOT_TUN):
         receive_sealed(w, s, connection, f)     # this machine is a member, too

@@ -132,7 +132,7 @@ cdef class Engine(_Capturing):
         network_end(self.state, network)
 
     def adopt(self, int fd, *, int network=0, int extended=0, bint client=False, bint trunk=False,
-              bytes preamble=b"", bytes tail=b"", ping_after=None, TlsContext tls=None):
+              bytes preamble=b"", bytes tail=b"", ping_after=None, dead_after=None, TlsContext tls=None):
         cdef Slot *s
         if not trunk:
             self.served(network)
@@ -140,10 +140,10 @@ cdef class Engine(_Capturing):
             raise ValueError(f"a tail has at most {RECEIVE_BYTES} bytes, not {len(tail)}")
         if tls is not None and tail:
             raise ValueError("with TLS nothing can have been read before")
-        self.check_room()
+        self.check_room(trunk)
         s = self.connection_slot(fd, client, tls)
         try:
-            self.prepare(s, extended, preamble, ping_after)
+            self.prepare(s, fd, extended, preamble, ping_after, dead_after)
             self.begin_frames(s, network, trunk)
             if tail:
                 s.held = True
@@ -195,19 +195,19 @@ cdef class Engine(_Capturing):
         return True
 
     def upgrade(self, connection, *, int network=0, int extended=0, bint trunk=False, bytes preamble=b"",
-                ping_after=None):
+                ping_after=None, dead_after=None):
         cdef Slot *s = self.find_guest(connection)
         cdef bint found
         if not trunk:
             self.served(network)
-        self.check_room()
+        self.check_room(trunk)
         if s == NULL:
             return False
         pthread_mutex_lock(&s.send_lock)
         found = is_current(s, connection)
         try:
             if found:
-                self.prepare(s, extended, preamble, ping_after)
+                self.prepare(s, s.fd, extended, preamble, ping_after, dead_after)
         finally:
             pthread_mutex_unlock(&s.send_lock)
         if found:
@@ -250,14 +250,21 @@ cdef class Engine(_Capturing):
         store_relaxed64(&s.mask_key[1], key[1])
         return s
 
-    cdef prepare(self, Slot *s, int extended, bytes preamble, ping_after):
+    cdef prepare(self, Slot *s, int fd, int extended, bytes preamble, ping_after, dead_after):
         """What the upgrade has brought."""
+        cdef int timeout
         if not 0 <= extended <= <int>EXTENSION_CANDY3:
             raise ValueError(f"extended is 0, 1 or CANDY3, not {extended}")
         if ping_after is not None:
             if not 0 <= ping_after <= PING_AFTER_MOST_S:
                 raise ValueError(f"ping_after must be from 0 to {PING_AFTER_MOST_S}, not {ping_after}")
             s.ping_after_ns = <uint64_t>(ping_after * SECOND_NS)
+        if dead_after is not None:
+            if not 0 <= dead_after <= DEAD_AFTER_MOST_S:
+                raise ValueError(f"dead_after must be from 0 to {DEAD_AFTER_MOST_S}, not {dead_after}")
+            s.dead_after_ns = <uint64_t>(dead_after * SECOND_NS)
+            timeout = <int>(dead_after * 1000)
+            setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout))
         if preamble and not self.begin_with(s, preamble):
             raise MemoryError
         store_relaxed64(&s.extended, <uint64_t>extended)
@@ -479,7 +486,7 @@ cdef class Engine(_Capturing):
             total["copies"] += load_relaxed64(&c.copies)
             total["held_down"] += load_relaxed64(&c.held_down)
             total["held_up"] += load_relaxed64(&c.held_up)
-        total["connections"] = e.open_slots - e.guest_slots
+        total["connections"] = e.open_slots - e.guest_slots - e.trunk_slots
         total["guests"] = e.guest_slots - e.stun_slots
         total["queued_bytes"] = load_relaxed64(&e.pool.used_bytes)
         return total

@@ -73,22 +73,32 @@ cdef void broadcast_segments(Worker *w, Slot *s, const Super *u) noexcept nogil:
     fanout_go_on(w, s)
 
 
+cdef inline Copies *copies_of(Slot *s) noexcept nogil:
+    """What its packets for groups are counted with. Of a trunk's networks none costs the others theirs."""
+    cdef const Trunk *trunk
+    if s.kind != SLOT_TRUNK:
+        return &s.copies
+    trunk = trunk_of(s)
+    return &trunk_copies(trunk)[trunk.numbers[s.network] - 1]
+
+
 cdef bint may_broadcast(Worker *w, Slot *s) noexcept nogil:
     """Whether the sender may speak to everybody now; else the packet was dropped. What it may send in a second is
     counted in copies and in bytes, and it may go below zero: so one packet passes whatever the number of members, and
     the sender waits for it afterwards."""
     cdef Network *network = w.engine.networks[s.network]
+    cdef Copies *c = copies_of(s)
     cdef int64_t rate = <int64_t>w.engine.broadcast_rate
-    cdef int64_t earned = <int64_t>(min(since(w.now, s.copies_stamp_ns), <uint64_t>3600 * SECOND_NS) // 1000000)
+    cdef int64_t earned = <int64_t>(min(since(w.now, c.stamp_ns), <uint64_t>3600 * SECOND_NS) // 1000000)
     if not network.forward_broadcast:
         drop(w, s, DROP_NO_ROUTE)
         return False
     # In milliseconds, so that an hour's debt at the highest rate is no more than 64 bits hold.
     if earned != 0:
-        s.copies_stamp_ns += <uint64_t>earned * 1000000 if s.copies_stamp_ns else w.now
-        s.copies_left = min(rate, s.copies_left + earned * rate // 1000)
-        s.copy_bytes_left = min(rate * COPY_BYTES, s.copy_bytes_left + earned * rate * COPY_BYTES // 1000)
-    if s.copies_left <= 0 or s.copy_bytes_left <= 0:
+        c.stamp_ns += <uint64_t>earned * 1000000 if c.stamp_ns else w.now
+        c.left = min(rate, c.left + earned * rate // 1000)
+        c.bytes_left = min(rate * COPY_BYTES, c.bytes_left + earned * rate * COPY_BYTES // 1000)
+    if c.left <= 0 or c.bytes_left <= 0:
         drop(w, s, DROP_BROADCAST_LIMIT)
         return False
     return True
@@ -96,10 +106,11 @@ cdef bint may_broadcast(Worker *w, Slot *s) noexcept nogil:
 
 cdef void fanout_pay(Worker *w, Slot *s, const Fanout *f) noexcept nogil:
     """Take the copies of one packet out of its sender's allowance."""
+    cdef Copies *c = copies_of(s)
     cdef int64_t copies = <int64_t>load_relaxed32(&w.engine.networks[s.network].member_count)
     copies -= load_relaxed64(&s.address) != 0
-    s.copies_left -= copies
-    s.copy_bytes_left -= copies * f.frame_size
+    c.left -= copies
+    c.bytes_left -= copies * f.frame_size
 
 
 cdef inline uint8_t *fanout_frame(Fanout *f) noexcept nogil:

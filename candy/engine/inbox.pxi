@@ -1,6 +1,6 @@
 # The inbox of a connection: frames of threads that found its send lock taken, and those that belong to no batch
 # (control frames, messages). A lock of its own, held for copies alone, keeps them in order until the holder of the send
-# lock moves them to the queue.
+# lock moves them to the queue (inbox_drain).
 
 cdef void inbox_append(Worker *w, Slot *s, Target *t) noexcept nogil:
     """Another thread holds the send lock: leave a target's frames for it, in order."""
@@ -63,20 +63,6 @@ cdef Record *inbox_take(Slot *s) noexcept nogil:
     store_ordered64(&s.inbox_bytes, 0)
     pthread_mutex_unlock(&s.inbox_lock)
     return r
-
-
-cdef void inbox_drain(Worker *w, Slot *s) noexcept nogil:
-    """Move the inbox to the queue (send lock held)."""
-    cdef Record *r
-    cdef Record *following
-    if load_ordered64(&s.inbox_bytes) == 0:
-        return
-    r = inbox_take(s)
-    while r != NULL:
-        following = r.next
-        queue_adopt(w, s, r)
-        r = following
-    queue_mirror(s)
 
 
 cdef bint inbox_control(Worker *w, uint64_t connection, const uint8_t *frame, uint32_t size) noexcept nogil:

@@ -221,7 +221,7 @@ cdef void queue_adopt(Worker *w, Slot *s, Record *r) noexcept nogil:
     cdef Flow *f
     if q == NULL:
         drop_frame(w, s, DROP_MEMORY, record_frame(r), size)
-    elif queue_pace(s, q) != 0 and size > commit_limit(s, q) and not is_of_network(record_frame(r)):
+    elif queue_pace(s, q) != 0 and size > commit_limit(s, q):
         queue_parts(w, s, q, record_frame(r), size, r.stamp_ns)
     else:
         f = queue_place(w, s, q, record_frame(r), size)
@@ -283,7 +283,8 @@ cdef void queue_part(Worker *w, Slot *s, Queue *q, const uint8_t *whole, uint32_
     frame as the one is that it was cut from, whose message is `whole`."""
     cdef uint8_t *out = w.scratch + WIRE_PAYLOAD_CANDY3
     cdef uint8_t *part = out + UNSEALED_ROOM
-    cdef bint masked = of[1] >> 7
+    cdef uint32_t before = before_size(of)
+    cdef bint masked = of[before + 1] >> 7
     w.work -= WORK_FRAME + length
     if is_unsealed(of):
         out = unsealed_build(KIND_SEALED, part, length, masked, load_be16(whole + LABEL_AT),
@@ -291,7 +292,8 @@ cdef void queue_part(Worker *w, Slot *s, Queue *q, const uint8_t *whole, uint32_
     else:
         part -= 1
         part[0] = KIND_SUPER
-        build_frame(out, OP_BINARY, part, length + 1, masked, next_mask(s))
+        memcpy(out, of, before)
+        build_frame(out + before, OP_BINARY, part, length + 1, masked, next_mask(s))
     queue_frame(w, s, q, out, frame_size(out), stamp_ns)
 
 
@@ -316,7 +318,7 @@ cdef Flow *queue_place(Worker *w, Slot *s, Queue *q, const uint8_t *frame, uint3
     if not frame_flow(frame, size, w.engine.flow_key, &hash):
         control_put(w, s, q, frame, size)
         return NULL
-    if unlikely(queue_pace(s, q) != 0 and has_candy3(s)) and not is_of_network(frame):
+    if unlikely(queue_pace(s, q) != 0 and has_candy3(s)):
         tell_commit(w, s, commit_limit(s, q), frame, size)
     share = queue_share(w)
     if load_relaxed64(&s.stalled) and q.bytes + size > STALLED_BYTES:
@@ -434,3 +436,17 @@ cdef void follow_rate(Slot *s, Queue *q) noexcept nogil:
     if q.lowat == 0 or lowat > q.lowat * 5 // 4 or lowat < q.lowat * 4 // 5:
         q.lowat = lowat
         setsockopt(s.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat))
+
+
+cdef void inbox_drain(Worker *w, Slot *s) noexcept nogil:
+    """Move the inbox to the queue (send lock held)."""
+    cdef Record *r
+    cdef Record *following
+    if load_ordered64(&s.inbox_bytes) == 0:
+        return
+    r = inbox_take(s)
+    while r != NULL:
+        following = r.next
+        queue_adopt(w, s, r)
+        r = following
+    queue_mirror(s)

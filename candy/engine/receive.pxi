@@ -297,18 +297,11 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
             return
         destination = swap32(load32(f.payload + DESTINATION_AT + shift) ^ mask)
         connection = route_find(w.engine.networks[s.network], destination)
-        if unlikely(is_relay(connection)):
-            connection = trunk_to(w, s, connection, source, destination)
+        if unlikely(not is_here(connection)):
+            connection = forward_elsewhere(w, s, f, connection, source, destination, shift)
             if connection == 0:
                 return
-        # Three bytes before the source, so the second of its mask's.
-        if unlikely(f.payload[PROTOCOL_AT + shift] ^ <uint8_t>(mask >> 8) == IPIP):
-            if not forward_wrapped(w, s, f, connection, destination, shift):
-                return
-        if unlikely(connection == 0):
-            if has_candy3(s):
-                cut_padding(f, shift)
-            forward_unrouted(w, s, f, destination, shift)
+        elif unlikely(is_wrapped(f, mask, shift)) and not forward_wrapped(w, s, f, connection, destination, shift):
             return
         to = &w.engine.slots[<uint32_t>connection]
         if unlikely(load_relaxed64(&to.stalled) != 0):
@@ -337,6 +330,31 @@ cdef inline void forward(Worker *w, Slot *s, uint8_t *frame, Frame *f, uint32_t 
     if unlikely(not emit(w, connection, out, header + f.length, f.length)):
         if f.length > WIRE_PAYLOAD_LEGACY:
             icmp_too_large(w, s, out + header + 1, f.length - 1)
+
+
+cdef inline bint is_wrapped(const Frame *f, uint32_t mask, uint32_t shift) noexcept nogil:
+    """Whether a packet has protocol 4; `mask` begins as the source's does."""
+    # Three bytes before the source, so the second of its mask's.
+    return f.payload[PROTOCOL_AT + shift] ^ <uint8_t>(mask >> 8) == IPIP
+
+
+cdef uint64_t forward_elsewhere(Worker *w, Slot *s, Frame *f, uint64_t entry, uint32_t source, uint32_t destination,
+                                uint32_t shift) noexcept nogil:
+    """A destination that nobody here has: the trunk by which its packet leaves; 0: it was sent to a group, or
+    dropped."""
+    cdef uint64_t connection = 0
+    if is_relay(entry):
+        connection = trunk_to(w, s, entry, source, destination)
+        if connection == 0:
+            return 0
+    if (is_wrapped(f, rotate_mask(f.mask, SOURCE_AT + shift), shift)
+            and not forward_wrapped(w, s, f, connection, destination, shift)):
+        return 0
+    if connection == 0:
+        if has_candy3(s):
+            cut_padding(f, shift)
+        forward_unrouted(w, s, f, destination, shift)
+    return connection
 
 
 cdef bint foreign_source(Worker *w, Slot *s, uint32_t source) noexcept nogil:

@@ -10,6 +10,11 @@ cdef enum:
     RELAYS = 0x40000000
 
 
+cdef inline bint is_here(uint64_t entry) noexcept nogil:
+    """Whether an entry of the route table is a connection's."""
+    return entry >> 32 != 0
+
+
 cdef inline bint is_relay(uint64_t entry) noexcept nogil:
     """Whether an entry of the route table is another relay's."""
     return entry - RELAYS < RELAYS_MAX

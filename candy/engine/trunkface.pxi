@@ -18,16 +18,16 @@ cdef class _Trunking(_Sealing):
             return False
         if s.trunk != NULL:
             raise ValueError("its relays have agreed before")
-        trunk = <Trunk *>calloc(1, sizeof(Trunk) + len(networks) * sizeof(uint32_t))
+        trunk = <Trunk *>calloc(1, sizeof(Trunk) + len(networks) * (sizeof(Copies) + sizeof(uint32_t)))
         if trunk == NULL:
             raise MemoryError
         trunk.relay = entry
+        trunk.table.count = <uint32_t>len(networks)
         for network in networks:
             e.networks[network].connections += 1
             trunk.numbers[network] = i + 1
             trunk_networks(trunk)[i] = network
             i += 1
-        trunk.table.count = i
         store_pointer(<void **>&s.trunk, trunk)
         return True
 

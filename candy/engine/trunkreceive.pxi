@@ -1,5 +1,9 @@
 # From a trunk: process() for what another relay sends. It goes to a member here, or no further.
 
+cdef enum:
+    NOTICES_PER_S = 200             # of one trunk: each is an event for Python
+    NOTICES_SAVED = 400
+
 
 cdef bint trunk_enter(Slot *s, const Trunk *trunk, const uint8_t *payload, uint32_t length) noexcept nogil:
     """The messages that follow are of another network; False: of none that was agreed on."""
@@ -23,10 +27,32 @@ cdef void trunk_tell(Worker *w, Slot *s, const Frame *f, uint8_t kind) noexcept 
         tell_within(w, s, EV_MESSAGE, f.payload, f.length)
 
 
+cdef void trunk_noticed(Worker *w, Slot *s, const uint8_t *payload, uint32_t length) noexcept nogil:
+    """What another relay has a member here told, of a member of its own."""
+    cdef const uint8_t *told = payload + NOTICE_BYTES
+    cdef Slot *member
+    if not (length == NOTICE_BYTES + 5 and told[0] == KIND_NOT_SEALING
+            or length == NOTICE_BYTES + TOLD_BYTES and told[0] == KIND_COMMIT):
+        drop(w, s, DROP_UNKNOWN_KIND)
+        return
+    if not comes_from(w, s, load_be32(told + 1)):
+        return
+    member = slot_if_current(w, route_here(w.engine.networks[s.network], load_be32(payload + 1)))
+    if member == NULL or load_relaxed64(&member.takes_sealed) == 0:
+        drop(w, s, DROP_MOVED)
+    elif not allowed(&s.controls, w.now, NOTICES_PER_S, NOTICES_SAVED):
+        drop(w, s, DROP_EVENTS)
+    else:
+        w.work -= WORK_ANSWER
+        tell(w, member, EV_CONTROL, told, length - NOTICE_BYTES)
+
+
 cdef void trunk_message(Worker *w, Slot *s, const Frame *f, uint8_t kind) noexcept nogil:
-    """What takes the slower way: for groups, and what members tell each other."""
+    """What takes the slower way: for groups, what members tell each other, and what one is told."""
     if kind == KIND_SEALED_GROUP:
         broadcast_sealed(w, s, f.payload, f.length)
+    elif kind == KIND_NOTICE:
+        trunk_noticed(w, s, f.payload, f.length)
     elif (is_for_members(kind) or kind == KIND_HANDSHAKE) and f.length <= WIRE_PAYLOAD_LEGACY:
         relay_message(w, s, f.payload, f.length)
     elif kind == KIND_FORWARD or kind == KIND_SUPER or kind == KIND_SEALED:

@@ -13,6 +13,7 @@ cdef enum:
     SECOND_NS = 1000000000
     MILLISECOND_NS = 1000000
     PING_AFTER_MOST_S = 86400
+    DEAD_AFTER_MOST_S = 86400
     RECEIVE_BYTES = 524288          # a worker's receive buffer: smaller reads cost throughput, larger ones the cache
     RUNS_MAX = 8192                 # runs of frames gathered before they are sent
     TARGETS_MAX = 1024              # destinations gathered before they are sent
@@ -256,6 +257,12 @@ cdef struct Allowance:
     uint64_t stamp_ns               # up to when it is reckoned, 0 never
     uint32_t left
 
+# How much a sender may still send to groups.
+cdef struct Copies:
+    uint64_t stamp_ns               # up to when it is reckoned, 0 never
+    int64_t left                    # below 0 after one to more members than were left
+    int64_t bytes_left
+
 # How many bytes a second may pass: see limit.pxi.
 cdef struct Bucket:
     uint64_t rate                   # atomic: 0 no limit
@@ -418,6 +425,7 @@ cdef struct Slot:
     uint64_t mask_key[2]
     bint vnet                       # a device with virtio headers
     uint64_t ping_after_ns          # a silence after which it is pinged; 0 never
+    uint64_t dead_after_ns          # and given up; 0 never
     # changes under the send lock while no other thread knows the connection, and once behind a handshake
     uint32_t owner                  # worker: its home, or the thread of handshakes
     uint64_t secure                 # TLS: only its owner may send
@@ -472,9 +480,7 @@ cdef struct Slot:
     Tls *tls                        # NULL: plain
     Link *link                      # a link's; NULL: it is none (lock, and freed by its worker)
     StunLimits *stun                # a STUN responder's, likewise
-    uint64_t copies_stamp_ns        # broadcast allowance
-    int64_t copies_left             # below 0 after one to more members than were left
-    int64_t copy_bytes_left
+    Copies copies                   # broadcast allowance; a trunk has one for each of its networks
     uint64_t tells_stamp_ns         # messages for Python
     uint32_t tells_left
     bint released                   # a device: packets that waited may go on
@@ -487,8 +493,8 @@ cdef struct Slot:
     uint32_t window_drops           # segments that the kernel had no room for, when it was last read under a limit
     Allowance begins                # handshakes: first messages
     Allowance answers               # and second ones
-    Allowance controls              # a member's messages under its log-in's keys, for Python
-    Told not_sealing[TOLD_MAX]      # of whom it was told so
+    Allowance controls              # a member's messages under its log-in's keys, for Python; a trunk's NOTICEs
+    Told not_sealing[TOLD_MAX]      # of whom it was told so; a trunk's: see tell_not_sealing()
     uint32_t worker_index           # its place in the worker's list, NO_INDEX before its first event
     uint32_t closing_index          # and in that of closing connections
     uint64_t departed               # the number that it had when it was closed
@@ -500,7 +506,7 @@ cdef struct Slot:
     bint finished                   # the writing side is shut down
     bint waiting                    # its worker looks again: the peer's window, or the kernel's memory, was too small
     bint short_of_room              # the last send left something for that reason
-    Told commits[TOLD_MAX]          # of its commit size, by the sender that was told
+    Told commits[TOLD_MAX]          # of its commit size, by the sender that was told; a trunk's: see tell_commit()
     # inbox
     pthread_mutex_t inbox_lock
     Record *inbox_head
@@ -529,9 +535,9 @@ cdef struct Rule:                   # of a network: what lies behind which membe
     uint32_t device_mask
 
 # What two relays have agreed on for a connection between them: a trunk. Goes as a table does. What they call a network
-# is `number`, and `count` of them follow the struct: by number, the network here.
+# is `number`, and `count` of them follow the struct: by number, a Copies each, and then the network here.
 cdef struct Trunk:
-    Table table                     # its count is of numbers
+    Table table                     # its count is of numbers; of what follows the copies are the worker's
     # static
     uint64_t relay                  # whose it is, as the route table has it
     uint32_t numbers[NETWORKS_MAX]  # by network: its number and 1; 0 the other relay does not serve it
@@ -976,14 +982,16 @@ cdef struct Outbox:                 # events for Python
 
 cdef struct EngineState:
     Slot *slots                     # mapped for max_slots, resident as far as used
-    uint32_t max_slots              # connections and guests
+    uint32_t max_slots              # connections, guests, trunks and STUN responders
     uint32_t max_connections
     uint32_t max_guests
+    uint32_t max_trunks
     uint32_t high_slot              # python: slots ever used
     uint32_t free_slot              # python: head of the free list, UINT32_MAX none
     uint32_t open_slots             # python
     uint32_t guest_slots            # python: of these
     uint32_t stun_slots             # python: and of those
+    uint32_t trunk_slots            # python: of the open ones
     Worker *workers                 # worker_count, then one for the Python thread and one for handshakes
     uint32_t worker_count
     Network *networks[NETWORKS_MAX]         # python, but a connection's worker reads its own; NULL none

@@ -11,6 +11,7 @@ cdef enum:
     KIND_HANDSHAKE = 20
     KIND_CONTROL = 22
     KIND_NETWORK = 24               # between relays: of which network the messages behind it are
+    KIND_NOTICE = 25                # and what a member of the other one is to be told
     KIND_NOT_SEALING = 34           # within a CONTROL
     KIND_COMMIT = 35                # within a CONTROL
     KIND_GENERAL = 255
@@ -37,6 +38,7 @@ cdef enum:
     SEAL_TAG = 16
     NETWORK_BYTES = 3               # of a NETWORK: the kind, and a number
     NETWORK_FRAME = 5               # and of its frame
+    NOTICE_BYTES = 5                # of a NOTICE before what is told: the kind, and the member's address
     NOTE = 0x80                     # first byte of a note, which is no virtio header's
     NOTE_MAX = 169                  # an offer of 8 addresses; rekeying's two messages are shorter
     NOTE_TYPES = 3

@@ -376,7 +376,7 @@ cdef void tick_open(Worker *w, Slot *s) noexcept nogil:
         store_relaxed64(&s.rests, 0)
         s.readable = True
         make_ready(w, s, slot_connection(w, s))
-    if e.dead_after_ns and silent > e.dead_after_ns:
+    if s.dead_after_ns and silent > s.dead_after_ns:
         connection_close(w, s, CAUSE_SILENT)
         return
     if s.ping_after_ns and since(w.now, s.pinged_ns) > s.ping_after_ns // 3 and (

@@ -8,7 +8,7 @@ Nothing here opens a file, nor imports a library of NATS.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from candy.checked import After, Before, FilePath, Frozen
@@ -17,6 +17,8 @@ from candy.options import CLUSTER_OPTIONS
 from candy.settings import Given, setting, several, split_url, validated
 
 _OPTIONS = {option.key: option for option in CLUSTER_OPTIONS}
+LINK_SLOTS: Final = 4096
+"""Of the engine, for links to other relays: beside those that members have."""
 _NEEDED = ("nats", "name", "url", "secret_file")
 _EXAMPLE = "write it like nats://10.0.0.5:4222 or tls://nats.example.org"
 

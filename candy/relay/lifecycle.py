@@ -30,7 +30,7 @@ from candy.control.sockets import place
 from candy.errors import ConfigError, OperationalError, RequestError
 from candy.host.servicemanager import ServiceManager
 from candy.relay import stun
-from candy.relay.clustersettings import ClusterSettings
+from candy.relay.clustersettings import LINK_SLOTS, ClusterSettings
 from candy.relay.control import RelayControl
 from candy.relay.enrolment import Admit
 from candy.relay.invitation import describe_pool, member_address, member_line, member_url
@@ -77,6 +77,7 @@ async def _serve(settings: RelaySettings, reread: Callable[[], RelaySettings] | 
             queue_bytes=settings.queue_bytes,
             max_connections=settings.slots,
             max_guests=GUESTS_MAX,
+            max_trunks=0 if settings.cluster is None else LINK_SLOTS,
         )
     except OSError as error:
         raise OperationalError(f"cannot start {settings.workers} workers: {error.strerror}: use --workers 1") from None
@@ -191,7 +192,7 @@ async def _shared(settings: ClusterSettings, relay: Relay, engine: Engine) -> As
         raise OperationalError('cluster: needs the library of NATS: pip install "candy-vpn[cluster]"') from None
     cluster = Cluster(settings, relay, {path: served.network for path, served in relay.served.items()})
     numbers = {word(path): served.number for path, served in relay.served.items()}
-    mesh = Mesh(settings, engine, numbers, cluster.psk, cluster.presence.linked, relay.door.left)
+    mesh = Mesh(settings, engine, numbers, cluster.psk, cluster.presence.linked, relay.door.left, relay.report)
     relay.mesh = cluster.mesh = mesh
     await cluster.start(
         {path: cluster.common(served.settings, served.public_key) for path, served in relay.served.items()}

@@ -42,6 +42,7 @@ from candy._fastpath import (
     Engine,
 )
 from candy.errors import ConfigError, OperationalError, RequestError
+from candy.protocol.actions import Log
 from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
 from candy.relay import health, lines, upgrade
@@ -192,7 +193,7 @@ class Relay:
         given = self._hand_over(request, source, None, None)
         if isinstance(given, web.Response):
             return given
-        mesh.opened(given[0])
+        mesh.opened(given[0], source)
         return given[1]
 
     def _hand_over(
@@ -219,6 +220,10 @@ class Relay:
     def _not_let_in(self, source: str, why: str, kind: str) -> None:
         counted_as = source_of(source)
         self._actor.log(lines.line("warning", f"not let in: {why}", source=source, kind=kind, counted_as=counted_as))
+
+    def report(self, line: Log) -> None:
+        """Write a line to the log, within the limit of its kind and source."""
+        self._actor.log(line)
 
     def _find(self, path: str) -> Served | None:
         """The network at the path of a URL."""

@@ -25,7 +25,17 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from candy._fastpath import CANDY3, Engine
-from candy.carrier.handover import INSTANCE, KEYS_ALONE, OLD_HTTP, RELAY_FULL, RELAY_SUBPROTOCOL, Tail, accept_for
+from candy.carrier.handover import (
+    INSTANCE,
+    KEYS_ALONE,
+    OLD_HTTP,
+    RELAY_DEAD_AFTER_S,
+    RELAY_FULL,
+    RELAY_PING_AFTER_S,
+    RELAY_SUBPROTOCOL,
+    Tail,
+    accept_for,
+)
 from candy.protocol.wire import SEALING_SUBPROTOCOL, SUBPROTOCOL
 from candy.relay.login import LogIn
 
@@ -126,15 +136,31 @@ def hand_over(
     handed_over = HandedOver(extended, _instance(request))
     extension = int(extended) if log_in is None else CANDY3
     trunk = network is None
+    ping_after, dead_after = (RELAY_PING_AFTER_S, RELAY_DEAD_AFTER_S) if trunk else (None, None)
     if guest is not None:
-        if not engine.upgrade(guest, network=network or 0, extended=extension, trunk=trunk, preamble=preamble):
+        if not engine.upgrade(
+            guest,
+            network=network or 0,
+            extended=extension,
+            trunk=trunk,
+            preamble=preamble,
+            ping_after=ping_after,
+            dead_after=dead_after,
+        ):
             raise ConnectionError("the connection is gone")
         return guest, handed_over
     with ExitStack() as undo:
         fd = os.dup(transport.get_extra_info("socket").fileno())
         undo.callback(os.close, fd)
         connection = engine.adopt(
-            fd, network=network or 0, extended=extension, trunk=trunk, preamble=preamble, tail=tail.received
+            fd,
+            network=network or 0,
+            extended=extension,
+            trunk=trunk,
+            preamble=preamble,
+            tail=tail.received,
+            ping_after=ping_after,
+            dead_after=dead_after,
         )
         undo.pop_all()
     return connection, handed_over

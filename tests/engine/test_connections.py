@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from kit.peer import BINARY, FORWARD, PATIENCE, PING, PONG, EngineRelay, Frame, Peer, numbered, packet
+from kit.peer import BINARY, FORWARD, PATIENCE, PING, PONG, EngineRelay, Frame, Peer, numbered, packet, tcp_pair
 
 from candy import _fastpath
 
@@ -375,6 +375,29 @@ def test_a_silent_peer_is_pinged_and_then_given_up() -> None:
         assert relay.engine.received_ns(peer.connection) == heard
         assert all(frame == Frame(PING, b"", True, None, 2) for frame in peer.receive_all())
         assert relay.cause(peer.connection) == "silent"
+
+
+def test_a_connection_may_be_given_up_at_a_pace_of_its_own() -> None:
+    with EngineRelay(dead_after=0) as relay:
+        peer = relay.adopt(dead_after=0.1)
+        assert relay.cause(peer.connection) == "silent"
+        for wrong in (-1.0, 86401.0, float("nan")):
+            with pytest.raises(ValueError, match="dead_after"):
+                relay.adopt(dead_after=wrong)
+    with EngineRelay(dead_after=0.1) as relay:
+        patient = relay.adopt(dead_after=0)
+        peer = relay.adopt()
+        assert relay.cause(peer.connection) == "silent"
+        patient.sync()
+
+
+@pytest.mark.parametrize(("dead_after", "milliseconds"), [(None, 45_000), (4.0, 4_000)])
+def test_the_kernel_is_as_patient(dead_after: float | None, milliseconds: int) -> None:
+    """With what was sent and stays without an answer."""
+    ours, theirs = tcp_pair()
+    with EngineRelay() as relay, ours, theirs.dup() as same:
+        relay.engine.adopt(theirs.detach(), dead_after=dead_after)
+        assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
 
 
 def test_a_connection_may_be_pinged_at_a_pace_of_its_own() -> None:

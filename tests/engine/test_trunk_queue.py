@@ -1,10 +1,14 @@
 """What waits for a link between relays: how it is shared, and of which network each of it is."""
 
+import struct
+import time
+from itertools import pairwise
+
 import pytest
-from kit.peer import BINARY, FORWARD, SUPER, EngineRelay, Frame, Peer, number_of, numbered, packet, sealed
+from kit.peer import BINARY, FORWARD, PATIENCE, SUPER, EngineRelay, Frame, Peer, number_of, numbered, packet, sealed
 from kit.sealing import PREFER, SEAL, pair
-from kit.superpacket import ANY, pattern, tcp
-from kit.trunks import by_network, linked, network, trunk
+from kit.superpacket import ANY, pattern, segments, tcp
+from kit.trunks import NETWORK, by_network, linked, network, trunk
 
 from candy._fastpath import CANDY3
 
@@ -99,19 +103,41 @@ def test_its_bound() -> None:
         assert {number for number, _ in came} == {0}
 
 
-def test_what_waits_is_cut_nowhere() -> None:
-    """A long super-packet goes as one, whatever the link is like."""
+@pytest.mark.parametrize("sender", [1, CANDY3])
+def test_a_long_super_packet_is_cut_for_a_slow_trunk(sender: int) -> None:
+    """Each part of its network. Those that a member sends that seals come with masks."""
+    vnet, whole = struct.pack("<BBHHHH", 1, 1, 40, 1000, 20, 16), tcp(pattern(60_000), source=A, to=C)
+    pieces = segments(vnet, whole)
+    assert pieces is not None
     with EngineRelay() as relay:
-        end = slow(relay, [0])
-        a = relay.member(A, extended=1)
-        relay.engine.lead(0, C, 1)
-        whole = tcp(pattern(60_000), source=A, to=C)
-        message = SUPER + bytes(ANY) + whole
-        for _ in range(8):
+        second = relay.engine.add_network()
+        end = trunk(relay, 1, [0, second], tcp=True)
+        a = relay.member(A, extended=sender, network=second)
+        relay.engine.lead(second, C, 1)
+        message = SUPER + vnet + whole
+        came: list[tuple[int, bytes]] = []
+        start = time.monotonic()
+        while all(len(payload) == len(message) for _, payload in came):
+            assert time.monotonic() - start < PATIENCE
             a.forward(*[message] * 4)
-        a.sync()
-        came = messages(relay.drain(end, most=4096))
-        assert came == [(0, message)] * (32 - relay.dropped().get("delay", 0))
+            for _ in range(2000):
+                end.buffer += end.sock.recv(64)
+            end.take()
+            came = messages(list(end.unread))
+        # A packet that is cut counts as several.
+        frames = end.sync()
+        while (stats := relay.engine.connection_stats(end.connection)) and stats["queued_bytes"]:
+            frames += end.sync()
+        frames += end.sync()
+        came = messages(frames)
+        assert {number for number, _ in came} == {1}
+        payloads = [frame.payload for frame in frames if frame.opcode == BINARY]
+        before = [first for first, part in pairwise(payloads) if part[0] != NETWORK and len(part) < len(message)]
+        assert set(before) == {network(1)}
+        parts = [segments(payload[1:11], payload[11:]) for _, payload in came if payload[:1] == SUPER]
+        assert {piece for part in parts for piece in part or [b""]} == set(pieces)
+        assert all(payload[1:] in pieces for _, payload in came if payload[:1] == FORWARD)
+        assert set(relay.dropped()) <= {"delay"}
 
 
 def test_a_ping_and_a_close_go_first() -> None:

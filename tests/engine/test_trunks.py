@@ -1,6 +1,7 @@
 """Links between relays: what crosses one, as what it arrives, and what goes no further."""
 
 import struct
+import time
 from collections import Counter
 
 import pytest
@@ -8,6 +9,7 @@ from kit.peer import (
     BINARY,
     CLOSE,
     FORWARD,
+    PATIENCE,
     PING,
     SEALED,
     SUPER,
@@ -136,6 +138,15 @@ def test_a_packet_too_large_for_an_old_member_is_answered_across() -> None:
         assert answer[21:23] == bytes([3, 4])
         assert struct.unpack_from(">II", answer, 13) == (B, A)
         assert other.dropped() == {"too_large": 1}
+        # And none waits for the look at all connections, which is once a second: twenty of them would take as many.
+        start = time.monotonic()
+        for _ in range(20):
+            until = time.monotonic() + 0.002  # one answer in a millisecond
+            while time.monotonic() < until:
+                pass
+            two.a.forward(FORWARD + body[:6] + b"\x40" + body[7:])
+            two.a.receive()
+        assert time.monotonic() - start < 10
 
 
 def test_networks_are_apart_whatever_each_relay_calls_them() -> None:
@@ -236,6 +247,9 @@ def test_what_a_user_wraps_for_an_old_member_is_checked_where_that_is() -> None:
         own = packet(A, B, packet(A, B), protocol=4)
         assert two.across(FORWARD + own[:20] + inner) == []
         assert other.dropped() == {"inner_source": 1}
+        # What is wrapped as we wrap, where it comes from.
+        assert two.across(FORWARD + own[:6] + b"\x40" + own[7:20] + inner) == []
+        assert one.dropped() == {"inner_source": 1}
         whole = own[:20] + packet(A, B)
         assert two.across(FORWARD + whole) == [FORWARD + whole]
 
@@ -263,6 +277,18 @@ def test_no_trunk_leads_there() -> None:
         assert received(a) == []
         assert received(b) == [numbered(A, B, 3)]
         assert relay.dropped() == {"no_relay_link": 5}
+
+
+def test_a_trunk_that_has_ended_is_none_before_python_takes_note() -> None:
+    with EngineRelay() as relay:
+        a, end = relay.member(A), trunk(relay, 1, [0])
+        relay.engine.lead(0, C, 1)
+        relay.engine.events()
+        end.close()
+        assert relay.poll.poll(PATIENCE * 1000)
+        a.forward(numbered(A, C, 1))
+        assert received(a) == []
+        assert relay.dropped() == {"no_relay_link": 1}
 
 
 def test_a_flow_keeps_to_one_of_several_trunks() -> None:
@@ -335,6 +361,23 @@ def test_a_relays_packets_for_groups_have_one_allowance() -> None:
         assert relay.dropped() == {"broadcast_limit": 20 - came[0]}
 
 
+def test_each_network_of_a_trunk_has_an_allowance_of_its_own() -> None:
+    with EngineRelay(broadcast_rate=1) as relay:
+        second = relay.engine.add_network()
+        loud, quiet = [relay.member(B + n) for n in range(3)], relay.member(B, network=second)
+        end = trunk(relay, 1, [0, second])
+        for number in (0, second):
+            relay.engine.lead(number, A, 1)
+        end.forward(network(0), *(FORWARD + packet(A, ALL, bytes([n])) for n in range(20)))
+        assert received(end) == []
+        end.forward(network(1), FORWARD + packet(A, ALL, b"quiet"))
+        assert received(end) == []
+        assert received(quiet) == [FORWARD + packet(A, ALL, b"quiet")]
+        came = [len(received(member)) for member in loud]
+        assert came[0] < 20
+        assert relay.dropped() == {"broadcast_limit": 20 - came[0]}
+
+
 def test_more_members_than_a_turn_has_work_for() -> None:
     """The rest of what came waits until the packet has gone to all."""
     with EngineRelay(broadcast_rate=1 << 30) as relay:
@@ -395,6 +438,7 @@ def test_what_is_sealed_for_who_takes_no_such() -> None:
         assert two.across(sealed(A, B)) == []
         assert other.dropped() == {"not_sealing": 1}
         assert [kind for _, kind, _ in other.engine.events()] == []
+        assert one.details(two.a.connection, _fastpath.EVENT_CONTROL) == [struct.pack(">BI", 34, B)]
 
 
 FAULTS = {
@@ -416,6 +460,15 @@ def test_what_was_not_agreed_on_ends_it(name: str) -> None:
         assert end.receive().payload == struct.pack(">H", 1002)
         assert relay.cause(end.connection) == "protocol_error"
         assert received(b) == []
+
+
+def test_a_short_one_is_none_also_where_what_follows_would_do() -> None:
+    """The frame behind it begins with 130."""
+    with EngineRelay() as relay:
+        networks = [0, *(relay.engine.add_network() for _ in range(130))]
+        end = trunk(relay, 1, networks)
+        end.forward(network(0)[:2], numbered(A, B, 2))
+        assert end.receive().payload == struct.pack(">H", 1002)
 
 
 @pytest.mark.parametrize("fault", ["masked", "a fragment", "a continuation", "too long"])
@@ -503,6 +556,21 @@ def test_it_is_pinged_and_has_an_end() -> None:
         assert end.receive_until(CLOSE, struct.pack(">H", 4001)) is not None
         assert relay.cause(end.connection) == "peer"
         assert [detail for _, kind, detail in relay.events if kind == _fastpath.EVENT_CLOSING] == [b"\x0f\xa1moved on"]
+
+
+def test_members_and_trunks_take_no_places_of_each_others() -> None:
+    with EngineRelay(max_connections=1, max_trunks=1) as relay:
+        end = trunk(relay, 1, [0])
+        relay.member(A)
+        assert relay.engine.stats()["connections"] == 1
+        for is_trunk, text in ((False, "all 1 connections"), (True, "all 1 links to other relays")):
+            with pytest.raises(OSError, match=text):
+                relay.adopt(trunk=is_trunk)
+        relay.engine.close(end.connection)
+        relay.cause(end.connection)
+        with pytest.raises(OSError, match="all 1 connections"):
+            relay.adopt()
+        trunk(relay, 1, [0])
 
 
 def test_what_can_not_be_asked_of_one() -> None:

@@ -342,6 +342,7 @@ class EngineRelay:
         tail: bytes = b"",
         tcp: bool = False,
         ping_after: float | None = None,
+        dead_after: float | None = None,
     ) -> Peer:
         """A connection that nobody authenticated. Over TLS its handshake is done."""
         ours, theirs = tcp_pair() if tcp else socket.socketpair()
@@ -360,6 +361,7 @@ class EngineRelay:
                 preamble=preamble,
                 tail=tail,
                 ping_after=ping_after,
+                dead_after=dead_after,
                 tls=tls.context(client=client) if tls else None,
             )
         except BaseException:

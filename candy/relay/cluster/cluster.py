@@ -497,7 +497,7 @@ class Cluster:
         if (its := self._opened(RelayRecord, entry)) is not None:
             self.relays[entry.key] = its
             if self.mesh is not None:
-                self.mesh.know(entry.key, its.url, its.key, its.epoch)
+                self.mesh.know(entry.key, its.url, its.key if its.is_running else "", its.epoch)
 
     def _on_device(self, entry: Entry) -> None:
         name, _, rest = entry.key.partition(".")

@@ -29,6 +29,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Final, NamedTuple, Self
 
+from candy.protocol.addresses import ipv4
 from candy.protocol.noise import KEY_BYTES
 from candy.relay.cluster.records import FormatError
 
@@ -40,6 +41,8 @@ CHANGES_MOST: Final = 4096
 """Of one message: 400 KB at most, of NATS' 1 MB."""
 WAITING_MOST: Final = 1024
 """Updates that wait for what lies before them; beyond that all is asked for anew."""
+GROUPS_FROM: Final = 0xE0000000
+"""224.0.0.0: no address from there on is a member's."""
 JITTER_S: Final = 2.0
 AGAIN_S: Final = 5.0
 """How long an author may take to answer before it is asked again."""
@@ -149,6 +152,8 @@ def _decode_update(message: bytes) -> Update:
         at += _ENTRY.size
         if length and not _PLACE.size <= length <= _PLACE.size + KEY_BYTES:
             raise IndexError
+        if not 0 < ip < GROUPS_FROM:
+            raise FormatError(f"a message of the directory has a member at {ipv4(ip)}, where none can be")
         entries.append(((words[number], ip), _piece(message, at, length)))
         at += length
     if at != len(message) or kind != (PART if parts else UPDATE) or (parts and part >= parts):

@@ -21,12 +21,11 @@ from aiohttp.tracing import Trace
 
 from candy._fastpath import Engine, TlsContext
 from candy.carrier import upgraded
-from candy.carrier.handover import RELAY_SUBPROTOCOL
+from candy.carrier.handover import RELAY_DEAD_AFTER_S, RELAY_PING_AFTER_S, RELAY_SUBPROTOCOL
 from candy.carrier.secure import Secure, TlsFailed
 from candy.errors import OperationalError
 
 ATTEMPT_S: Final = 10.0
-PING_AFTER_S: Final = 5.0
 
 
 async def dial(url: str, engine: Engine, secure: Secure, tls: TlsContext | None) -> int:
@@ -52,7 +51,7 @@ async def dial(url: str, engine: Engine, secure: Secure, tls: TlsContext | None)
     except TimeoutError:
         why = f"no success within {ATTEMPT_S:g} s"
     except TlsFailed as error:
-        why = f"TLS failed ({error}): give ca_file the authority of its certificate"
+        why = _no_tls(connector.host, error)
     except aiohttp.ClientError as error:
         why = f"no relay answers there ({error})"
     except (OperationalError, OSError) as error:
@@ -77,12 +76,16 @@ async def _upgrade(session: aiohttp.ClientSession, url: str, engine: Engine, con
             fd, tail = upgraded.taken(response)
             if connector.secured is not None:
                 plaintext = undo.enter_context(socket.socket(fileno=fd))
-                if not engine.upgrade(connector.secured, trunk=True, ping_after=PING_AFTER_S):
+                if not engine.upgrade(
+                    connector.secured, trunk=True, ping_after=RELAY_PING_AFTER_S, dead_after=RELAY_DEAD_AFTER_S
+                ):
                     raise OperationalError("the connection was lost")
                 plaintext.close()
                 return connector.release()
             undo.callback(os.close, fd)
-            connection = engine.adopt(fd, trunk=True, tail=tail, ping_after=PING_AFTER_S)
+            connection = engine.adopt(
+                fd, trunk=True, tail=tail, ping_after=RELAY_PING_AFTER_S, dead_after=RELAY_DEAD_AFTER_S
+            )
             undo.pop_all()
             return connection
     finally:
@@ -97,6 +100,8 @@ class _Connector(aiohttp.BaseConnector):
         self._secure = secure
         self._tls = tls
         self._used = False
+        self.host = ""
+        """Whose certificate it has to be."""
         self.secured: int | None = None
         """The engine's connection."""
 
@@ -107,7 +112,8 @@ class _Connector(aiohttp.BaseConnector):
             # aiohttp repeats a GET at once when the server closes the connection.
             raise aiohttp.ServerDisconnectedError
         self._used = True
-        opened = await _connected(req.url.raw_host or "", req.url.port or 0)
+        self.host = req.url.raw_host or ""
+        opened = await _connected(self.host, req.url.port or 0)
         if self._tls is not None:
             self.secured, opened = await self._secure.open(opened, self._tls)
         _, protocol = await self._loop.create_connection(self._factory, sock=opened)
@@ -123,6 +129,19 @@ class _Connector(aiohttp.BaseConnector):
     def end(self) -> None:
         if self.secured is not None:
             self._secure.close(self.secured)
+
+
+def _no_tls(host: str, error: TlsFailed) -> str:
+    """Why there is none, and what to do."""
+    if not error.verdict:
+        return f"TLS failed ({error}): is it a wss:// port, or rather ws://?"
+    # It takes ten megabytes.
+    from candy.carrier.distrust import OTHER_HOST, other_host
+
+    if error.verdict in OTHER_HOST:
+        its = other_host(error.certificate, host)
+        return f"{its}: have {host} added to it, or give that relay the url that it is for"
+    return f"its TLS certificate is not trusted ({error}): name its authority with ca_file in [cluster]"
 
 
 async def _connected(host: str, port: int) -> socket.socket:

@@ -16,7 +16,7 @@ Rules:
 No I/O, clock or randomness but what Noise draws.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -68,28 +68,41 @@ class LinkLogin:
     """One link's log-in; see the rules above.
 
     Args:
-        keys: public keys of the other relays, by name, as their records have them.
+        key_of: the public key of another relay, by name, as its record has it; None: there is none that runs.
+        draw: a key pair of this log-in alone.
         peer: whom this end has dialed; None: it was dialed.
-        ephemeral: a key pair of this log-in alone.
+
+    Raises:
+        LinkError: whom it has dialed runs no more.
     """
 
-    def __init__(self, own: Identity, keys: Mapping[str, bytes], ephemeral: KeyPair, peer: str | None = None) -> None:
+    def __init__(
+        self,
+        own: Identity,
+        key_of: Callable[[str], bytes | None],
+        draw: Callable[[], KeyPair],
+        peer: str | None = None,
+    ) -> None:
         self._own = own
-        self._keys = keys
+        self._key_of = key_of
+        self._draw = draw
         self.peer = peer
         """Name of the other relay; None: not known yet."""
         self._words: list[str] = []
         self._sends: Cipher | None = None
         self._receives: Cipher | None = None
         self._expects = _HELLO if peer is None else _ANSWER
+        remote = None if peer is None else key_of(peer)
+        if peer is not None and remote is None:
+            raise LinkError(f"{peer} has ended meanwhile")
         self._handshake = Handshake(
             IKPSK1,
             own.primitives,
             is_initiator=peer is not None,
             prologue=PROLOGUE,
             static=own.pair,
-            ephemeral=ephemeral,
-            remote=None if peer is None else keys[peer],
+            ephemeral=None if peer is None else draw(),
+            remote=remote,
             psk=own.psk,
         )
 
@@ -115,8 +128,10 @@ class LinkLogin:
 
     def _hello(self, body: bytes) -> Step:
         name = self._handshake.read(body).decode("ascii", "replace")
-        if self._keys.get(name) != self._handshake.remote or name == self._own.name:
+        if self._handshake.remote is None or self._key_of(name) != self._handshake.remote or name == self._own.name:
             raise LinkError(f"{name[:32]!r} has another key than its record, or none")
+        # Only now: who proves nothing costs none.
+        self._handshake.ephemeral = self._draw()
         self.peer = name
         answer = bytes([CONTROL, _ANSWER]) + self._handshake.write(b"")
         self._sends, self._receives = self._handshake.split()

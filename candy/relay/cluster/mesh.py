@@ -12,7 +12,11 @@ Rules:
  3. Links are of the networks that were served when they logged in: one that comes or goes ends them all, and they are
     dialed again.
  4. Of more links to one relay than the engine has room for the oldest ends.
- 5. A link that is not through its log-in within LOGIN_S is ended. Until then it counts as a stranger at the door.
+ 5. A link that is not through its log-in within LOGIN_S is ended. Until then it counts as a stranger at the door, of
+    whom there are STRANGERS_MOST at most: beyond that the oldest ends.
+ 6. A relay has a place, one of RELAYS_MOST, while it runs, has links, or addresses lead there. One that has ended and
+    whose members are gone leaves its place to the next that needs one.
+ 7. Lines that strangers, or other relays, cause at will are limited by candy.relay.loglimit.
 
 It carries out; what relays say to each other is candy.relay.cluster.linklogin.
 """
@@ -29,8 +33,10 @@ from candy.carrier.secure import Secure
 from candy.carrier.tls import Trust, trusting
 from candy.errors import CandyError, OperationalError
 from candy.primitives import NOISE, key_pair
+from candy.protocol.actions import Log
+from candy.protocol.addresses import source_of
 from candy.protocol.closing import CloseCode
-from candy.protocol.noise import KEY_BYTES
+from candy.protocol.noise import KEY_BYTES, KeyPair
 from candy.relay.cluster.linkdial import dial
 from candy.relay.cluster.linklogin import Identity, LinkError, LinkLogin
 from candy.relay.clustersettings import ClusterSettings
@@ -45,6 +51,8 @@ PAUSE_S: Final = 0.2
 PAUSE_MOST_S: Final = 5.0
 RELAYS_MOST: Final = 255
 """Others, as the engine has room for them."""
+STRANGERS_MOST: Final = 1024
+"""Links that are not through their log-ins; with RELAYS_MOST times the engine's eight less than LINK_SLOTS."""
 
 log = logging.getLogger("candy.relay")
 
@@ -52,8 +60,10 @@ log = logging.getLogger("candy.relay")
 class _Link:
     """One connection, from its upgrade on."""
 
-    def __init__(self, login: LinkLogin, deadline: asyncio.TimerHandle) -> None:
+    def __init__(self, login: LinkLogin, source: str, deadline: asyncio.TimerHandle) -> None:
         self.login = login
+        self.source = source
+        """IP address of who has dialed, as text, or the name of the relay that was dialed."""
         self.deadline = deadline
         self.is_open = False
         self.unsent: list[bytes] = []
@@ -73,8 +83,11 @@ class _Other:
         """The engine's for it."""
         self.url = ""
         self.key = b""
+        """None: it does not run."""
         self.epoch = 0
         self.open_links = 0
+        self.routes = 0
+        """Addresses that lead there."""
         self.has_failed = False
         """There is a line in the log that it can't be reached, since the last success."""
         self.dialing: list[asyncio.Task[None]] = []
@@ -88,6 +101,7 @@ class Mesh:
         psk: of the cluster's secret.
         linked: told when the first link to a relay opens, and when the last one is lost.
         admitted: told that a connection that came by the door is no stranger any more, or has ended.
+        report: writes a line, within the limit of its kind and source.
     """
 
     def __init__(
@@ -98,6 +112,7 @@ class Mesh:
         psk: bytes,
         linked: Callable[[str, bool], None],
         admitted: Callable[[int], None],
+        report: Callable[[Log], None],
     ) -> None:
         self._name = settings.name
         self._trust = Trust(ca_file=settings.ca_file)
@@ -105,11 +120,14 @@ class Mesh:
         self._networks = dict(networks)
         self._linked = linked
         self._admitted = admitted
+        self._report = report
         self._pair = key_pair(os.urandom(KEY_BYTES))
         self._psk = psk
         self._secure = Secure(engine)
         self._others: dict[str, _Other] = {}
         self._links: dict[int, _Link] = {}
+        self._strangers: dict[int, None] = {}
+        """Connections that came by the door and are not through their log-ins, the oldest first."""
         self._routes: dict[tuple[str, int], str] = {}
         self._is_over = False
 
@@ -128,10 +146,15 @@ class Mesh:
         return {name: other.open_links for name, other in self._others.items()}
 
     def know(self, name: str, url: str, key: str, epoch: int) -> None:
-        """A relay's record, as it is now."""
-        if name == self._name or self._is_over or len(key) != 2 * KEY_BYTES:
+        """A relay's record, as it is now.
+
+        Args:
+            key: empty: it does not run, or knows no links.
+        """
+        if name == self._name or self._is_over or len(key) not in (0, 2 * KEY_BYTES):
             return
-        other = self._other(name)
+        # Who does not run needs no place.
+        other = self._other(name) if key else self._others.get(name)
         if other is None or epoch < other.epoch:
             return
         has_changed = (other.url, other.key) != (url, bytes.fromhex(key))
@@ -143,7 +166,8 @@ class Mesh:
             task.cancel()
         for connection in self._links_to(name):
             self._engine.close(connection)
-        if self._name > name:
+        other.dialing = []
+        if other.key and self._name > name:
             loop = asyncio.get_running_loop()
             other.dialing = [loop.create_task(self._keep_dialing(name, other)) for _ in range(LINKS)]
 
@@ -157,7 +181,8 @@ class Mesh:
         """A network is served no more; its number may be another's from now on."""
         if self._networks.pop(word, None) is not None:
             # The engine has given up what led anywhere in it.
-            self._routes = {key: name for key, name in self._routes.items() if key[0] != word}
+            for key in [key for key in self._routes if key[0] == word]:
+                self._others[self._routes.pop(key)].routes -= 1
             self._log_in_anew()
 
     def route(self, word: str, ip: int, name: str | None) -> None:
@@ -166,18 +191,29 @@ class Mesh:
         network = self._networks.get(word)
         if network is None:
             return
-        before = self._routes.pop((word, ip), None)
         other = self._other(name) if name is not None else None
+        before = self._routes.pop((word, ip), None)
+        if before is not None:
+            self._others[before].routes -= 1
         if other is not None and name is not None:
             self._engine.lead(network, ip, other.number)
             self._routes[word, ip] = name
+            other.routes += 1
         elif before is not None:
             self._engine.unlead(network, ip, self._others[before].number)
 
-    def opened(self, connection: int) -> None:
-        """One that came by the door: another relay has dialed this one."""
-        keys = {name: other.key for name, other in self._others.items()}
-        self._begin(connection, LinkLogin(self._own(), keys, key_pair(os.urandom(KEY_BYTES))))
+    def opened(self, connection: int, source: str) -> None:
+        """One that came by the door: another relay has dialed this one.
+
+        Args:
+            source: IP address as text.
+        """
+        self._strangers[connection] = None
+        if len(self._strangers) > STRANGERS_MOST:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            self._engine.close(oldest)
+        self._begin(connection, LinkLogin(self._own(), self._key_of, _drawn), source)
 
     def on_event(self, connection: int, kind: int, detail: bytes) -> bool:
         """Take an event of the engine's; False: it is none of a link's."""
@@ -204,6 +240,15 @@ class Mesh:
         """What this relay is, for a log-in that begins."""
         return Identity(self._name, self._pair, self._psk, tuple(self._networks), NOISE)
 
+    def _key_of(self, name: str) -> bytes | None:
+        """Of a relay that runs."""
+        other = self._others.get(name)
+        return None if other is None else other.key or None
+
+    def _warn(self, kind: str, about: str, text: str) -> None:
+        """Of what a source, or a relay, can cause at will."""
+        self._report(Log("warning", f"cluster: {text}", kind=kind, source=source_of(about), about={"source": about}))
+
     def _links_to(self, name: str | None) -> list[int]:
         """Connections, the oldest first."""
         return [connection for connection, link in self._links.items() if link.login.peer == name]
@@ -216,11 +261,25 @@ class Mesh:
     def _other(self, name: str) -> _Other | None:
         other = self._others.get(name)
         if other is None:
-            if len(self._others) == RELAYS_MOST:
-                log.warning("cluster: no link to the relay %s: there are %d others", name, RELAYS_MOST)
+            number = self._place()
+            if number is None:
+                # Whoever they are: one line a minute.
+                text = f"no link to the relay {name}: there are {RELAYS_MOST} others"
+                self._report(Log("warning", f"cluster: {text}", kind="no place for a relay"))
                 return None
-            other = self._others[name] = _Other(len(self._others))
+            other = self._others[name] = _Other(number)
         return other
+
+    def _place(self) -> int | None:
+        """A number that no relay has, or one that needs it no more."""
+        if len(self._others) < RELAYS_MOST:
+            taken = {other.number for other in self._others.values()}
+            return next(number for number in range(RELAYS_MOST) if number not in taken)
+        for name, other in self._others.items():
+            if not other.key and not other.routes and not self._links_to(name):
+                del self._others[name]
+                return other.number
+        return None
 
     async def _keep_dialing(self, name: str, other: _Other) -> None:
         """One of the links to a relay, again and again."""
@@ -244,14 +303,14 @@ class Mesh:
             raise OperationalError(f"its url {other.url!r} can't be dialed")
         tls = trusting(host, self._trust) if scheme == "wss" else None
         connection = await dial(other.url, self._engine, self._secure, tls)
-        login = LinkLogin(self._own(), {name: other.key}, key_pair(os.urandom(KEY_BYTES)), name)
-        link = self._begin(connection, login)
+        login = LinkLogin(self._own(), self._key_of, _drawn, name)
+        link = self._begin(connection, login, name)
         self._send(connection, [login.begin()])
         return link
 
-    def _begin(self, connection: int, login: LinkLogin) -> _Link:
+    def _begin(self, connection: int, login: LinkLogin, source: str) -> _Link:
         deadline = asyncio.get_running_loop().call_later(LOGIN_S, self._engine.close, connection)
-        link = self._links[connection] = _Link(login, deadline)
+        link = self._links[connection] = _Link(login, source, deadline)
         return link
 
     def _on_message(self, connection: int, link: _Link, message: bytes) -> None:
@@ -261,7 +320,7 @@ class Mesh:
             if step.agreed is not None and other is not None:
                 self._agree(connection, other, step.agreed)
         except LinkError as error:
-            log.warning("cluster: a link with %s is refused: %s", link.login.peer or "a relay", error)
+            self._warn("link refused", link.source, f"a link with {link.login.peer or link.source} is refused: {error}")
             self._engine.close(connection, CloseCode.POLICY_VIOLATION, "this is no link of ours")
             return
         self._send(connection, step.messages)
@@ -291,12 +350,14 @@ class Mesh:
 
     def _open(self, connection: int, link: _Link, other: _Other) -> None:
         self._admitted(connection)
+        self._strangers.pop(connection, None)
         try:
             self._engine.open_trunk(connection)
         except ValueError as error:
             # Of the oldest the other relay perhaps knows nothing any more: this one opens when that has ended.
             oldest = next(each for each in self._links_to(link.login.peer) if self._links[each].is_open)
-            log.warning("cluster: the oldest link with %s ends for a new one: %s", link.login.peer, error)
+            name = link.login.peer or ""
+            self._warn("too many links", name, f"the oldest link with {name} ends for a new one: {error}")
             link.waits = True
             self._engine.close(oldest)
             return
@@ -311,6 +372,7 @@ class Mesh:
 
     def _on_closed(self, connection: int, link: _Link, cause: str) -> None:
         del self._links[connection]
+        self._strangers.pop(connection, None)
         link.deadline.cancel()
         self._admitted(connection)
         if not link.ended.done():
@@ -327,3 +389,8 @@ class Mesh:
             if not self._is_over:
                 log.warning("cluster: no link with the relay %s any more (%s)", name, cause)
             self._linked(name, False)
+
+
+def _drawn() -> KeyPair:
+    """Of one log-in alone."""
+    return key_pair(os.urandom(KEY_BYTES))

@@ -110,7 +110,7 @@ def test_its_own_words_are_not_taken() -> None:
 
 def test_many_changes_are_several_updates() -> None:
     eu, us = directory(), directory("us")
-    for ip in range(CHANGES_MOST + 1):
+    for ip in range(1, CHANGES_MOST + 2):
         eu.set(("=2F", ip), HERE)
     assert eu.beat() is None
     messages = [eu.flush(), eu.flush()]
@@ -165,7 +165,7 @@ def test_a_gap() -> None:
 
 def test_updates_that_came_between_the_parts() -> None:
     eu, us = directory(), directory("us")
-    for ip in range(CHANGES_MOST + 5):
+    for ip in range(1, CHANGES_MOST + 6):
         eu.set(("=2F", ip), HERE)
     while eu.flush() is not None:
         pass
@@ -182,7 +182,7 @@ def test_updates_that_came_between_the_parts() -> None:
 
 def test_parts_of_two_answers_are_not_one() -> None:
     eu, us = directory(), directory("us")
-    for ip in range(CHANGES_MOST + 5):
+    for ip in range(1, CHANGES_MOST + 6):
         eu.set(("=2F", ip), HERE)
     while eu.flush() is not None:
         pass
@@ -283,7 +283,7 @@ def test_against_a_dict(seed: int) -> None:
     model: dict[int, int] = {}
     told: dict[int, bool] = {}
     for step in range(400):
-        ip = draw.randrange(12)
+        ip = 1 + draw.randrange(12)
         if draw.random() < 0.4:
             model.pop(ip, None)
             eu.set(("=2F", ip), None)
@@ -329,3 +329,15 @@ def test_a_cluster_by_simulation() -> None:
     # A beat, the jitter, and the answer.
     assert world.run(30, healed) < 1 + JITTER_S + 1
     assert healed()
+
+
+@pytest.mark.parametrize("address", [0, 0xE0000000, 0xEFFFFFFF, 0xFFFFFFFF])
+def test_an_address_that_no_member_can_have(address: int) -> None:
+    """The engine would refuse it, or send a group's packets to that relay. Nothing of such a message is taken."""
+    reader = directory("us")
+    for place in (HERE.packed(), b""):
+        message = Update(1, 1, [(ONE, HERE.packed()), (("=2F", address), place)]).encode()
+        with pytest.raises(FormatError, match=r"has a member at (0|2\d\d)[.\d]+, where none can be"):
+            reader.take("eu", message, 0.0)
+    assert reader.elsewhere(ONE) is None
+    assert reader.take("eu", Update(1, 1, [(("=2F", 0xDFFFFFFF), HERE.packed())]).encode(), 0.0) != []

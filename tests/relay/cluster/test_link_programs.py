@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from kit.nats import Servers, free_ports
-from lab.member import Member, packet
-from lab.programs import Program, environment, server
+from lab.member import Member, everything, packet, upgrade_request
+from lab.programs import PATIENCE_S, Program, connect, environment, server
+from lab.tls import written
 
 
 class Linked:
@@ -28,15 +31,21 @@ class Linked:
         self._stamps = itertools.count(int(time.time()))
         self.ports = dict(zip(("eu", "us"), free_ports(2), strict=True))
 
-    def start(self, name: str) -> Program:
+    def start(self, name: str, more: str = "", *, cluster: str = "", url: str = "") -> Program:
+        """
+        Args:
+            more, cluster: further lines of its file, and of the table in there.
+            url: by which the other one reaches it, if that is another one than where it listens.
+        """
         settings = self._servers.settings(name)
-        url = f"ws://127.0.0.1:{self.ports[name]}"
+        where = f"{'wss' if 'tls_' in more else 'ws'}://127.0.0.1:{self.ports[name]}"
+        url = url or where
         file = self._folder / f"{name}.toml"
         listed = ", ".join(f'"{each}"' for each in settings.nats)
         file.write_text(
-            f'websocket = "{url}"\ndhcp = "10.9.0.0/24"\nno_timestamp = true\npassword = "pw"\nworkers = 2\n'
+            f'websocket = "{where}"\n{more}dhcp = "10.9.0.0/24"\nno_timestamp = true\npassword = "pw"\nworkers = 2\n'
             f'control_socket = "{self._folder}/{name}.sock"\n[cluster]\nnats = [{listed}]\nname = "{name}"\n'
-            f'url = "{url}"\ncredentials = "{settings.credentials}"\nsecret_file = "{settings.secret_file}"\n'
+            f'url = "{url}"\n{cluster}credentials = "{settings.credentials}"\nsecret_file = "{settings.secret_file}"\n'
         )
         relay = self._stack.enter_context(
             Program(name, server("-c", str(file)), environment(self._folder / f"state-{name}", None))
@@ -131,3 +140,85 @@ def test_members_of_two_relays_reach_each_other(linked: Linked) -> None:
     for relay in (eu, us):
         relay.signal(signal.SIGTERM)
         assert relay.wait() == 0
+
+
+def test_a_link_that_is_silent_ends_soon(linked: Linked) -> None:
+    """Long before a member would be given up. When there is an answer again, there are links again."""
+    eu = linked.start("eu")
+    linked.share_the_key()
+    us = linked.start("us")
+    eu.wait_for("cluster: linked with the relay us")
+    us.wait_for("cluster: linked with the relay eu")
+    # It says nothing from here on, either.
+    linked.member(eu, b"1" * 16)
+    us.signal(signal.SIGSTOP)
+    eu.wait_for(r"cluster: no link with the relay us any more \(silent\)")
+    assert not any("nothing came from it any more" in line for line in eu.lines)
+    seen = len(eu.lines)
+    us.signal(signal.SIGCONT)
+    eu.wait_for("cluster: linked with the relay us", after=seen)
+
+
+def test_strangers_at_the_door_of_links_count_as_others_do(linked: Linked) -> None:
+    """By their source, until they have proven that they are relays; and so do the lines about them."""
+    flags = 'trusted_proxy = ["127.0.0.0/8"]\nunauthenticated_per_source = 2\ndebug = true\n'
+    eu = linked.start("eu", flags)
+    with ExitStack() as stack:
+
+        def dial(source: str) -> Any:
+            opened = stack.enter_context(connect(("127.0.0.1", linked.ports["eu"])))
+            opened.sendall(upgrade_request("Sec-WebSocket-Protocol: candy.relay.1", f"X-Forwarded-For: {source}"))
+            assert opened.recv(65536).startswith(b"HTTP/1.1 101 ")
+            return opened
+
+        strangers = [dial("203.0.113.1") for _ in range(3)]
+        eu.wait_for("DEBUG 203.0.113.1: too many connections")
+        ready = select.select(strangers, [], [], PATIENCE_S)[0]
+        # A ping may be there already, behind which it ends.
+        assert ready
+        hello = b"\x82\x64\x16\x01" + bytes(98)
+        for number in range(20):
+            noisy = dial(f"203.0.113.{2 + number % 2}")
+            noisy.sendall(hello)
+            everything(noisy)
+        eu.signal(signal.SIGTERM)
+        assert eu.wait() == 0
+    warned = [line for line in eu.lines if "WARNING cluster: a link with" in line]
+    # Of each source the first, and at the end how many more.
+    assert len(warned) == 4
+    assert sum("… and 8 more" in line for line in warned) == 2
+
+
+def test_a_link_by_tls(linked: Linked, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    chain, key = written(tmp_path, "eu", authority.issue_cert("127.0.0.1"))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    eu = linked.start("eu", f'tls_certificate = "{chain}"\ntls_key = "{key}"\n')
+    linked.share_the_key()
+    us = linked.start("us", cluster=f'ca_file = "{tmp_path}/ca.pem"\n')
+    us.wait_for("cluster: linked with the relay eu")
+    eu.wait_for("cluster: linked with the relay us")
+
+
+@pytest.mark.parametrize("fault", ["name", "authority", "plain"])
+def test_a_certificate_that_will_not_do(linked: Linked, tmp_path: Path, fault: str) -> None:
+    """In one line, that says how to mend it."""
+    authority = trustme.CA()
+    chain, key = written(tmp_path, "eu", authority.issue_cert("eu.example.org" if fault == "name" else "127.0.0.1"))
+    shown = trustme.CA() if fault == "authority" else authority
+    shown.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    url = f"wss://127.0.0.1:{linked.ports['eu']}"
+    tls = f'tls_certificate = "{chain}"\ntls_key = "{key}"\n'
+    linked.start("eu", "" if fault == "plain" else tls, url=url)
+    linked.share_the_key()
+    us = linked.start("us", cluster=f'ca_file = "{tmp_path}/ca.pem"\n')
+    what = {
+        "name": "its TLS certificate is for eu.example.org, not for 127.0.0.1: "
+        "have 127.0.0.1 added to it, or give that relay the url that it is for",
+        "authority": r"its TLS certificate is not trusted \(.*\): name its authority with ca_file in \[cluster\]",
+        "plain": r"TLS failed \(.*\): is it a wss:// port, or rather ws://\?",
+    }
+    us.wait_for(f"WARNING cluster: no link to the relay eu: {url}: {what[fault]}$")
+    us.signal(signal.SIGTERM)
+    assert us.wait() == 0
+    assert sum("no link to the relay eu" in line for line in us.lines) == 1

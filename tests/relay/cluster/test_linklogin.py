@@ -17,11 +17,11 @@ def identity(name: str, words: list[str], *, psk: bytes = PSK) -> Identity:
 
 
 def dialing(own: Identity, keys: Mapping[str, bytes] = KEYS, peer: str = "eu") -> LinkLogin:
-    return LinkLogin(own, keys, key_pair(bytes([101]) * 32), peer)
+    return LinkLogin(own, keys.get, lambda: key_pair(bytes([101]) * 32), peer)
 
 
 def dialed(own: Identity, keys: Mapping[str, bytes] = KEYS) -> LinkLogin:
-    return LinkLogin(own, keys, key_pair(bytes([102]) * 32))
+    return LinkLogin(own, keys.get, lambda: key_pair(bytes([102]) * 32))
 
 
 def talk(one: LinkLogin, other: LinkLogin) -> tuple[list[Step], list[Step], list[bytes]]:
@@ -139,6 +139,6 @@ def test_more_networks_than_it_was_asked_for() -> None:
             self._opened(body)
             return Step(messages=[self._sealed(4, b"\xff")])
 
-    greedy = Greedy(identity("eu", ["home"]), KEYS, key_pair(bytes([102]) * 32))
+    greedy = Greedy(identity("eu", ["home"]), KEYS.get, lambda: key_pair(bytes([102]) * 32))
     with pytest.raises(LinkError, match="of which it was not asked"):
         talk(dialing(identity("us", ["home"])), greedy)

@@ -15,6 +15,7 @@ from candy import _fastpath
 from candy.carrier.secure import Secure
 from candy.checked import checked
 from candy.errors import OperationalError
+from candy.protocol.actions import Log
 from candy.relay.cluster import mesh as meshes
 from candy.relay.cluster.mesh import LINKS, Mesh
 from candy.relay.clustersettings import ClusterSettings
@@ -40,6 +41,7 @@ class Relay:
         self.linked: list[tuple[str, bool]] = []
         self.admitted: list[int] = []
         self.peers: list[Peer] = []
+        self.lines: list[Log] = []
         self.mesh = Mesh(
             self.settings,
             self.engine,
@@ -47,6 +49,7 @@ class Relay:
             psk,
             lambda name, is_up: self._note(self.linked, (name, is_up)),
             self.admitted.append,
+            self.lines.append,
         )
         self.changed = asyncio.Event()
         asyncio.get_running_loop().add_reader(self.engine.fileno(), self._on_events)
@@ -121,7 +124,7 @@ class World:
             raise OperationalError(f"{url}: cut off")
         ours, theirs = socket.socketpair()
         other = self.relays[name]
-        other.mesh.opened(other.engine.adopt(theirs.detach(), trunk=True))
+        other.mesh.opened(other.engine.adopt(theirs.detach(), trunk=True), "203.0.113.5")
         return engine.adopt(ours.detach(), trunk=True)
 
 
@@ -233,9 +236,14 @@ async def test_who_is_no_relay_of_the_cluster(world: World, fault: str, caplog: 
     while len(world.dialed) < LINKS + 3:
         await asyncio.sleep(0)
     assert us.mesh.links() == {"eu": 0}
-    refused = [record.message for record in caplog.records if "is refused" in record.message]
-    assert refused
-    assert all(("secret_file" if fault == "another secret" else "record") in line for line in refused)
+    # Where they are dialed, by a source of which there is one line a minute.
+    assert eu.lines
+    why = "secret_file" if fault == "another secret" else "record"
+    for line in eu.lines:
+        assert line.text.startswith("cluster: a link with 203.0.113.5 is refused: ")
+        assert why in line.text
+        assert (line.level, line.kind, line.source) == ("warning", "link refused", "203.0.113.5")
+    assert "is refused" not in caplog.text
 
 
 async def test_a_log_in_has_a_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +251,7 @@ async def test_a_log_in_has_a_deadline(world: World, monkeypatch: pytest.MonkeyP
     eu = world.relay("eu", ["home"])
     ours, theirs = socket.socketpair()
     connection = eu.engine.adopt(theirs.detach(), trunk=True)
-    eu.mesh.opened(connection)
+    eu.mesh.opened(connection, "203.0.113.5")
     with ours:
         await eu.until(lambda: connection in eu.admitted)
         assert ours.recv(100) == b""
@@ -331,7 +339,7 @@ async def test_a_network_that_goes_during_a_log_in(world: World, caplog: pytest.
     world.patch.setattr(Mesh, "_agree", gone)
     introduce(eu, us)
     await us.until(lambda: us.mesh.links() == {"eu": LINKS})
-    assert "a link with us is refused: the networks of this relay have changed" in caplog.text
+    assert any("a link with us is refused: the networks of this relay have changed" in each.text for each in eu.lines)
 
 
 async def test_a_relay_with_another_key_has_no_link_of_the_one_before(world: World) -> None:
@@ -363,9 +371,80 @@ async def test_the_newest_link_takes_the_oldests_place(world: World) -> None:
     assert us.mesh.links() == {"eu": TRUNKS_MOST}
 
 
-async def test_more_relays_than_there_is_room_for(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_more_relays_than_there_is_room_for(world: World) -> None:
     eu = world.relay("eu", ["home"])
+    a = eu.member("home", A)
     for number in range(300):
-        eu.mesh.route("home", A + number, f"relay{number}")
+        eu.mesh.route("home", B + number, f"relay{number}")
     assert len(eu.mesh.links()) == meshes.RELAYS_MOST
-    assert "no link to the relay relay255: there are 255 others" in caplog.text
+    assert len(eu.lines) == 45
+    # Of all of them together one a minute is written.
+    assert {(line.kind, line.source) for line in eu.lines} == {("no place for a relay", "")}
+    assert eu.lines[0].text == "cluster: no link to the relay relay255: there are 255 others"
+    # What led to one of them before leads nowhere.
+    eu.mesh.route("home", B, "relay255")
+    a.forward(numbered(A, B, 1))
+    a.sync()
+    assert eu.engine.drops()["no_route"] == 1
+    # Its place is another's, once no address leads there.
+    eu.mesh.route("home", B, "relay256")
+    assert "relay256" in eu.mesh.links()
+    assert "relay0" not in eu.mesh.links()
+    a.forward(numbered(A, B, 2))
+    a.sync()
+    assert eu.engine.drops()["no_relay_link"] == 1
+
+
+async def test_relays_that_come_and_go_under_new_names(world: World) -> None:
+    """Records stay for ever; who has ended has no place, and is not dialed."""
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    introduce(eu, us)
+    for number in range(600):
+        us.mesh.know(f"dc{number}", "ws://eu:80", "11" * 32, 1)
+        us.mesh.know(f"dc{number}", "ws://eu:80", "", 1)
+    assert us.lines == []
+    await us.until(lambda: us.mesh.links().get("eu") == LINKS)
+    await eu.until(lambda: eu.mesh.links() == {"us": LINKS})
+    assert us.mesh.links()["eu"] == LINKS
+    # One that runs again is dialed again.
+    us.mesh.know("eu", "ws://eu:80", "", 1)
+    await us.until(lambda: us.mesh.links()["eu"] == 0)
+    us.mesh.know(*eu.record())
+    await us.until(lambda: us.mesh.links()["eu"] == LINKS)
+
+
+async def test_strangers_are_bounded_and_the_oldest_pays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshes, "STRANGERS_MOST", 2)
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    introduce(eu, us)
+    await eu.until(lambda: eu.mesh.links() == {"us": LINKS})
+    ends = []
+    for _ in range(3):
+        ours, theirs = socket.socketpair()
+        connection = eu.engine.adopt(theirs.detach(), trunk=True)
+        eu.mesh.opened(connection, "203.0.113.5")
+        ends.append((ours, connection))
+    await eu.until(lambda: ends[0][1] in eu.admitted)
+    for ours, connection in ends:
+        with ours:
+            ours.setblocking(False)
+            assert (connection in eu.admitted) == (connection == ends[0][1])
+    # Who has logged in is none of them.
+    assert eu.mesh.links() == {"us": LINKS}
+
+
+async def test_a_stranger_costs_no_keys(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the members' door: before it has proven who it is, none is drawn for it."""
+    eu = world.relay("eu", ["home"])
+    drawn: list[None] = []
+    monkeypatch.setattr(meshes, "key_pair", lambda secret: drawn.append(None))
+    ours, theirs = socket.socketpair()
+    connection = eu.engine.adopt(theirs.detach(), trunk=True)
+    eu.mesh.opened(connection, "2001:db8::5")
+    with ours:
+        Peer(ours, masking=False, trunk=True).forward(b"\x16\x01" + bytes(98))
+        await eu.until(lambda: connection in eu.admitted)
+    assert drawn == []
+    [line] = eu.lines
+    # A host has a whole /64.
+    assert (line.source, line.about) == ("2001:db8::/64", {"source": "2001:db8::5"})
