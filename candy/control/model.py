@@ -601,7 +601,9 @@ class MemberStatus(Traffic):
     state: Literal["connected", "logging in", "waiting", "connecting"]
     """`logging in`: it has a connection; `waiting`: for the next attempt to make one."""
     relay: str
-    """Its URL."""
+    """The URL of the one in use; before there is one, of the one that it is going to."""
+    other_relays: list[str]
+    """URLs of those that it goes to when that is lost, its own before those that a relay told."""
     address: str | None
     """With the prefix's length."""
     network: str | None

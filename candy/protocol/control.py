@@ -21,14 +21,15 @@ The messages within, beside the ROUTE and BEHIND of candy.protocol.wire, BEHIND 
     CLOSING      ┌──┬────────┬──────┐       APPROVED   ┌──┬──────┬──────────┬─────────┐
     3+, S→C      │38│ code 2 │ text │       14, S→C    │39│ ip 4 │ prefix 1 │ lease 8 │
                  └──┴────────┴──────┘                  └──┴──────┴──────────┴─────────┘
-    CONFIRM      ┌──┐
-    1, C→S       │40│
-                 └──┘
+    CONFIRM      ┌──┐                       RELAY      ┌──┬────────┬───────┬──────────┬─────┐
+    1, C→S       │40│                       5+, S→C    │41│ number │ count │ length 2 │ URL │  `count` times
+                 └──┘                                  └──┴────────┴───────┴──────────┴─────┘
 
 Rules: as in candy.protocol.wire: the length is checked before the first field is read, bytes that are not a message
 raise WireError, and whatever follows the fixed part is ignored. A Channel has both directions of one connection.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Interface
@@ -50,6 +51,10 @@ ASKS_MAX: Final = 64
 BEHIND_VERSION: Final = 2
 """Of a BEHIND within."""
 _HEAD: Final = Struct(">B3xQ")
+RELAYS_MAX: Final = 16
+"""URLs of relays."""
+URL_MAX: Final = 512
+"""Bytes of one."""
 PLACEMENTS_MAX: Final = (CONTROL_MAX - _HEAD.size - TAG_BYTES - wire.Behind.LAYOUT.size) // wire.Placement.LAYOUT.size
 """As many as a BEHIND within has room for."""
 
@@ -66,6 +71,7 @@ class Kind(IntEnum):
     CLOSING = 38
     APPROVED = 39
     CONFIRM = 40
+    RELAY = 41
 
 
 class State(IntEnum):
@@ -270,8 +276,45 @@ class Confirm:
         return cls()
 
 
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """RELAY: one of the relays by which members reach the network, this one among them.
+
+    Number 0 begins a set anew, and the set counts once all are there. Where there is none, count is 0.
+    """
+
+    LAYOUT: ClassVar[Struct] = Struct(">BBBH")
+
+    number: int
+    count: int
+    url: str
+
+    def encode(self) -> bytes:
+        return self.LAYOUT.pack(Kind.RELAY, self.number, self.count, len(self.url)) + self.url.encode("ascii")
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        _, number, count, length = cls.LAYOUT.unpack_from(message)
+        url = message[cls.LAYOUT.size : cls.LAYOUT.size + length]
+        if len(url) < length:
+            raise WireError(DropReason.TOO_SHORT)
+        if count > RELAYS_MAX or number >= max(count, 1) or length > URL_MAX:
+            raise WireError(DropReason.TOO_LARGE)
+        # Printable ASCII, as a URL is.
+        if not all(0x20 < byte < 0x7F for byte in url):
+            raise WireError(DropReason.BAD_CONTROL)
+        return cls(number, count, url.decode("ascii"))
+
+
+def relay_messages(urls: Sequence[str]) -> list[bytes]:
+    """What tells of these, at most RELAYS_MAX of at most URL_MAX bytes each."""
+    if not urls:
+        return [Relay(0, 0, "").encode()]
+    return [Relay(number, len(urls), url).encode() for number, url in enumerate(urls)]
+
+
 FromMember = Ask | Confirm
-FromRelay = Tell | NotSealing | Commit | NetworkKey | RelayKey | Closing | Approved | wire.Route | wire.Behind
+FromRelay = Tell | NotSealing | Commit | NetworkKey | RelayKey | Closing | Approved | Relay | wire.Route | wire.Behind
 
 _BY_KIND: dict[int, type[FromMember | FromRelay]] = {
     Kind.ASK: Ask,
@@ -283,6 +326,7 @@ _BY_KIND: dict[int, type[FromMember | FromRelay]] = {
     Kind.CLOSING: Closing,
     Kind.APPROVED: Approved,
     Kind.CONFIRM: Confirm,
+    Kind.RELAY: Relay,
     wire.Kind.ROUTE: wire.Route,
     wire.Kind.BEHIND: wire.Behind,
 }

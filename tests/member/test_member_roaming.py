@@ -197,5 +197,5 @@ class TestThroughTls:
         await probed(old)
         assert await ended(old)
         await packets_pass(setting, new)
-        assert len(setting.member._upgraded) == 1
+        assert len(setting.member._reached) == 1
         assert journal.warnings == []
