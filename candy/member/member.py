@@ -254,7 +254,7 @@ class Member:
             self.relays.left()
             sequel = self._sequels.after(ending, self._failed_at, is_over=is_over)
             level = logging.WARNING if sequel.is_news else logging.DEBUG
-            again = "again" if self.relays.following == self._failed_at else self.relays.following
+            again = "again" if self.relays.following == self.relay else self.relays.following
             _log.log(level, "%s; trying %s in %.1f s", sequel.text, again, sequel.delay)
             if sequel.asks_anew:
                 self._last = None

@@ -1,7 +1,7 @@
 """The relays that a member may go to: where each is, how it is dialed, and which one is in use.
 
     parts.relays(settings) ─▶ Relays ─▶ next() ─▶ Dialer ─▶ used(dialer), held(dialer) … failed(dialer) ─▶ next()
-    RELAY, the state folder ─▶ tell(urls)
+    RELAYS, the state folder ─▶ tell(urls)
 
 Rules:
  1. What relays tell is judged as if it were hostile: no more than RELAYS_MAX URLs, each as sound as one of -w, without

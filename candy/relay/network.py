@@ -26,7 +26,7 @@ Settings may change while members are there, and concern some of them:
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
 
@@ -275,6 +275,11 @@ class Network(Roster):
         for session in self._of_device(key):
             actions += self._send_away(session, CloseCode.DEVICE_REVOKED, told, now)
         return [*actions, *self._telling.revoked(key)]
+
+    def set_relays(self, urls: Sequence[str]) -> list[Action]:
+        """By these URLs members reach the network's relays, this one among them: they are told."""
+        self._telling.set_relays(urls)
+        return []
 
     def renew(self, key: RelayKey, succession: Succession | None = None) -> list[Action]:
         """Log-ins are by this key of the relay's from now on, and all who have a key are told; with `succession` the

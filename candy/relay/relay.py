@@ -311,6 +311,8 @@ class Relay:
             logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
         self.door.proxies = TrustedProxies(settings.trusted_proxies)
         self.door.timeout_s = _longest_timeout(settings)
+        if "public_url" in names and self.cluster is not None:
+            self.cluster.publish(settings.public_url or "")
         return self.showing.follow(settings, names)
 
     async def _apply_networks(self, found: Changes) -> list[str]:

@@ -309,7 +309,7 @@ def test_routes_and_what_lies_behind() -> None:
     for message in (peers, control.NotSealing(ADDRESS.ip), control.Commit(ADDRESS.ip, 3000)):
         assert spoken.receive(message.encode()) == [Tell(message)]
         assert waiting().receive(message.encode()) == [Drop(CONNECTION, "unexpected_kind")]
-    assert spoken.receive(b"\x29") == [Drop(CONNECTION, "unknown_kind")]
+    assert spoken.receive(b"\x2a") == [Drop(CONNECTION, "unknown_kind")]
 
 
 def test_new_keys_are_kept_if_they_are_signed() -> None:

@@ -46,6 +46,7 @@ from candy.relay.cluster.answering import Answering
 from candy.relay.cluster.asking import Answer, Answers, Asking, ask_all
 from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
+from candy.relay.cluster.entrances import Entrances
 from candy.relay.cluster.jetstream import JetStream, ended, patiently
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
 from candy.relay.cluster.mesh import Mesh
@@ -128,6 +129,9 @@ class Cluster:
         self.asking.answers = self.answering.answers
         self.shares: dict[str, Shared] = {}
         self._by_word: dict[str, Shared] = {}
+        self._entrances = Entrances(settings.name)
+        self.public_url = ""
+        """By which members reach this relay, where that was given; publish() tells the others of another one."""
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
         self._unreadable: set[str] = set()
@@ -268,7 +272,8 @@ class Cluster:
             epoch = max(wall, current.epoch + 1 if current is not None else 0)
             done = current.imported if current is not None else ()
             key = "" if self.mesh is None else self.mesh.key
-            return RelayRecord(self.settings.url, epoch, __version__, done, is_running=True, key=key)
+            own, url = self.settings.url, self.public_url
+            return RelayRecord(own, epoch, __version__, done, is_running=True, key=key, public_url=url)
 
         # Servers that have just begun may answer that much later than the first question.
         known = await patiently(lambda: self._agreement.update(RelayRecord, name, begin))
@@ -281,6 +286,7 @@ class Cluster:
         await asyncio.sleep(LISTEN_S)
         if self._is_double:
             raise OperationalError(f"cluster: another relay that runs is called {name}: give each a name of its own")
+        self._look_at_entrances(self._host.now())
         for path, network in self._networks.items():
             common = alike[path]
             await patiently(partial(self._agreement.join, path, common, self.presence.there))
@@ -361,6 +367,7 @@ class Cluster:
         )
         shared.placed = partial(self._place_soon, shared)
         self.shares[path] = self._by_word[shared.word] = shared
+        network.set_relays(self._entrances.below(path))
         self.answering.shared(shared.word)
         # The others have told of their members there before.
         for ip in self.directory.addresses(shared.word):
@@ -638,9 +645,35 @@ class Cluster:
             for gone in self.presence.gone(now):
                 log.warning("cluster: the relay %s is gone", gone)
                 self._follow(self.directory.gone(gone))
+            self._look_at_entrances(now)
             for author in self.directory.due(now) if self.is_up else ():
                 await self._nats.publish(f"candy.to.{author}.parts", name.encode())
             await asyncio.sleep(BEAT_S)
+
+    def _look_at_entrances(self, now: float) -> None:
+        """Tell members by which relays they reach their networks, when that has changed."""
+        public = {name: its.public_url for name, its in self.relays.items()} | {self.name: self.public_url}
+        if self._entrances.look(public, self.presence.there, now):
+            for shared in list(self.shares.values()):
+                self._tell_entrances(shared)
+
+    def _tell_entrances(self, shared: Shared) -> None:
+        urls = self._entrances.below(shared.path)
+        self.decide(shared, lambda network, now, wall: network.set_relays(urls))
+
+    def publish(self, public_url: str) -> None:
+        """Members reach this relay by another URL from now on."""
+        self.public_url = public_url
+        self._go(self._publish())
+
+    async def _publish(self) -> None:
+        # Where NATS is away, the next start writes it.
+        with suppress(AwayError, FormatError):
+            await self._agreement.update(
+                RelayRecord,
+                self.name,
+                lambda now: None if now is None else replace(now, public_url=self.public_url),
+            )
 
     async def _write_always(self) -> None:
         """What nobody waits for."""
