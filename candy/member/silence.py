@@ -4,8 +4,8 @@
 
 Rules:
  1. Behind ASK_S without a byte it is asked, and again each ASK_S.
- 2. Behind DOUBT_S to DOUBT_S + SPREAD_S it is in doubt, once until it is heard again: no sooner, for then it was asked
-    twice, and TCP has repeated what was lost; spread, so that the members of one dead relay do not all move at once.
+ 2. Behind DOUBT_S to DOUBT_S + SPREAD_S it is in doubt, once until it is heard again: no sooner, for it was asked
+    and TCP has repeated what was lost thrice; spread, so that the members of one dead relay do not all move at once.
  3. The engine gives a connection up later (candy.member.lifecycle), whether or not there is another relay.
 
 No I/O, no clock; randomness is an argument.
@@ -16,8 +16,8 @@ from enum import Enum, auto
 from typing import Final
 
 ASK_S: Final = 3.0
-DOUBT_S: Final = 8.0
-SPREAD_S: Final = 2.0
+DOUBT_S: Final = 5.0
+SPREAD_S: Final = 1.0
 SOON_S: Final = 0.05
 """The least time between two looks."""
 

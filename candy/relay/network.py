@@ -214,6 +214,11 @@ class Network(Roster):
         told = f"{session.ip} was taken over at another relay"
         return self._send_away(session, CloseCode.REPLACED, told, now)
 
+    def placed(self, ip: int) -> list[Action]:
+        """Another relay has a member at this address, or has it no more: who wants to know is told."""
+        self._telling.changed(ip)
+        return []
+
     def freed(self, ip: int, now: float) -> list[Action]:
         """Another relay has no member at this address any more: a session that waits for it gets it."""
         return self._leave_address(ipv4(ip), now)

@@ -18,6 +18,7 @@ No I/O; nothing here decides who is in.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from ipaddress import IPv4Address
 from math import inf
 from typing import Final
@@ -36,6 +37,7 @@ from candy.relay.interests import Interests
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import fresh_number
 from candy.relay.realm import Realm
+from candy.relay.recording import Elsewhere
 from candy.relay.rules import Rules, behind_messages, messages
 from candy.relay.session import Session
 from candy.sealing.joined import Own
@@ -260,7 +262,9 @@ class Telling:
                 return Peer(ip, Told.CLEAR, flags, number)
             state = Told.SEALS if _seals(own) else Told.CLEAR
             return Peer(ip, state, flags | own.flags, number, own.commit_bytes, own.device.public)
-        lease = self._realm.pool.leases.get(address)
+        shared, lease = self._realm.shared, self._realm.pool.leases.get(address)
+        if shared is not None and (other := shared.elsewhere(address)) is not None:
+            return self._elsewhere(ip, other, flags)
         if lease is None:
             return Peer(ip, Told.NOBODY, flags)
         number = lease.number or bytes(8)
@@ -270,6 +274,16 @@ class Telling:
         is_revoked = device is not None and device.standing is Standing.REVOKED
         state = Told.REVOKED if is_revoked else Told.AWAY
         return Peer(ip, state, flags, number, 0, lease.vmac, device.number if device is not None else 0)
+
+    def _elsewhere(self, ip: IPv4Address, other: Elsewhere, flags: int) -> Peer:
+        """A member of another relay's, as that one has said."""
+        if len(other.identity) != KEY_BYTES:
+            # Whatever it is called by, it is another one than any before.
+            number = other.lease if any(other.lease) else blake2b(other.identity + ip.packed, digest_size=8).digest()
+            return Peer(ip, Told.CLEAR, flags, number)
+        seals = not other.flags & Asks.SEALS_NOTHING
+        own = (other.lease, other.commit_bytes, other.identity, other.device)
+        return Peer(ip, Told.SEALS if seals else Told.CLEAR, flags | other.flags, *own)
 
     def _number(self, session: Session) -> bytes:
         lease = session.lease

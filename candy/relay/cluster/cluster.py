@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from candy import __version__
-from candy.control.model import ClusterStatus
+from candy.control.model import ClusterStatus, OtherRelay
 from candy.errors import OperationalError, RequestError
 from candy.primitives import NOISE
 from candy.protocol.addresses import ipv4
@@ -159,15 +159,30 @@ class Cluster:
         """What all relays have for their links."""
         return bytes.fromhex(self._envelope.digest(b"links between relays"))
 
-    def status(self) -> ClusterStatus:
+    async def status(self) -> ClusterStatus:
         """What an operator is told."""
-        counts = self.directory.counts()
+        round_trips = {} if self.mesh is None else await self.mesh.round_trips()
+        links = {} if self.mesh is None else self.mesh.links()
+        counts, there = self.directory.counts(), self.presence.there
+        others = [
+            OtherRelay(
+                relay=name,
+                there=name in there,
+                members=counts.get(name, 0),
+                links=links.get(name, 0),
+                round_trip_ms=round_trips[name] * 1e3 if name in round_trips else None,
+                url=self.relays[name].url,
+                public_url=self.relays[name].public_url or None,
+            )
+            for name in self.others
+        ]
         return ClusterStatus(
             name=self.settings.name,
             nats=self.is_up,
             server=self.server,
-            relays={name: counts.get(name, 0) for name in self.presence.there},
+            relays={name: counts.get(name, 0) for name in there},
             missing=self.directory.missing,
+            others=others,
         )
 
     def common(self, settings: NetworkSettings, key: bytes) -> Common:
@@ -594,6 +609,7 @@ class Cluster:
             elif self.directory.elsewhere(change.key) is None:
                 self._freed(shared, ip)
             self._place(shared, ip)
+            self._announce(shared, ip)
 
     def _place_soon(self, shared: Shared, ip: int) -> None:
         """A member has come or gone here, which its network is not through with."""
@@ -606,6 +622,9 @@ class Cluster:
         found = self.directory.elsewhere((shared.word, ip))
         is_here = shared.network.member_at(IPv4Address(ip)) is not None
         self.mesh.route(shared.word, ip, None if found is None or is_here else found[0])
+
+    def _announce(self, shared: Shared, ip: int) -> None:
+        self.decide(shared, lambda network, now, wall: network.placed(ip))
 
     def _moved(self, shared: Shared, ip: int) -> None:
         self.decide(shared, lambda network, now, wall: shared.moved(ip, now))
