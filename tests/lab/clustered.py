@@ -1,6 +1,6 @@
 """Two relays of one cluster on the hub of a laboratory, before a real server of NATS there.
 
-    Clustered(laboratory) ─▶ start("eu"), start("us") ─▶ clients at EU_URL, US_URL ─▶ away, silent, cut off
+Clustered(laboratory) ─▶ start("eu"), start("us") ─▶ clients at EU_URL, US_URL ─▶ away, silent, cut off
 """
 
 import json

@@ -249,7 +249,7 @@ class Setting:
             identity,
             self.keyring(),
             state,
-            self._relays(Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", trust=Trust(ca_file))),
+            self._relays(Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}/", trust=Trust(ca_file))),
             self.engine,
             self.interface,
             sealing=sealing,
@@ -262,7 +262,9 @@ class Setting:
 
     def _relays(self, dialer: Dialer) -> Relays:
         """With those of `others` behind it, by ws://."""
-        own = [dialer, *(Dialer(f"ws://127.0.0.1:{other.port}") for other in self.others)]
+        own = [dialer]
+        for other in self.others:
+            own.append(Dialer(f"ws://127.0.0.1:{other.port}/", instance=dialer.instance))
         return Relays(own, Dialer, lambda: 0.0)
 
     async def _sleep(self, seconds: float) -> None:

@@ -70,6 +70,7 @@ from candy.relay.cluster.records import (
 from candy.relay.cluster.shared import Shared
 from candy.relay.clustersettings import ClusterSettings
 from candy.relay.enrolment import AGAIN_S, Device, Standing
+from candy.relay.keys import number_of
 from candy.relay.limits import month_of
 from candy.relay.network import Network
 from candy.relay.networksettings import NetworkSettings
@@ -309,6 +310,10 @@ class Cluster:
         following = {Bucket.RELAYS: self._on_relay, Bucket.DEVICES: self._on_device, Bucket.GRANTS: self._on_grant}
         for bucket, follow in following.items():
             await patiently(partial(self._nats.follow, bucket, follow))
+        own = number_of(name)
+        if twin := next((other for other in self.relays if other != name and number_of(other) == own), None):
+            # Members would take the key of the one for an old key of the other.
+            raise OperationalError(f"cluster: the names {name} and {twin} give relays one number: choose another name")
         for shared in self.shares.values():
             await self._take_in(shared, shared.path not in known.record.imported)
         await self._has_imported()
