@@ -1,6 +1,8 @@
 """Two relays of one cluster on the hub of a laboratory, before a real server of NATS there.
 
-Clustered(laboratory) ─▶ start("eu"), start("us") ─▶ clients at EU_URL, US_URL ─▶ away, silent, cut off
+    Clustered(laboratory) ─▶ both() ─▶ clients at URLS ─▶ relays["eu"] is killed or held, or cut("eu")
+
+All of it ends with the laboratory.
 """
 
 import json

@@ -7,7 +7,8 @@ from candy.member.silence import ASK_S, DOUBT_S, SOON_S, SPREAD_S, Look, Silence
 
 def looks(silence: Silence, until: float) -> list[tuple[float, Look]]:
     """Each that asks or doubts, in a silence of so many seconds, looked at when it says."""
-    found, silent = [], 0.0
+    found: list[tuple[float, Look]] = []
+    silent = 0.0
     while silent <= until:
         if (look := silence.look(silent)) is not Look.NOTHING:
             found.append((round(silent, 6), look))

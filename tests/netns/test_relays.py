@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lab import nameserver
 import pytest
+from lab import nameserver
 from lab.clustered import ADDRESSES, URLS, Clustered
 from lab.control import asked, sealing_of
 from lab.laboratory import PORT, Client, Laboratory
-from lab.namespaces import Ethernet
 from lab.nameserver import resolving_by
+from lab.namespaces import Ethernet
 from lab.programs import PATIENCE_S, Program, environment
 from lab.traffic import connect, ping
 

@@ -25,8 +25,8 @@ from candy.protocol.control import (
     NetworkKey,
     NotSealing,
     Peer,
-    Relays,
     RelayKey,
+    Relays,
     State,
     Tell,
 )

@@ -122,7 +122,7 @@ def test_one_relay_of_several_has_a_number_of_its_own(tmp_path: Path) -> None:
     assert (made.key.number, made.key.generation) == (number, NOW)
     next(tmp_path.glob("keys/*/network.key")).unlink()
     missing = [path for path in ("/", "/home") if not _has_seed(tmp_path, path)]
-    with pytest.raises(OperationalError, match="needs a key with its own number among others: .* is not there"):
+    with pytest.raises(OperationalError, match=r"needs a key with its own number among others: .* is not there"):
         keys(tmp_path, missing[0]).current(NOW, number_of("us"))
 
 

@@ -1,11 +1,11 @@
 """By which URLs members reach the relays of a cluster, as each relay tells its members.
 
-    records of relays, who is there ─▶ Entrances.look() ─▶ URLs, this relay's own first ─▶ below(path) of a network
+    public URLs, who is there ─▶ Entrances.look() ─▶ urls, this relay's own first ─▶ below(path) of a network
 
 Rules:
  1. Only a `public_url` is told: the `url` by which relays reach each other may be one of an inner network.
- 2. A relay that is there is told of at once, and one that has gone KEPT_S later: most come back, and whoever goes to one
-    that is not there has lost a moment.
+ 2. A relay that is there is told of at once, and one that has gone for KEPT_S more: most come back, and who goes to one
+    that is not there loses a moment.
  3. Of more than RELAYS_MAX each relay leaves out others: it tells of those whose names follow its own.
 
 No I/O and no clock.

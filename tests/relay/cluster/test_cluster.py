@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from secrets import token_hex
 from typing import Any
 
@@ -26,7 +26,7 @@ from candy.relay.enrolment import Standing
 from candy.relay.leases import LeaseRow, Traffic
 from candy.relay.limits import Limits, OwnLimits
 from candy.relay.networksettings import NetworkSettings
-from candy.relay.recording import TELL_AWAY, Outcome, Wanted
+from candy.relay.recording import TELL_AWAY, Outcome, Sharing, Wanted
 from candy.relay.reservations import Reservation
 from candy.relay.session import Bind, Limit, Unbind
 
@@ -58,7 +58,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def _elsewhere(shared: Shared, ip: IPv4Address) -> tuple[str, bytes] | None:
+def _elsewhere(shared: Sharing, ip: IPv4Address) -> tuple[str, bytes] | None:
     """The relay that has a member at an address, and which device that is."""
     found = shared.elsewhere(int(ip))
     return None if found is None else (found.relay, found.identity)
@@ -336,7 +336,7 @@ async def test_a_relay_that_is_gone(start: Start, monkeypatch: pytest.MonkeyPatc
     assert eu.end is not None
     assert us.cluster is not None
     await until(lambda: us.cluster is not None and us.cluster.directory.missing == [])
-    status = us.cluster.status()
+    status = await us.cluster.status()
     assert (status.name, status.nats, status.relays, status.missing) == ("us", True, {"eu": 1}, [])
     await eu.end()
     await until(lambda: shared.elsewhere(int(ip(7))) is None)
