@@ -377,6 +377,9 @@ class Member:
     async def _dial(self, attempt_s: float) -> Reached | Failed:
         """One attempt."""
         url = self.relays.following
+        if not self.relays.is_own(url) and not self.keyring.knows_network():
+            # Its file was removed meanwhile: anybody could be there.
+            return Failed(url, f"{url}: a relay told of this one, and this member knows no network's key any more")
         try:
             dialer = self.relays.next()
         except (ConfigError, OperationalError) as error:

@@ -6,7 +6,7 @@
 Rules:
  1. What relays tell is judged as if it were hostile: no more than RELAYS_MAX URLs, each as sound as one of -w, without
     user and fragment, with TLS if the user's first one has that, and of the same network's path. Whoever answers there
-    has to show the network's key (candy.member.login, rule 2).
+    has to show the network's key (candy.member.login, rule 2), so nobody goes there who knows none.
  2. Nothing that leads into the tunnel may lead to the relay in use, nor to the one that is dialed.
  3. Of relays that were told the dialer is made when it is needed, and forgotten when they are neither in use nor next.
 
@@ -16,6 +16,7 @@ Which one is next candy.member.rounds decides.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
+from typing import Final
 from urllib.parse import urlsplit
 
 from candy.host.underlay import Way
@@ -24,6 +25,9 @@ from candy.member.rounds import Round
 from candy.member.settings import check_url
 from candy.protocol.control import RELAYS_MAX, URL_MAX
 from candy.protocol.linking import Endpoint
+
+DOUBTED_MAX: Final = 64
+"""Lines of the log about what relays tell."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ class Relays:
         """Of the connection that leads, or led last."""
         self._dialed = own[0]
         """Of the last attempt."""
+        self._doubted: set[str] = set()
+        """URLs that are not gone to, of which there is a line in the log."""
 
     @property
     def extension(self) -> bool:
@@ -70,6 +76,10 @@ class Relays:
     @property
     def has_others(self) -> bool:
         return self._round.has_others(self.at_hand.relay)
+
+    def is_own(self, url: str) -> bool:
+        """It is the user's; else a relay told it."""
+        return self._round.is_own(url)
 
     @property
     def is_over(self) -> bool:
@@ -114,7 +124,10 @@ class Relays:
             try:
                 usable.append(usable_url(told, self._own[0].relay))
             except ValueError as error:
-                _log.warning("not gone to: the relay tells of another one, whose URL %r %s", told, error)
+                # A relay may tell as often as it likes.
+                if told not in self._doubted and len(self._doubted) < DOUBTED_MAX:
+                    self._doubted.add(told)
+                    _log.warning("not gone to: the relay tells of another one, whose URL %r %s", told, error)
         self._round.tell(usable)
         return tuple(usable)
 

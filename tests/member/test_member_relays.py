@@ -224,6 +224,20 @@ class TestWithKeys:
         stranger.end()
         await runner.cleanup()
 
+    async def test_nobody_goes_to_one_that_was_told_without_a_key(
+        self, setting: Setting, relay: KeyedRelay, journal: Journal
+    ) -> None:
+        """The user removes what the member knows of its network, so a first contact there would believe anybody."""
+        setting.start()
+        visitor = await self.entered(relay, journal)
+        [message] = control.relays_messages(["ws://a.test/"])
+        await visitor.tell(message)
+        await settled(setting, visitor)
+        (setting.folder / "network" / "__noname__").unlink()
+        visitor.visitor.hang_up()
+        await journal.said("ws://a.test/: a relay told of this one, and this member knows no network's key any more")
+        await self.entered(relay, journal, 2)
+
 
 async def settled(setting: Setting, visitor: KeyedVisitor) -> None:
     """Return once the member has acted on all that it was told."""

@@ -72,6 +72,8 @@ def test_no_more_than_there_is_room_for(caplog: pytest.LogCaptureFixture) -> Non
     assert relays.others == told[:RELAYS_MAX]
     assert relays.tell([OTHER, "nonsense", OWN]) == (OTHER, OWN)
     assert relays.others == [OTHER]
+    # That is said once.
+    relays.tell(["nonsense"])
     assert len(caplog.messages) == 1
 
 
