@@ -411,11 +411,13 @@ OPTIONS: Mapping[Side, tuple[Option, ...]] = {
         Option(
             "websocket",
             str,
-            "the relay, ws://host:port or wss://host; with the network's key behind #, as the relay prints it",
+            "the relay, ws://host:port or wss://host; with the network's key behind #, as the relay prints it; may be "
+            "repeated, for where to go when one is lost",
             "URL",
             "-w",
-            fields=("url", "network_key", "link_pin"),
+            fields=("urls", "network_key", "link_pins"),
             is_original=True,
+            repeats=True,
             reloads=True,
         ),
         Option("name", str, "name the interface candy-NAME instead of candy", "NAME", "-n", is_original=True),

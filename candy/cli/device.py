@@ -44,7 +44,7 @@ _UNWRITTEN = frozenset({"websocket", "password", "password_file"})
 
 def join(link: str) -> int:
     before = _before()
-    if before.get("websocket") is not None:
+    if before.get("websocket"):
         raise ConfigError("-w: the link names the relay: leave it out")
     line, network, invitation = _read(_from_standard_input() if link == _STANDARD_INPUT else link.strip())
     written = {key: value for key, value in before.items() if value not in (None, ()) and key not in _UNWRITTEN}

@@ -64,7 +64,7 @@ def _settings(notes: list[str]) -> MemberSettings:
     parent = click.get_current_context().parent
     before = {} if parent is None else parent.params
     config = before.get("config")
-    if config is None and before.get("websocket") is None and (usual := usual_file(before.get("name"))).exists():
+    if config is None and not before.get("websocket") and (usual := usual_file(before.get("name"))).exists():
         config = str(usual)
     written = {option.key: before.get(option.key) for option in OPTIONS["client"] if option.is_flag}
     gathered = gather("client", config, None, written, os.environ, notes.append)

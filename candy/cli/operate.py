@@ -113,7 +113,16 @@ def _of_relay() -> list[click.Command]:
     @_command("server", "status", "Show the relay as a whole.")
     def status(asking: "Asking", is_json: bool) -> None:
         answer = asking.ask("GET", f"{VERSION}/status")
-        _print_json(answer) if is_json else tables.show_one(answer.items())
+        if is_json:
+            _print_json(answer)
+            return
+        cluster = answer.pop("cluster") or {}
+        own = {"relay": cluster["name"], "nats": cluster["nats"], "nats_server": cluster["server"]} if cluster else {}
+        tables.show_one((answer | own).items())
+        if cluster:
+            click.echo()
+            missing = cluster["missing"]
+            tables.show(tables.RELAYS, [each | {"known": each["relay"] not in missing} for each in cluster["others"]])
 
     @_command("server", "members", "List the members that are logged in.", _NETWORK, _interval(INTERVAL_S))
     def members(asking: "Asking", is_json: bool, network: str | None, interval: float) -> None:

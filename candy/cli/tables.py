@@ -81,6 +81,16 @@ MEMBERS = (
 )
 RELAY = Column("RELAY", "relay")
 """Of a member, where there are several."""
+RELAYS = (
+    Column("RELAY", "relay"),
+    Column("THERE", "there", "flag"),
+    Column("KNOWN", "known", "flag", spare=2),
+    Column("MEMBERS", "members", "count"),
+    Column("LINKS", "links", "count"),
+    Column("RTT", "round_trip_ms", "ms"),
+    Column("URL", "url", spare=1),
+    Column("PUBLIC-URL", "public_url"),
+)
 LEASES = (
     NETWORK,
     Column("ADDRESS", "address"),

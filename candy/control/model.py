@@ -175,6 +175,27 @@ class Networks:
 
 
 @dataclass(slots=True, kw_only=True)
+class OtherRelay:
+    """Another relay of the cluster, as this one sees it."""
+
+    __pydantic_config__ = DOCUMENTED
+
+    relay: str
+    """Its name."""
+    there: bool
+    """It is heard; or it has not said that it ends."""
+    members: int
+    links: int
+    """Connections to it by which packets go; 0: they are dropped."""
+    round_trip_ms: float | None
+    """To it, by a ping that was sent for this answer; null without a link, or an answer in time."""
+    url: str
+    """By which relays reach it."""
+    public_url: str | None
+    """By which members do, where that was given: they are told it."""
+
+
+@dataclass(slots=True, kw_only=True)
 class ClusterStatus:
     """The other relays that serve the same networks, as this one sees them."""
 
@@ -190,6 +211,8 @@ class ClusterStatus:
     """The others that are there, and how many members each has."""
     missing: list[str]
     """Relays of which not everything is known yet."""
+    others: list[OtherRelay]
+    """All that have not said that they end."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -607,7 +630,9 @@ class MemberStatus(Traffic):
     state: Literal["connected", "logging in", "waiting", "connecting"]
     """`logging in`: it has a connection; `waiting`: for the next attempt to make one."""
     relay: str
-    """Its URL."""
+    """The URL of the one in use; before there is one, of the one that it is going to."""
+    other_relays: list[str]
+    """URLs of those that it goes to when that is lost, its own before those that a relay told."""
     address: str | None
     """With the prefix's length."""
     network: str | None

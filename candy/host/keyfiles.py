@@ -52,8 +52,13 @@ def read(path: Path, lengths: Container[int], what: str) -> bytes | None:
     except ValueError:
         held = b""
     if not held or len(held) not in lengths:
-        raise OperationalError(f"{path} is damaged, it holds no {what}: put a copy back, or move it away for a new one")
+        raise damaged(path, what)
     return held
+
+
+def damaged(path: Path, what: str) -> OperationalError:
+    """The error of a file that does not hold what it should."""
+    return OperationalError(f"{path} is damaged, it holds no {what}: put a copy back, or move it away for a new one")
 
 
 def make(folder: Path, path: Path, length: int, what: str, draw: Callable[[int], bytes]) -> bytes:

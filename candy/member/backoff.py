@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect.
+"""How long to wait before the next attempt to connect, once all relays that a member knows were tried.
 
     failure in a row     1          2         3          4         5           6, 7, …
     lost, unreachable    1 to 1.5   2 to 3    2.7 to 4   2.7 to 4  2.7 to 4    2.7 to 4    seconds

@@ -72,6 +72,7 @@ class MemberControl:
             interface=self._interface.name,
             state=progress.state,
             relay=self._member.relay,
+            other_relays=self._member.relays.others,
             address=None if address is None else str(address),
             network=None if address is None else str(address.network),
             extension=None if conversation is None else conversation.extended,

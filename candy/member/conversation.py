@@ -98,6 +98,14 @@ class Learn:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnRelays:
+    """Remember by which relays the network is reached, under its key."""
+
+    network: bytes
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeepKeys:
     """Write down whom the member believes, and the credential that it was given, before anything behind this."""
 
@@ -146,7 +154,20 @@ class Shake:
 Sealing = Admitted | NetworkChanged | Tell | Shake
 """For sealed sessions with others (candy.member.sealing)."""
 Action = (
-    Send | Ping | Close | Drop | Log | Configure | Join | Keep | KeepKeys | SetRoutes | SetPlacements | Learn | Sealing
+    Send
+    | Ping
+    | Close
+    | Drop
+    | Log
+    | Configure
+    | Join
+    | Keep
+    | KeepKeys
+    | LearnRelays
+    | SetRoutes
+    | SetPlacements
+    | Learn
+    | Sealing
 )
 
 

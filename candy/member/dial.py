@@ -126,6 +126,7 @@ class Dialer:
         trust: by what the relay's certificate is believed.
         extension: offer candy.3 and candy.2.
         underlay: this machine beside the tunnel; None: there is no tunnel to stay out of.
+        instance: what the member calls itself, to all relays: 16 hex digits; None: at random.
 
     Raises:
         ConfigError: the URL, the CA file or a proxy variable of the environment can't be used.
@@ -139,18 +140,19 @@ class Dialer:
         trust: Trust = BY_SYSTEM,
         extension: bool = True,
         underlay: Underlay | None = None,
+        instance: str | None = None,
     ) -> None:
         self.extension = extension
-        self.instance = secrets.token_hex(8)
-        """What it calls itself: 16 hex digits."""
+        self.instance = instance or secrets.token_hex(8)
+        """What it calls itself."""
         try:
             self._url = URL(url)
+            self.relay = shown_url(url)
         except ValueError as error:
             # yarl repeats what stands before the host.
             raise ConfigError(f"the relay's URL can't be used: {without_credentials(str(error))}") from error
         self._authorization = basic(self._url)
         shown = self._url.with_user(None)
-        self.relay = str(shown)
         """The URL without credentials, for messages."""
         host, _, zone = plain_host(self._url.raw_host or "").partition("%")
         # "An HTTP client … MUST remove any ZoneID attached to an outgoing URI" (RFC 6874): it says nothing over there.
@@ -343,6 +345,11 @@ class _Connector(aiohttp.BaseConnector):
     def forget(self) -> None:
         if self._duplicate is not None:
             self._duplicate.close()
+
+
+def shown_url(url: str) -> str:
+    """The URL without credentials, the same for all ways to write one. Raises ValueError."""
+    return str(URL(url).with_user(None))
 
 
 def _host_and_port(url: URL) -> tuple[str, int]:

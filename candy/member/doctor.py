@@ -1,6 +1,7 @@
 """Walks the way of a member from its settings to its packets, step by step, and says what is wrong with each.
 
     settings ─▶ Dialer: name, TCP, proxy, TLS, upgrade ─▶ half a log-in: clock, log-in ─▶ a long request: path MTU
+                and the other relays of -w, as far as the upgrade
                 candy.member.machine: address, routes, state, forwarding, firewall
 
 Rules:
@@ -16,7 +17,7 @@ This module does not know how a client that runs is asked, nor how findings are 
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface
@@ -78,9 +79,10 @@ def examine(settings: MemberSettings, client: Running | None) -> list[Finding]:
     """
     underlay = Underlay(settings.interface)
     dialer, keyring = parts.dialer(settings, underlay), parts.keyring(settings)
+    others = [parts.dialer(settings, underlay, url) for url in settings.urls[1:]]
     machine = Machine(settings, client, underlay)
     with running() as engine:
-        return asyncio.run(Doctor(settings, client, dialer, keyring, engine).examine(machine))
+        return asyncio.run(Doctor(settings, client, dialer, keyring, engine, others=others).examine(machine))
 
 
 class Doctor:
@@ -89,9 +91,10 @@ class Doctor:
     Args:
         settings: the client's.
         client: one that runs with these.
-        dialer, keyring: made of them.
+        dialer, keyring: made of them; the first relay's.
         engine: has one network, number 0.
         wall: Unix seconds.
+        others: dialers of the other relays.
     """
 
     def __init__(
@@ -102,10 +105,13 @@ class Doctor:
         keyring: Keyring,
         engine: Engine,
         wall: Callable[[], float] = time.time,
+        *,
+        others: Sequence[Dialer] = (),
     ) -> None:
         self._settings = settings
         self._client = client
         self._dialer = dialer
+        self._others = others
         self._keyring = keyring
         self._engine = engine
         self._wall = wall
@@ -122,7 +128,21 @@ class Doctor:
             address = self._client.address or address
         *way, path = found
         here = [await machine.address(address), await machine.routes(address, self._dialer.outer.ways)]
-        return [*way, *here, path, machine.state(), *machine.gateway()]
+        return [*way, *await self.others(), *here, path, machine.state(), *machine.gateway()]
+
+    async def others(self) -> list[Finding]:
+        """Whether the other relays answer. A member does without them, so that they do not is a warning."""
+        found = []
+        with reading(self._engine, self._secure.on_event) as self._events:
+            for dialer in self._others:
+                began = time.monotonic()
+                try:
+                    (await dialer.dial(secure=self._secure)).close()
+                    state, text = State.OK, f"{dialer.relay} answers, to go to when another one is lost"
+                except OperationalError as error:
+                    state, text = State.WARNING, str(error)
+                found.append(Finding("other relay", state, time.monotonic() - began, text))
+        return found
 
     async def walk(self) -> tuple[list[Finding], IPv4Interface | None]:
         """The way to the relay, and the address that the member has or would be given."""

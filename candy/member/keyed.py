@@ -4,7 +4,7 @@
                              │                └── 4010 ──▶ CONFIRM ──▶ WAITING ──APPROVED──▶ JOINED
                              └── refused: the relay's word, in message 2
     behind message 2: CONTROL ─▶ opened, and acted upon;  anything else of the relay's in the clear ─▶ 4012
-                      TELL, NOT_SEALING, COMMIT within it, and HANDSHAKE ─▶ candy.member.sealing
+                      RELAYS ─▶ LearnRelays;  TELL, NOT_SEALING, COMMIT within it, and HANDSHAKE ─▶ candy.member.sealing
 
 Rules:
  1. A close frame is in the clear, so it is believed for nothing: what the relay says stands in message 2 or in CLOSING.
@@ -30,6 +30,7 @@ from candy.member.conversation import (
     Ending,
     Identity,
     KeepKeys,
+    LearnRelays,
     NetworkChanged,
     Shake,
     Tell,
@@ -92,6 +93,8 @@ class KeyedConversation(Conversation):
         self._outcome: Outcome | None = None
         self._channel: control.Channel | None = None
         self._lease = b""
+        self._relays: tuple[str, ...] = ()
+        """URLs of a set that is not whole yet."""
 
     @property
     def came_by(self) -> CameBy:
@@ -201,6 +204,8 @@ class KeyedConversation(Conversation):
                     return self._on_route(message, now)
                 case wire.Behind() if self._address is not None:
                     return self._on_behind(message)
+                case control.Relays():
+                    return self._on_relays(message)
                 case control.Tell() | control.NotSealing() | control.Commit() if self._address is not None:
                     return [Tell(message)]
         except TrustError as error:
@@ -208,6 +213,18 @@ class KeyedConversation(Conversation):
         except WireError as error:
             return self._on_unusable(payload, error)
         return [Drop(self._connection, DropReason.UNEXPECTED_KIND)]
+
+    def _on_relays(self, message: control.Relays) -> list[Action]:
+        assert self._outcome is not None
+        if message.first == 0:
+            self._relays = ()
+        if message.first != len(self._relays):
+            # Some are missing.
+            return []
+        self._relays += message.urls
+        if len(self._relays) < message.total:
+            return []
+        return [LearnRelays(self._outcome.known.network, self._relays)]
 
     def _on_closing(self, message: control.Closing) -> None:
         told, code = message.text or f"code {message.code}", message.code

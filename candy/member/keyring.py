@@ -80,16 +80,20 @@ class Keyring:
 
     def knows_network(self) -> bool:
         """Whether it refuses a relay without candy.3. Raises KeysUnusable."""
+        return self.network() is not None
+
+    def network(self) -> bytes | None:
+        """The network's key, as far as it knows one. Raises KeysUnusable."""
         with _usable():
-            return self._network is not None or self._known_now() is not None
+            known = self._known_now()
+        return self._network if known is None else known.network
 
     def fingerprints(self) -> tuple[str | None, str | None]:
         """Of the network's key and of the device's, as far as there are any. Raises KeysUnusable."""
         with _usable():
-            known, device = self._known_now(), self._keys.device_if_made()
+            network, device = self.network(), self._keys.device_if_made()
         if device is None and self._private is not None:
             device = key_pair(self._private)
-        network = self._network if known is None else known.network
         return (
             None if network is None else fingerprint(network),
             None if device is None else fingerprint(device.public),
@@ -127,7 +131,7 @@ class Keyring:
             kept = self._known_now()
             # A connection beside this one may have been told more, since this one was shown what it knows.
             if kept is None or not known.is_before(kept):
-                self._known = known
+                self._known = known if kept is None else known.beside(kept)
             self._ticket = ticket or self._ticket
             self._write()
 

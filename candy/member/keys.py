@@ -2,7 +2,7 @@
 
     device/NAME         its private key, 32 bytes: made once
     credential/NAME     selector 16, secret 32: given by the relay at the first log-in
-    network/NAME        what it knows of network and relay (candy.member.trust)
+    network/NAME        what it knows of network and relays (candy.member.trust)
 
 NAME is that of the member's other files (candy.member.state).
 
@@ -60,8 +60,12 @@ class MemberKeys:
 
     def known(self) -> Known | None:
         """What it knows of network and relay; None before the first log-in. Raises OperationalError."""
-        kept = keyfiles.read(self._path("network"), Known.LENGTHS, "network's and relay's key")
-        return None if kept is None else Known.decode(kept)
+        path, what = self._path("network"), "network's and relay's key"
+        kept = keyfiles.read(path, Known.LENGTHS, what)
+        try:
+            return None if kept is None else Known.decode(kept)
+        except ValueError:
+            raise keyfiles.damaged(path, what) from None
 
     def keep_known(self, known: Known) -> None:
         """Raises OperationalError."""

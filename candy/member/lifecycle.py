@@ -51,6 +51,7 @@ MAX_CONNECTIONS = 64
 """Of the engine: the interface, a connection, and those before it that have not ended yet."""
 PING_AFTER_S = 15.0
 DEAD_AFTER_S = 40.0
+"""Where there is another relay to go to, that is done sooner (candy.member.silence)."""
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class _Stays:
         if changed.applied:
             _log.info("changed: %s", ", ".join(changed.applied))
         if made is not None:
-            _log.info("connecting anew to %s", made.dialer.relay)
+            _log.info("connecting anew to %s", made.relays.at_hand.relay)
             if self._next is None:
                 self._staying.reschedule(asyncio.get_running_loop().time())
             self._next = made
@@ -203,7 +204,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
     acceptance = Acceptance(settings.accept_routes)
     masquerade = Masquerade(settings.interface) if settings.masquerade else None
     underlay = Underlay(settings.interface)
-    dialer = parts.dialer(settings, underlay)
+    relays = parts.relays(settings, underlay)
     with Tun(settings.interface, settings.mtu, offload=settings.offload) as tun:
         state = MemberState(settings.state_dir, settings.name)
         identity, keyring = parts.identity(settings, state, acceptance), parts.keyring(settings)
@@ -212,7 +213,7 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             made = Parts(
                 parts.identity(other, state, acceptance),
                 parts.keyring(other),
-                parts.dialer(other, underlay),
+                parts.relays(other, underlay),
                 other.seals,
                 other.secret,
             )
@@ -236,9 +237,9 @@ def run(settings: MemberSettings, reread: Callable[[], MemberSettings] | None = 
             linking = parts.linking(settings, state, engine, interface.connection)
             sealing = parts.sealing(settings, state, engine, interface.connection, linking)
             member = Member(
-                identity, keyring, state, dialer, engine, interface, underlay, sealing=sealing, linking=linking
+                identity, keyring, state, relays, engine, interface, underlay, sealing=sealing, linking=linking
             )
-            _log.info("interface %s is made; connecting to %s", interface.name, dialer.relay)
+            _log.info("interface %s is made; connecting to %s", interface.name, relays.at_hand.relay)
             stays = _Stays(member, settings, make)
             monitor = Monitor(member.look, member.changed)
             control = MemberControl(member, engine, interface)

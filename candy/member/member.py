@@ -1,9 +1,9 @@
 """The member's adapter: one connection after another, under an interface that stays.
 
-    Dialer ──fd──▶ Engine ──events──▶ Succession of Conversations ──actions──▶ Engine, Interface, MemberState, Peers,
-       ▲  ▲        ▲ packets            │   ▲  │      ▲                        Keyring
+    Relays ──fd──▶ Engine ──events──▶ Succession of Conversations ──actions──▶ Engine, Interface, MemberState, Peers,
+       ▲  ▲        ▲ packets            │   ▲  │      ▲                        Keyring, Relays
        │  └────────│───Dial, Abandon────┘   │ Ending  RouteSet
-       │       Interface              changed  │
+       │       Interface      changed, Silence │
        └───────────────── Sequels ◀────────────┘
 
 Rules: the adapter awaits and decides nothing; the interface keeps its address and its routes between connections, so
@@ -19,14 +19,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from math import inf
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.carrier.secure import Secure
-from candy.errors import AddressTaken, InterfaceGone, KeysUnusable, OperationalError
+from candy.errors import AddressTaken, ConfigError, InterfaceGone, KeysUnusable, OperationalError
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
 from candy.member.conversation import (
@@ -39,6 +39,7 @@ from candy.member.conversation import (
     Keep,
     KeepKeys,
     Learn,
+    LearnRelays,
     NetworkChanged,
     SetPlacements,
     SetRoutes,
@@ -52,9 +53,11 @@ from candy.member.linking import Linking
 from candy.member.login import LogIn, why_not_by_hash
 from candy.member.peers import Peers
 from candy.member.progress import Progress
+from candy.member.relays import Relays
 from candy.member.routeset import RouteSet
 from candy.member.sealing import Sealing
 from candy.member.sequel import Sequel, Sequels
+from candy.member.silence import Look, Silence
 from candy.member.state import MemberState
 from candy.member.succession import Abandon, Action, Dial, Judge, Succession
 from candy.primitives import verify
@@ -78,13 +81,15 @@ class Reached:
     """A relay, and how the member is to log in there; None: as old clients do."""
 
     upgraded: Upgraded
+    dialer: Dialer
     log_in: LogIn | None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why there is no connection. `refused`: there might be one, with another relay or other keys."""
+    """Why there is no connection to a relay. `refused`: there might be one, with another relay or other keys."""
 
+    relay: str
     text: str
     refused: bool = False
 
@@ -95,8 +100,8 @@ class Member:
     Args:
         identity: what it says of itself.
         keyring: what it logs in by, at a relay with candy.3.
-        state: keeps address and timestamp.
-        dialer, engine, interface: as made by run(); the engine has one network, number 0.
+        state: keeps address, timestamp, and what relays there are.
+        relays, engine, interface: as made by run(); the engine has one network, number 0.
         underlay: this machine beside the interface; None: what is in its way is not looked for.
         sealing: makes what seals packets for others, by what it says; None: nothing does.
         linking: has the direct links with those; None: there are none.
@@ -110,7 +115,7 @@ class Member:
         identity: Identity,
         keyring: Keyring,
         state: MemberState,
-        dialer: Dialer,
+        relays: Relays,
         engine: Engine,
         interface: Interface,
         underlay: Underlay | None = None,
@@ -124,7 +129,7 @@ class Member:
         self._identity = identity
         self.keyring = keyring
         self._state = state
-        self._dialer = dialer
+        self.relays = relays
         self._engine = engine
         self._secure = Secure(engine)
         self._interface = interface
@@ -147,32 +152,44 @@ class Member:
         self._change: str | None = None
         """Why the connection is in doubt, until that is acted upon."""
         self._dialing: asyncio.Task[Reached | Failed] | None = None
+        self._silence = Silence(random)
+        self._failed_at = ""
+        """The relay of the last failure."""
         self._admitted: Admitted | None = None
         """The last log-in by a key."""
-        self._upgraded: dict[int, Upgraded] = {}
+        self._reached: dict[int, Reached] = {}
         """By connection, those that the engine has."""
         self.progress = Progress()
         """What it is at."""
         if linking is not None:
-            linking.relay = lambda: self._dialer.relay_endpoints()
+            linking.relay = lambda: self.relays.endpoints()
             linking.wake = self._stirred.set
             linking.legacy.say = self._tell_members
             if self.sealing is not None:
                 linking.linked = self.sealing.linked
                 linking.legacy.ask_about, linking.legacy.has_key = self.sealing.look_up, self.sealing.has_key
+        self._remember_relays()
 
-    def renew(self, identity: Identity, keyring: Keyring, dialer: Dialer, seal: Seal, secret: Secret | None) -> None:
+    def renew(self, identity: Identity, keyring: Keyring, relays: Relays, seal: Seal, secret: Secret | None) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then, and
         sessions with others go on, as far as they may."""
-        self._identity, self.keyring, self._dialer = identity, keyring, dialer
+        self._identity, self.keyring, self.relays = identity, keyring, relays
+        self._remember_relays()
         if self.sealing is not None:
             self.sealing.change(seal, secret)
         self._sequels = Sequels(self._random, is_granted=identity.address is None)
 
+    def _remember_relays(self) -> None:
+        """Those that a relay of this network has told."""
+        # What is wrong with the keys says the first log-in.
+        with suppress(KeysUnusable):
+            if (network := self.keyring.network()) is not None:
+                self.relays.tell(self._state.relays(network))
+
     @property
     def relay(self) -> str:
-        """The URL of the relay that it is a member of, without a password."""
-        return self._dialer.relay
+        """The URL of the relay that it is a member of, or is going to, without a password."""
+        return self.relays.at_hand.relay
 
     @property
     def routes(self) -> tuple[RouteEntry, ...]:
@@ -208,7 +225,7 @@ class Member:
         Raises:
             OSError: the kernel can't be asked.
         """
-        return await self._dialer.outer.look()
+        return await self.relays.look()
 
     def changed(self, why: str) -> None:
         """The way to the relay has changed, or this machine was asleep; `why` is a sentence for the log."""
@@ -230,15 +247,18 @@ class Member:
         while True:
             try:
                 ending = await self._attempt()
+                is_over = self.relays.is_over
             except (AddressTaken, KeysUnusable) as error:
                 # A second interface of this machine, perhaps of another client, has it, or a file is damaged.
-                ending = Ending(str(error), refused=True)
+                ending, is_over = Ending(str(error), refused=True), True
             if ending.final:
                 raise OperationalError(ending.text)
             self.progress.ended(ending.text, self._wall())
-            sequel = self._sequels.after(ending)
+            self.relays.left()
+            sequel = self._sequels.after(ending, self._failed_at, is_over=is_over)
             level = logging.WARNING if sequel.is_news else logging.DEBUG
-            _log.log(level, "%s; trying again in %.1f s", sequel.text, sequel.delay)
+            again = "again" if self.relays.following == self.relay else self.relays.following
+            _log.log(level, "%s; trying %s in %.1f s", sequel.text, again, sequel.delay)
             if sequel.asks_anew:
                 self._last = None
             if sequel.needs_vmac:
@@ -281,7 +301,7 @@ class Member:
         try:
             await self._perform(succession.begin())
             while succession.ending is None:
-                await self._wait(succession.deadline)
+                await self._wait(min(succession.deadline, await self._listen(succession)))
                 await self._go_on(succession)
             return succession.ending
         finally:
@@ -302,9 +322,7 @@ class Member:
             if event == EVENT_CLOSING:
                 succession.closing(source, detail)
             elif event == EVENT_CLOSED:
-                cause, silence = detail.decode("ascii").split()
-                await self._perform(succession.closed(source, cause, now(), int(silence) / 1000))
-                self._hang_up(source)
+                await self._on_closed(succession, source, detail.decode("ascii"))
             elif event == EVENT_PONG:
                 self.progress.ponged(source)
                 await self._perform(succession.ponged(source, detail, now()))
@@ -312,6 +330,41 @@ class Member:
                 await self._perform(succession.received(source, detail, now(), int(self._wall())))
         await self._perform(succession.expired(now()))
         self._go_on_beside()
+
+    async def _on_closed(self, succession: Succession, connection: int, detail: str) -> None:
+        """`detail` is the cause, and the milliseconds for which nothing had come."""
+        cause, silence = detail.split()
+        is_heard = connection in succession.connections
+        actions = succession.closed(connection, cause, asyncio.get_running_loop().time(), int(silence) / 1000)
+        # Who was replaced has a double, which would be at another relay, too.
+        if is_heard and not (succession.ending is not None and succession.ending.replaced):
+            self._fail(self._reached[connection].dialer.relay)
+        await self._perform(actions)
+        self._hang_up(connection)
+
+    def _fail(self, relay: str) -> None:
+        self._failed_at = relay
+        self.relays.failed(relay)
+
+    async def _listen(self, succession: Succession) -> float:
+        """Whether the relay in use holds, and says something where there are others; when to look again."""
+        talk = succession.leading
+        if talk is None or talk.confirmed is None:
+            return inf
+        dialer = self._reached[talk.connection].dialer
+        if not succession.is_in_doubt:
+            self.relays.held(dialer)
+        heard = self._engine.received_ns(talk.connection)
+        if not self.relays.has_others or heard is None:
+            return inf
+        loop = asyncio.get_running_loop()
+        look = self._silence.look((time.monotonic_ns() - heard) / 1e9)
+        if look is Look.ASK:
+            self._engine.ping(talk.connection, b"")
+        elif look is Look.DOUBT:
+            self.relays.failed(dialer.relay)
+            await self._perform(succession.changed("the relay says nothing", loop.time()))
+        return loop.time() + self._silence.delay
 
     def _go_on_beside(self) -> None:
         """Act on what there is with other members, whether there is a relay or not."""
@@ -326,40 +379,48 @@ class Member:
 
     async def _dial(self, attempt_s: float) -> Reached | Failed:
         """One attempt."""
+        url = self.relays.following
+        if not self.relays.is_own(url) and not self.keyring.knows_network():
+            # Its file was removed meanwhile: anybody could be there.
+            return Failed(url, f"{url}: a relay told of this one, and this member knows no network's key any more")
+        try:
+            dialer = self.relays.next()
+        except (ConfigError, OperationalError) as error:
+            return Failed(url, f"{url}: {error}")
         # This machine, or the relay, may have moved into a network that one of the routes leads to.
         await self._follow()
-        outer = self._dialer.outer
+        outer = dialer.outer
         name = outer.name
         outer.segment = self._state.segment(outer.host)
         try:
             known = self._state.reached(name) if name is not None else ()
-            upgraded = await self._dialer.dial(attempt_s, secure=self._secure, known=known)
+            upgraded = await dialer.dial(attempt_s, secure=self._secure, known=known)
         except OperationalError as error:
-            return Failed(str(error))
+            return Failed(url, str(error))
         if name is not None:
             self._state.keep_reached(name, outer.good)
         if outer.segment is not None:
             self._state.keep_segment(outer.host, outer.segment)
-        return await self._prepare(upgraded)
+        return await self._prepare(upgraded, dialer)
 
-    async def _prepare(self, upgraded: Upgraded) -> Reached | Failed:
+    async def _prepare(self, upgraded: Upgraded, dialer: Dialer) -> Reached | Failed:
         """How to log in there."""
         with ExitStack() as unused:
             unused.callback(upgraded.close)
             try:
                 log_in = None if upgraded.shown is None else await self.keyring.log_in(upgraded.shown)
                 if log_in is None and (why := self._why_not_by_hash()) is not None:
-                    return Failed(why, refused=True)
+                    return Failed(dialer.relay, why, refused=True)
             except KeysUnusable as error:
-                return Failed(str(error), refused=True)
+                return Failed(dialer.relay, str(error), refused=True)
             unused.pop_all()
-        return Reached(upgraded, log_in)
+        return Reached(upgraded, dialer, log_in)
 
     def _why_not_by_hash(self) -> str | None:
         """Raises KeysUnusable."""
         return why_not_by_hash(
             knows_network=self.keyring.knows_network(),
-            extension=self._dialer.extension,
+            extension=self.relays.extension,
             seals_alone=self.sealing is not None and self.sealing.seal is Seal.REQUIRE,
             has_password=self.keyring.has_password,
         )
@@ -367,25 +428,27 @@ class Member:
     def _open(self, succession: Succession, dialed: Reached | Failed, now: float) -> list[Action]:
         """Begin the conversation on what was dialed."""
         if isinstance(dialed, Failed):
+            self._fail(dialed.relay)
             return succession.failed(dialed.text, now, refused=dialed.refused)
-        upgraded, log_in = dialed.upgraded, dialed.log_in
+        upgraded = dialed.upgraded
         try:
             connection = upgraded.hand_over(self._engine, self._sequels.ping_after)
         except OSError as error:
             upgraded.close()
             return succession.failed(f"the engine can't take the connection: {error.strerror}", now)
-        self._upgraded[connection] = upgraded
-        return succession.opened(self._conversation(connection, upgraded, log_in), now)
+        self._reached[connection] = dialed
+        return succession.opened(self._conversation(connection, dialed), now)
 
-    def _conversation(self, connection: int, upgraded: Upgraded, log_in: LogIn | None) -> Conversation:
-        if log_in is not None and upgraded.shown is not None:
-            instance = int(self._dialer.instance, 16)
+    def _conversation(self, connection: int, reached: Reached) -> Conversation:
+        upgraded = reached.upgraded
+        if reached.log_in is not None and upgraded.shown is not None:
+            instance = int(reached.dialer.instance, 16)
             return keyed(
                 self._identity,
                 connection,
                 self._last,
                 self._told,
-                log_in,
+                reached.log_in,
                 upgraded.shown,
                 instance,
                 verify,
@@ -405,7 +468,9 @@ class Member:
                 case Close():
                     self._engine.close(action.connection, action.code, action.reason)
                 case Join():
-                    self._dialer.outer.used = self._upgraded[action.connection].target
+                    reached = self._reached[action.connection]
+                    reached.dialer.outer.used = reached.upgraded.target
+                    self.relays.used(reached.dialer)
                     self._engine.join(action.connection, self._interface.connection)
                     self._join_links(action.connection)
                 case Configure():
@@ -416,6 +481,9 @@ class Member:
                 case KeepKeys():
                     # If it fails, what stands behind it is not done: the relay hears no confirmation.
                     self.keyring.keep(action.known, action.ticket)
+                case LearnRelays():
+                    told = self.relays.tell(action.urls)
+                    self._state.keep_relays(action.network, told)
                 case Keep():
                     self._state.keep_address(action.address)
                 case SetRoutes():
@@ -442,7 +510,8 @@ class Member:
                     self._dialing = asyncio.create_task(self._dial(action.attempt_s))
                     self._dialing.add_done_callback(lambda _: self._stirred.set())
                 case Judge():
-                    self._dialer.outer.judge(self._upgraded[action.connection].outer, gave_up=action.gave_up)
+                    ended = self._reached[action.connection]
+                    ended.dialer.outer.judge(ended.upgraded.outer, gave_up=action.gave_up)
                 case Abandon():
                     await self._abandon()
 
@@ -487,14 +556,13 @@ class Member:
 
     async def _follow(self) -> None:
         """Lead packets for the routes in force into the tunnel, and tell what that is in the way of."""
-        outer = self._dialer.outer
-        await self._interface.follow(self._routes, relay=outer.exposed)
+        await self._interface.follow(self._routes, relay=self.relays.exposed)
         if (own := self._interface.address) is None:
             return
         if self.linking is not None:
             self.linking.lead((own.network, *(route.destination for route in self._routes)))
         if self._underlay is not None:
-            await self._underlay.review(own, self._interface.routes.keys(), outer.ways)
+            await self._underlay.review(own, self._interface.routes.keys(), self.relays.ways)
 
     async def _wait(self, deadline: float) -> None:
         """Return once the engine has events, or something else is at hand, or at the deadline."""
@@ -528,13 +596,13 @@ class Member:
         while left and asyncio.get_running_loop().time() < deadline:
             await self._wait(deadline)
             left -= {source for source, event, _ in self._events() if event == EVENT_CLOSED}
-        for connection in list(self._upgraded):
+        for connection in list(self._reached):
             self._hang_up(connection)
 
     def _hang_up(self, connection: int) -> None:
         """The engine has sent what it had."""
         if self.sealing is not None:
             self.sealing.lost(connection)
-        upgraded = self._upgraded.pop(connection, None)
-        if upgraded is not None:
-            upgraded.hang_up()
+        reached = self._reached.pop(connection, None)
+        if reached is not None:
+            reached.upgraded.hang_up()

@@ -1,6 +1,7 @@
 """The parts of a member that its settings decide, and that one which runs may have others of after a reload."""
 
 import logging
+import random
 import secrets
 import socket
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
 from candy.member.linking import Linking, LinkSettings
+from candy.member.relays import Relays
 from candy.member.sealing import Sealing, boottime
 from candy.member.settings import MemberSettings
 from candy.member.state import MemberState
@@ -36,7 +38,7 @@ class Parts(NamedTuple):
 
     identity: Identity
     keyring: Keyring
-    dialer: Dialer
+    relays: Relays
     seal: Seal
     secret: Secret | None
 
@@ -46,16 +48,30 @@ def hello(host: str) -> bytes:
     return Hello("linux", __version__, host).encode()
 
 
-def dialer(settings: MemberSettings, underlay: Underlay | None = None) -> Dialer:
-    """Raises ConfigError or OperationalError, as Dialer does."""
-    if settings.insecure and settings.url.startswith("wss:"):
+def dialer(
+    settings: MemberSettings, underlay: Underlay | None = None, url: str | None = None, instance: str | None = None
+) -> Dialer:
+    """Of a URL; None: the first one. Raises ConfigError or OperationalError, as Dialer does."""
+    if settings.insecure and url is None and settings.url.startswith("wss:"):
         _log.warning("the relay's certificate is not verified (--insecure)")
+    url = url or settings.url
     return Dialer(
-        settings.url,
-        trust=Trust(settings.ca_file, settings.insecure, settings.all_pins, settings.ml_kem),
+        url,
+        trust=Trust(settings.ca_file, settings.insecure, settings.pins_of(url), settings.ml_kem),
         extension=settings.extension,
         underlay=underlay,
+        instance=instance,
     )
+
+
+def relays(settings: MemberSettings, underlay: Underlay | None = None) -> Relays:
+    """All that the settings name. Raises ConfigError or OperationalError, as Dialer does."""
+    first = dialer(settings, underlay)
+
+    def make(url: str) -> Dialer:
+        return dialer(settings, underlay, url, first.instance)
+
+    return Relays([first, *map(make, settings.urls[1:])], make, random.random)
 
 
 def keyring(settings: MemberSettings, invitation: Invitation | None = None) -> Keyring:

@@ -17,6 +17,7 @@ from candy.member.acceptance import ALL
 from candy.options import DEFAULT_PORT, OPTIONS, by_key
 from candy.protocol import stun
 from candy.protocol.addresses import may_be_elsewhere
+from candy.protocol.control import RELAYS_MAX
 from candy.protocol.link import Link
 from candy.protocol.linking import Endpoint
 from candy.protocol.secret import Secret
@@ -55,7 +56,8 @@ def _check_name(name: str | None) -> str | None:
     return name
 
 
-def _check_url(value: str) -> str:
+def check_url(value: str) -> str:
+    """The URL of a relay, as it is asked for. Raises ValueError."""
     url = split_url(value)
     if url.port == 0:
         raise ValueError("has port 0: give the port that the relay listens on")
@@ -118,12 +120,12 @@ class MemberSettings(Settings):
 
     password: bytes | None = field(repr=False)
     """Raw bytes, as they go into every digest; None: the member has a credential of its own."""
-    url: Annotated[str, After(_check_url)]
-    """The relay, ws:// or wss://, with a path."""
+    urls: Annotated[tuple[Annotated[str, After(check_url)], ...], Before(several)]
+    """Of relays, ws:// or wss://, with a path: the first to go to comes first."""
     network_key: bytes | None = None
-    """Of its network, from behind # in the URL."""
-    link_pin: bytes | None = None
-    """A pin from there."""
+    """Of their network, from behind # in a URL."""
+    link_pins: tuple[bytes | None, ...] = ()
+    """A pin from there, for each URL; None: it has none."""
     name: Annotated[str | None, Before(_none_if_empty), After(_check_name)] = None
     tun: OwnAddress = None
     """None: the relay grants an address."""
@@ -167,9 +169,14 @@ class MemberSettings(Settings):
 
     def check(self) -> None:
         super().check()
+        if len(self.urls) > RELAYS_MAX:
+            raise ValueError(f"{len(self.urls)} of --websocket: use {RELAYS_MAX} or less")
+        places = [urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]) for url in self.urls]
+        if twice := next((place for at, place in enumerate(places) if place in places[:at]), None):
+            raise ValueError(f"--websocket names {twice.geturl()} twice: remove one of them")
         if self.insecure and self.pins:
             raise ValueError("--insecure and --pin exclude each other: a pin needs no authority, so remove --insecure")
-        if self.insecure and self.link_pin is not None:
+        if self.insecure and any(self.link_pins):
             raise ValueError("--insecure takes any certificate, but the URL pins the relay's: remove --insecure")
         if self.secret is not None and self.seal == "off":
             raise ValueError('a secret asks for sealed packets, and seal = "off" for none: remove one of them')
@@ -180,9 +187,14 @@ class MemberSettings(Settings):
             )
 
     @property
-    def all_pins(self) -> tuple[bytes, ...]:
-        """Also the URL's."""
-        return self.pins if self.link_pin is None else (*self.pins, self.link_pin)
+    def url(self) -> str:
+        """The first one."""
+        return self.urls[0]
+
+    def pins_of(self, url: str) -> tuple[bytes, ...]:
+        """Also the URL's own."""
+        own = dict(zip(self.urls, self.link_pins, strict=False)).get(url)
+        return self.pins if own is None else (*self.pins, own)
 
     @property
     def seals(self) -> Seal:
@@ -211,25 +223,36 @@ def member_settings(given: Mapping[str, Given], *, password: bytes | None, **fix
         raise ConfigError(f"no relay given: add -w ws://host:{DEFAULT_PORT} (or wss://host)")
     fields = by_field(OPTIONS["client"], given)
     del fields["websocket"]
-    return validated(MemberSettings, fields | _of_line(websocket), fixed | {"password": password})
+    return validated(MemberSettings, fields | _of_lines(websocket), fixed | {"password": password})
 
 
-def _of_line(websocket: Given) -> dict[str, Given]:
-    """What the URL of the relay decides: itself, and what stands behind its #."""
-    text, origin = websocket
-    url, has_key, fragment = text.partition("#")
+def _of_lines(websocket: Given) -> dict[str, Given]:
+    """What the URLs of relays decide: themselves, and what stands behind their #."""
+    origin = websocket.origin
+    texts: tuple[str, ...] = (websocket.value,) if isinstance(websocket.value, str) else websocket.value
+    lines = [_of_line(Given(text, origin)) for text in texts]
+    keys = [(text, link.network) for text, (_, link) in zip(texts, lines, strict=True) if link is not None]
+    for text, key in keys[1:]:
+        if key != keys[0][1]:
+            raise complaint(Given(text, origin), "is of another network than the first one: a client is in one network")
+    given: dict[str, Any] = {"urls": tuple(url for url, _ in lines)}
+    if keys:
+        given |= {"network_key": keys[0][1], "link_pins": tuple(link and link.pin for _, link in lines)}
+    return {name: Given(each, origin) for name, each in given.items()}
+
+
+def _of_line(given: Given) -> tuple[str, Link | None]:
+    """A URL, and what stands behind its #."""
+    url, has_key, fragment = given.value.partition("#")
     if not has_key:
-        return {"url": websocket}
+        return url, None
     try:
         link = Link.parse(fragment)
     except ValueError as error:
-        raise complaint(websocket, str(error)) from None
+        raise complaint(given, str(error)) from None
     if link.invitation is not None:
-        raise complaint(websocket, "is an invitation, which lets in once: run candy-client join with it")
-    return {
-        name: Given(value, origin)
-        for name, value in (("url", url), ("network_key", link.network), ("link_pin", link.pin))
-    }
+        raise complaint(given, "is an invitation, which lets in once: run candy-client join with it")
+    return url, link
 
 
 class Change(NamedTuple):

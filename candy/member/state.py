@@ -4,6 +4,7 @@
     address/<name>        its last address, CIDR text: 192.168.202.7/24
     timestamp/<name>      the last timestamp put into an AUTH, decimal Unix seconds
     relay/<name>          addresses by which a host was last reached, one host a line: relay.example.org 203.0.113.5
+    relays/<name>         URLs of relays that a relay told, one a line, behind the network's key in hex
     segment/<name>        the longest TCP segment that the way to a host takes, one host a line: relay.example.org 1220
     pins/<name>           whose key each lease has (candy.sealing.pins)
     handshake/<name>      the time above which the next handshake is (candy.sealing.stamps)
@@ -27,6 +28,7 @@ from pathlib import Path
 from candy.errors import ConfigError
 from candy.host.files import Folder
 from candy.protocol.auth import TOLERANCE_S
+from candy.protocol.control import RELAYS_MAX
 from candy.sealing.pins import Pins
 from candy.sealing.stamps import Stamps
 
@@ -89,6 +91,17 @@ class MemberState:
     def keep_address(self, address: IPv4Interface) -> None:
         """Remember the address for next time."""
         self.folder.replace(self._path("address"), address.with_prefixlen.encode("ascii"))
+
+    def relays(self, network: bytes) -> tuple[str, ...]:
+        """URLs of the relays of the network with this key, as they were told."""
+        first, *urls = (self.folder.read(self._path("relays")) or b"").decode("utf-8", "replace").splitlines() or [""]
+        return tuple(urls[:RELAYS_MAX]) if first == network.hex() else ()
+
+    def keep_relays(self, network: bytes, urls: Sequence[str]) -> None:
+        """Remember them."""
+        if tuple(urls) != self.relays(network):
+            lines = [network.hex(), *urls[:RELAYS_MAX]]
+            self.folder.replace(self._path("relays"), "".join(f"{line}\n" for line in lines).encode("utf-8"))
 
     def pins(self) -> Pins:
         """Whose key each lease has."""

@@ -91,6 +91,16 @@ class Succession:
         return [talk.connection for talk in self._talks]
 
     @property
+    def leading(self) -> Conversation | None:
+        """The one by which packets go."""
+        return self._leading
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """That one was asked whether it holds, and has not answered."""
+        return self._probe is not None
+
+    @property
     def at_hand(self) -> Conversation | None:
         """The one that leads; before there is one, the one that comes."""
         return next(iter(self._talks), None)

@@ -21,14 +21,15 @@ The messages within, beside the ROUTE and BEHIND of candy.protocol.wire, BEHIND 
     CLOSING      ┌──┬────────┬──────┐       APPROVED   ┌──┬──────┬──────────┬─────────┐
     3+, S→C      │38│ code 2 │ text │       14, S→C    │39│ ip 4 │ prefix 1 │ lease 8 │
                  └──┴────────┴──────┘                  └──┴──────┴──────────┴─────────┘
-    CONFIRM      ┌──┐
-    1, C→S       │40│
-                 └──┘
+    CONFIRM      ┌──┐                       RELAYS     ┌──┬───────┬───────┬─────────┐┌──────────┬─────┐
+    1, C→S       │40│                       4+, S→C    │41│ first │ total │ count 1 ││ length 2 │ URL │  `count` times
+                 └──┘                                  └──┴───────┴───────┴─────────┘└──────────┴─────┘
 
 Rules: as in candy.protocol.wire: the length is checked before the first field is read, bytes that are not a message
 raise WireError, and whatever follows the fixed part is ignored. A Channel has both directions of one connection.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Interface
@@ -50,6 +51,10 @@ ASKS_MAX: Final = 64
 BEHIND_VERSION: Final = 2
 """Of a BEHIND within."""
 _HEAD: Final = Struct(">B3xQ")
+RELAYS_MAX: Final = 16
+"""URLs of relays."""
+URL_MAX: Final = 512
+"""Bytes of one."""
 PLACEMENTS_MAX: Final = (CONTROL_MAX - _HEAD.size - TAG_BYTES - wire.Behind.LAYOUT.size) // wire.Placement.LAYOUT.size
 """As many as a BEHIND within has room for."""
 
@@ -66,6 +71,7 @@ class Kind(IntEnum):
     CLOSING = 38
     APPROVED = 39
     CONFIRM = 40
+    RELAYS = 41
 
 
 class State(IntEnum):
@@ -270,8 +276,67 @@ class Confirm:
         return cls()
 
 
+@dataclass(frozen=True, slots=True)
+class Relays:
+    """RELAYS: by which relays members reach the network, this one among them.
+
+    `first` is the number of the first URL here, of `total` in the whole set. One whose first is 0 begins a set anew,
+    which counts once all are there.
+    """
+
+    LAYOUT: ClassVar[Struct] = Struct(">BBBB")
+    LENGTH: ClassVar[Struct] = Struct(">H")
+
+    first: int
+    total: int
+    urls: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        head = self.LAYOUT.pack(Kind.RELAYS, self.first, self.total, len(self.urls))
+        return head + b"".join(self.LENGTH.pack(len(url)) + url.encode("ascii") for url in self.urls)
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        _, first, total, count = cls.LAYOUT.unpack_from(message)
+        if total > RELAYS_MAX or first + count > total:
+            raise WireError(DropReason.TOO_LARGE)
+        urls, at = [], cls.LAYOUT.size
+        for _ in range(count):
+            begin = at + cls.LENGTH.size
+            if len(message) < begin:
+                raise WireError(DropReason.TOO_SHORT)
+            [length] = cls.LENGTH.unpack_from(message, at)
+            at = begin + length
+            if len(message) < at:
+                raise WireError(DropReason.TOO_SHORT)
+            url = message[begin:at]
+            # A URL is printable ASCII.
+            if length > URL_MAX or not all(0x20 < byte < 0x7F for byte in url):
+                raise WireError(DropReason.BAD_CONTROL)
+            urls.append(url.decode("ascii"))
+        return cls(first, total, tuple(urls))
+
+
+def relays_messages(urls: Sequence[str]) -> list[bytes]:
+    """What tells of these, at most RELAYS_MAX of at most URL_MAX bytes each, as few messages as will do."""
+    room = CONTROL_MAX - _HEAD.size - TAG_BYTES - Relays.LAYOUT.size
+    batches: list[list[str]] = [[]]
+    left = room
+    for url in urls:
+        if (size := Relays.LENGTH.size + len(url)) > left:
+            batches.append([])
+            left = room
+        batches[-1].append(url)
+        left -= size
+    messages, first = [], 0
+    for batch in batches:
+        messages.append(Relays(first, len(urls), tuple(batch)).encode())
+        first += len(batch)
+    return messages
+
+
 FromMember = Ask | Confirm
-FromRelay = Tell | NotSealing | Commit | NetworkKey | RelayKey | Closing | Approved | wire.Route | wire.Behind
+FromRelay = Tell | NotSealing | Commit | NetworkKey | RelayKey | Closing | Approved | Relays | wire.Route | wire.Behind
 
 _BY_KIND: dict[int, type[FromMember | FromRelay]] = {
     Kind.ASK: Ask,
@@ -283,6 +348,7 @@ _BY_KIND: dict[int, type[FromMember | FromRelay]] = {
     Kind.CLOSING: Closing,
     Kind.APPROVED: Approved,
     Kind.CONFIRM: Confirm,
+    Kind.RELAYS: Relays,
     wire.Kind.ROUTE: wire.Route,
     wire.Kind.BEHIND: wire.Behind,
 }

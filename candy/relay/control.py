@@ -113,7 +113,7 @@ class RelayControl(DeviceControl):
             queued_bytes=totals["queued_bytes"],
             logins=snapshot.logins(served.network for served in networks),
             worker_cpu_s=[used / 1e9 for used in self._engine.worker_cpu_ns()],
-            cluster=None if self._relay.cluster is None else self._relay.cluster.status(),
+            cluster=None if self._relay.cluster is None else await self._relay.cluster.status(),
         )
 
     async def history(self) -> History:

@@ -88,17 +88,20 @@ class Keyring:
         return self._files.times
 
 
-def keyring_of(files: RelayKeys, enrolment: Enrolment, wall: int, label: str) -> Keyring | None:
+def keyring_of(
+    files: RelayKeys, enrolment: Enrolment, wall: int, label: str, number: int | None = None
+) -> Keyring | None:
     """None: see rule 2.
 
     Args:
         label: the beginning of the network's lines in the log.
+        number: as for RelayKeys.current().
 
     Raises:
         OperationalError: see rule 2.
     """
     try:
-        current = files.current(wall)
+        current = files.current(wall, number)
     except UnwritableError as error:
         log.warning("%sno log-ins with keys: %s", label, error)
         return None

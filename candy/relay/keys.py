@@ -12,11 +12,15 @@ Rules:
     (candy.host.keyfiles); a network.key that is kept elsewhere is missed by `rotate` alone.
  2. What is new is written before it is told to anybody.
  3. A generation is the time, but more than the one before.
+ 4. Relays of a cluster have different numbers, by their names: members count each one's generations. A key that was
+    made when the relay was alone, or had another name, has another number, and is replaced.
 """
 
 import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from candy.errors import OperationalError, RequestError
@@ -32,7 +36,16 @@ _NEXT = "network.key.next"
 """What is to replace it."""
 _LENGTHS = range(_HEAD_BYTES, _HEAD_BYTES + SUCCESSIONS_MAX * Succession.BYTES + 1, Succession.BYTES)
 
+ALONE: Final = 0
+"""The number of a relay without others."""
+_NUMBERS: Final = (1 << 16) - 1
+
 Draw = Callable[[int], bytes]
+
+
+def number_of(name: str) -> int:
+    """Of the relay of this name in a cluster: from 1 to 65,535."""
+    return int.from_bytes(sha256(name.encode()).digest()[:4], "big") % _NUMBERS + 1
 
 
 class RelayKeys:
@@ -49,12 +62,30 @@ class RelayKeys:
         self._keys = folder / "keys" / quote(path, safe="").replace(".", "%2E")
         self._draw = draw
 
-    def current(self, wall: int) -> RelayKeyPair:
-        """The keys in use, made at the first call; `wall` in Unix seconds. Raises OperationalError."""
+    def current(self, wall: int, number: int | None = None) -> RelayKeyPair:
+        """The keys in use, made at the first call.
+
+        Args:
+            wall: Unix seconds.
+            number: the relay's, by rule 4; None: whatever it has, and ALONE if it has none yet.
+
+        Raises:
+            OperationalError: a file is damaged, or what signs is not there.
+        """
+        current = self._current(wall, ALONE if number is None else number)
+        if number is None or current.key.number == number:
+            return current
+        try:
+            seed = self._seed(current)
+        except RequestError as error:
+            raise OperationalError(f"this relay needs a key with its own number among others: {error}") from None
+        return self._keep(self._new(seed, number, max(wall, current.key.generation + 1), current.successions))
+
+    def _current(self, wall: int, number: int) -> RelayKeyPair:
         held = keyfiles.read(self._keys / "relay.key", _LENGTHS, "relay's key")
         if held is None:
             seed = keyfiles.make(self._folder, self._keys / _SEED, KEY_BYTES, "network's key", self._draw)
-            return self._keep(self._new(seed, 0, wall, ()))
+            return self._keep(self._new(seed, number, wall, ()))
         current = RelayKeyPair(
             key_pair(held[:KEY_BYTES]),
             RelayKey.decode(held[KEY_BYTES:_HEAD_BYTES]),

@@ -192,6 +192,7 @@ async def _shared(settings: ClusterSettings, relay: Relay, engine: Engine) -> As
         raise OperationalError('cluster: needs the library of NATS: pip install "candy-vpn[cluster]"') from None
     cluster = Cluster(settings, relay, {path: served.network for path, served in relay.served.items()})
     numbers = {word(path): served.number for path, served in relay.served.items()}
+    cluster.public_url = relay.settings.public_url or ""
     mesh = Mesh(settings, engine, numbers, cluster.psk, cluster.presence.linked, relay.door.left, relay.report)
     relay.mesh = cluster.mesh = mesh
     await cluster.start(

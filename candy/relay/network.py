@@ -26,7 +26,7 @@ Settings may change while members are there, and concern some of them:
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
 
@@ -214,6 +214,11 @@ class Network(Roster):
         told = f"{session.ip} was taken over at another relay"
         return self._send_away(session, CloseCode.REPLACED, told, now)
 
+    def placed(self, ip: int) -> list[Action]:
+        """Another relay has a member at this address, or has it no more: who wants to know is told."""
+        self._telling.changed(ip)
+        return []
+
     def freed(self, ip: int, now: float) -> list[Action]:
         """Another relay has no member at this address any more: a session that waits for it gets it."""
         return self._leave_address(ipv4(ip), now)
@@ -275,6 +280,11 @@ class Network(Roster):
         for session in self._of_device(key):
             actions += self._send_away(session, CloseCode.DEVICE_REVOKED, told, now)
         return [*actions, *self._telling.revoked(key)]
+
+    def set_relays(self, urls: Sequence[str]) -> list[Action]:
+        """By these URLs members reach the network's relays, this one among them: they are told."""
+        self._telling.set_relays(urls)
+        return []
 
     def renew(self, key: RelayKey, succession: Succession | None = None) -> list[Action]:
         """Log-ins are by this key of the relay's from now on, and all who have a key are told; with `succession` the

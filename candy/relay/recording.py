@@ -63,6 +63,11 @@ class Elsewhere(NamedTuple):
     relay: str
     identity: bytes
     """VMAC or key."""
+    lease: bytes = bytes(8)
+    """Its number; zeros: it has none."""
+    flags: Asks = Asks.SEALS_NOTHING
+    commit_bytes: int = 0
+    device: int = 0
 
 
 class Presented(NamedTuple):

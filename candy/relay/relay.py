@@ -54,6 +54,7 @@ from candy.relay.door import Door
 from candy.relay.guessing import FailureLimiter
 from candy.relay.interfaces import Interfaces
 from candy.relay.invitation import describe_pool
+from candy.relay.keys import number_of
 from candy.relay.leases import Traffic
 from candy.relay.limits import OwnLimits
 from candy.relay.login import LogIn
@@ -125,7 +126,11 @@ class Relay:
             OperationalError: a file of keys is damaged, or others can read it.
         """
         for served in self._served.values():
-            served.load_keys(self._settings.state_dir, int(time.time()))
+            self._load_keys(served)
+
+    def _load_keys(self, served: Served) -> None:
+        its = self._settings.cluster
+        served.load_keys(self._settings.state_dir, int(time.time()), None if its is None else number_of(its.name))
 
     def keep_by(self, recorder: Recorder) -> None:
         """Write down by this what devices are let in by."""
@@ -311,6 +316,8 @@ class Relay:
             logging.root.setLevel(logging.DEBUG if settings.debug else logging.INFO)
         self.door.proxies = TrustedProxies(settings.trusted_proxies)
         self.door.timeout_s = _longest_timeout(settings)
+        if "public_url" in names and self.cluster is not None:
+            self.cluster.publish(settings.public_url or "")
         return self.showing.follow(settings, names)
 
     async def _apply_networks(self, found: Changes) -> list[str]:
@@ -326,7 +333,7 @@ class Relay:
         for settings in found.added:
             served = serve(settings, self._engine, self._failures)
             try:
-                served.load_keys(self._settings.state_dir, wall)
+                self._load_keys(served)
                 await self._join(served)
             except OperationalError as error:
                 served.leave(now)

@@ -97,18 +97,19 @@ class Served:
             self.network.max_members = settings.max_members or None
         return actions
 
-    def load_keys(self, folder: Path, wall: int) -> None:
+    def load_keys(self, folder: Path, wall: int, number: int | None = None) -> None:
         """Have members log in with keys, which are made at the first start.
 
         Args:
             folder: the relay's state folder.
+            number: the relay's among others; None: it is alone.
 
         Raises:
             OperationalError: a file of keys is damaged, or others can read it; or keys can't be written, and members
                 have no other way.
         """
         files = RelayKeys(folder, self.settings.path, os.urandom)
-        self.keyring = keyring_of(files, self.network.enrolment, wall, self.label)
+        self.keyring = keyring_of(files, self.network.enrolment, wall, self.label, number)
         if self.keyring is None and not self.settings.legacy:
             raise OperationalError(f"{self.label}without keys, and with legacy = false, nobody can log in")
 

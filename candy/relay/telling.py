@@ -1,6 +1,7 @@
 """What the members of a network are told: which routes they have, what lies behind whom, and each other's keys.
 
     newcomer ─▶ welcome(): TELL of its next hops, BEHIND, ROUTE       rules change ─▶ follow_behind(), follow_routes()
+    set_relays() ─▶ RELAYS, to newcomers as well
     ASK ─▶ answer(): TELL, and to who was asked about TELL of the asker
     an address changes ─▶ changed() ─▶ due: catch_up(): TELL          a device is revoked, a key renewed ─▶ to all
 
@@ -9,13 +10,15 @@ Rules:
  2. Who asked about an address is told every change of it (candy.relay.interests), TELLS_AT_ONCE members each PAUSE_S,
     so that one that comes and goes again and again costs no more than that. A revocation waits for nothing. Who was
     asked about is told of the asker at once, of up to ASKERS_AT_ONCE within PAUSE_S; of more it is owed.
- 3. A gateway is told what lies behind whom, and so is a member with a key that has a route.
+ 3. By which relays members reach the network is told to members with a key, TELLS_AT_ONCE messages each PAUSE_S.
+ 4. A gateway is told what lies behind whom, and so is a member with a key that has a route.
 
 No I/O; nothing here decides who is in.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from ipaddress import IPv4Address
 from math import inf
 from typing import Final
@@ -34,6 +37,7 @@ from candy.relay.interests import Interests
 from candy.relay.keyed import KeyedSession
 from candy.relay.leases import fresh_number
 from candy.relay.realm import Realm
+from candy.relay.recording import Elsewhere
 from candy.relay.rules import Rules, behind_messages, messages
 from candy.relay.session import Session
 from candy.sealing.joined import Own
@@ -61,6 +65,10 @@ class Telling:
         self._askers: Counter[int] = Counter()
         """Those told at once since `_askers_s`, by the connection that was asked about."""
         self._askers_s = -inf
+        self._relays: list[bytes] = []
+        """What tells of those; nothing where the relay is alone."""
+        self._untold: dict[int, None] = {}
+        """Connections of members who have heard of others."""
         self._numbers: dict[int, bytes] = {}
         """In place of a lease's, of connections that have none."""
         realm.pool.leases.watch(self.changed)
@@ -72,7 +80,14 @@ class Telling:
         entries = self._realm.rules.entries(session.ip)
         # "ROUTE messages follow if SD-WAN rules concern this address": the member has no older set to withdraw.
         routes = messages(entries, session.extended) if entries else []
-        return [*self._tell_behind(session, None), *_to(session, routes)]
+        relays = self._relays if isinstance(session, KeyedSession) else []
+        return [*self._tell_behind(session, None), *_to(session, [*routes, *relays])]
+
+    def set_relays(self, urls: Sequence[str]) -> None:
+        """By these members reach the network's relays, this one among them; catch_up() tells it."""
+        self._relays = control.relays_messages(urls)
+        members = (each for each in self._sessions.values() if isinstance(each, KeyedSession) and each.is_member)
+        self._untold = dict.fromkeys(each.connection for each in members)
 
     def follow_behind(self, session: Session, before: Rules) -> list[Send]:
         """To a member, when the rules have changed: what lies behind whom. Gateways need it before others send them
@@ -165,12 +180,13 @@ class Telling:
     def left(self, session: Session) -> None:
         """Its connection is forgotten."""
         self._interests.forget(session.connection)
+        self._untold.pop(session.connection, None)
         self._numbers.pop(session.connection, None)
 
     @property
     def due(self) -> float:
         """When catch_up() has to be called."""
-        return self._last_s + PAUSE_S if self._interests.owes else inf
+        return self._last_s + PAUSE_S if self._interests.owes or self._untold else inf
 
     def catch_up(self, now: float) -> list[Send]:
         """Tell what is owed."""
@@ -178,7 +194,11 @@ class Telling:
             return []
         self._last_s = now
         owed = self._interests.owed(TELLS_AT_ONCE, Tell.MOST)
-        return [send for connection, addresses in owed for send in self._tell(connection, addresses)]
+        told = [send for connection, addresses in owed for send in self._tell(connection, addresses)]
+        for connection in [*self._untold][: TELLS_AT_ONCE // max(len(self._relays), 1)]:
+            del self._untold[connection]
+            told += [Send(connection, message) for message in self._relays]
+        return told
 
     def revoked(self, key: bytes) -> list[Send]:
         """To all members: this device's key is none any more."""
@@ -242,7 +262,9 @@ class Telling:
                 return Peer(ip, Told.CLEAR, flags, number)
             state = Told.SEALS if _seals(own) else Told.CLEAR
             return Peer(ip, state, flags | own.flags, number, own.commit_bytes, own.device.public)
-        lease = self._realm.pool.leases.get(address)
+        shared, lease = self._realm.shared, self._realm.pool.leases.get(address)
+        if shared is not None and (other := shared.elsewhere(address)) is not None:
+            return self._elsewhere(ip, other, flags)
         if lease is None:
             return Peer(ip, Told.NOBODY, flags)
         number = lease.number or bytes(8)
@@ -252,6 +274,16 @@ class Telling:
         is_revoked = device is not None and device.standing is Standing.REVOKED
         state = Told.REVOKED if is_revoked else Told.AWAY
         return Peer(ip, state, flags, number, 0, lease.vmac, device.number if device is not None else 0)
+
+    def _elsewhere(self, ip: IPv4Address, other: Elsewhere, flags: int) -> Peer:
+        """A member of another relay's, as that one has said."""
+        if len(other.identity) != KEY_BYTES:
+            # Whatever it is called by, it is another one than any before.
+            number = other.lease if any(other.lease) else blake2b(other.identity + ip.packed, digest_size=8).digest()
+            return Peer(ip, Told.CLEAR, flags, number)
+        seals = not other.flags & Asks.SEALS_NOTHING
+        own = (other.lease, other.commit_bytes, other.identity, other.device)
+        return Peer(ip, Told.SEALS if seals else Told.CLEAR, flags | other.flags, *own)
 
     def _number(self, session: Session) -> bytes:
         lease = session.lease

@@ -59,7 +59,7 @@ def test_join_writes_what_to_start_with(joined: Joined, state: Path, tmp_path: P
     assert (result.exit_code, result.stderr) == (0, "")
     [(settings, invitation)] = joined
     assert invitation == INVITATION
-    assert (settings.network_key, settings.all_pins, settings.name) == (NETWORK, (PIN,), "home")
+    assert (settings.network_key, settings.pins_of(settings.url), settings.name) == (NETWORK, (PIN,), "home")
     device = MemberKeys(state, "home").device(bytes)
     assert result.stdout.splitlines() == [
         f"joined as {ADDRESS}; this device is {fingerprint(device.public)}",

@@ -14,7 +14,7 @@ import aiohttp
 from kit.login import Talk, psk_of
 from kit.primitives import PRIMITIVES
 from kit.recorded import GRANTED, PASSWORD, WALL
-from lab.setting import Setting, Visitor
+from lab.setting import Setting, StagedRelay, Visitor
 
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
@@ -87,12 +87,13 @@ class KeyedRelay:
     """A network with the setting's password, and log-ins with it.
 
     Args:
-        setting: its relay becomes this, and its member one with a key.
+        setting: its member becomes one with a key.
+        relay: becomes this; None: the setting's.
     """
 
-    def __init__(self, setting: Setting, talk: Talk | None = None) -> None:
+    def __init__(self, setting: Setting, talk: Talk | None = None, relay: StagedRelay | None = None) -> None:
         self.talk = talk if talk is not None else Talk(passwords=(Password(PASSWORD),))
-        self._relay = setting.relay
+        self._relay = relay if relay is not None else setting.relay
         self._log_ins: asyncio.Queue[LogIn] = asyncio.Queue()
         self._relay.protocols = ("candy.3", "candy.2")
         self._relay.headers = self._show

@@ -36,6 +36,7 @@ from candy.member.dial import Dialer
 from candy.member.keyring import Keyring
 from candy.member.keys import MemberKeys
 from candy.member.member import Member
+from candy.member.relays import Relays
 from candy.member.sealing import Sealing
 from candy.member.state import MemberState
 from candy.protocol import auth, wire
@@ -220,6 +221,8 @@ class Setting:
         """Makes what the member logs in by."""
         self.seal: Seal | None = None
         """How it seals; None: what it is told of that nobody hears."""
+        self.others: list[StagedRelay] = []
+        """To go to when the first one is lost."""
         self._slept_enough = asyncio.Event()
         self.interface: Interface
         self.member: Member
@@ -246,7 +249,7 @@ class Setting:
             identity,
             self.keyring(),
             state,
-            Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}", trust=Trust(ca_file)),
+            self._relays(Dialer(f"{scheme}://127.0.0.1:{port or self.relay.port}/", trust=Trust(ca_file))),
             self.engine,
             self.interface,
             sealing=sealing,
@@ -256,6 +259,13 @@ class Setting:
         )
         self.staying = asyncio.create_task(self.member.stay())
         self.is_started = True
+
+    def _relays(self, dialer: Dialer) -> Relays:
+        """With those of `others` behind it, by ws://."""
+        own = [dialer]
+        for other in self.others:
+            own.append(Dialer(f"ws://127.0.0.1:{other.port}/", instance=dialer.instance))
+        return Relays(own, Dialer, lambda: 0.0)
 
     async def _sleep(self, seconds: float) -> None:
         self.delays.append(seconds)
@@ -276,6 +286,17 @@ class Setting:
         return (self.folder / what / "__noname__").read_text()
 
 
+async def serving(relay: StagedRelay, tls: ssl.SSLContext | None = None) -> web.AppRunner:
+    """Have it listen, until the runner's cleanup()."""
+    application = web.Application()
+    application.router.add_get("/{path:.*}", relay.serve)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    relay.port = runner.addresses[0][1]
+    return runner
+
+
 @pytest.fixture
 def relay_tls() -> ssl.SSLContext | None:
     """Of the relay; none unless a test has one of its own."""
@@ -290,12 +311,7 @@ async def setting(
     engine = Engine(2, max_connections=8, max_guests=8, ping_when_quiet=True)
     engine.add_network()
     device, relay = Device(), StagedRelay()
-    application = web.Application()
-    application.router.add_get("/{path:.*}", relay.serve)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=relay_tls).start()
-    relay.port = runner.addresses[0][1]
+    runner = await serving(relay, relay_tls)
     setting = Setting(tmp_path, engine, device, relay)
     yield setting
     await setting.stop()

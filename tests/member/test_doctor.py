@@ -321,3 +321,16 @@ async def test_a_web_server_that_takes_no_long_request(setting: Setting, engine:
         found = await walked(walk)
     assert states(found) == {"log-in": "failed", "path MTU": "warning"}
     assert "a long request is refused, where a short one is not: the server answered HTTP 431" in found["path MTU"].text
+
+
+async def test_the_other_relays_are_looked_for(setting: Setting, engine: Engine) -> None:
+    """As far as the upgrade; a member does without them."""
+    url, nobody = f"ws://127.0.0.1:{setting.relay.port}/", "ws://127.0.0.1:1/"
+    settings = member_settings({"websocket": Given((nobody, url), "-w")}, password=PASSWORD, state_dir=setting.folder)
+    others = [parts.dialer(settings, None, each) for each in settings.urls]
+    doctor = Doctor(settings, None, others[0], setting.keyring(), engine, others=others)
+    lost, found = await doctor.others()
+    assert (lost.step, lost.state) == ("other relay", State.WARNING)
+    assert lost.text.startswith(f"{nobody}: cannot connect to the relay at 127.0.0.1:1: connection refused")
+    assert (found.state, found.text) == (State.OK, f"{url} answers, to go to when another one is lost")
+    assert await (await setting.relay.member()).receive() == (aiohttp.WSMsgType.CLOSED, None)

@@ -20,6 +20,7 @@ from candy.member.conversation import (
     Join,
     Keep,
     KeepKeys,
+    LearnRelays,
     NetworkChanged,
     SetPlacements,
     SetRoutes,
@@ -309,7 +310,21 @@ def test_routes_and_what_lies_behind() -> None:
     for message in (peers, control.NotSealing(ADDRESS.ip), control.Commit(ADDRESS.ip, 3000)):
         assert spoken.receive(message.encode()) == [Tell(message)]
         assert waiting().receive(message.encode()) == [Drop(CONNECTION, "unexpected_kind")]
-    assert spoken.receive(b"\x29") == [Drop(CONNECTION, "unknown_kind")]
+    assert spoken.receive(b"\x2a") == [Drop(CONNECTION, "unknown_kind")]
+
+
+def test_relays_are_told_in_whole_sets() -> None:
+    spoken = joined()
+    one, two, three = (f"wss://{name}/" for name in "abc")
+    assert spoken.receive(control.Relays(0, 3, (one, two)).encode()) == []
+    assert spoken.receive(control.Relays(2, 3, (three,)).encode()) == [LearnRelays(NETWORK, (one, two, three))]
+    assert spoken.receive(control.Relays(0, 1, (two,)).encode()) == [LearnRelays(NETWORK, (two,))]
+    assert spoken.receive(control.Relays(0, 0, ()).encode()) == [LearnRelays(NETWORK, ())]
+    # One of a set that did not begin, and a set that begins anew.
+    assert spoken.receive(control.Relays(1, 2, (two,)).encode()) == []
+    assert spoken.receive(control.Relays(0, 2, (one,)).encode()) == []
+    assert spoken.receive(control.Relays(0, 2, (three,)).encode()) == []
+    assert spoken.receive(control.Relays(1, 2, (two,)).encode()) == [LearnRelays(NETWORK, (three, two))]
 
 
 def test_new_keys_are_kept_if_they_are_signed() -> None:

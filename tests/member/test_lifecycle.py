@@ -26,7 +26,7 @@ from candy.sealing.seals import Seal
 
 
 def settings(folder: Path, **more: object) -> MemberSettings:
-    return checked(MemberSettings, {"password": PASSWORD, "state_dir": folder, "url": "ws://127.0.0.1:1/", **more})
+    return checked(MemberSettings, {"password": PASSWORD, "state_dir": folder, "urls": "ws://127.0.0.1:1/", **more})
 
 
 def test_without_the_right_to_make_an_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ class Staying:
             self.steps.put_nowait("says goodbye")
             await self.is_answered.wait()
 
-    def renew(self, identity: str, keyring: object, dialer: object, seal: Seal, secret: object) -> None:
+    def renew(self, identity: str, keyring: object, relays: object, seal: Seal, secret: object) -> None:
         self.urls.append(identity)
         self.seals.append(seal)
 
@@ -79,7 +79,7 @@ class TestSettingsThatAreReadAgain:
             lambda other: Parts(
                 cast(Any, other.url),
                 cast(Any, None),
-                cast(Any, SimpleNamespace(relay=other.url)),
+                cast(Any, SimpleNamespace(at_hand=SimpleNamespace(relay=other.url))),
                 other.seals,
                 other.secret,
             ),
@@ -89,9 +89,9 @@ class TestSettingsThatAreReadAgain:
         """After the goodbye, and with what was read last: twice meanwhile is once."""
         leading = asyncio.create_task(stays.lead())
         assert await member.steps.get() == "stays at ws://127.0.0.1:1/"
-        stays.reload(lambda: settings(tmp_path, url="ws://127.0.0.1:2/"))
+        stays.reload(lambda: settings(tmp_path, urls="ws://127.0.0.1:2/"))
         assert await member.steps.get() == "says goodbye"
-        stays.reload(lambda: settings(tmp_path, url="ws://127.0.0.1:3/"))
+        stays.reload(lambda: settings(tmp_path, urls="ws://127.0.0.1:3/"))
         member.is_answered.set()
         assert await member.steps.get() == "stays at ws://127.0.0.1:3/"
         assert member.urls == ["ws://127.0.0.1:1/", "ws://127.0.0.1:3/"]
@@ -103,7 +103,7 @@ class TestSettingsThatAreReadAgain:
     async def test_an_end_while_it_says_goodbye(self, stays: Any, member: Staying, tmp_path: Path) -> None:
         leading = asyncio.create_task(stays.lead())
         await member.steps.get()
-        stays.reload(lambda: settings(tmp_path, url="ws://127.0.0.1:2/"))
+        stays.reload(lambda: settings(tmp_path, urls="ws://127.0.0.1:2/"))
         assert await member.steps.get() == "says goodbye"
         leading.cancel()
         await asyncio.wait([leading])
@@ -150,7 +150,7 @@ from candy.member.settings import MemberSettings
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.exit(lifecycle.run(checked(MemberSettings, {
-    "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "url": "ws://127.0.0.1:1/",
+    "password": b"secret", "state_dir": pathlib.Path(sys.argv[1]), "urls": "ws://127.0.0.1:1/",
     "name": "test", "tun": "10.9.8.7/24", "mtu": 1300,
 })))
 """

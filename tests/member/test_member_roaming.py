@@ -14,7 +14,7 @@ from kit.recorded import GRANTED
 from lab.programs import PATIENCE_S
 from lab.setting import PACKET, Journal, Setting, Visitor, log_in, packets_pass
 
-from candy.member.dial import Plain, Upgraded
+from candy.member.dial import Dialer, Plain, Upgraded
 from candy.member.member import Failed, Reached
 from candy.member.succession import PROBE_PREFIX
 
@@ -169,7 +169,7 @@ async def test_what_an_attempt_came_to_in_the_last_moment_is_closed(setting: Set
     here, there = socket.socketpair()
 
     async def dial() -> Reached | Failed:
-        return Reached(Upgraded(Plain(here.detach(), b""), True, socket.socket()), None)
+        return Reached(Upgraded(Plain(here.detach(), b""), True, socket.socket()), Dialer("ws://x"), None)
 
     there.setblocking(False)
     with there:
@@ -197,5 +197,5 @@ class TestThroughTls:
         await probed(old)
         assert await ended(old)
         await packets_pass(setting, new)
-        assert len(setting.member._upgraded) == 1
+        assert len(setting.member._reached) == 1
         assert journal.warnings == []

@@ -32,7 +32,7 @@ def test_hello(host: str) -> None:
 def test_a_member_without_a_password(tmp_path: Path) -> None:
     settings = checked(
         MemberSettings,
-        {"password": None, "state_dir": tmp_path, "url": "ws://relay/", "network_key": NETWORK, "tun": "10.0.0.5/24"},
+        {"password": None, "state_dir": tmp_path, "urls": "ws://relay/", "network_key": NETWORK, "tun": "10.0.0.5/24"},
     )
     identity = parts.identity(settings, MemberState(tmp_path), Acceptance(()))
     assert (identity.password, identity.address) == (b"", IPv4Interface("10.0.0.5/24"))
@@ -63,14 +63,14 @@ def test_how_it_seals(
     has_aes: bool,
 ) -> None:
     monkeypatch.setattr(parts, "has_aes", lambda: has_aes)
-    settings = checked(MemberSettings, {"password": b"x", "state_dir": tmp_path, "url": "ws://relay/"} | given)
+    settings = checked(MemberSettings, {"password": b"x", "state_dir": tmp_path, "urls": "ws://relay/"} | given)
     sealing = parts.sealing(settings, MemberState(tmp_path), cast(Engine, None), 1)(lambda said: None)
     assert (sealing.seal, sealing.flags) == (seal, flags | (Asks.HAS_AES if has_aes else Asks(0)))
 
 
 def test_a_certificate_that_is_not_verified_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = {"password": b"x", "state_dir": tmp_path, "insecure": True}
-    parts.dialer(checked(MemberSettings, given | {"url": "ws://relay/"}))
+    parts.dialer(checked(MemberSettings, given | {"urls": "ws://relay/"}))
     assert caplog.messages == []
-    parts.dialer(checked(MemberSettings, given | {"url": "wss://relay/"}))
+    parts.dialer(checked(MemberSettings, given | {"urls": "wss://relay/"}))
     assert caplog.messages == ["the relay's certificate is not verified (--insecure)"]

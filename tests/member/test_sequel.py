@@ -126,3 +126,32 @@ def test_it_is_cut_even_sooner() -> None:
     """Another proxy, for the machine has moved."""
     following, _ = silent(12.0, 12.0, 12.0, 6.0, 6.0, 6.0)
     assert following.ping_after == 2.0
+
+
+def test_another_relay_is_gone_to_soon() -> None:
+    """field: "backoff is per round": the pause grows when all were tried, and not before."""
+    following = Sequels(lambda: 0.5, is_granted=True)
+    found = [following.after(LOST, relay, is_over=relay == "c").delay for relay in "abcabcabc"]
+    assert found == [0.4, 0.4, 1.25, 0.4, 0.4, 2.5, 0.4, 0.4, pytest.approx(10 / 3)]
+    # One that holds begins anew.
+    assert following.after(HELD, "a", is_over=False).delay == 0.4
+    assert following.after(LOST, "b", is_over=True).delay == 1.25
+
+
+def test_a_round_in_which_one_refuses_is_a_refusal() -> None:
+    following = Sequels(lambda: 0.0, is_granted=True)
+    for expected in (1, 2, 4, 8, 16, 20):
+        assert following.after(REFUSED, "a", is_over=False).delay == 0
+        assert following.after(LOST, "b", is_over=True).delay == expected
+    assert following.after(LOST, "a", is_over=False).delay == 0
+    assert following.after(LOST, "b", is_over=True).delay == 1
+
+
+def test_who_was_replaced_waits_although_there_are_others() -> None:
+    following = Sequels(lambda: 0.0, is_granted=False)
+    assert [following.after(REPLACED, "a", is_over=False).delay for _ in range(3)] == [8, 16, 32]
+
+
+def test_a_reason_is_said_once_for_each_relay() -> None:
+    following = Sequels(lambda: 0.0, is_granted=True)
+    assert [following.after(LOST, relay).is_news for relay in "abab"] == [True, True, False, False]

@@ -37,9 +37,9 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "debug": False,
         "timestamps": True,
         "log_format": "text",
-        "url": "ws://relay:26816/",
+        "urls": ("ws://relay:26816/",),
         "network_key": None,
-        "link_pin": None,
+        "link_pins": (),
         "name": None,
         "tun": None,
         "accept_routes": (),
@@ -289,9 +289,37 @@ NETWORK, PIN = bytes([1]) * 32, bytes([2]) * 32
 def test_a_line_with_the_networks_key() -> None:
     settings = member(websocket=f"wss://relay/home#{Link(NETWORK, pin=PIN).encode()}", pin=pin.shown(NETWORK))
     assert (settings.url, settings.network_key) == ("wss://relay/home", NETWORK)
-    assert settings.all_pins == (NETWORK, PIN)
+    assert settings.pins_of("wss://relay/home") == (NETWORK, PIN)
     settings = member(websocket=f"ws://relay#{Link(NETWORK).encode()}")
-    assert (settings.url, settings.network_key, settings.all_pins) == ("ws://relay/", NETWORK, ())
+    assert (settings.url, settings.network_key, settings.pins_of(settings.url)) == ("ws://relay/", NETWORK, ())
+
+
+def test_several_relays() -> None:
+    line, other = (f"wss://{host}#{Link(NETWORK, pin=its).encode()}" for host, its in (("a", PIN), ("b", None)))
+    settings = member(websocket=(line, "wss://c/", other), pin=pin.shown(NETWORK))
+    assert settings.urls == ("wss://a/", "wss://c/", "wss://b/")
+    assert settings.network_key == NETWORK
+    assert [settings.pins_of(url) for url in settings.urls] == [(NETWORK, PIN), (NETWORK,), (NETWORK,)]
+    # One that a relay told has no pin of its own.
+    assert settings.pins_of("wss://d/") == (NETWORK,)
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        (("ws://a", "ftp://b"), "'ftp://b' is not a WebSocket URL"),
+        (("ws://a", "ws://me:secret@a/"), "names ws://a/ twice: remove one"),
+        (tuple(f"ws://relay{number}" for number in range(17)), "17 of --websocket: use 16 or less"),
+        (
+            (f"ws://a#{Link(NETWORK).encode()}", f"ws://b#{Link(PIN).encode()}"),
+            "'ws://b#…' is of another network than the first one",
+        ),
+    ],
+)
+def test_several_relays_that_can_not_be(written: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as refused:
+        member(websocket=written)
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("fragment", ["", "x", "AAAA", Link(NETWORK).encode()[:-2], "é"])

@@ -263,3 +263,16 @@ def test_garbage_among_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture, 
     state = MemberState(tmp_path, "home")
     assert (state.sealed(b"one"), state.sealed(b"two")) == (0, 5)
     assert caplog.messages[0] == f"{path}: a line holds no count of datagrams: not used"
+
+
+def test_relays_that_were_told(tmp_path: Path) -> None:
+    state, network, urls = MemberState(tmp_path), bytes([1]) * 32, [f"wss://{number}/" for number in range(20)]
+    assert state.relays(network) == ()
+    state.keep_relays(network, urls)
+    assert MemberState(tmp_path).relays(network) == tuple(urls[:16])
+    # They are one network's.
+    assert state.relays(bytes(32)) == ()
+    state.keep_relays(network, [])
+    assert state.relays(network) == ()
+    (tmp_path / "relays" / "__noname__").write_bytes(b"\xff\nwss://a/\n")
+    assert state.relays(network) == ()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from candy.errors import TrustError
-from candy.member.trust import Known, accepted, judge, shown_network, shown_relay
+from candy.member.trust import OTHERS_MAX, Known, Seen, accepted, judge, shown_network, shown_relay
 from candy.primitives import sign, signing_public, verify
 from candy.protocol.keys import RelayKey, Shown, Succession
 
@@ -91,7 +91,7 @@ def test_eight_steps_are_passed_and_nine_keys_kept() -> None:
     further = judge(shown(key(9), *way[1:], entry(8, 9)), None, judged, verify)
     assert further == known(*range(1, 10))
     assert Known.decode(further.encode()) == further
-    assert len(further.encode()) == Known.LENGTHS[-1]
+    assert len(further.encode()) in Known.LENGTHS
 
 
 @pytest.mark.parametrize("generation", [100, 101])
@@ -112,9 +112,56 @@ def test_another_key_of_the_same_generation_is_refused() -> None:
 
 
 def test_generations_are_counted_for_each_relay_and_network() -> None:
-    assert judge(shown(key(number=1, generation=5)), None, known(0), verify) == known(0, number=1, generation=5)
+    of_both = judge(shown(key(number=1, generation=5)), None, known(0), verify)
+    assert of_both == replace(known(0, number=1, generation=5), others=(Seen(0, RELAY, 100),))
     judged = judge(shown(key(1, generation=5), entry(0, 1)), None, known(0), verify)
     assert judged == known(0, 1, generation=5)
+
+
+def test_a_member_goes_from_one_relay_to_another_and_back() -> None:
+    """Each may have a key that is older than the other one's, and none an older one than it had itself."""
+    kept = None
+    for _ in range(2):
+        for number, relay, generation in ((1, RELAY, 100), (2, OTHER_RELAY, 50)):
+            kept = judge(shown(key(relay=relay, number=number, generation=generation)), None, kept, verify)
+            kept = Known.decode(kept.encode())
+    assert kept == Known(2, OTHER_RELAY, 50, (NETWORKS[0],), (Seen(1, RELAY, 100),))
+    for number, generation, refusal in ((1, 99, "was replaced"), (2, 49, "was replaced"), (1, 100, "of the same time")):
+        relay = bytes([0x63]) * 32
+        with pytest.raises(TrustError, match=refusal):
+            judge(shown(key(relay=relay, number=number, generation=generation)), None, kept, verify)
+    # With another key of the network's nothing of that counts.
+    assert judge(shown(key(1, generation=5), entry(0, 1)), None, kept, verify) == known(0, 1, generation=5)
+
+
+def test_a_key_that_is_accepted_is_one_relays() -> None:
+    seen = judge(shown(key(number=2, relay=OTHER_RELAY)), None, known(0, number=1), verify)
+    older = bytes([0x63]) * 32
+    kept = Known.decode(accepted(shown_relay(older), None, seen).encode())
+    judged = judge(shown(key(number=1, relay=older, generation=5)), None, kept, verify)
+    assert judged == replace(known(0, number=1, relay=older, generation=5), others=(Seen(2, OTHER_RELAY, 100),))
+
+
+def test_as_many_relays_as_are_kept() -> None:
+    kept = None
+    for number in range(1, OTHERS_MAX + 5):
+        kept = judge(shown(key(number=number)), None, kept, verify)
+    assert kept is not None
+    assert len(kept.others) == OTHERS_MAX
+    assert [kept.number, kept.others[0].number, kept.others[-1].number] == [67, 66, 4]
+    assert len(kept.encode()) in Known.LENGTHS
+    assert Known.decode(kept.encode()) == kept
+    for wrong in (0, 2, 255):
+        with pytest.raises(ValueError, match="do not fill it"):
+            Known.decode(kept.encode()[:-1] + bytes([wrong]))
+
+
+def test_what_two_connections_have_seen() -> None:
+    """One of them was told of a later key of its relay, before the other one is kept."""
+    one = replace(known(0, number=1, generation=101), others=(Seen(3, RELAY, 5),))
+    other = replace(known(0, number=2), others=(Seen(1, RELAY, 100), Seen(3, RELAY, 4)))
+    assert set(other.beside(one).others) == {Seen(1, RELAY, 101), Seen(3, RELAY, 5)}
+    assert other.beside(known(1)) == other
 
 
 def test_keys_told_on_a_connection() -> None:

@@ -13,6 +13,8 @@ from candy.errors import WireError
 from candy.protocol import control, keys, wire
 from candy.protocol.control import (
     COUNTER_MAX,
+    RELAYS_MAX,
+    URL_MAX,
     Approved,
     Ask,
     Closing,
@@ -24,6 +26,7 @@ from candy.protocol.control import (
     NotSealing,
     Peer,
     RelayKey,
+    Relays,
     State,
     Tell,
 )
@@ -47,6 +50,8 @@ BOTH_WAYS: list[tuple[FromMember | FromRelay, str]] = [
     (Closing(4009, "gone"), "26 0fa9 676f6e65"),
     (Approved(IPv4Interface("10.0.0.2/24"), bytes([7]) * 8), "27 0a000002 18 0707070707070707"),
     (Confirm(), "28"),
+    (Relays(1, 3, ("wss://b/", "ws://c")), "29 01 03 02 0008 7773733a2f2f622f 0006 77733a2f2f63"),
+    (Relays(0, 0, ()), "29 00 00 00"),
     (wire.Route(()), "06 00 00 00"),
 ]
 
@@ -83,17 +88,36 @@ def test_behind_is_of_version_2_there_and_there_alone() -> None:
     ("text", "reason"),
     [
         ("", DropReason.EMPTY_MESSAGE),
-        ("29", DropReason.UNKNOWN_KIND),
+        ("2a", DropReason.UNKNOWN_KIND),
         ("00" * 45, DropReason.UNKNOWN_KIND),
         ("20 41" + "00" * 260, DropReason.TOO_LARGE),
         ("21 01 0a000002 05" + "00" * 53, DropReason.UNKNOWN_VERSION),
         ("25 02" + CANDY_KEY.hex()[2:], DropReason.UNKNOWN_VERSION),
         ("27 0a000002 21" + "00" * 8, DropReason.BAD_MASK),
+        ("29 00 11 01 0001 61", DropReason.TOO_LARGE),
+        ("29 03 03 01 0001 61", DropReason.TOO_LARGE),
+        ("29 01 00 00", DropReason.TOO_LARGE),
+        ("29 00 01 01 0201" + "61" * 513, DropReason.BAD_CONTROL),
+        ("29 00 01 01 0002 610a", DropReason.BAD_CONTROL),
+        ("29 00 01 01 0002 c3a9", DropReason.BAD_CONTROL),
     ],
 )
 def test_anything_else_is_dropped(text: str, reason: DropReason) -> None:
     with pytest.raises(WireError, match=reason):
         control.decode(bytes.fromhex(text))
+
+
+def test_as_few_messages_as_will_do() -> None:
+    """Sixteen of the longest ones, and none at all."""
+    urls = [f"wss://{number:02}.example.org/".ljust(URL_MAX, "x") for number in range(RELAYS_MAX)]
+    messages = [control.decode(message) for message in control.relays_messages(urls)]
+    assert [message.first for message in messages if isinstance(message, Relays)] == list(range(0, 16, 2))
+    assert [url for message in messages if isinstance(message, Relays) for url in message.urls] == urls
+    assert all(isinstance(message, Relays) and message.total == RELAYS_MAX for message in messages)
+    for message in control.relays_messages(urls):
+        assert len(control.seal(Cipher(PRIMITIVES, KEY), message)) <= control.CONTROL_MAX
+    assert control.relays_messages([]) == [Relays(0, 0, ()).encode()]
+    assert len(control.relays_messages(urls[:1] + ["wss://b/"] * 15)) == 1
 
 
 def test_25_entries_fill_a_tell() -> None:

@@ -10,7 +10,7 @@ from candy.errors import OperationalError, RequestError
 from candy.member.trust import judge
 from candy.primitives import verify
 from candy.protocol.keys import Shown
-from candy.relay.keys import RelayKeys
+from candy.relay.keys import ALONE, RelayKeys, number_of
 from candy.relay.login import RelayKeyPair
 
 NOW = 1_800_000_000
@@ -105,3 +105,32 @@ def test_a_relay_key_whose_parts_do_not_fit_ends_the_start(tmp_path: Path) -> No
 
 def test_the_interface_has_a_key_of_its_own(tmp_path: Path) -> None:
     assert keys(tmp_path).own_device() == keys(tmp_path).own_device() != keys(tmp_path, "/home").own_device()
+
+
+def test_one_relay_of_several_has_a_number_of_its_own(tmp_path: Path) -> None:
+    """By its name, so that members count its generations and no other's; also if it was alone before."""
+    alone = keys(tmp_path).current(NOW)
+    number = number_of("eu")
+    assert alone.key.number == ALONE
+    one = keys(tmp_path).current(NOW, number)
+    assert (one.key.number, one.key.network, one.key.generation) == (number, alone.key.network, NOW + 1)
+    assert one.key.is_signed(verify)
+    assert keys(tmp_path).current(NOW, number) == one == keys(tmp_path).current(NOW)
+    # A rotation keeps it.
+    assert keys(tmp_path).rotate(NOW).key.number == number
+    made = keys(tmp_path, "/home").current(NOW, number)
+    assert (made.key.number, made.key.generation) == (number, NOW)
+    next(tmp_path.glob("keys/*/network.key")).unlink()
+    missing = [path for path in ("/", "/home") if not _has_seed(tmp_path, path)]
+    with pytest.raises(OperationalError, match=r"needs a key with its own number among others: .* is not there"):
+        keys(tmp_path, missing[0]).current(NOW, number_of("us"))
+
+
+def _has_seed(folder: Path, path: str) -> bool:
+    return (folder / "keys" / path.replace("/", "%2F") / "network.key").exists()
+
+
+def test_numbers_by_names() -> None:
+    numbers = {number_of(name) for name in ("eu", "us", "ap", "eu-1", "eu-2")}
+    assert len(numbers) == 5
+    assert all(0 < number < 1 << 16 for number in numbers)

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from random import Random
 
 import pytest
+from kit.agreed import Others
 from kit.keyed import CONFIRM, FIXED, Keyed
 from kit.login import DEVICE, OTHER, by_password, relay_key
 from kit.primitives import pair
@@ -16,9 +17,10 @@ from candy.protocol.control import Ask, Peer, State, Tell
 from candy.protocol.login import Asks
 from candy.protocol.noise import KeyPair
 from candy.relay.enrolment import Admit
+from candy.relay.recording import Elsewhere
 from candy.relay.rules import Rule, Rules
 from candy.relay.session import Action
-from candy.relay.telling import ASKERS_AT_ONCE
+from candy.relay.telling import ASKERS_AT_ONCE, PAUSE_S
 
 THIRD = pair(bytes([0x15]) * 32)
 
@@ -208,3 +210,61 @@ def test_who_has_a_route_is_told_what_lies_behind_whom_and_the_key_of_the_next_h
     assert sorted(kinds, key=str) == sorted(
         [(connection, wire.Behind), (other, wire.Behind), (other, wire.Route)], key=str
     )
+
+
+def relays(actions: list[Action]) -> list[tuple[int, tuple[str, ...]]]:
+    """By RELAYS, and to which connection."""
+    found = []
+    for action in actions:
+        if isinstance(action, Send) and action.payload[:1] == bytes([control.Kind.RELAYS]):
+            message = control.decode(action.payload)
+            assert isinstance(message, control.Relays)
+            found.append((action.connection, message.urls))
+    return found
+
+
+def test_members_with_keys_are_told_of_the_relays(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At their log-in, and when they change; so many in a while."""
+    one, (old, _) = enter(keyed, 1), keyed.old(ip(3), ONE)
+    assert keyed.network.next_deadline() is None
+    keyed.network.set_relays(["wss://a/", "wss://b/"])
+    due = keyed.network.next_deadline()
+    assert due is not None
+    assert relays(keyed.keep(keyed.network.expired(keyed.now, keyed.wall))) == [(one, ("wss://a/", "wss://b/"))]
+    assert keyed.network.next_deadline() is None
+    asked = replace(FIXED, address=IPv4Interface((ip(2), 24)))
+    other, _ = keyed.answered(by_password(), OTHER, asked)
+    assert relays(keyed.receive(other, CONFIRM)) == [(other, ("wss://a/", "wss://b/"))]
+    monkeypatch.setattr("candy.relay.telling.TELLS_AT_ONCE", 1)
+    keyed.network.set_relays([])
+    told = relays(keyed.keep(keyed.network.expired(keyed.now + PAUSE_S, keyed.wall)))
+    # Who has left meanwhile is owed nothing.
+    keyed.close({one, other}.difference(connection for connection, _ in told).pop())
+    assert len(told) == 1
+    assert relays(keyed.keep(keyed.network.expired(keyed.now + 2 * PAUSE_S, keyed.wall))) == []
+    assert old not in [connection for connection, _ in told]
+
+
+def test_who_is_at_another_relay_is_told_of_as_one_that_is_here(keyed: Keyed) -> None:
+    """field: to a member that asked nobody was there, so the two had no session."""
+    one, others = enter(keyed, 1), Others()
+    keyed.network.share(others)
+    theirs = (bytes([7]) * 8, Asks.HAS_AES, 1400, 9)
+    others.members = {
+        int(ip(2)): Elsewhere("us", OTHER.public, *theirs),
+        int(ip(3)): Elsewhere("us", THIRD.public, bytes([8]) * 8, Asks.SEALS_NOTHING),
+        int(ip(4)): Elsewhere("us", ONE, bytes([6]) * 8),
+        int(ip(5)): Elsewhere("us", b""),
+    }
+    sealing, clear, old, unknown, nobody = (peer for _, peer in told(ask(keyed, one, 2, 3, 4, 5, 6)))
+    assert sealing == Peer(ip(2), State.SEALS, Asks.HAS_AES, bytes([7]) * 8, 1400, OTHER.public, 9)
+    assert (clear.state, clear.key) == (State.CLEAR, THIRD.public)
+    assert (old.state, old.lease, old.key) == (State.CLEAR, bytes([6]) * 8, bytes(32))
+    # It has a number for the relay that it is at, too.
+    assert (unknown.state, any(unknown.lease)) == (State.CLEAR, True)
+    assert nobody.state is State.NOBODY
+    # It leaves: who has asked hears of it.
+    del others.members[int(ip(2))]
+    assert keyed.network.placed(int(ip(2))) == []
+    [(connection, gone)] = owed(keyed)
+    assert (connection, gone.address, gone.state) == (one, ip(2), State.NOBODY)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from candy import __version__
-from candy.control.model import ClusterStatus
+from candy.control.model import ClusterStatus, OtherRelay
 from candy.errors import OperationalError, RequestError
 from candy.primitives import NOISE
 from candy.protocol.addresses import ipv4
@@ -46,6 +46,7 @@ from candy.relay.cluster.answering import Answering
 from candy.relay.cluster.asking import Answer, Answers, Asking, ask_all
 from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
+from candy.relay.cluster.entrances import Entrances
 from candy.relay.cluster.jetstream import JetStream, ended, patiently
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
 from candy.relay.cluster.mesh import Mesh
@@ -69,6 +70,7 @@ from candy.relay.cluster.records import (
 from candy.relay.cluster.shared import Shared
 from candy.relay.clustersettings import ClusterSettings
 from candy.relay.enrolment import AGAIN_S, Device, Standing
+from candy.relay.keys import number_of
 from candy.relay.limits import month_of
 from candy.relay.network import Network
 from candy.relay.networksettings import NetworkSettings
@@ -128,6 +130,9 @@ class Cluster:
         self.asking.answers = self.answering.answers
         self.shares: dict[str, Shared] = {}
         self._by_word: dict[str, Shared] = {}
+        self._entrances = Entrances(settings.name)
+        self.public_url = ""
+        """By which members reach this relay, where that was given; publish() tells the others of another one."""
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
         self._unreadable: set[str] = set()
@@ -155,15 +160,30 @@ class Cluster:
         """What all relays have for their links."""
         return bytes.fromhex(self._envelope.digest(b"links between relays"))
 
-    def status(self) -> ClusterStatus:
+    async def status(self) -> ClusterStatus:
         """What an operator is told."""
-        counts = self.directory.counts()
+        round_trips = {} if self.mesh is None else await self.mesh.round_trips()
+        links = {} if self.mesh is None else self.mesh.links()
+        counts, there = self.directory.counts(), self.presence.there
+        others = [
+            OtherRelay(
+                relay=name,
+                there=name in there,
+                members=counts.get(name, 0),
+                links=links.get(name, 0),
+                round_trip_ms=round_trips[name] * 1e3 if name in round_trips else None,
+                url=self.relays[name].url,
+                public_url=self.relays[name].public_url or None,
+            )
+            for name in self.others
+        ]
         return ClusterStatus(
             name=self.settings.name,
             nats=self.is_up,
             server=self.server,
-            relays={name: counts.get(name, 0) for name in self.presence.there},
+            relays={name: counts.get(name, 0) for name in there},
             missing=self.directory.missing,
+            others=others,
         )
 
     def common(self, settings: NetworkSettings, key: bytes) -> Common:
@@ -268,7 +288,8 @@ class Cluster:
             epoch = max(wall, current.epoch + 1 if current is not None else 0)
             done = current.imported if current is not None else ()
             key = "" if self.mesh is None else self.mesh.key
-            return RelayRecord(self.settings.url, epoch, __version__, done, is_running=True, key=key)
+            own, url = self.settings.url, self.public_url
+            return RelayRecord(own, epoch, __version__, done, is_running=True, key=key, public_url=url)
 
         # Servers that have just begun may answer that much later than the first question.
         known = await patiently(lambda: self._agreement.update(RelayRecord, name, begin))
@@ -281,6 +302,7 @@ class Cluster:
         await asyncio.sleep(LISTEN_S)
         if self._is_double:
             raise OperationalError(f"cluster: another relay that runs is called {name}: give each a name of its own")
+        self._look_at_entrances(self._host.now())
         for path, network in self._networks.items():
             common = alike[path]
             await patiently(partial(self._agreement.join, path, common, self.presence.there))
@@ -288,6 +310,10 @@ class Cluster:
         following = {Bucket.RELAYS: self._on_relay, Bucket.DEVICES: self._on_device, Bucket.GRANTS: self._on_grant}
         for bucket, follow in following.items():
             await patiently(partial(self._nats.follow, bucket, follow))
+        own = number_of(name)
+        if twin := next((other for other in self.relays if other != name and number_of(other) == own), None):
+            # Members would take the key of the one for an old key of the other.
+            raise OperationalError(f"cluster: the names {name} and {twin} give relays one number: choose another name")
         for shared in self.shares.values():
             await self._take_in(shared, shared.path not in known.record.imported)
         await self._has_imported()
@@ -361,6 +387,7 @@ class Cluster:
         )
         shared.placed = partial(self._place_soon, shared)
         self.shares[path] = self._by_word[shared.word] = shared
+        network.set_relays(self._entrances.below(path))
         self.answering.shared(shared.word)
         # The others have told of their members there before.
         for ip in self.directory.addresses(shared.word):
@@ -587,6 +614,7 @@ class Cluster:
             elif self.directory.elsewhere(change.key) is None:
                 self._freed(shared, ip)
             self._place(shared, ip)
+            self._announce(shared, ip)
 
     def _place_soon(self, shared: Shared, ip: int) -> None:
         """A member has come or gone here, which its network is not through with."""
@@ -599,6 +627,9 @@ class Cluster:
         found = self.directory.elsewhere((shared.word, ip))
         is_here = shared.network.member_at(IPv4Address(ip)) is not None
         self.mesh.route(shared.word, ip, None if found is None or is_here else found[0])
+
+    def _announce(self, shared: Shared, ip: int) -> None:
+        self.decide(shared, lambda network, now, wall: network.placed(ip))
 
     def _moved(self, shared: Shared, ip: int) -> None:
         self.decide(shared, lambda network, now, wall: shared.moved(ip, now))
@@ -638,9 +669,35 @@ class Cluster:
             for gone in self.presence.gone(now):
                 log.warning("cluster: the relay %s is gone", gone)
                 self._follow(self.directory.gone(gone))
+            self._look_at_entrances(now)
             for author in self.directory.due(now) if self.is_up else ():
                 await self._nats.publish(f"candy.to.{author}.parts", name.encode())
             await asyncio.sleep(BEAT_S)
+
+    def _look_at_entrances(self, now: float) -> None:
+        """Tell members by which relays they reach their networks, when that has changed."""
+        public = {name: its.public_url for name, its in self.relays.items()} | {self.name: self.public_url}
+        if self._entrances.look(public, self.presence.there, now):
+            for shared in list(self.shares.values()):
+                self._tell_entrances(shared)
+
+    def _tell_entrances(self, shared: Shared) -> None:
+        urls = self._entrances.below(shared.path)
+        self.decide(shared, lambda network, now, wall: network.set_relays(urls))
+
+    def publish(self, public_url: str) -> None:
+        """Members reach this relay by another URL from now on."""
+        self.public_url = public_url
+        self._go(self._publish())
+
+    async def _publish(self) -> None:
+        # Where NATS is away, the next start writes it.
+        with suppress(AwayError, FormatError):
+            await self._agreement.update(
+                RelayRecord,
+                self.name,
+                lambda now: None if now is None else replace(now, public_url=self.public_url),
+            )
 
     async def _write_always(self) -> None:
         """What nobody waits for."""

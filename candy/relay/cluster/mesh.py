@@ -28,7 +28,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from candy._fastpath import EVENT_CLOSED, EVENT_MESSAGE, Engine
+from candy._fastpath import EVENT_CLOSED, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.carrier.secure import Secure
 from candy.carrier.tls import Trust, trusting
 from candy.errors import CandyError, OperationalError
@@ -49,6 +49,9 @@ AGAIN_S: Final = 0.01
 """Until a message of a log-in is sent for which there was no room."""
 PAUSE_S: Final = 0.2
 PAUSE_MOST_S: Final = 5.0
+PING: Final = b"candy-status"
+PING_S: Final = 1.0
+"""How long another relay may take to answer a ping that is sent for who asks."""
 RELAYS_MOST: Final = 255
 """Others, as the engine has room for them."""
 STRANGERS_MOST: Final = 1024
@@ -72,6 +75,8 @@ class _Link:
         """When that is sent; None: there is nothing."""
         self.waits = False
         """It is through its log-in, and opens when another one has ended."""
+        self.pong: asyncio.Future[float] | None = None
+        """When a ping was answered, for who waits for that."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -144,6 +149,19 @@ class Mesh:
     def links(self) -> dict[str, int]:
         """How many there are to each relay of which this one has heard."""
         return {name: other.open_links for name, other in self._others.items()}
+
+    async def round_trips(self) -> dict[str, float]:
+        """Seconds to each relay that answers a ping in time, by one of its links."""
+        loop = asyncio.get_running_loop()
+        began, waiting = loop.time(), {}
+        for connection, link in self._links.items():
+            name = link.login.peer or ""
+            if link.is_open and name not in waiting and self._engine.ping(connection, PING):
+                # Who asks meanwhile has the answer to the same ping, or to one of a moment before.
+                waiting[name] = link.pong = link.pong or loop.create_future()
+        if waiting:
+            await asyncio.wait(waiting.values(), timeout=PING_S)
+        return {name: pong.result() - began for name, pong in waiting.items() if pong.done()}
 
     def know(self, name: str, url: str, key: str, epoch: int) -> None:
         """A relay's record, as it is now.
@@ -224,6 +242,9 @@ class Mesh:
             self._on_closed(connection, link, detail.decode().partition(" ")[0])
         elif kind == EVENT_MESSAGE:
             self._on_message(connection, link, detail)
+        elif kind == EVENT_PONG and link.pong is not None:
+            link.pong.set_result(asyncio.get_running_loop().time())
+            link.pong = None
         return True
 
     async def stop(self) -> None:

@@ -330,6 +330,8 @@ class RelayRecord(Record):
     """It has not said that it ends."""
     key: str = ""
     """By which it is known on links, in hex: another one at each start."""
+    public_url: str = ""
+    """By which members reach it, where that was given."""
 
 
 def _text(addresses: IPv4Network | None) -> str:

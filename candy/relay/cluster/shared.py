@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from candy.protocol.addresses import ipv4
+from candy.protocol.login import Asks
 from candy.relay.cluster.directory import Directory, Place
 from candy.relay.cluster.quotas import Quotas
 from candy.relay.cluster.records import Grant, word
@@ -113,7 +114,10 @@ class Shared:
 
     def elsewhere(self, ip: int) -> Elsewhere | None:
         found = self._directory.elsewhere((self.word, ip))
-        return None if found is None else Elsewhere(found[0], found[1].identity)
+        if found is None:
+            return None
+        relay, place = found
+        return Elsewhere(relay, place.identity, place.lease, Asks(place.flags), place.commit_bytes, place.device)
 
     def ask(self, ip: int, relay: str) -> None:
         self._ask(self, ip, relay)

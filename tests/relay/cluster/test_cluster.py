@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from secrets import token_hex
 from typing import Any
 
@@ -26,7 +26,7 @@ from candy.relay.enrolment import Standing
 from candy.relay.leases import LeaseRow, Traffic
 from candy.relay.limits import Limits, OwnLimits
 from candy.relay.networksettings import NetworkSettings
-from candy.relay.recording import TELL_AWAY, Elsewhere, Outcome, Wanted
+from candy.relay.recording import TELL_AWAY, Outcome, Sharing, Wanted
 from candy.relay.reservations import Reservation
 from candy.relay.session import Bind, Limit, Unbind
 
@@ -58,6 +58,12 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def _elsewhere(shared: Sharing, ip: IPv4Address) -> tuple[str, bytes] | None:
+    """The relay that has a member at an address, and which device that is."""
+    found = shared.elsewhere(int(ip))
+    return None if found is None else (found.relay, found.identity)
+
+
 def codes(site: Site) -> list[object]:
     return [getattr(action, "code", None) for action in site.did]
 
@@ -68,7 +74,7 @@ async def test_a_device_goes_to_another_relay_with_its_address(start: Start) -> 
     address = first.told.address
     shared = us.network._realm.shared
     assert shared is not None
-    await until(lambda: shared.elsewhere(int(address.ip)) == Elsewhere("eu", DEVICE.public))
+    await until(lambda: _elsewhere(shared, address.ip) == ("eu", DEVICE.public))
     await until(lambda: us.network.enrolment.get(DEVICE.public) is not None)
     _, again = await us.come(Credentials(ticket=first.ticket))
     assert again.told.address == address
@@ -330,7 +336,7 @@ async def test_a_relay_that_is_gone(start: Start, monkeypatch: pytest.MonkeyPatc
     assert eu.end is not None
     assert us.cluster is not None
     await until(lambda: us.cluster is not None and us.cluster.directory.missing == [])
-    status = us.cluster.status()
+    status = await us.cluster.status()
     assert (status.name, status.nats, status.relays, status.missing) == ("us", True, {"eu": 1}, [])
     await eu.end()
     await until(lambda: shared.elsewhere(int(ip(7))) is None)
@@ -490,7 +496,7 @@ async def test_a_network_that_a_reload_adds(start: Start) -> None:
     assert there.network.pool.reservations.get(int(ip(77))) is not None
     shared = there.network._realm.shared
     assert shared is not None
-    assert shared.elsewhere(int(ip(7))) == Elsewhere("eu", ONE)
+    assert _elsewhere(shared, ip(7)) == ("eu", ONE)
     _, again = await there.come(Credentials(ticket=first.ticket))
     assert again.told.address == first.told.address
     with pytest.raises(OperationalError, match="the passwords are others than at eu"):

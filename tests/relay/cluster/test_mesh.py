@@ -144,6 +144,19 @@ def introduce(*relays: Relay) -> None:
             relay.mesh.know(*other.record())
 
 
+async def test_how_long_a_ping_takes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshes, "PING_S", PATIENCE_S)
+    eu, us = world.relay("eu", ["home"]), world.relay("us", ["home"])
+    assert await us.mesh.round_trips() == {}
+    introduce(eu, us)
+    await us.until(lambda: us.mesh.links() == {"eu": LINKS})
+    await eu.until(lambda: eu.mesh.links() == {"us": LINKS})
+    for own, other in ((eu, "us"), (us, "eu")):
+        one, both = await asyncio.gather(own.mesh.round_trips(), own.mesh.round_trips())
+        assert one.keys() == both.keys() == {other}
+        assert all(0 < seconds < PATIENCE_S for seconds in (one[other], both[other]))
+
+
 async def test_the_higher_name_dials_and_packets_go(world: World) -> None:
     eu, us = world.relay("eu", ["home", "lab"]), world.relay("us", ["work", "home"])
     introduce(eu, us)
