@@ -157,6 +157,11 @@ cdef void slot_assign(Slot *s, uint32_t owner, bint secure) noexcept nogil:
     pthread_mutex_unlock(&s.send_lock)
 
 
+cdef set_patience(int fd, int milliseconds):
+    """How long the kernel waits while what was sent is not acknowledged. There is no such thing on a socketpair."""
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(milliseconds))
+
+
 cdef set_nonblocking(int fd):
     cdef int flags = fcntl(fd, F_GETFL)
     if flags < 0 or fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0:

@@ -4,6 +4,7 @@ from operator import itemgetter
 
 cdef enum:
     USER_TIMEOUT_MS = 45000
+    TRUNK_TIMEOUT_MS = 5000         # of a link between relays: beside it another one may carry its packets
     MEMBER_FIGURES = 10             # in a row of members()
 
 VERSION = "1"
@@ -142,6 +143,8 @@ cdef class Engine(_Capturing):
             raise ValueError("with TLS nothing can have been read before")
         self.check_room()
         s = self.connection_slot(fd, client, tls)
+        if trunk:
+            set_patience(fd, TRUNK_TIMEOUT_MS)
         try:
             self.prepare(s, extended, preamble, ping_after)
             self.begin_frames(s, network, trunk)
@@ -208,6 +211,8 @@ cdef class Engine(_Capturing):
         try:
             if found:
                 self.prepare(s, extended, preamble, ping_after)
+                if trunk:
+                    set_patience(s.fd, TRUNK_TIMEOUT_MS)
         finally:
             pthread_mutex_unlock(&s.send_lock)
         if found:
@@ -229,7 +234,6 @@ cdef class Engine(_Capturing):
         cdef int kind = 0
         cdef int one = 1
         cdef int lowat = NOTSENT_LOWAT
-        cdef int timeout = USER_TIMEOUT_MS
         cdef socklen_t n = sizeof(int)
         if tls is not None and tls.client != client:
             raise ValueError("a context for the other side")
@@ -243,7 +247,7 @@ cdef class Engine(_Capturing):
         # None of these is there on a socketpair.
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat))
-        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout))
+        set_patience(fd, USER_TIMEOUT_MS)
         s = self.take_slot()
         store_relaxed64(&s.kind, SLOT_CLIENT if client else SLOT_SERVER)
         store_relaxed64(&s.mask_key[0], key[0])

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from kit.peer import BINARY, PATIENCE, PING, EngineRelay, Peer, numbered, sealed, tcp_pair
+from kit.peer import BINARY, PATIENCE, PING, EngineRelay, Peer, numbered, patience_ms, sealed, tcp_pair
 from kit.secure import APPLICATION_DATA, Secured, TlsSocket, records, sealer_of
 
 from candy import _fastpath
@@ -39,6 +39,8 @@ class Guest:
         self.peer = Peer(self.tls, masking=not client, candy3=candy3)
         relay.peers.append(self.peer)
         context = secured.context(client=client)
+        self.fd = theirs.fileno()
+        """The engine's, while the connection is there."""
         self.connection = relay.engine.begin_tls(theirs.detach(), tls=context, client=client, deadline=deadline)
         self.peer.connection = self.connection
         self.python: socket.socket
@@ -156,6 +158,14 @@ def test_frames_come_behind_the_upgrade(secured: Secured, ahead: int) -> None:
         assert one.peer.receive().payload == b"later"
         assert one.relay.engine.stats()["guests"] == 0
         assert one.relay.engine.stats()["connections"] == 1
+
+
+@pytest.mark.parametrize(("is_trunk", "expected_ms"), [(False, 45000), (True, 5000)])
+def test_the_kernel_gives_a_link_between_relays_up_sooner(secured: Secured, is_trunk: bool, expected_ms: int) -> None:
+    with guest(secured) as one:
+        assert patience_ms(one.fd) == 45000
+        assert one.relay.engine.upgrade(one.connection, preamble=SWITCHING, trunk=is_trunk)
+        assert patience_ms(one.fd) == expected_ms
 
 
 def test_an_upgrade_to_candy_3(secured: Secured) -> None:

@@ -17,7 +17,9 @@ from kit.peer import (
     numbered,
     packet,
     padded,
+    patience_ms,
     sealed,
+    tcp_pair,
 )
 from kit.superpacket import pattern, segments, tcp
 from kit.trunks import CONTROL, by_network, linked, network, trunk
@@ -503,6 +505,15 @@ def test_it_is_pinged_and_has_an_end() -> None:
         assert end.receive_until(CLOSE, struct.pack(">H", 4001)) is not None
         assert relay.cause(end.connection) == "peer"
         assert [detail for _, kind, detail in relay.events if kind == _fastpath.EVENT_CLOSING] == [b"\x0f\xa1moved on"]
+
+
+@pytest.mark.parametrize(("is_trunk", "expected_ms"), [(False, 45000), (True, 5000)])
+def test_the_kernel_gives_one_up_before_it_does_so_with_a_member(is_trunk: bool, expected_ms: int) -> None:
+    ours, theirs = tcp_pair()
+    with ours, EngineRelay() as relay:
+        fd = theirs.detach()
+        relay.engine.adopt(fd, trunk=is_trunk)
+        assert patience_ms(fd) == expected_ms
 
 
 def test_what_can_not_be_asked_of_one() -> None:

@@ -12,6 +12,7 @@ Knows nothing of passwords, leases or candy's messages other than FORWARD, SUPER
 
 import array
 import fcntl
+import os
 import random
 import select
 import socket
@@ -203,6 +204,12 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         one = socket.create_connection(listener.getsockname())
         other, _ = listener.accept()
     return one, other
+
+
+def patience_ms(fd: int) -> int:
+    """How long the kernel waits for an acknowledgement, at the engine's end of a TCP connection."""
+    with socket.socket(fileno=os.dup(fd)) as seen:
+        return seen.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
 class Peer:
