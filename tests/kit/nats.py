@@ -50,7 +50,8 @@ class Servers:
     def __init__(self, folder: Path, count: int = 3, relays: Sequence[str] = NAMES) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.clients, self._routes = free_ports(count), free_ports(count)
+        ports = free_ports(2 * count)
+        self.clients, self._routes = ports[:count], ports[count:]
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         for number in range(count):
             (folder / f"{number}.conf").write_text(self._configuration(number, relays))
