@@ -166,7 +166,8 @@ class Returning:
 
     def run(self, members: int) -> Back:
         """From now on, until so many are back. Raises RelayError."""
-        begun, taken, moved = time.monotonic(), [], 0
+        taken: list[float] = []
+        begun, moved = time.monotonic(), 0
         while len(taken) < members:
             for member in self._events(begun + PATIENCE_S):
                 self._selector.unregister(member.connection)

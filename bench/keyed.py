@@ -5,7 +5,7 @@ import functools
 import os
 from ipaddress import IPv4Address
 
-from candy.member.login import Credentials
+from candy.member.login import Credentials, Ticket
 from candy.member.login import LogIn as MemberLogIn
 from candy.primitives import NOISE, key_pair, verify
 from candy.protocol import control
@@ -36,8 +36,8 @@ class LogIn:
         lines = (line.partition(": ") for line in head.decode().split("\r\n"))
         shown = Shown.parse({name: value for name, _, value in lines}.get)
         device, ephemeral = _made.pop()
-        self._device = device if before is None else before._device
-        self._ticket = None if before is None else before._ticket
+        self._device: KeyPair = device if before is None else before._device
+        self._ticket: Ticket | None = None if before is None else before._ticket
         self._member = MemberLogIn(
             self._device,
             Credentials(ticket=self._ticket, stretched=lambda network: _stretched(password, network)),

@@ -130,7 +130,7 @@ class Newcomer:
         self._keyed: keyed.LogIn | None = None
         self._upgraded = False
         self._got = b""
-        self.ip = IPv4Address(FIRST + number) if before is None else before.ip
+        self.ip: IPv4Address = IPv4Address(FIRST + number) if before is None else before.ip
         # Zeros are none.
         self._vmac = f"{number + 1:016x}".encode()
         self.connection.send(REQUEST % (keyed.OFFERED if how == "keys" else wire.SUBPROTOCOL.encode()))

@@ -33,11 +33,11 @@ CONFIGURATION: Final = """
 websocket = "ws://{address}:{port}"
 control_socket = "{folder}/{name}.sock"
 dhcp = "{pool}"
-password = "{passwords[/]}"
+password = "{password}"
 clock_tolerance = {tolerance}
 [network."/other"]
 dhcp = "{pool}"
-password = "{passwords[/other]}"
+password = "{other_password}"
 clock_tolerance = {tolerance}
 [cluster]
 nats = [{nats}]
@@ -74,8 +74,17 @@ class Site:
         (folder / "secret").write_bytes(SECRET)
         for name in NAMES:
             (folder / name).write_text(f"{name}:PASSWORD_OF_{name}\n")
-            about = {"name": name, "address": self.hosts[name].address, "nats": listed, "folder": folder, "port": PORT}
-            text = CONFIGURATION.format(pool=POOL, passwords=NETWORKS, tolerance=TOLERANCE_S, **about)
+            text = CONFIGURATION.format(
+                name=name,
+                address=self.hosts[name].address,
+                port=PORT,
+                folder=folder,
+                pool=POOL,
+                password=NETWORKS["/"],
+                other_password=NETWORKS["/other"],
+                tolerance=TOLERANCE_S,
+                nats=listed,
+            )
             (folder / f"{name}.toml").write_text(text)
             (folder / f"{name}.toml").chmod(0o600)
         for name in SERVERS:
@@ -174,6 +183,3 @@ class Site:
 
     def _nft(self, name: str, command: str) -> None:
         self.hosts[name].run("nft", command)
-
-
-_HOOKS: Final = {"in": "input", "out": "output"}

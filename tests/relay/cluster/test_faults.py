@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from candy.control.client import Asking
 from candy.errors import OperationalError, RequestError
 from candy.primitives import NOISE
 from candy.relay.cluster.agreement import Agreement
-from candy.relay.cluster.jetstream import JetStream, connected
+from candy.relay.cluster.jetstream import JetStream, connected, patiently
 from candy.relay.cluster.ledger import AwayError, Bucket
 from candy.relay.cluster.records import Envelope, Grant, grant_key
 
@@ -184,7 +185,8 @@ class Invariants:
                 if not device.is_in:
                     continue
                 assert device.address is not None
-                known = await agreement.read(Grant, grant_key(device.path, int(device.address)))
+                key = grant_key(device.path, int(device.address))
+                known = await patiently(partial(agreement.read, Grant, key))
                 found = b"" if known.record is None else known.record.holder
                 assert found == device.identity, f"{device.address} of {device.name} is granted to {found.hex()}"
 
