@@ -49,7 +49,7 @@ documents: build  ## run every block of commands in the documents; as root
 cluster: build  ## relays and real servers of NATS
 	@exec $(VENV)/python -m pytest -q tests/relay/cluster
 
-faults: build  ## fifty rounds of faults that are drawn, at relays and servers of NATS; eight minutes, as root
+faults: build  ## fifty rounds of faults that are drawn, at relays and servers of NATS; nine minutes, as root
 	@scripts/bootstrap.sh tools
 	@# In memory: servers of NATS wait for the disk before they answer, which some machines have stand still for a minute.
 	@TMPDIR=$${TMPDIR:-/dev/shm} CANDY_FAULT_ROUNDS=50 exec $(VENV)/python -m pytest -q -s tests/relay/cluster/test_faults.py
