@@ -6,7 +6,7 @@ VENV := .venv/bin
 ENGINE := $(wildcard candy/_fastpath.pyx candy/engine/* bench/*.py[xi] bench/*.pxi)
 TYPED := candy tests $(wildcard scripts/*.py bench)
 
-.PHONY: help run test lint types demo build reference documents cluster bench fuzz mutants asan tsan soak wheel try-wheel units image clean
+.PHONY: help run test lint types demo build reference documents cluster faults bench fuzz mutants asan tsan soak wheel try-wheel units image clean
 
 run: build  ## build all, and start a relay here
 	@exec $(VENV)/candy-server
@@ -48,6 +48,11 @@ documents: build  ## run every block of commands in the documents; as root
 
 cluster: build  ## relays and real servers of NATS
 	@exec $(VENV)/python -m pytest -q tests/relay/cluster
+
+faults: build  ## fifty rounds of faults that are drawn, at relays and servers of NATS; nine minutes, as root
+	@scripts/bootstrap.sh tools
+	@# In memory: servers of NATS wait for the disk before they answer, which some machines have stand still for a minute.
+	@TMPDIR=$${TMPDIR:-/dev/shm} CANDY_FAULT_ROUNDS=50 exec $(VENV)/python -m pytest -q -s tests/relay/cluster/test_faults.py
 
 bench: build  ## what the relay carries in a second, here
 	@exec $(VENV)/python bench/throughput.py

@@ -1,11 +1,16 @@
-"""What a second relay costs: packets by a link between two engines, against one engine with the same members.
+"""What several relays cost and bring, against one.
 
-    python bench/cluster.py
+    python bench/cluster.py                      # as root; three minutes
+    python bench/cluster.py --part links         # ten seconds
 
-Rows of the table of "Many relays as one" that two engines on one machine show: throughput for each CPU second of all
-relays together, and the time that the second hop adds to an exchange. Both take turns in one run.
+    links     two engines with a link between them against one: packets for each CPU second of all, an exchange's time
+    logins    three relays as programs: what a log-in costs, how soon others know of it, members whose relay is killed
+    tunnel    TUN to TUN by two relays against one
+
+What is held against each other takes turns in one run.
 """
 
+import os
 import socket
 import statistics
 import struct
@@ -16,8 +21,10 @@ from collections.abc import Iterator
 import _endpoints
 import checkout  # noqa: F401
 import click
+import cluster_logins
+import cluster_tunnel
 from contestant import Candy, Contestant, close_all, connected_pairs, endpoints
-from machine import Cores, describe
+from machine import Bystanders, Cores, describe
 from measurement import Ratio, Series, measure
 from target import Target, missed
 from topology import Topology, one_to_one
@@ -30,6 +37,8 @@ LINKS = 2
 LEAST = 0.45
 ADDED_US = 150
 EXCHANGES = 2000
+PARTS = ("links", "logins", "tunnel")
+LOGIN_ROUNDS = 3
 
 
 class Linked(Contestant):
@@ -129,14 +138,8 @@ def _whole(sock: socket.socket, size: int) -> None:
         size -= len(sock.recv(size))
 
 
-@click.command()
-@click.option("--rounds", default=7, show_default=True)
-@click.option("--seconds", default=0.3, show_default=True)
-@click.option("--pin/--no-pin", default=True)
-def main(rounds: int, seconds: float, pin: bool) -> None:
-    cores = Cores(pinned=pin)
-    found = []
-    print(describe(), cores, sep="\n")
+def links(cores: Cores, rounds: int, seconds: float) -> Iterator[Target]:
+    """What two engines show."""
     for size in SIZES:
         one, two, ratio = throughput(size, cores, rounds, seconds)
         rates = [series.median(lambda each: each.packets_per_cpu_second) * size * 8 / 1e9 for series in (one, two)]
@@ -144,11 +147,37 @@ def main(rounds: int, seconds: float, pin: bool) -> None:
             f"{size:,} bytes: {rates[1]:.1f} Gbit per CPU second of both relays, {ratio.median:.2f} "
             f"({ratio.least:.2f} to {ratio.most:.2f}) of one relay's {rates[0]:.1f}, at least {LEAST}"
         )
-        found.append(Target(text, ratio.median >= LEAST))
+        yield Target(text, ratio.median >= LEAST)
     pairs = [(exchange_us(1, cores), exchange_us(2, cores)) for _ in range(5)]
     added = statistics.median(two - one for one, two in pairs)
-    text = f"an exchange takes {added:.0f} µs longer by the second relay, at most {ADDED_US}"
-    found.append(Target(text, added <= ADDED_US))
+    yield Target(f"an exchange takes {added:.0f} µs longer by the second relay, at most {ADDED_US}", added <= ADDED_US)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--part", "parts", type=click.Choice(PARTS), multiple=True, help="Only this; may be repeated.")
+@click.option("--rounds", type=click.IntRange(1), default=7, show_default=True, help="Of links and of the tunnel.")
+@click.option("--seconds", default=0.3, show_default=True, help="Of a round of links; the tunnel has ten times that.")
+@click.option("--pin/--no-pin", default=True, help="Give the engines with links a core of their own.")
+@click.option("--logins", type=click.IntRange(10), default=1500, show_default=True, help="Of which the cost is taken.")
+@click.option("--members", type=click.IntRange(2), default=500, show_default=True, help="Of a relay that is killed.")
+def main(parts: tuple[str, ...], rounds: int, seconds: float, pin: bool, logins: int, members: int) -> None:
+    """Measure what several relays cost and bring, against one."""
+    parts = parts or PARTS
+    if "tunnel" in parts and os.geteuid() != 0:
+        sys.exit("cluster: run as root, for network namespaces and TUN devices, or with --part links --part logins")
+    bystanders = Bystanders()
+    cores = Cores(pinned=pin)
+    print(describe(), cores, sep="\n")
+    found: list[Target] = []
+    if "links" in parts:
+        found += links(cores, rounds, seconds)
+    # What follows are programs, which the kernel places.
+    cores.release()
+    if "logins" in parts:
+        found += cluster_logins.targets(logins, members, LOGIN_ROUNDS)
+    if "tunnel" in parts:
+        found.append(cluster_tunnel.target(rounds, max(1, round(10 * seconds))))
+    print(f"others used {bystanders.share():.0%} of the machine meanwhile")
     for target in found:
         print(target)
     sys.exit(missed(found))

@@ -1,6 +1,7 @@
 """What the directory of a large cluster costs, by simulation: the real code, simulated relays, clocks and NATS.
 
     bench/cluster_directory.py                20 relays, 200,000 members, 2,000 log-ins a second
+    bench/cluster_directory.py --links        the same, and the cut goes through links between relays as well
     bench/cluster_directory.py --relays 3 --members 1000 --rate 100
 
 Each relay has a Directory and a Presence, and a monotonic clock of its own that begins somewhere and runs up to 0.01 %
@@ -38,6 +39,8 @@ class SimulatedRelay:
     directory: Directory
     presence: Presence = field(default_factory=Presence)
     has_nats: bool = True
+    has_links: bool = True
+    """To relays that have NATS."""
     next_beat: float = 0.0
     spent_s: float = 0.0
     """CPU time in its directory and presence."""
@@ -112,13 +115,13 @@ class Simulation:
                 self._step(relay)
         return self.now - begin
 
-    def cut(self, relays: list[SimulatedRelay]) -> None:
+    def cut(self, relays: list[SimulatedRelay], *, links: bool) -> None:
         for relay in relays:
-            relay.has_nats = False
+            relay.has_nats, relay.has_links = False, not links
 
     def heal(self) -> None:
         for relay in self.relays:
-            relay.has_nats = True
+            relay.has_nats = relay.has_links = True
 
     def is_of_one_mind(self) -> bool:
         """Whether all know the same, which is true, and no member is at two relays."""
@@ -151,10 +154,12 @@ class Simulation:
                 relay.presence.echoed(now)
             for name in self._timed(relay, lambda: relay.directory.due(now)):
                 self._answer(relay, self._by_name[name])
+        # Of one that is cut off from NATS alone the links are up.
+        for other in self.relays:
+            relay.presence.linked(other.name, other.has_links)
         for name in relay.presence.gone(now):
-            # Links between relays do not exist here; of one that is cut off from NATS alone the link is up.
-            if self._by_name[name].has_nats and relay.has_nats:
-                self._follow(relay, relay.directory.gone(name))
+            if not self._by_name[name].has_links:
+                self._timed(relay, lambda: self._follow(relay, relay.directory.gone(name)))  # noqa: B023
 
     def _answer(self, asker: SimulatedRelay, author: SimulatedRelay) -> None:
         if not author.has_nats:
@@ -216,6 +221,7 @@ def main() -> int:
     parser.add_argument("--members", type=int, default=200_000)
     parser.add_argument("--rate", type=float, default=2000, help="log-ins a second")
     parser.add_argument("--seconds", type=float, default=20, help="of each phase")
+    parser.add_argument("--links", action="store_true", help="cut links between relays as well")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     before = _resident()
@@ -228,15 +234,17 @@ def main() -> int:
     print(f"memory: {memory / 1e6:.0f} MB a relay, {memory / given.members:.0f} bytes a member")
     world.rate = given.rate
     _phase(world, "log-ins", given.seconds)
-    world.cut(world.relays[-max(1, given.relays // 4) :])
-    _phase(world, f"a quarter cut off for {given.seconds:g} s", given.seconds)
+    world.cut(world.relays[-max(1, given.relays // 4) :], links=given.links)
+    links = ", links as well," if given.links else ""
+    _phase(world, f"a quarter cut off{links} for {given.seconds:g} s", given.seconds)
     world.heal()
     world.rate = 0
     asked, had = world.snapshots, world.bytes
     took = world.run(120, world.is_of_one_mind)
     print(
         f"healed: all of one mind after {took:.2f} s, {world.snapshots - asked} snapshots, "
-        f"{(world.bytes - had) / given.relays / 1e6:.1f} MB to each relay"
+        f"{(world.bytes - had) / given.relays / 1e6:.1f} MB to each relay, "
+        f"{(_resident() - before) / given.relays / 1e6:.0f} MB of memory a relay at most"
     )
     return 0 if world.is_of_one_mind() else 1
 

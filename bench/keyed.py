@@ -1,10 +1,11 @@
-"""A new device's log-in with a key, by password, as the members of bench/members.py make it."""
+"""A device's log-in with a key, as the members of the benchmarks make it: by password, and once it has come by its own
+credential."""
 
 import functools
 import os
 from ipaddress import IPv4Address
 
-from candy.member.login import Credentials
+from candy.member.login import Credentials, Ticket
 from candy.member.login import LogIn as MemberLogIn
 from candy.primitives import NOISE, key_pair, verify
 from candy.protocol import control
@@ -28,15 +29,18 @@ class LogIn:
 
     Args:
         head: of the relay's 101.
+        before: the same device's log-in before this one; None: it is a new device.
     """
 
-    def __init__(self, head: bytes, password: bytes) -> None:
+    def __init__(self, head: bytes, password: bytes, before: "LogIn | None" = None) -> None:
         lines = (line.partition(": ") for line in head.decode().split("\r\n"))
         shown = Shown.parse({name: value for name, _, value in lines}.get)
         device, ephemeral = _made.pop()
+        self._device: KeyPair = device if before is None else before._device
+        self._ticket: Ticket | None = None if before is None else before._ticket
         self._member = MemberLogIn(
-            device,
-            Credentials(stretched=lambda network: _stretched(password, network)),
+            self._device,
+            Credentials(ticket=self._ticket, stretched=lambda network: _stretched(password, network)),
             configured=shown.key.network,
             known=None,
             offered=("candy.3", "candy.2"),
@@ -53,6 +57,9 @@ class LogIn:
         if self._sends is not None:
             return payload[0] == control.CONTROL
         outcome = self._member.read(payload)
+        if not outcome.is_in:
+            raise ConnectionError(f"the relay refuses a device: {outcome.told}")
+        self._ticket = outcome.ticket or self._ticket
         self.ip = outcome.told.address.ip
         self._sends = Cipher(NOISE, outcome.sends)
         return False

@@ -120,15 +120,19 @@ class Newcomer:
     The relay answers an AUTH with nothing; but it passes on a DISCOVERY to its own sender, and only a member's.
     """
 
-    def __init__(self, number: int, connect: Connect, how: How, now: int) -> None:
+    def __init__(self, number: int, connect: Connect, how: How, now: int, before: "Newcomer | None" = None) -> None:
+        """`before`: the same member at another time, whose address it wants."""
+        self.number = number
         self.connection = connect(number)
+        self._before = before
         self._now = now
         self._how = how
         self._keyed: keyed.LogIn | None = None
         self._upgraded = False
         self._got = b""
-        self.ip = IPv4Address(FIRST + number)
-        self._vmac = f"{number:016x}".encode()
+        self.ip: IPv4Address = IPv4Address(FIRST + number) if before is None else before.ip
+        # Zeros are none.
+        self._vmac = f"{number + 1:016x}".encode()
         self.connection.send(REQUEST % (keyed.OFFERED if how == "keys" else wire.SUBPROTOCOL.encode()))
 
     def receive(self) -> bool:
@@ -149,7 +153,7 @@ class Newcomer:
                 raise RelayError(f"did not upgrade: {head.splitlines()[0]!r}")
             self._upgraded, self._got = True, rest
             if self._how == "keys":
-                self._keyed = keyed.LogIn(head, PASSWORD)
+                self._keyed = keyed.LogIn(head, PASSWORD, None if self._before is None else self._before._keyed)
                 self._send(self._keyed.message_1)
                 return False
             self._send(wire.Vmac(self._vmac, self._now, auth.vmac_digest(PASSWORD, self._vmac, self._now)).encode())
@@ -181,6 +185,11 @@ class Newcomer:
     def _send(self, message: bytes) -> None:
         """A binary frame; the relay takes any mask, so 0 as well."""
         self.connection.send(build_frame(BINARY, message, mask=bytes(4)))
+
+    @property
+    def rest(self) -> bytes:
+        """What has come behind that."""
+        return self._got
 
     def _payload(self) -> bytes | None:
         """The next message of the relay, if it is whole. A ping comes as well, to one that waits for long."""

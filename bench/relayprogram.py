@@ -25,12 +25,14 @@ class RelayProgram:
     Args:
         state: its state folder.
         pool: its network's.
+        configuration: a file that says all this instead.
     """
 
-    def __init__(self, state: Path, pool: str) -> None:
+    def __init__(self, state: Path, pool: str, configuration: Path | None = None) -> None:
         command = "from candy.cli.server import main; main()"
+        own = ["-w", "ws://127.0.0.1:0", "-d", pool] if configuration is None else ["-c", str(configuration)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", command, "-w", "ws://127.0.0.1:0", "-d", pool],
+            [sys.executable, "-c", command, *own],
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(Path(candy.__file__).parent.parent),
@@ -74,6 +76,10 @@ class RelayProgram:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+
+    def kill(self) -> None:
+        """As a power failure would."""
+        self._process.kill()
 
     def _end(self) -> None:
         self._process.kill()

@@ -10,6 +10,7 @@ set -u
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
 apart="--ignore=tests/netns/test_documents_run.py --ignore=tests/relay/cluster/test_cluster.py
+    --ignore=tests/relay/cluster/test_faults.py
     --ignore=tests/relay/cluster/test_jetstream.py --ignore=tests/relay/cluster/test_programs.py
     --ignore=tests/relay/cluster/test_recorders.py"
 said=$(mktemp)

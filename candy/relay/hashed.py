@@ -20,7 +20,8 @@ Rules:
     its own: the others count for nothing there, and an EXPTTUN is answered by it.
  2. The first right AUTH of a connection stands; later AUTH, VMAC and EXPTTUN are dropped and counted.
  3. Where several relays serve the network, an AUTH waits in RECORDING until its digest is written down for all of them,
-    and again for an address that is not its device's yet.
+    and again for an address that is not its device's yet. What it tells others meanwhile is kept, up to HELD_MAX
+    messages, and passed on once it is let in.
 """
 
 from collections.abc import Callable

@@ -275,6 +275,7 @@ class Roster:
             *self._telling.welcome(session),
             *moved,
             self._first_line(session),
+            *session.caught_up(now, pool.leases.wall),
             *self._learn_name(session, now),
         ]
 

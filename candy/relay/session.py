@@ -52,7 +52,8 @@ UNTOLD = "authentication failed"
 BROADCAST_LIMIT = "broadcast_limit"
 """The name under which the engine counts packets beyond such an allowance, and Python messages."""
 HELD_MAX = 4
-"""Messages that are kept for a session in line: VMAC, EXPTTUN and AUTH, and one more."""
+"""Messages that are kept for a session in line: VMAC, EXPTTUN and AUTH, and one more; and for one whose log-in waits
+for others."""
 EVENTS = "events"
 """The name under which the engine counts messages of one member that find no room, and Python those beyond HELD_MAX."""
 
@@ -163,7 +164,7 @@ class Session(ABC):
         self._had_turn = False
         """Whatever it sends is judged at once: a wrong hash ends it, so it has one guess a turn all the same."""
         self._held: tuple[Judge, ...] = ()
-        """Kept until its turn."""
+        """Kept until its turn; behind that until it is a member."""
         self.connection = connection
         self.source = intern(source)
         self.extended = extended
@@ -269,12 +270,7 @@ class Session(ABC):
         """Its turn in line has come: act on what it sent so far, with received()'s result."""
         self._had_turn = True
         self.state = State.GREETING
-        held, self._held = self._held, ()
-        actions: list[Action] = []
-        for judge in held:
-            if self.state is not State.CLOSED:
-                actions += judge(now, wall)
-        return self.outcome(actions)
+        return self.outcome(self._judge_held(now, wall))
 
     def claimed(self, lease: Lease | None, now: float) -> None:
         """The network gives the session the address that it claimed."""
@@ -286,6 +282,10 @@ class Session(ABC):
             self.vmac = lease.vmac
             self._ip = lease.ip
         self._realm.logins[ADMITTED] += 1
+
+    def caught_up(self, now: float, wall: int) -> list[Action]:
+        """A member from now on: act on what it said while its log-in waited for others."""
+        return self._judge_held(now, wall) if self._held else []
 
     def waiting(self) -> None:
         """The network probes the holder of the address first."""
@@ -398,10 +398,7 @@ class Session(ABC):
     def _in_turn(self, judge: Judge, is_trusted: bool, now: float, wall: int) -> list[Action]:
         """Judge a message, or keep it until its turn; `is_trusted`: it need not wait."""
         if self.is_in_line:
-            if len(self._held) == HELD_MAX:
-                return [Drop(self.connection, EVENTS)]
-            self._held += (judge,)
-            return []
+            return self._hold(judge)
         if self.state is State.GREETING and not self._had_turn and not is_trusted:
             turn = self._realm.failures.turn(self._counted_as, now)
             if turn is None:
@@ -412,6 +409,21 @@ class Session(ABC):
                 self._held = (judge,)
                 return []
         return judge(now, wall)
+
+    def _hold(self, judge: Judge) -> list[Action]:
+        """Keep a message, if there is room."""
+        if len(self._held) == HELD_MAX:
+            return [Drop(self.connection, EVENTS)]
+        self._held += (judge,)
+        return []
+
+    def _judge_held(self, now: float, wall: int) -> list[Action]:
+        held, self._held = self._held, ()
+        actions: list[Action] = []
+        for judge in held:
+            if self.state is not State.CLOSED:
+                actions += judge(now, wall)
+        return actions
 
     def _judge_address(self, ip: IPv4Address, within: IPv4Network | None, now: float) -> list[Action]:
         """The refusal of an address that no member has, or not this one, or of one more new device."""
@@ -445,6 +457,9 @@ class Session(ABC):
         self, message: wire.Udp4Conn | wire.Discovery | wire.General, payload: bytes, now: float
     ) -> list[Action]:
         # The engine relays what a member says. This came before it had heard that its sender is one.
+        if self.state is State.RECORDING and self.is_confirmed:
+            # An old client says where it is but once, right behind its AUTH, which is never answered.
+            return self._hold(lambda now, wall: self._on_relayed(message, payload, now))
         if not self.is_member:
             return [Drop(self.connection, DropReason.NOT_AUTHENTICATED)]
         if len(payload) > wire.LEGACY_PAYLOAD:

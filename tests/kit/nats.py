@@ -27,6 +27,15 @@ def documented() -> str:
     return str(found)
 
 
+def with_users(text: str, relays: Sequence[str]) -> str:
+    """A configuration in which each of these relays is a user."""
+    [user] = re.findall(r"users: \[\n(.*?)\n    \]\n", text, re.DOTALL)
+    users = "\n".join(
+        user.replace('"eu"', f'"{name}"').replace("_eu", f"_{name}").replace(".eu", f".{name}") for name in relays
+    )
+    return text.replace(user, users)
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
@@ -41,7 +50,8 @@ class Servers:
     def __init__(self, folder: Path, count: int = 3, relays: Sequence[str] = NAMES) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.clients, self._routes = free_ports(count), free_ports(count)
+        ports = free_ports(2 * count)
+        self.clients, self._routes = ports[:count], ports[count:]
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         for number in range(count):
             (folder / f"{number}.conf").write_text(self._configuration(number, relays))
@@ -58,11 +68,7 @@ class Servers:
         for other, port in enumerate(self._routes):
             text = text.replace(f"10.0.0.{5 + other}:6222", f"127.0.0.1:{port}")
         text = re.sub(r'\n.*@10\.0\.0\.\d:6222"', "", text)
-        [user] = re.findall(r"users: \[\n(.*?)\n    \]\n", text, re.DOTALL)
-        users = "\n".join(
-            user.replace('"eu"', f'"{name}"').replace("_eu", f"_{name}").replace(".eu", f".{name}") for name in relays
-        )
-        text = text.replace(user, users)
+        text = with_users(text, relays)
         if len(self.clients) == 1:
             text = re.sub(r"\ncluster \{.*?\n\}\n", "\n", text, flags=re.DOTALL)
         return text

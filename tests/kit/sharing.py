@@ -18,7 +18,8 @@ from candy.protocol.actions import Close, Send
 from candy.protocol.login import Asked, Asks
 from candy.protocol.noise import KeyPair
 from candy.relay import recording
-from candy.relay.cluster.cluster import Cluster, Decide
+from candy.relay.cluster.cluster import Cluster
+from candy.relay.cluster.shared import Decide
 from candy.relay.keeper import Keeper
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.session import Action, Bind, Record

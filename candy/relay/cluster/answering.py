@@ -52,7 +52,8 @@ class Answering:
                     yield json.dumps(is_there).encode()
                 case "revoked":
                     shared = self._shared(str(given["network"]))
-                    self._cluster.learn_device(shared, Credential.decode(str(given["device"]).encode()).device())
+                    device = Credential.decode(str(given["device"]).encode()).device()
+                    self._cluster.learning.learn_device(shared, device)
                     yield b"true"
                 case "used":
                     async for line in self._used(int(given["epoch"]), int(given["after"])):
@@ -123,7 +124,7 @@ class Answering:
             if await self._is_there(shared, ip, relay) is not False:
                 self._cluster.decide(shared, lambda network, now, wall: network.lost(ip, relay, now))
             else:
-                await self._cluster.take(shared, ip)
+                await self._cluster.decisions.take(shared, ip)
         finally:
             self._contested.discard((shared.path, ip))
 

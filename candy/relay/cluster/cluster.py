@@ -1,8 +1,9 @@
 """A relay as one of several: between its networks, which decide, and NATS, where relays agree.
 
     start() ─▶ connected ─▶ own epoch ─▶ networks compared ─▶ what the others have is learned, the own file imported
-    record(wanted) ─▶ Agreement ─▶ Outcome             every BEAT_S: a beat; who is gone, who is to be asked
+    record(wanted) ─▶ candy.relay.cluster.decisions    every BEAT_S: a beat; who is gone, who is to be asked
     came(), went() ─▶ within FLUSH_S: an update        every WRITE_S: leases that ended, devices that changed
+    what others have written ─▶ candy.relay.cluster.learning
 
     candy.from.NAME.where          updates and beats of a relay's, to all
     candy.from.NAME.part.OTHER     all that it has, to one that has asked
@@ -12,8 +13,6 @@
 Rules:
  1. Nothing here decides: networks do (candy.relay.network), and Agreement.
  2. Of what is owed to NATS while that is away one thing is kept for each address and device.
- 3. A record that can't be read is passed over, with one line in the log: one relay with another secret is no reason for
-    all to end.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -33,21 +32,18 @@ from candy import __version__
 from candy.control.model import ClusterStatus, OtherRelay
 from candy.errors import OperationalError, RequestError
 from candy.primitives import NOISE
-from candy.protocol.addresses import ipv4
 from candy.relay.cluster.agreement import (
     Agreement,
     DiffersError,
-    HeldError,
-    RefusedError,
-    RepeatedError,
-    UsedUpError,
 )
 from candy.relay.cluster.answering import Answering
 from candy.relay.cluster.asking import Answer, Answers, Asking, ask_all
+from candy.relay.cluster.decisions import Decisions
 from candy.relay.cluster.digests import TIDY_S, Digests
 from candy.relay.cluster.directory import Change, Directory
 from candy.relay.cluster.entrances import Entrances
 from candy.relay.cluster.jetstream import JetStream, ended, patiently
+from candy.relay.cluster.learning import Learning
 from candy.relay.cluster.ledger import AwayError, Bucket, Entry
 from candy.relay.cluster.mesh import Mesh
 from candy.relay.cluster.presence import BEAT_S, Presence
@@ -55,42 +51,29 @@ from candy.relay.cluster.quotas import EXCHANGE_S, Quotas
 from candy.relay.cluster.records import (
     SECRET_LEAST,
     Common,
-    Credential,
     Envelope,
     FormatError,
-    Grant,
-    Record,
-    Redeemable,
     RelayRecord,
-    Reserved,
-    grant_key,
-    reserved_key,
     word,
 )
-from candy.relay.cluster.shared import Shared
+from candy.relay.cluster.shared import Decide, Shared
 from candy.relay.clustersettings import ClusterSettings
-from candy.relay.enrolment import AGAIN_S, Device, Standing
+from candy.relay.enrolment import Device
 from candy.relay.keys import number_of
 from candy.relay.limits import month_of
 from candy.relay.network import Network
 from candy.relay.networksettings import NetworkSettings
 from candy.relay.passwords import Password
 from candy.relay.recording import Outcome, Wanted
-from candy.relay.reservations import Reservation
-from candy.relay.session import Action
 
 FLUSH_S: Final = 0.01
 """How long a log-in waits for others to be told of with it."""
 WRITE_S: Final = 1.0
 LISTEN_S: Final = 1.5
 """How long a start listens for the beats of relays that run."""
-UNREADABLE_MOST: Final = 100
-"""Records that can't be read of which the log tells."""
 
 log = logging.getLogger("candy.relay")
 
-Decide = Callable[[Network, float, int], list[Action]]
-_Of = TypeVar("_Of", bound=Record)
 _Result = TypeVar("_Result")
 
 
@@ -133,9 +116,10 @@ class Cluster:
         self._entrances = Entrances(settings.name)
         self.public_url = ""
         """By which members reach this relay, where that was given; publish() tells the others of another one."""
+        self.decisions = Decisions(self._agreement, self._digests, self.shares, host.now)
+        self.learning = Learning(self._agreement, self._by_word, self.decide)
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
-        self._unreadable: set[str] = set()
         self._has_told_away = False
         self._has_begun = self._is_double = False
         self.mesh: Mesh | None = None
@@ -242,7 +226,7 @@ class Cluster:
 
     def record(self, path: str = "", wanted: Wanted | None = None) -> "asyncio.Future[Outcome]":
         """Have the relays agree on this, or write what is new of devices and invitations."""
-        return self._go(self._decide(path, wanted) if wanted is not None else self._write_devices())
+        return self._go(self.decisions.decide(path, wanted) if wanted is not None else self.decisions.write_devices())
 
     @property
     def others(self) -> list[str]:
@@ -307,7 +291,11 @@ class Cluster:
             common = alike[path]
             await patiently(partial(self._agreement.join, path, common, self.presence.there))
             self._share(path, network)
-        following = {Bucket.RELAYS: self._on_relay, Bucket.DEVICES: self._on_device, Bucket.GRANTS: self._on_grant}
+        following = {
+            Bucket.RELAYS: self._on_relay,
+            Bucket.DEVICES: self.learning.on_device,
+            Bucket.GRANTS: self.learning.on_grant,
+        }
         for bucket, follow in following.items():
             await patiently(partial(self._nats.follow, bucket, follow))
         own = number_of(name)
@@ -315,7 +303,7 @@ class Cluster:
             # Members would take the key of the one for an old key of the other.
             raise OperationalError(f"cluster: the names {name} and {twin} give relays one number: choose another name")
         for shared in self.shares.values():
-            await self._take_in(shared, shared.path not in known.record.imported)
+            await self.decisions.take_in(shared, shared.path not in known.record.imported)
         await self._has_imported()
         await self.asking.listen()
         self._has_begun = True
@@ -340,9 +328,9 @@ class Cluster:
             if self.mesh is not None:
                 self.mesh.serve(word(path), number)
             shared = self._share(path, network)
-            await self._nats.gather(Bucket.DEVICES, shared.word, self._on_device)
-            await self._nats.gather(Bucket.GRANTS, shared.word, self._on_grant)
-            await self._take_in(shared, imports)
+            await self._nats.gather(Bucket.DEVICES, shared.word, self.learning.on_device)
+            await self._nats.gather(Bucket.GRANTS, shared.word, self.learning.on_grant)
+            await self.decisions.take_in(shared, imports)
             await self._has_imported()
         except (AwayError, FormatError, DiffersError) as error:
             self.leave(path)
@@ -395,196 +383,16 @@ class Cluster:
             self._place(shared, ip)
         return shared
 
-    async def _take_in(self, shared: Shared, imports: bool) -> None:
-        """What the relay's own file has and the cluster has not: it is the cluster's from now on, or nobody's."""
-        wall, count = int(time.time()), 0
-        for ip, holder in shared.unknown():
-            if not imports or shared.revision(ip):
-                shared.drop(ip)
-                continue
-            try:
-                known = await self._agreement.claim(shared.path, ip, shared.grant(ip, holder, wall))
-            except HeldError:
-                shared.drop(ip)
-                continue
-            assert known.record is not None
-            shared.learn(ip, known.record, known.revision)
-            count += 1
-        if imports:
-            devices, invitations = shared.network.enrolment, shared.network.enrolment.invitations()
-            for device in list(devices):
-                shared.changed[device.key] = None
-            for invitation in list(invitations):
-                shared.changed[invitation.selector] = None
-            for reservation in list(shared.network.pool.reservations.commanded()):
-                shared.reserved.setdefault(int(reservation.address))
-            await self._write_devices()
-        if count:
-            log.info("cluster: network %s: %d leases of this relay's file are the cluster's now", shared.path, count)
-
-    # Decisions.
-
-    async def _decide(self, path: str, wanted: Wanted) -> Outcome:
-        shared = self.shares.get(path)
-        if shared is None:
-            # Its network is not served any more.
-            return Outcome.AWAY
-        # By the clock of what asked, or it would be asked again.
-        enrolment, wall = shared.network.enrolment, shared.network.pool.leases.wall
-        try:
-            if wanted.digest is not None:
-                await self._digests.spend(path, *wanted.digest)
-            if wanted.selector:
-                invitation = enrolment.invitation(wanted.selector)
-                until = invitation.until + AGAIN_S if invitation is not None else 0
-                known = await self._agreement.redeem(path, wanted.selector, wanted.device, wall, until)
-                assert known.record is not None
-                enrolment.learn(known.record.invitation())
-            if wanted.device:
-                if (device := enrolment.get(wanted.device)) is None:
-                    # Another connection had brought it, and was not let in.
-                    return Outcome.AWAY
-                await self._enrol(shared, device)
-            if wanted.ip is not None:
-                await self._claim(shared, wanted.ip, wanted.holder, wanted.takes_from, wall)
-        except RepeatedError:
-            return Outcome.REPEATED
-        except UsedUpError:
-            return Outcome.USED_UP
-        except HeldError:
-            return Outcome.HELD
-        except (AwayError, FormatError) as error:
-            log.debug("cluster: not agreed on: %s", error)
-            is_address_alone = wanted.digest is None and not wanted.device
-            is_known = is_address_alone and shared.believe(wanted.ip, wanted.holder)
-            return Outcome.KEPT if is_known else Outcome.AWAY
-        return Outcome.KEPT
-
-    async def _claim(self, shared: Shared, ip: int, holder: bytes, takes_from: bytes, wall: int) -> None:
-        grant, before = shared.grant(ip, holder, wall), shared.holder(ip)
-        try:
-            known = await self._agreement.claim(shared.path, ip, grant, takes_from, shared.revision(ip))
-        except HeldError:
-            # So that it is not granted a second time.
-            theirs = await self._agreement.read(Grant, grant_key(shared.path, ip))
-            if theirs.record is not None:
-                shared.learn(ip, theirs.record, theirs.revision)
-            raise
-        assert known.record is not None
-        shared.learn(ip, known.record, known.revision)
-        shared.granted(ip, holder, before, self._host.now())
-
-    async def take(self, shared: Shared, ip: int) -> None:
-        """Have the member here keep its address: another relay's, to which that was granted, was not there any more."""
-        member = shared.network.member_at(ipv4(ip))
-        if member is not None and member.vmac is not None:
-            with suppress(RefusedError, AwayError, FormatError):
-                await self._claim(shared, ip, member.vmac, shared.holder(ip), shared.network.pool.leases.wall)
-
     def decide(self, shared: Shared, decide: Decide) -> None:
         """Have a network decide, and carry that out, unless it is not served any more."""
         if self.shares.get(shared.path) is shared:
             self._host.decide_at(shared.path, decide)
 
-    async def _enrol(self, shared: Shared, device: Device) -> None:
-        found = await self._agreement.enrol(shared.path, device)
-        if found != device:
-            shared.network.enrolment.learn(found)
-        shared.wrote(found)
-        shared.changed.pop(device.key, None)
-
-    async def _write_devices(self) -> Outcome:
-        """What is new of devices and invitations."""
-        try:
-            for shared in list(self.shares.values()):
-                enrolment = shared.network.enrolment
-                for key in list(shared.changed):
-                    device = enrolment.get(key)
-                    invitation = enrolment.invitation(key)
-                    if device is not None:
-                        await self._enrol(shared, device)
-                    elif invitation is not None:
-                        await self._agreement.invite(shared.path, Redeemable.of(invitation))
-                    shared.changed.pop(key, None)
-        except (AwayError, FormatError) as error:
-            log.debug("cluster: devices are not written: %s", error)
-            return Outcome.AWAY
-        return Outcome.KEPT
-
-    # What others have written.
-
-    def _on_grant(self, entry: Entry) -> None:
-        name, _, address = entry.key.partition(".")
-        shared = self._by_word.get(name)
-        if shared is not None and (grant := self._opened(Grant, entry)) is not None:
-            # Nobody else seals what can be opened, so the key is one of grant_key().
-            shared.learn(int(IPv4Address(address)), grant, entry.revision)
-
     def _on_relay(self, entry: Entry) -> None:
-        if (its := self._opened(RelayRecord, entry)) is not None:
+        if (its := self.learning.opened(RelayRecord, entry)) is not None:
             self.relays[entry.key] = its
             if self.mesh is not None:
                 self.mesh.know(entry.key, its.url, its.key if its.is_running else "", its.epoch)
-
-    def _on_device(self, entry: Entry) -> None:
-        name, _, rest = entry.key.partition(".")
-        shared = self._by_word.get(name)
-        if shared is None:
-            return
-        try:
-            if rest.startswith("invitation."):
-                invitation = self._agreement.opened(Redeemable, entry).invitation()
-                self._unchanged(shared, invitation.selector, lambda: shared.network.enrolment.learn(invitation))
-            elif rest.startswith("reserved."):
-                self._learn_reserved(shared, rest, self._agreement.opened(Reserved, entry))
-            elif rest.startswith("device."):
-                self.learn_device(shared, self._agreement.opened(Credential, entry).device())
-        except FormatError as error:
-            self._pass_over(error)
-
-    def _learn_reserved(self, shared: Shared, key: str, record: Reserved) -> None:
-        ip = int(key.rpartition(".")[2], 16)
-        try:
-            reservation = Reservation.of(IPv4Address(ip), record.device) if record.device else None
-        except ValueError as error:
-            raise FormatError(f"a reservation of {IPv4Address(ip)} {error}") from None
-        # What was commanded here meanwhile is about to be written.
-        if ip not in shared.reserved:
-            self.decide(shared, lambda network, now, wall: network.reserved(ip, reservation, now))
-
-    def learn_device(self, shared: Shared, device: Device) -> None:
-        """Another relay has written this of a device, or is about to."""
-        own = shared.network.enrolment.get(device.key)
-        shared.wrote(device)
-        if own is not None and own.standing is Standing.REVOKED and device.standing is not Standing.REVOKED:
-            # It was revoked here while NATS was away, perhaps before this start: the others are yet to learn it.
-            shared.changed[device.key] = None
-            return
-
-        def learn() -> None:
-            self.decide(shared, lambda network, now, wall: network.learned(device, now, wall))
-
-        self._unchanged(shared, device.key, learn)
-
-    @staticmethod
-    def _unchanged(shared: Shared, key: bytes, learn: Callable[[], None]) -> None:
-        """What is learned is not written again."""
-        was_changed = key in shared.changed
-        learn()
-        if not was_changed:
-            shared.changed.pop(key, None)
-
-    def _opened(self, kind: type[_Of], entry: Entry) -> _Of | None:
-        try:
-            return self._agreement.opened(kind, entry)
-        except FormatError as error:
-            self._pass_over(error)
-            return None
-
-    def _pass_over(self, error: FormatError) -> None:
-        if str(error) not in self._unreadable and len(self._unreadable) < UNREADABLE_MOST:
-            self._unreadable.add(str(error))
-            log.warning("cluster: passed over: %s", error)
 
     # Who is where.
 
@@ -601,7 +409,7 @@ class Cluster:
         try:
             self._follow(self.directory.take(author, message, now))
         except FormatError as error:
-            self._pass_over(error)
+            self.learning.pass_over(error)
 
     def _follow(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -705,8 +513,8 @@ class Cluster:
             await asyncio.sleep(WRITE_S)
             with suppress(AwayError, FormatError):
                 for shared in list(self.shares.values()):
-                    await self._write(shared)
-                await self._write_devices()
+                    await self.decisions.write(shared)
+                await self.decisions.write_devices()
 
     async def _tidy_always(self) -> None:
         """Digests of log-ins that nobody believes any more."""
@@ -742,28 +550,6 @@ class Cluster:
         shared = self.shares[path]
         self.quotas.forgive(shared.word, ip)
         await self.ask_others("forgive", {"network": path, "address": ip, "holder": shared.holder(ip).hex()})
-
-    async def _write(self, shared: Shared) -> None:
-        wall = int(time.time())
-        for ip, holder in list(shared.owed.items()):
-            await self._agreement.release(shared.path, ip, holder, wall)
-            shared.owed.pop(ip, None)
-        for ip, holder in shared.unconfirmed(self._host.now()):
-            await self._agreement.release(shared.path, ip, holder, wall)
-        for ip in list(shared.reserved):
-            await self._write_reserved(shared, ip)
-        for ip, holder in shared.aged(wall):
-            with suppress(RefusedError):
-                await self._claim(shared, ip, holder, b"", wall)
-
-    async def _write_reserved(self, shared: Shared, ip: int) -> None:
-        kept = shared.network.pool.reservations.commanded_at(ip)
-        wanted = Reserved("" if kept is None else kept.device)
-        await self._agreement.update(
-            Reserved, reserved_key(shared.path, ip), lambda current: None if current == wanted else wanted
-        )
-        if shared.network.pool.reservations.commanded_at(ip) == kept:
-            shared.reserved.pop(ip, None)
 
     def _on_connected(self, is_up: bool) -> None:
         if not is_up:

@@ -48,7 +48,7 @@ LOGIN_S: Final = 10.0
 AGAIN_S: Final = 0.01
 """Until a message of a log-in is sent for which there was no room."""
 PAUSE_S: Final = 0.2
-PAUSE_MOST_S: Final = 5.0
+PAUSE_MOST_S: Final = 2.0
 PING: Final = b"candy-status"
 PING_S: Final = 1.0
 """How long another relay may take to answer a ping that is sent for who asks."""

@@ -16,7 +16,7 @@ No I/O here; random bytes are an argument.
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, ClassVar, NamedTuple, Self
@@ -150,7 +150,9 @@ class Record:
     bucket: ClassVar[Bucket]
 
     def encode(self) -> bytes:
-        plain = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(self).items()}
+        # Not asdict(), which copies what is within, and takes as long as all else.
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        plain = {name: value.hex() if isinstance(value, bytes) else value for name, value in values}
         return json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()
 
     @classmethod

@@ -32,6 +32,9 @@ from candy.relay.session import Action
 CONFIRM_S: Final = 60.0
 """How long who was granted an address may take to come."""
 
+Decide = Callable[[Network, float, int], list[Action]]
+"""With `now` and `wall`."""
+
 
 class _Known(NamedTuple):
     """A grant as it was read last, as far as no lease has it."""

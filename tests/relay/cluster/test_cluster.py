@@ -295,7 +295,7 @@ async def test_leases_of_its_own_file_become_the_clusters_once(start: Start, thr
     await until(lambda: eu.network.pool.leases.get(int(ip(7))) is not None)
     eu.network.register.release(ip(7))
     assert eu.cluster is not None
-    await eu.cluster._write(eu.cluster.shares[eu.path])
+    await eu.cluster.decisions.write(eu.cluster.shares[eu.path])
     # The file has it still, and counts no more.
     assert await begun() == {(ip(8), ONE)}
 

@@ -311,7 +311,8 @@ def test_against_a_dict(seed: int) -> None:
     assert {ip for ip, is_there in told.items() if is_there} == model.keys()
 
 
-def test_a_cluster_by_simulation() -> None:
+@pytest.mark.parametrize("has_links", [False, True])
+def test_a_cluster_by_simulation(has_links: bool) -> None:
     """The short form of bench/cluster_directory.py."""
     world = Simulation(4, 400, 0, seed=3)
     world.fill()
@@ -320,7 +321,7 @@ def test_a_cluster_by_simulation() -> None:
     world.rate = 200
     world.run(3)
     assert world.snapshots == 0
-    world.cut(world.relays[3:])
+    world.cut(world.relays[3:], links=has_links)
     world.run(6)
     assert not world.is_of_one_mind()
     world.heal()

@@ -131,7 +131,7 @@ async def test_what_is_released_is_free(start: Start) -> None:
     site.close(connection)
     site.network.register.release(IPv4Address("192.168.202.9"))
     if site.cluster is not None:
-        await site.cluster._write(site.cluster.shares[site.path])
+        await site.cluster.decisions.write(site.cluster.shares[site.path])
     site = await start()
     _, other = await site.come(by_password(), OTHER, fixed(9))
     assert other.is_in
