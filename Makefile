@@ -14,7 +14,7 @@ run: build  ## build all, and start a relay here
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
-test: lint types  ## lint, types, and all tests; as root those in network namespaces too
+test: lint types  ## lint, types, and tests but those of documents and cluster; as root those in network namespaces too
 	@scripts/bootstrap.sh tools || :
 	@scripts/bootstrap.sh tls
 	@scripts/bootstrap.sh browser || :
