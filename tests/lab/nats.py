@@ -3,7 +3,8 @@
     Router(laboratory, 1) ─▶ host() ─▶ 192.168.1.2, host() ─▶ 192.168.1.3 …   forget(), block(), narrow(1280), forward()
 
 A router's NAT is the kernel's: it keeps the port where it can, and lets in answers alone, so it is port-restricted.
-SYMMETRIC gives each destination another port; with FULL_CONE a port leads to the first machine, whoever sends there.
+SYMMETRIC gives each destination another port. With FULL_CONE a port leads to the first machine, from all that send
+there, and with ADDRESS_RESTRICTED from all addresses that it has sent to, whatever their ports.
 """
 
 from lab.laboratory import Laboratory
@@ -13,6 +14,7 @@ from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 RESTRICTED = "masquerade"
 SYMMETRIC = "masquerade random,fully-random"
 FULL_CONE = "masquerade persistent"
+ADDRESS_RESTRICTED = "address-restricted"
 
 
 class Router:
@@ -37,9 +39,14 @@ class Router:
         run("ip", "link", "set", "lan0", "up")
         run("nft", "add table ip nat; add chain ip nat out { type nat hook postrouting priority srcnat; }")
         run("nft", "add chain ip nat in { type nat hook prerouting priority dstnat; }")
-        self._translate(nat)
+        self._translate(FULL_CONE if nat == ADDRESS_RESTRICTED else nat)
         if nat == FULL_CONE:
             run("nft", f"add rule ip nat in iifname eth0 ip protocol udp dnat to {self._lan}.2")
+        if nat == ADDRESS_RESTRICTED:
+            run("nft", "add set ip nat met { type ipv4_addr; flags dynamic,timeout; timeout 1m; size 1024; }")
+            run("nft", "add chain ip nat sent { type filter hook forward priority 0; }")
+            run("nft", "add rule ip nat sent oifname eth0 ip protocol udp update @met { ip daddr }")
+            run("nft", f"add rule ip nat in iifname eth0 ip protocol udp ip saddr @met dnat to {self._lan}.2")
         # What nobody within has asked for gets no further, and is not answered.
         run("nft", "add table ip filter; add chain ip filter in { type filter hook input priority 0; }")
         run("nft", "add rule ip filter in iifname eth0 ct state new drop")

@@ -4,7 +4,7 @@ import pytest
 from lab.control import asked
 from lab.laboratory import Laboratory
 from lab.linked import ROUNDS, Pair
-from lab.nats import FULL_CONE, RESTRICTED, SYMMETRIC, Router
+from lab.nats import ADDRESS_RESTRICTED, FULL_CONE, RESTRICTED, SYMMETRIC, Router
 from lab.traffic import ping
 
 pytestmark = pytest.mark.netns
@@ -25,7 +25,13 @@ def test_in_one_lan(laboratory: Laboratory) -> None:
 
 @pytest.mark.parametrize(
     ("near", "far"),
-    [(RESTRICTED, RESTRICTED), (FULL_CONE, SYMMETRIC), (None, SYMMETRIC), (RESTRICTED, None)],
+    [
+        (RESTRICTED, RESTRICTED),
+        (FULL_CONE, SYMMETRIC),
+        (ADDRESS_RESTRICTED, SYMMETRIC),
+        (None, SYMMETRIC),
+        (RESTRICTED, None),
+    ],
 )
 def test_through_nats(laboratory: Laboratory, near: str | None, far: str | None) -> None:
     laboratory.relay()
