@@ -56,7 +56,8 @@ def test_each_message_is_of_its_network_also_if_it_has_waited(workers: int) -> N
                 assert len(order) > 700
             covered = [payload for number, payload in came if number == 1 - n and payload[:1] != FORWARD]
             assert [set(payload[24:]) for payload in covered] == [{n}] * len(covered)
-        assert set(relay.dropped()) <= {"delay"}
+        # Between looks at its rate the queue may be full, too, where the machine is busy.
+        assert set(relay.dropped()) <= {"delay", "queue_full"}
         assert len(came) + sum(relay.dropped().values()) == 3280
 
 
@@ -76,7 +77,8 @@ def test_networks_and_destinations_share_it_alike() -> None:
         b.forward(*(numbered(A, C, n, 1000) for n in range(20)))
         b.sync()
         came = messages(relay.drain(end))
-        assert set(relay.dropped()) <= {"delay"}
+        # Between looks at its rate the queue may be full, too, where the machine is busy.
+        assert set(relay.dropped()) <= {"delay", "queue_full"}
         assert len(came) + sum(relay.dropped().values()) == 2040
         places = [
             at for at, (number, payload) in enumerate(came) if number == 1 or payload[17:21] == D.to_bytes(4, "big")
@@ -137,7 +139,8 @@ def test_a_long_super_packet_is_cut_for_a_slow_trunk(sender: int) -> None:
         parts = [segments(payload[1:11], payload[11:]) for _, payload in came if payload[:1] == SUPER]
         assert {piece for part in parts for piece in part or [b""]} == set(pieces)
         assert all(payload[1:] in pieces for _, payload in came if payload[:1] == FORWARD)
-        assert set(relay.dropped()) <= {"delay"}
+        # Between looks at its rate the queue may be full, too, where the machine is busy.
+        assert set(relay.dropped()) <= {"delay", "queue_full"}
 
 
 def test_a_ping_and_a_close_go_first() -> None:

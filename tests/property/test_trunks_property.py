@@ -73,7 +73,9 @@ class Model:
         elif 128 <= kind <= 254:
             self._packet(xor_mask(message[4:], message[:4]) if len(message) > 4 else b"")
         elif kind == 255 and len(message) >= 12:
-            self._to(message, 4, len(message) <= 1500)
+            # Subtype 0 says where its sender is, which stays at a relay.
+            if message[1]:
+                self._to(message, 4, len(message) <= 1500)
         else:
             self._packet(message)
 

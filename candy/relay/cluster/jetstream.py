@@ -150,8 +150,11 @@ class JetStream:
         self._is_closing = True
         await ended([*(each.task for each in self._following if each.task is not None), *self._serving])
         if self._has_begun:
-            with suppress(NatsError, OSError):
-                await self._client.close()
+            # A task: the library waits for a transport, which may be cancelled, and that is no cancellation of ours.
+            closing = asyncio.get_running_loop().create_task(self._client.close())
+            await asyncio.wait([closing])
+            if not closing.cancelled() and not isinstance(closing.exception(), NatsError | OSError | None):
+                closing.result()
 
     # The ledger.
 

@@ -32,6 +32,19 @@ async def test_messages_between_relays(three: Servers, jetstream: JetStream) -> 
     await us.close()
 
 
+async def test_it_ends_although_the_library_is_cancelled(three: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself: it waits for a transport whose waiter is cancelled when a server was killed."""
+    us = await connected(three.settings("us"))
+    close = us._client.close
+
+    async def cancelled() -> None:
+        await close()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(us._client, "close", cancelled)
+    await us.close()
+
+
 async def test_none_speaks_for_another(three: Servers, jetstream: JetStream) -> None:
     us = await connected(three.settings("us"))
     heard: list[bytes] = []
