@@ -277,6 +277,7 @@ class Pathfinder:
         if not self._is_awake:
             return []
         self._expire(now)
+        self._end_rounds(now)
         self._choose(now)
         self._measure(now)
         doubt, self._doubt = self._doubt, None
@@ -327,9 +328,14 @@ class Pathfinder:
     def _found_dead(self, now: float, *, is_ours: bool) -> None:
         self._silent_at, self._doubt = now, Doubt(is_ours)
         if self._path is not None:
-            # It may come back as a narrower one.
-            self._path.mtu = min(self._path.mtu, MTU_LEAST)
+            # It may come back as a narrower one: what fits is found out before packets go by it.
+            self._path.mtu = 0
         self.restart(now)
+
+    def _end_rounds(self, now: float) -> None:
+        for trial in self._trials.values():
+            if now >= trial.round_until:
+                trial.end_round(now)
 
     def _choose(self, now: float) -> None:
         """Rule 2, among those that were measured."""
@@ -358,10 +364,7 @@ class Pathfinder:
         return trial.is_good and trial.answered_at > self._silent_at
 
     def _measure(self, now: float) -> None:
-        """Have rounds end, and begin one: of the path if it is due, else of the best one without."""
-        for trial in self._trials.values():
-            if now >= trial.round_until:
-                trial.end_round(now)
+        """Begin a round: of the path if it is due, else of the best one without."""
         if any(trial.is_measuring for trial in self._trials.values()):
             return
         path = self._path

@@ -180,6 +180,21 @@ def test_the_best_is_taken_again_when_all_are_back() -> None:
     assert ways.taken[-1] == NATIVE
 
 
+def test_a_narrower_one_is_not_the_path_when_all_are_back() -> None:
+    """A tunnel of another program's, whose size is known from before, while the path's is not."""
+    ways = Ways(Candidate(Kind.LAN, NATIVE), Candidate(Kind.LAN, TUNNEL))
+    ways.round_trip_s = {NATIVE: lambda: 0.02, TUNNEL: lambda: 0.02}
+    ways.mtu = {NATIVE: 1500, TUNNEL: 1420}
+    ways.run(12.0)
+    assert ways.taken[-1] == NATIVE
+    ways.mtu = {NATIVE: 0, TUNNEL: 0}
+    ways.run(4.0)
+    ways.mtu = {NATIVE: 1500, TUNNEL: 1420}
+    ways.finder.observed(TUNNEL, ways.now)
+    ways.run(2.0)
+    assert ways.taken[-1] == NATIVE
+
+
 def test_a_path_in_doubt_is_left_before_a_stream_asks_once_more() -> None:
     """TCP's second retransmission comes 0.4 s behind its first."""
     ways = two()
@@ -200,7 +215,7 @@ def test_the_peer_that_says_so_is_not_told() -> None:
     ways = two()
     ways.finder.silenced(ways.now, by_peer=True)
     ways.run(4.0)
-    assert [type(step) for step in ways.went] == [Doubt, Use, Use]
+    assert [type(step) for step in ways.went] == [Doubt, Use]
     assert ways.went[0] == Doubt(is_ours=False)
 
 
