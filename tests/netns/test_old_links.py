@@ -153,7 +153,8 @@ def test_with_the_original(laboratory: Laboratory, first: str) -> None:
         pair.wait(40)
         assert packets(relay) - before < 5
         assert original.by_relay == by_relay
-        assert original.by_udp >= by_udp + 40
+        # One of them may have been on its way back.
+        assert original.by_udp >= by_udp + 39
         [peer] = asked(one.control, "/v1/members")["members"]
         assert (peer["path"], peer["format"], peer["sealing"]) == ("direct", "original", "clear")
 
