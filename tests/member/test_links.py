@@ -446,3 +446,15 @@ def test_a_peer_that_is_not_sealed_for_has_no_link(way: Way) -> None:
     links.followed(Remove(5), 0.3)
     links.followed(ForgetPeer(PEER), 0.3)
     assert links.deadline == float("inf")
+
+
+def test_a_pair_with_two_ways_to_each_other_becomes_idle() -> None:
+    """In one LAN, and by its router's outside: what comes by the one is a probe, and no traffic."""
+    world = World()
+    router = Nat(A_NAT, filters="port", hairpin=True)
+    a, b = (world.add(router, f"192.168.0.{host}") for host in (2, 3))
+    world.meet(a, b)
+    world.run(5.0, 0.1, (a, b))
+    world.run(80.0)
+    assert a.links.deadline == b.links.deadline == float("inf")
+    assert not a.paths

@@ -19,10 +19,16 @@ SERVER, OTHER = endpoint("198.51.100.1:26816"), endpoint("198.51.100.1:26817")
 SEEN, MOVED = endpoint("203.0.113.5:4001"), endpoint("203.0.113.5:4002")
 
 
+def attribute(kind: bytes, value: Endpoint) -> bytes:
+    packed = value.address.packed
+    family = b"\0\1" if len(packed) == 4 else b"\0\2"
+    return kind + (4 + len(packed)).to_bytes(2, "big") + family + value.port.to_bytes(2, "big") + packed
+
+
 def answer(id: bytes, mapped: Endpoint, other: Endpoint | None = None) -> bytes:
-    body = b"\0\1\0\x08\0\1" + mapped.port.to_bytes(2, "big") + mapped.address.packed
+    body = attribute(b"\0\1", mapped)
     if other is not None:
-        body += b"\x80\x2c\0\x08\0\1" + other.port.to_bytes(2, "big") + other.address.packed
+        body += attribute(b"\x80\x2c", other)
     return b"\1\1" + len(body).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + id + body
 
 
@@ -105,3 +111,17 @@ def test_an_answer_aims_no_request_at_a_local_address(other: str) -> None:
     sent(reflexive, 0.0)
     reflexive.answered(SERVER, answer(reflexive.ids[0], SEEN, endpoint(other)), 0.1)
     assert reflexive.ids == []
+
+
+def test_a_nat_of_ipv4_is_not_judged_by_ipv6() -> None:
+    """Which has none, and whose answers come behind."""
+    server6, other6, seen6 = (Endpoint(ip_address(f"2001:db8::{end}"), port) for end, port in ((1, 9), (1, 10), (5, 9)))
+    reflexive = asking(SERVER, server6)
+    first, first6 = reflexive.ids
+    sent(reflexive, 0.0)
+    reflexive.answered(SERVER, answer(first, SEEN, OTHER), 0.1)
+    reflexive.answered(server6, answer(first6, seen6, other6), 0.1)
+    second, second6 = reflexive.ids
+    reflexive.answered(OTHER, answer(second, MOVED), 0.2)
+    reflexive.answered(other6, answer(second6, seen6), 0.2)
+    assert reflexive.is_symmetric
