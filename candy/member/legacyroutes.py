@@ -5,8 +5,8 @@
 
 Rules:
  1. A ROUTE counts only from the direct link of its announcer, of which it says no more than how the announcer itself
-    reaches the destination. Whoever holds the password can announce what he likes: a direct link of this member's is
-    never left for that.
+    reaches the destination. A peer that knows the password can announce anything: this member never leaves a direct
+    link for that.
  2. What this member tells of are its direct links alone, and no peer is told of itself (split horizon). So a packet is
     sent on once: by who is linked with both ends.
  3. Times are of the original: an announcement has the round trip and this member's cost; one below 0, or above

@@ -5,8 +5,8 @@
 
 Rules:
  1. What relays tell is judged as if it were hostile: no more than RELAYS_MAX URLs, each as sound as one of -w, without
-    user and fragment, with TLS if the user's first one has that, and of the same network's path. Whoever answers there
-    has to show the network's key (candy.member.login, rule 2), so nobody goes there who knows none.
+    user and fragment, with TLS if the user's first one has that, and of the same network's path. The relay there has
+    to show the network's key (candy.member.login, rule 2), so nobody goes there who knows none.
  2. Nothing that leads into the tunnel may lead to the relay in use, nor to the one that is dialed.
  3. Of relays that were told the dialer is made when it is needed, and forgotten when they are neither in use nor next.
 

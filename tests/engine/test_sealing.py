@@ -699,7 +699,7 @@ def test_what_lies_behind_who_seals_does_not_come_in_the_clear() -> None:
         device.engine.set_rules(0, [(0xC0A80100, 0xFFFFFF00, B, 0, 0), (0xC0A80100, 0xFFFFFF00, C, 0, 0)])
         inner = packet(far, A)
         device.comes(FORWARD + inner)
-        # Whoever wrapped it.
+        # C has wrapped it in a packet of its own.
         device.comes(FORWARD + ip_header(len(inner), IPIP, C, A, number=0) + inner)
         device.nothing_comes()
         assert device.relay.dropped() == {"not_sealed": 2}

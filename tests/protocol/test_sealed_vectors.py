@@ -1,6 +1,6 @@
 """candy.3 in bytes: one log-in, one session and what they carry, put together step by step after docs/protocol.md.
 
-`sealed_vectors.json` holds what comes out, for whoever builds a part of it. Of the programs nothing is used here but
+`sealed_vectors.json` holds what comes out, for those who build a part of it. Of the programs nothing is used here but
 `candy.protocol.noise`, so it says what the document says: a part that gives other bytes is wrong, or all three change.
 """
 

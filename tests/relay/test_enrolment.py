@@ -165,7 +165,7 @@ def test_new_devices_wait_for_approval() -> None:
     assert code(its, own(its, device)) == code(its, PASSWORD) == CloseCode.APPROVAL_AWAITED
     assert its.approve(KEY).standing is Standing.ADMITTED
     assert code(its, own(its, device)) == code(its, PASSWORD) == 0
-    # Whoever gave an invitation has approved.
+    # The operator who gave an invitation has approved.
     assert code(its, invited(its), OTHER) == 0
 
 

@@ -47,7 +47,7 @@ def test_old_clients_log_in_by_legacy_passwords_once_there_is_one() -> None:
     legacy = Password(b"legacy", legacy=True)
     mixed = Passwords([OLD, NEW, legacy])
     assert [mixed.prove(digest_of, digest_of(each)) for each in (b"old", b"new", b"legacy")] == [None, None, legacy]
-    # Whoever came by another one before may stay.
+    # Members that came by another one before may stay.
     assert mixed.holds(NEW, WALL)
 
 

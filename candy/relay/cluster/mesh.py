@@ -284,7 +284,7 @@ class Mesh:
         if other is None:
             number = self._place()
             if number is None:
-                # Whoever they are: one line a minute.
+                # One line a minute, for all relays without a place together.
                 text = f"no link to the relay {name}: there are {RELAYS_MOST} others"
                 self._report(Log("warning", f"cluster: {text}", kind="no place for a relay"))
                 return None
