@@ -1,6 +1,7 @@
 """How many probes a member sends, to all its peers together.
 
     slot() ─▶ when so many may be sent, which are the caller's then        turn() ─▶ when a routine probe may
+    may_compare() ─▶ whether two addresses of a peer may have some more now
     tick_of(at) ─▶ when something that may wait a little is done, together with all else of that kind
 
 Rules:
@@ -20,6 +21,8 @@ from typing import Final
 PROBES_RATE: Final = 40.0
 PROBES_SAVED: Final = 100.0
 ROUTINE_RATE: Final = 12.0
+COMPARED_S: Final = 1.0
+"""From one comparison to the next, which costs 2 * candy.member.trial.RECENT probes."""
 TICK_S: Final = 0.5
 """From one tick to the next. Pauses of routine probes are multiples of it."""
 LATE_S: Final = 0.05
@@ -34,12 +37,13 @@ def tick_of(at: float) -> float:
 class Budget:
     """See above."""
 
-    __slots__ = ("_paid_at", "_turn_at")
+    __slots__ = ("_compared_at", "_paid_at", "_turn_at")
 
     def __init__(self) -> None:
         self._paid_at = -inf
         """When all that was given away has come in at this rate."""
         self._turn_at = -inf
+        self._compared_at = -inf
 
     def slot(self, now: float, count: int) -> float:
         """When so many probes may be sent: now, or behind all for which others wait."""
@@ -52,3 +56,10 @@ class Budget:
         at = max(now, self._turn_at)
         self._turn_at = at + 1 / ROUTINE_RATE
         return max(now, tick_of(at))
+
+    def may_compare(self, now: float) -> bool:
+        """Whether a comparison may begin. It has then."""
+        if now < self._compared_at + COMPARED_S:
+            return False
+        self._compared_at = now
+        return True

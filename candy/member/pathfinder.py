@@ -6,16 +6,17 @@
 Rules:
  1. An address is used only when an answer to a probe of this member's has come from it. What is authentic, but comes
     from another address, is a reason to probe that one.
- 2. A path is left for one that is better (Trial.is_better): within 2 s of its first answer, and of one that was worse
-    as soon as all of its last answers say so. It is left for the relay when two of its probes in a row are lost and
-    nothing else is heard by it, and then for any that has answered since: others may have died with it.
+ 2. A path is left for one that is better (Trial.is_better), within 2 s. Where an answer makes another one seem so, both
+    have a few probes at once, but only once each COMPARE_S: a busy machine makes all seem so. It is left for the relay
+    when two of its probes in a row are lost and nothing else is heard by it, and then for any that has answered since:
+    others may have died with it.
  3. Probes of the path are as long as its MTU, so that one which has become narrower is found out.
  4. ACTIVE: all addresses are probed. WARM: the path alone, to hold it open. IDLE: nothing is; the path is left, because
     a NAT may have forgotten it.
  5. Routine probes, and their losses, have their times on ticks, which all peers have in common (candy.member.budget).
- 6. At most CANDIDATES_MOST addresses that were offered, OBSERVED_MOST others, and OUTSTANDING_MOST probes under way.
-    A peer may name FRESH_MOST new addresses, and one more each FRESH_S, and has at most two turns of routine probes
-    before it, however many addresses it has: what one does costs no other its probes.
+ 6. At most CANDIDATES_MOST addresses that were offered, and OBSERVED_MOST others. A peer may name FRESH_MOST new
+    addresses, and one more each FRESH_S, and has at most two turns of routine probes before it, however many addresses
+    it has: what one does costs no other its probes.
 
 No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTIME.
 """
@@ -23,10 +24,11 @@ No I/O, no clock: randomness is an argument, `now` is in seconds of CLOCK_BOOTTI
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 from candy.member.budget import Budget, tick_of
 from candy.member.trial import FIRST_S, MTU_LEAST, SIZES, Trial, longest
+from candy.member.underway import Sent, UnderWay
 from candy.protocol.linking import (
     CANDIDATES_MOST,
     HEADERS,
@@ -48,12 +50,9 @@ MEASURE_S: Final = 600.0
 AGAIN_S: Final = 5.0
 """From a round in which not even the least was answered to another one."""
 OBSERVED_MOST: Final = 4
-OUTSTANDING_MOST: Final = 64
-WAIT_S: Final = 0.1
+COMPARE_S: Final = 5.0
 DOUBTS: Final = 2
 """Probes that are lost together, of a path that is dead."""
-LATE_S: Final = 3.0
-"""So long an answer counts, to a probe that was given up."""
 FRESH_MOST: Final = 16
 FRESH_S: Final = 1.5
 TRIED_S: Final = 5.0
@@ -92,15 +91,6 @@ class Doubt:
 Step = Probe | Use | Leave | Doubt
 
 
-class _Sent(NamedTuple):
-    endpoint: Endpoint
-    size: int
-    """Of the IP packet in a round of sizes; 0: it is not of one."""
-    length: int
-    at: float
-    lost_at: float
-
-
 class Pathfinder:
     """See above.
 
@@ -124,9 +114,7 @@ class Pathfinder:
         self._randbytes = randbytes
         self._heard_at = heard_at
         self._trials: dict[Endpoint, Trial] = {}
-        self._outstanding: dict[bytes, _Sent] = {}
-        self._late: dict[bytes, _Sent] = {}
-        """Given up, and perhaps answered yet."""
+        self._under_way = UnderWay(budget)
         self._turns: dict[bool, float | None] = {True: None, False: None}
         """When it is the path's turn among routine probes, and when that of all others; None: nobody waits for one."""
         self._fresh_at = now - FRESH_MOST * FRESH_S
@@ -143,9 +131,8 @@ class Pathfinder:
         """That is to be said."""
         self._is_doubted = False
         """By the engine."""
-        self._wait_until = -inf
-        """For the budget, which has so many probes for it then."""
-        self._granted = 0
+        self._compare_at = -inf
+        """When a comparison may begin."""
         self.since = 0.0
         """When the path was taken."""
 
@@ -176,9 +163,7 @@ class Pathfinder:
         for trial in self._trials.values():
             due = min(due, -inf if trial.has_sizes_due else trial.next_at)
             until = min(until, trial.round_until)
-        for sent in self._outstanding.values():
-            until = min(until, sent.lost_at)
-        return min(until, max(due, self._wait_until))
+        return min(until, self._under_way.lost_at, max(due, self._under_way.wait_until))
 
     def active(self, now: float) -> bool:
         """There is traffic. True: for the first time after a while."""
@@ -243,12 +228,10 @@ class Pathfinder:
 
     def answered(self, answer: Answer, source: Endpoint, now: float) -> None:
         """A probe is answered."""
-        under_way = self._outstanding if answer.id in self._outstanding else self._late
-        sent = under_way.get(answer.id)
-        if sent is None or (sent.endpoint, sent.length) != (source, answer.length):
+        sent = self._under_way.answered(answer, source)
+        if sent is None:
             self.observed(source, now)
             return
-        del under_way[answer.id]
         trial = self._trials.get(source)
         if trial is not None:
             if not trial.is_good:
@@ -258,6 +241,7 @@ class Pathfinder:
             trial.answered(now - sent.at, now)
             if sent.size:
                 trial.measured(sent.size)
+            self._compare(now)
 
     def doubted(self, now: float) -> None:
         """The engine misses an answer to packets of the path: two probes say whether it is dead."""
@@ -286,9 +270,7 @@ class Pathfinder:
     def rest(self) -> None:
         """Do nothing until there is traffic. The engine has no path then: the caller sees to that."""
         self._is_awake = False
-        self._wait_until, self._granted = -inf, 0
-        self._outstanding.clear()
-        self._late.clear()
+        self._under_way.clear()
         self._path = self._used = None
         self._is_doubted = False
 
@@ -300,14 +282,7 @@ class Pathfinder:
             self._path = None
 
     def _expire(self, now: float) -> None:
-        for id, sent in list(self._late.items()):
-            if now >= sent.lost_at + LATE_S or len(self._late) > OUTSTANDING_MOST:
-                del self._late[id]
-        for id, sent in list(self._outstanding.items()):
-            if now < sent.lost_at:
-                continue
-            del self._outstanding[id]
-            self._late[id] = sent
+        for sent in self._under_way.expired(now):
             trial = self._trials.get(sent.endpoint)
             if trial is None or sent.size:
                 continue
@@ -352,6 +327,19 @@ class Pathfinder:
         if best is not None and best is not path and best.is_better(path):
             path.left(now)
             self._path, self.since = best, now
+
+    def _compare(self, now: float) -> None:
+        """Rule 2, as soon as an answer gives reason to."""
+        path = self._path
+        if path is None or not self._answers(path) or now < self._compare_at or not self.is_active(now):
+            return
+        for trial in self._trials.values():
+            is_rival = trial is not path and self._answers(trial) and not trial.is_narrow and now >= trial.held_until
+            if is_rival and trial.seems_faster(path) and self._budget.may_compare(now):
+                self._compare_at = now + COMPARE_S
+                trial.hurry(now)
+                path.hurry(now)
+                return
 
     def _best(self, trials: Iterable[Trial]) -> Trial | None:
         best = None
@@ -398,12 +386,12 @@ class Pathfinder:
         """Those that are due, as far as the budget goes."""
         steps: list[Step] = []
         has_path = self._path is not None and self._answers(self._path)
-        if self._is_doubted and self._path is not None and self._take(now, DOUBTS):
+        if self._is_doubted and self._path is not None and self._under_way.may_send(now, DOUBTS):
             self._is_doubted = False
             # The second one is short: the path may be no more than narrower.
             steps += [self._probe(self._path, now, is_short=short) for short in (False, True)]
         for trial in sorted(self._trials.values(), key=lambda each: each is not self._path):
-            if trial.has_sizes_due and self._take(now, len(SIZES)):
+            if trial.has_sizes_due and self._under_way.may_send(now, len(SIZES)):
                 trial.has_sizes_due = False
                 steps += [self._probe(trial, now, size) for size in SIZES]
             if now < trial.next_at:
@@ -417,7 +405,7 @@ class Pathfinder:
             if is_routine and not self._has_turn(is_path, now):
                 trial.next_at = self._turns[is_path] or now
                 continue
-            if self._take(now, 1):
+            if self._under_way.may_send(now, 1):
                 if is_routine:
                     self._turns[is_path] = None
                 steps.append(self._probe(trial, now, may_wait=is_routine))
@@ -434,21 +422,6 @@ class Pathfinder:
             turn = self._turns[is_path] = self._budget.turn(now)
         return now >= turn
 
-    def _take(self, now: float, count: int) -> bool:
-        """Whether so many may be sent. If not, none is until its time has come."""
-        if now < self._wait_until:
-            return False
-        if len(self._outstanding) + count > OUTSTANDING_MOST:
-            self._wait_until = now + WAIT_S
-            return False
-        if self._granted < count:
-            self._wait_until = self._budget.slot(now, count - self._granted)
-            self._granted = count
-        if now < self._wait_until:
-            return False
-        self._granted -= count
-        return True
-
     def _probe(
         self, trial: Trial, now: float, size: int = 0, *, may_wait: bool = False, is_short: bool = False
     ) -> Probe:
@@ -462,5 +435,5 @@ class Pathfinder:
         content = probe(id, max(0, (size or fits) - HEADERS[trial.endpoint.family]))
         lost_at = now + trial.patience
         lost_at = tick_of(lost_at) if may_wait else lost_at
-        self._outstanding[id] = _Sent(trial.endpoint, size, len(content) + OVERHEAD, now, lost_at)
+        self._under_way.took(id, Sent(trial.endpoint, size, len(content) + OVERHEAD, now, lost_at))
         return Probe(trial.endpoint, content)

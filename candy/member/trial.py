@@ -10,8 +10,9 @@ Rules:
  3. Of two that are about as fast the one by which more fits is better, for a tunnel of another program takes its share
     of each packet; then the nearer one by its kind.
  4. One is much faster than another if each of its RECENT answers was faster than each of the other's: some wait behind
-    a stream, or for a busy machine. One that was left is held off for a while, ever longer: it may have been slow
-    because it was used.
+    a stream, or for a busy machine. Where the last answer of each says so clearly, the next RECENT probes come as
+    close together as the first. One that was left is held off for a while, ever longer: it may have been slow because
+    it was used.
 
 This module sends nothing, and knows neither keys nor peers. `now` is in seconds of CLOCK_BOOTTIME.
 """
@@ -22,7 +23,7 @@ from typing import Final
 from candy.protocol.linking import Candidate, Endpoint, Kind
 
 FIRST_S: Final = (0.2, 0.4, 0.8)
-EACH_S: Final = 1.5
+EACH_S: Final = 1.0
 SELDOM_S: Final = 120.0
 AGAIN_S: Final = 5.0
 """From a restart of one that has never answered to the next: the peer that names it may want another host probed."""
@@ -38,6 +39,7 @@ SMOOTHED: Final = 8
 _BY_KIND: Final = {Kind.LAN: 0, Kind.GLOBAL6: 1, Kind.FIXED: 1, Kind.REFLEXIVE: 2}
 BETTER: Final = 0.8
 BETTER_S: Final = 0.001
+CLEARLY_S: Final = 0.005
 RECENT: Final = 4
 HELD_S: Final = (5.0, 20.0)
 """At first, and at most."""
@@ -52,6 +54,7 @@ class Trial:
 
     __slots__ = (
         "_held_s",
+        "_hurried",
         "_recent",
         "_restarted_at",
         "_round_began",
@@ -106,6 +109,8 @@ class Trial:
         self._tries = 0
         self._recent: tuple[float, ...] = ()
         self._held_s = 0.0
+        self._hurried = 0
+        """Probes that are still to come close together."""
         self._restarted_at = now
 
     @property
@@ -115,7 +120,9 @@ class Trial:
 
     @property
     def is_routine(self) -> bool:
-        """Its next probe is one of many, and may come later: neither is it new, nor in doubt."""
+        """Its next probe is one of many, and may come later: neither is it new, nor in doubt, nor compared."""
+        if self._hurried:
+            return False
         return self._tries > len(FIRST_S) and not (self.answers and 0 < self.lost_in_row <= len(FIRST_S))
 
     @property
@@ -146,12 +153,20 @@ class Trial:
         """Probe soon, but not because somebody wants many probes."""
         self.next_at = min(self.next_at, max(now, self.sent_at + FIRST_S[0]))
 
+    def hurry(self, now: float) -> None:
+        """Have RECENT new answers soon (rule 4)."""
+        self._hurried = RECENT
+        self.hasten(now)
+
     def sent(self, now: float, pause: float | None) -> None:
         """A probe was sent; the next one is due by rule 1, or after this pause."""
         self.sent_at = now
         if pause is None:
             number, self._tries = self._tries, min(self._tries + 1, len(FIRST_S) + DOUBLED_MOST)
-            if number < len(FIRST_S):
+            if self._hurried:
+                self._hurried -= 1
+                pause = FIRST_S[0]
+            elif number < len(FIRST_S):
                 pause = FIRST_S[number]
             else:
                 pause = EACH_S if self.is_good else min(EACH_S * 2 ** (number - len(FIRST_S)), SELDOM_S)
@@ -215,6 +230,11 @@ class Trial:
         if self._is_much_faster(other):
             return True
         return self._rank < other._rank and not other._is_much_faster(self)
+
+    def seems_faster(self, other: "Trial") -> bool:
+        """Clearly, by the last answer of each."""
+        ours, theirs = self._recent[-1], other._recent[-1]
+        return ours < BETTER * theirs and theirs - ours >= CLEARLY_S
 
     @property
     def _rank(self) -> tuple[int, int]:

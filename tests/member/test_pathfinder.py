@@ -4,6 +4,8 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from itertools import count
 
+import pytest
+
 from candy.member.budget import Budget
 from candy.member.pathfinder import OBSERVED_MOST, Doubt, Leave, Pathfinder, Probe, Step, Use
 from candy.member.trial import MTU_LEAST, SELDOM_S, Trial
@@ -40,6 +42,11 @@ class Ways:
         self._under_way: list[tuple[float, Endpoint, Answer]] = []
         self.finder.offered(candidates, self.now)
 
+    def answer_after(self, round_trips_s: tuple[float, float]) -> None:
+        """By NATIVE and by NEARER."""
+        native, nearer = round_trips_s
+        self.round_trip_s = {NATIVE: lambda: native, NEARER: lambda: nearer}
+
     def run(self, seconds: float) -> None:
         until = self.now + seconds
         while self.now < until:
@@ -56,6 +63,12 @@ class Ways:
             path = self.finder.path
             if path is not None and self.taken[-1:] != [path.endpoint]:
                 self.taken.append(path.endpoint)
+
+    def probes_in(self, seconds: float) -> int:
+        """How many are sent."""
+        self.sent.clear()
+        self.run(seconds)
+        return len(self.sent)
 
     def _send(self, sent: Probe) -> None:
         self.sent.append(sent.endpoint)
@@ -142,14 +155,45 @@ def test_an_address_that_answered_for_an_hour_is_lost() -> None:
     assert set(ways.taken) == {NATIVE}
 
 
-def two(budget: Budget | None = None) -> Ways:
+def two(budget: Budget | None = None, round_trips_s: tuple[float, float] = (0.02, 0.06)) -> Ways:
     ways = Ways(Candidate(Kind.LAN, NATIVE), Candidate(Kind.LAN, NEARER), budget=budget)
-    ways.round_trip_s = {NATIVE: lambda: 0.02, NEARER: lambda: 0.06}
+    ways.answer_after(round_trips_s)
     ways.mtu = {NATIVE: 1500, NEARER: 1500}
     ways.run(8.0)
     assert ways.taken[-1] == NATIVE
     ways.went.clear()
     return ways
+
+
+@pytest.mark.parametrize("phase_s", [round(0.1 * number, 1) for number in range(10)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((0.1, 0.2), (0.1, 0.04)), ((0.02, 0.06), (0.2, 0.06))],
+    ids=["other-improves", "path-worsens"],
+)
+def test_a_better_path_that_was_known_before_is_taken_soon(
+    before: tuple[float, float], after: tuple[float, float], phase_s: float
+) -> None:
+    """At whatever time between its probes it becomes better."""
+    ways = two(round_trips_s=before)
+    ways.run(phase_s)
+    ways.answer_after(after)
+    ways.run(2.0)
+    assert ways.taken[-1] == NEARER
+
+
+def test_round_trips_that_only_seem_to_change_cost_few_probes() -> None:
+    """Each second answer of the path is as slow as if the other one were better."""
+    ways = two()
+    quiet, noisy = ways.probes_in(60.0), iter(range(10_000))
+    ways.round_trip_s[NATIVE] = lambda: 0.2 if next(noisy) % 2 else 0.02
+    assert ways.probes_in(60.0) < 2 * quiet
+    assert set(ways.taken) == {NATIVE}
+
+
+def test_all_peers_together_compare_no_more_than_their_rate() -> None:
+    budget = Budget()
+    assert sum(budget.may_compare(0.1 * number) for number in range(600)) <= 61
 
 
 def test_an_address_that_dies_with_the_path_is_not_tried_with_packets() -> None:
