@@ -15,6 +15,7 @@ ADAPTERS = {
     "member/doctor.py",
     "member/joining.py",
     "member/legacylinking.py",
+    "member/legacyrouting.py",
     "member/lifecycle.py",
     "member/linking.py",
     "member/member.py",

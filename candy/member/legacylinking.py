@@ -14,17 +14,14 @@ Rules:
     devices. What goes to endpoints that have not answered is limited for all peers together.
  4. A packet is no longer than fits the way, as far as the kernel knows it: nothing is fragmented. Longer ones go by the
     relay: whether fragments arrive no challenge proves. The original's own come in fragments, and are taken.
- 5. Members route for each other only where their users say so (`cost`). By a path on which less than ROUTED_LEAST fits
-    nobody is told of: nothing says to a sender that its packets are too long for a way that it does not see.
- 6. SEALED_MOST datagrams are all that are sealed under random IVs with one password, in all runs of the program, for
-    the keys that are made of it stay the same. Beyond that the relay has all packets. What is kept of the count is
-    ahead of it, so a killed program does not begin again where it began.
+ 5. Members route for each other only where their users say so, by a `cost` (candy.member.legacyrouting).
+ 6. Once a password has sealed what it may (candy.member.sealedcount) the relay has all packets.
 
 This module decides nothing about states of links, and knows no STUN.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from math import inf
@@ -46,23 +43,18 @@ from candy.member.legacylinks import (
     TakeFrom,
     Tell,
 )
-from candy.member.legacyroutes import Announce, LegacyRoutes, SetHops
+from candy.member.legacyrouting import LegacyRouting
 from candy.member.linkstate import LinkState
+from candy.member.sealedcount import SealedCount
 from candy.protocol import datagram, wire
 from candy.protocol.linking import Endpoint
 from candy.sealing.bucket import Bucket
 from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer, Way
 
-SEALED_MOST: Final = 1 << 32
-"""Of random IVs under one key (NIST SP 800-38D, 8.3)."""
-COUNT_AHEAD: Final = 1 << 22
-"""By so many the count that is kept is ahead of what was sealed, at most. A killed program loses this thousandth."""
 LONGEST: Final = 1471
 """Bytes of a packet in the longest datagram that an original client receives."""
 OVER: Final = 20 + 8 + datagram.IV_BYTES + datagram.TAG_BYTES + 1
 """Bytes around a packet: IPv4, UDP, IV, tag, kind."""
-ROUTED_LEAST: Final = 1400
-"""Bytes of a packet: the MTU that interfaces have unless their users say otherwise."""
 REVIEW_S: Final = 5.0
 """Between two looks at what fits on the ways to peers, and whether these still lead around the tunnel."""
 PROBES_RATE: Final = 40.0
@@ -144,7 +136,7 @@ class LegacyLinking:
         self._mtu_to = mtu_to
         self._links: LegacyLinks | None = None
         """None: there are none."""
-        self._routes: LegacyRoutes | None = None
+        self._routing: LegacyRouting | None = None
         """None: members do not route for each other."""
         self._network: IPv4Network | None = None
         self._password = b""
@@ -152,10 +144,8 @@ class LegacyLinking:
         """Members seal here."""
         self._is_routed = False
         self._is_allowed = True
-        self._is_used_up = False
+        self.count = SealedCount()
         """Rule 6."""
-        self._counted = 0
-        """What is kept of the count, or would be."""
         self._ways: dict[IPv4Address, Way] = {}
         """As the engine has them, where members seal."""
         self._held: dict[IPv4Address, dict[type, wire.Udp4Conn | wire.General | wire.Discovery]] = {}
@@ -166,9 +156,6 @@ class LegacyLinking:
         """Who had to wait for that first in the last second, and so has its turn first in the next."""
         self._discover_at = inf
         self._review_at = inf
-        self.counted: Callable[[bytes], int] = lambda password: 0
-        """What was kept of a password's count."""
-        self.keep_count: Callable[[bytes, int], object] = lambda password, count: None
         self.say: Callable[[bytes], object] = lambda message: None
         """Sends a message through the relay, if there is one."""
         self.ask_about: Callable[[IPv4Address], object] = lambda address: None
@@ -184,7 +171,7 @@ class LegacyLinking:
     @property
     def resent(self) -> int:
         """Packets of old clients that were sent on to others."""
-        return 0 if self._routes is None else self._engine.old_resent(self._tun)
+        return 0 if self._routing is None else self._routing.resent
 
     @property
     def delay(self) -> float:
@@ -204,8 +191,6 @@ class LegacyLinking:
         before = None if self._links is None else self._links.own
         if (before, self._password, self._is_strict, self._network) != (own, password, is_strict, network):
             self.end()
-            if password != self._password:
-                self._is_used_up = False
             self._password, self._is_strict, self._network = password, is_strict, network
         self._begin(own)
 
@@ -236,12 +221,12 @@ class LegacyLinking:
         if self._links is None:
             return
         held = self._held.pop(address, {})
-        if not self._is_old(address):
+        if not self.is_old(address):
             self._do(self._links.forget(address))
             self._engine.set_old_hops(self._tun, int(address), ())
             return
-        if self._routes is not None:
-            self._set_hops(address, self._routes.hops(address))
+        if self._routing is not None:
+            self._routing.met(address)
         self._do(self._links.met(address, self._now()))
         for message in held.values():
             self.told(message)
@@ -251,7 +236,7 @@ class LegacyLinking:
         if self._links is None:
             return
         peer = message.src
-        if not self._is_old(peer):
+        if not self.is_old(peer):
             self._hold(message)
         elif isinstance(message, wire.Discovery):
             self._do(self._links.met(peer, self._now()))
@@ -272,7 +257,7 @@ class LegacyLinking:
             return True
         if kind == EVENT_MET:
             peer = IPv4Address(detail)
-            self._do(self._links.met(peer, self._now()) if self._is_old(peer) else [])
+            self._do(self._links.met(peer, self._now()) if self.is_old(peer) else [])
         else:
             self._arrived(self._links, Endpoint.of(detail[8], detail[9:25], _number(detail[25:27])), detail[27:])
         return True
@@ -293,12 +278,26 @@ class LegacyLinking:
         if self._links is None:
             return LinkState(None, why=self._why_none(), is_old=True) if self._is_known(address) else None
         link = self._links.get(address)
-        hop = None if self._routes is None or not self._is_old(address) else self._routes.by(address)
+        hop = None if self._routing is None else self._routing.by(address)
         if hop is not None:
             return LinkState(None, why=_why(link or Link()), is_old=True, by=hop.peer, cost_ms=hop.cost_ms)
         if link is None and not self._is_known(address):
             return None
         return LinkState(None, why=_why(link or Link()), is_old=True)
+
+    def is_old(self, address: IPv4Address) -> bool:
+        """Rule 2."""
+        return not self._is_strict or (self._ways.get(address) is Way.CLEAR and not self.has_key(address))
+
+    def look_up(self, address: IPv4Address) -> None:
+        """Have the relay say who that is, if it has not."""
+        if self._ways.get(address, Way.WAIT) is Way.WAIT:
+            self.ask_about(address)
+
+    def endpoint(self, address: IPv4Address) -> Endpoint | None:
+        """Where its direct link leads; None: it has none."""
+        path = self._paths.get(address)
+        return None if path is None else path.endpoint
 
     def go_on(self) -> None:
         """Act on what time has brought, if that is due."""
@@ -313,8 +312,8 @@ class LegacyLinking:
         if now >= links.deadline:
             self._look_at_count()
             self._first = self._do(links.tick(now, self._first))
-            if self._routes is not None:
-                self._route(self._routes.tick(now))
+            if self._routing is not None:
+                self._routing.go_on(now)
 
     def review(self) -> None:
         """Leave paths that lead through the tunnel now, and have packets fit the others."""
@@ -326,20 +325,18 @@ class LegacyLinking:
         self._review_at = self._now() + REVIEW_S if self._paths else inf
 
     def _begin(self, own: IPv4Address) -> None:
-        if self._links is not None or not self._password or not self._is_allowed or self._is_used_up:
+        if self._links is not None or not self._password or not self._is_allowed or self._ground.link4 is None:
             return
-        if self._ground.link4 is None:
-            return
-        self._counted = self.counted(self._password)
-        if self._counted >= SEALED_MOST:
-            self._use_up()
+        sealed = self.count.begin(self._password)
+        if self.count.is_used_up:
             return
         self._links = LegacyLinks(own, self._randbytes, measures=self._cost > 0, uses_lan=not self._is_routed)
         key = datagram.recipient_key(self._password, own)
-        self._engine.set_old_key(self._tun, int(own), key, sealed=self._counted)
+        self._engine.set_old_key(self._tun, int(own), key, sealed=sealed)
         if self._cost and self._network is not None:
-            self._routes = LegacyRoutes(own, self._cost, self._may_be_member)
-            self._engine.resend_old(self._tun, True)
+            self._routing = LegacyRouting(
+                self._cost, own, self._network, self._engine, self._tun, self, self._send_by_link
+            )
         self._discover_at = self._now() if self._discovery_s else inf
 
     def end(self) -> None:
@@ -349,19 +346,14 @@ class LegacyLinking:
         self._discover_at = self._review_at = inf
         if links is not None:
             self._do(links.end())
-            if self._routes is not None:
-                self._route(self._routes.end())
-                self._routes = None
-                self._engine.resend_old(self._tun, False)
+            if self._routing is not None:
+                self._routing.end()
+                self._routing = None
             self._engine.set_old_key(self._tun, int(links.own))
-            self._count(self._engine.old_sealed(self._tun))
+            self.count.end(self._engine.old_sealed(self._tun))
 
     def _is_known(self, address: IPv4Address) -> bool:
-        return self._is_strict and self._is_old(address)
-
-    def _is_old(self, address: IPv4Address) -> bool:
-        """Rule 2."""
-        return not self._is_strict or (self._ways.get(address) is Way.CLEAR and not self.has_key(address))
+        return self._is_strict and self.is_old(address)
 
     def _hold(self, message: wire.Udp4Conn | wire.General | wire.Discovery) -> None:
         peer = message.src
@@ -396,37 +388,22 @@ class LegacyLinking:
             case datagram.Delay():
                 self._do(links.delayed(message, came_from, self._now()))
             case datagram.PeerRoute():
-                self._announced(links, message, source)
+                is_reached = self._routing is not None and self._routing.heard(message, source, self._now())
+                # No packet of its comes by the relay any more, which would be the reason to try for a direct link.
+                self._do(links.met(message.dst, self._now()) if is_reached else [])
             case _:
                 assert_never(message)
 
     def _look_at_count(self) -> None:
         """Rule 6."""
-        if self._is_used_up:
-            return
-        sealed = self._engine.old_sealed(self._tun)
-        if sealed >= SEALED_MOST:
-            self._use_up()
+        self.count.look(self._engine.old_sealed(self._tun))
+        if self.count.is_used_up:
             self.end()
-        elif sealed > self._counted - COUNT_AHEAD // 2:
-            self._count(sealed + COUNT_AHEAD)
-
-    def _use_up(self) -> None:
-        self._is_used_up = True
-        _log.warning(
-            "no direct links with old clients any more: 2^32 datagrams are what their format can keep apart. Packets "
-            "for them go by the relay; another password has links again"
-        )
-
-    def _count(self, count: int) -> None:
-        if count != self._counted:
-            self._counted = count
-            self.keep_count(self._password, count)
 
     def _why_none(self) -> str:
         if self._ground.link4 is None or not self._is_allowed:
             return "switched off"
-        return "too many packets" if self._is_used_up else "no password of old clients"
+        return "too many packets" if self.count.is_used_up else "no password of old clients"
 
     def _mtu(self, endpoint: Endpoint) -> int:
         assert isinstance(endpoint.address, IPv4Address)
@@ -437,9 +414,8 @@ class LegacyLinking:
         longest = max(0, min(LONGEST, path.mtu - OVER))
         self._tell_engine(peer, path.endpoint, longest)
         self._paths[peer] = path
-        if self._routes is not None:
-            fits = longest >= ROUTED_LEAST
-            self._route(self._routes.linked(peer, path.rtt_s) if fits else self._routes.unlinked(peer))
+        if self._routing is not None:
+            self._routing.linked(peer, path.rtt_s, longest)
 
     def _tell_engine(self, peer: IPv4Address, endpoint: Endpoint, longest: int) -> None:
         """Raises MemoryError: there are too many members."""
@@ -461,53 +437,11 @@ class LegacyLinking:
         self._engine.send_old(self._tun, link[0], action.endpoint.ip.packed, action.endpoint.port, key, content)
         return True
 
-    def _may_be_member(self, address: IPv4Address) -> bool:
-        network = self._network
-        return (
-            network is not None
-            and address in network
-            and address not in (network.network_address, network.broadcast_address)
-        )
-
-    def _announced(self, links: LegacyLinks, message: datagram.PeerRoute, source: Endpoint) -> None:
-        """A ROUTE: of the peer whose link it came by."""
-        path = self._paths.get(message.next_hop)
-        if self._routes is None or path is None or path.endpoint != source:
-            _log.debug("%s is said to reach %s", message.next_hop, message.dst)
-            return
-        self._route(self._routes.heard(message.next_hop, message, self._now()))
-        if self._routes.hops(message.dst) and self._is_old(message.dst):
-            # No packet of its comes by the relay any more, which would be the reason to try for a direct link.
-            self._do(links.met(message.dst, self._now()))
-
-    def _route(self, actions: Iterable[SetHops | Announce]) -> None:
-        for action in actions:
-            match action:
-                case SetHops():
-                    self._set_hops(action.peer, action.hops)
-                case Announce():
-                    self._announce(action)
-                case _:
-                    assert_never(action)
-
-    def _set_hops(self, peer: IPv4Address, hops: Sequence[IPv4Address]) -> None:
-        """Rule 2 holds for who is reached by another one, too."""
-        if hops and not self._is_old(peer):
-            if self._ways.get(peer, Way.WAIT) is Way.WAIT:
-                self.ask_about(peer)
-            return
-        try:
-            self._engine.set_old_hops(self._tun, int(peer), [int(hop) for hop in hops])
-        except MemoryError:
-            _log.debug("no path to %s: there are too many members", peer)
-            return
-        _log.debug("%s, an old client, is reached by %s", peer, ", ".join(map(str, hops)) or "the relay")
-
-    def _announce(self, action: Announce) -> None:
-        link, path = self._ground.link4, self._paths.get(action.peer)
+    def _send_by_link(self, peer: IPv4Address, message: datagram.PeerRoute) -> None:
+        link, path = self._ground.link4, self._paths.get(peer)
         if link is not None and path is not None:
-            key, (address, port) = datagram.recipient_key(self._password, action.peer), path.endpoint
-            self._engine.send_old(self._tun, link[0], address.packed, port, key, action.message.encode())
+            key, (address, port) = datagram.recipient_key(self._password, peer), path.endpoint
+            self._engine.send_old(self._tun, link[0], address.packed, port, key, message.encode())
 
     def _do(self, actions: Iterable[Action]) -> IPv4Address | None:
         """Carry these out.
@@ -529,8 +463,8 @@ class LegacyLinking:
                         first = first or action.peer
                 case TakeFrom():
                     self._paths.pop(action.peer, None)
-                    if self._routes is not None:
-                        self._route(self._routes.unlinked(action.peer))
+                    if self._routing is not None:
+                        self._routing.unlinked(action.peer)
                     if not self._take_from(action):
                         without_room.add(action.peer)
                 case SetPath():
@@ -545,8 +479,8 @@ class LegacyLinking:
                 case ClearPath():
                     self._paths.pop(action.peer, None)
                     self._engine.clear_old_path(self._tun, int(action.peer))
-                    if self._routes is not None:
-                        self._route(self._routes.unlinked(action.peer))
+                    if self._routing is not None:
+                        self._routing.unlinked(action.peer)
                     _log.debug("%s, an old client, is reached by the relay", action.peer)
                 case _:
                     assert_never(action)

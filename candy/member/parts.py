@@ -97,7 +97,7 @@ def linking(settings: MemberSettings, state: MemberState, engine: Engine, tun: i
         settings.route,
     )
     made = Linking(links, engine, tun, secrets.token_bytes, boottime)
-    made.legacy.counted, made.legacy.keep_count = state.sealed, state.keep_sealed
+    made.legacy.count.kept, made.legacy.count.keep = state.sealed, state.keep_sealed
     return made
 
 

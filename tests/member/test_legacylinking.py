@@ -8,16 +8,15 @@ import pytest
 
 from candy._fastpath import EVENT_MET, EVENT_OLD, EVENT_WANTED, Engine
 from candy.member.legacylinking import (
-    COUNT_AHEAD,
     LONGEST,
     OVER,
     PROBES_RATE,
     PROBES_SAVED,
     REVIEW_S,
-    SEALED_MOST,
     LegacyLinking,
 )
 from candy.member.linkstate import LinkState
+from candy.member.sealedcount import COUNT_AHEAD, SEALED_MOST
 from candy.protocol import datagram, wire
 from candy.protocol.datagram import Delay, Heartbeat, PeerRoute
 from candy.protocol.linking import Endpoint
@@ -93,8 +92,8 @@ class Setting:
         self.linking.ask_about = self.asked.append
         self.linking.has_key = self.with_keys.__contains__
         self.kept: dict[bytes, int] = {}
-        self.linking.counted = lambda password: self.kept.get(password, 0)
-        self.linking.keep_count = self.kept.__setitem__
+        self.linking.count.kept = lambda password: self.kept.get(password, 0)
+        self.linking.count.keep = self.kept.__setitem__
 
     def may_use(self, endpoint: Endpoint) -> bool:
         return endpoint not in self.inside
