@@ -121,7 +121,11 @@ class Reflexive:
         if each.first is not None:
             self._symmetric[found.mapped.family] = each.first != found.mapped
             return self.is_symmetric != before[1]
-        self.seen[found.mapped.family] = found.mapped
+        family = found.mapped.family
+        if family in self.seen and self.seen[family].address != found.mapped.address:
+            # This is another NAT, and whether a server's second port says how it is, nobody knows yet.
+            self._symmetric.pop(family, None)
+        self.seen[family] = found.mapped
         if found.other is not None and (other := _other(source, found.other)) is not None:
             self._underway.append(self._transaction(other, found.mapped, now))
         return (self.seen, self.is_symmetric, self.is_mute) != before

@@ -94,6 +94,20 @@ def test_with_a_change_it_asks_at_once() -> None:
     assert reflexive.seen == {4: MOVED}
 
 
+def test_another_nat_is_not_judged_by_the_last_one() -> None:
+    """The second port of the server is silent there."""
+    reflexive = asking()
+    sent(reflexive, 0.0)
+    reflexive.answered(SERVER, answer(reflexive.ids[0], SEEN, OTHER), 0.1)
+    sent(reflexive, 0.1)
+    reflexive.answered(OTHER, answer(reflexive.ids[0], MOVED), 0.2)
+    assert reflexive.is_symmetric
+    reflexive.ask(10.0, is_changed=True)
+    sent(reflexive, 10.0)
+    assert reflexive.answered(SERVER, answer(reflexive.ids[0], endpoint("203.0.113.77:4001"), OTHER), 10.1)
+    assert not reflexive.is_symmetric
+
+
 def test_what_was_not_asked_for_counts_for_nothing() -> None:
     reflexive = asking()
     sent(reflexive, 0.0)
