@@ -47,6 +47,15 @@ def arrives(one: Linked) -> None:
         pass
 
 
+def come_in_one(one: Linked, *parts: tuple[bytes, int]) -> None:
+    """Packets with the flags of their datagrams, which the kernel hands over together: all as long but for the last."""
+    key = one.one.receives
+    sealed = [Datagram(one.one.local, number, *part).seal(key) for number, part in enumerate(parts)]
+    assert {len(each) for each in sealed[:-1]} == {len(sealed[0])}
+    control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(sealed[0])))]
+    one.peer.sendmsg([b"".join(sealed)], control, 0, one.own)
+
+
 def test_a_key_is_of_the_sessions() -> None:
     [secret] = _fastpath.hkdf(bytes(32), bytes([1]) * 32, 1)
     assert link_key(bytes([1]) * 32) not in {secret, bytes([1]) * 32}
@@ -205,10 +214,7 @@ def test_what_came_in_one_is_put_together(flags: int) -> None:
     parts = segments(bytes(ANY), tcp(pattern(30_000), source=B, to=A))
     assert parts is not None
     with linked(vnet=True) as one:
-        sealed = [Datagram(one.one.local, n, part, flags).seal(one.one.receives) for n, part in enumerate(parts)]
-        assert {len(each) for each in sealed[:-1]} == {len(sealed[0])}
-        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(sealed[0])))]
-        one.peer.sendmsg([b"".join(sealed)], control, 0, one.own)
+        come_in_one(one, *((part, flags) for part in parts))
         got = one.device.reads()
         assert segments(got[:10], got[10:]) == parts
         assert one.device.relay.dropped() == {}
@@ -219,22 +225,30 @@ def test_datagrams_are_put_together(flags: int) -> None:
     parts = segments(struct.pack("<BBHHHH", 1, 5, 28, 100, 20, 6), udp_packet(pattern(3050), source=B, to=A))
     assert parts is not None
     with linked(vnet=True) as one:
-        sealed = [Datagram(one.one.local, n, part, flags).seal(one.one.receives) for n, part in enumerate(parts)]
-        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(sealed[0])))]
-        one.peer.sendmsg([b"".join(sealed)], control, 0, one.own)
+        come_in_one(one, *((part, flags) for part in parts))
         got = one.device.reads()
         assert got[1] == 5
         assert int.from_bytes(got[34:36], "big") == len(got) - 30
         assert segments(got[:10], got[10:]) == parts
 
 
-def test_one_without_a_checksum_stays_so() -> None:
-    parts = [udp_packet(pattern(100), source=B, to=A) for _ in range(3)]
-    plain = [part[:26] + bytes(2) + part[28:] for part in parts]
+def test_those_without_a_checksum_stay_so() -> None:
+    """Even where all of them add up to zero, as one with a checksum does."""
+    part = udp_packet(pattern(100), source=B, to=A)
+    part = part[:26] + bytes(2) + part[28:-2] + folded(part[26:28] + part[-2:]).to_bytes(2, "big")
     with linked(vnet=True) as one:
-        for part in plain:
-            one.comes(part)
-        assert [one.device.reads() for _ in plain] == [NO_VNET + part for part in plain]
+        come_in_one(one, (part, 0), (part, 0), (part, 0))
+        assert [one.device.reads() for _ in range(3)] == [NO_VNET + part for _ in range(3)]
+
+
+def test_a_wrong_checksum_is_not_hidden_behind_one_that_was_left_out() -> None:
+    part = udp_packet(pattern(100), source=B, to=A)
+    wrong = part[:26] + bytes([part[26] ^ 1]) + part[27:]
+    with linked(vnet=True) as one:
+        come_in_one(one, (part, UNSUMMED), (wrong, 0))
+        got = one.device.reads()
+        assert segments(got[:10], got[10:]) == segments(struct.pack("<BBHHHH", 1, 0, 0, 0, 20, 6), part)
+        assert one.device.reads() == NO_VNET + wrong
 
 
 def test_a_link_goes_on_without_the_relay() -> None:
