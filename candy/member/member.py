@@ -19,14 +19,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from math import inf
 
 from candy import counters
 from candy._fastpath import EVENT_CLOSED, EVENT_CLOSING, EVENT_LOST, EVENT_MESSAGE, EVENT_PONG, Engine
 from candy.carrier.secure import Secure
-from candy.errors import AddressTaken, ConfigError, InterfaceGone, KeysUnusable, OperationalError
+from candy.errors import AddressTaken, InterfaceGone, KeysUnusable, OperationalError
 from candy.host.interface import Interface
 from candy.host.underlay import Underlay
 from candy.member.conversation import (
@@ -46,11 +46,10 @@ from candy.member.conversation import (
     Shake,
     Tell,
 )
-from candy.member.dial import Dialer, Upgraded
+from candy.member.dialing import Dialing, Failed, Reached
 from candy.member.keyed import KeyedConversation, keyed
 from candy.member.keyring import Keyring
 from candy.member.linking import Linking
-from candy.member.login import LogIn, why_not_by_hash
 from candy.member.peers import Peers
 from candy.member.progress import Progress
 from candy.member.relays import Relays
@@ -74,24 +73,6 @@ GOODBYE_S = 2.0
 """How long the relay may take to answer our close frame."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A relay, and how the member is to log in there; None: as old clients do."""
-
-    upgraded: Upgraded
-    dialer: Dialer
-    log_in: LogIn | None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why there is no connection to a relay. `refused`: there might be one, with another relay or other keys."""
-
-    relay: str
-    text: str
-    refused: bool = False
 
 
 class Member:
@@ -127,9 +108,7 @@ class Member:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._identity = identity
-        self.keyring = keyring
         self._state = state
-        self.relays = relays
         self._engine = engine
         self._secure = Secure(engine)
         self._interface = interface
@@ -151,7 +130,9 @@ class Member:
         """Something may be at hand to act upon."""
         self._change: str | None = None
         """Why the connection is in doubt, until that is acted upon."""
-        self._dialing: asyncio.Task[Reached | Failed] | None = None
+        self._dialing = Dialing(
+            relays, keyring, state, self._secure, self._seals_alone, self._follow, self._stirred.set
+        )
         self._silence = Silence(random)
         self._failed_at = ""
         """The relay of the last failure."""
@@ -173,7 +154,7 @@ class Member:
     def renew(self, identity: Identity, keyring: Keyring, relays: Relays, seal: Seal, secret: Secret | None) -> None:
         """Be this from the next stay() on, by other connections. The interface keeps what it has until then, and
         sessions with others go on, as far as they may."""
-        self._identity, self.keyring, self.relays = identity, keyring, relays
+        self._identity, self._dialing.keyring, self._dialing.relays = identity, keyring, relays
         self._remember_relays()
         if self.sealing is not None:
             self.sealing.change(seal, secret)
@@ -185,6 +166,16 @@ class Member:
         with suppress(KeysUnusable):
             if (network := self.keyring.network()) is not None:
                 self.relays.tell(self._state.relays(network))
+
+    @property
+    def keyring(self) -> Keyring:
+        """What it logs in by."""
+        return self._dialing.keyring
+
+    @property
+    def relays(self) -> Relays:
+        """Those that it knows."""
+        return self._dialing.relays
 
     @property
     def relay(self) -> str:
@@ -313,8 +304,7 @@ class Member:
         if self._change is not None:
             change, self._change = self._change, None
             await self._perform(succession.changed(change, now()))
-        if self._dialing is not None and self._dialing.done():
-            dialed, self._dialing = self._dialing.result(), None
+        if (dialed := self._dialing.taken()) is not None:
             await self._perform(self._open(succession, dialed, now()))
         for source, event, detail in self._events():
             if event == EVENT_LOST:
@@ -377,53 +367,8 @@ class Member:
         parts = [part.on_event for part in (self._secure, self.linking, self.sealing) if part is not None]
         return [event for event in self._engine.events() if not any(on_event(*event) for on_event in parts)]
 
-    async def _dial(self, attempt_s: float) -> Reached | Failed:
-        """One attempt."""
-        url = self.relays.following
-        if not self.relays.is_own(url) and not self.keyring.knows_network():
-            # Its file was removed meanwhile: anybody could be there.
-            return Failed(url, f"{url}: a relay told of this one, and this member knows no network's key any more")
-        try:
-            dialer = self.relays.next()
-        except (ConfigError, OperationalError) as error:
-            return Failed(url, f"{url}: {error}")
-        # This machine, or the relay, may have moved into a network that one of the routes leads to.
-        await self._follow()
-        outer = dialer.outer
-        name = outer.name
-        outer.segment = self._state.segment(outer.host)
-        try:
-            known = self._state.reached(name) if name is not None else ()
-            upgraded = await dialer.dial(attempt_s, secure=self._secure, known=known)
-        except OperationalError as error:
-            return Failed(url, str(error))
-        if name is not None:
-            self._state.keep_reached(name, outer.good)
-        if outer.segment is not None:
-            self._state.keep_segment(outer.host, outer.segment)
-        return await self._prepare(upgraded, dialer)
-
-    async def _prepare(self, upgraded: Upgraded, dialer: Dialer) -> Reached | Failed:
-        """How to log in there."""
-        with ExitStack() as unused:
-            unused.callback(upgraded.close)
-            try:
-                log_in = None if upgraded.shown is None else await self.keyring.log_in(upgraded.shown)
-                if log_in is None and (why := self._why_not_by_hash()) is not None:
-                    return Failed(dialer.relay, why, refused=True)
-            except KeysUnusable as error:
-                return Failed(dialer.relay, str(error), refused=True)
-            unused.pop_all()
-        return Reached(upgraded, dialer, log_in)
-
-    def _why_not_by_hash(self) -> str | None:
-        """Raises KeysUnusable."""
-        return why_not_by_hash(
-            knows_network=self.keyring.knows_network(),
-            extension=self.relays.extension,
-            seals_alone=self.sealing is not None and self.sealing.seal is Seal.REQUIRE,
-            has_password=self.keyring.has_password,
-        )
+    def _seals_alone(self) -> bool:
+        return self.sealing is not None and self.sealing.seal is Seal.REQUIRE
 
     def _open(self, succession: Succession, dialed: Reached | Failed, now: float) -> list[Action]:
         """Begin the conversation on what was dialed."""
@@ -507,13 +452,12 @@ class Member:
                 case Drop() | Log():
                     self._note(action)
                 case Dial():
-                    self._dialing = asyncio.create_task(self._dial(action.attempt_s))
-                    self._dialing.add_done_callback(lambda _: self._stirred.set())
+                    self._dialing.begin(action.attempt_s)
                 case Judge():
                     ended = self._reached[action.connection]
                     ended.dialer.outer.judge(ended.upgraded.outer, gave_up=action.gave_up)
                 case Abandon():
-                    await self._abandon()
+                    await self._dialing.abandon()
 
     def _join_links(self, connection: int) -> None:
         """Have direct links as the member that it is on this connection."""
@@ -578,15 +522,6 @@ class Member:
         finally:
             loop.remove_reader(self._engine.fileno())
             self._stirred.clear()
-
-    async def _abandon(self) -> None:
-        """Give up the dial that is under way, or what has come of it."""
-        assert self._dialing is not None
-        dialing, self._dialing = self._dialing, None
-        dialing.cancel()
-        await asyncio.wait([dialing])
-        if not dialing.cancelled() and dialing.exception() is None and isinstance(late := dialing.result(), Reached):
-            late.upgraded.close()
 
     async def _leave(self, succession: Succession) -> None:
         """End all connections, and have the relay hear of it if it still answers."""

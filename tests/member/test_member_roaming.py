@@ -15,7 +15,7 @@ from lab.programs import PATIENCE_S
 from lab.setting import PACKET, Journal, Setting, Visitor, log_in, packets_pass
 
 from candy.member.dial import Dialer, Plain, Upgraded
-from candy.member.member import Failed, Reached
+from candy.member.dialing import Failed, Reached
 from candy.member.succession import PROBE_PREFIX
 
 WAY = "the way to the relay has changed"
@@ -136,7 +136,7 @@ async def test_a_pause_for_the_sake_of_a_double_is_not(
     setting.member.changed(WAY)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert setting.member._dialing is None
+    assert not setting.member._dialing.is_under_way
     # A change that is over by then is nothing for the next connection.
     monkeypatch.undo()
     assert not setting.staying.done()
@@ -173,9 +173,9 @@ async def test_what_an_attempt_came_to_in_the_last_moment_is_closed(setting: Set
 
     there.setblocking(False)
     with there:
-        setting.member._dialing = asyncio.create_task(dial())
-        await asyncio.wait([setting.member._dialing])
-        await setting.member._abandon()
+        setting.member._dialing._task = asyncio.create_task(dial())
+        await asyncio.wait([setting.member._dialing._task])
+        await setting.member._dialing.abandon()
         assert there.recv(1) == b""
 
 
