@@ -14,6 +14,7 @@ Rules:
  4. ACTIVE: all addresses are probed. WARM: the path alone, to hold it open. IDLE: nothing is; the path is left, because
     a NAT may have forgotten it.
  5. Routine probes, and their losses, have their times on ticks, which all peers have in common (candy.member.budget).
+    Of those that wait for a turn the one has it whose address was probed longest ago.
  6. At most CANDIDATES_MOST addresses that were offered, and OBSERVED_MOST others. A peer may name FRESH_MOST new
     addresses, and one more each FRESH_S, and has at most two turns of routine probes before it, however many addresses
     it has: what one does costs no other its probes.
@@ -51,6 +52,8 @@ AGAIN_S: Final = 5.0
 """From a round in which not even the least was answered to another one."""
 OBSERVED_MOST: Final = 4
 COMPARE_S: Final = 5.0
+OTHERS_S: Final = 0.1
+"""Behind a path that answered: in another network the paths of all peers are probed first."""
 DOUBTS: Final = 2
 """Probes that are lost together, of a path that is dead."""
 FRESH_MOST: Final = 16
@@ -179,9 +182,10 @@ class Pathfinder:
     def restart(self, now: float) -> None:
         """The network is another one, or nothing was looked at for long: probe all addresses at once."""
         self._began = now
+        others_at = now if self._path is None or not self._answers(self._path) else now + OTHERS_S
         for endpoint, trial in list(self._trials.items()):
             if self._may_use(endpoint):
-                trial.restart(now)
+                trial.restart(now if trial is self._path else others_at)
             else:
                 self._drop(endpoint)
 
@@ -390,7 +394,8 @@ class Pathfinder:
             self._is_doubted = False
             # The second one is short: the path may be no more than narrower.
             steps += [self._probe(self._path, now, is_short=short) for short in (False, True)]
-        for trial in sorted(self._trials.values(), key=lambda each: each is not self._path):
+        # The path first, then what was probed longest ago: else some would wait for their turns for ever.
+        for trial in sorted(self._trials.values(), key=lambda each: (each is not self._path, each.sent_at)):
             if trial.has_sizes_due and self._under_way.may_send(now, len(SIZES)):
                 trial.has_sizes_due = False
                 steps += [self._probe(trial, now, size) for size in SIZES]

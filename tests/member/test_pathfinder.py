@@ -301,6 +301,29 @@ def test_what_one_peer_names_costs_no_other_its_turns() -> None:
     assert other.sent.count(other.taken[-1]) >= 4
 
 
+def test_in_another_network_the_paths_of_all_peers_are_probed_first() -> None:
+    """Their other addresses, and what fits, may take the budget's time."""
+    budget = Budget()
+    many = [Ways(*(Candidate(Kind.LAN, each) for each in (TUNNEL, NEARER, NATIVE)), budget=budget) for _ in range(50)]
+    for ways in many:
+        ways.round_trip_s = {TUNNEL: lambda: 0.06, NEARER: lambda: 0.06, NATIVE: lambda: 0.02}
+        ways.mtu = dict.fromkeys(ways.round_trip_s, 1500)
+    for _ in range(450):
+        for ways in many:
+            ways.run(0.1)
+    assert {ways.taken[-1] for ways in many} == {NATIVE}
+    for ways in many:
+        ways.sent.clear()
+        ways.finder.restart(ways.now)
+    for ways in many:
+        ways.run(STEP_S)
+    assert [ways.sent for ways in many] == [[NATIVE]] * 50
+    for _ in range(200):
+        for ways in many:
+            ways.run(0.1)
+    assert all({TUNNEL, NEARER} <= set(ways.sent) for ways in many)
+
+
 def test_a_path_for_which_too_little_fits_for_a_while_comes_back() -> None:
     ways = two()
     ways.mtu = {NATIVE: 1200, NEARER: 1200}
