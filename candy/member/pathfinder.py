@@ -203,11 +203,8 @@ class Pathfinder:
         for endpoint, candidate in wanted.items():
             known = self._trials.get(endpoint)
             if known is None:
-                self._fresh_at = max(self._fresh_at, now - FRESH_MOST * FRESH_S) + FRESH_S
-                if self._fresh_at <= now:
+                if self._may_name(now):
                     self._trials[endpoint] = Trial(candidate, now)
-                else:
-                    self._fresh_at -= FRESH_S
             else:
                 known.kind, known.is_offered = candidate.kind, True
                 known.restart(now)
@@ -220,6 +217,9 @@ class Pathfinder:
     def observed(self, endpoint: Endpoint, now: float) -> None:
         """Something authentic came from there (rule 1)."""
         trial = self._trials.get(endpoint)
+        # What has never answered may be anybody's: whoever sent this may have named a source of another's.
+        if (trial is None or not trial.answers) and not self._may_name(now):
+            return
         if trial is not None:
             trial.hasten(now)
         elif self._may_use(endpoint):
@@ -277,9 +277,21 @@ class Pathfinder:
         self._under_way.clear()
         self._path = self._used = None
         self._is_doubted = False
+        # Rule 4: when there is traffic again, an address is one that answers then, and what fits is found out anew.
+        for trial in self._trials.values():
+            self._silent_at = max(self._silent_at, trial.answered_at)
+            trial.mtu = 0
 
     def is_active(self, now: float) -> bool:
         return now < self._active_at + ACTIVE_S
+
+    def _may_name(self, now: float) -> bool:
+        """Rule 6: whether the peer may have one more address probed, now."""
+        paid_at = max(self._fresh_at, now - FRESH_MOST * FRESH_S) + FRESH_S
+        if paid_at > now:
+            return False
+        self._fresh_at = paid_at
+        return True
 
     def _drop(self, endpoint: Endpoint) -> None:
         if self._trials.pop(endpoint) is self._path:

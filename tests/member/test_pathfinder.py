@@ -324,6 +324,33 @@ def test_in_another_network_the_paths_of_all_peers_are_probed_first() -> None:
     assert all({TUNNEL, NEARER} <= set(ways.sent) for ways in many)
 
 
+def test_behind_a_pause_a_path_is_one_that_answers_again() -> None:
+    """NATs may have forgotten it meanwhile, or another machine has the address."""
+    ways = two()
+    ways.finder.rest()
+    ways.now += 100.0
+    ways.mtu = {NATIVE: 0, NEARER: 0}
+    ways.run(5.0)
+    assert ways.went == []
+    ways.mtu = {NATIVE: 1500, NEARER: 1500}
+    ways.run(4.0)
+    assert ways.went == [Use(NATIVE, 1440)]
+
+
+def test_what_a_peer_is_seen_to_answer_from_has_few_probes() -> None:
+    """It names others' addresses as the source of what it sends."""
+    ways = two()
+    ways.sent.clear()
+    for number in range(400):
+        aimed = Endpoint(ip_address("10.66.0.1"), 1000 + number)
+        ways.mtu[aimed] = 0
+        ways.finder.observed(aimed, ways.now)
+        ways.finder.observed(Endpoint(ip_address("10.66.0.1"), 1000), ways.now)
+        ways.run(0.25)
+    aimed_at = sum(endpoint.address == ip_address("10.66.0.1") for endpoint in ways.sent)
+    assert aimed_at < 340
+
+
 def test_a_path_for_which_too_little_fits_for_a_while_comes_back() -> None:
     ways = two()
     ways.mtu = {NATIVE: 1200, NEARER: 1200}
