@@ -10,7 +10,8 @@ Rules:
     where that is a device of ours nothing is sent.
  2. Where no socket can be made there are no direct links, and the member goes on. A port that its user names has to be
     free.
- 3. What STUN servers see is asked for with offers, and when paths fail.
+ 3. What STUN servers see is asked for with offers, and when paths fail; each FRESH_S while there is traffic, and none
+    answers. Nothing waits for a name server.
 
 This module decides nothing about paths.
 """
@@ -33,9 +34,9 @@ from candy.member.legacylinking import LegacyLinking
 from candy.member.links import Action, ClearPath, Links, SendNote, SendProbe, SetPath
 from candy.member.linkstate import LinkState
 from candy.member.pathfinder import Doubt
-from candy.member.reflexive import Reflexive
+from candy.member.reflexive import FRESH_S, Reflexive
 from candy.member.resolve import endpoints, resolve
-from candy.protocol.linking import CANDIDATES_MOST, OFFER, Candidate, Endpoint, Kind, Reason
+from candy.protocol.linking import OFFER, Candidate, Endpoint, Kind, Reason
 from candy.protocol.wire import DropReason
 from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer
 
@@ -134,6 +135,8 @@ class Linking:
         """The engine's link and the port, by family."""
         self._inside: tuple[IPv4Network, ...] = ()
         self._polled_at = -inf
+        self._ask_again_at = -inf
+        """Not before, if no server answers."""
         self._packets: dict[int, int] = {}
         """By peer, what its path has carried."""
         self.relay: Callable[[], Awaitable[Sequence[Endpoint]]] | None = None
@@ -157,8 +160,18 @@ class Linking:
     @property
     def delay(self) -> float:
         """Seconds until go_on() has to be called; inf: not at all."""
-        due = min(self._links.deadline, self._links.poll_at, self._reflexive.deadline) - self._now()
+        due = min(self._links.deadline, self._links.poll_at, self._reflexive.deadline, self._stun_at) - self._now()
         return min(max(0.0, due), self.legacy.delay)
+
+    @property
+    def _knows_no_server(self) -> bool:
+        """That answers."""
+        return self._reflexive.is_mute or not self._reflexive.has_servers
+
+    @property
+    def _stun_at(self) -> float:
+        """When servers are asked although nothing gives reason to; inf: not at all (rule 3)."""
+        return self._ask_again_at if self._links.is_busy and self._knows_no_server else inf
 
     @property
     def link4(self) -> tuple[int, int] | None:
@@ -178,9 +191,9 @@ class Linking:
     def ask_stun(self) -> None:
         """Ask the servers, unless they are being asked. Where none is known, or none answers, look for them again."""
         now = self._now()
-        if self._seeking is None and (not self._reflexive.has_servers or self._reflexive.is_mute):
-            self._seeking = asyncio.get_running_loop().create_task(self._seek())
-            self._seeking.add_done_callback(lambda _: self.wake())
+        self._ask_again_at = now + FRESH_S
+        if self._knows_no_server:
+            self._seek()
         self._reflexive.ask(now, is_changed=not self._reflexive.ids)
         self._ask(now)
 
@@ -258,6 +271,8 @@ class Linking:
             self._do(self._links.tick(now))
         if now >= self._reflexive.deadline:
             self._ask(now)
+        if now >= self._stun_at:
+            self.ask_stun()
         self.legacy.go_on()
 
     async def end(self) -> None:
@@ -298,21 +313,18 @@ class Linking:
             _log.debug("this machine's addresses can't be asked for: %s", error.strerror)
             return
         is_another, self._machine = machine != self._machine, machine
-        await self._find_servers()
         now = self._now()
         self._do(self._links.changed(self._inside, now))
         self._reflexive.ask(now, is_changed=is_another)
         self._ask(now)
         self._tell()
+        self._seek()
 
-    async def _seek(self) -> None:
-        try:
-            await self._find_servers()
-        finally:
-            self._seeking = None
-        now = self._now()
-        self._reflexive.ask(now, is_changed=not self._reflexive.ids)
-        self._ask(now)
+    def _seek(self) -> None:
+        """Look for the servers, which may take a name server's time, and ask others than before at once."""
+        if self._seeking is None:
+            self._seeking = asyncio.get_running_loop().create_task(self._find_servers())
+            self._seeking.add_done_callback(lambda _: self.wake())
 
     async def _find_servers(self) -> None:
         try:
@@ -320,10 +332,13 @@ class Linking:
         except OperationalError as error:
             _log.debug("no STUN server is known: %s", error)
             return
-        machine = self._machine
+        finally:
+            self._seeking = None
+        machine, now = self._machine, self._now()
         usable = [each for each in servers if each.family in self._sockets and self._reaches(each.address, machine)]
-        if usable:
-            self._reflexive.use(usable)
+        if usable and self._reflexive.use(usable):
+            self._reflexive.ask(now, is_changed=True)
+            self._ask(now)
 
     async def _servers(self) -> Sequence[Endpoint]:
         if self._stun is not None:
@@ -345,7 +360,7 @@ class Linking:
                 found.append(Candidate(kind, Endpoint(address, self._sockets[address.version][1])))
         # The one that is named first counts, whatever else it is.
         first = {each.endpoint: each for each in reversed(found)}
-        own = list(reversed(first.values()))[:CANDIDATES_MOST]
+        own = list(reversed(first.values()))
         reflexive = self._reflexive
         self._do(
             self._links.gathered(own, self._now(), is_symmetric=reflexive.is_symmetric, has_udp=not reflexive.is_mute)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from itertools import islice
 from math import inf
 from typing import Final
 
@@ -33,13 +34,15 @@ from candy.member.budget import Budget, tick_of
 from candy.member.linkstate import LinkState, why_by_relay
 from candy.member.pathfinder import Doubt, Leave, Pathfinder, Probe, Step, Use
 from candy.protocol.addresses import may_be_elsewhere
-from candy.protocol.linking import Answer, Candidate, Endpoint, Offer, Reason, Says
+from candy.protocol.linking import CANDIDATES_MOST, Answer, Candidate, Endpoint, Offer, Reason, Says
 from candy.protocol.wire import DropReason
 from candy.sealing.seals import ForgetPeer, Install, Remove, SetPeer, Way
 
 AGAIN_S: Final = 1.5
 TIMES_MOST: Final = 3
 OFFERS_S: Final = 5.0
+START_MOST: Final = (1 << 32) - (1 << 24)
+"""Of sequences, which have 32 bits: so much is left to count up, whatever a clock says."""
 POLL_S: Final = 1.0
 """How often the engine is asked about traffic."""
 
@@ -89,7 +92,11 @@ class _Peer:
     """The one that seals; 0: none does."""
     sessions: set[int] = field(default_factory=set)
     """All that open."""
+    newest: int = 0
+    """Of these, the one that was made last."""
     heard: Offer | None = None
+    heard_by: int = 0
+    """The session that it came in."""
     told: int = 0
     """Sequence of the last offer that went there."""
     again_at: float = inf
@@ -122,7 +129,7 @@ class Links:
         self._by_session: dict[int, IPv4Address] = {}
         self._awake: dict[IPv4Address, float] = {}
         """Peers with something to do, and when that is due."""
-        self._own = Offer(start)
+        self._own = Offer(min(max(start, 1), START_MOST))
         self._inside: tuple[IPv4Network, ...] = ()
         self._poll_at = -inf
 
@@ -172,7 +179,8 @@ class Links:
         """What is known of this member's own addresses is another now."""
         if self.is_off:
             return []
-        usable = tuple(each for each in candidates if self.is_outside(each.endpoint.address))
+        outside = (each for each in candidates if self.is_outside(each.endpoint.address))
+        usable = tuple(islice(outside, CANDIDATES_MOST))
         flags = Says.IS_SYMMETRIC if is_symmetric else Says(0)
         reason = Reason.NONE if has_udp else Reason.NO_UDP
         if (usable, flags, reason) == (self._own.candidates, self._own.flags, self._own.reason):
@@ -202,6 +210,7 @@ class Links:
                     finder = Pathfinder(self._budget, self.may_use, self._randbytes, heard_at, now)
                     peer = self._peers[action.peer] = _Peer(finder, now)
                 peer.sessions.add(action.local)
+                peer.newest = action.local
                 self._by_session[action.local] = action.peer
             case Remove():
                 address = self._by_session.pop(action.local, None)
@@ -232,8 +241,8 @@ class Links:
             actions += self._offer(peer, Says(0))
         else:
             peer.again_at = inf
-        if peer.heard is None or offer.sequence > peer.heard.sequence:
-            peer.heard = offer
+        if _replaces(peer, session, offer):
+            peer.heard, peer.heard_by = offer, session
             if not self.is_off:
                 self._wake(address, now)
                 if offer.flags & Says.IS_OFF:
@@ -402,3 +411,11 @@ class Links:
         if isinstance(address, IPv4Address) and any(address in network for network in self._inside):
             return False
         return may_be_elsewhere(address)
+
+
+def _replaces(peer: _Peer, session: int, offer: Offer) -> bool:
+    """Whether this is what counts now: a later one, or another one in a later session. A program that was started again
+    has sessions of its own, and perhaps a clock that is behind what it was."""
+    if peer.heard is None or offer.sequence > peer.heard.sequence:
+        return True
+    return session == peer.newest != peer.heard_by and offer.sequence != peer.heard.sequence

@@ -81,9 +81,10 @@ class Reflexive:
         """Of what is under way."""
         return [each.id for each in self._underway]
 
-    def use(self, servers: Iterable[Endpoint]) -> None:
-        """Ask these from the next time on."""
-        self._servers = tuple(dict.fromkeys(servers))[:SERVERS_MOST]
+    def use(self, servers: Iterable[Endpoint]) -> bool:
+        """Ask these from the next time on; whether they are others."""
+        before, self._servers = self._servers, tuple(dict.fromkeys(servers))[:SERVERS_MOST]
+        return self._servers != before
 
     def ask(self, now: float, *, is_changed: bool = False) -> None:
         """Have the servers asked, unless they are being or have just been; changed is what they would see."""

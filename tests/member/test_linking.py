@@ -1,6 +1,7 @@
 """What carries direct links out: which sockets there are, what the engine is told, what its events come to."""
 
 import asyncio
+import socket
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from candy.errors import OperationalError
 from candy.host.candidates import Machine
 from candy.member import linking
 from candy.member.linking import Linking, LinkSettings, open_sockets
+from candy.member.reflexive import FRESH_S
 from candy.protocol.linking import Answer, Candidate, Endpoint, Kind, Offer, Says
 from candy.sealing.seals import SetPeer, Way
 
@@ -96,6 +98,18 @@ class Setting:
 
     def event(self, kind: int, detail: bytes, source: int = TUN) -> bool:
         return self.linking.on_event(source, kind, detail)
+
+
+def asked_in(setting: Setting, seconds: float) -> list[Endpoint]:
+    """Which STUN servers are asked in that time, in which there is traffic."""
+    setting.engine.done = [each for each in setting.engine.done if each[0] != "send_stun"]
+    for _ in range(round(10 * seconds)):
+        setting.now += 0.1
+        setting.engine.carried = [(SESSION, 0, setting.now, 0.0, setting.now, 0.0)]
+        if setting.linking.delay <= 0:
+            setting.linking.go_on()
+    requests = setting.engine.all("send_stun")
+    return list(dict.fromkeys(Endpoint(ip_address(address), port) for _, address, port, _ in requests))
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +214,53 @@ async def test_a_change_of_the_machine_is_offered() -> None:
     setting.linking.lead((IPv4Network("192.168.7.0/24"),))
     await setting.looked()
     assert setting.offers()[-1].candidates == ()
+
+
+async def test_servers_that_were_silent_are_asked_again() -> None:
+    """There is traffic, no path, and nothing else that would give reason to."""
+    setting = Setting()
+    await setting.looked()
+    setting.meet()
+    assert asked_in(setting, 10.0) == [SERVER]
+    assert asked_in(setting, FRESH_S) == [SERVER]
+
+
+async def test_a_name_that_was_not_found_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting(stun=("stun.example", SERVER.port))
+
+    async def fails(host: str, port: int) -> list[Any]:
+        raise OperationalError("not now")
+
+    async def finds(host: str, port: int) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (str(SERVER.address), port))]
+
+    monkeypatch.setattr(linking, "resolve", fails)
+    await setting.looked()
+    setting.meet()
+    assert asked_in(setting, 10.0) == []
+    await asyncio.sleep(0)
+    monkeypatch.setattr(linking, "resolve", finds)
+    assert asked_in(setting, FRESH_S) == []
+    async with asyncio.timeout(10):
+        while not setting.engine.all("send_stun"):
+            await asyncio.sleep(0)
+
+
+async def test_a_change_waits_for_no_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting(stun=("stun.example", SERVER.port))
+    never = asyncio.Event()
+
+    async def silent(host: str, port: int) -> list[Any]:
+        await never.wait()
+        return []
+
+    monkeypatch.setattr(linking, "resolve", silent)
+    await setting.looked()
+    setting.meet()
+    setting.machine = Machine((ip_address("192.168.7.7"),))
+    await setting.looked()
+    assert [str(each.endpoint.address) for each in setting.offers()[-1].candidates] == ["192.168.7.7"]
+    await setting.linking.end()
 
 
 async def test_what_the_network_does_not_allow() -> None:

@@ -396,6 +396,37 @@ def test_an_older_offer_counts_for_nothing_but_its_question() -> None:
     assert note == SendNote(5, Offer(7).encode())
 
 
+def test_who_was_started_again_is_heard_whatever_its_clock_says() -> None:
+    """What it said before may still be on its way."""
+    links = met()
+    offered(links, "192.0.2.7", sequence=1_700_000_000)
+    links.followed(installed(6, PEER), 0.2)
+    again = Offer(3, Says(0), candidates=(Candidate(Kind.LAN, Endpoint(ip_address("192.0.2.8"), 9)),)).encode()
+    assert probed([*links.noted(6, again, 0.3)]) == ["192.0.2.8"]
+    assert probed([*links.noted(6, again, 0.4)]) == []
+    assert probed(offered(links, "192.0.2.9", sequence=1_700_000_000)) == []
+    assert probed(offered(links, "192.0.2.9", sequence=2)) == []
+
+
+@pytest.mark.parametrize("start", [-5, 0, (1 << 32) - 1, 1 << 33])
+def test_any_clock_gives_a_sequence_that_grows(start: int) -> None:
+    links = Links(lambda _: True, lambda n: bytes(n), lambda _: 0.0, start)
+    links.followed(installed(5, PEER), 0.0)
+    [note] = links.followed(SetPeer(PEER, Way.SEAL, 5), 0.0)
+    [later] = links.gathered([LAN], 0.1)
+    assert isinstance(note, SendNote)
+    assert isinstance(later, SendNote)
+    assert 0 < Offer.decode(note.body).sequence < Offer.decode(later.body).sequence
+
+
+def test_those_inside_the_tunnel_take_nobodys_place() -> None:
+    links = met((IPv4Network("10.99.0.0/24"),))
+    inside = [Candidate(Kind.LAN, Endpoint(ip_address(f"10.99.0.{number}"), 9)) for number in range(1, 20)]
+    [note] = links.gathered([*inside, LAN], 0.2)
+    assert isinstance(note, SendNote)
+    assert Offer.decode(note.body).candidates == (LAN,)
+
+
 def test_what_is_none_is_dropped_by_name() -> None:
     links = met()
     assert links.noted(5, b"\x80\x03", 0.1) == ["bad_offer"]
