@@ -303,24 +303,25 @@ def test_a_link_that_is_closed_carries_nothing() -> None:
         assert one.device.sends(out).payload == FORWARD + out
 
 
-def bad(one: OldLinked) -> list[tuple[str, tuple[object, ...]]]:
+def bad(one: OldLinked) -> list[tuple[str, str, tuple[object, ...]]]:
+    """What is said of it, the method, and its arguments."""
     return [
-        ("set_old_key", (one.tun, A, bytes(31))),
-        ("set_old_path", (one.tun, B, one.link, *one.there, bytes(33), LONGEST)),
-        ("set_old_path", (one.tun, B, one.link, bytes(16), 9, PEER_KEY, LONGEST)),
-        ("set_old_path", (one.tun, B, one.link, bytes(4), 0, PEER_KEY, LONGEST)),
-        ("set_old_path", (one.tun, B, one.device.server.connection, *one.there, PEER_KEY, LONGEST)),
-        ("set_old_path", (one.tun, B, one.link, *one.there, PEER_KEY, LONGEST + 1)),
-        ("send_old", (one.tun, one.link, *one.there, bytes(31), HEARTBEAT)),
-        ("send_old", (one.tun, one.link, *one.there, PEER_KEY, b"")),
-        ("send_old", (one.tun, one.link, *one.there, PEER_KEY, bytes(65))),
+        ("a key", "set_old_key", (one.tun, A, bytes(31))),
+        ("a key", "set_old_path", (one.tun, B, one.link, *one.there, bytes(33), LONGEST)),
+        ("an address", "set_old_path", (one.tun, B, one.link, bytes(16), 9, PEER_KEY, LONGEST)),
+        ("an address", "set_old_path", (one.tun, B, one.link, bytes(4), 0, PEER_KEY, LONGEST)),
+        ("no such link", "set_old_path", (one.tun, B, one.device.server.connection, *one.there, PEER_KEY, LONGEST)),
+        ("at most 1471 bytes", "set_old_path", (one.tun, B, one.link, *one.there, PEER_KEY, LONGEST + 1)),
+        ("a key", "send_old", (one.tun, one.link, *one.there, bytes(31), HEARTBEAT)),
+        ("a message", "send_old", (one.tun, one.link, *one.there, PEER_KEY, b"")),
+        ("a message", "send_old", (one.tun, one.link, *one.there, PEER_KEY, bytes(65))),
     ]
 
 
 def test_bad_arguments() -> None:
     with old_linked() as one:
-        for name, arguments in bad(one):
-            with pytest.raises(ValueError, match=r"key|link|address|message|at most 1471 bytes"):
+        for words, name, arguments in bad(one):
+            with pytest.raises(ValueError, match=words):
                 getattr(one.engine, name)(*arguments)
 
 
