@@ -285,6 +285,9 @@ def test_ivs_are_used_up() -> None:
         assert one.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
         assert not one.engine.send_old(one.tun, one.link, *one.there, PEER_KEY, HEARTBEAT)
         assert one.engine.old_sealed(one.tun) == 1 << 32
+        # It stays so, until Python says otherwise.
+        _fastpath.set_old_sealed(one.engine, one.tun, 0)
+        assert one.device.sends(out).payload == FORWARD + out
 
 
 def test_a_super_packet_has_no_more_ivs_than_there_are() -> None:
