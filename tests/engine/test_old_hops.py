@@ -5,7 +5,7 @@ import struct
 import pytest
 from kit.linked import udp
 from kit.old_linked import FORWARD, LONGEST, PEER_KEY, old_linked, three
-from kit.peer import packet
+from kit.peer import PATIENCE, packet
 from kit.sealing import CLEAR, OFF, PREFER, WAIT
 from kit.superpacket import NO_VNET, A, B, C, pattern, segments, tcp
 
@@ -78,6 +78,11 @@ def test_who_may_seal_now_is_sent_nothing(who: int) -> None:
             out = packet(A, C, b"not so")
             assert one.device.server.receive().payload == FORWARD + out
         assert one.device.sends(behind).payload == FORWARD + behind
+        one.device.server.sync()
+        one.peer.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            one.peer.recv(1)
+        one.peer.settimeout(PATIENCE)
         one.engine.set_peer(one.tun, who, CLEAR, takes_clear=True)
         one.device.kernel.send(packet(A, C, b"again"))
         assert one.went() in (FORWARD + packet(A, C, b"again"), FORWARD + packet(A, C, b"not so"))
