@@ -249,9 +249,14 @@ def test_messages_are_told_and_few_of_one_address() -> None:
         head = one.link.to_bytes(8, "big") + place((name[0], name[1]))
         assert told[:16] == [head + bytes([0, number]) + bytes(10) for number in range(16)]
         assert one.dropped()["link_limit"] == 40 - len(told)
+
+
+def test_no_long_message_is_told() -> None:
+    with old_linked() as one:
         one.comes(bytes(65))
         one.arrives()
-        assert one.dropped()["link_malformed"] == 1
+        assert one.dropped() == {"link_malformed": 1}
+        assert one.device.told(EVENT_OLD) == []
 
 
 def test_messages_to_a_peer() -> None:
