@@ -1,31 +1,49 @@
-"""The units of service install under a real systemd: start, reload, restart, a hang, a boot without network, the end.
+"""The units of service install under a real systemd: start, reload, restart, a hang, a boot without network, the end;
+and with them the blocks of the documents that install, upgrade and uninstall candy on a machine.
 
     make units          root; debootstrap and systemd-nspawn
 
-A tree is made by debootstrap once (build/machine), gets the wheel that make wheel has built, and is booted in a
-container with a network of its own, where nothing but lo is there at first. The relay and a member run in it.
+A tree is made by debootstrap once (build/machine), and gets a copy of this checkout, which is installed there as README
+says: by its own compiler, with what pip asks for from a folder. Then it is booted in a container with a network of its
+own, where nothing but lo is there at first. The relay and a member run in it.
 """
 
-import glob
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "tests"))
+
+from kit.steps import Step, missing, steps_elsewhere  # noqa: E402
+
 TREE = ROOT / "build/machine"
-SUITE = "bookworm"
-"""Whose python3 is 3.11."""
-PACKAGES = "systemd,systemd-sysv,dbus,iproute2,python3,python3-venv"
+CHECKOUT = "root/candy"
+"""Where the machine has it."""
+WHEELS = "wheels"
+SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
+"""The Debian that has a Python: what pip gathers out here has to fit there."""
+PACKAGES = "systemd,systemd-sysv,dbus,iproute2"
+ENVIRON = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
 PATIENCE_S = 90.0
 ADDRESS = "10.99.0.1"
 SERVER = 'websocket = "ws://0.0.0.0:26816"\ndhcp = "10.64.0.0/24"\n'
 MEMBER = f'websocket = "ws://{ADDRESS}:26816"\npassword = "a password"\n'
+NEXT = "99.0.0"
+"""The version to which the machine is upgraded."""
 
 
 class Failed(Exception):
@@ -39,27 +57,47 @@ def run(*command: str | Path, **more: object) -> str:
     return str(done.stdout)
 
 
+def suite() -> str:
+    """The Debian whose python3 is of this one's version."""
+    version = sys.version_info[:2]
+    if version not in SUITES:
+        known = " or ".join(f"{major}.{minor}" for major, minor in SUITES)
+        raise Failed(f"no Debian has Python {version[0]}.{version[1]}: make .venv with {known}")
+    return SUITES[version]
+
+
+def gather_wheels(folder: Path, *extras: str) -> None:
+    """What pip asks for when it builds and installs candy, for machines without a network."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    for extra in extras:
+        needed += project["project"]["optional-dependencies"][extra]
+    shutil.rmtree(folder, ignore_errors=True)
+    print("gather what pip asks for", flush=True)
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--wheel-dir", folder, *needed)
+
+
 def make_tree() -> None:
-    """A machine with candy in /opt/candy, by the newest wheel."""
+    """A machine with candy in /opt/candy."""
     for tool in ("debootstrap", "systemd-nspawn"):
         if shutil.which(tool) is None:
             raise Failed(f"{tool} is missing: apt install debootstrap systemd-container")
-    wheels = sorted(glob.glob(str(ROOT / "dist/*-cp311-*manylinux*.whl")), key=os.path.getmtime)
-    if not wheels:
-        raise Failed("there is no wheel for Python 3.11 in dist/: make wheel")
     if not (TREE / "opt").exists():
         print(f"make {TREE.relative_to(ROOT)}", flush=True)
-        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, TREE)
-    # Downloaded out here, where there is a network.
-    found = TREE / "wheels"
-    shutil.rmtree(found, ignore_errors=True)
-    run(ROOT / ".venv/bin/python", "-m", "pip", "wheel", "-q", "--wheel-dir", found, wheels[-1])
-    inside = ("chroot", str(TREE))
-    shutil.rmtree(TREE / "opt/candy", ignore_errors=True)
-    run(*inside, "python3", "-m", "venv", "/opt/candy")
-    run(*inside, "/opt/candy/bin/pip", "install", "-q", "--no-index", "--find-links", "/wheels", "candy-vpn")
-    for folder in ("etc/candy", "var/lib/candy", "var/lib/private", "var/lib/candy-server"):
+        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite(), TREE)
+    gather_wheels(TREE / WHEELS)
+    (TREE / "etc/pip.conf").write_text(f"[global]\nno-index = true\nfind-links = /{WHEELS}\n")
+    for folder in (CHECKOUT, "opt/candy", "etc/candy", "var/lib/candy", "var/lib/private", "var/lib/candy-server"):
         shutil.rmtree(TREE / folder, ignore_errors=True)
+    left_out = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so")
+    shutil.copytree(ROOT, TREE / CHECKOUT, ignore=left_out)
+    inside = ("chroot", str(TREE))
+    blocks = steps_elsewhere(
+        "make units", *(ROOT / name for name in ("README.md", "README.zh-CN.md", "docs/quickstart.md"))
+    )
+    if len({block.text for block in blocks}) != 1:
+        raise Failed("the documents do not install candy in one way")
+    do(blocks[0], *inside)
     configuration = TREE / "etc/candy"
     configuration.mkdir()
     (configuration / "server.toml").write_text(SERVER)
@@ -72,6 +110,16 @@ def make_tree() -> None:
     run(*inside, "systemctl", "enable", "candy-server", "candy-client@home")
 
 
+def do(block: Step, *inside: str) -> None:
+    """A block of a document, in the checkout; it has to print what the document shows."""
+    path = f"PATH=/opt/candy/bin:{ENVIRON['PATH']}"
+    environ = [f"{name}={value}" for name, value in ENVIRON.items() if name != "PATH"]
+    printed = run(*inside, "env", "-i", path, *environ, "bash", "-ec", f"cd /{CHECKOUT}\n{block.text}")
+    if (lost := missing(block.shown, printed.splitlines())) is not None:
+        raise Failed(f"{lost!r} is not among what was printed:\n{printed}")
+    print(f"ok  {' && '.join(block.text.splitlines())}", flush=True)
+
+
 class Machine:
     """The container, once it has booted."""
 
@@ -80,6 +128,9 @@ class Machine:
 
     def run(self, *command: str) -> str:
         return run(*self._into, *command)
+
+    def do(self, block: Step) -> None:
+        do(block, *self._into)
 
     def show(self, unit: str, what: str) -> str:
         return self.run("systemctl", "show", "--value", "-p", what, unit).strip()
@@ -173,6 +224,26 @@ def check(machine: Machine) -> None:
     machine.run("/opt/candy/bin/candy-client", "service", "uninstall", "home")
     machine.run("/opt/candy/bin/candy-server", "service", "uninstall")
     print("ok  what was installed is gone", flush=True)
+    check_documents(machine)
+
+
+def check_documents(machine: Machine) -> None:
+    """What a document has its reader do with systemd, on a machine where candy is installed."""
+    relay = "candy-server"
+    install, upgrade, uninstall = steps_elsewhere("make units", ROOT / "docs/relay-for-many.md")
+    machine.do(install)
+    machine.run("/opt/candy/bin/candy-client", "service", "install", "home")
+    machine.until_active(relay, "the relay is up as the document says")
+    before = machine.show(relay, "MainPID")
+    version = TREE / CHECKOUT / "candy/__init__.py"
+    version.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{NEXT}"', version.read_text()))
+    machine.do(upgrade)
+    machine.until_active(relay, "the relay is up after the upgrade")
+    if machine.show(relay, "MainPID") == before or NEXT not in machine.run("/opt/candy/bin/candy-server", "--version"):
+        raise Failed("the relay is not another one after the upgrade")
+    machine.do(uninstall)
+    if machine.show(relay, "LoadState") != "not-found":
+        raise Failed("the unit is there after it was uninstalled")
 
 
 def hang(machine: Machine, unit: str) -> None:

@@ -1,13 +1,15 @@
 """The documents, held to what there is: their links, the code map, and which settings take a restart."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import api
+import click
 import pytest
 import reference
-from kit.steps import steps_of
+from kit.steps import ELSEWHERE, Step, first_word, steps_of
 
 from candy.options import OPTIONS, Side
 
@@ -15,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(path for folder in (".", "docs", "contrib", "bench") for path in (ROOT / folder).glob("*.md"))
 OF_USERS = [path for path in DOCUMENTS if path.parent.name != "bench"]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
 
 
@@ -58,20 +61,116 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OF_USERS, ids=lambda path: path.name)
-def test_each_block_of_commands_says_where_it_is_run(path: Path) -> None:
-    assert all(step.machine for step in steps_of(path))
+def test_no_block_evades(path: Path) -> None:
+    """Each has a language, and of commands a marker that says who runs them."""
+    for step in steps_of(path):
+        if step.kind in ("run", "stays", "fails", "elsewhere"):
+            words = {first_word(line) for line in step.text.splitlines()}
+            assert words - {None}, f"line {step.line}: add what its commands begin with to kit.steps.COMMANDS"
 
 
-def test_few_blocks_are_not_run() -> None:
-    kinds = [step.kind for path in OF_USERS for step in steps_of(path) if step.kind != "file"]
-    assert kinds.count("no") * 4 <= len(kinds)
+NOBODY = {
+    "bench/throughput.py --topology 1-1 --profile": "takes minutes, and measures nothing beside other tests",
+    "make lint types": "takes minutes; make test begins with both",
+    "make wheel": "make try-wheel begins with it",
+    "pytest -q tests/netns/test_documents_run.py -k quickstart": "a test of documents would run itself",
+    "scripts/mutants.py -j 1 'checksum*'": "compiles the engine anew for each fault",
+}
+"""Commands that are run by nobody as they stand in a document, by their ends, and why not."""
+
+
+def blocks(kind: str) -> Iterator[tuple[Path, Step]]:
+    """Of all documents."""
+    for path in OF_USERS:
+        yield from ((path, step) for step in steps_of(path) if step.kind == kind)
+
+
+def test_who_runs_what_is_not_run_here() -> None:
+    found = {
+        first.removeprefix(".venv/bin/python ").removeprefix("-m "): step.machine
+        for _, step in blocks("no")
+        for first in [step.text.splitlines()[0]]
+    }
+    assert found == NOBODY
+    rules = dict(re.findall(r"^([a-z-]+): ([a-z ]+)  ##", MAKEFILE, re.MULTILINE))
+    assert rules["test"] == "lint types"
+    assert rules["try-wheel"] == "wheel"
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+def test_what_runs_elsewhere_is_run_there(target: str) -> None:
+    """By the program of that target, which takes the blocks from the documents that have them."""
+    program = (ROOT / ELSEWHERE[target]).read_text()
+    assert f'steps_elsewhere("{target}"' in program
+    documents = {path.relative_to(ROOT).as_posix() for path, step in blocks("elsewhere") if step.machine == target}
+    assert documents
+    assert [name for name in documents if f'"{name}"' not in program] == []
+    assert re.search(
+        rf"^{target.removeprefix('make ')}:.*\n(?:\t.*\n)*?\t.*{ELSEWHERE[target]}$", MAKEFILE, re.MULTILINE
+    )
+
+
+def typed(line: str) -> None:
+    """Ask the commands' own parsers. Raises UsageError: they do not take it."""
+    words = shlex.split(re.sub(r"[\[\]]", "", re.split(r"   *| [|#] ", line.strip())[0]))
+    command: click.Command | None = reference.COMMANDS[SIDES[words[0]]]
+    context = None
+    while command is not None:
+        context = click.Context(command, parent=context, info_name=words[0], **command.context_settings)
+        try:
+            _, words, _ = command.make_parser(context).parse_args(words[1:])
+        except click.BadOptionUsage:
+            # An option that is named without its value.
+            return
+        if not words:
+            return
+        if not isinstance(command, click.Group):
+            raise click.UsageError(f"{words[0]} is too much")
+        command = command.get_command(context, words[0])
+    raise click.UsageError(f"there is no {words[0]}")
+
+
+SIDES: dict[str, Side] = {"candy-server": "server", "candy-client": "client"}
+
+
+def test_what_may_be_typed_is_taken() -> None:
+    lines = [(path, line) for path, step in blocks("usage") for line in step.text.splitlines() if line[:1].strip()]
+    assert len(lines) > 20
+    for path, line in lines:
+        try:
+            typed(line)
+        except click.UsageError as error:
+            pytest.fail(f"{path.name}: {line}: {error.message}")
+
+
+@pytest.mark.parametrize("path", OF_USERS, ids=lambda path: path.name)
+def test_what_the_text_names_is_taken(path: Path) -> None:
+    for code in re.findall(r"`([^`]+)`", prose(path.read_text())):
+        if code.split()[0] in SIDES:
+            try:
+                typed(code.replace("\n", " "))
+            except click.UsageError as error:
+                pytest.fail(f"`{code}`: {error.message}")
+        elif code.startswith("-"):
+            assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", code)) <= options_of(*reference.COMMANDS.values()), code
+
+
+def options_of(*commands: click.Command) -> set[str]:
+    """Of these and all below them."""
+    found = set()
+    for command in commands:
+        context = click.Context(command, **command.context_settings)
+        found |= {name for each in command.get_params(context) for name in (*each.opts, *each.secondary_opts)}
+        if isinstance(command, click.Group):
+            found |= options_of(*(command.commands[name] for name in command.commands))
+    return found
 
 
 # docs/architecture.md
 
 
 def test_the_tree_is_the_trees() -> None:
-    [tree] = re.findall(r"^## The tree\n\n```\n(.*?)^```$", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    [tree] = re.findall(r"^## The tree\n\n```text\n(.*?)^```$", ARCHITECTURE, re.MULTILINE | re.DOTALL)
     above = [ROOT]
     for line in tree.splitlines():
         names = re.match(r"( *)(\S+(?:, \S+)*)(?:  |$)", line)
@@ -163,7 +262,6 @@ def test_the_reference_has_each_option_and_each_subcommand() -> None:
 
 
 def test_make_help_has_each_target() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    [phony] = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
-    told = re.findall(r"^([a-z][a-z -]*):.*## \S", makefile, re.MULTILINE)
+    [phony] = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
+    told = re.findall(r"^([a-z][a-z -]*):.*## \S", MAKEFILE, re.MULTILINE)
     assert sorted(" ".join(told).split()) == sorted(phony.split())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kit.steps import Fault, Step, missing, pasted, steps_of
+from kit.steps import Fault, Step, missing, pasted, steps_elsewhere, steps_of
 
 
 def steps(folder: Path, text: str) -> list[Step]:
@@ -64,13 +64,63 @@ nothing of a run
         ("<!-- run: relay -->\n<!-- run: relay -->\n```sh\nls\n```\n", "line 2: the marker before"),
         ("<!-- run: no -->\n```sh\nls\n```\n", "line 2: not run, and no reason"),
         ("<!-- run: relay, waits -->\n```sh\nls\n```\n", "line 2: 'waits' is nothing"),
-        ("<!-- file: relay x -->\n```\n```\n", "line 2: write <!-- file"),
-        ("```\n", "line 1: the block has no end"),
+        ("<!-- file: relay x -->\n```text\n```\n", "line 2: write <!-- file"),
+        ("```text\n", "line 1: the block has no end"),
+        ("<!-- usage -->\n```sh\nls\n```\n", "line 2: what may be typed is a block of text"),
+        ("<!-- run: relay -->\n```text\nls\n```\n", "line 2: what is run is a block of sh"),
+        ("<!-- run: make units, stays -->\n```sh\nls\n```\n", "line 2: 'stays' does not go with make units"),
     ],
 )
 def test_faults(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(Fault, match=why):
         steps(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("```\nls\n```\n", "line 1: a block is opened by"),
+        ("``` sh\nls\n```\n", "line 1: a block is opened by"),
+        ("```sh title\nls\n```\n", "line 1: a block is opened by"),
+        ("````sh\nls\n````\n", "line 1: a block is opened by"),
+        ("~~~\nls\n~~~\n", "line 1: a block is opened by"),
+        ("> ```sh\n> ls\n> ```\n", "line 1: a block is opened by"),
+        ("1. ```sh\n   ls\n   ```\n", "line 1: a block is opened by"),
+        ("<pre>ls</pre>\n", "line 1: a block is opened by"),
+        ("words\n\n    make build\n", "line 3: this is set in like a block"),
+        ("words\n\n\tmake build\n", "line 3: this is set in like a block"),
+        ("```zsh\nls\n```\n", "line 1: 'zsh' is no language here"),
+        ("```text\nwords\n$ make build\n```\n", "line 3: a command in a block of text"),
+        ("```text\nsudo env A='b c' candy-client -w ws://x\n```\n", "line 2: a command in a block of text"),
+        ("```toml\n/opt/candy/bin/pip install .\n```\n", "line 2: a command in a block of toml"),
+        ("```text\n.venv/bin/python x\n```\n", "line 2: a command in a block of text"),
+        ("<!-- run: no, slow -->\n```sh\nls\n```\n```text\nmake build\n```\n", "line 6: a command in a block of text"),
+        ("<!-- run: a -->\n```sh\nls\n```\n## B\n```text\nmake build\n```\n", "line 7: a command in a block"),
+    ],
+)
+def test_blocks_that_would_evade(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(Fault, match=why):
+        steps(tmp_path, text)
+
+
+def test_what_no_machine_here_runs(tmp_path: Path) -> None:
+    text = """<!-- usage -->
+```text
+candy-server invite [--name NAME]
+```
+<!-- run: make units -->
+```sh
+systemctl status x
+```
+```text
+active
+```
+"""
+    elsewhere = Step(6, "elsewhere", "make units", "systemctl status x\n", shown=("active",))
+    assert steps(tmp_path, text) == [Step(2, "usage", "", "candy-server invite [--name NAME]\n"), elsewhere]
+    assert steps_elsewhere("make units", tmp_path / "document.md") == [elsewhere]
+    with pytest.raises(Fault, match="has no block for make image"):
+        steps_elsewhere("make image", tmp_path / "document.md")
 
 
 @pytest.mark.parametrize(
