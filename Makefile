@@ -14,7 +14,7 @@ run: build  ## build all, and start a relay here
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
-test: lint types  ## lint, types, and tests but those of documents and cluster; as root those in network namespaces too
+test: lint types  ## lint, types, and tests but those of clusters; as root those in network namespaces too
 	@scripts/bootstrap.sh tools || :
 	@scripts/bootstrap.sh tls
 	@scripts/bootstrap.sh browser || :
@@ -77,11 +77,11 @@ soak: build  ## relay, members and mischief for half an hour, links without thei
 wheel: build  ## a wheel that installs without a compiler, into dist/
 	@exec scripts/wheel.sh
 
-try-wheel: wheel  ## install that into a clean environment, and join two machines by it
+try-wheel: wheel  ## install it into a clean environment, and join two machines by it; for each of PYTHONS
 	@scripts/bootstrap.sh tools
 	@exec $(VENV)/python scripts/try_wheel.py
 
-units: wheel  ## run the services under a real systemd
+units: .venv/installed  ## install as the documents say, and run the services under a real systemd; as root
 	@exec $(VENV)/python scripts/units.py
 
 image: .venv/installed  ## build the image of Dockerfile, and join two machines by it; as root

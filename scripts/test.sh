@@ -2,14 +2,14 @@
 # All tests, two at a time. Those in network namespaces wait most of their time for what real programs do at their own
 # pace, so three of their modules at a time run beside all others; what they say is shown at the end.
 #
-# The documents' blocks and clusters with real servers of NATS take minutes: `make documents` and `make cluster`.
+# Clusters with real servers of NATS take minutes: `make cluster`.
 #
 # On a busy machine a test's programs may wait longer than the test's patience. Whatever failed therefore runs once more
 # with nothing beside it, under its name: what is broken fails again, and that fails the whole.
 set -u
 cd "$(dirname "$0")/.."
 python=.venv/bin/python
-apart="--ignore=tests/netns/test_documents_run.py --ignore=tests/relay/cluster/test_cluster.py
+apart="--ignore=tests/relay/cluster/test_cluster.py
     --ignore=tests/relay/cluster/test_faults.py
     --ignore=tests/relay/cluster/test_jetstream.py --ignore=tests/relay/cluster/test_programs.py
     --ignore=tests/relay/cluster/test_recorders.py"
