@@ -82,6 +82,7 @@ try-wheel: wheel  ## install it into a clean environment, and join two machines 
 	@exec $(VENV)/python scripts/try_wheel.py
 
 units: .venv/installed  ## install as the documents say, and run the services under a real systemd; as root
+	@scripts/bootstrap.sh machines
 	@exec $(VENV)/python scripts/units.py
 
 image: .venv/installed  ## build the image of Dockerfile, and join two machines by it; as root

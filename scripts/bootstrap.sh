@@ -8,6 +8,7 @@
 #   bootstrap.sh browser   Chromium, in which the tests look at the relay's page
 #   bootstrap.sh fuzzer    clang with libFuzzer
 #   bootstrap.sh containers    what builds and runs images
+#   bootstrap.sh machines  what makes and boots a Debian
 set -eu
 
 python=${PYTHON:-python3}
@@ -64,15 +65,20 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
         install_for_python "Python.h (python3-dev)" dev
 }
 
-need_tools() {
+# need PROGRAM:PACKAGE...
+need() {
     missing=
-    for pair in ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables git:git \
-        nginx:nginx-light haproxy:haproxy caddy:caddy prometheus:prometheus; do
+    for pair; do
         # Debian keeps ip, nft, tcpdump, nginx and haproxy where only root's PATH looks.
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
     done
     # shellcheck disable=SC2086  # a list of package names
     [ -z "$missing" ] || install "${missing# }" $missing
+}
+
+need_tools() {
+    need ip:iproute2 ping:iputils-ping iperf3:iperf3 curl:curl tcpdump:tcpdump nft:nftables git:git \
+        nginx:nginx-light haproxy:haproxy caddy:caddy prometheus:prometheus
 }
 
 need_tls() {
@@ -97,12 +103,11 @@ need_fuzzer() {
 }
 
 need_containers() {
-    missing=
-    for pair in debootstrap:debootstrap podman:podman runc:runc ip:iproute2 ping:iputils-ping; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
-    done
-    # shellcheck disable=SC2086  # a list of package names
-    [ -z "$missing" ] || install "${missing# }" $missing
+    need debootstrap:debootstrap podman:podman runc:runc ip:iproute2 ping:iputils-ping
+}
+
+need_machines() {
+    need debootstrap:debootstrap systemd-nspawn:systemd-container
 }
 
 links_fuzzer() {
@@ -117,5 +122,6 @@ tls) need_tls ;;
 browser) need_browser ;;
 fuzzer) need_fuzzer ;;
 containers) need_containers ;;
-*) die "usage: bootstrap.sh python|tools|tls|browser|fuzzer|containers" ;;
+machines) need_machines ;;
+*) die "usage: bootstrap.sh python|tools|tls|browser|fuzzer|containers|machines" ;;
 esac

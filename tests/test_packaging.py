@@ -174,8 +174,8 @@ class Machine:
         self.put("cc", "")
         self.put("clang", "")
         self.put("chromium", "")
-        tools = "ip ping iperf3 curl tcpdump nft git nginx haproxy caddy prometheus debootstrap podman runc"
-        for tool in tools.split():
+        tools = "ip ping iperf3 curl tcpdump nft git nginx haproxy caddy prometheus"
+        for tool in f"{tools} debootstrap podman runc systemd-nspawn".split():
             self.put(tool, "")
         self.put("python3", f'exec {sys.executable} "$@"')
 
@@ -204,7 +204,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["python", "tools", "browser", "fuzzer", "containers"])
+@pytest.mark.parametrize("what", ["python", "tools", "browser", "fuzzer", "containers", "machines"])
 def test_bootstrap_with_all_there(machine: Machine, what: str) -> None:
     done = machine.bootstrap(what)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -285,6 +285,13 @@ def test_bootstrap_names_missing_tools(machine: Machine) -> None:
     (machine.bin / "ping").unlink()
     done = machine.bootstrap("tools")
     line = "candy: iputils-ping iperf3 is missing: apt install iputils-ping iperf3\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
+def test_bootstrap_names_what_boots_a_machine(machine: Machine) -> None:
+    (machine.bin / "systemd-nspawn").unlink()
+    done = machine.bootstrap("machines")
+    line = "candy: systemd-container is missing: apt install systemd-container\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
 
 
