@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import api
@@ -15,7 +16,6 @@ from candy.options import OPTIONS, Side
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(path for folder in (".", "docs", "contrib", "bench") for path in (ROOT / folder).glob("*.md"))
-OF_USERS = [path for path in DOCUMENTS if path.parent.name != "bench"]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 OPERATION = (ROOT / "docs" / "operation.md").read_text()
@@ -60,7 +60,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 # Their commands, which tests/netns/test_documents_run.py runs
 
 
-@pytest.mark.parametrize("path", OF_USERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_no_block_evades(path: Path) -> None:
     """Each has a language, and of commands a marker that says who runs them."""
     for step in steps_of(path):
@@ -81,7 +81,7 @@ NOBODY = {
 
 def blocks(kind: str) -> Iterator[tuple[Path, Step]]:
     """Of all documents."""
-    for path in OF_USERS:
+    for path in DOCUMENTS:
         yield from ((path, step) for step in steps_of(path) if step.kind == kind)
 
 
@@ -113,7 +113,9 @@ def test_what_runs_elsewhere_is_run_there(target: str) -> None:
 def typed(line: str) -> None:
     """Ask the commands' own parsers. Raises UsageError: they do not take it."""
     words = shlex.split(re.sub(r"[\[\]]", "", re.split(r"   *| [|#] ", line.strip())[0]))
-    command: click.Command | None = reference.COMMANDS[SIDES[words[0]]]
+    if words[0] == "python":
+        del words[0]
+    command: click.Command | None = command_of(words[0])
     context = None
     while command is not None:
         context = click.Context(command, parent=context, info_name=words[0], **command.context_settings)
@@ -130,10 +132,21 @@ def typed(line: str) -> None:
     raise click.UsageError(f"there is no {words[0]}")
 
 
+def command_of(program: str) -> click.Command:
+    """One of candy's, or a file of bench/; which is one without options if it has no command of click's."""
+    if program in SIDES:
+        return reference.COMMANDS[SIDES[program]]
+    folder, _, name = program.partition("/")
+    assert (folder, name.endswith(".py")) == ("bench", True), program
+    main = import_module(name.removesuffix(".py")).main
+    return main if isinstance(main, click.Command) else click.Command(name)
+
+
 SIDES: dict[str, Side] = {"candy-server": "server", "candy-client": "client"}
 
 
 def test_what_may_be_typed_is_taken() -> None:
+    typed("bench/throughput.py --topology 1-1 --profile")
     lines = [(path, line) for path, step in blocks("usage") for line in step.text.splitlines() if line[:1].strip()]
     assert len(lines) > 20
     for path, line in lines:
@@ -143,7 +156,24 @@ def test_what_may_be_typed_is_taken() -> None:
             pytest.fail(f"{path.name}: {line}: {error.message}")
 
 
-@pytest.mark.parametrize("path", OF_USERS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "candy-server status --jason",
+        "candy-server stat",
+        "candy-server --tunn",
+        "candy-server status more",
+        "candy-client service begin",
+        "python bench/throughput.py --topologie 1-1",
+        "python bench/cluster_directory.py --relays 3",
+    ],
+)
+def test_what_may_not_be_typed_is_noticed(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        typed(line)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_what_the_text_names_is_taken(path: Path) -> None:
     for code in re.findall(r"`([^`]+)`", prose(path.read_text())):
         if code.split()[0] in SIDES:
@@ -151,7 +181,7 @@ def test_what_the_text_names_is_taken(path: Path) -> None:
                 typed(code.replace("\n", " "))
             except click.UsageError as error:
                 pytest.fail(f"`{code}`: {error.message}")
-        elif code.startswith("-"):
+        elif code.startswith("-") and path.parent.name != "bench":
             assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", code)) <= options_of(*reference.COMMANDS.values()), code
 
 
