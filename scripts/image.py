@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from units import ROOT, Failed, gather_wheels, run, suite
+from units import ROOT, SUITE, Failed, bootstrap, gather_wheels, run
 
 sys.path.append(str(ROOT / "tests"))
 
@@ -30,9 +30,9 @@ from lab.programs import Program
 from lab.traffic import ping
 
 FOLDER = ROOT / "build/image"
-TREE = FOLDER / "tree"
+TREE = FOLDER / f"tree-{SUITE}"
 PACKAGES = "python3,python3-venv,python3-dev,gcc,libc6-dev,nftables"
-BASE = "localhost/candy-base"
+BASE = f"localhost/candy-base:{SUITE}"
 PROCESSES = 4096
 TOOLS = {
     "debootstrap": "debootstrap",
@@ -80,12 +80,11 @@ def environment() -> Mapping[str, str]:
 
 def make_base(environ: Mapping[str, str]) -> None:
     """An image with what compiles the engine and runs it, unless there is one."""
-    if BASE in run("podman", "images", "--format", "{{.Repository}}", env=environ).split():
+    if BASE in run("podman", "images", "--format", "{{.Repository}}:{{.Tag}}", env=environ).split():
         return
     if not (TREE / "usr/bin/nft").exists() and not (TREE / "usr/sbin/nft").exists():
-        print(f"make {TREE.relative_to(ROOT)}", flush=True)
         shutil.rmtree(TREE, ignore_errors=True)
-        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite(), TREE)
+        bootstrap(TREE, PACKAGES)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         archive = Path(folder, "base.tar")
         run("tar", "-C", TREE, "--numeric-owner", "-cf", archive, ".")
@@ -181,8 +180,12 @@ def check(environ: Mapping[str, str], building: str) -> None:
         ]
         print("build the image", flush=True)
         relay.do(start)
-        relay.follow().wait_for("listening on")
+        served = relay.follow()
+        served.wait_for("listening on")
         relay.do(read)
+        relay.run("docker", "compose", "kill", "-s", "HUP", "relay")
+        served.wait_for("the settings are read again")
+        print("ok  a reload is applied", flush=True)
         password = relay.run("cat", "/etc/candy/password")
         for member in members:
             member.write("/etc/candy/home.toml", MEMBER)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from lab.machine import ADDRESSES, Machines  # noqa: E402
 from lab.namespaces import Ethernet, Namespace  # noqa: E402
 from lab.programs import PASSWORD, Program  # noqa: E402
 from lab.traffic import ping  # noqa: E402
+
+from candy import __version__  # noqa: E402
 
 PORT = 26816
 WHEELS = ROOT / "build/wheels"
@@ -34,6 +37,8 @@ OFFLINE = {
     "UV_FIND_LINKS": INSIDE,
     "UV_PYTHON_DOWNLOADS": "never",
 }
+NEXT = "99.0.0"
+"""The version to which each is upgraded."""
 QUESTION = "import json, sys; print(json.dumps([*sys.version_info[:2], sys.executable]))"
 
 
@@ -100,6 +105,21 @@ def join_two(python: Python) -> None:
     print(f"try-wheel: {python.wheel().name} installs without a compiler, and carries packets", flush=True)
 
 
+def newer(wheel: Path, folder: Path) -> Path:
+    """The same as the next version, which says so."""
+    made = folder / wheel.name.replace(f"-{__version__}-", f"-{NEXT}-")
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(made, "w") as new:
+        for name in old.namelist():
+            text = old.read(name)
+            # Without hashes pip believes it.
+            if name.endswith(".dist-info/RECORD"):
+                text = b"".join(line.partition(b",")[0] + b",,\n" for line in text.splitlines())
+            if name.endswith((".dist-info/RECORD", ".dist-info/METADATA")) or name == "candy/__init__.py":
+                text = text.replace(__version__.encode(), NEXT.encode())
+            new.writestr(name.replace(f"-{__version__}.dist-info", f"-{NEXT}.dist-info"), text)
+    return made
+
+
 def install_as_written(python: Python) -> None:
     """Each block of the document on a machine of its own, with this Python in place of the one that stands there."""
     shutil.rmtree(WHEELS, ignore_errors=True)
@@ -109,21 +129,25 @@ def install_as_written(python: Python) -> None:
     # The document's wheel is the one of dist/.
     (WHEELS / python.wheel().name).unlink(missing_ok=True)
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT / "build")))
+        upgrade = newer(python.wheel(), folder)
         machines = Machines(stack, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for name, step in zip(ADDRESSES, steps_elsewhere("make try-wheel", ROOT / "docs/operation.md"), strict=False):
             machine = machines[name]
             for tool in ("uv", "pipx"):
                 machine.write(f"/usr/local/bin/{tool}", f'#!/bin/sh\nexec {ROOT}/.venv/bin/{tool} "$@"\n')
             machine.write(f"/usr/local/bin/python{python.version}", f'#!/bin/sh\nexec {python.executable} "$@"\n')
-            text = step.text.replace("3.11", python.version).replace("cp311", python.tag)
             settings = " ".join(f"{name}={value}" for name, value in OFFLINE.items())
-            machine.run(f"export {settings}; rm -r /opt/candy; chmod +x /usr/local/bin/*; cd /root/candy\n{text}")
+            machine.run(f"export {settings}; rm -r /opt/candy; chmod +x /usr/local/bin/*; cd /root/candy")
+            text = step.text.replace("3.11", python.version).replace("cp311", python.tag)
             where = "/opt/candy/bin" if "/opt/candy" in text else "/usr/local/bin"
-            said = machine.run(
-                "".join(f"{where}/{command} --version\n" for command in ("candy-server", "candy-client"))
-            )
-            if [line.split()[0] for line in said] != ["candy-server", "candy-client"]:
-                sys.exit(f"try-wheel: docs/operation.md, line {step.line}: no commands are in {where} then")
+            versions = "".join(f"{where}/{command} --version\n" for command in ("candy-server", "candy-client"))
+            for version in (__version__, NEXT):
+                if version == NEXT:
+                    machine.run(f"rm dist/*.whl; cp build/{folder.name}/{upgrade.name} dist")
+                machine.run(text)
+                if (said := machine.run(versions)) != [f"candy-server {version}", f"candy-client {version}"]:
+                    sys.exit(f"try-wheel: docs/operation.md, line {step.line}: no candy {version} is there: {said}")
             print(f"try-wheel: {text.splitlines()[-1]}", flush=True)
 
 

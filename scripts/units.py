@@ -3,9 +3,9 @@ and with them the blocks of the documents that install, upgrade and uninstall ca
 
     make units          root; debootstrap and systemd-nspawn
 
-A tree is made by debootstrap once (build/machine), and gets a copy of this checkout, which is installed there as README
-says: by its own compiler, with what pip asks for from a folder. Then it is booted in a container with a network of its
-own, where nothing but lo is there at first. The relay and a member run in it.
+A tree is made by debootstrap once (build/machine-SUITE), and gets a copy of this checkout, which is installed there as
+README says: by its own compiler, with what pip asks for from a folder. Then it is booted in a container with a network
+of its own, where nothing but lo is there at first. The relay and a member run in it.
 """
 
 import os
@@ -25,12 +25,13 @@ sys.path.append(str(ROOT / "tests"))
 
 from kit.steps import Step, missing, steps_elsewhere  # noqa: E402
 
-TREE = ROOT / "build/machine"
+SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
+"""The Debian that has a Python: what pip gathers out here has to fit there."""
+SUITE = SUITES.get(sys.version_info[:2], "")
+TREE = ROOT / f"build/machine-{SUITE}"
 CHECKOUT = "root/candy"
 """Where the machine has it."""
 WHEELS = "wheels"
-SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
-"""The Debian that has a Python: what pip gathers out here has to fit there."""
 PACKAGES = "systemd,systemd-sysv,dbus,iproute2"
 ENVIRON = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -57,13 +58,13 @@ def run(*command: str | Path, **more: object) -> str:
     return str(done.stdout)
 
 
-def suite() -> str:
-    """The Debian whose python3 is of this one's version."""
-    version = sys.version_info[:2]
-    if version not in SUITES:
+def bootstrap(tree: Path, packages: str) -> None:
+    """A Debian with the Python of this one's version."""
+    if not SUITE:
         known = " or ".join(f"{major}.{minor}" for major, minor in SUITES)
-        raise Failed(f"no Debian has Python {version[0]}.{version[1]}: make .venv with {known}")
-    return SUITES[version]
+        raise Failed(f"no Debian here has Python {sys.version_info[0]}.{sys.version_info[1]}: make .venv with {known}")
+    print(f"make {tree.relative_to(ROOT)}", flush=True)
+    run("debootstrap", "--variant=minbase", f"--include={packages}", SUITE, tree)
 
 
 def gather_wheels(folder: Path, *extras: str) -> None:
@@ -83,8 +84,7 @@ def make_tree() -> None:
         if shutil.which(tool) is None:
             raise Failed(f"{tool} is missing: apt install debootstrap systemd-container")
     if not (TREE / "opt").exists():
-        print(f"make {TREE.relative_to(ROOT)}", flush=True)
-        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite(), TREE)
+        bootstrap(TREE, PACKAGES)
     gather_wheels(TREE / WHEELS)
     (TREE / "etc/pip.conf").write_text(f"[global]\nno-index = true\nfind-links = /{WHEELS}\n")
     for folder in (CHECKOUT, "opt/candy", "etc/candy", "var/lib/candy", "var/lib/private", "var/lib/candy-server"):
@@ -231,9 +231,13 @@ def check_documents(machine: Machine) -> None:
     """What a document has its reader do with systemd, on a machine where candy is installed."""
     relay = "candy-server"
     install, upgrade, uninstall = steps_elsewhere("make units", ROOT / "docs/relay-for-many.md")
+    keys = move_state(machine)
     machine.do(install)
     machine.run("/opt/candy/bin/candy-client", "service", "install", "home")
     machine.until_active(relay, "the relay is up as the document says")
+    if keys_in(TREE / "var/lib/private/candy-server") != keys:
+        raise Failed("the service does not go on with what was there")
+    print("ok  it goes on with the keys that were there", flush=True)
     before = machine.show(relay, "MainPID")
     version = TREE / CHECKOUT / "candy/__init__.py"
     version.write_text(re.sub(r'__version__ = ".*"', f'__version__ = "{NEXT}"', version.read_text()))
@@ -244,6 +248,24 @@ def check_documents(machine: Machine) -> None:
     machine.do(uninstall)
     if machine.show(relay, "LoadState") != "not-found":
         raise Failed("the unit is there after it was uninstalled")
+
+
+def move_state(machine: Machine) -> list[bytes]:
+    """Start a relay by hand, and leave what it has to a service, as the document says; its keys."""
+    by_hand = "candy-server -c /etc/candy/server.toml --password-file /etc/candy/password"
+    wait = "until candy-server status >/dev/null 2>&1; do kill -0 $!; sleep 0.2; done"
+    away = "rm -rf /var/lib/candy-server /var/lib/private/candy-server"
+    script = f"PATH=/opt/candy/bin:$PATH\n{by_hand} &\n{wait}\nkill $!\nwait $!\n{away}\n"
+    machine.run("bash", "-ec", f"{script}mv /var/lib/candy /var/lib/candy-server")
+    return keys_in(TREE / "var/lib/candy-server")
+
+
+def keys_in(state: Path) -> list[bytes]:
+    """What is in the files of its keys."""
+    keys = [path.read_bytes() for path in sorted(state.glob("keys/**/*.key"))]
+    if not keys:
+        raise Failed(f"{state} has no keys")
+    return keys
 
 
 def hang(machine: Machine, unit: str) -> None:

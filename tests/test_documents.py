@@ -185,6 +185,12 @@ def test_what_the_text_names_is_taken(path: Path) -> None:
             assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", code)) <= options_of(*reference.COMMANDS.values()), code
 
 
+def test_targets_that_the_text_names_are_there() -> None:
+    there = set(re.findall(r"^([a-z-]+)(?: [a-z-]+)*:", MAKEFILE, re.MULTILINE)) | {"tsan"}
+    for path in DOCUMENTS:
+        assert set(re.findall(r"`make ([a-z-]+)", path.read_text())) <= there, path.name
+
+
 def options_of(*commands: click.Command) -> set[str]:
     """Of these and all below them."""
     found = set()
