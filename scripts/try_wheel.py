@@ -130,22 +130,21 @@ def install_as_written(python: Python) -> None:
     (WHEELS / python.wheel().name).unlink(missing_ok=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT / "build")))
-        upgrade = newer(python.wheel(), folder)
+        wheels = {__version__: Path(shutil.copy(python.wheel(), folder)), NEXT: newer(python.wheel(), folder)}
         machines = Machines(stack, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        for name, step in zip(ADDRESSES, steps_elsewhere("make try-wheel", ROOT / "docs/operation.md"), strict=False):
+        ways = steps_elsewhere("make try-wheel", ROOT / "docs/operation.md")
+        for name, step in zip(list(ADDRESSES)[: len(ways)], ways, strict=True):
             machine = machines[name]
             for tool in ("uv", "pipx"):
                 machine.write(f"/usr/local/bin/{tool}", f'#!/bin/sh\nexec {ROOT}/.venv/bin/{tool} "$@"\n')
             machine.write(f"/usr/local/bin/python{python.version}", f'#!/bin/sh\nexec {python.executable} "$@"\n')
-            settings = " ".join(f"{name}={value}" for name, value in OFFLINE.items())
+            settings = " ".join(f"{key}={value}" for key, value in OFFLINE.items())
             machine.run(f"export {settings}; rm -r /opt/candy; chmod +x /usr/local/bin/*; cd /root/candy")
             text = step.text.replace("3.11", python.version).replace("cp311", python.tag)
             where = "/opt/candy/bin" if "/opt/candy" in text else "/usr/local/bin"
             versions = "".join(f"{where}/{command} --version\n" for command in ("candy-server", "candy-client"))
-            for version in (__version__, NEXT):
-                if version == NEXT:
-                    machine.run(f"rm dist/*.whl; cp build/{folder.name}/{upgrade.name} dist")
-                machine.run(text)
+            for version, wheel in wheels.items():
+                machine.run(f"rm dist/*.whl; cp build/{folder.name}/{wheel.name} dist\n{text}")
                 if (said := machine.run(versions)) != [f"candy-server {version}", f"candy-client {version}"]:
                     sys.exit(f"try-wheel: docs/operation.md, line {step.line}: no candy {version} is there: {said}")
             print(f"try-wheel: {text.splitlines()[-1]}", flush=True)
