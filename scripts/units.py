@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests"))
 
-from kit.steps import Step, missing, steps_elsewhere  # noqa: E402
+from kit.steps import Fault, Step, missing, steps_elsewhere  # noqa: E402
 
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
 """The Debian that has a Python: what pip gathers out here has to fit there."""
@@ -294,7 +294,7 @@ def main() -> None:
         make_tree()
         with booted() as machine:
             check(machine)
-    except Failed as failed:
+    except (Failed, Fault) as failed:
         sys.exit(f"units: {failed}")
 
 

@@ -37,7 +37,7 @@ COMMANDS = re.compile(
     r"|mv|nft|nginx|openssl|ping|pip|pipx|podman|podman-compose|python3?|rm|scp|service|sqlite3|ssh|sysctl|systemctl|tar"
     r"|tcpdump|uv|wget|\.{0,2}(/[\w.-]+)+|\.?[\w-]+(/[\w.-]+)+\.(py|sh)|\.venv/bin/\S+"
 )
-"""Which words begin a command: programs, and paths of such. A test sees that it has those of the documents."""
+"""Which words begin a command: programs, and paths of such. A test sees that each block of commands has one."""
 _SHELL = frozenset({"sh", "bash", "console", "shell"})
 _DATA = frozenset({"text", "toml", "ini", "nginx", "yaml", "json"})
 _MARKER = re.compile(r"<!-- (run|file|end): (.+) -->|<!-- (usage) -->")
