@@ -31,7 +31,8 @@ LEFT, RIGHT, HUB = f"{NET}.1", f"{NET}.2", f"{NET}.254"
 SOCKETS = Path("/var/run/wireguard")
 FAST_SINCE = 20231211
 """The first release that takes super-packets from its interface, and gives them to the kernel's UDP. That one calls
-itself 20230223, as the one before does, so the ones behind it are what can be told: Debian has them from 0.0.20250522 on.
+itself 20230223, as the one before does, so the ones behind it are what can be told: Debian has them from 0.0.20250522
+on.
 """
 
 
