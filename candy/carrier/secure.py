@@ -1,6 +1,6 @@
 """A member's connection with TLS in the engine, up to its upgrade: the handshake, and a socket for HTTP.
 
-    connected socket ─▶ open(): Engine.begin_tls ─▶ EVENT_SECURED ─▶ our end of a socketpair, for aiohttp
+    connected socket ─▶ open(): Engine.begin_tls ─▶ EVENT_SECURED ─▶ our end of a socketpair, for HTTP
                                                 └─▶ EVENT_CERTIFICATE, EVENT_TLS, EVENT_CLOSED ─▶ TlsFailed
     upgraded ─▶ release() ─▶ Engine.upgrade
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from candy.cli.command import Command, service_group, without_trusted_certificates
+from candy.cli.command import Command, service_group
 
 if TYPE_CHECKING:
     from candy.cli.gathering import Gathered
@@ -34,8 +34,7 @@ def configure(gathered: "Gathered", check: bool) -> "MemberSettings":
 
 def run(settings: "MemberSettings", reread: "Callable[[], MemberSettings] | None") -> int:
     """Stay in the network until a signal ends the program; returns the exit status."""
-    with without_trusted_certificates():
-        from candy.member import lifecycle
+    from candy.member import lifecycle
 
     return lifecycle.run(settings, reread)
 

@@ -1,11 +1,11 @@
-"""Makes the upgraded connection to a relay, and takes its socket away from aiohttp.
+"""Makes the upgraded connection to a relay.
 
     1 proxy      candy.member.proxy: which one the environment names
     2 TCP        candy.member.outer: to the relay or the proxy, resolved anew at each attempt, beside the tunnel
     3 CONNECT    candy.member.proxy: through the proxy, for both schemes
     4 TLS        for wss://, by candy.carrier.secure: in the engine, which has the connection from here on
-    5 upgrade    aiohttp's request; the answer checked as RFC 6455 section 4.1 asks
-    6 hand-over  a duplicate of the socket and the bytes read behind the answer, or the engine's connection
+    5 upgrade    candy.carrier.upgraded: the request; the answer checked as RFC 6455 section 4.1 asks
+    6 hand-over  the socket and the bytes read behind the answer, or the engine's connection
 
 Rules: a failure is an OperationalError of one line that says what the user can do; all steps together have one
 deadline; a failed attempt leaves no descriptor behind. This module knows neither messages nor when to try again.
@@ -17,18 +17,17 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.tracing import Trace
 from yarl import URL
 
 from candy._fastpath import CANDY3, Engine, TlsContext
 from candy.carrier import upgraded
 from candy.carrier.handover import INSTANCE
+from candy.carrier.http1 import Answer as Http
+from candy.carrier.http1 import Ended, NotHttp
 from candy.carrier.secure import Secure, TlsFailed
 from candy.carrier.tls import BY_SYSTEM, HANDSHAKE_S, Trust, trusting
 from candy.errors import ConfigError, OperationalError, TookTooLong, TrustError
@@ -100,7 +99,7 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """A connection that the engine has, and the socket between it and aiohttp, whose end would be the connection's."""
+    """A connection that the engine has, and our socket to it, whose end would be the connection's."""
 
     secure: Secure
     connection: int
@@ -201,63 +200,63 @@ class Dialer:
             OperationalError: there is no connection; the text begins with the URL and says why and what to
             do.
         """
-        connector = _Connector(self.outer, known, self._tls, secure, self._proxy, told)
-        lost = ExitStack()
+        way = _Way(self.outer, known, self._tls, secure, self._proxy, told)
         try:
-            async with asyncio.timeout(attempt_s), upgraded.session(connector) as session:
+            async with asyncio.timeout(attempt_s):
                 try:
-                    made = await self._upgrade(session, connector, padding)
-                    # The end of aiohttp's session awaits, so time or caller may yet be over.
-                    lost.callback(made.close)
+                    made = await self._upgrade(way, padding)
                 except asyncio.CancelledError:
                     # Its time is over.
-                    connector.judge()
+                    way.judge()
                     raise
                 finally:
-                    connector.forget()
-            lost.pop_all()
+                    way.forget()
             self.outer.succeed()
             return made
         except TimeoutError:
-            why = f"no success within {attempt_s:g} s, while {connector.stage}"
+            why = f"no success within {attempt_s:g} s, while {way.stage}"
             raise TookTooLong(f"{self.relay}: {why}") from None
-        except aiohttp.ServerDisconnectedError:
-            why = f"the server closed the connection instead of answering: {self._doubt}"
-        except aiohttp.ClientResponseError:
-            why = f"the answer is not HTTP: {self._doubt}"
-        except aiohttp.ClientOSError as error:
-            why = f"the connection was lost before the answer ({_cause(error)})"
         except (OperationalError, TrustError) as error:
-            why = str(error)
-        finally:
-            lost.close()
-        raise OperationalError(f"{self.relay}: {why}")
+            raise OperationalError(f"{self.relay}: {error}") from error
 
-    async def _upgrade(self, session: aiohttp.ClientSession, connector: "_Connector", padding: int) -> Upgraded:
-        headers = {
+    async def _upgrade(self, way: "_Way", padding: int) -> Upgraded:
+        fields = {
             **({"Sec-WebSocket-Protocol": ", ".join(OFFERED), INSTANCE: self.instance} if self.extension else {}),
             **({"Authorization": self._authorization} if self._authorization is not None else {}),
             **({PADDING: "x" * padding} if padding else {}),
         }
-        key, response = await upgraded.ask(session, self._asked, headers)
-        try:
-            if response.status != 101:
+        with await way.connect(_host_and_port(self._asked)) as opened:
+            key, answer = await self._ask(opened, fields)
+            if answer.status != 101:
                 raise OperationalError(
                     refusal.by_server(
-                        await _answer(response),
-                        location=response.headers.get("Location"),
+                        await _told(answer),
+                        location=answer.fields.get("Location"),
                         had_credentials=self._authorization is not None,
                     )
                 )
-            chosen = _check(response, key, OFFERED if self.extension else ())
-            shown = Shown.parse(response.headers.get) if chosen == SEALING_SUBPROTOCOL else None
-            return replace(_take(response, chosen is not None, connector), shown=shown, target=self.outer.made)
-        finally:
-            response.close()
+            chosen = _check(answer, key, OFFERED if self.extension else ())
+            if not answer.behind and _has_ended(opened):
+                raise OperationalError("the server closed the connection right behind its answer")
+            shown = Shown.parse(answer.fields.get) if chosen == SEALING_SUBPROTOCOL else None
+            carrier = way.carrier(opened, answer.behind)
+            return Upgraded(carrier, chosen is not None, way.take(), self.outer.made, shown)
+
+    async def _ask(self, opened: socket.socket, fields: Mapping[str, str]) -> tuple[str, Http]:
+        """Step 5, without the check."""
+        try:
+            return await upgraded.ask(opened, self._asked, fields)
+        except Ended:
+            why = f"the server closed the connection instead of answering: {self._doubt}"
+        except NotHttp:
+            why = f"the answer is not HTTP: {self._doubt}"
+        except OSError as error:
+            why = f"the connection was lost before the answer ({error.strerror or error})"
+        raise OperationalError(why)
 
 
-class _Connector(aiohttp.BaseConnector):
-    """Steps 2 to 4, for one connection."""
+class _Way:
+    """Steps 2 to 4, for one connection, and what it goes on as."""
 
     def __init__(
         self,
@@ -268,7 +267,6 @@ class _Connector(aiohttp.BaseConnector):
         proxy: URL | None,
         told: Callable[[Step], None],
     ) -> None:
-        super().__init__(force_close=True)
         self._told = told
         self._to = outer
         self._known = known
@@ -277,36 +275,27 @@ class _Connector(aiohttp.BaseConnector):
         self._secured: int | None = None
         """The engine's connection."""
         self._proxy = proxy
-        self._used = False
         self.stage = "starting"
         self._duplicate: socket.socket | None = None
 
-    async def _create_connection(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> ResponseHandler:
-        if self._used:
-            # aiohttp repeats a GET at once when the server closes the connection. When to try again, Backoff decides.
-            raise aiohttp.ServerDisconnectedError
-        self._used = True
-        host, port = req.url.raw_host or "", req.url.port or 0
-        with ExitStack() as cleanup:
-            opened = await self._to.connect(self._known, self._begin)
-            cleanup.callback(opened.close)
+    async def connect(self, relay: tuple[str, int]) -> socket.socket:
+        """Take them, to the relay's host and port; returns the socket for its HTTP, which is the caller's."""
+        host, port = relay
+        with ExitStack() as undo:
+            opened = undo.enter_context(await self._to.connect(self._known, self._begin))
             try:
                 self._duplicate = opened.dup()
             except OSError as error:
-                raise upgraded.no_descriptor(error) from error
+                raise OperationalError(f"no descriptor for the connection: {error.strerror}") from error
             if self._proxy is not None:
                 self._begin(Step.PROXY, f"waiting for the proxy {host_port(*_host_and_port(self._proxy))}")
                 await tunnel(opened, host_port(host, port), self._proxy)
             if self._tls is not None:
                 self._begin(Step.TLS, "negotiating TLS")
                 opened = await self._negotiate(opened, host, self._tls)
-            # From here on the transport owns the socket.
-            cleanup.pop_all()
+            undo.pop_all()
         self._begin(Step.UPGRADE, "waiting for the answer to the upgrade request")
-        _, protocol = await self._loop.create_connection(self._factory, sock=opened)
-        return protocol
+        return opened
 
     async def _negotiate(self, opened: socket.socket, host: str, context: TlsContext) -> socket.socket:
         """TLS, in the engine; what goes through the socket is plaintext."""
@@ -336,11 +325,11 @@ class _Connector(aiohttp.BaseConnector):
         taken, self._duplicate = self._duplicate, None
         return taken
 
-    def carrier(self, fd: int, tail: bytes) -> Plain | Tls:
-        """What the connection goes on as, behind HTTP on this descriptor."""
+    def carrier(self, opened: socket.socket, behind: bytes) -> Plain | Tls:
+        """What the connection goes on as, behind HTTP on this socket, which is not the caller's any more."""
         if self._secure is None or self._secured is None:
-            return Plain(fd, tail)
-        return Tls(self._secure, self._secured, socket.socket(fileno=fd))
+            return Plain(opened.detach(), behind)
+        return Tls(self._secure, self._secured, socket.socket(fileno=opened.detach()))
 
     def forget(self) -> None:
         if self._duplicate is not None:
@@ -370,33 +359,28 @@ def _no_tls(host: str, error: TlsFailed) -> str:
     return f"TLS failed ({error.words}): is it a wss:// port, or rather ws://?"
 
 
-def _cause(error: OSError) -> str:
-    """In words, which asyncio has none of for a peer that hangs up."""
-    return error.strerror or str(error) or "the other side hung up"
-
-
-async def _answer(response: aiohttp.ClientResponse) -> Answer:
+async def _told(answer: Http) -> Answer:
     """What is not an upgrade; of its body as much as comes soon, also when the connection ends within it."""
-    body = b""
-    with suppress(aiohttp.ClientError, TimeoutError):
-        async with asyncio.timeout(refusal.BODY_S):
-            while piece := await response.content.read(refusal.BODY_BYTES - len(body)):
-                body += piece
-    status = f"{response.status} {response.reason or ''}".rstrip()
-    return Answer(status, response.headers.getall("WWW-Authenticate", ()), body)
+    body = await answer.body(refusal.BODY_BYTES, refusal.BODY_S)
+    return Answer(answer.line, answer.fields.all("WWW-Authenticate"), body)
 
 
-def _check(response: aiohttp.ClientResponse, key: str, offered: Sequence[str]) -> str | None:
+def _check(answer: Http, key: str, offered: Sequence[str]) -> str | None:
     """The subprotocol that the relay chose.
 
     Raises:
         OperationalError: the 101 is not the upgrade that was asked for.
     """
-    if wrong := upgraded.wrong_in(response.headers, key, offered):
+    if wrong := upgraded.wrong_in(answer.fields, key, offered):
         raise OperationalError(f"the server's upgrade is not a valid one ({wrong}): is there a broken proxy between?")
-    return response.headers.get("Sec-WebSocket-Protocol")
+    return answer.fields.get("Sec-WebSocket-Protocol")
 
 
-def _take(response: aiohttp.ClientResponse, extended: bool, connector: _Connector) -> Upgraded:
-    """Take the connection from aiohttp."""
-    return Upgraded(connector.carrier(*upgraded.taken(response)), extended, connector.take())
+def _has_ended(opened: socket.socket) -> bool:
+    """Whether nothing more will come."""
+    try:
+        return not opened.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

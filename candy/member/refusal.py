@@ -12,7 +12,6 @@ No I/O. This module does not know how the answer was read.
 
 import re
 from collections.abc import Sequence
-from html import unescape
 from typing import NamedTuple
 
 from candy.carrier.handover import KEYS_ALONE, OLD_HTTP, RELAY_FULL
@@ -114,6 +113,9 @@ def _first_line(body: bytes) -> str:
     """Of a text the first line with anything in it, of a page its title; empty where there is none."""
     text = body.decode("utf-8", "replace").strip()
     if text.startswith("<"):
+        # It has all names of characters: half a megabyte.
+        from html import unescape
+
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         return " ".join(unescape(title[1]).split()) if title else ""
     return text.partition("\n")[0].rstrip()

@@ -7,13 +7,14 @@ import asyncio
 import base64
 import os
 import re
+import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 import pytest
 from lab.answering import (
     SOON_S,
@@ -31,10 +32,12 @@ from lab.answering import (
 from lab.programs import PATIENCE_S
 
 from candy import __version__
+from candy.carrier import http1, upgraded
 from candy.carrier.tls import Trust
 from candy.errors import ConfigError
 from candy.member import dial, refusal
 from candy.member.dial import PADDING, Dialer
+from candy.member.outer import Outer
 from candy.member.steps import Step
 
 pytestmark = pytest.mark.usefixtures("no_proxy_of_the_machine")
@@ -48,10 +51,10 @@ WS_QUESTION = "is this the address of a candy relay, and one of ws://, not wss:/
 
 async def test_the_request_and_the_hand_over() -> None:
     async with listening(switching) as relay:
-        upgraded = await Dialer(f"ws://127.0.0.1:{relay.port}/a/path?x=1").dial()
-        assert not upgraded.extended
-        assert plain(upgraded).tail == b""
-        await echo(upgraded, relay)
+        made = await Dialer(f"ws://127.0.0.1:{relay.port}/a/path?x=1").dial()
+        assert not made.extended
+        assert plain(made).tail == b""
+        await echo(made, relay)
     [head] = relay.heads
     assert head.startswith("GET /a/path?x=1 HTTP/1.1\r\n")
     key = header(head, "Sec-WebSocket-Key")
@@ -110,19 +113,19 @@ async def test_keys_are_not_repeated() -> None:
 
 async def test_the_extension() -> None:
     async with listening(lambda head: switching(head, "Sec-WebSocket-Protocol: candy.2")) as relay:
-        upgraded = await Dialer(f"ws://127.0.0.1:{relay.port}").dial()
-        assert upgraded.extended
-        await echo(upgraded, relay)
+        made = await Dialer(f"ws://127.0.0.1:{relay.port}").dial()
+        assert made.extended
+        await echo(made, relay)
 
 
 @pytest.mark.parametrize("count", [1, 1000, 300_000])
 async def test_bytes_behind_the_answer(count: int) -> None:
     behind = bytes(range(250)) * (count // 250) + bytes(range(count % 250))
     async with listening(lambda head: switching(head) + behind) as relay:
-        upgraded = await Dialer(f"ws://127.0.0.1:{relay.port}").dial()
-        # What aiohttp didn't read is still in the socket.
-        received = plain(upgraded).tail
-        with upgraded.outer, socket.socket(fileno=plain(upgraded).fd) as mine:
+        made = await Dialer(f"ws://127.0.0.1:{relay.port}").dial()
+        # What nobody has read is still in the socket.
+        received = plain(made).tail
+        with made.outer, socket.socket(fileno=plain(made).fd) as mine:
             mine.setblocking(False)
             while len(received) < count:
                 received += await asyncio.get_running_loop().sock_recv(mine, 65536)
@@ -229,16 +232,25 @@ async def test_a_server_that_hangs_up_is_asked_once() -> None:
 
 async def test_a_server_that_ends_behind_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     check = dial._check
+    there, here = socket.socketpair()
+    there.setblocking(False)
 
-    def check_and_lose(response: aiohttp.ClientResponse, key: str, offered: Sequence[str]) -> str | None:
-        assert response.connection is not None
-        assert response.connection.transport is not None
-        response.connection.transport.abort()
-        return check(response, key, offered)
+    async def connect(*_: object) -> socket.socket:
+        return there
 
-    monkeypatch.setattr(dial, "_check", check_and_lose)
-    async with listening(switching) as relay:
-        why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
+    def switch_and_end() -> None:
+        with here:
+            here.sendall(switching(here.recv(4096).decode()))
+
+    def check_once_it_has_ended(answer: http1.Answer, key: str, offered: Sequence[str]) -> str | None:
+        ended = select.poll()
+        ended.register(there, select.POLLRDHUP)
+        assert ended.poll(PATIENCE_S * 1000)
+        return check(answer, key, offered)
+
+    monkeypatch.setattr(Outer, "connect", connect)
+    monkeypatch.setattr(dial, "_check", check_once_it_has_ended)
+    why, _ = await asyncio.gather(failure(Dialer("ws://relay.test")), asyncio.to_thread(switch_and_end))
     assert why == "the server closed the connection right behind its answer"
 
 
@@ -364,59 +376,56 @@ def test_no_attempt_leaves_a_descriptor(server_tls: ssl.SSLContext, ca_file: Pat
             async with listening(switching, context) as relay:
                 with securing() as (engine, secure):
                     dialer = Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file))
-                    upgraded = await dialer.dial(secure=secure)
+                    made = await dialer.dial(secure=secure)
                     if scheme == "ws":
-                        await echo(upgraded, relay)
+                        await echo(made, relay)
                     else:
-                        await frames_pass(upgraded, engine, relay)
-                    upgraded = await dialer.dial(secure=secure)
-                    upgraded.close()
+                        await frames_pass(made, engine, relay)
+                    made = await dialer.dial(secure=secure)
+                    made.close()
         async with listening(switching, server_tls) as relay:
             await failure(Dialer(f"wss://127.0.0.1:{relay.port}"))
 
     asyncio.run(attempts())
 
 
-async def test_a_deadline_that_comes_as_it_succeeds_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So does who gives the attempt up, because the way to the relay has changed."""
-    close = aiohttp.ClientSession.close
+@pytest.fixture
+def hesitation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is there, and nothing comes of it."""
+    ask = upgraded.ask
 
-    async def close_slowly(session: aiohttp.ClientSession) -> None:
-        await close(session)
+    async def ask_for_ever(*arguments: Any) -> Any:
+        await ask(*arguments)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(aiohttp.ClientSession, "close", close_slowly)
+    monkeypatch.setattr(upgraded, "ask", ask_for_ever)
+
+
+@pytest.mark.usefixtures("hesitation")
+async def test_a_deadline_behind_the_answer_closes_the_connection() -> None:
+    """So does who gives the attempt up, because the way to the relay has changed."""
     async with listening(switching) as relay:
         await failure(Dialer(f"ws://127.0.0.1:{relay.port}"), attempt_s=SOON_S)
         reader, _ = await relay.peers.get()
         assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
 
 
-@pytest.mark.usefixtures("same_descriptors")
-def test_nor_one_whose_time_is_over_behind_the_upgrade(
-    server_tls: ssl.SSLContext, ca_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    close = aiohttp.ClientSession.close
-
-    async def close_for_ever(session: aiohttp.ClientSession) -> None:
-        await close(session)
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(aiohttp.ClientSession, "close", close_for_ever)
-
+@pytest.mark.usefixtures("same_descriptors", "hesitation")
+def test_nor_one_whose_time_is_over_behind_the_answer(server_tls: ssl.SSLContext, ca_file: Path) -> None:
     async def attempts() -> None:
         for context, scheme in ((None, "ws"), (server_tls, "wss")):
             async with listening(switching, context) as relay:
-                await failure(Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file)), attempt_s=SOON_S)
+                dialer = Dialer(f"{scheme}://127.0.0.1:{relay.port}", trust=Trust(ca_file))
+                await failure(dialer, attempt_s=SOON_S)
 
     asyncio.run(attempts())
 
 
 async def test_no_descriptor_left_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(fd: int) -> int:
+    def refuse(_: socket.socket) -> socket.socket:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(os, "dup", refuse)
+    monkeypatch.setattr(socket.socket, "dup", refuse)
     async with listening(switching) as relay:
         why = await failure(Dialer(f"ws://127.0.0.1:{relay.port}"))
     assert why == "no descriptor for the connection: Too many open files"

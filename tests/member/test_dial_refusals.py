@@ -101,7 +101,7 @@ async def test_what_a_server_says_is_quoted(answer: bytes) -> None:
     assert len(text) < 400
 
 
-@pytest.mark.parametrize("status", [b"403 \x1b[31m\n\r\xff", b"403 " + b"x" * 10_000])
+@pytest.mark.parametrize("status", [b"403 \x1b[31m\xff", b"403 " + b"x" * 10_000])
 async def test_what_a_proxy_says_is_quoted(monkeypatch: pytest.MonkeyPatch, status: bytes) -> None:
     async with answering(b"HTTP/1.1 " + status + b"\r\n\r\n") as port:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 from lab.answering import SOON_S, failure, frames_pass, http, listening, securing, switching
+from lab.programs import PATIENCE_S
 from lab.tls import tls_for
 
 from candy._fastpath import EVENT_MESSAGE
@@ -114,15 +115,19 @@ async def test_a_pin_with_an_authority(server_tls: ssl.SSLContext, ca_file: Path
 
 
 async def test_tls_to_a_port_without(ca_file: Path) -> None:
+    ended = asyncio.Event()
+
     async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await reader.read()
         writer.close()
+        ended.set()
 
     async with await asyncio.start_server(hello, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         why = await failure(Dialer(f"wss://127.0.0.1:{port}", trust=Trust(ca_file)))
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
     assert why.startswith("TLS failed (")
     assert why.endswith("): is it a wss:// port, or rather ws://?")
 

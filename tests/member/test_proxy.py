@@ -167,9 +167,21 @@ def test_a_colon_in_the_user_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None
     )
 
 
-def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "")
-    assert proxy_for(URL("ws://relay.test")) is None
+@pytest.mark.parametrize(
+    ("upper", "lower", "expected"),
+    [
+        ("http://upper.proxy:1", "http://lower.proxy:1", "http://lower.proxy:1"),
+        ("http://upper.proxy:1", "", None),
+        ("http://upper.proxy:1", None, "http://upper.proxy:1"),
+        ("", None, None),
+    ],
+)
+def test_lower_case_wins(monkeypatch: pytest.MonkeyPatch, upper: str, lower: str | None, expected: str | None) -> None:
+    """Also if it is empty, as curl and Python have it."""
+    monkeypatch.setenv("HTTP_PROXY", upper)
+    if lower is not None:
+        monkeypatch.setenv("http_proxy", lower)
+    assert proxy_for(URL("ws://relay.test")) == (URL(expected) if expected else None)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +243,7 @@ async def test_a_proxy_that_wants_a_password(
         (b"Content-Length: 4\r\n", b"whynot", '("whyn")'),
         (b"Content-Length: 9999999999999999\r\n", b"why\n", '("why")'),
         (b"Content-Length: 0\r\n", b"", ""),
-        (b"Transfer-Encoding: chunked\r\n", b"3\r\nwhy\r\n0\r\n\r\n", ""),
+        (b"Transfer-Encoding: chunked\r\n", b"3\r\nwhy\r\n0\r\n\r\n", '("why")'),
         (b"", b"<p>" * 3000 + b"<title>too far</title>", ""),
     ],
 )

@@ -2,26 +2,24 @@
 
     1 TCP        to the host of its URL
     2 TLS        for wss://, by candy.carrier.secure: in the engine, which has the connection from here on
-    3 upgrade    aiohttp's request, with the links' own subprotocol
-    4 hand-over  a duplicate of the socket and the bytes read behind the answer, or the engine's connection
+    3 upgrade    candy.carrier.upgraded, with the links' own subprotocol
+    4 hand-over  the socket and the bytes read behind the answer, or the engine's connection
 
 Rules: a failure is an OperationalError of one line; a failed attempt leaves no descriptor behind. This module knows
 neither messages nor when to try again.
 """
 
 import asyncio
-import os
 import socket
 from contextlib import ExitStack
 from typing import Final
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.tracing import Trace
+from yarl import URL
 
 from candy._fastpath import Engine, TlsContext
 from candy.carrier import upgraded
 from candy.carrier.handover import RELAY_DEAD_AFTER_S, RELAY_PING_AFTER_S, RELAY_SUBPROTOCOL
+from candy.carrier.http1 import Answer, Ended, NotHttp
 from candy.carrier.secure import Secure, TlsFailed
 from candy.errors import OperationalError
 
@@ -41,95 +39,61 @@ async def dial(url: str, engine: Engine, secure: Secure, tls: TlsContext | None)
     Raises:
         OperationalError: there is none; the text begins with the URL.
     """
-    connector = _Connector(secure, tls)
-    made: int | None = None
+    to = URL(url)
     try:
-        async with asyncio.timeout(ATTEMPT_S), upgraded.session(connector) as session:
-            made = await _upgrade(session, url, engine, connector)
-        # The end of aiohttp's session awaits, so time or caller may be over before.
-        connection, made = made, None
-        return connection
+        async with asyncio.timeout(ATTEMPT_S):
+            return await _dial(to, engine, secure, tls)
     except TimeoutError:
         why = f"no success within {ATTEMPT_S:g} s"
     except TlsFailed as error:
-        why = _no_tls(connector.host, error)
-    except aiohttp.ClientError as error:
-        why = f"no relay answers there ({error})"
-    except (OperationalError, OSError) as error:
+        why = _no_tls(to.raw_host or "", error)
+    except Ended:
+        why = "no relay answers there (it closed the connection)"
+    except NotHttp:
+        why = "no relay answers there (it speaks no HTTP)"
+    except OSError as error:
+        why = error.strerror or str(error)
+    except OperationalError as error:
         why = str(error)
-    finally:
-        if made is not None:
-            engine.close(made)
-        connector.end()
     raise OperationalError(f"{url}: {why}")
 
 
-async def _upgrade(session: aiohttp.ClientSession, url: str, engine: Engine, connector: "_Connector") -> int:
-    key, response = await upgraded.ask(session, url, {"Sec-WebSocket-Protocol": RELAY_SUBPROTOCOL})
-    try:
-        if response.status != 101:
-            raise OperationalError(f"it answers {response.status}: is it a relay of this cluster?")
-        if wrong := upgraded.wrong_in(response.headers, key, (RELAY_SUBPROTOCOL,)):
-            raise OperationalError(f"its upgrade is not a valid one ({wrong})")
-        if response.headers.get("Sec-WebSocket-Protocol") != RELAY_SUBPROTOCOL:
-            raise OperationalError("it is no relay of a cluster, or of an older version")
-        with ExitStack() as undo:
-            fd, tail = upgraded.taken(response)
-            if connector.secured is not None:
-                plaintext = undo.enter_context(socket.socket(fileno=fd))
-                if not engine.upgrade(
-                    connector.secured, trunk=True, ping_after=RELAY_PING_AFTER_S, dead_after=RELAY_DEAD_AFTER_S
-                ):
-                    raise OperationalError("the connection was lost")
-                plaintext.close()
-                return connector.release()
-            undo.callback(os.close, fd)
+async def _dial(to: URL, engine: Engine, secure: Secure, tls: TlsContext | None) -> int:
+    with ExitStack() as undo:
+        opened = undo.enter_context(await _connected(to.raw_host or "", to.port or 0))
+        secured: int | None = None
+        if tls is not None:
+            secured, opened = await secure.open(opened, tls)
+            undo.callback(secure.close, secured)
+            undo.enter_context(opened)
+        key, answer = await upgraded.ask(opened, to, {"Sec-WebSocket-Protocol": RELAY_SUBPROTOCOL})
+        _check(answer, key)
+        if secured is None:
             connection = engine.adopt(
-                fd, trunk=True, tail=tail, ping_after=RELAY_PING_AFTER_S, dead_after=RELAY_DEAD_AFTER_S
+                opened.fileno(),
+                trunk=True,
+                tail=answer.behind,
+                ping_after=RELAY_PING_AFTER_S,
+                dead_after=RELAY_DEAD_AFTER_S,
             )
-            undo.pop_all()
+            opened.detach()
             return connection
-    finally:
-        response.close()
+        if not engine.upgrade(secured, trunk=True, ping_after=RELAY_PING_AFTER_S, dead_after=RELAY_DEAD_AFTER_S):
+            raise OperationalError("the connection was lost")
+        undo.pop_all()
+        opened.close()
+        secure.release(secured)
+        return secured
 
 
-class _Connector(aiohttp.BaseConnector):
-    """Steps 1 and 2, for one connection."""
-
-    def __init__(self, secure: Secure, tls: TlsContext | None) -> None:
-        super().__init__(force_close=True)
-        self._secure = secure
-        self._tls = tls
-        self._used = False
-        self.host = ""
-        """Whose certificate it has to be."""
-        self.secured: int | None = None
-        """The engine's connection."""
-
-    async def _create_connection(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> ResponseHandler:
-        if self._used:
-            # aiohttp repeats a GET at once when the server closes the connection.
-            raise aiohttp.ServerDisconnectedError
-        self._used = True
-        self.host = req.url.raw_host or ""
-        opened = await _connected(self.host, req.url.port or 0)
-        if self._tls is not None:
-            self.secured, opened = await self._secure.open(opened, self._tls)
-        _, protocol = await self._loop.create_connection(self._factory, sock=opened)
-        return protocol
-
-    def release(self) -> int:
-        """The engine's connection is somebody else's matter from here on."""
-        assert self.secured is not None
-        connection, self.secured = self.secured, None
-        self._secure.release(connection)
-        return connection
-
-    def end(self) -> None:
-        if self.secured is not None:
-            self._secure.close(self.secured)
+def _check(answer: Answer, key: str) -> None:
+    """Raises OperationalError: it is not the upgrade that was asked for."""
+    if answer.status != 101:
+        raise OperationalError(f"it answers {answer.status}: is it a relay of this cluster?")
+    if wrong := upgraded.wrong_in(answer.fields, key, (RELAY_SUBPROTOCOL,)):
+        raise OperationalError(f"its upgrade is not a valid one ({wrong})")
+    if answer.fields.get("Sec-WebSocket-Protocol") != RELAY_SUBPROTOCOL:
+        raise OperationalError("it is no relay of a cluster, or of an older version")
 
 
 def _no_tls(host: str, error: TlsFailed) -> str:
