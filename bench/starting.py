@@ -6,33 +6,40 @@ commands are measured.
 
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
 
 import checkout  # noqa: F401
+from clustered import Clustered
 from relayprogram import proportional_mb, resident_mb
 from rich.table import Table
 from target import Target
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
-from lab.laboratory import Laboratory
-from lab.programs import Program
+from lab.laboratory import Client, Laboratory
+from lab.namespaces import Ethernet
+from lab.programs import Program, environment
+
+from candy.control.client import Asking
+from candy.control.paths import VERSION
+from candy.relay.captures import RING_BYTES
 
 RUNS = 5
 START_MS_MAX = 100.0
 RELAY_MB_MAX = 42.0
 MEMBER_MB_MAX = 40.0
-"""Of these Python with click, asyncio and OpenSSL takes 22, aiohttp 11, at a relay its server 2 and SQLite 2 more. The
+"""Of these Python with click, asyncio and OpenSSL takes 22, h11 0.5, at a relay SQLite 2, at a member yarl 1.5. The
 rest is candy: 1 its engine."""
 COMMANDS: Mapping[str, str] = {
     f"candy-{side} {line}": f"import sys; sys.argv = ['', '{line}']; from candy.cli.{side} import main; main()"
@@ -40,8 +47,12 @@ COMMANDS: Mapping[str, str] = {
     for line in ("--version", "--help")
 }
 METRICS = "127.0.0.1:26818"
-Use = Callable[[Laboratory, Path], None]
-"""Uses a part of a program whose control socket is given."""
+POOL = "192.168.202.0/24"
+PEERS = 8
+DATAGRAM_BYTES = 1300
+AT_ONCE = 100
+Use = Callable[[Laboratory, Path, Client], None]
+"""Uses a part of a program whose control socket is given; a member is there."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ def _sizes() -> Iterator[Size]:
         ("relay: wss, --tls-self-signed", _relay("--tls-self-signed", scheme="wss")),
         ("relay: asked for its status", _relay(use=partial(_ask, "server"))),
         ("relay: --metrics, read once", _relay("--metrics", METRICS, use=scrape)),
+        ("relay: captures a member", _relay(use=_capture)),
+        ("relay: one of two of a cluster", _clustered()),
     ):
         yield Size(name, *size, size[0] - relay[0])
     member = _member()
@@ -107,27 +120,72 @@ def _sizes() -> Iterator[Size]:
     for name, size in (
         ("member: --masquerade", _member("--masquerade")),
         ("member: asked for its status", _member(use=partial(_ask, "client"))),
+        (f"member: {PEERS} direct links", _member("--direct", use=_link)),
     ):
         yield Size(name, *size, size[0] - member[0])
 
 
-def _ask(side: str, laboratory: Laboratory, control: Path) -> None:
+def _ask(side: str, laboratory: Laboratory, control: Path, member: Client) -> None:
     code = f"from candy.cli.{side} import main; main()"
     line = [sys.executable, "-c", code, "status", "--control-socket", str(control)]
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
 
 
-def _scrape(where: str, laboratory: Laboratory, control: Path) -> None:
+def _scrape(where: str, laboratory: Laboratory, control: Path, member: Client) -> None:
     with laboratory.hub, urllib.request.urlopen(f"http://{where}/metrics") as answer:
         answer.read()
+
+
+def _capture(laboratory: Laboratory, control: Path, member: Client) -> None:
+    """What it sends, until the ring has been written to once, and again."""
+    asking = laboratory.stack.enter_context(closing(Asking("relay", control)))
+    pieces = asking.stream("POST", f"{VERSION}/members/{member.connected()}/capture", drops=False)
+    next(pieces)
+    other = laboratory.client().connected()
+    with member.host, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        came = 0
+        while came < 2 * RING_BYTES:
+            # No more than the member's device queues.
+            for _ in range(AT_ONCE):
+                sender.sendto(bytes(DATAGRAM_BYTES), (other, 9))
+            came += len(next(pieces))
+
+
+def _link(laboratory: Laboratory, control: Path, member: Client) -> None:
+    """Direct links with all peers, which are used."""
+    peers = [laboratory.client("--direct") for _ in range(PEERS)]
+    for address in [peer.connected() for peer in peers]:
+        with _pinging(laboratory, member, address):
+            member.wait_for(f"{address} is reached directly")
+
+
+def _pinging(laboratory: Laboratory, member: Client, address: str) -> Program:
+    with member.host:
+        return Program("ping", ["ping", "-n", "-i", "0.2", address], environment(laboratory.folder))
 
 
 def _relay(*flags: str, scheme: str = "ws", use: Use | None = None) -> tuple[float, float]:
     with _laboratory() as laboratory:
         relay = laboratory.relay(*flags, scheme=scheme)
         more = ("--insecure",) if scheme == "wss" else ()
-        laboratory.client(*more, url=laboratory.url.replace("ws:", f"{scheme}:")).connected()
-        return _used(laboratory, relay, relay.control, use)
+        member = laboratory.client(*more, url=laboratory.url.replace("ws:", f"{scheme}:"))
+        member.connected()
+        return _used(laboratory, relay.pid, relay.control, member, use)
+
+
+def _clustered() -> tuple[float, float]:
+    """With a link to another relay, whose member one of this one's has reached."""
+    with _laboratory() as laboratory:
+        folder = laboratory.folder / "cluster"
+        folder.mkdir()
+        with laboratory.hub:
+            cluster = Clustered(laboratory.stack, folder, POOL, host="0.0.0.0", servers=1)
+            relays = [cluster.relay(name) for name in ("eu", "us")]
+        one, other = (laboratory.client(url=f"ws://{Ethernet.ADDRESS}:{relay.address[1]}") for relay in relays)
+        one.connected()
+        with _pinging(laboratory, one, other.connected()) as ping:
+            ping.wait_for("bytes from")
+        return resident_mb(relays[0].pid), proportional_mb(relays[0].pid)
 
 
 def _member(*flags: str, use: Use | None = None) -> tuple[float, float]:
@@ -135,7 +193,7 @@ def _member(*flags: str, use: Use | None = None) -> tuple[float, float]:
         laboratory.relay()
         member = laboratory.client(*flags)
         member.connected()
-        return _used(laboratory, member, member.control, use)
+        return _used(laboratory, member.pid, member.control, member, use)
 
 
 @contextmanager
@@ -145,11 +203,11 @@ def _laboratory() -> Iterator[Laboratory]:
         yield Laboratory(stack, Path(folder))
 
 
-def _used(laboratory: Laboratory, program: Program, control: Path, use: Use | None) -> tuple[float, float]:
+def _used(laboratory: Laboratory, pid: int, control: Path, member: Client, use: Use | None) -> tuple[float, float]:
     """Megabytes, resident and proportional, after the use."""
     if use is not None:
-        use(laboratory, control)
-    return resident_mb(program.pid), proportional_mb(program.pid)
+        use(laboratory, control, member)
+    return resident_mb(pid), proportional_mb(pid)
 
 
 def table_of_commands(commands: list[Command]) -> Table:
