@@ -333,6 +333,16 @@ def test_bad_arguments() -> None:
                 getattr(one.engine, name)(*arguments)
 
 
+def test_a_path_leads_by_links_of_its_device_alone() -> None:
+    with old_linked() as one, one.device.relay.device() as (_, other), udp() as opened:
+        one.engine.set_sealing(other, OFF, A)
+        link = one.engine.open_link(other, opened.fileno())
+        opened.detach()
+        with pytest.raises(ValueError, match="no such link"):
+            one.engine.set_old_path(one.tun, B, link, *one.there, PEER_KEY, LONGEST)
+        one.engine.set_old_path(other, B, link, *one.there, PEER_KEY, LONGEST)
+
+
 def test_a_path_takes_what_fits_it() -> None:
     with old_linked() as one:
         one.engine.set_old_path(one.tun, B, one.link, *one.there, PEER_KEY, 1000)
