@@ -169,6 +169,9 @@ cdef void link_datagram(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom
     if not link_whose(seals, f, load_be32(datagram + 4)):
         link_strange(w, s, device, f, datagram, DROP_LINK_NO_SESSION)
         return
+    if load_relaxed64(&seals.links_off) != 0:
+        link_strange(w, s, device, f, datagram, DROP_LINK_OFF)
+        return
     w.work -= f.size
     now = boot_now(w)
     reason = link_open(seals, f.session, datagram, f.size, now)

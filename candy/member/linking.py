@@ -212,6 +212,9 @@ class Linking:
         reason = Reason.NONE if allows else Reason.NETWORK
         if not self._sockets:
             reason = Reason.NO_UDP if self._is_on else Reason.SWITCHED_OFF
+        if self._sockets:
+            # Peers may not have heard of it, or not obey.
+            self._engine.allow_links(self._tun, allows)
         self._do(self._links.switch_off(reason, self._now()))
         self.legacy.allow(allows)
         if reason is Reason.NONE:

@@ -287,10 +287,13 @@ async def test_old_clients_are_told_what_is_seen_by_ipv4_now(monkeypatch: pytest
 async def test_what_the_network_does_not_allow() -> None:
     setting = Setting()
     setting.meet()
+    setting.engine.done.clear()
     setting.linking.allow(False)
+    assert setting.engine.all("allow_links") == [(TUN, False)]
     assert setting.offers()[-1].flags & Says.IS_OFF
     assert setting.linking.state(PEER).why == "switched off for the network"
     setting.linking.allow(True)
+    assert setting.engine.all("allow_links")[-1] == (TUN, True)
     assert setting.linking.state(PEER).why != "switched off for the network"
 
 
@@ -300,6 +303,7 @@ async def test_switched_off_it_has_no_socket() -> None:
     setting.linking.allow(True)
     setting.linking.changed()
     assert setting.linking.state(PEER).why == "switched off"
+    assert setting.engine.all("allow_links") == []
 
 
 def test_sockets_of_both_families_have_one_port() -> None:
