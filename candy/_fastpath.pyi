@@ -348,6 +348,10 @@ class _Links(_Sealing):
             OSError: the socket can't be used; ENFILE when every slot is taken.
         """
 
+    def allow_links(self, tun: int, allows: bool) -> None:
+        """Take what comes of the device's sessions by its links, as from the start, or drop it as `link_off`: nothing
+        of it reaches the device, is answered, or is told. Answers of STUN and original clients have no part in that."""
+
     def close_link(self, link: int) -> bool:
         """Close it. Paths that go by it are quiet from here on, without an event. False: it is gone."""
 

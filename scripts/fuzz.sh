@@ -1,7 +1,7 @@
 #!/bin/sh
 # Coverage-guided fuzzing of the engine's parts (tests/fuzz/_targets.pyx) with clang's libFuzzer:
 #
-#   fuzz.sh [TARGET...]          frames, passing, supers, ipip, device, opened and linked, FUZZ_SECONDS (60) each
+#   fuzz.sh [TARGET...]          frames, passing, supers, ipip, device, opened, linked, old: FUZZ_SECONDS (60) each
 #   fuzz.sh --keep [TARGET...]   add to the committed corpus what was found and reaches code that nothing in it does
 #
 # FUZZ_RUNS: so many executions of each instead of a time. FUZZ_SANITIZE=0: without the address sanitizer, for long
@@ -39,7 +39,7 @@ if [ ! -e $folder/$kind/made ] ||
     clang -O2 -g -w -fno-omit-frame-pointer -fno-strict-aliasing -DCYTHON_WITHOUT_ASSERTIONS=1 \
         -fsanitize=fuzzer-no-link$sanitizers -fsanitize-coverage-allowlist=$folder/$kind/covered \
         -I"$include" -Icandy -c $folder/$kind/targets.c -o $folder/$kind/targets.o
-    for target in frames passing supers ipip device opened linked; do
+    for target in frames passing supers ipip device opened linked old; do
         # shellcheck disable=SC2086  # several words
         clang -fsanitize=fuzzer$sanitizers $folder/$kind/targets.o -o $folder/$kind/$target \
             -Wl,--defsym=LLVMFuzzerTestOneInput=fuzz_$target -Wl,--wrap=write,--wrap=writev $libraries
@@ -53,7 +53,7 @@ if [ "${FUZZ_RUNS-}" ]; then
 else
     limits="-max_total_time=${FUZZ_SECONDS-60} -use_value_profile=1"
 fi
-[ $# -gt 0 ] || set -- frames passing supers ipip device opened linked
+[ $# -gt 0 ] || set -- frames passing supers ipip device opened linked old
 for target in "$@"; do
     found=$folder/found/$target
     corpus=tests/fuzz/corpus/$target

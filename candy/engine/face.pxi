@@ -83,6 +83,7 @@ DROPS = (
     "link_no_session",          # sealed, and its session is not there, or is over
     "link_replayed",            # sealed, and its counter came before or is too old
     "link_bad_seal",            # it does not open
+    "link_off",                 # sealed, and the network allows no direct links
     "link_limit",               # a probe, or something for Python, beyond what a session may
     "link_full",                # the link's socket is full
     "link_refused",             # the kernel sends nothing there

@@ -80,7 +80,7 @@ cdef bint link_seal(Session *session, uint8_t *datagram, uint8_t flags, uint32_t
 
 cdef int link_open(Seals *seals, Session *session, uint8_t *datagram, uint32_t n, uint64_t now) noexcept nogil:
     """Open a datagram of at least LINK_MIN bytes where it lies; the reason to drop it, -1 when it is open and its
-    counter taken."""
+    counter taken. What does not open may be an original client's, and where there are such it is as it came."""
     cdef SessionLink *link = &session.link
     cdef uint64_t number = load_be64(datagram + LINK_HEADER - 8)
     cdef int reason = -1
@@ -89,10 +89,14 @@ cdef int link_open(Seals *seals, Session *session, uint8_t *datagram, uint32_t n
         reason = DROP_LINK_NO_SESSION
     elif number >= COUNTER_MAX or not window_allows(&link.window, number):
         reason = DROP_LINK_REPLAYED
-    elif (link.failures >= FORGERIES_MAX
-            or not aead_open(&link.opens, datagram, LINK_HEADER, datagram, n, 0)):
+    elif link.failures >= FORGERIES_MAX:
+        reason = DROP_LINK_BAD_SEAL
+    elif not aead_open(&link.opens, datagram, LINK_HEADER, datagram, n, 0):
         link.failures += 1
         reason = DROP_LINK_BAD_SEAL
+        if load_pointer(<void **>&seals.old_key) != NULL:
+            # Both ciphers are key streams, and one that was put on twice is off.
+            aead_open(&link.opens, datagram, LINK_HEADER, datagram, n, 0)
     else:
         window_take(&link.window, number, &seals.windows)
     pthread_mutex_unlock(&link.opens.lock)

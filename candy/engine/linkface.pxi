@@ -156,6 +156,9 @@ cdef class _Links(_Trunking):
         self.state.workers[worker].load += 1
         slot_assign(s, worker, False)
 
+    def allow_links(self, tun, bint allows):
+        store_relaxed64(&self.sealing(tun).links_off, not allows)
+
     def close_link(self, link):
         cdef Slot *s = self.find_any(link)
         if s == NULL or s.kind <= SLOT_TUN:

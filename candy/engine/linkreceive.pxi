@@ -2,7 +2,7 @@
 # Runs on the device's worker.
 #
 # 1. link_receive()    one turn: up to LINK_READS times 64 KB in one call, each cut by the kernel's word (UDP_GRO)
-# 2. link_datagram()   one datagram: a session's, an answer of STUN that is waited for, an original client's, or nothing
+# 2. link_datagram()   one datagram: an answer of STUN that is waited for, a session's, an original client's, or nothing
 # 3. link_content()    what it held: a packet, a probe or its answer, a note, nothing
 #
 # The socket's filter lets nothing else through but what looks like one of these. No datagram that did not open changes
@@ -148,28 +148,35 @@ cdef bint link_whose(Seals *seals, LinkFrom *f, uint32_t local) noexcept nogil:
     return True
 
 
+cdef void link_strange(Worker *w, Slot *s, Slot *device, LinkFrom *f, uint8_t *datagram, int reason) noexcept nogil:
+    """A datagram that none of our own has sent, as it seems: an original client's, or dropped for this reason."""
+    if not old_datagram(w, s, device, f.place, datagram, f.size):
+        drop(w, s, reason)
+
+
 cdef void link_datagram(Worker *w, Slot *s, Slot *device, Seals *seals, LinkFrom *f, uint8_t *datagram) noexcept nogil:
     """One datagram."""
     cdef uint64_t now
     cdef int reason
     w.work -= WORK_FRAME
     if f.size < LINK_MIN or datagram[0] != KIND_SEALED or seals == NULL:
-        if not link_stun(w, s, f, datagram) and not old_datagram(w, s, device, f.place, datagram, f.size):
-            drop(w, s, DROP_LINK_UNKNOWN)
+        if not link_stun(w, s, f, datagram):
+            link_strange(w, s, device, f, datagram, DROP_LINK_UNKNOWN)
         return
     if datagram[1] & ~<uint8_t>(LINK_ASKS | LINK_UNSUMMED) or load_be16(datagram + 2) != 0:
-        if not old_datagram(w, s, device, f.place, datagram, f.size):
-            drop(w, s, DROP_LINK_MALFORMED)
+        link_strange(w, s, device, f, datagram, DROP_LINK_MALFORMED)
         return
     if not link_whose(seals, f, load_be32(datagram + 4)):
-        if not old_datagram(w, s, device, f.place, datagram, f.size):
-            drop(w, s, DROP_LINK_NO_SESSION)
+        link_strange(w, s, device, f, datagram, DROP_LINK_NO_SESSION)
+        return
+    if load_relaxed64(&seals.links_off) != 0:
+        link_strange(w, s, device, f, datagram, DROP_LINK_OFF)
         return
     w.work -= f.size
     now = boot_now(w)
     reason = link_open(seals, f.session, datagram, f.size, now)
     if reason >= 0:
-        drop(w, s, reason)
+        link_strange(w, s, device, f, datagram, reason)
         return
     if not f.session.link.heard:
         f.session.link.heard = True

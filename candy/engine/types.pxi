@@ -170,6 +170,7 @@ cdef enum:                          # keep in step with DROPS in engine/face.pxi
     DROP_LINK_NO_SESSION
     DROP_LINK_REPLAYED
     DROP_LINK_BAD_SEAL
+    DROP_LINK_OFF
     DROP_LINK_LIMIT
     DROP_LINK_FULL
     DROP_LINK_REFUSED
@@ -745,6 +746,7 @@ cdef struct SealPeer:
 cdef struct Seals:
     uint64_t device                 # static: its number
     uint16_t link_prefix            # static: the upper half of the numbers of sessions that links reach
+    uint64_t links_off              # atomic: what comes of sessions by links is dropped
     OldKey *old_key                 # atomic: NULL: no links with original clients
     uint64_t old_sealed             # atomic: datagrams for them, each under a random IV
     uint64_t old_resends            # atomic: what one of them has for another is sent on

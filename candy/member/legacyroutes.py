@@ -15,6 +15,8 @@ Rules:
     more, the dearest is left out.
  5. All that is told goes out at TELLS_RATE, and to each peer at TELLS_EACH: withdrawals first. What waits for that is a
     set of addresses, not a list of messages.
+ 6. The first LINKS_MOST peers alone are told, and told of: of more, routes would be over before they are told again.
+    When the link of one ends, the next one takes its place.
 
 No I/O, no clock: `now` is in seconds of CLOCK_BOOTTIME. Costs are in milliseconds.
 """
@@ -35,6 +37,8 @@ EXPIRE_S: Final = 200.0
 """Three of the original's announcements, one a minute, and some time for these to come."""
 TELLS_RATE: Final = 40.0
 TELLS_SAVED: Final = 100.0
+LINKS_MOST: Final = 50
+"""Of whom TELLS_RATE has all told of all others as often as they are measured, each minute."""
 TELLS_EACH: Final = 4
 """A tick, which is a second: an engine gives Python few messages of one peer's."""
 WITHDRAWN: Final = -1
@@ -72,9 +76,8 @@ class _Said:
 
 @dataclass(slots=True)
 class _Peer:
-    """One with a direct link."""
+    """One of rule 6."""
 
-    rtt_ms: int
     waiting: dict[IPv4Address, None] = field(default_factory=dict)
     """Of whom it is to be told, in this order."""
     told: set[IPv4Address] = field(default_factory=set)
@@ -94,7 +97,10 @@ class LegacyRoutes:
         self._own = own
         self._cost = cost
         self._may_be = may_be
+        self._rtts: dict[IPv4Address, int] = {}
+        """Of all with a direct link, in milliseconds."""
         self._peers: dict[IPv4Address, _Peer] = {}
+        """Those of rule 6, in the order of their turns."""
         self._routes: dict[IPv4Address, dict[IPv4Address, _Said]] = {}
         """By destination and announcer."""
         self._set: dict[IPv4Address, tuple[IPv4Address, ...]] = {}
@@ -115,22 +121,27 @@ class LegacyRoutes:
         return Hop(hops[0], self._cost_of(destination, hops[0])) if hops else None
 
     def linked(self, peer: IPv4Address, rtt_s: float) -> list[SetHops]:
-        """There is a direct link, or its round trip was measured again: all are told, and it is told of all others."""
-        is_new, rtt_ms = peer not in self._peers, max(1, round(rtt_s * 1000))
-        if is_new:
-            self._peers[peer] = _Peer(rtt_ms, dict.fromkeys(self._peers))
-        self._peers[peer].rtt_ms = rtt_ms
+        """There is a direct link, or its round trip was measured again: others are told, and a new one is told of all
+        others."""
+        self._rtts[peer] = max(1, round(rtt_s * 1000))
+        if peer not in self._peers and len(self._peers) < LINKS_MOST:
+            self._peers[peer] = _Peer(dict.fromkeys(self._peers))
         self._tell_of(peer)
         return self._settle(dst for dst, said in self._routes.items() if peer in said)
 
     def unlinked(self, peer: IPv4Address) -> list[SetHops]:
         """There is none any more: nor does anything go by that peer."""
-        if self._peers.pop(peer, None) is None:
+        if self._rtts.pop(peer, None) is None:
             return []
-        for each in self._peers.values():
-            each.waiting.pop(peer, None)
-            if peer in each.told:
-                each.waiting = {peer: None} | each.waiting
+        if self._peers.pop(peer, None) is not None:
+            for each in self._peers.values():
+                each.waiting.pop(peer, None)
+                if peer in each.told:
+                    each.waiting = {peer: None} | each.waiting
+            following = next((other for other in self._rtts if other not in self._peers), None)
+            if following is not None:
+                self._peers[following] = _Peer(dict.fromkeys(self._peers))
+                self._tell_of(following)
         lost = [destination for destination, said in self._routes.items() if peer in said]
         for destination in lost:
             self._forget(destination, peer)
@@ -139,7 +150,7 @@ class LegacyRoutes:
     def heard(self, peer: IPv4Address, message: PeerRoute, now: float) -> list[SetHops]:
         """A ROUTE by the direct link with a peer."""
         destination = message.dst
-        if peer not in self._peers or message.next_hop != peer or destination in (self._own, peer):
+        if peer not in self._rtts or message.next_hop != peer or destination in (self._own, peer):
             return []
         known = self._routes.get(destination, {})
         if message.is_withdrawn:
@@ -170,19 +181,21 @@ class LegacyRoutes:
 
     def end(self) -> list[SetHops]:
         """Nothing is routed any more."""
+        self._rtts.clear()
         self._peers.clear()
         self._routes.clear()
         return self._settle(list(self._set))
 
     def _tell_of(self, peer: IPv4Address) -> None:
+        if peer not in self._peers:
+            return
         for address, each in self._peers.items():
             if address != peer:
                 each.waiting.setdefault(peer)
 
     def _announce(self, address: IPv4Address, peer: _Peer, destination: IPv4Address) -> list[Announce]:
         """What the peer is told of a destination now: nothing, if it knows of none."""
-        link = self._peers.get(destination)
-        rtt_ms = WITHDRAWN if link is None else link.rtt_ms + self._cost
+        rtt_ms = self._rtts[destination] + self._cost if destination in self._peers else WITHDRAWN
         if rtt_ms > ROUTE_RTT_MAX:
             rtt_ms = WITHDRAWN
         if rtt_ms != WITHDRAWN:
@@ -203,7 +216,7 @@ class LegacyRoutes:
         if len(said) < HOPS_MOST:
             return True
         dearest = max(said, key=lambda each: self._cost_of(destination, each))
-        if self._cost_of(destination, dearest) <= self._peers[peer].rtt_ms + rtt_ms:
+        if self._cost_of(destination, dearest) <= self._rtts[peer] + rtt_ms:
             return False
         del said[dearest]
         return True
@@ -215,7 +228,7 @@ class LegacyRoutes:
             del self._routes[destination]
 
     def _cost_of(self, destination: IPv4Address, by: IPv4Address) -> int:
-        return self._peers[by].rtt_ms + self._routes[destination][by].rtt_ms
+        return self._rtts[by] + self._routes[destination][by].rtt_ms
 
     def _settle(self, destinations: Iterable[IPv4Address]) -> list[SetHops]:
         """What the engine is to be told of these."""

@@ -212,6 +212,9 @@ class Linking:
         reason = Reason.NONE if allows else Reason.NETWORK
         if not self._sockets:
             reason = Reason.NO_UDP if self._is_on else Reason.SWITCHED_OFF
+        if self._sockets:
+            # Peers may not have heard of it, or not obey.
+            self._engine.allow_links(self._tun, allows)
         self._do(self._links.switch_off(reason, self._now()))
         self.legacy.allow(allows)
         if reason is Reason.NONE:
@@ -367,16 +370,17 @@ class Linking:
         )
 
     def _on_stun(self, detail: bytes) -> None:
-        now = self._now()
+        server, now = _endpoint(detail[:19]), self._now()
         try:
-            is_news = self._reflexive.answered(_endpoint(detail[:19]), detail[19:], now)
+            is_news = self._reflexive.answered(server, detail[19:], now)
         except WireError as error:
             _log.debug("the answer of a STUN server is none: %s", error.reason)
             return
         self._ask(now)
         if is_news:
             self._tell()
-        if (seen := self._reflexive.seen.get(4)) is not None:
+        # What IPv6 answers says nothing of whether the last one by IPv4 still holds.
+        if server.family == 4 and (seen := self._reflexive.seen.get(4)) is not None:
             self.legacy.mapped(seen)
 
     def _ask(self, now: float) -> None:

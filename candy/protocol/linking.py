@@ -14,8 +14,8 @@ An OFFER stands in a SEALED or in a datagram of a link, the other two in such da
 PROBEs.
 
 Rules: the length is checked before the first field is read; bytes that are none raise WireError (`bad_offer`,
-`bad_answer`). Flags that are not known don't count, nor do candidates of a kind or family that is not. This module does
-not know which addresses may be used.
+`bad_answer`). Flags that are not known don't count, nor do candidates of a kind or family that is not: the address of
+any family but 4 has 16 bytes. This module does not know which addresses may be used.
 """
 
 from dataclasses import dataclass
@@ -144,10 +144,10 @@ class Offer:
                 raise WireError(DropReason.BAD_OFFER)
             kind, family = cls.ENTRY.unpack_from(note, at)
             end = at + cls.ENTRY.size + (4 if family == 4 else 16)
-            if family not in HEADERS or len(note) < end + 2:
+            if len(note) < end + 2:
                 raise WireError(DropReason.BAD_OFFER)
             port = int.from_bytes(note[end : end + 2], "big")
-            if port and kind in iter(Kind):
+            if port and kind in iter(Kind) and family in HEADERS:
                 endpoint = Endpoint.of(family, note[at + cls.ENTRY.size : end], port)
                 candidates.append(Candidate(Kind(kind), endpoint))
             at = end + 2

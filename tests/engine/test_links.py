@@ -691,6 +691,27 @@ def test_a_path_is_taken_back() -> None:
         assert not one.engine.clear_path(one.device.tun, B)
 
 
+def test_where_none_are_allowed_what_comes_is_nothing() -> None:
+    """It reaches neither the device nor Python, and is not answered; answers of STUN are told as ever."""
+    with linked() as one:
+        assert one.engine.expect_stun(one.link, [bytes(12)])
+        one.engine.allow_links(one.device.tun, False)
+        one.comes(packet(B, A, b"though there are none"))
+        one.comes(b"", flags=ASKS)
+        one.comes(bytes([PROBE]) + bytes(29))
+        one.comes(bytes([ANSWER]) + bytes(29))
+        one.comes(bytes([128, 3]) + bytes(7))
+        one.peer.sendto(stun_answer(bytes(12)), one.own)
+        one.device.relay.details(one.link, EVENT_STUN)
+        assert one.device.relay.dropped() == {"link_off": 5}
+        one.device.nothing_comes()
+        assert one.device.events() == []
+        one.engine.allow_links(one.device.tun, True)
+        arrives(one)
+        one.comes(bytes([PROBE]) + bytes(29))
+        assert one.went().plain[:1] == bytes([ANSWER])
+
+
 def test_what_is_not_sealed_does_not_take_the_path() -> None:
     out = packet(A, B, b"in the clear")
     with linked() as one:

@@ -3,14 +3,14 @@
 import struct
 
 import pytest
-from kit.linked import packed, place, udp
+from kit.linked import numbered, packed, place, udp
 from kit.old_linked import FORWARD, LONGEST, OWN_KEY, PEER_KEY, OldLinked, old_linked, opened, sealed
 from kit.peer import packet
-from kit.sealing import CLEAR, NO_ROUTE, OFF, PREFER, REQUIRE, WAIT
+from kit.sealing import CIPHERS, CLEAR, NO_ROUTE, OFF, PREFER, REQUIRE, WAIT, pair
 from kit.superpacket import ANY, NO_VNET, A, B, C, pattern, segments, tcp
 
 from candy import _fastpath
-from candy._fastpath import EVENT_MET, EVENT_OLD, EVENT_QUIET
+from candy._fastpath import EVENT_MET, EVENT_OLD, EVENT_QUIET, EVENT_STUN
 
 pytestmark = pytest.mark.engine
 
@@ -213,6 +213,26 @@ def test_what_does_not_open(sealing: int, datagram: bytes) -> None:
         one.peer.sendto(datagram, one.own)
         one.arrives()
         assert one.dropped() == {"link_unknown": 1}
+
+
+@pytest.mark.parametrize("cipher", CIPHERS.values(), ids=CIPHERS.keys())
+@pytest.mark.parametrize("counter", [0, 2**32 - 1], ids=["that may come", "beyond its bound"])
+def test_what_looks_like_a_sessions_and_is_none(cipher: int, counter: int) -> None:
+    """An IV that a chance of 1 in 2^62 makes is the header of a session's datagram; without a key it is that."""
+    with old_linked() as one:
+        session = numbered(pair(A, C, cipher=cipher), one.device)
+        session.install(one.engine, one.tun)
+        back = packet(B, A, pattern(700))
+        datagram = sealed(FORWARD + back, iv=struct.pack(">BBHII", 18, 0, 0, session.local, counter))
+        one.peer.sendto(datagram, one.own)
+        assert one.device.reads() == back
+        assert one.dropped() == {}
+        one.engine.set_old_key(one.tun, A)
+        one.peer.sendto(datagram, one.own)
+        assert one.engine.expect_stun(one.link, [bytes(12)])
+        one.peer.sendto(b"\1\1\0\0\x21\x12\xa4\x42" + bytes(12), one.own)
+        one.device.relay.details(one.link, EVENT_STUN)
+        assert one.dropped() == {"link_replayed" if counter else "link_bad_seal": 1}
 
 
 def test_without_a_key_the_kernel_drops_it() -> None:

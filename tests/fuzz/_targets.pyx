@@ -35,6 +35,9 @@ cdef enum:
     CUT_FRAMES = 4                  # at the start of an input
     RULES = 8
     PEER = LAN + 1                  # the member whose session an input came by
+    SEALING = LAN + 3               # the one that seals, where members do
+    BEHIND = LAN + 5                # and one that two others reach
+    PLACES_HERE = 4                 # from where original clients send, of which no path leads to one
 
 cdef uint64_t DEVICE_NUMBER = <uint64_t>1 << 32
 cdef uint64_t FLOW_KEY[3]
@@ -51,6 +54,9 @@ cdef Merge *merge
 cdef Table *rules
 cdef Seals *seals
 cdef Session *session
+cdef OldKey *old_key
+cdef OldPath *old_paths[PLACES_HERE]
+cdef uint8_t old_places[PLACES_HERE][19]
 
 cdef struct Packets:                # one behind the other, each behind its length
     uint8_t *bytes
@@ -853,3 +859,216 @@ cdef void linked_stranger(LinkFrom *f, const uint8_t *data, uint32_t length) noe
         n = stun_answer(&limits, datagram, length, f.place, answer)
         check(stun_like(answer, n, STUN_SUCCESS) and n == (44 if length >= 44 else 32)
               and memcmp(answer + 8, datagram + 8, 12) == 0, "no answer")
+
+
+# ---------------------------------------------------------------------------------------------------------------- old
+# An input is a byte of flags (1: no virtio headers, 2: rules are known, 4: what is for others is sent on, 8: members
+# seal here) and records: a byte (its lowest two bits: from which place; the next three: what the IV looks like), two of
+# length, and what an original client sealed. There are 10.0.0.1 at place 0, 10.0.0.3, which seals where members do, at
+# 1, 10.0.0.4 at 3, and 10.0.0.5, which is reached by the first and the last.
+
+cdef enum:
+    NOT_OPENED = -1
+    TOLD = -2
+    FOR_DEVICE = -3
+    FOR_OTHER = -4
+    OLD_ROOM = 1600
+    IV_FLAGS = 1                    # of a session's datagram, with flags that there are not
+    IV_NO_SESSION = 2
+    IV_SESSION = 3
+    IV_STUN = 4
+
+
+cdef void old_begin() noexcept nogil:
+    """Make the device's key, the paths, and a session, with which no datagram is sealed."""
+    global old_key, OLD_SEALED_MAX, COUNTER_MAX, FORGERIES_MAX
+    cdef uint32_t[PLACES_HERE] addresses = [PEER, SEALING, 0, LAN + 4]
+    cdef uint32_t[PLACES_HERE] longest = [OLD_DATAGRAM_MAX - OLD_OVER, 200, 0, 100]
+    cdef uint8_t key[SEAL_KEY_BYTES]
+    cdef uint8_t name[28]
+    cdef SealPeer *peer
+    cdef uint32_t i
+    check(gcm_here(), "this processor has no instructions for AES")
+    # Where Python runs, the module has them.
+    OLD_SEALED_MAX = <uint64_t>1 << 32
+    COUNTER_MAX = <uint64_t>1 << 48
+    FORGERIES_MAX = <uint64_t>1 << 30
+    worker.links = <Links *>calloc(1, sizeof(Links))
+    worker.engine.networks[0].seals = seals
+    memset(key, 0xA5, sizeof(key))
+    old_key = <OldKey *>calloc(1, sizeof(OldKey))
+    check(seal_key_set(&old_key.opens, CIPHER_AES_256_GCM, key, False, True), "no key")
+    seals.old_key = old_key
+    for i in range(<uint32_t>PLACES_HERE):
+        name_of(AF_INET, <const uint8_t *>&LAN_BYTES, <uint16_t>(7 + i), name)
+        place_of(name, old_places[i])
+        if addresses[i] == 0:
+            continue
+        key[0] = <uint8_t>i
+        old_paths[i] = <OldPath *>calloc(1, sizeof(OldPath))
+        check(seal_key_set(&old_paths[i].sends, CIPHER_AES_256_GCM, key, True, True), "no key")
+        path_fill(&old_paths[i].path, addresses[i], slot_connection(worker, slot), AF_INET,
+                  <const uint8_t *>&LAN_BYTES, <uint16_t>(7 + i), longest[i], OLD_OVER)
+        peer = peer_make(seals, addresses[i])
+        peer.old = old_paths[i]
+        peer.way = WAY_SEAL if addresses[i] == SEALING else WAY_CLEAR
+        peer.takes_clear = addresses[i] != SEALING
+        peer.tells_clear = False
+    peer = peer_make(seals, BEHIND)
+    peer.way = WAY_CLEAR
+    peer.takes_clear = True
+    peer.tells_clear = False
+    peer.hops[0] = PEER
+    peer.hops[1] = LAN + 4
+    seals.clear_count = 3
+    seals.peer_count = PEERS_MAX                    # whoever else is met is not remembered
+    session.local = 0x12340001
+    session.opens_until_ns = UINT64_MAX
+    check(seal_key_set(&session.link.opens, CIPHER_AES_256_GCM, key, False, True), "no key")
+    seals.sessions[session.local & (PLACES - 1)] = session
+
+
+cdef public int fuzz_old(const uint8_t *data, size_t size) noexcept nogil:
+    """What original clients seal has one outcome each, whatever its IV looks like: an event with the very message, a
+    drop under its name, a packet for the device, or the very packet for another of them, sealed under that one's
+    key."""
+    global overflowed
+    cdef size_t at = 1
+    cdef uint32_t length, record
+    if size == 0:
+        return 0
+    if old_key == NULL:
+        old_begin()
+    slot.fd = DEVICE
+    slot.vnet = data[0] & 1 == 0
+    slot.own_address = OWN
+    worker.engine.networks[0].rules = rules if data[0] & 2 else NULL
+    seals.old_resends = data[0] >> 2 & 1
+    seals.sealing = SEALING_PREFER if data[0] & 8 else SEALING_OFF
+    session.link.failures = 0
+    written.used = wanted.used = 0
+    overflowed = False
+    merge.pieces = 0
+    for record in range(RECORDS):
+        if size - at < 3:
+            break
+        length = <uint32_t>min(<size_t>load_be16(data + at + 1), size - at - 3)
+        if length <= OLD_ROOM:
+            old_record(data[at], data + at + 3, length, record_ends[record])
+        at += 3 + length
+    merge_write(worker, slot, merge)
+    check(overflowed or (written.used == wanted.used and memcmp(written.bytes, wanted.bytes, wanted.used) == 0),
+          "a device was given something else")
+    return 0
+
+
+cdef void old_record(uint8_t how, const uint8_t *plain, uint32_t length, uint8_t *end) noexcept nogil:
+    """One datagram, in memory that ends there."""
+    cdef Outbox *outbox = &worker.engine.outbox
+    cdef Links *links = worker.links
+    cdef LinkFrom f
+    cdef uint8_t name[28]
+    cdef uint8_t *datagram = end - OLD_HEADER - length
+    cdef uint32_t place = how & 3
+    cdef uint64_t dropped = drops_so_far()
+    cdef size_t wanted_before = wanted.used
+    cdef int outcome = old_outcome(place, plain, length)
+    cdef OldPath *path
+    memset(&f, 0, sizeof(f))
+    f.name = name
+    f.name_size = name_of(AF_INET, <const uint8_t *>&LAN_BYTES, <uint16_t>(7 + place), name)
+    f.size = OLD_HEADER + length
+    place_of(name, f.place)
+    old_looks(datagram, how >> 2 & 7, f.size)
+    memcpy(datagram + OLD_HEADER, plain, length)
+    check(old_seal(&old_key.opens, datagram, length), "not sealed")
+    if outcome == NOT_OPENED:
+        outcome = old_unopened(how >> 2 & 7, f.size)
+    elif outcome == FOR_DEVICE:
+        want(plain, length)
+    outbox.used = 0
+    slot.pending = 0
+    link_datagram(worker, slot, slot, seals_of(worker, slot), &f, datagram)
+    dropped = drops_so_far() - dropped
+    if outcome == FOR_DEVICE:
+        check(overflowed or dropped == (1 if wanted.used == wanted_before else 0), "neither given nor dropped, or both")
+    else:
+        check(dropped == (1 if outcome >= 0 else 0), "dropped, and should not be, or taken")
+        check(outcome < 0 or slot.drops[outcome] != 0, "dropped under another name")
+    check((outbox.used != 0) == (outcome == TOLD), "an event too many, or none")
+    check(outcome != TOLD or (outbox.used == 16 + 27 + length
+                              and memcmp(outbox.bytes + 16 + 8, old_places[place], 19) == 0
+                              and memcmp(outbox.bytes + 16 + 27, plain, length) == 0), "told of something else")
+    check(links.run_count == (1 if outcome == FOR_OTHER else 0), "sent on, and should not be, or not sent on")
+    if outcome == FOR_OTHER:
+        path = old_paths[old_place(load_be32(plain + 17))]
+        check(links.runs[0].path == &path.path and links.used == OLD_HEADER + length, "sent on to somebody else")
+        check(old_open(&path.sends, links.out, links.used), "sealed under another key")
+        check(memcmp(links.out + OLD_HEADER, plain, length) == 0, "another packet was sent on")
+        links.run_count = links.used = 0
+    memset(slot.drops, 0, sizeof(slot.drops))
+
+
+cdef void old_looks(uint8_t *iv, uint32_t what, uint32_t size) noexcept nogil:
+    """An IV that looks like this."""
+    memset(iv, 0xFF, NONCE_BYTES)
+    if IV_FLAGS <= what <= IV_SESSION:
+        store_be32(iv, 0x12040000 if what == IV_FLAGS else 0x12000000)
+        store_be32(iv + 4, session.local ^ 1 if what == IV_NO_SESSION else session.local)
+        store_be32(iv + 8, 0)
+    elif what == IV_STUN:
+        store_be16(iv, STUN_SUCCESS)
+        store_be16(iv + 2, <uint16_t>(size - STUN_HEADER))
+        store_be32(iv + 4, STUN_COOKIE)
+
+
+cdef int old_unopened(uint32_t what, uint32_t size) noexcept nogil:
+    """Why a datagram is dropped that is no original client's."""
+    if seals.sealing == SEALING_OFF or size < LINK_MIN or not IV_FLAGS <= what <= IV_SESSION:
+        return DROP_LINK_UNKNOWN
+    if what == IV_FLAGS:
+        return DROP_LINK_MALFORMED
+    return DROP_LINK_NO_SESSION if what == IV_NO_SESSION else DROP_LINK_BAD_SEAL
+
+
+cdef int old_place(uint32_t address) noexcept nogil:
+    """Where a member is; -1: no path leads there."""
+    if address == PEER:
+        return 0
+    if address == SEALING:
+        return 1
+    return 3 if address == LAN + 4 else -1
+
+
+cdef int old_outcome(uint32_t place, const uint8_t *plain, uint32_t length) noexcept nogil:
+    """What becomes of a message: why it is dropped, or where it goes. What the device drops is for it."""
+    cdef const uint8_t *packet = plain + 1
+    cdef bint seals_here = seals.sealing != SEALING_OFF
+    cdef bint ours
+    cdef uint32_t source, destination
+    cdef int at, to
+    if not 12 <= length <= 1472:
+        return NOT_OPENED
+    if plain[0] != 1:
+        return TOLD if length <= 64 else DROP_LINK_MALFORMED
+    if length < 21:
+        return DROP_LINK_MALFORMED
+    source = load_be32(packet + 12)
+    destination = load_be32(packet + 16)
+    at = old_place(source)
+    if destination != OWN:
+        to = old_place(destination)
+        if at != <int>place:
+            return DROP_SOURCE
+        if (seals.old_resends == 0 or to < 0 or to == at
+                or (seals_here and (source == SEALING or destination == SEALING))):
+            return DROP_NO_ROUTE
+        return DROP_TOO_LARGE if length - 1 > old_paths[to].path.longest else FOR_OTHER
+    if at != <int>place and not (source == BEHIND and (place == 0 or place == 3)):
+        return DROP_SOURCE
+    ours = ipip_ours(packet, length - 1, OWN)
+    if ours and worker.engine.networks[0].rules == NULL:
+        return DROP_INNER_SOURCE
+    if seals_here and (source == SEALING or (ours and load_be32(packet + 32) == SEALING)):
+        return DROP_NOT_SEALED
+    return FOR_DEVICE

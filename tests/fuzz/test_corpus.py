@@ -6,6 +6,7 @@ import pytest
 from fuzz.frames import check_engine, check_parser
 from fuzz.linked import check_linked
 from fuzz.offload import check_device, check_ipip, check_supers
+from fuzz.old import check_old
 from fuzz.opened import check_opened
 from fuzz.passing import check_passing
 from fuzz.sealed import check_sealed
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 pytestmark = pytest.mark.engine
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = ("device", "frames", "ipip", "linked", "opened", "passing", "sealed", "supers")
+TARGETS = ("device", "frames", "ipip", "linked", "old", "opened", "passing", "sealed", "supers")
 
 
 def inputs(target: str) -> pytest.MarkDecorator:
@@ -35,6 +36,11 @@ def test_engine(path: Path) -> None:
 @inputs("linked")
 def test_linked(path: Path) -> None:
     check_linked(path.read_bytes())
+
+
+@inputs("old")
+def test_old(path: Path) -> None:
+    check_old(path.read_bytes())
 
 
 @inputs("opened")
@@ -77,5 +83,5 @@ def test_it_stays_small() -> None:
     """It is there to be replayed each time; a fuzzer finds the rest again in a minute."""
     assert sorted(path.name for path in CORPUS.iterdir()) == list(TARGETS)
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
-    assert len(files) < 240
+    assert len(files) < 280
     assert sum(path.stat().st_size for path in files) < 200_000

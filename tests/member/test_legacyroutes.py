@@ -1,6 +1,7 @@
 """Routes by other members: which count, what is told of own links, and how that ends."""
 
 from ipaddress import IPv4Address
+from itertools import pairwise
 
 import pytest
 
@@ -9,6 +10,7 @@ from candy.member.legacyroutes import (
     EACH_MOST,
     EXPIRE_S,
     HOPS_MOST,
+    LINKS_MOST,
     TELLS_EACH,
     TELLS_RATE,
     TELLS_SAVED,
@@ -157,6 +159,51 @@ def test_few_are_told_at_once() -> None:
         found += now
         assert len(found) <= TELLS_SAVED + TELLS_RATE * second
     assert len(set(found)) == len(found) == 40 * 39
+
+
+def test_as_many_are_told_as_can_be_told_in_time() -> None:
+    """So that one announcement may be lost, and no route is over: those that are told hear of each other in half its
+    time, each link being measured anew each minute."""
+    routes = LegacyRoutes(OWN, COST, lambda address: True)
+    peers = [IPv4Address("10.99.1.0") + number for number in range(3 * LINKS_MOST)]
+    heard: dict[tuple[IPv4Address, IPv4Address], list[float]] = {}
+    for second in range(1000):
+        for number, peer in enumerate(peers):
+            if second == 0 or second % 60 == number % 60:
+                routes.linked(peer, 0.01)
+        for each in routes.tick(NOW + second):
+            assert isinstance(each, Announce)
+            heard.setdefault((each.peer, each.message.dst), []).append(NOW + second)
+    first = peers[:LINKS_MOST]
+    assert set(heard) == {(to, of) for to in first for of in first if to != of}
+    pauses = [after - before for times in heard.values() for before, after in pairwise([NOW, *times, NOW + 1000])]
+    assert max(pauses) < EXPIRE_S / 2
+
+
+def test_the_next_one_takes_the_place_of_one_that_ends() -> None:
+    routes = LegacyRoutes(OWN, COST, lambda address: True)
+    peers = [IPv4Address("10.99.1.0") + number for number in range(LINKS_MOST + 2)]
+    for peer in peers:
+        routes.linked(peer, 0.01)
+    told(routes, times=200)
+    routes.unlinked(peers[-2])
+    assert told(routes, NOW + 200) == []
+    routes.unlinked(peers[7])
+    rest = {*peers[:LINKS_MOST]} - {peers[7]}
+    assert set(told(routes, NOW + 300, times=200)) == {
+        *(Announce(peer, PeerRoute(peers[7], OWN, -1)) for peer in rest),
+        *(Announce(peer, PeerRoute(peers[-1], OWN, 20)) for peer in rest),
+        *(Announce(peers[-1], PeerRoute(peer, OWN, 20)) for peer in rest),
+    }
+
+
+def test_others_are_believed_all_the_same() -> None:
+    routes = LegacyRoutes(OWN, COST, lambda address: True)
+    for number in range(LINKS_MOST):
+        routes.linked(IPv4Address("10.99.1.0") + number, 0.01)
+    routes.linked(A, 0.01)
+    assert says(routes, A, C) == [SetHops(C, (A,))]
+    assert routes.unlinked(A) == [SetHops(C, ())]
 
 
 def test_too_many_announcers_of_one() -> None:

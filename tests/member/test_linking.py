@@ -118,7 +118,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def where(endpoint: Endpoint) -> bytes:
-    return bytes([4]) + endpoint.address.packed.ljust(16, b"\0") + endpoint.port.to_bytes(2, "big")
+    return bytes([endpoint.family]) + endpoint.address.packed.ljust(16, b"\0") + endpoint.port.to_bytes(2, "big")
+
+
+def stun_answer(id: bytes, seen: Endpoint) -> bytes:
+    """Of a server, in the clear."""
+    value = bytes([0, 1 if seen.family == 4 else 2]) + seen.port.to_bytes(2, "big") + seen.address.packed
+    mapped = b"\0\1" + len(value).to_bytes(2, "big") + value
+    return b"\1\1" + len(mapped).to_bytes(2, "big") + b"\x21\x12\xa4\x42" + id + mapped
 
 
 def number(session: int) -> bytes:
@@ -263,13 +270,30 @@ async def test_a_change_waits_for_no_name_server(monkeypatch: pytest.MonkeyPatch
     await setting.linking.end()
 
 
+async def test_old_clients_are_told_what_is_seen_by_ipv4_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what was seen there before, when a server answers by IPv6 alone."""
+    setting = Setting()
+    server6 = Endpoint(ip_address("2001:db8::1"), SERVER.port)
+    mapped: list[Endpoint] = []
+    monkeypatch.setattr(setting.linking.legacy, "mapped", mapped.append)
+    for server, seen in ((SERVER, SEEN), (server6, Endpoint(ip_address("2001:db8::7"), 9))):
+        setting.linking._reflexive.use([server])
+        setting.linking._reflexive.ask(setting.now, is_changed=True)
+        [id] = setting.linking._reflexive.ids
+        setting.event(EVENT_STUN, where(server) + stun_answer(id, seen), source=101)
+        assert mapped == [SEEN]
+
+
 async def test_what_the_network_does_not_allow() -> None:
     setting = Setting()
     setting.meet()
+    setting.engine.done.clear()
     setting.linking.allow(False)
+    assert setting.engine.all("allow_links") == [(TUN, False)]
     assert setting.offers()[-1].flags & Says.IS_OFF
     assert setting.linking.state(PEER).why == "switched off for the network"
     setting.linking.allow(True)
+    assert setting.engine.all("allow_links")[-1] == (TUN, True)
     assert setting.linking.state(PEER).why != "switched off for the network"
 
 
@@ -279,6 +303,7 @@ async def test_switched_off_it_has_no_socket() -> None:
     setting.linking.allow(True)
     setting.linking.changed()
     assert setting.linking.state(PEER).why == "switched off"
+    assert setting.engine.all("allow_links") == []
 
 
 def test_sockets_of_both_families_have_one_port() -> None:

@@ -57,8 +57,10 @@ def test_what_is_no_offer(data: str) -> None:
 
 
 def test_what_a_later_candy_may_say() -> None:
-    """Other flags, reasons and kinds; what can't be an address is left out."""
-    note = bytes.fromhex("8003f0ff00000001 03 0904c0a801071234 0104c0a801070000 0104c0a801071234")
+    """Other flags, reasons, kinds and families; what can't be an address is left out."""
+    note = bytes.fromhex(
+        "8003f0ff00000001 04 0904c0a801071234 0104c0a801070000 010520010db800000000000000000000000700010104c0a801071234"
+    )
     offer = Offer.decode(note)
     assert (offer.flags & Says.IS_OFF, offer.reason, offer.candidates) == (Says(0), Reason.NONE, (LAN,))
 
