@@ -6,7 +6,7 @@ What has to hold, whatever the threads' order:
  3. In the end every packet that came in went out or was dropped under a name.
  4. What is captured are whole packets that its member has sent, or that were for it.
 
-All is bounded in count. CANDY_STRESS (a factor, default 1) makes it longer or shorter: scripts/sanitize.sh sets it.
+All is bounded in count. CANDY_STRESS (a factor, default 0.5) makes it longer or shorter: scripts/sanitize.sh sets it.
 """
 
 import os
@@ -25,7 +25,7 @@ from candy._fastpath import CANDY3, CAPTURE_MOST, kept_networks
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("carrier")]
 
-FACTOR = float(os.environ.get("CANDY_STRESS", "1"))
+FACTOR = float(os.environ.get("CANDY_STRESS", "0.5"))
 SEEDS = range(max(1, round(FACTOR)))
 SHARE = min(1.0, FACTOR)
 """Of the rounds, where less than one whole run is asked for."""
