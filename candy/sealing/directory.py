@@ -13,8 +13,8 @@ Rules:
     pinned, so that a restart hides nothing.
  4. At most CONTACTS_MOST: who was of use longest ago makes room, and who seals only where nobody else is there: else
     forged sources of packets in the clear would have what is known of it forgotten, and its sessions with that.
- 5. What was told on a connection is stale on the next one: the relay tells no more changes. It counts until it is told
-    again, but for nothing new.
+ 5. What was told on a connection is stale on the next one, and not before: the relay tells no more changes. It counts
+    until it is told again, but for nothing new.
 
 This module knows neither sessions nor messages' ways.
 """
@@ -197,7 +197,12 @@ class Directory:
         """The connection is gone, and what the relay was asked with it."""
         self._asks.clear()
         for contact in self:
-            contact.is_stale, contact.is_asking = True, False
+            contact.is_asking = False
+
+    def joined(self) -> None:
+        """There is another connection, on which nothing was told yet (rule 5)."""
+        for contact in self:
+            contact.is_stale = True
 
     def is_revoked(self, key: bytes) -> bool:
         return key in self._revoked

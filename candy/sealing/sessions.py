@@ -112,6 +112,7 @@ class Sessions:
     def joined(self, joined: Joined, at: Moment) -> list[Action]:
         """Let in on a connection, which leads from now on."""
         self._leave(at.now)
+        self._directory.joined()
         before, self._joined = self._joined, joined
         steps: list[Step] = []
         if before is not None and (before.address, before.lease) != (joined.address, joined.lease):

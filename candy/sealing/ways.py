@@ -13,7 +13,8 @@ Rules:
     from none.
  2. With a packet for one that is neither sealed for nor waited for, the relay is asked again once in ASK_S; with one in
     the clear from where none may come, once in ASK_SOON_S.
- 3. What was told on a connection before is as nothing, but for a session, and for rule 1.
+ 3. What was told on a connection before this one is as nothing, but for a session, and for rule 1. Without a connection
+    it goes on to count, for nothing leaves in the clear then but what an old client's direct link takes.
 
 This module changes nothing. `now` is in seconds of CLOCK_BOOTTIME.
 """

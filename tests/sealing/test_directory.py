@@ -209,7 +209,9 @@ def test_with_the_connection_the_answers_are_lost() -> None:
     directory.ask(contact, 1.0)
     directory.lost()
     assert list(directory.asks(1.0)) == []
-    assert (contact.is_told, contact.is_stale) == (False, True)
+    assert (contact.is_told, contact.is_asking) == (True, False)
+    directory.joined()
+    assert not contact.is_told
     assert contact.identity == IDENTITY
     directory.ask(contact, 2.0)
     assert len(list(directory.asks(2.0))) == 1

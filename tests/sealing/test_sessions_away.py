@@ -1,9 +1,10 @@
 """Sessions while the relay is away: what goes over them goes by another way, as direct links have it."""
 
 import pytest
-from kit.sealed_pair import ONE, TWO, both_pass, shakes, talked, way
+from kit.sealed_pair import ONE, TWO, both_pass, old_client, shakes, talked, way
 from kit.sealed_world import A, B, Sealed, World
 
+from candy.protocol.control import Peer, State
 from candy.protocol.linking import Offer
 from candy.sealing.handshakes import AWAY_MOST_S
 from candy.sealing.seals import Noted, Way
@@ -115,3 +116,25 @@ def test_no_longer_than_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     assert way(a, B) is not Way.SEAL
     assert way(b, A) is not Way.SEAL
     assert not a.engine.sessions
+
+
+def test_an_old_client_is_one_as_long_as_no_relay_says_otherwise() -> None:
+    """Its direct link leads there, whatever the time. The next relay is asked before a packet goes by it."""
+    world = World()
+    a = world.add(A)
+    world.relay.change(old_client(B))
+    world.send(a, B, ONE)
+    world.run()
+    a.lose()
+    for _ in range(300):
+        world.pass_time(1)
+        assert way(a, B) is Way.CLEAR
+    # Meanwhile somebody else is there.
+    world.relay.peers[B] = Peer(B, State.NOBODY)
+    world.trace.clear()
+    a.join()
+    assert way(a, B) is Way.WAIT
+    world.send(a, B, TWO)
+    world.run()
+    assert world.trace == []
+    assert a.engine.drops == ["no_route"]
