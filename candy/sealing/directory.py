@@ -91,6 +91,7 @@ class Contact:
     is_asking: bool = False
     """The answer has not come yet."""
     asked_at: float = -inf
+    """When the relay was, or would have been if it had answered before."""
     wants: bool = False
     """A session, as soon as one may begin."""
     slots: Slots = field(default_factory=Slots)
@@ -182,9 +183,9 @@ class Directory:
 
     def ask(self, contact: Contact, now: float) -> None:
         """Have the relay asked, unless it is being asked."""
+        contact.asked_at = now
         if not contact.is_asking:
             contact.is_asking = True
-            contact.asked_at = now
             self._asks[contact.address] = contact
 
     def asks(self, now: float) -> Iterator[Ask]:

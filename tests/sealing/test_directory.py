@@ -36,7 +36,7 @@ def test_who_is_asked_about_is_asked_once_until_it_is_told() -> None:
     assert [ask.addresses for ask in directory.asks(6.0)] == [(IP,)]
     directory.ask(contact, 7.0)
     assert list(directory.asks(7.0)) == []
-    assert contact.asked_at == 5.0
+    assert contact.asked_at == 7.0
     assert directory.hear(SEALS) == (contact, [])
     assert contact.is_told
     directory.ask(contact, 8.0)
