@@ -46,10 +46,15 @@ def test_they_go_on_for_hours_with_other_keys_all_the_time(losers: str) -> None:
     both_pass(world, a, b)
 
 
-def test_a_note_that_is_lost_is_repeated_as_one() -> None:
+@pytest.mark.parametrize("losers", ["ab", "a", "b"])
+def test_a_note_that_is_lost_is_repeated_as_one(losers: str) -> None:
     world, a, b = talked()
-    a.lose()
-    b.lose()
+    a.do(a.sessions.linked(B, True, a.at))
+    b.do(b.sessions.linked(A, True, b.at))
+    for node, name in ((a, "a"), (b, "b")):
+        if name in losers:
+            node.lose()
+    world.settle()
     keys = len(world.keys)
     for _ in range(20):
         for node, peer, packet in ((a, B, ONE), (b, A, TWO)):
