@@ -9,8 +9,8 @@ Rules:
     something goes and nothing comes, and leaves it after PATIENCE_S. Neither a probe, nor what asks while something is
     on its way there, says that what goes arrives. So does the real one (candy/engine/link.pxi).
  3. A packet goes by the path, or else by the relay, which loses nothing. Who has lost the relay is away for the others:
-    they seal nothing for it but what goes by a path, and their engines raise Wanted. So do the real ones
-    (candy.sealing.ways).
+    they seal nothing for it but what goes by a path. What goes neither way raises Wanted: of who is away once in
+    ASK_SOON_S, without a relay once a second. So do the real ones (candy.sealing.ways, candy/engine/sessions.pxi).
 """
 
 import heapq
@@ -151,8 +151,8 @@ class Host:
     def send(self, peer: "Host", length: int = 100) -> None:
         """A packet of the user's, of so many bytes."""
         world, path = self.world, self.paths.get(peer.address)
-        if not self.seals_for(peer):
-            if world.now >= self.wanted_at.get(peer.address, -inf) + ASK_SOON_S:
+        if path is None and not (self.has_relay and peer.has_relay):
+            if world.now >= self.wanted_at.get(peer.address, -inf) + (ASK_SOON_S if self.has_relay else 1.0):
                 self.wanted_at[peer.address] = world.now
                 self.do(self.links.wanted(peer.address, world.now))
             return

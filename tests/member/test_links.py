@@ -371,27 +371,35 @@ def test_a_peer_that_is_away_is_found_again(traffic: str, blocked_s: float) -> N
     assert arrives(world, b, a)
 
 
-def test_it_is_looked_for_as_long_as_there_are_packets_for_it() -> None:
+@pytest.mark.parametrize("has_relay", [True, False])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_it_is_looked_for_as_long_as_there_are_packets_for_it(has_relay: bool, is_back: bool) -> None:
     world, a, b = apart()
+    a.has_relay = has_relay
+    flow = (b, a) if is_back else (a, b)
     a.blocked = True
-    world.run(50.0, 0.1, (a, b))
-    assert not a.seals_for(b)
+    world.run(50.0, 0.1, flow)
+    assert both(a, b) == (False, False)
     a.blocked = False
     # Ever more seldom, as any path that is lost.
-    world.run(31.0, 0.1, (a, b))
-    assert arrives(world, a, b)
+    world.run(31.0, 0.1, flow)
+    assert arrives(world, *flow)
 
 
-def test_without_any_that_costs_nothing() -> None:
+@pytest.mark.parametrize("has_relay", [True, False])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_without_any_that_costs_nothing(has_relay: bool, is_back: bool) -> None:
     world, a, b = apart()
+    a.has_relay = has_relay
     world.run(75.0)
-    assert a.links.deadline == float("inf")
-    assert not a.seals_for(b)
-    sent = len(a.probes)
+    assert a.links.deadline == b.links.deadline == float("inf")
+    assert a.seals_for(b) is not has_relay
+    sent = len(a.probes) + len(b.probes)
     world.run(20.0)
-    assert len(a.probes) == sent
-    world.run(2.0, 0.1, (a, b))
-    assert arrives(world, a, b)
+    assert len(a.probes) + len(b.probes) == sent
+    flow = (b, a) if is_back else (a, b)
+    world.run(2.0, 0.1, flow)
+    assert arrives(world, *flow)
 
 
 def test_who_comes_back_to_the_relay_elsewhere_is_heard() -> None:
