@@ -7,7 +7,7 @@ from kit.sealed_world import A, B, Sealed, World
 from candy.protocol.control import Peer, State
 from candy.protocol.linking import Offer
 from candy.sealing.handshakes import AWAY_MOST_S
-from candy.sealing.seals import Noted, Way
+from candy.sealing.seals import Noted, Wanted, Way
 
 
 def chat(world: World, seconds: float, each_s: float = 10.0) -> None:
@@ -143,3 +143,20 @@ def test_an_old_client_is_one_as_long_as_no_relay_says_otherwise() -> None:
     world.run()
     assert world.trace == []
     assert a.engine.drops == ["no_route"]
+
+
+def test_what_there_is_nobody_to_ask_about_makes_nothing_busy() -> None:
+    world, a, b = talked()
+    b.lose()
+    world.settle()
+    a.lose()
+    for _ in range(20):
+        # A packet for it has no way, so the engine says.
+        a.happened(Wanted(B))
+        world.pass_time(1)
+        assert a.sessions.deadline == world.now + 1
+    assert way(a, B) is Way.NO_ROUTE
+    # It is not told with every packet that it is wanted.
+    assert a.engine.peers[B].tells_wanted is False
+    world.pass_time(5)
+    assert a.engine.peers[B].tells_wanted is True
