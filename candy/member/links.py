@@ -277,8 +277,8 @@ class Links:
         return self._step(address, now)
 
     def silenced(self, address: IPv4Address, now: float) -> list[Action]:
-        """The engine has left a path on which nothing came back: perhaps one before that which it has now. It loses that,
-        too, so that it never goes by what is taken for dead here."""
+        """The engine has left a path on which nothing came back: perhaps the one before that which it has now. It loses
+        that, too, so that it never goes by what is taken for dead here."""
         peer = self._peers.get(address)
         if peer is None:
             return []
