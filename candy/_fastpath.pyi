@@ -51,7 +51,7 @@ EVENT_CONTROL: Final[int]
 or COMMIT. Of a relay's device that seals: the same for it."""
 EVENT_WANTED: Final[int]
 """Of a device where members seal: a packet for an address waits, or set_peer() asked to be told; the detail is the
-address, 4 bytes. Once, and again after the next set_peer(); likewise EVENT_CLEAR. Of a device with links also once a
+address, 4 bytes. Once, and again after the next set_peer(); likewise EVENT_CLEAR. Of a client's device also once a
 second where a packet is to be sealed for a peer, and there is neither a relay nor a path."""
 EVENT_CLEAR: Final[int]
 """Of such a device: a packet in the clear came from an address that is not known, or of which set_peer() asked to be

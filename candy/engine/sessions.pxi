@@ -116,16 +116,11 @@ cdef inline void tell_wanted(Worker *w, Seals *seals, SealPeer *peer, bint waits
 
 
 cdef void tell_stranded(Worker *w, Seals *seals, SealPeer *peer) noexcept nogil:
-    """A packet for a peer has no way, for there is no relay: a direct link may be found. Python is told as set_peer()
-    has asked; where there is a session, once a second."""
+    """A packet is to be sealed for a peer, and there is neither a path nor a relay: perhaps a direct link is found.
+    Python is told once a second."""
     cdef uint8_t detail[4]
-    cdef uint64_t told
-    if peer == NULL:
-        return
-    told = load_relaxed64(&peer.stranded_ns)
-    if load_acquire64(&peer.way) != WAY_SEAL:
-        tell_wanted(w, seals, peer, False)
-    elif told == 0 or since(w.now, told) >= SECOND_NS:
+    cdef uint64_t told = load_relaxed64(&peer.stranded_ns)
+    if told == 0 or since(w.now, told) >= SECOND_NS:
         store_relaxed64(&peer.stranded_ns, w.now)
         store_be32(detail, peer.address)
         tell_sealing(w, seals, EV_WANTED, detail, sizeof(detail))

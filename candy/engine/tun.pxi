@@ -99,8 +99,6 @@ cdef uint32_t tun_forward(Worker *w, Slot *s, uint8_t *out, uint8_t *packet, uin
             connection = trunk_to(w, s, connection, load_be32(packet + 12), destination)
             if connection == 0:
                 return 0
-        if connection == 0 and seals != NULL and load_pointer(<void **>&w.links) != NULL:
-            tell_stranded(w, seals, peer_find(seals, hop if hop != 0 else destination))
     if hop == 0:
         if seals != NULL and is_for_all(w, s, destination):
             group = <const GroupSeal *>load_pointer(<void **>&seals.group)
@@ -133,6 +131,8 @@ cdef uint32_t tun_by_way(Worker *w, Slot *s, Seals *seals, uint64_t connection, 
     if way == WAY_CLEAR:
         return tun_clear(w, s, connection, out, packet, length, vnet, u, hop)
     if way == WAY_SEAL:
+        if slot_if_current(w, connection) == NULL:
+            tell_stranded(w, seals, peer)
         return tun_seal(w, s, seals, peer, connection, out, packet, length, vnet, u)
     return 0
 
