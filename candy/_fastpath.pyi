@@ -51,7 +51,8 @@ EVENT_CONTROL: Final[int]
 or COMMIT. Of a relay's device that seals: the same for it."""
 EVENT_WANTED: Final[int]
 """Of a device where members seal: a packet for an address waits, or set_peer() asked to be told; the detail is the
-address, 4 bytes. Once, and again after the next set_peer(); likewise EVENT_CLEAR."""
+address, 4 bytes. Once, and again after the next set_peer(); likewise EVENT_CLEAR. Of a client's device also once a
+second where a packet is to be sealed for a peer, and there is neither a relay nor a path."""
 EVENT_CLEAR: Final[int]
 """Of such a device: a packet in the clear came from an address that is not known, or of which set_peer() asked to be
 told; the detail is the address, 4 bytes: of one behind another member that member's."""
@@ -86,7 +87,7 @@ EVENT_MET: Final[int]
 address; the detail is that, 4 bytes. Once in 5 s of one address, or of those that share its place."""
 EVENT_QUIET: Final[int]
 """Of such a device: the path to a peer is quiet, and its packets go by the relay until the next set_path(); the detail
-is the peer's address, 4 bytes. Once for each set_path()."""
+is the peer's address, 4 bytes. Once for each set_path(); where too many events wait, with a later packet for it."""
 EVENT_DOUBT: Final[int]
 """Of such a device: packets went both ways by the path to a peer, and now what was sent there is not answered; the
 detail is the peer's address, 4 bytes. Whether the path is dead is for probes to say. At most once in 3 s of a path."""
@@ -898,6 +899,12 @@ def age_waiting(engine: Engine, tun: int, seconds: float) -> None:
 
 def set_link_counter(engine: Engine, tun: int, local: int, number: int) -> None:
     """For tests: have a session's links go on with this counter."""
+
+def age_stranded(engine: Engine, tun: int, peer: int, seconds: float) -> None:
+    """For tests: Python was told so much earlier that a packet for a peer has no way."""
+
+def set_pending(engine: Engine, tun: int, number: int) -> None:
+    """For tests: so many of a device's events wait for Python. It may have 16,384 there."""
 
 def set_old_sealed(engine: Engine, tun: int, number: int) -> None:
     """For tests: so many datagrams were sealed for original clients."""

@@ -120,11 +120,10 @@ cdef inline Path *path_of(SealPeer *peer) noexcept nogil:
 
 
 cdef void path_quiet(Worker *w, Seals *seals, Path *path) noexcept nogil:
-    """Nothing goes by it any more: Python is told, once."""
-    cdef uint8_t detail[4]
-    if or_ordered64(&path.quiet, 1) == 0:
-        store_be32(detail, path.peer)
-        tell_sealing(w, seals, EV_QUIET, detail, sizeof(detail))
+    """Nothing goes by it any more. Python is told, once; where too many events wait for that, again with the next
+    packet for it."""
+    store_relaxed64(&path.quiet, 1)
+    tell_once(w, seals, EV_QUIET, path.peer, &path.told)
 
 
 cdef inline bint path_proven(const Path *path, uint8_t flags, const uint8_t *plain, uint32_t n,

@@ -233,8 +233,12 @@ cdef bint link_forward(Worker *w, Slot *s, Seals *seals, uint32_t address, const
         return False
     peer = peer_find(seals, address)
     path = path_of(peer)
-    if (path == NULL or load_relaxed64(&path.quiet) != 0 or load_acquire64(&peer.way) != WAY_SEAL
-            or (load_relaxed64(&peer.waiting) != 0 and not released)):
+    if path == NULL:
+        return False
+    if load_relaxed64(&path.quiet) != 0:
+        path_quiet(w, seals, path)
+        return False
+    if load_acquire64(&peer.way) != WAY_SEAL or (load_relaxed64(&peer.waiting) != 0 and not released):
         return False
     point(POINT_PATH)
     now = boot_now(w)

@@ -84,7 +84,10 @@ cdef inline bint old_in_clear(Worker *w, Slot *s, const SealPeer *peer) noexcept
 cdef OldPath *old_open_path(Worker *w, Slot *s, SealPeer *peer) noexcept nogil:
     """The path to a peer, by which packets may go now; NULL none, also for no peer."""
     cdef OldPath *old = <OldPath *>load_pointer(<void **>&peer.old) if peer != NULL else NULL
-    if old == NULL or old.path.longest == 0 or load_relaxed64(&old.path.quiet) != 0 or not old_in_clear(w, s, peer):
+    if old == NULL or old.path.longest == 0 or not old_in_clear(w, s, peer):
+        return NULL
+    if load_relaxed64(&old.path.quiet) != 0:
+        path_quiet(w, <Seals *>load_pointer(<void **>&w.engine.networks[s.network].seals), &old.path)
         return NULL
     return old
 

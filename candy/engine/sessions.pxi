@@ -115,6 +115,17 @@ cdef inline void tell_wanted(Worker *w, Seals *seals, SealPeer *peer, bint waits
         tell_once(w, seals, EV_WANTED, peer.address, &peer.told_wanted)
 
 
+cdef void tell_stranded(Worker *w, Seals *seals, SealPeer *peer) noexcept nogil:
+    """A packet is to be sealed for a peer, and there is neither a path nor a relay: perhaps a direct link is found.
+    Python is told once a second."""
+    cdef uint8_t detail[4]
+    cdef uint64_t told = load_relaxed64(&peer.stranded_ns)
+    if told == 0 or since(w.now, told) >= SECOND_NS:
+        store_relaxed64(&peer.stranded_ns, w.now)
+        store_be32(detail, peer.address)
+        tell_sealing(w, seals, EV_WANTED, detail, sizeof(detail))
+
+
 cdef void tell_unknown(Worker *w, Seals *seals, uint32_t source) noexcept nogil:
     """Something came for a session that is not there: one event of each source in 5 s, so that none uses up what all
     have."""

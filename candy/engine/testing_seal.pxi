@@ -125,6 +125,17 @@ def age_path(_Sealing engine not None, tun, uint32_t peer, double seconds):
     age(&path.doubted_ns, seconds)
 
 
+def age_stranded(_Sealing engine not None, tun, uint32_t peer, double seconds):
+    cdef SealPeer *found = peer_find(engine.sealing(tun), peer)
+    if found == NULL:
+        raise ValueError("no such peer")
+    age(&found.stranded_ns, seconds)
+
+
+def set_pending(_Sealing engine not None, tun, uint64_t number):
+    store_relaxed64(&engine.find(tun).pending, number)
+
+
 def set_old_sealed(_Sealing engine not None, tun, uint64_t number):
     store_relaxed64(&engine.sealing(tun).old_sealed, number)
 

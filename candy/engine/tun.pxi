@@ -131,6 +131,8 @@ cdef uint32_t tun_by_way(Worker *w, Slot *s, Seals *seals, uint64_t connection, 
     if way == WAY_CLEAR:
         return tun_clear(w, s, connection, out, packet, length, vnet, u, hop)
     if way == WAY_SEAL:
+        if slot_if_current(w, connection) == NULL:
+            tell_stranded(w, seals, peer)
         return tun_seal(w, s, seals, peer, connection, out, packet, length, vnet, u)
     return 0
 

@@ -701,6 +701,7 @@ cdef struct Path:
     uint64_t packet_ns              # when a packet last came by it
     uint64_t doubted_ns             # when Python was last told that it may be dead
     uint64_t quiet                  # packets go by the relay
+    uint64_t told                   # Python knows that
     Traffic traffic                 # of packets; worker: the device's
 
 # The same to an original client, with the key that it opens by.
@@ -733,6 +734,7 @@ cdef struct SealPeer:
     OldPath *old                    # likewise, of an original client
     uint32_t hops[4]                # OLD_HOPS: by whom packets of such a one come, and by the first go; else 0
     uint64_t icmp_ns                # when a sender was told that nothing goes there, 0 never
+    uint64_t stranded_ns            # when Python was told that a packet has no way, 0 never
     uint64_t waiting                # packets; written under the lock of Seals
     # the lock of Seals
     uint64_t waiting_bytes

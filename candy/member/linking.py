@@ -27,7 +27,15 @@ from ipaddress import IPv4Address, IPv4Network
 from math import inf
 from typing import Final, NamedTuple, assert_never
 
-from candy._fastpath import EVENT_DOUBT, EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN, Engine
+from candy._fastpath import (
+    EVENT_DOUBT,
+    EVENT_LINK,
+    EVENT_NOTED,
+    EVENT_QUIET,
+    EVENT_STUN,
+    EVENT_WANTED,
+    Engine,
+)
 from candy.errors import OperationalError, WireError
 from candy.host.candidates import Machine, look, reaches
 from candy.member.legacylinking import LegacyLinking
@@ -241,7 +249,7 @@ class Linking:
         self.legacy.follow(action)
 
     def on_event(self, source: int, kind: int, detail: bytes) -> bool:
-        """Act on an event of the engine's; False: it is none about direct links."""
+        """Act on an event of the engine's; False: it is none about direct links alone."""
         if any(source == link for link, _ in self._sockets.values()):
             if kind == EVENT_STUN:
                 self._on_stun(detail)
@@ -253,13 +261,15 @@ class Linking:
             self._do(self._links.noted(_number(detail), detail[4:], now))
         elif kind == EVENT_LINK:
             self._do(self._links.arrived(_number(detail), _endpoint(detail[12:31]), detail[31:], now))
+        elif kind == EVENT_WANTED:
+            self._do(self._links.wanted(IPv4Address(detail), now))
+            return False
         elif kind == EVENT_DOUBT:
             self._do(self._links.doubted(IPv4Address(detail), now))
         elif kind == EVENT_QUIET:
             peer = IPv4Address(detail[:4])
             if not self.legacy.silenced(peer):
-                self.linked(peer, False)
-                _log.debug("%s is reached by the relay: nothing comes back by its link", peer)
+                _log.debug("nothing comes back by the link of %s", peer)
                 self._do(self._links.silenced(peer, now))
         else:
             return self.legacy.on_event(kind, detail)

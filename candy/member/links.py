@@ -3,7 +3,7 @@
     Install, SetPeer, …, of sessions ─┐                                            ┌─▶ engine   SendNote, SendProbe
     OFFER, ANSWER, quiet, of engine ──┼─▶ Links ─┬─ a Pathfinder for each peer ────┼─▶ engine   SetPath, ClearPath
     own addresses, of this machine ───┤          └─ offers: told, heard, repeated  └─▶ status   state()
-    traffic, time ────────────────────┘
+    traffic, Wanted, time ────────────┘
 
 Rules:
  1. With a session for a peer there are offers: each end sends its own and asks for the other's, until it is there, in
@@ -12,7 +12,8 @@ Rules:
  2. A greater sequence replaces what an offer said before. Sequences begin with the time of the program's start, so that
     they exceed those of the program before it.
  3. Without direct links a member answers offers by one that says so, and does nothing else.
- 4. A peer is forgotten with its last session: what its device was reached by is nothing for another one's.
+ 4. A peer is forgotten with its last session: what its device was reached by is nothing for another one's. Until then
+    its link is looked for, also where the relay calls it away, and nothing is sealed for it unless the link is found.
  5. Addresses that are inside of the network, or of what it leads to, are not used, nor those that no other machine can
     have for an address. What else is not, says `may_use`.
  6. All peers share a Budget. An idle peer costs nothing, and one with nothing due is not looked at.
@@ -89,7 +90,9 @@ class _Peer:
     finder: Pathfinder
     met_at: float
     session: int = 0
-    """The one that seals; 0: none does."""
+    """The one that seals, or did so last; 0: it is gone, or there was none."""
+    is_sealed_for: bool = False
+    """By what the engine was told."""
     sessions: set[int] = field(default_factory=set)
     """All that open."""
     newest: int = 0
@@ -215,8 +218,11 @@ class Links:
             case Remove():
                 address = self._by_session.pop(action.local, None)
                 if address is not None:
-                    self._peers[address].sessions.discard(action.local)
-                    return [] if self._peers[address].sessions else self._forget(address)
+                    peer = self._peers[address]
+                    peer.sessions.discard(action.local)
+                    if peer.session == action.local:
+                        peer.session = 0
+                    return [] if peer.sessions else self._forget(address)
             case SetPeer():
                 return self._set_peer(action, now)
             case ForgetPeer():
@@ -271,12 +277,13 @@ class Links:
         return self._step(address, now)
 
     def silenced(self, address: IPv4Address, now: float) -> list[Action]:
-        """The engine has left a path on which nothing came back."""
+        """The engine has left a path on which nothing came back: perhaps the one before that which it has now. It loses
+        that, too, so that it never goes by what is taken for dead here."""
         peer = self._peers.get(address)
         if peer is None:
             return []
         peer.finder.silenced(now)
-        return self._step(address, now)
+        return [ClearPath(address), *self._step(address, now)]
 
     def doubted(self, address: IPv4Address, now: float) -> list[Action]:
         """The engine misses an answer by a path."""
@@ -289,17 +296,11 @@ class Links:
     def polled(self, busy: Iterable[IPv4Address], now: float) -> list[Action]:
         """There was traffic with these peers since the last time, and with no others."""
         self._poll_at = tick_of(now + POLL_S)
-        actions: list[Action] = []
-        for address in busy:
-            peer = self._peers.get(address)
-            if peer is None:
-                continue
-            if peer.session and not self.is_off:
-                is_news = self._wake(address, now) or peer.told != self._own.sequence
-                actions += self._ask(peer, now) if is_news else []
-                if is_news or self._awake[address] == now:
-                    self._schedule(address)
-        return actions
+        return [action for address in busy for action in self._used(address, now)]
+
+    def wanted(self, address: IPv4Address, now: float) -> list[Action]:
+        """There is a packet for a peer that has no way now. A direct link would be one."""
+        return self._used(address, now)
 
     def tick(self, now: float) -> list[Action]:
         """Act on deadlines."""
@@ -317,15 +318,30 @@ class Links:
         peer = self._peers.get(action.address)
         if peer is None:
             return []
-        if action.way not in (Way.SEAL, Way.WAIT):
-            return self._forget(action.address)
-        is_first = peer.told == 0
-        peer.session = action.session if action.way is Way.SEAL else 0
-        if not peer.session or self.is_off or not is_first:
+        was_sealed_for, peer.is_sealed_for = peer.is_sealed_for, action.way is Way.SEAL
+        if not peer.is_sealed_for:
             return []
-        self._wake(action.address, now)
+        peer.session = action.session
+        if self.is_off:
+            return []
+        if peer.told == 0:
+            self._wake(action.address, now)
+        elif was_sealed_for or action.address not in self._awake:
+            return []
+        # What the two have told each other meanwhile may be lost.
         actions = self._ask(peer, now)
         self._schedule(action.address)
+        return actions
+
+    def _used(self, address: IPv4Address, now: float) -> list[Action]:
+        """There is traffic with a peer."""
+        peer = self._peers.get(address)
+        if peer is None or not peer.session or self.is_off:
+            return []
+        is_news = self._wake(address, now) or peer.told != self._own.sequence
+        actions = self._ask(peer, now) if is_news else []
+        if is_news or self._awake[address] == now:
+            self._schedule(address)
         return actions
 
     def _wake(self, address: IPv4Address, now: float) -> bool:

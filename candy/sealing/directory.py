@@ -13,8 +13,8 @@ Rules:
     pinned, so that a restart hides nothing.
  4. At most CONTACTS_MOST: who was of use longest ago makes room, and who seals only where nobody else is there: else
     forged sources of packets in the clear would have what is known of it forgotten, and its sessions with that.
- 5. What was told on a connection is stale on the next one: the relay tells no more changes. It counts until it is told
-    again, but for nothing new.
+ 5. What was told on a connection is stale on the next one, and not before: the relay tells no more changes. It counts
+    until it is told again, but for nothing new.
 
 This module knows neither sessions nor messages' ways.
 """
@@ -91,6 +91,7 @@ class Contact:
     is_asking: bool = False
     """The answer has not come yet."""
     asked_at: float = -inf
+    """When the relay was, or would have been if it had answered before."""
     wants: bool = False
     """A session, as soon as one may begin."""
     slots: Slots = field(default_factory=Slots)
@@ -182,9 +183,9 @@ class Directory:
 
     def ask(self, contact: Contact, now: float) -> None:
         """Have the relay asked, unless it is being asked."""
+        contact.asked_at = now
         if not contact.is_asking:
             contact.is_asking = True
-            contact.asked_at = now
             self._asks[contact.address] = contact
 
     def asks(self, now: float) -> Iterator[Ask]:
@@ -197,7 +198,12 @@ class Directory:
         """The connection is gone, and what the relay was asked with it."""
         self._asks.clear()
         for contact in self:
-            contact.is_stale, contact.is_asking = True, False
+            contact.is_asking = False
+
+    def joined(self) -> None:
+        """There is another connection, on which nothing was told yet (rule 5)."""
+        for contact in self:
+            contact.is_stale = True
 
     def is_revoked(self, key: bytes) -> bool:
         return key in self._revoked

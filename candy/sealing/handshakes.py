@@ -12,7 +12,8 @@ Rules:
  3. Crossing: with a message 1 of its own under way, the member with the smaller key drops the other's and waits; the
     other answers, and still takes an answer to its own.
  4. Within a session the messages are notes. What gets no answer is repeated as HANDSHAKE: the peer may have lost the
-    session. Without a relay it is repeated as a note, which a direct link may carry.
+    session. Without a relay, or with one that calls the peer away, it is repeated as a note, which a direct link may
+    carry.
  5. A relay that is away for AWAY_MOST_S could have told of a revocation long since: from then on no session begins
     without it.
  6. Message 2 that does not open leaves what is under way as it was. It is a sign of another secret, or of a relay that
@@ -170,8 +171,10 @@ class Handshakes:
         steps: list[Step] = []
         for underway in [underway for underway in self._underway.values() if at.now >= underway.repeat_at]:
             if at.now - underway.first_at < GIVE_UP_S:
-                within = None if self._connection is not None else underway.contact.slots.sealing(at.now)
-                steps += self._offer(underway.contact, at, underway.first_at, within) or []
+                contact = underway.contact
+                is_by_relay = self._connection is not None and contact.standing is Standing.SEALS
+                within = None if is_by_relay else contact.slots.sealing(at.now)
+                steps += self._offer(contact, at, underway.first_at, within) or []
             else:
                 del self._underway[underway.contact.address]
                 steps.append(Changed(underway.contact))

@@ -187,7 +187,8 @@ EngineAction = SetSealing | Install | Remove | SetPeer | ForgetPeer | SendSealed
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A packet for this address came from the device: one waits, or SetPeer.tells_wanted asked to be told."""
+    """A packet for this address came from the device: one waits, or SetPeer.tells_wanted asked to be told; or it
+    was to be sealed, and there is neither a relay nor a direct link. That is raised once a second."""
 
     address: IPv4Address
 

@@ -100,7 +100,7 @@ class Sessions:
         """When tick() has to be called; inf: not at all."""
         if self._directory.is_empty:
             return self._groups.deadline
-        is_busy = self._directory.has_asks or self._handshakes.has_waiting
+        is_busy = (self._is_connected and self._directory.has_asks) or self._handshakes.has_waiting
         soon = self._ticked_at + BUSY_S
         return soon if is_busy else min(self._ticked_at + TICK_S, max(soon, self._handshakes.deadline))
 
@@ -112,6 +112,7 @@ class Sessions:
     def joined(self, joined: Joined, at: Moment) -> list[Action]:
         """Let in on a connection, which leads from now on."""
         self._leave(at.now)
+        self._directory.joined()
         before, self._joined = self._joined, joined
         steps: list[Step] = []
         if before is not None and (before.address, before.lease) != (joined.address, joined.lease):

@@ -12,8 +12,10 @@ Rules:
  1. In the clear is taken what comes from addresses of which nobody says, or has said, that they seal; under REQUIRE
     from none.
  2. With a packet for one that is neither sealed for nor waited for, the relay is asked again once in ASK_S; with one in
-    the clear from where none may come, once in ASK_SOON_S.
- 3. What was told on a connection before is as nothing, but for a session, and for rule 1.
+    the clear from where none may come, once in ASK_SOON_S. So it is with one for who is away and has a session still,
+    which may answer by a direct link (candy.member.links).
+ 3. What was told on a connection before this one is as nothing, but for a session, and for rule 1. Without a connection
+    it goes on to count, for nothing leaves in the clear then but what an old client's direct link takes.
 
 This module changes nothing. `now` is in seconds of CLOCK_BOOTTIME.
 """
@@ -61,7 +63,7 @@ def entry(contact: Contact, seal: Seal, now: float) -> tuple[SetPeer, float]:
     longest = LONGEST if sealing is None else min(LONGEST, sealing.commit_bytes)
     if now < contact.longest_until:
         longest = min(longest, contact.longest)
-    wanted_at = inf if how in (Way.WAIT, Way.SEAL) else contact.asked_at + ASK_S
+    wanted_at = inf if how in (Way.WAIT, Way.SEAL) else contact.asked_at + (ASK_S if sealing is None else ASK_SOON_S)
     clear_at = inf if takes else contact.asked_at + ASK_SOON_S
     made = SetPeer(
         contact.address,

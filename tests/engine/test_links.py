@@ -26,7 +26,15 @@ from kit.superpacket import ANY, IPIP, NO_VNET, A, B, C, checksums_right, folded
 from kit.superpacket import udp as udp_packet
 
 from candy import _fastpath
-from candy._fastpath import EVENT_CONFIRMED, EVENT_DOUBT, EVENT_LINK, EVENT_NOTED, EVENT_QUIET, EVENT_STUN
+from candy._fastpath import (
+    EVENT_CONFIRMED,
+    EVENT_DOUBT,
+    EVENT_LINK,
+    EVENT_NOTED,
+    EVENT_QUIET,
+    EVENT_STUN,
+    EVENT_WANTED,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -37,6 +45,8 @@ UDP_GRO = 104
 SO_NO_CHECK = 11
 UNREACHABLE = ("10.9.9.9", 9)
 """For a socket bound to loopback: the kernel refuses it, and nothing leaves."""
+EVENTS_MOST = 16384
+"""Of a device."""
 
 
 def arrives(one: Linked) -> None:
@@ -654,6 +664,43 @@ def test_packets_that_go_one_way_are_no_stall() -> None:
         _fastpath.age_path(one.engine, one.device.tun, B, 0.2)
         sends(one)
         assert one.device.told(EVENT_DOUBT) == []
+
+
+def test_a_quiet_path_is_told_of_as_soon_as_there_is_room() -> None:
+    with linked() as one:
+        asks_in_vain(one, 3)
+        _fastpath.age_path(one.engine, one.device.tun, B, 0.3)
+        _fastpath.set_pending(one.engine, one.device.tun, EVENTS_MOST)
+        out = packet(A, B, b"by the relay")
+        for _ in range(2):
+            assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.is_quiet()
+        assert one.device.told(EVENT_QUIET) == []
+        _fastpath.set_pending(one.engine, one.device.tun, EVENTS_MOST - 1)
+        for _ in range(3):
+            assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.device.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+        assert one.device.relay.dropped() == {"events": 2}
+
+
+def test_a_packet_without_any_way_is_told_once_a_second() -> None:
+    """There may be a link."""
+    with linked(with_path=False) as one:
+        out = packet(A, B, b"by the relay")
+        assert one.one.went(one.device.sends(out).payload).packet == out
+        assert one.device.told(EVENT_WANTED) == []
+        server = one.device.server
+        server.close()
+        one.device.relay.cause(server.connection)
+        for number in range(5):
+            one.device.kernel.send(packet(A, B, bytes([number])))
+        assert one.told(EVENT_WANTED) == [B.to_bytes(4, "big")]
+        # For this one they wait: behind it those before are through.
+        one.device.kernel.send(packet(A, C))
+        assert one.told(EVENT_WANTED, 2) == [B.to_bytes(4, "big"), C.to_bytes(4, "big")]
+        _fastpath.age_stranded(one.engine, one.device.tun, B, 1.0)
+        one.device.kernel.send(packet(A, B, b"later"))
+        assert one.told(EVENT_WANTED, 3)[2:] == [B.to_bytes(4, "big")]
 
 
 def test_where_the_kernel_sends_nothing_is_quiet() -> None:

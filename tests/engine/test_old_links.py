@@ -315,6 +315,21 @@ def test_ivs_are_used_up() -> None:
         assert one.device.sends(out).payload == FORWARD + out
 
 
+def test_a_quiet_path_is_told_of_as_soon_as_there_is_room() -> None:
+    with old_linked() as one:
+        _fastpath.set_old_sealed(one.engine, one.tun, 1 << 32)
+        _fastpath.set_pending(one.engine, one.tun, 16384)
+        out = packet(A, B, b"by the relay")
+        for _ in range(2):
+            assert one.device.sends(out).payload == FORWARD + out
+        assert one.device.told(EVENT_QUIET) == []
+        _fastpath.set_pending(one.engine, one.tun, 16383)
+        for _ in range(3):
+            assert one.device.sends(out).payload == FORWARD + out
+        assert one.device.told(EVENT_QUIET) == [B.to_bytes(4, "big")]
+        assert one.dropped() == {"events": 2}
+
+
 def test_a_super_packet_has_no_more_ivs_than_there_are() -> None:
     with old_linked(vnet=True) as one:
         _fastpath.set_old_sealed(one.engine, one.tun, (1 << 32) - 2)

@@ -8,7 +8,9 @@ Rules:
  2. The engine of a host answers probes, tells of what comes from where no path leads, asks to hear of a path by which
     something goes and nothing comes, and leaves it after PATIENCE_S. Neither a probe, nor what asks while something is
     on its way there, says that what goes arrives. So does the real one (candy/engine/link.pxi).
- 3. A packet goes by the path, or else by the relay, which loses nothing.
+ 3. A packet goes by the path, or else by the relay, which loses nothing. Who has lost the relay is away for the others:
+    they seal nothing for it but what goes by a path. What goes neither way raises Wanted: of who is away once in
+    ASK_SOON_S, without a relay once a second. So do the real ones (candy.sealing.ways, candy/engine/sessions.pxi).
 """
 
 import heapq
@@ -29,6 +31,7 @@ from candy.member.pathfinder import Doubt
 from candy.protocol.linking import PROBE, Answer, Candidate, Endpoint, Kind
 from candy.protocol.wire import DropReason
 from candy.sealing.seals import Install, Remove, SetPeer, Way
+from candy.sealing.ways import ASK_SOON_S
 
 LAN_S, WAN_S, RELAY_S = 0.0005, 0.01, 0.03
 PATIENCE_S = 0.7
@@ -110,6 +113,7 @@ class Host:
         self.nat = nat
         self.blocked = False
         self.mute = False
+        self.has_relay = True
         self.mtu = 1500
         self.links = Links(lambda _: True, world.random.randbytes, self.heard_at, 1000 * number)
         self.paths: dict[IPv4Address, Path] = {}
@@ -117,6 +121,7 @@ class Host:
         """At the peer, by its address."""
         self.got: Counter[str] = Counter()
         self.busy: set[IPv4Address] = set()
+        self.wanted_at: dict[IPv4Address, float] = {}
         self.probes: list[tuple[float, Endpoint]] = []
         self.set_paths: list[tuple[float, SetPath]] = []
         self.proven: set[Endpoint] = set()
@@ -146,12 +151,17 @@ class Host:
     def send(self, peer: "Host", length: int = 100) -> None:
         """A packet of the user's, of so many bytes."""
         world, path = self.world, self.paths.get(peer.address)
+        if path is None and not (self.has_relay and peer.has_relay):
+            if world.now >= self.wanted_at.get(peer.address, -inf) + (ASK_SOON_S if self.has_relay else 1.0):
+                self.wanted_at[peer.address] = world.now
+                self.do(self.links.wanted(peer.address, world.now))
+            return
         self.busy.add(peer.address)
         if path is not None and path.asked_at is not None and world.now - path.asked_at > PATIENCE_S:
             path.is_quiet, path.asked_at = True, None
             self.do(self.links.silenced(peer.address, world.now))
         if path is None or path.is_quiet or length > path.longest:
-            world.after(RELAY_S, lambda: peer.take("relay", self.address))
+            self.by_relay(peer, lambda: peer.take("relay", self.address))
             return
         unheard = world.now - path.heard_at
         if (
@@ -168,6 +178,21 @@ class Host:
         path.sent_at = world.now
         world.post(self, path.endpoint, Datagram(world.local(peer, self), b"E", length + 60, asks))
 
+    def by_relay(self, peer: "Host", arrive: Callable[[], None]) -> None:
+        """Send something by the relay, if both have one."""
+        if self.has_relay and peer.has_relay:
+            self.world.after(RELAY_S, arrive)
+
+    def seals_for(self, peer: "Host") -> bool:
+        """Whether packets for it are sealed. Who has lost the relay is told of nobody that it were away."""
+        return peer.has_relay or not self.has_relay or peer.address in self.paths
+
+    def set_peer(self, peer: "Host") -> None:
+        """Say what becomes of packets for a peer, with which there is a session."""
+        is_sealed = self.seals_for(peer)
+        way, local = (Way.SEAL, self.world.local(self, peer)) if is_sealed else (Way.NO_ROUTE, 0)
+        self.do(self.links.followed(SetPeer(peer.address, way, local), self.world.now))
+
     def take(self, by: str, peer: IPv4Address) -> None:
         self.got[by] += 1
         self.busy.add(peer)
@@ -183,6 +208,8 @@ class Host:
         is_elsewhere = path is not None and content[:1] == b"\x02" and path.endpoint != source
         if path is not None and content[:1] != bytes([PROBE]) and not contradicts and not is_elsewhere:
             path.heard_at, path.asked_at = world.now, None
+        if content[:1] == b"N":
+            self.note(world.host(peer), content[1:])
         if content[:1] == b"E":
             if path is not None:
                 path.packet_at = world.now
@@ -207,8 +234,10 @@ class Host:
                     peer = world.host(self.links.peer_of(action.session))
                     if self.notes_lost:
                         self.notes_lost -= 1
+                    elif (path := self.paths.get(peer.address)) is not None and not path.is_quiet:
+                        world.post(self, path.endpoint, Datagram(world.local(peer, self), b"N" + action.body, 200))
                     else:
-                        world.after(RELAY_S, partial(peer.note, self, action.body))
+                        self.by_relay(peer, partial(peer.note, self, action.body))
                 case SendProbe():
                     peer = world.host(self.links.peer_of(action.session))
                     self.probes.append((world.now, action.endpoint))
@@ -218,8 +247,10 @@ class Host:
                     self.set_paths.append((world.now, action))
                     assert action.endpoint in self.proven
                     self.paths[action.peer] = Path(action.endpoint, action.longest, world.now)
+                    self.set_peer(world.host(action.peer))
                 case ClearPath():
                     self.paths.pop(action.peer, None)
+                    self.set_peer(world.host(action.peer))
                 case Doubt():
                     world.after(2 * WAN_S, self.gather)
                 case DropReason():
@@ -268,8 +299,21 @@ class World:
             host.sessions[peer.address] = self.local(peer, host)
             host.do(host.links.followed(installed(local, peer.address), self.now))
         for host, peer in ((one, other), (other, one)):
-            local = self.local(host, peer)
-            host.do(host.links.followed(SetPeer(peer.address, Way.SEAL, local), self.now))
+            host.set_peer(peer)
+
+    def lose(self, lost: Host) -> None:
+        """It has lost the relay, which says so to those who have a session with it."""
+        self._reach(lost, has_relay=False)
+
+    def regain(self, host: Host) -> None:
+        """It is back."""
+        self._reach(host, has_relay=True)
+
+    def _reach(self, changed: Host, *, has_relay: bool) -> None:
+        changed.has_relay = has_relay
+        for host in self.hosts.values():
+            if host.has_relay and changed.address in host.sessions:
+                host.set_peer(changed)
 
     def part(self, one: Host, other: Host) -> None:
         """Their session ends."""

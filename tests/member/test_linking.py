@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from kit.links_world import installed
 
-from candy._fastpath import EVENT_LINK, EVENT_NOTED, EVENT_PONG, EVENT_QUIET, EVENT_STUN, Engine
+from candy._fastpath import EVENT_LINK, EVENT_NOTED, EVENT_PONG, EVENT_QUIET, EVENT_STUN, EVENT_WANTED, Engine
 from candy.errors import OperationalError
 from candy.host.candidates import Machine
 from candy.member import linking
@@ -184,6 +184,8 @@ async def test_a_path_from_offer_to_end() -> None:
     assert setting.event(EVENT_QUIET, PEER.packed)
     assert setting.linked[-1] == (PEER, False)
     assert setting.linking.state(PEER).endpoint is None
+    # It may be another path by now, which packets would go on to leave by.
+    assert setting.engine.all("clear_path") == [(TUN, int(PEER))]
     assert setting.offers()[-1].flags & Says.HEARS_NOTHING
 
 
@@ -206,6 +208,21 @@ async def test_traffic_keeps_it_awake() -> None:
     setting.now += 1
     setting.engine.carried = [(SESSION, 0, setting.now, 0.0, 0.0, 0.0)]
     setting.linking.go_on()
+    assert len(setting.offers()) == before + 1
+
+
+async def test_a_packet_that_has_no_way_keeps_it_awake() -> None:
+    """The event is about sealing, too."""
+    setting = Setting()
+    await setting.looked()
+    setting.meet()
+    setting.linking.follow(SetPeer(PEER, Way.NO_ROUTE))
+    setting.now += 70
+    setting.linking.go_on()
+    before = len(setting.offers())
+    assert not setting.event(EVENT_WANTED, PEER.packed)
+    assert len(setting.offers()) == before + 1
+    assert not setting.event(EVENT_WANTED, ip_address("10.99.0.77").packed)
     assert len(setting.offers()) == before + 1
 
 

@@ -11,7 +11,7 @@ from kit.links_world import Host, Nat, World, installed
 from candy.member.budget import TICK_S
 from candy.member.links import OFFERS_S, ClearPath, Links, SendNote, SendProbe, SetPath
 from candy.protocol.linking import Answer, Candidate, Endpoint, Kind, Offer, Reason, Says
-from candy.sealing.seals import ForgetPeer, Remove, SetPeer, Way
+from candy.sealing.seals import Remove, SetPeer, Way
 
 A_NAT, B_NAT = (IPv4Address(f"203.0.113.{last}") for last in (1, 2))
 NATS = {
@@ -335,6 +335,117 @@ def test_with_its_last_session_a_peer_is_forgotten() -> None:
     assert both(a, b) == (True, True)
 
 
+# Who has lost the relay is away for the other one.
+
+
+def apart(each_s: float = 0.1) -> tuple[World, Host, Host]:
+    """Two with a path to each other, of whom the second one has lost the relay."""
+    world = World()
+    a, b = pair(world, "full cone", "full cone")
+    world.run(5.0, each_s, (a, b))
+    world.lose(b)
+    world.run(5.0, each_s, (a, b))
+    assert both(a, b) == (True, True)
+    assert a.seals_for(b)
+    return world, a, b
+
+
+def arrives(world: World, source: Host, peer: Host) -> bool:
+    """Whether packets arrive, by the path alone."""
+    peer.got.clear()
+    world.run(2.0, 0.1, (source, peer))
+    return peer.got["direct"] >= 19 and not peer.got["relay"]
+
+
+@pytest.mark.parametrize("traffic", ["there", "back", "both"])
+@pytest.mark.parametrize("blocked_s", [0.5, 1.2, 5.0])
+def test_a_peer_that_is_away_is_found_again(traffic: str, blocked_s: float) -> None:
+    world, a, b = apart()
+    flows = {"there": [(a, b)], "back": [(b, a)], "both": [(a, b), (b, a)]}[traffic]
+    a.blocked = True
+    world.run(blocked_s, 0.1, *flows)
+    a.blocked = False
+    world.run(6.0, 0.1, *flows)
+    assert both(a, b) == (True, True)
+    assert arrives(world, a, b)
+    assert arrives(world, b, a)
+
+
+@pytest.mark.parametrize("has_relay", [True, False])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_it_is_looked_for_as_long_as_there_are_packets_for_it(has_relay: bool, is_back: bool) -> None:
+    world, a, b = apart()
+    a.has_relay = has_relay
+    flow = (b, a) if is_back else (a, b)
+    a.blocked = True
+    world.run(50.0, 0.1, flow)
+    assert both(a, b) == (False, False)
+    a.blocked = False
+    # Ever more seldom, as any path that is lost.
+    world.run(31.0, 0.1, flow)
+    assert arrives(world, *flow)
+
+
+@pytest.mark.parametrize("has_relay", [True, False])
+@pytest.mark.parametrize("is_back", [False, True])
+def test_without_any_that_costs_nothing(has_relay: bool, is_back: bool) -> None:
+    world, a, b = apart()
+    a.has_relay = has_relay
+    world.run(75.0)
+    assert a.links.deadline == b.links.deadline == float("inf")
+    assert a.seals_for(b) is not has_relay
+    sent = len(a.probes) + len(b.probes)
+    world.run(20.0)
+    assert len(a.probes) + len(b.probes) == sent
+    flow = (b, a) if is_back else (a, b)
+    world.run(2.0, 0.1, flow)
+    assert arrives(world, *flow)
+
+
+def test_who_comes_back_to_the_relay_elsewhere_is_heard() -> None:
+    """What it said of that before it was back is lost."""
+    world = World()
+    a, b = pair(world, "port-restricted", "none")
+    a.blocked = True
+    world.run(5.0, 0.1, (a, b))
+    world.lose(b)
+    a.blocked = False
+    b.own = Endpoint(ip_address("198.51.100.77"), b.own.port)
+    b.gather()
+    world.run(10.0, 0.1, (a, b))
+    assert both(a, b) == (False, False)
+    world.regain(b)
+    world.run(2.0, 0.1, (a, b))
+    assert a.state(b).endpoint == b.own
+
+
+def test_many_that_are_back_cost_nothing_without_traffic() -> None:
+    world = World()
+    a = world.add()
+    peers = [world.add() for _ in range(20)]
+    for peer in peers:
+        world.meet(a, peer)
+    world.run(100.0)
+    sent = len(a.probes)
+    for peer in peers:
+        world.lose(peer)
+        world.regain(peer)
+    assert a.links.deadline == float("inf")
+    world.run(20.0)
+    assert len(a.probes) == sent
+
+
+def test_with_its_last_session_one_that_is_away_is_forgotten_at_once() -> None:
+    """A revocation is nothing else."""
+    world, a, b = apart()
+    a.do(a.links.followed(Remove(world.local(a, b)), world.now))
+    assert not a.paths
+    assert a.links.peer_of(world.local(a, b)) is None
+    a.do(a.links.followed(SetPeer(b.address, Way.NO_ROUTE), world.now))
+    assert a.links.wanted(b.address, world.now) == []
+    assert a.links.deadline == float("inf")
+
+
 # One Links, by hand.
 
 PEER, OTHER = IPv4Address("10.99.0.2"), IPv4Address("10.99.0.3")
@@ -467,16 +578,6 @@ def test_what_others_have_seen_is_bounded() -> None:
         links.arrived(5, Endpoint(ip_address(f"192.0.2.{number}"), 9), b"", number / 100)
     [finder] = [peer.finder for peer in links._peers.values()]
     assert len(finder._trials) == 4
-
-
-@pytest.mark.parametrize("way", [Way.NO_ROUTE, Way.CLEAR, Way.KEY_REFUSED, Way.NOT_SEALING])
-def test_a_peer_that_is_not_sealed_for_has_no_link(way: Way) -> None:
-    links = met()
-    links.followed(SetPeer(PEER, way), 0.2)
-    assert links.peer_of(5) is None
-    links.followed(Remove(5), 0.3)
-    links.followed(ForgetPeer(PEER), 0.3)
-    assert links.deadline == float("inf")
 
 
 def test_a_pair_with_two_ways_to_each_other_becomes_idle() -> None:

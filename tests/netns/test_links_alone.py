@@ -9,9 +9,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from lab.laboratory import Laboratory
-from lab.linked import EACH_S, Pair
-from lab.programs import environment
+from lab.control import Control
+from lab.laboratory import Client, Laboratory
+from lab.linked import EACH_S, Pair, Pinging
+from lab.originalpeer import OriginalPeer
+from lab.programs import RelayProgram, environment
 from lab.traffic import connect
 
 pytestmark = pytest.mark.netns
@@ -23,6 +25,13 @@ from candy.sealing import slots
 slots.REKEY_SENT_S, slots.REKEY_RECEIVED_S, slots.REKEY_EITHER_S = 3.0, 4.0, 4.5
 slots.SEND_S, slots.OPEN_S = 5.0, {OPEN_S}
 """
+OLD = "192.168.202.77"
+WORD_S = 2.0
+NO_RELAY = "table inet no_relay { chain o { type filter hook output priority 0; tcp flags syn reject; }; }"
+NO_UDP = """table inet no_udp {
+    chain i { type filter hook input priority 0; meta l4proto udp drop; }
+    chain o { type filter hook output priority 0; meta l4proto udp drop; }
+}"""
 EACH_BLOCK = 10
 """Answers between two blocks of the stream."""
 
@@ -66,3 +75,40 @@ def test_the_relay_is_gone_under_a_stream(laboratory: Laboratory, tmp_path: Path
     print(f"longest gap: {pair.longest_gap(since):.2f} s")
     assert pair.longest_gap(since) < 5
     assert not pair.left(lines)
+
+
+def cut_off(relay: RelayProgram, client: Client, address: str) -> None:
+    """Have it lose the relay for good, which knows so at once, and has others know."""
+    client.host.run("nft", NO_RELAY)
+    with Control("relay", relay.control) as control:
+        control.ask("POST", f"/v1/members/{address}/kick")
+
+
+def test_who_has_lost_the_relay_keeps_its_links(laboratory: Laboratory, tmp_path: Path) -> None:
+    """First one, whose link has a pause that the other takes for its end; then the other one, too, whose link with an
+    old client goes on when what the relay said of that one was said long ago: WORD_S here."""
+    (tmp_path / "sitecustomize.py").write_text(f"from candy.sealing import ways\nways.ASK_S = {WORD_S}\n")
+    path = f"{tmp_path}:{environment(tmp_path)['PYTHONPATH']}"
+    relay = laboratory.relay()
+    pair = Pair(laboratory, (laboratory.host(), laboratory.host()), PYTHONPATH=path)
+    pair.start()
+    pair.until(path="direct")
+    one, other = pair.one, pair.other
+    with OriginalPeer(laboratory.host(), OLD, pair.address, begins=False) as original:
+        old = Pinging(laboratory, one, OLD)
+        old.start()
+        old.until(path="direct", format="original")
+        cut_off(relay, other, pair.its)
+        pair.wait(20)
+        lines = len(one.lines)
+        other.host.run("nft", NO_UDP)
+        one.wait_for(f"{pair.its} is reached by the relay", lines)
+        other.host.run("nft", "delete table inet no_udp")
+        pair.until(path="direct")
+        pair.wait(20)
+        cut_off(relay, one, pair.address)
+        by_udp, answers = original.by_udp, round(2 * WORD_S / EACH_S)
+        old.wait(answers)
+        pair.wait(20)
+        assert original.by_udp - by_udp >= answers
+        assert [each["path"] for each in [*pair.links, *old.links]] == ["direct"] * 3

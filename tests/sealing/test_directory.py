@@ -36,7 +36,7 @@ def test_who_is_asked_about_is_asked_once_until_it_is_told() -> None:
     assert [ask.addresses for ask in directory.asks(6.0)] == [(IP,)]
     directory.ask(contact, 7.0)
     assert list(directory.asks(7.0)) == []
-    assert contact.asked_at == 5.0
+    assert contact.asked_at == 7.0
     assert directory.hear(SEALS) == (contact, [])
     assert contact.is_told
     directory.ask(contact, 8.0)
@@ -209,7 +209,9 @@ def test_with_the_connection_the_answers_are_lost() -> None:
     directory.ask(contact, 1.0)
     directory.lost()
     assert list(directory.asks(1.0)) == []
-    assert (contact.is_told, contact.is_stale) == (False, True)
+    assert (contact.is_told, contact.is_asking) == (True, False)
+    directory.joined()
+    assert not contact.is_told
     assert contact.identity == IDENTITY
     directory.ask(contact, 2.0)
     assert len(list(directory.asks(2.0))) == 1

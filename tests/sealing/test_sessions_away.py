@@ -1,12 +1,13 @@
 """Sessions while the relay is away: what goes over them goes by another way, as direct links have it."""
 
 import pytest
-from kit.sealed_pair import ONE, TWO, both_pass, shakes, talked, way
+from kit.sealed_pair import ONE, TWO, both_pass, old_client, shakes, talked, way
 from kit.sealed_world import A, B, Sealed, World
 
+from candy.protocol.control import Peer, State
 from candy.protocol.linking import Offer
 from candy.sealing.handshakes import AWAY_MOST_S
-from candy.sealing.seals import Noted, Way
+from candy.sealing.seals import Noted, Wanted, Way
 
 
 def chat(world: World, seconds: float, each_s: float = 10.0) -> None:
@@ -45,10 +46,15 @@ def test_they_go_on_for_hours_with_other_keys_all_the_time(losers: str) -> None:
     both_pass(world, a, b)
 
 
-def test_a_note_that_is_lost_is_repeated_as_one() -> None:
+@pytest.mark.parametrize("losers", ["ab", "a", "b"])
+def test_a_note_that_is_lost_is_repeated_as_one(losers: str) -> None:
     world, a, b = talked()
-    a.lose()
-    b.lose()
+    a.do(a.sessions.linked(B, True, a.at))
+    b.do(b.sessions.linked(A, True, b.at))
+    for node, name in ((a, "a"), (b, "b")):
+        if name in losers:
+            node.lose()
+    world.settle()
     keys = len(world.keys)
     for _ in range(20):
         for node, peer, packet in ((a, B, ONE), (b, A, TWO)):
@@ -115,3 +121,42 @@ def test_no_longer_than_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
     assert way(a, B) is not Way.SEAL
     assert way(b, A) is not Way.SEAL
     assert not a.engine.sessions
+
+
+def test_an_old_client_is_one_as_long_as_no_relay_says_otherwise() -> None:
+    """Its direct link leads there, whatever the time. The next relay is asked before a packet goes by it."""
+    world = World()
+    a = world.add(A)
+    world.relay.change(old_client(B))
+    world.send(a, B, ONE)
+    world.run()
+    a.lose()
+    for _ in range(300):
+        world.pass_time(1)
+        assert way(a, B) is Way.CLEAR
+    # Meanwhile somebody else is there.
+    world.relay.peers[B] = Peer(B, State.NOBODY)
+    world.trace.clear()
+    a.join()
+    assert way(a, B) is Way.WAIT
+    world.send(a, B, TWO)
+    world.run()
+    assert world.trace == []
+    assert a.engine.drops == ["no_route"]
+
+
+def test_what_there_is_nobody_to_ask_about_makes_nothing_busy() -> None:
+    world, a, b = talked()
+    b.lose()
+    world.settle()
+    a.lose()
+    for _ in range(20):
+        # A packet for it has no way, so the engine says.
+        a.happened(Wanted(B))
+        world.pass_time(1)
+        assert a.sessions.deadline == world.now + 1
+    assert way(a, B) is Way.NO_ROUTE
+    # It is not told with every packet that it is wanted.
+    assert a.engine.peers[B].tells_wanted is False
+    world.pass_time(5)
+    assert a.engine.peers[B].tells_wanted is True

@@ -88,6 +88,12 @@ def test_when_the_engine_is_to_tell() -> None:
     assert (entry.tells_clear, due) == (False, NOW + 5)
     entry, due = ways.entry(refused, Seal.PREFER, NOW + 5)
     assert (entry.tells_clear, due) == (True, NOW + 60)
+    # There may be a direct link.
+    away = contact(Standing.ABSENT, seals=True, session=True)
+    entry, due = ways.entry(away, Seal.PREFER, NOW + 4)
+    assert (entry.tells_wanted, due) == (False, NOW + 5)
+    entry, _ = ways.entry(away, Seal.PREFER, NOW + 5)
+    assert (entry.way, entry.tells_wanted) == (Way.NO_ROUTE, True)
 
 
 @pytest.mark.parametrize(
