@@ -180,10 +180,14 @@ cdef uint32_t link_cut(const Super *u, uint32_t index, uint8_t *out) noexcept no
 
 
 cdef bint link_fits(Super *u, const Path *path) noexcept nogil:
-    """Whether a super-packet goes by a path, cut smaller if need be."""
+    """Whether a super-packet goes by a path, cut smaller if need be. So is a single segment, which may be one that is
+    sent again: by the relay it would come late, or not at all where there is none now."""
     if super_segment_size(u) <= path.longest:
         return True
-    if u.protocol != TCP or u.gso_size == 0 or path.longest < u.headers + GSO_TCP_MIN:
+    if u.protocol != TCP or path.longest < u.headers + GSO_TCP_MIN:
+        return False
+    # What these say is said of a segment as a whole.
+    if u.gso_size == 0 and u.packet[u.transport + 13] & (TCP_SYN | TCP_RST | TCP_URG):
         return False
     u.gso_size = path.longest - u.headers
     return True

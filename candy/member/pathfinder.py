@@ -117,6 +117,8 @@ class Pathfinder:
         self._randbytes = randbytes
         self._heard_at = heard_at
         self._trials: dict[Endpoint, Trial] = {}
+        self._offered: tuple[Candidate, ...] = ()
+        """What the peer said last, of which not all may be used now."""
         self._under_way = UnderWay(budget)
         self._turns: dict[bool, float | None] = {True: None, False: None}
         """When it is the path's turn among routine probes, and when that of all others; None: nobody waits for one."""
@@ -188,11 +190,17 @@ class Pathfinder:
                 trial.restart(now if trial is self._path else others_at)
             else:
                 self._drop(endpoint)
+        # What could not be used may be usable now: a default route comes a moment after another one has gone.
+        for candidate in self._offered:
+            endpoint = candidate.endpoint
+            if endpoint not in self._trials and self._may_use(endpoint) and self._may_name(now):
+                self._trials[endpoint] = Trial(candidate, others_at)
 
     def offered(self, candidates: Iterable[Candidate], now: float) -> None:
         """The peer says where it may be reached, in place of what it said before."""
         self._began = now
-        usable = [each for each in candidates if self._may_use(each.endpoint)][:CANDIDATES_MOST]
+        self._offered = tuple(candidates)[:CANDIDATES_MOST]
+        usable = [each for each in self._offered if self._may_use(each.endpoint)]
         wanted = {each.endpoint: each for each in usable}
         for endpoint, trial in list(self._trials.items()):
             if trial.is_offered and endpoint not in wanted:
@@ -212,6 +220,7 @@ class Pathfinder:
     def forget(self) -> None:
         """The peer has no direct links any more."""
         self._trials.clear()
+        self._offered = ()
         self._path = None
 
     def observed(self, endpoint: Endpoint, now: float) -> None:

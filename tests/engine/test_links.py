@@ -22,7 +22,26 @@ from kit.linked import (
 from kit.peer import packet
 from kit.sealing import CIPHERS, CLEAR, PREFER, SEAL
 from kit.sealing_device import client
-from kit.superpacket import ANY, IPIP, NO_VNET, A, B, C, checksums_right, folded, ip_header, pattern, segments, tcp
+from kit.superpacket import (
+    ACK,
+    ANY,
+    FIN,
+    IPIP,
+    NO_VNET,
+    PSH,
+    RST,
+    SYN,
+    URG,
+    A,
+    B,
+    C,
+    checksums_right,
+    folded,
+    ip_header,
+    pattern,
+    segments,
+    tcp,
+)
 from kit.superpacket import udp as udp_packet
 
 from candy import _fastpath
@@ -128,6 +147,39 @@ def test_a_super_packet_is_cut_to_the_path(gso_size: int) -> None:
             # All but the checksum that was left out.
             assert (found.plain[:36], found.plain[38:]) == (part[:36], part[38:])
         assert one.device.relay.dropped() == {}
+
+
+def test_a_single_segment_is_cut_to_the_path() -> None:
+    """Its end is the end of the last part."""
+    whole = tcp(pattern(1400), flags=ACK | PSH | FIN, source=A, to=B)
+    vnet = struct.pack("<BBHHHH", 1, 0, 0, 0, 20, 16)
+    with linked(vnet=True) as one:
+        one.path(longest=1200)
+        one.device.kernel.send(vnet + whole)
+        expected = segments(struct.pack("<BBHHHH", 1, 1, 40, 1160, 20, 16), whole)
+        assert expected is not None
+        assert [part[33] for part in expected] == [ACK, ACK | PSH | FIN]
+        for part in expected:
+            found = one.went()
+            assert found.flags == UNSUMMED
+            assert (found.plain[:36], found.plain[38:]) == (part[:36], part[38:])
+        assert one.device.relay.dropped() == {}
+
+
+@pytest.mark.parametrize("flags", [SYN, SYN | ACK, RST, ACK | URG])
+def test_what_is_said_of_a_whole_segment_is_not_cut(flags: int) -> None:
+    whole = tcp(pattern(1400), flags=flags, source=A, to=B)
+    vnet = struct.pack("<BBHHHH", 1, 0, 0, 0, 20, 16)
+    with linked(vnet=True) as one:
+        one.path(longest=1200)
+        assert one.one.went(one.device.sends(vnet + whole).payload).packet[40:] == pattern(1400)
+
+
+def test_nor_is_one_whose_checksum_is_made() -> None:
+    whole = tcp(pattern(1400), source=A, to=B)
+    with linked(vnet=True) as one:
+        one.path(longest=1200)
+        assert one.one.went(one.device.sends(NO_VNET + whole).payload).packet == whole
 
 
 def test_a_super_packet_of_datagrams() -> None:

@@ -66,6 +66,21 @@ def test_a_hop_without_a_path_has_nothing_of_it() -> None:
         assert one.device.sends(out).payload == FORWARD + out
 
 
+def test_by_a_hop_whose_path_is_not_proven_they_come_and_none_leave() -> None:
+    with three(has_path=False) as (one, _):
+        one.engine.set_old_hops(one.tun, C, [B])
+        one.path(longest=0)
+        out = packet(A, C, b"by the relay")
+        assert one.device.sends(out).payload == FORWARD + out
+        back = packet(C, A, b"by another")
+        one.comes(FORWARD + back)
+        assert one.device.reads() == back
+        one.path()
+        one.device.kernel.send(out)
+        assert one.went() == FORWARD + out
+        assert one.dropped() == {}
+
+
 @pytest.mark.parametrize("who", [B, C], ids=["the hop", "the peer"])
 def test_who_may_seal_now_is_sent_nothing(who: int) -> None:
     with three(has_path=False) as (one, _):

@@ -1,13 +1,15 @@
 """Members with direct links, of which the first one pings another without a pause.
 
     Pair(laboratory, hosts) ─▶ start() ─▶ until(path="direct") ─▶ … what happens to them … ─▶ wait(), longest_gap()
+                                      └─▶ until_at("10.7.0.0/16")
     Pinging(…): the same with members that there are
 
 Rule: time passes by answers; so a test waits no longer than it has to, and none passes without traffic.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import pairwise
 
 from lab.control import asked
@@ -56,12 +58,19 @@ class Pinging:
 
     def until(self, **wanted: object) -> list[dict[str, object]]:
         """Wait until the links are like this."""
+        return self._until(lambda each: all(each[key] == value for key, value in wanted.items()), str(wanted))
+
+    def until_at(self, network: str) -> list[dict[str, object]]:
+        """Wait until each end sends directly to an address of this network."""
+        return self._until(lambda each: _address(each) in ip_network(network), f"in {network}")
+
+    def _until(self, is_wanted: Callable[[dict[str, object]], bool], what: str) -> list[dict[str, object]]:
         for _ in range(self._rounds):
             found = self.links
-            if all(each[key] == value for each in found for key, value in wanted.items()):
+            if all(map(is_wanted, found)):
                 return found
             self.wait(1)
-        raise AssertionError(f"not {wanted}: {self.links}")
+        raise AssertionError(f"not {what}: {self.links}")
 
     def wait(self, answers: int) -> None:
         """Wait for so many answers."""
@@ -111,3 +120,9 @@ class Pair(Pinging):
 def link(client: Client, address: str) -> dict[str, object]:
     found = [each for each in asked(client.control, "/v1/status")["links"] if each["address"] == address]
     return found[0] if found else {"path": None, "why": None, "format": None, "mtu": None}
+
+
+def _address(found: dict[str, object]) -> IPv4Address | IPv6Address:
+    """Where packets go directly; 0.0.0.0 where they don't."""
+    host = str(found["endpoint"] if found["path"] == "direct" else "0.0.0.0:0").rpartition(":")[0]
+    return ip_address(host.strip("[]"))

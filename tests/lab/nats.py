@@ -77,10 +77,11 @@ class Router:
         with self.outside, NFCTSocket() as conntrack:
             conntrack.flush()
 
-    def forward(self, port: int, host: Host) -> None:
-        """Have a UDP port of the outside lead to a machine, also from within: a hairpin."""
-        run = self.outside.run
-        run("nft", f"add rule ip nat in ip daddr {self.address} udp dport {port} dnat to {host.address}:{port}")
+    def forward(self, port: int, host: Host, to: int | None = None) -> None:
+        """Have a UDP port of the outside lead to a machine's, of the same number unless `to` says another; also from
+        within: a hairpin."""
+        run, there = self.outside.run, f"{host.address}:{to or port}"
+        run("nft", f"add rule ip nat in ip daddr {self.address} udp dport {port} dnat to {there}")
         run("nft", f"add rule ip nat out oifname lan0 ct status dnat ip protocol udp snat to {self.address}")
 
     def part(self, *hosts: Host) -> None:

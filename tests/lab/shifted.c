@@ -1,6 +1,7 @@
-/* The wall clock of one program, put forward or back by as many seconds as a file says: preloaded into it.
+/* The clocks of one program, put forward or back by as many seconds as a file says: preloaded into it.
 
-   CANDY_TEST_CLOCK names the file, 8 bytes that may change at any time. Monotonic clocks stay as they are. */
+   CANDY_TEST_CLOCK names the file, of two numbers of 8 bytes that may change at any time: for the wall clock, and for
+   CLOCK_BOOTTIME, which goes on while a machine is asleep. CLOCK_MONOTONIC stays as it is. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -19,7 +20,7 @@ __attribute__((constructor)) static void begin(void) {
     int file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0)
         return;
-    void *mapped = mmap(NULL, sizeof *shift, PROT_READ, MAP_SHARED, file, 0);
+    void *mapped = mmap(NULL, 2 * sizeof *shift, PROT_READ, MAP_SHARED, file, 0);
     close(file);
     if (mapped != MAP_FAILED)
         shift = mapped;
@@ -28,7 +29,9 @@ __attribute__((constructor)) static void begin(void) {
 int clock_gettime(clockid_t clock, struct timespec *at) {
     long failed = syscall(SYS_clock_gettime, clock, at);
     if (!failed && shift && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-        at->tv_sec += *shift;
+        at->tv_sec += shift[0];
+    if (!failed && shift && clock == CLOCK_BOOTTIME)
+        at->tv_sec += shift[1];
     return (int)failed;
 }
 

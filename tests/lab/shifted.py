@@ -1,8 +1,8 @@
-"""A program whose wall clock a test sets, while it runs.
+"""A program whose clocks a test sets, while it runs.
 
-    Clock(folder) ─▶ environment() of the program ─▶ shift(seconds)
+    Clock(library, file) ─▶ environment() of the program ─▶ shift(seconds), or sleep(seconds)
 
-Its monotonic clocks stay right, as a machine's do whose time is set.
+Its CLOCK_MONOTONIC stays right: as a machine's does whose time is set, or which was asleep.
 """
 
 import struct
@@ -30,16 +30,26 @@ class Clock:
     def __init__(self, library: Path, file: Path) -> None:
         self._library = library
         self._file = file
-        file.write_bytes(struct.pack("q", 0))
+        file.write_bytes(bytes(16))
         self.seconds = 0
-        """How far it is ahead."""
+        """How far its wall clock is ahead."""
+        self._asleep = 0
 
     def environment(self) -> dict[str, str]:
         return {"LD_PRELOAD": str(self._library), "CANDY_TEST_CLOCK": str(self._file)}
 
     def shift(self, seconds: int) -> None:
-        """Have it be so far ahead from now on."""
+        """Have its wall clock be so far ahead from now on."""
         self.seconds = seconds
+        self._write()
+
+    def sleep(self, seconds: int) -> None:
+        """So long its machine was asleep, at the end of which it wakes up: the caller has it stand still."""
+        self.seconds += seconds
+        self._asleep += seconds
+        self._write()
+
+    def _write(self) -> None:
         # In one write, and in place: the program has this file mapped.
         with self._file.open("r+b") as opened:
-            opened.write(struct.pack("q", seconds))
+            opened.write(struct.pack("qq", self.seconds, self._asleep))

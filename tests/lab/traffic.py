@@ -7,6 +7,9 @@ import hashlib
 import random
 import socket
 import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 from lab.namespaces import Namespace
 from lab.programs import PATIENCE_S
@@ -18,6 +21,9 @@ IP_MTU_DISCOVER = 10
 """From <linux/in.h>; 0 never sets DF."""
 UDP_SEGMENT = 103
 """From <linux/udp.h>: one call for many datagrams of this size."""
+BLOCK = 1 << 16
+EACH_S = 0.02
+"""From one block of a Stream to the next: 3 MB/s, which no machine is too slow for."""
 
 
 def ping(host: Namespace, destination: str, *options: str) -> str:
@@ -98,6 +104,71 @@ def transfer(here: Namespace, there: Namespace, address: str, size: int, mss: in
     assert digests["received 1"] == digests["sent 1"]
     assert digests["received 2"] == digests["sent 2"]
     return str(seen)
+
+
+class Stream:
+    """Bytes by TCP that go on as long as something happens to their way; all that was sent has to arrive.
+
+    Args:
+        address: of the second host, to which the first one connects and sends.
+    """
+
+    def __init__(self, here: Namespace, there: Namespace, address: str) -> None:
+        self._near, self._far = connect(here, there, address)
+        self._received = 0
+        self._digests: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._send, self._receive)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        self.wait(10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        if error is not None:
+            for opened in (self._near, self._far):
+                with suppress(OSError):
+                    opened.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._near.close()
+        self._far.close()
+        if error is None:
+            assert self._digests.keys() == {"sent", "received"}
+            assert self._digests["received"] == self._digests["sent"]
+
+    def wait(self, blocks: int) -> None:
+        """Until so many more have arrived."""
+        with self._changed:
+            wanted = self._received + blocks * BLOCK
+            assert self._changed.wait_for(lambda: self._received >= wanted, PATIENCE_S), "the stream stands still"
+
+    def _send(self) -> None:
+        source, digest = random.Random(1), hashlib.sha256()
+        # A digest that is missing tells of an error.
+        with suppress(OSError):
+            while not self._end.wait(EACH_S):
+                block = source.randbytes(BLOCK)
+                digest.update(block)
+                self._near.sendall(block)
+            self._near.shutdown(socket.SHUT_WR)
+            self._digests["sent"] = digest.hexdigest()
+
+    def _receive(self) -> None:
+        digest = hashlib.sha256()
+        with suppress(OSError):
+            while data := self._far.recv(BLOCK):
+                digest.update(data)
+                with self._changed:
+                    self._received += len(data)
+                    self._changed.notify_all()
+            self._digests["received"] = digest.hexdigest()
 
 
 def datagram_sockets(here: Namespace, there: Namespace, own: str, other: str) -> tuple[socket.socket, socket.socket]:

@@ -498,6 +498,24 @@ def test_who_is_reached_by_another_one() -> None:
     assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [int(PEER)]), (TUN, int(OTHER), [])]
 
 
+def test_by_whom_packets_do_not_leave_nobody_is_reached() -> None:
+    """The kernel refuses the path: until that is proven anew nothing goes by it, and what its peer says is no route."""
+    setting = routing()
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    setting.engine.done.clear()
+    assert setting.linking.silenced(PEER)
+    assert setting.paths() == [(int(PEER), 0)]
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [])]
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    setting.engine.done.clear()
+    setting.pass_s(1)
+    setting.prove()
+    assert setting.paths() == [(int(PEER), 1500 - OVER)]
+    assert setting.engine.take("set_old_hops") == []
+    setting.comes(PeerRoute(OTHER, PEER, 30))
+    assert setting.engine.take("set_old_hops") == [(TUN, int(OTHER), [int(PEER)])]
+
+
 @pytest.mark.parametrize(
     ("message", "source"),
     [

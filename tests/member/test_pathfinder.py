@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from candy.member.budget import Budget
-from candy.member.pathfinder import OBSERVED_MOST, Doubt, Leave, Pathfinder, Probe, Step, Use
+from candy.member.pathfinder import FRESH_MOST, OBSERVED_MOST, Doubt, Leave, Pathfinder, Probe, Step, Use
 from candy.member.trial import MTU_LEAST, SELDOM_S, Trial
 from candy.protocol.linking import CANDIDATES_MOST, HEADERS, ID_BYTES, OVERHEAD, Answer, Candidate, Endpoint, Kind
 
@@ -24,9 +24,10 @@ class Ways:
         self.budget = budget or Budget()
         self.heard_at = 0.0
         """By the path, other than answers."""
+        self.unusable: set[Endpoint] = set()
         self.finder = Pathfinder(
             self.budget,
-            lambda _: True,
+            lambda endpoint: endpoint not in self.unusable,
             lambda size: next(numbers).to_bytes(size, "big"),
             lambda: self.heard_at,
             self.now,
@@ -413,3 +414,39 @@ def test_a_way_that_was_held_off_in_another_network_is_not_in_this_one() -> None
     ways.finder.restart(ways.now)
     ways.run(8.0)
     assert ways.taken[-1] == NATIVE
+
+
+def test_an_address_that_is_out_of_reach_for_a_moment_is_probed_again() -> None:
+    """From the cable to the air: the one route has gone, and the other is not there yet."""
+    ways = Ways(Candidate(Kind.LAN, NATIVE))
+    ways.round_trip_s = {NATIVE: lambda: 0.005}
+    ways.mtu = {NATIVE: 1500}
+    ways.run(2.0)
+    assert ways.taken == [NATIVE]
+    ways.unusable = {NATIVE}
+    ways.finder.restart(ways.now)
+    assert ways.probes_in(2.0) == 0
+    assert ways.finder.path is None
+    ways.unusable = set()
+    ways.finder.restart(ways.now)
+    ways.run(2.0)
+    assert ways.finder.path is not None
+    assert ways.finder.path.endpoint == NATIVE
+
+
+def test_but_not_more_often_than_a_peer_may_name_addresses() -> None:
+    ways = Ways(Candidate(Kind.LAN, NATIVE))
+    ways.mtu = {NATIVE: 0}
+    probed = 0
+    for number in range(4 * FRESH_MOST):
+        ways.unusable = {NATIVE} if number % 2 else set()
+        ways.finder.restart(ways.now)
+        probed += bool(ways.probes_in(STEP_S))
+    assert probed == FRESH_MOST
+
+
+def test_what_a_peer_without_links_has_offered_is_nothing() -> None:
+    ways = Ways(Candidate(Kind.LAN, NATIVE))
+    ways.finder.forget()
+    ways.finder.restart(ways.now)
+    assert ways.probes_in(2.0) == 0

@@ -44,6 +44,18 @@ def test_through_nats(laboratory: Laboratory, near: str | None, far: str | None)
     pair.until(path="direct", mtu=1500)
 
 
+def test_by_a_forwarded_port(laboratory: Laboratory) -> None:
+    """Which its user names. The NAT in front of it lets in nobody else, and the other one's has many ports."""
+    laboratory.relay()
+    router = Router(laboratory, 1)
+    hosts = [router.host(), Router(laboratory, 2, SYMMETRIC).host()]
+    router.forward(6001, hosts[0], 5001)
+    pair = Pair(laboratory, hosts, "--port", "5001", "--endpoint", f"{router.address}:6001")
+    pair.start()
+    _, back = pair.until(path="direct", mtu=1500)
+    assert back["endpoint"] == f"{router.address}:6001"
+
+
 def test_symmetric_on_both_ends(laboratory: Laboratory) -> None:
     """The relay stays, and why is said."""
     laboratory.relay()

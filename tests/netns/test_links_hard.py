@@ -1,12 +1,14 @@
 """Direct links where the way is hard: a hairpin, IPv6 alone, a narrow way, loss, a peer or a direction that is gone."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from lab.cables import Cable
 from lab.laboratory import PORT, Laboratory
-from lab.linked import Pair
+from lab.linked import Pair, Pinging
 from lab.nats import Router
+from lab.shifted import Clock, built
 from lab.traffic import MEGABYTE, ping, transfer
 
 pytestmark = pytest.mark.netns
@@ -81,17 +83,30 @@ def test_loss_and_reordering(laboratory: Laboratory) -> None:
         pair.other.close()
 
 
-def test_a_peer_that_stands_still(laboratory: Laboratory) -> None:
+@pytest.mark.parametrize("asleep_s", [0, 600])
+def test_a_peer_that_stands_still(laboratory: Laboratory, tmp_path: Path, asleep_s: int) -> None:
+    """Or whose machine is asleep: sessions are over by its clock then, and its NAT has forgotten it."""
     laboratory.relay()
-    pair = Pair(laboratory, (laboratory.host(), laboratory.host()))
+    clock = Clock(built(tmp_path), tmp_path / "clock")
+    router = Router(laboratory, 1)
+    one = laboratory.client("--direct", host=laboratory.host())
+    other = laboratory.client("--direct", host=router.host(), **clock.environment())
+    address, its = one.connected(), other.connected()
+    pair = Pinging(laboratory, one, its, [(other, address)])
     pair.start()
     pair.until(path="direct")
-    lines = len(pair.one.lines)
-    pair.other.signal(signal.SIGSTOP)
-    pair.one.wait_for(f"{pair.its} is reached by the relay", lines)
-    pair.other.signal(signal.SIGCONT)
-    pair.one.wait_for(f"{pair.its} is reached directly", lines)
-    pair.until(path="direct")
+    lines, its_lines = len(one.lines), len(other.lines)
+    other.signal(signal.SIGSTOP)
+    one.wait_for(f"{its} is reached by the relay", lines)
+    if asleep_s:
+        router.forget(40000)
+        clock.sleep(asleep_s)
+    other.signal(signal.SIGCONT)
+    if asleep_s:
+        other.wait_for(f"this machine was asleep for {asleep_s} s", its_lines)
+    one.wait_for(f"{its} is reached directly", lines)
+    there, _ = pair.until(path="direct")
+    assert str(there["endpoint"]).startswith(f"{router.address}:40") is (asleep_s > 0)
     pair.wait(20)
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 from lab.laboratory import PORT, Client, Laboratory
+from lab.linked import ROUNDS, Pinging
 from lab.namespaces import Ethernet, Host
 from lab.programs import Program, RelayProgram, environment
+from lab.traffic import Stream
 
 pytestmark = pytest.mark.netns
 
@@ -38,9 +40,13 @@ time.clock_gettime = clock_gettime
 
 
 class Roamer:
-    """A member with two uplinks, the cable's in use, and a peer that pings it without a pause."""
+    """A member with two uplinks, the cable's in use, and a peer that pings it without a pause.
 
-    def __init__(self, laboratory: Laboratory, *, host: str = FAR) -> None:
+    Args:
+        flags: of the peer's client.
+    """
+
+    def __init__(self, laboratory: Laboratory, *flags: str, host: str = FAR) -> None:
         self.laboratory = laboratory
         self.hub = laboratory.hub
         for address in (f"{FAR}/32", f"{FAR6}/128"):
@@ -56,7 +62,7 @@ class Roamer:
         peer.run("ip", "route", "add", "default", "via", Ethernet.ADDRESS)
         peer.run("ip", "address", "add", "2001:db8:1::5/64", "dev", "eth0", "nodad")
         peer.run("ip", "route", "add", "default", "via", "2001:db8:1::1")
-        self.peer = laboratory.client(host=peer, url=self.url)
+        self.peer = laboratory.client(*flags, host=peer, url=self.url)
         self.client: Client
 
     def _with_two_uplinks(self) -> Host:
@@ -74,7 +80,7 @@ class Roamer:
     def start(self, *flags: str, **environ: str) -> None:
         self.client = self.laboratory.client(*flags, host=self.host, url=self.url, **environ)
         self.address = self.client.connected()
-        self.peer.connected()
+        self.its = self.peer.connected()
 
     @contextmanager
     def traffic(self) -> Iterator[None]:
@@ -190,3 +196,43 @@ def test_by_ipv6(laboratory: Laboratory) -> None:
         roamer.host.run("ip", "address", "del", "2001:db8:1::9/64", "dev", "eth0")
         assert roamer.client.connected(lines) == roamer.address
     roamer.relay.wait_for(rf"2001:db8:1::99: logged in as {roamer.address}")
+
+
+def test_a_direct_link_goes_along(laboratory: Laboratory) -> None:
+    """To another address, and from the cable to the air; so does what goes by it."""
+    roamer = Roamer(laboratory, "--direct")
+    roamer.hub.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+    # What changes is IPv4.
+    roamer.host.run("ip", "-6", "address", "flush", "dev", "eth0")
+    roamer.start("--direct")
+    pair = Pinging(laboratory, roamer.peer, roamer.address, [(roamer.client, roamer.its)])
+    pair.start()
+    pair.until(path="direct")
+    since = len(pair.answered())
+    with Stream(roamer.host, roamer.peer.host, roamer.its) as stream:
+        roamer.host.run("ip", "address", "add", "10.0.0.99/24", "dev", "eth0")
+        roamer.host.run("ip", "address", "del", f"{roamer.host.address}/24", "dev", "eth0")
+        roamer.host.run("ip", "address", "replace", "10.0.0.99/24", "dev", "eth0")
+        roamer.host.run("ip", "route", "replace", "default", "via", Ethernet.ADDRESS)
+        reached(pair, "10.0.0.99")
+        stream.wait(20)
+        lines = len(roamer.client.lines)
+        roamer.host.run("ip", "link", "set", "eth0", "down")
+        # Meanwhile it has looked for its peer, and found no way there.
+        roamer.client.wait_for(f"{roamer.its} is reached by the relay", lines)
+        roamer.host.run("ip", "route", "add", "default", "via", "10.7.0.1")
+        reached(pair, "10.7.0.2")
+        stream.wait(20)
+    roamer.relay.wait_for(rf"10\.7\.0\.2: logged in as {roamer.address}")
+    print(f"longest gap: {pair.longest_gap(since):.2f} s")
+    assert pair.longest_gap(since) < LONG_S
+
+
+def reached(pair: Pinging, address: str) -> None:
+    """Wait until both ends have a link, the first one with this address."""
+    for _ in range(ROUNDS):
+        there, back = pair.links
+        if (there["path"], back["path"]) == ("direct", "direct") and str(there["endpoint"]).startswith(f"{address}:"):
+            return
+        pair.wait(1)
+    raise AssertionError(f"not by {address}: {pair.links}")
