@@ -69,7 +69,7 @@ def test_sdist_holds_all_sources_and_nothing_generated(sdist: Path) -> None:
 
 def test_wheel_from_the_sdist_works_alone(sdist: Path, tmp_path: Path) -> None:
     """As pip does it, with what the build requires here already, and compiled quickly."""
-    build = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", tmp_path]
+    build = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(tmp_path)]
     subprocess.run(build, cwd=sdist, env=os.environ | {"CANDY_BUILD": "mutant"}, check=True)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
