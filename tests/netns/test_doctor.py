@@ -14,7 +14,7 @@ import pytest
 from lab import proxy
 from lab.laboratory import PORT, Laboratory
 from lab.namespaces import Ethernet, Host
-from lab.programs import PATIENCE_S, Program, RelayProgram, client, environment
+from lab.programs import PATIENCE_S, Program, RelayProgram, client, control_of, environment
 
 pytestmark = pytest.mark.netns
 
@@ -48,10 +48,13 @@ class Ward(Laboratory):
     ) -> tuple[int, dict[str, Any]]:
         """The command's exit status, and what it finds by step."""
         host = host or self.patient
+        state = self.state(host)
+        # The socket is named, for clients of other tests are this machine's, too.
+        flags = ("--control-socket", str(control_of(state)), *flags)
         with host:
             done = subprocess.run(
                 client("-w", url or self.url, *flags, "doctor", "--json"),
-                env=environment(self.state(host)) | environ,
+                env=environment(state) | environ,
                 capture_output=True,
                 text=True,
                 timeout=PATIENCE_S,
