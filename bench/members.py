@@ -347,7 +347,10 @@ def targets(rows: list[Row], forwardings: list[Forwarding]) -> Iterator[Target]:
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all figures to this file."
 )
 @click.option("--how", type=click.Choice(get_args(How)), multiple=True, help="Only so; may be repeated.")
-def main(members: int, how: tuple[How, ...], json_file: Path | None) -> None:
+@click.option(
+    "--without-parts", is_flag=True, help="Measure idle programs alone, not what a part of them adds once it is used."
+)
+def main(members: int, how: tuple[How, ...], json_file: Path | None, without_parts: bool) -> None:
     """Measure log-ins a second and resident memory of candy-server with idle members."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -357,7 +360,7 @@ def main(members: int, how: tuple[How, ...], json_file: Path | None) -> None:
     sizes = sorted({max(2, members * part // 4) for part in (1, 2, 3, 4)})
     rows, forwardings, baselines = [], [], []
     bystanders = Bystanders()
-    commands, programs = ([], []) if how else (measure_commands(), measure_sizes())
+    commands, programs = ([], []) if how else (measure_commands(), measure_sizes(with_parts=not without_parts))
     try:
         for each in how or get_args(How):
             baseline, found, forwarding = measure(sizes, each)

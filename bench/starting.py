@@ -95,16 +95,15 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure_sizes() -> list[Size]:
-    """Idle programs, then the same with one part more in use; nothing without root."""
+def measure_sizes(*, with_parts: bool = True) -> list[Size]:
+    """Idle programs, and the same with one part more in use; nothing without root."""
     if os.geteuid() != 0:
         return []
-    return list(_sizes())
+    relay, member = Size("relay, idle with one member", *_relay()), Size("member, idle", *_member())
+    return [relay, *_relays(relay), member, *_members(member)] if with_parts else [relay, member]
 
 
-def _sizes() -> Iterator[Size]:
-    relay = _relay()
-    yield Size("relay, idle with one member", *relay)
+def _relays(idle: Size) -> Iterator[Size]:
     scrape = partial(_scrape, METRICS)
     for name, size in (
         ("relay: --tun", _relay("--tun", "192.168.202.200/24")),
@@ -114,15 +113,16 @@ def _sizes() -> Iterator[Size]:
         ("relay: captures a member", _relay(use=_capture)),
         ("relay: one of two of a cluster", _clustered()),
     ):
-        yield Size(name, *size, size[0] - relay[0])
-    member = _member()
-    yield Size("member, idle", *member)
+        yield Size(name, *size, size[0] - idle.resident_mb)
+
+
+def _members(idle: Size) -> Iterator[Size]:
     for name, size in (
         ("member: --masquerade", _member("--masquerade")),
         ("member: asked for its status", _member(use=partial(_ask, "client"))),
         (f"member: {PEERS} direct links", _member("--direct", use=_link)),
     ):
-        yield Size(name, *size, size[0] - member[0])
+        yield Size(name, *size, size[0] - idle.resident_mb)
 
 
 def _ask(side: str, laboratory: Laboratory, control: Path, member: Client) -> None:
