@@ -371,9 +371,12 @@ class Linking:
             if address.version in self._sockets:
                 kind = Kind.GLOBAL6 if address.version == 6 and address.is_global else Kind.LAN
                 found.append(Candidate(kind, Endpoint(address, self._sockets[address.version][1])))
-        # The one that is named first counts, whatever else it is.
-        first = {each.endpoint: each for each in reversed(found)}
-        own = list(reversed(first.values()))
+        # The one that is named first counts, but an address of this machine's own is that, whoever sees it, too.
+        first: dict[Endpoint, Candidate] = {}
+        for each in found:
+            if each.endpoint not in first or first[each.endpoint].kind is Kind.REFLEXIVE:
+                first[each.endpoint] = each
+        own = list(first.values())
         reflexive = self._reflexive
         self._do(
             self._links.gathered(own, self._now(), is_symmetric=reflexive.is_symmetric, has_udp=not reflexive.is_mute)

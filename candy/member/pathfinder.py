@@ -350,7 +350,8 @@ class Pathfinder:
             return
         best = self._best(trial for trial in measured if trial.answers > 1 and now >= trial.held_until)
         if best is not None and best is not path and best.is_better(path):
-            path.left(now)
+            if best.is_much_faster(path):
+                path.left(now)
             self._path, self.since = best, now
 
     def _compare(self, now: float) -> None:

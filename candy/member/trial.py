@@ -193,7 +193,7 @@ class Trial:
             self.next_at = min(self.next_at, now)
 
     def left(self, now: float) -> None:
-        """It was the path, and another one is better."""
+        """It was the path, and another one is faster."""
         least, most = HELD_S
         self._held_s = min(2 * self._held_s, most) if now < self.held_until + most else least
         self.held_until = now + self._held_s
@@ -227,9 +227,9 @@ class Trial:
 
     def is_better(self, other: "Trial") -> bool:
         """Much faster, or as fast and better by rule 3. Of two at most one is better than the other."""
-        if self._is_much_faster(other):
+        if self.is_much_faster(other):
             return True
-        return self._rank < other._rank and not other._is_much_faster(self)
+        return self._rank < other._rank and not other.is_much_faster(self)
 
     def seems_faster(self, other: "Trial") -> bool:
         """Clearly, by the last answer of each."""
@@ -242,7 +242,8 @@ class Trial:
         unknown = 0 if self.is_narrow else SIZES[-1]
         return -(self.mtu or unknown), _BY_KIND[self.kind]
 
-    def _is_much_faster(self, other: "Trial") -> bool:
+    def is_much_faster(self, other: "Trial") -> bool:
+        """By all recent answers of each (rule 4)."""
         ours = max(self._recent) / max(1 - self.loss, 0.1)
         theirs = min(other._recent) / max(1 - other.loss, 0.1)
         return ours < BETTER * theirs and theirs - ours >= BETTER_S

@@ -145,10 +145,24 @@ async def test_what_it_offers() -> None:
     assert (link, address, port) == (101, SERVER.address.packed, SERVER.port)
     assert setting.engine.all("expect_stun")[-1] == (102, [bytes(12)]) or setting.engine.links == 1
     mapped = b"\0\1\0\x08\0\1" + SEEN.port.to_bytes(2, "big") + SEEN.address.packed
-    answer = b"\1\1\0\x0c" + request[4:] + mapped
+    answer = b"\1\1\0\x0c" + request[4:20] + mapped
     assert setting.event(EVENT_STUN, where(SERVER) + answer, 101)
+    assert setting.linking._reflexive.seen == {4: SEEN}
     assert setting.offers()[-1].candidates == offer.candidates
     assert setting.event(EVENT_STUN, where(SERVER) + b"none", 101)
+
+
+async def test_an_address_of_its_own_that_a_server_sees_is_its_own() -> None:
+    """There is no NAT, and nothing is nearer."""
+    setting = Setting()
+    await setting.looked()
+    setting.meet()
+    own = Candidate(Kind.LAN, Endpoint(OWN, setting.port))
+    [(_, _, _, request)] = setting.engine.all("send_stun")
+    answer = b"\1\1\0\x0c" + request[4:20] + b"\0\1\0\x08\0\1" + setting.port.to_bytes(2, "big") + OWN.packed
+    assert setting.event(EVENT_STUN, where(SERVER) + answer, 101)
+    assert setting.linking._reflexive.seen == {4: own.endpoint}
+    assert setting.offers()[-1].candidates == (own,)
 
 
 async def test_a_packet_between_two_looks_counts_whenever_it_was() -> None:

@@ -137,6 +137,21 @@ def test_a_path_that_was_held_off_is_taken_when_the_other_is_lost() -> None:
     assert ways.taken[-1] == NATIVE
 
 
+def test_one_that_was_left_for_a_wider_one_is_taken_again_soon() -> None:
+    """It was not slow."""
+    ways = Ways(Candidate(Kind.LAN, NATIVE), Candidate(Kind.LAN, TUNNEL))
+    ways.round_trip_s = {NATIVE: lambda: 0.04, TUNNEL: lambda: 0.02}
+    ways.mtu = {NATIVE: 1500, TUNNEL: 1420}
+    ways.run(0.3)
+    ways.round_trip_s[TUNNEL] = lambda: 0.04
+    ways.run(1.5)
+    assert ways.taken == [TUNNEL, NATIVE]
+    ways.run(1.5)
+    ways.round_trip_s[NATIVE] = lambda: 0.2
+    ways.run(2.0)
+    assert ways.taken[-1] == TUNNEL
+
+
 def test_an_address_that_never_answers_is_probed_ever_more_seldom() -> None:
     """For a day."""
     trial = Trial(Candidate(Kind.LAN, NATIVE), 0.0)
