@@ -93,7 +93,7 @@ class _Peer:
     """The one that seals, or did so last; 0: it is gone, or there was none."""
     is_sealed_for: bool = False
     """By what the engine was told."""
-    sessions: set[int] = field(default_factory=set)
+    sessions: list[int] = field(default_factory=list)
     """All that open."""
     newest: int = 0
     """Of these, the one that was made last."""
@@ -212,14 +212,15 @@ class Links:
                     heard_at = partial(self._heard_at, action.peer)
                     finder = Pathfinder(self._budget, self.may_use, self._randbytes, heard_at, now)
                     peer = self._peers[action.peer] = _Peer(finder, now)
-                peer.sessions.add(action.local)
+                if action.local not in peer.sessions:
+                    peer.sessions.append(action.local)
                 peer.newest = action.local
                 self._by_session[action.local] = action.peer
             case Remove():
                 address = self._by_session.pop(action.local, None)
                 if address is not None:
                     peer = self._peers[address]
-                    peer.sessions.discard(action.local)
+                    peer.sessions.remove(action.local)
                     if peer.session == action.local:
                         peer.session = 0
                     return [] if peer.sessions else self._forget(address)

@@ -120,8 +120,8 @@ class Pathfinder:
         self._offered: tuple[Candidate, ...] = ()
         """What the peer said last, of which not all may be used now."""
         self._under_way = UnderWay(budget)
-        self._turns: dict[bool, float | None] = {True: None, False: None}
-        """When it is the path's turn among routine probes, and when that of all others; None: nobody waits for one."""
+        self._turns: list[float | None] = [None, None]
+        """Among routine probes, that of all others, and that of the path: when it is; None: nobody waits for one."""
         self._fresh_at = now - FRESH_MOST * FRESH_S
         """When all new addresses that the peer has named were paid for."""
         self._path: Trial | None = None

@@ -42,6 +42,8 @@ class UnderWay:
         budget: of probes, shared with other peers'.
     """
 
+    __slots__ = ("_budget", "_granted", "_late", "_outstanding", "wait_until")
+
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._outstanding: dict[bytes, Sent] = {}
