@@ -371,7 +371,7 @@ class Linking:
             if address.version in self._sockets:
                 kind = Kind.GLOBAL6 if address.version == 6 and address.is_global else Kind.LAN
                 found.append(Candidate(kind, Endpoint(address, self._sockets[address.version][1])))
-        # The one that is named first counts, but an address of this machine's own is that, whoever sees it, too.
+        # The first reason counts, but an address of this machine's is its own, even if a server sees it as well.
         first: dict[Endpoint, Candidate] = {}
         for each in found:
             if each.endpoint not in first or first[each.endpoint].kind is Kind.REFLEXIVE:

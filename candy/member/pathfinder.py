@@ -226,7 +226,7 @@ class Pathfinder:
     def observed(self, endpoint: Endpoint, now: float) -> None:
         """Something authentic came from there (rule 1)."""
         trial = self._trials.get(endpoint)
-        # What has never answered may be anybody's: whoever sent this may have named a source of another's.
+        # What has never answered may be another host's: the peer can send this from any address.
         if (trial is None or not trial.answers) and not self._may_name(now):
             return
         if trial is not None:

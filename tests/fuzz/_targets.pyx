@@ -921,7 +921,7 @@ cdef void old_begin() noexcept nogil:
     peer.hops[0] = PEER
     peer.hops[1] = LAN + 4
     seals.clear_count = 3
-    seals.peer_count = PEERS_MAX                    # whoever else is met is not remembered
+    seals.peer_count = PEERS_MAX                    # others that are met are not remembered
     session.local = 0x12340001
     session.opens_until_ns = UINT64_MAX
     check(seal_key_set(&session.link.opens, CIPHER_AES_256_GCM, key, False, True), "no key")
