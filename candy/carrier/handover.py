@@ -1,4 +1,4 @@
-"""What both halves of the WebSocket handshake (RFC 6455, section 4) share, and need to take a socket from aiohttp.
+"""What both halves of the WebSocket handshake (RFC 6455, section 4) share.
 
 It knows neither requests nor the engine: relay/upgrade.py is the half of who is asked, member/dial.py and
 relay/cluster/linkdial.py, with carrier/upgraded.py, are those of who asks.
@@ -29,21 +29,3 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 def accept_for(key: str) -> str:
     """The Sec-WebSocket-Accept that answers a Sec-WebSocket-Key."""
     return base64.b64encode(sha1(key.strip().encode() + _GUID, usedforsecurity=False).digest()).decode()
-
-
-class Tail:
-    """Stands in for aiohttp's WebSocket parser: keeps the bytes that arrived behind the handshake."""
-
-    def __init__(self) -> None:
-        self._received = bytearray()
-
-    @property
-    def received(self) -> bytes:
-        return bytes(self._received)
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self._received += data
-        return False, b""
-
-    def feed_eof(self) -> None:
-        """The engine, which reads the socket next, sees the EOF itself."""

@@ -17,8 +17,8 @@ Rules:
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeVar, cast
 
 import click
@@ -200,20 +200,6 @@ def service_group(
     ):
         group.add_command(click.Command(name, params=[*params, root], callback=callback, help=does, **settings))
     return group
-
-
-@contextmanager
-def without_trusted_certificates() -> Iterator[None]:
-    """Have OpenSSL find none meanwhile. aiohttp loads all of the system's when it is imported, for its client: two
-    megabytes that nobody has a use for, because the engine does TLS."""
-    before = os.environ.get("SSL_CERT_FILE")
-    os.environ["SSL_CERT_FILE"] = os.devnull
-    try:
-        yield
-    finally:
-        del os.environ["SSL_CERT_FILE"]
-        if before is not None:
-            os.environ["SSL_CERT_FILE"] = before
 
 
 def _click_option(option: Option, hidden: bool = False) -> click.Option:

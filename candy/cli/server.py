@@ -1,11 +1,13 @@
 """candy-server: the relay's command."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from candy.cli.command import Command, service_group, without_trusted_certificates
+from candy.cli.command import Command, service_group
 
 if TYPE_CHECKING:
     from candy.cli.gathering import Gathered
@@ -42,9 +44,23 @@ def _service() -> click.Group:
     return service_group(about, _install, _uninstall)
 
 
+@contextmanager
+def _without_trusted_certificates() -> Iterator[None]:
+    """Have OpenSSL find none meanwhile. aiohttp loads all of the system's when it is imported, for its client: two
+    megabytes that nobody has a use for, because the engine does TLS."""
+    before = os.environ.get("SSL_CERT_FILE")
+    os.environ["SSL_CERT_FILE"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["SSL_CERT_FILE"]
+        if before is not None:
+            os.environ["SSL_CERT_FILE"] = before
+
+
 def run(settings: "RelaySettings", reread: "Callable[[], RelaySettings] | None") -> int:
     """Serve until a signal ends the program; returns the exit status."""
-    with without_trusted_certificates():
+    with _without_trusted_certificates():
         from candy.relay import lifecycle
 
     return lifecycle.run(settings, reread)

@@ -1,7 +1,7 @@
 # HTTP between a TLS handshake and the frames: plaintext to and from a socket at whose far end Python's HTTP is. Runs on
 # the thread of handshakes.
 #
-#     peer ══ TLS ══ slot ──http_up──▶ h.plain ┆ ──▶ aiohttp     up to and with the empty line behind each head
+#     peer ══ TLS ══ slot ──http_up──▶ h.plain ┆ ──▶ Python      up to and with the empty line behind each head
 #                         ◀─http_down─         ┆ ◀──
 #
 # 1. http_up()      what follows a head is held in the slot, because what is in a socket can't be taken back

@@ -33,7 +33,6 @@ from candy.carrier.handover import (
     RELAY_FULL,
     RELAY_PING_AFTER_S,
     RELAY_SUBPROTOCOL,
-    Tail,
     accept_for,
 )
 from candy.protocol.wire import SEALING_SUBPROTOCOL, SUBPROTOCOL
@@ -123,7 +122,7 @@ def hand_over(
     # The peer has left, or it pipelined requests and has not read the answers.
     if transport is None or transport.is_closing() or transport.get_write_buffer_size() != 0:
         raise ConnectionError("the connection is gone, or not idle")
-    tail = Tail()
+    tail = _Tail()
     # In this order: set_parser() may resume reading.
     request.protocol.set_parser(tail)  # type: ignore[arg-type]
     transport.pause_reading()
@@ -219,3 +218,21 @@ def _refuse(status: int, text: str, **headers: Any) -> web.Response:
     response = web.Response(status=status, text=text + "\n", headers=headers)
     response.force_close()
     return response
+
+
+class _Tail:
+    """Stands in for aiohttp's WebSocket parser: keeps the bytes that arrived behind the handshake."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+
+    @property
+    def received(self) -> bytes:
+        return bytes(self._received)
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._received += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The engine, which reads the socket next, sees the EOF itself."""
